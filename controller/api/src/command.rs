@@ -1,0 +1,182 @@
+//! The agents' API, AWS JSON 1.1: `X-Amz-Target: CodeDeployCommandService_v20141006.<Operation>`.
+
+use serde::{Deserialize, Serialize};
+
+/// Prefix of `X-Amz-Target`.
+pub const TARGET_PREFIX: &str = "CodeDeployCommandService_v20141006";
+/// Prefix of `X-Amz-Target` on the endpoint that knows authorisation policies.
+pub const TARGET_PREFIX_SECURE: &str = "CodeDeployCommandService";
+/// SigV4 service name.
+pub const SIGNING_NAME: &str = "codedeploy-commands";
+/// SigV4 service name on the endpoint that knows authorisation policies.
+pub const SIGNING_NAME_SECURE: &str = "codedeploy-commands-secure";
+/// Header in which an agent says its version.
+pub const AGENT_VERSION_HEADER: &str = "x-amz-codedeploy-agent-version";
+
+/// The content type of both APIs.
+pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+
+/// Most characters of an [`Envelope`]'s payload in a request.
+pub const MAX_DIAGNOSTICS_PAYLOAD: usize = 8192;
+
+/// The one value of `DeploymentSystem`.
+pub const DEPLOYMENT_SYSTEM: &str = "CodeDeploy";
+
+/// An operation of the API: its name and the shapes it takes and gives.
+pub trait Operation: Serialize {
+    const NAME: &'static str;
+    type Output: for<'de> Deserialize<'de> + Send + 'static;
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PollHostCommandInput {
+    pub host_identifier: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PollHostCommandOutput {
+    /// Absent: nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_command: Option<HostCommand>,
+}
+
+/// One command for one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HostCommand {
+    /// Opaque; the only key of acknowledgement and completion.
+    pub host_command_identifier: String,
+    pub host_identifier: String,
+    pub deployment_execution_id: String,
+    #[serde(default)]
+    pub command_name: String,
+    #[serde(default)]
+    pub nonce: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GetDeploymentSpecificationInput {
+    pub deployment_execution_id: String,
+    pub host_identifier: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GetDeploymentSpecificationOutput {
+    #[serde(default)]
+    pub deployment_system: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_specification: Option<DeploymentSpecification>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DeploymentSpecification {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generic_envelope: Option<Envelope>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant_envelope: Option<Envelope>,
+}
+
+/// A payload and the name of its format, 1 to 64 characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Envelope {
+    pub format: String,
+    pub payload: String,
+}
+
+impl Envelope {
+    /// Format of diagnostics.
+    pub const JSON: &'static str = "JSON";
+    /// Format of a signed deployment specification.
+    pub const PKCS7_JSON: &'static str = "PKCS7/JSON";
+    /// Format of an unsigned one; only the local command makes it, for itself.
+    pub const TEXT_JSON: &'static str = "TEXT/JSON";
+}
+
+/// The status of a command as its host and the service tell it to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandStatus {
+    Pending,
+    InProgress,
+    Succeeded,
+    Failed,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutHostCommandAcknowledgementInput {
+    pub host_command_identifier: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<Envelope>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutHostCommandAcknowledgementOutput {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_status: Option<CommandStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PutHostCommandCompleteInput {
+    pub host_command_identifier: String,
+    pub command_status: CommandStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<Envelope>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PutHostCommandCompleteOutput {}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PostHostCommandUpdateInput {
+    pub host_command_identifier: String,
+    /// Seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_completion_time: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<Envelope>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PostHostCommandUpdateOutput {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_status: Option<CommandStatus>,
+}
+
+macro_rules! operations {
+    ($($name:literal: $input:ty => $output:ty;)*) => {
+        $(impl Operation for $input {
+            const NAME: &'static str = $name;
+            type Output = $output;
+        })*
+    };
+}
+
+operations! {
+    "PollHostCommand": PollHostCommandInput => PollHostCommandOutput;
+    "GetDeploymentSpecification": GetDeploymentSpecificationInput => GetDeploymentSpecificationOutput;
+    "PutHostCommandAcknowledgement": PutHostCommandAcknowledgementInput => PutHostCommandAcknowledgementOutput;
+    "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput;
+    "PostHostCommandUpdate": PostHostCommandUpdateInput => PostHostCommandUpdateOutput;
+}
+
+/// The body of every error of both APIs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error's name, which a service may prefix with a namespace and `#`.
+    #[serde(rename = "__type", default)]
+    pub kind: String,
+    #[serde(alias = "Message", default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}

@@ -1,0 +1,13 @@
+//! What crosses the wire, written once for the agent, the controller and the tests.
+//!
+//! * [`lifecycle`]: the names of lifecycle events, which are also the commands a host is given;
+//! * [`command`]: the agents' API, `CodeDeployCommandService_v20141006`;
+//! * [`specification`]: the deployment specification, the signed document inside a command's envelope;
+//! * [`diagnostics`]: what a host reports about a finished command.
+//!
+//! Shapes only: what a member means for a host is decided in the agent, for a fleet in the controller.
+
+pub mod command;
+pub mod diagnostics;
+pub mod lifecycle;
+pub mod specification;

@@ -1,0 +1,125 @@
+//! The deployment specification: the JSON document inside a command's signed envelope.
+//!
+//! Written by a controller, read by agents. The agent checks every member again (`agent::spec`); nothing here
+//! promises more than the shape.
+
+use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::LifecycleEvent;
+
+/// The document as it is written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SpecificationDocument {
+    pub deployment_id: String,
+    pub deployment_group_id: String,
+    pub deployment_group_name: String,
+    pub application_name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment_creator: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_spec_filename: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_action_overrides: Option<AgentActionOverrides>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_possible_lifecycle_events: Option<Vec<LifecycleEvent>>,
+    pub revision: RevisionDocument,
+    /// Token for a private GitHub repository. Absent, never null, when there is none.
+    #[serde(rename = "GitHubAccessToken", skip_serializing_if = "Option::is_none")]
+    pub github_access_token: Option<String>,
+    /// RESTART deployments: the deployment whose unpacked archive is used again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse_archive_from_deployment_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AgentActionOverrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_overrides: Option<AgentOverrides>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AgentOverrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_exists_behavior: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RevisionDocument {
+    pub revision_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3_revision: Option<S3RevisionDocument>,
+    #[serde(rename = "GitHubRevision", skip_serializing_if = "Option::is_none")]
+    pub github_revision: Option<GitHubRevisionDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_revision: Option<LocalRevisionDocument>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct S3RevisionDocument {
+    pub bucket: String,
+    pub key: String,
+    pub bundle_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    #[serde(rename = "ETag", skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GitHubRevisionDocument {
+    pub account: String,
+    pub repository: String,
+    pub commit_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle_type: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LocalRevisionDocument {
+    pub location: String,
+    pub bundle_type: String,
+}
+
+/// What happens when Install meets a file that it did not create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum FileExistsBehavior {
+    /// Install fails.
+    #[default]
+    Disallow,
+    /// The file is replaced, and belongs to the deployment from then on.
+    Overwrite,
+    /// The file stays, and the copy is skipped.
+    Retain,
+}
+
+impl std::str::FromStr for FileExistsBehavior {
+    type Err = String;
+
+    /// Reads the name in any case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Disallow, Self::Overwrite, Self::Retain]
+            .into_iter()
+            .find(|behavior| behavior.name().eq_ignore_ascii_case(text))
+            .ok_or_else(|| format!("{text:?} is not one of DISALLOW, OVERWRITE, RETAIN"))
+    }
+}
+
+impl FileExistsBehavior {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disallow => "DISALLOW",
+            Self::Overwrite => "OVERWRITE",
+            Self::Retain => "RETAIN",
+        }
+    }
+}

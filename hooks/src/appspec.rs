@@ -1,0 +1,363 @@
+//! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
+//!
+//! [`raw`] turns text into a small tree that keeps positions; [`validate`] turns the tree into these types and
+//! collects every problem on the way; [`permissions`] holds the rules of the `permissions` section.
+
+mod permissions;
+mod raw;
+mod validate;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_api::specification::FileExistsBehavior;
+
+/// Largest AppSpec file that is read, in bytes.
+pub const MAX_BYTES: usize = 1024 * 1024;
+
+/// Timeout of a script that names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// What an AppSpec file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppSpec {
+    pub files: Vec<FileMapping>,
+    /// Wins over the deployment's own option.
+    pub file_exists_behavior: Option<FileExistsBehavior>,
+    pub permissions: Vec<Permission>,
+    /// In the order of the file; an event stands here once.
+    pub hooks: Vec<(LifecycleEvent, Vec<Script>)>,
+}
+
+impl AppSpec {
+    /// The scripts of `event`, in order; empty when it has none.
+    pub fn scripts(&self, event: &LifecycleEvent) -> &[Script] {
+        self.hooks
+            .iter()
+            .find(|(name, _)| name == event)
+            .map_or(&[], |(_, scripts)| scripts)
+    }
+}
+
+/// One entry of `files`: a file or folder of the revision, and the host folder that it goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMapping {
+    pub source: ArchivePath,
+    pub destination: HostPath,
+}
+
+/// One script of a lifecycle event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    pub location: ArchivePath,
+    /// More than zero.
+    pub timeout: Duration,
+    pub runas: Option<String>,
+    pub sudo: bool,
+}
+
+/// A path inside the revision: relative, without `.` and `..`. Empty is the revision's root.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ArchivePath(PathBuf);
+
+/// An absolute path on the host, without `.` and `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPath(PathBuf);
+
+/// One entry of `permissions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permission {
+    pub object: HostPath,
+    pub pattern: Pattern,
+    pub except: Vec<NamePattern>,
+    pub owner: Option<Principal>,
+    pub group: Option<Principal>,
+    pub mode: Option<Mode>,
+    pub acl: Option<Acl>,
+    pub context: Option<SelinuxContext>,
+    pub applies_to: AppliesTo,
+}
+
+/// Which paths below `object` a permission means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pattern {
+    /// `**`: everything below, at any depth.
+    Everything,
+    /// A name pattern, compared with direct children only.
+    Name(NamePattern),
+}
+
+/// A file name in which `*` stands for any characters; everything else is literal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamePattern(String);
+
+/// Which kinds of object a permission means; at least one is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppliesTo {
+    pub files: bool,
+    pub directories: bool,
+}
+
+/// A user or group, by name or by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    Name(String),
+    Id(u32),
+}
+
+/// Permission bits, at most `0o7777`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mode(u32);
+
+/// The named entries of an access control list; the base entries come from the file's mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acl {
+    pub entries: Vec<AclEntry>,
+}
+
+/// One entry, as `[default:]tag:name:perms` says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AclEntry {
+    /// An entry that new files below a directory inherit.
+    pub default: bool,
+    pub tag: AclTag,
+    /// `rwx` as the bits 4, 2, 1.
+    pub perms: u8,
+}
+
+/// Whom an [`AclEntry`] concerns. The unnamed ones of the access ACL are refused (they are the mode's).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AclTag {
+    /// Only in default entries.
+    Owner,
+    User(Principal),
+    /// Only in default entries.
+    OwningGroup,
+    Group(Principal),
+    Mask,
+    /// Only in default entries.
+    Other,
+}
+
+/// What `semanage fcontext` is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelinuxContext {
+    pub user: Option<String>,
+    pub kind: String,
+    /// As written, checked: `sN[-sN][:cN[.cN][,…]]`.
+    pub range: Option<String>,
+}
+
+/// Where something stands in the file; both count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// One thing to say about an AppSpec file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub position: Option<Position>,
+    /// The path inside the document, such as `permissions[1].mode`; empty for the document itself.
+    pub path: String,
+    /// What was found, what is allowed, and a hint where one helps.
+    pub message: String,
+}
+
+/// An AppSpec and what is odd about its file, but not wrong.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    pub appspec: AppSpec,
+    pub warnings: Vec<Finding>,
+}
+
+/// Every problem of an AppSpec file, in the order of the file; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    pub problems: Vec<Finding>,
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads an AppSpec file. All problems are found, not only the first.
+pub fn parse(text: &[u8]) -> Result<Parsed, Invalid> {
+    validate::appspec(text)
+}
+
+impl ArchivePath {
+    /// Reads a path as an AppSpec writes it: leading slashes mean the revision's root.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let path = normalised(text.trim_start_matches('/'))?;
+        Ok(Self(path))
+    }
+
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.as_os_str().is_empty()
+    }
+}
+
+impl HostPath {
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        if !text.starts_with('/') {
+            return Err("is not absolute; write the whole path on the host, beginning with '/'");
+        }
+        Ok(Self(
+            Path::new("/").join(normalised(text.trim_start_matches('/'))?),
+        ))
+    }
+
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+fn normalised(relative: &str) -> Result<PathBuf, &'static str> {
+    if relative.contains('\0') {
+        return Err("contains a NUL character");
+    }
+    let mut path = PathBuf::new();
+    for part in relative.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err("contains '..'; write the path that is meant"),
+            name => path.push(name),
+        }
+    }
+    Ok(path)
+}
+
+impl Mode {
+    pub fn new(bits: u32) -> Option<Self> {
+        (bits <= 0o7777).then_some(Self(bits))
+    }
+
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl NamePattern {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether the whole `name` matches.
+    pub fn matches(&self, name: &OsStr) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_encoded_bytes());
+        let (mut p, mut n) = (0, 0);
+        // The last `*` passed, and how far the name had been read there: where to try again.
+        let mut retry: Option<(usize, usize)> = None;
+        while n < name.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    retry = Some((p + 1, n));
+                    p += 1;
+                }
+                Some(byte) if *byte == name[n] => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => {
+                    let Some((after_star, taken)) = retry else {
+                        return false;
+                    };
+                    retry = Some((after_star, taken + 1));
+                    p = after_star;
+                    n = taken + 1;
+                }
+            }
+        }
+        pattern[p..].iter().all(|byte| *byte == b'*')
+    }
+}
+
+impl fmt::Debug for ArchivePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for HostPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Position { line, column }) = self.position {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_in_a_name_pattern_matches_any_characters_and_nothing_else_is_special() {
+        let cases = [
+            ("*.tmp", "a.tmp", true),
+            ("*.tmp", "a.tmp.bak", false),
+            ("a*b*c", "aXXbYYc", true),
+            ("a*b*c", "aXXbYY", false),
+            ("*", "", true),
+            ("", "", true),
+            ("", "x", false),
+            ("a?c", "abc", false),
+            ("[a]", "a", false),
+            ("*a", "aaa", true),
+        ];
+        for (pattern, name, expected) in cases {
+            assert_eq!(
+                NamePattern::new(pattern).matches(OsStr::new(name)),
+                expected,
+                "{pattern} on {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_cannot_leave_the_revision() {
+        assert_eq!(ArchivePath::new("//a/./b/").unwrap().as_path(), Path::new("a/b"));
+        assert!(ArchivePath::new("/").unwrap().is_root());
+        assert!(ArchivePath::new("a/../../b").is_err());
+        assert!(HostPath::new("srv/app").is_err());
+        assert_eq!(
+            HostPath::new("/srv//app/").unwrap().as_path(),
+            Path::new("/srv/app")
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! YAML text into a small tree that keeps positions.
