@@ -1,1 +1,24 @@
-//! agent
+//! A deployment agent that speaks AWS CodeDeploy's protocol.
+//!
+//! One value moves forward. [`poll`] takes a host command from the service ([`command`]), fetches its specification
+//! and has it verified and read ([`spec`]); [`deployment`] performs it, fetching a [`revision`], installing its files
+//! or running its scripts; [`report`] tells the service how it ended. [`local`] does the same without a service.
+//!
+//! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line.
+
+pub mod aws;
+pub mod backoff;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod deployment;
+pub mod errors;
+pub mod identity;
+pub mod local;
+pub mod poll;
+pub mod report;
+pub mod revision;
+pub mod shutdown;
+pub mod spec;
+pub mod systemd;
+pub mod telemetry;

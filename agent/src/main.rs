@@ -1,2 +1,9 @@
-//! Entry point.
-fn main() {}
+//! `codedeploy-agent`; under the name `codedeploy-local`, as a link to it, the local command.
+
+use std::process::ExitCode;
+
+use codedeploy_agent::cli;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os())
+}

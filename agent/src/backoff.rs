@@ -1,0 +1,64 @@
+//! How long to wait after errors in a row (spec: Errors while polling).
+
+use std::time::Duration;
+
+/// After throttling, whatever the count.
+const THROTTLED: Duration = Duration::from_secs(60);
+const GROWTH: f64 = 1.2675;
+const CAP: i32 = 10;
+const LONGEST: f64 = 90.0;
+
+/// Counts errors in a row.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    errors: i32,
+}
+
+impl Backoff {
+    pub fn reset(&mut self) {
+        self.errors = 0;
+    }
+
+    /// The pause after one more error, less the time that the failed call took; with jitter over the whole of it, so
+    /// that a fleet does not poll in step. Throttling is waited out in full.
+    pub fn after_error(&mut self, throttled: bool, call_took: Duration) -> Duration {
+        self.errors = (self.errors + 1).min(CAP);
+        if throttled {
+            return THROTTLED + THROTTLED.mul_f64(0.1 * fastrand::f64());
+        }
+        let full = Duration::from_secs(self.ceiling());
+        full.saturating_sub(call_took).mul_f64(fastrand::f64())
+    }
+
+    /// Whole seconds.
+    fn ceiling(&self) -> u64 {
+        (GROWTH.powi(self.errors) * LONGEST / GROWTH.powi(CAP)).floor() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_as_the_official_agents_do_and_stay_below_their_ceiling() {
+        let mut backoff = Backoff::default();
+        let mut ceilings = Vec::new();
+        for _ in 0..12 {
+            let pause = backoff.after_error(false, Duration::ZERO);
+            assert!(pause <= Duration::from_secs(backoff.ceiling()));
+            ceilings.push(backoff.ceiling());
+        }
+        assert_eq!(ceilings, [10, 13, 17, 21, 27, 34, 44, 56, 71, 90, 90, 90]);
+        backoff.reset();
+        backoff.after_error(false, Duration::ZERO);
+        assert_eq!(backoff.ceiling(), 10);
+    }
+
+    #[test]
+    fn throttling_waits_a_minute_and_a_slow_call_counts_as_waiting() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.after_error(true, Duration::from_secs(50)) >= THROTTLED);
+        assert_eq!(backoff.after_error(false, Duration::from_secs(80)), Duration::ZERO);
+    }
+}

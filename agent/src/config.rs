@@ -1,0 +1,313 @@
+//! The agent's settings: what the configuration file may say, and what is left when nothing is optional any more
+//! (spec: Configuration file).
+
+pub mod reader;
+mod size;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reader::{Reader, ReadError, Warning};
+
+/// Read when no file is named; may be missing.
+pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
+/// Identity of an on-premises host.
+pub const DEFAULT_ON_PREMISES_FILE: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
+/// Everything a deployment keeps on the host.
+pub const DEFAULT_ROOT: &str = "/opt/codedeploy-agent/deployment-root";
+
+/// Everything the agent is told, each value checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub program_name: String,
+    pub log_dir: PathBuf,
+    pub pid_dir: PathBuf,
+    pub root_dir: PathBuf,
+    pub ongoing_deployment_tracking: String,
+    pub on_premises_config_file: PathBuf,
+    pub verbose: bool,
+    pub enable_deployments_log: bool,
+    pub disable_core_dumps: bool,
+    pub wait_between_runs: Duration,
+    pub wait_after_error: Duration,
+    pub http_read_timeout: Duration,
+    /// How long a stop waits for the commands in progress.
+    pub kill_agent_max_wait_time: Duration,
+    /// How long output still counts after a script has ended.
+    pub hook_drain_grace: Duration,
+    /// How long a script that must end has between TERM and KILL.
+    pub hook_kill_grace: Duration,
+    /// Deployment folders kept per deployment group; at least 1.
+    pub max_revisions: usize,
+    pub endpoints: Endpoints,
+    pub signer: SignerTrust,
+    pub hardening: Hardening,
+}
+
+/// Where services are reached.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    pub deploy_control: Option<String>,
+    pub s3: Option<String>,
+    pub proxy: Option<String>,
+    pub use_fips: bool,
+    /// `enable_auth_policy`: the endpoint that knows authorisation policies.
+    pub secure: bool,
+    /// PEM files and folders trusted beside the system's store.
+    pub trust: Vec<PathBuf>,
+}
+
+/// Whom a deployment specification must be signed by, beyond a valid signature.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SignerTrust {
+    /// Any signer whose certificate is enclosed, as with the official agents.
+    #[default]
+    Anyone,
+    /// A signer whose certificate chains to one in this PEM file.
+    Authority(PathBuf),
+    /// The signer whose public key has this SHA-256 digest.
+    Pin([u8; 32]),
+}
+
+/// What the agent refuses or strips beyond what it always does.
+#[derive(Debug, Clone, Default)]
+pub struct Hardening {
+    pub archive_max_extraction_size: Option<u64>,
+    pub reject_symlinks: bool,
+    pub reject_unsafe_permissions: bool,
+    pub ignore_ownership: bool,
+    pub reject_unconfined_selinux: bool,
+    pub hook_env_allowlist: bool,
+    pub strip_loader_env: bool,
+}
+
+/// The parts of the process environment that matter, read once at start.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    variables: Vec<(OsString, OsString)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration file {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration file {} is not usable:\n{}", path.display(), bullets(problems))]
+    Invalid { path: PathBuf, problems: Vec<ReadError> },
+}
+
+fn bullets(problems: &[ReadError]) -> String {
+    problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Self { variables: std::env::vars_os().collect() }
+    }
+
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self { variables: variables.into_iter().collect() }
+    }
+
+    /// The value of `name`, if it is set, not empty, and text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.variables.iter().find(|(key, _)| key == name)?.1.to_str().filter(|value| !value.is_empty())
+    }
+
+    pub fn variables(&self) -> &[(OsString, OsString)] {
+        &self.variables
+    }
+}
+
+impl Settings {
+    /// Reads `named`, or the default file when that is `None`; a default file that is missing means defaults.
+    /// Beside the settings come warnings for the log.
+    pub fn load(named: Option<&Path>, environment: &Environment) -> Result<(Self, Vec<Warning>), ConfigError> {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        Self::parse(&text, environment)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// The settings when there is no file at all.
+    pub fn defaults(environment: &Environment) -> Self {
+        match Self::parse(b"", environment) {
+            Ok((settings, _)) => settings,
+            Err(_) => unreachable!("an empty configuration names no key that could be wrong"),
+        }
+    }
+
+    fn parse(text: &[u8], environment: &Environment) -> Result<(Self, Vec<Warning>), Vec<ReadError>> {
+        let mut file = Reader::new(text).map_err(|error| vec![error])?;
+        let settings = Settings {
+            program_name: file.text("program_name").unwrap_or_else(|| "codedeploy-agent".into()),
+            log_dir: file.path("log_dir").unwrap_or_else(|| "/var/log/aws/codedeploy-agent".into()),
+            pid_dir: file.path("pid_dir").unwrap_or_else(|| "/opt/codedeploy-agent/state/.pid".into()),
+            root_dir: file.path("root_dir").unwrap_or_else(|| DEFAULT_ROOT.into()),
+            ongoing_deployment_tracking: file
+                .folder_name("ongoing_deployment_tracking")
+                .unwrap_or_else(|| "ongoing-deployment".into()),
+            on_premises_config_file: file
+                .path("on_premises_config_file")
+                .unwrap_or_else(|| DEFAULT_ON_PREMISES_FILE.into()),
+            verbose: file.flag("verbose", false),
+            enable_deployments_log: file.flag("enable_deployments_log", true),
+            disable_core_dumps: file.flag("disable_core_dumps", true),
+            wait_between_runs: file.seconds("wait_between_runs", 30),
+            wait_after_error: file.seconds("wait_after_error", 30),
+            http_read_timeout: file.seconds("http_read_timeout", 80),
+            kill_agent_max_wait_time: file.seconds("kill_agent_max_wait_time_seconds", 7200),
+            hook_drain_grace: file.seconds("hook_drain_grace", 5),
+            hook_kill_grace: file.seconds("hook_kill_grace", 10),
+            max_revisions: file.at_least_one("max_revisions", 5),
+            endpoints: Endpoints {
+                deploy_control: file.url("deploy_control_endpoint"),
+                s3: file.url("s3_endpoint_override"),
+                proxy: file.url("proxy_uri"),
+                use_fips: file.flag("use_fips_mode", false),
+                secure: file.flag("enable_auth_policy", false),
+                trust: trusted_files(&mut file, environment),
+            },
+            signer: signer(&mut file),
+            hardening: Hardening {
+                archive_max_extraction_size: file
+                    .parsed("archive_max_extraction_size", "bytes, or a number with a unit such as 500MB or 2GiB", size::parse),
+                reject_symlinks: file.flag("reject_symlinks_in_bundle", false),
+                reject_unsafe_permissions: file.flag("reject_unsafe_permissions_in_bundle", false),
+                ignore_ownership: file.flag("ignore_ownership_in_bundle", false),
+                reject_unconfined_selinux: file.flag("reject_unconfined_selinux_in_bundle", false),
+                hook_env_allowlist: file.flag("restrict_hook_env_to_allowlist", false),
+                strip_loader_env: file.flag("strip_loader_env_in_hooks", false),
+            },
+        };
+        for (key, why) in ALWAYS {
+            file.ignored(key, why);
+        }
+        for (key, why) in NOT_YET {
+            file.without_effect(key, why);
+        }
+        for key in ["user", "group"] {
+            file.refused(key, "the agent does not change its own user; set `User=` in the systemd unit instead");
+        }
+        file.finish().map(|warnings| (settings, warnings))
+    }
+}
+
+/// Keys of the official agents that ask for what this agent does anyway.
+const ALWAYS: [(&str, &str); 5] = [
+    ("disable_imds_v1", "instance metadata version 1 is never used"),
+    ("reject_path_traversal_in_bundle", "path traversal is always refused"),
+    ("reject_symlink_permission_targets", "permissions never follow a link"),
+    ("restrict_agent_dir_permissions", "the agent's own files are always private"),
+    ("restrict_log_dir_permissions", "logs with script output are always private"),
+];
+
+/// Keys of the official agents that have no effect here.
+const NOT_YET: [(&str, &str); 3] = [
+    ("log_aws_wire", "requests and responses are not logged by this version"),
+    ("codedeploy_test_profile", "there is no test profile; plain http endpoints are accepted with a warning"),
+    ("enable_archive_reuse", "revisions are always downloaded by this version"),
+];
+
+fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
+    let variables = ["AWS_SSL_CA_DIRECTORY", "AWS_SSL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"];
+    let named = variables.iter().filter_map(|name| environment.text(name)).map(PathBuf::from);
+    file.path("ssl_ca_bundle").into_iter().chain(named).collect()
+}
+
+fn signer(file: &mut Reader) -> SignerTrust {
+    let authority = file.path("deployment_signer_ca");
+    let pin = file.parsed("deployment_signer_pin", "the SHA-256 digest of a public key, 64 hex digits", sha256_digest);
+    match (pin, authority) {
+        (Some(_), Some(_)) => {
+            file.conflict("deployment_signer_pin", "deployment_signer_ca");
+            SignerTrust::Anyone
+        }
+        (Some(pin), None) => SignerTrust::Pin(pin),
+        (None, Some(path)) => SignerTrust::Authority(path),
+        (None, None) => SignerTrust::Anyone,
+    }
+}
+
+fn sha256_digest(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<(Settings, Vec<Warning>), String> {
+        Settings::parse(text.as_bytes(), &Environment::default())
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn the_file_that_the_official_package_ships_reads_without_a_warning() {
+        let shipped = "---\n:log_aws_wire: false\n:log_dir: '/var/log/aws/codedeploy-agent/'\n\
+            :pid_dir: '/opt/codedeploy-agent/state/.pid/'\n:program_name: codedeploy-agent\n\
+            :root_dir: '/opt/codedeploy-agent/deployment-root'\n:verbose: false\n:wait_between_runs: 1\n\
+            :proxy_uri:\n:max_revisions: 5\n";
+        let (settings, warnings) = parse(shipped).unwrap();
+        assert_eq!(settings.wait_between_runs, Duration::from_secs(1));
+        assert_eq!(settings.endpoints.proxy, None);
+        assert_eq!(warnings, []);
+    }
+
+    #[test]
+    fn an_empty_file_means_defaults() {
+        for text in ["", "---\n", "# only a comment\n"] {
+            let (settings, warnings) = parse(text).unwrap();
+            assert_eq!(settings.max_revisions, 5);
+            assert_eq!(settings.wait_between_runs, Duration::from_secs(30));
+            assert_eq!(warnings, []);
+        }
+    }
+
+    #[test]
+    fn every_wrong_value_is_named_with_its_line_and_what_was_expected() {
+        let text = "max_revisions: 0\n:wait_between_runs: -1\nverbose: perhaps\nroot_dir: relative\nuser: www\n\
+            deploy_control_endpoint: ftp://x\narchive_max_extraction_size: 3 apples\ndeployment_signer_pin: abc\n";
+        let problems = parse(text).unwrap_err();
+        let expected = [
+            "line 1: max_revisions: found 0; expected a whole number, at least 1",
+            "line 2: wait_between_runs: found -1; expected a number of seconds, 0 or more",
+            "line 3: verbose: found \"perhaps\"; expected true or false",
+            "line 4: root_dir: found \"relative\"; expected an absolute path",
+            "line 5: user: the agent does not change its own user; set `User=` in the systemd unit instead",
+            "line 6: deploy_control_endpoint: found \"ftp://x\"; expected a URL that begins with https:// or http://",
+        ];
+        for line in expected {
+            assert!(problems.contains(line), "{line}\nnot in\n{problems}");
+        }
+        assert_eq!(problems.lines().count(), 8, "{problems}");
+    }
+
+    #[test]
+    fn unknown_keys_are_warnings_with_their_line() {
+        let (_, warnings) = parse("verbose: true\n:max_revision: 3\n").unwrap();
+        let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["line 2: max_revision: unknown key, ignored; did you mean max_revisions?"]);
+    }
+
+    #[test]
+    fn noise_is_refused_with_a_reason() {
+        for text in [&b"\xff\xfe\x00"[..], b"- a list", b"just text", b"a: [", b"a: 1\na: 2\n"] {
+            let problems = Settings::parse(text, &Environment::default()).unwrap_err();
+            assert!(!problems[0].to_string().is_empty());
+        }
+    }
+}

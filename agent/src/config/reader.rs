@@ -1,0 +1,289 @@
+//! A YAML mapping of settings, read key by key: keys with or without a leading colon, every problem collected
+//! with its line, what nobody asked for left as a warning.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_yaml::{Mapping, Value};
+
+/// One thing that makes a file unusable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}{what}")]
+pub struct ReadError {
+    place: Place,
+    what: String,
+}
+
+/// One thing about a file that its author should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    place: Place,
+    what: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.place, self.what)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    line: Option<usize>,
+    key: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, "{key}: ")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads one file. Ask for every key that is known, then [`Reader::finish`].
+#[derive(Debug)]
+pub struct Reader<'a> {
+    text: &'a str,
+    mapping: Mapping,
+    asked: BTreeSet<&'static str>,
+    problems: Vec<ReadError>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a [u8]) -> Result<Self, ReadError> {
+        let whole = |line, what: String| ReadError { place: Place { line, key: None }, what };
+        let text = std::str::from_utf8(text).map_err(|error| {
+            let line = text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            whole(Some(line), "is not UTF-8 text".into())
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let value = match serde_yaml::from_str::<Value>(text) {
+            Ok(value) => value,
+            Err(error) => return Err(whole(error.location().map(|at| at.line()), format!("is not YAML: {error}"))),
+        };
+        let mapping = match value {
+            Value::Mapping(mapping) => mapping,
+            Value::Null => Mapping::new(),
+            other => return Err(whole(None, format!("found {}; expected `key: value` lines", describe(&other)))),
+        };
+        Ok(Self { text, mapping, asked: BTreeSet::new(), problems: Vec::new(), warnings: Vec::new() })
+    }
+
+    /// A text; numbers and truth values are taken as they are written.
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) if !text.is_empty() => Some(text),
+            Value::Number(number) => Some(number.to_string()),
+            other => self.wrong(key, &other, "a text"),
+        }
+    }
+
+    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        match self.take(key)? {
+            Value::String(text) if text.starts_with('/') => Some(PathBuf::from(text)),
+            other => self.wrong(key, &other, "an absolute path"),
+        }
+    }
+
+    /// The name of one folder, not a path.
+    pub fn folder_name(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) if !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '\0']) => {
+                Some(text)
+            }
+            other => self.wrong(key, &other, "the name of a folder, without '/'"),
+        }
+    }
+
+    pub fn url(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) if text.is_empty() => None,
+            Value::String(text) if is_url(&text) => Some(text.trim_end_matches('/').to_owned()),
+            other => self.wrong(key, &other, "a URL that begins with https:// or http://"),
+        }
+    }
+
+    pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.take(key) else { return default };
+        match &value {
+            Value::Bool(flag) => *flag,
+            Value::String(text) if ["true", "yes", "on"].contains(&text.to_ascii_lowercase().as_str()) => true,
+            Value::String(text) if ["false", "no", "off"].contains(&text.to_ascii_lowercase().as_str()) => false,
+            other => self.wrong(key, other, "true or false").unwrap_or(default),
+        }
+    }
+
+    pub fn seconds(&mut self, key: &'static str, default: u64) -> Duration {
+        let expected = "a number of seconds, 0 or more";
+        let Some(value) = self.take(key) else { return Duration::from_secs(default) };
+        let seconds = match &value {
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) => text.parse::<f64>().ok(),
+            _ => None,
+        };
+        // 10,000 days: far beyond any use, far below what timers can hold.
+        match seconds.filter(|seconds| (0.0..864_000_000.0).contains(seconds)) {
+            Some(seconds) => Duration::from_secs_f64(seconds),
+            None => self.wrong(key, &value, expected).unwrap_or_default(),
+        }
+    }
+
+    pub fn at_least_one(&mut self, key: &'static str, default: usize) -> usize {
+        let Some(value) = self.take(key) else { return default };
+        let number = match &value {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        match number.and_then(|number| usize::try_from(number).ok()).filter(|number| *number >= 1) {
+            Some(number) => number,
+            None => self.wrong(key, &value, "a whole number, at least 1").unwrap_or(default),
+        }
+    }
+
+    /// A value that `parse` understands; `expected` says what that is.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let text = match &value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        text.as_deref().and_then(parse).or_else(|| self.wrong(key, &value, expected))
+    }
+
+    /// A known key that asks for what happens anyway: accepted in silence.
+    pub fn ignored(&mut self, key: &'static str, _why: &str) {
+        self.take(key);
+    }
+
+    /// A known key that changes nothing here: a warning, unless it is switched off.
+    pub fn without_effect(&mut self, key: &'static str, why: &str) {
+        if !matches!(self.take(key), None | Some(Value::Bool(false))) {
+            let what = format!("has no effect: {why}");
+            self.warnings.push(Warning { place: self.place(key), what });
+        }
+    }
+
+    /// A key that must not be there.
+    pub fn refused(&mut self, key: &'static str, why: &str) {
+        if self.take(key).is_some() {
+            self.problem(key, why.to_owned());
+        }
+    }
+
+    /// Two keys that exclude each other.
+    pub fn conflict(&mut self, key: &'static str, other: &'static str) {
+        self.problem(key, format!("stands beside {other}; only one of the two can apply: remove the other"));
+    }
+
+    /// Keys that the rest of the file makes necessary.
+    pub fn missing(&mut self, key: &'static str, why: &str) {
+        self.problems.push(ReadError { place: Place { line: None, key: Some(key.into()) }, what: why.to_owned() });
+    }
+
+    /// Ends the reading: every problem in the order of the file, or the warnings.
+    pub fn finish(mut self) -> Result<Vec<Warning>, Vec<ReadError>> {
+        let left: Vec<String> = self.mapping.keys().map(key_text).collect();
+        for key in left {
+            let hint = self.closest(&key).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            let place = Place { line: line_of(self.text, &key), key: Some(key) };
+            self.warnings.push(Warning { place, what: format!("unknown key, ignored{hint}") });
+        }
+        self.problems.sort_by_key(|problem| problem.place.line);
+        if self.problems.is_empty() { Ok(self.warnings) } else { Err(self.problems) }
+    }
+
+    /// The value of `key` in either spelling; a null is as good as absent.
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.insert(key);
+        let plain = self.mapping.remove(key);
+        let with_colon = self.mapping.remove(format!(":{key}").as_str());
+        with_colon.or(plain).filter(|value| !value.is_null())
+    }
+
+    fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
+        self.problem(key, format!("found {}; expected {expected}", describe(found)));
+        None
+    }
+
+    fn problem(&mut self, key: &str, what: String) {
+        let place = self.place(key);
+        self.problems.push(ReadError { place, what });
+    }
+
+    fn place(&self, key: &str) -> Place {
+        Place { line: line_of(self.text, key), key: Some(key.to_owned()) }
+    }
+
+    /// The known key that differs from `key` in at most two characters.
+    fn closest(&self, key: &str) -> Option<&'static str> {
+        self.asked.iter().copied().map(|known| (distance(known, key), known)).filter(|(far, _)| *far <= 2).min().map(|(_, known)| known)
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    ["https://", "http://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+        && !text.contains(char::is_whitespace)
+}
+
+/// The line, counted from 1, on which `key` begins at the top level.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let starts = |line: &str| {
+        let line = line.trim_start_matches(['"', '\'', ':']);
+        let rest = line.strip_prefix(key)?;
+        rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':').then_some(())
+    };
+    text.lines().position(|line| starts(line).is_some()).map(|index| index + 1)
+}
+
+fn key_text(key: &Value) -> String {
+    match key {
+        Value::String(text) => text.trim_start_matches(':').to_owned(),
+        other => describe(other),
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".into(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => {
+            let short: String = text.chars().take(80).collect();
+            format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
+        }
+        Value::Sequence(_) => "a list".into(),
+        Value::Mapping(_) => "a mapping".into(),
+        Value::Tagged(_) => "a tagged value".into(),
+    }
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,199 @@
+//! One command of one deployment: an event and a specification in, a report out.
+//!
+//! The page to read for what the agent does to a host. DownloadBundle fetches and unpacks the revision, Install puts
+//! its files in place, every other event runs scripts; what joins the commands of a deployment is the [`Store`].
+
+mod appspec;
+mod environment;
+pub mod ledger;
+
+use std::path::PathBuf;
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::install::{self, InstallError};
+use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
+use codedeploy_hooks::script::{self, HookRun, Limits, LogError, Outcome, Report, ScriptLog};
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::Access;
+use crate::config::{Environment, Settings};
+use crate::errors::Chain;
+use crate::revision::archive::{self, UnpackError};
+use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
+use crate::revision::{FetchError, FetchedBundle, fetch};
+use crate::spec::DeploymentSpec;
+use appspec::AppSpecError;
+
+/// This host, as deployments see it.
+#[derive(Debug)]
+pub struct Host {
+    pub settings: Settings,
+    pub environment: Environment,
+    pub store: Store,
+    /// How S3 is reached; absent when nothing was configured and nothing needs it.
+    pub access: Option<Access>,
+    /// Only one Install changes the host at a time, whatever its group.
+    installing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("{0} is performed by the service; a host has nothing to do for it")]
+    NotForHosts(LifecycleEvent),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the bundle cannot be unpacked")]
+    Unpack(#[from] UnpackError),
+    #[error(transparent)]
+    AppSpec(#[from] AppSpecError),
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error("the script log cannot be written")]
+    Log(#[from] LogError),
+    #[error("the work was cut short")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl Host {
+    pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
+        let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
+        Self { settings, environment, store, access, installing: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script early.
+    pub async fn perform(&self, event: &LifecycleEvent, spec: &DeploymentSpec, stop: CancellationToken) -> Report {
+        let performed = match event {
+            LifecycleEvent::DownloadBundle => self.download(spec).await,
+            LifecycleEvent::Install => self.install(spec).await,
+            LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => {
+                Err(CommandError::NotForHosts(event.clone()))
+            }
+            hook => self.run_scripts(hook, spec, stop).await,
+        };
+        performed.unwrap_or_else(|error| failed(&error))
+    }
+
+    /// Whether the command has nothing to do on this host.
+    pub fn is_noop(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> bool {
+        self.hook_plan(event, spec).is_ok_and(|plan| plan.is_noop())
+    }
+
+    async fn download(&self, spec: &DeploymentSpec) -> Result<Report, CommandError> {
+        let folder = self.folder(spec);
+        self.store.prune(&spec.deployment_group_id, &folder, self.settings.max_revisions)?;
+        self.store.create(&folder)?;
+        let bundle = fetch(&spec.revision, &folder, self.access.as_ref()).await?;
+        if let FetchedBundle::File { file, bundle_type } = bundle {
+            let hardening = &self.settings.hardening;
+            let limits = archive::Limits {
+                max_extracted_bytes: hardening.archive_max_extraction_size,
+                reject_symlinks: hardening.reject_symlinks,
+                reject_unsafe_permissions: hardening.reject_unsafe_permissions,
+                ignore_ownership: hardening.ignore_ownership,
+            };
+            let (target, names) = (folder.archive(), appspec::file_names(&spec.appspec_filename));
+            create_folders(&target, 0o755)?;
+            tokio::task::spawn_blocking(move || {
+                let unpacked = archive::unpack(&file, bundle_type, &target, &limits)?;
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                archive::flatten_single_folder(&target, &names)?;
+                tracing::info!(entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+                Ok::<_, UnpackError>(())
+            })
+            .await??;
+        }
+        appspec::find(&folder.archive(), &spec.appspec_filename)?;
+        self.store.point(&spec.deployment_group_id, Pointer::MostRecent, &folder)?;
+        Ok(succeeded(Some("BundleSource=downloaded")))
+    }
+
+    async fn install(&self, spec: &DeploymentSpec) -> Result<Report, CommandError> {
+        let folder = self.folder(spec);
+        let appspec = appspec::read(&folder.archive(), &spec.appspec_filename)?;
+        appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
+        let records = self.store.records(&spec.deployment_group_id);
+        let behavior = appspec.file_exists_behavior.unwrap_or(spec.file_exists_behavior);
+        let archive = folder.archive();
+        let guard = self.installing.lock().await;
+        tokio::task::spawn_blocking(move || {
+            let request = install::Request { archive: &archive, appspec: &appspec, behavior, records: &records };
+            let plan = install::plan(&request)?;
+            install::install(plan).map(|_| ())
+        })
+        .await??;
+        drop(guard);
+        self.store.point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
+        Ok(succeeded(None))
+    }
+
+    async fn run_scripts(
+        &self,
+        event: &LifecycleEvent,
+        spec: &DeploymentSpec,
+        stop: CancellationToken,
+    ) -> Result<Report, CommandError> {
+        let plan = self.hook_plan(event, spec)?;
+        if plan.is_noop() {
+            return Ok(succeeded(None));
+        }
+        let mut log = self.script_log(spec)?;
+        let environment = environment::for_hooks(&self.environment, &self.settings.hardening, event, spec);
+        let limits = Limits {
+            kill_grace: self.settings.hook_kill_grace,
+            drain_grace: self.settings.hook_drain_grace,
+        };
+        Ok(script::run(HookRun { plan: &plan, environment: &environment, limits, log: &mut log, stop }).await)
+    }
+
+    /// The scripts of `event`, from the revision that they come from. Nothing, when that revision is gone.
+    fn hook_plan(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Result<HookPlan, CommandError> {
+        if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
+            return Ok(HookPlan::nothing(event.clone()));
+        }
+        let group = &spec.deployment_group_id;
+        let own = self.folder(spec).archive();
+        let earlier = match origin(event, spec.kind, own.is_dir()) {
+            Origin::ThisDeployment => {
+                let appspec = appspec::read(&own, &spec.appspec_filename)?;
+                return Ok(HookPlan::new(event.clone(), own, &appspec));
+            }
+            Origin::LastSuccessful => self.store.pointed(group, Pointer::LastSuccessful),
+            Origin::MostRecent => self.store.pointed(group, Pointer::MostRecent),
+        };
+        let Some(earlier) = earlier.as_ref().map(DeploymentFolder::archive) else {
+            return Ok(HookPlan::nothing(event.clone()));
+        };
+        match appspec::read(&earlier, &spec.appspec_filename) {
+            Ok(appspec) => Ok(HookPlan::new(event.clone(), earlier, &appspec)),
+            Err(AppSpecError::Missing { .. }) => {
+                tracing::warn!(archive = %earlier.display(), "the earlier revision is gone; {event} does nothing");
+                Ok(HookPlan::nothing(event.clone()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn script_log(&self, spec: &DeploymentSpec) -> Result<ScriptLog, CommandError> {
+        let folder = self.folder(spec);
+        create_folders(folder.path(), 0o755)?;
+        let deployments: Option<PathBuf> =
+            self.settings.enable_deployments_log.then(|| self.store.deployments_log());
+        let log = ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), spec.deployment_id.as_str())?;
+        Ok(log)
+    }
+
+    fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {
+        self.store.deployment(&spec.deployment_group_id, &spec.deployment_id)
+    }
+}
+
+fn succeeded(note: Option<&str>) -> Report {
+    Report { outcome: Outcome::Succeeded { note: note.map(str::to_owned) }, log_tail: String::new() }
+}
+
+/// The report of a command that an error ended.
+pub fn failed(error: &(dyn std::error::Error + 'static)) -> Report {
+    Report { outcome: Outcome::Error { message: Chain(error).to_string() }, log_tail: String::new() }
+}

@@ -1,0 +1,88 @@
+//! The revision of a deployment: where it is, and getting it onto this host.
+//!
+//! A [`Revision`] is fetched into a deployment's folder as one file, or as a folder that is there already; [`archive`]
+//! unpacks it; [`store`] knows where everything of a deployment lies.
+
+pub mod archive;
+mod local;
+mod s3;
+pub mod store;
+
+use std::path::PathBuf;
+
+use crate::aws::Access;
+use archive::BundleType;
+use store::DeploymentFolder;
+
+/// Where a revision's bundle is.
+#[derive(Debug, Clone)]
+pub enum Revision {
+    S3(S3Revision),
+    GitHub(GitHubRevision),
+    Local(LocalRevision),
+}
+
+/// An object in S3.
+#[derive(Debug, Clone)]
+pub struct S3Revision {
+    pub bucket: String,
+    pub key: String,
+    pub bundle_type: BundleType,
+    /// Absent: the newest version.
+    pub version: Option<String>,
+    /// Without quotes. Absent: whatever the object is now.
+    pub etag: Option<String>,
+}
+
+/// A commit of a GitHub repository.
+#[derive(Debug, Clone)]
+pub struct GitHubRevision {
+    pub account: String,
+    pub repository: String,
+    pub commit_id: String,
+    pub bundle_type: BundleType,
+}
+
+/// A bundle on this host; only the local command deploys one.
+#[derive(Debug, Clone)]
+pub enum LocalRevision {
+    File { location: PathBuf, bundle_type: BundleType },
+    Directory { location: PathBuf },
+}
+
+/// What a fetch left in the deployment's folder.
+#[derive(Debug)]
+pub enum FetchedBundle {
+    /// The bundle, complete, and the handle it was checked through.
+    File { file: std::fs::File, bundle_type: BundleType },
+    /// The unpacked revision itself, already in `deployment-archive`.
+    Unpacked,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    S3(#[from] s3::S3Error),
+    #[error(transparent)]
+    Local(#[from] local::LocalError),
+    #[error("the revision is in S3, but this command was started without access to S3")]
+    NoAccess,
+    #[error("the revision is the commit {commit} of {repository} on GitHub; this version deploys from S3 only: push the bundle to S3")]
+    GitHub { repository: String, commit: String },
+}
+
+/// Brings the revision's bundle into `folder`.
+pub async fn fetch(
+    revision: &Revision,
+    folder: &DeploymentFolder,
+    access: Option<&Access>,
+) -> Result<FetchedBundle, FetchError> {
+    match revision {
+        Revision::S3(s3) => Ok(s3::fetch(s3, folder, access.ok_or(FetchError::NoAccess)?).await?),
+        Revision::Local(local) => Ok(local::fetch(local, folder)?),
+        Revision::GitHub(github) => Err(FetchError::GitHub {
+            repository: format!("{}/{}", github.account, github.repository),
+            commit: github.commit_id.clone(),
+        }),
+    }
+}

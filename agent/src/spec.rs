@@ -1,0 +1,59 @@
+//! What a command is about: the deployment specification, checked.
+//!
+//! [`envelope`] opens and verifies, [`parse`] reads; only what was verified can be read.
+
+pub mod envelope;
+pub mod parse;
+mod pkcs7;
+
+use std::fmt;
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_api::specification::FileExistsBehavior;
+use codedeploy_hooks::lifecycle::DeploymentKind;
+
+use crate::revision::Revision;
+pub use parse::SpecError;
+
+/// One deployment as this host is told about it; every member checked.
+#[derive(Debug, Clone)]
+pub struct DeploymentSpec {
+    pub deployment_id: PathComponent,
+    pub deployment_group_id: PathComponent,
+    pub deployment_group_name: String,
+    pub application_name: String,
+    pub kind: DeploymentKind,
+    /// Relative to the revision's root.
+    pub appspec_filename: String,
+    pub file_exists_behavior: FileExistsBehavior,
+    /// Absent: the standard events, and whatever the AppSpec names beside them is an error.
+    pub all_possible_lifecycle_events: Option<Vec<LifecycleEvent>>,
+    pub revision: Revision,
+}
+
+/// An identifier that is safe as the name of a file or folder: not empty, `.` or `..`, no slash, no NUL.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PathComponent(String);
+
+impl PathComponent {
+    pub fn new(text: &str) -> Option<Self> {
+        let unsafe_text = matches!(text, "" | "." | "..") || text.contains(['/', '\0']) || text.len() > 200;
+        (!unsafe_text).then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PathComponent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for PathComponent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
