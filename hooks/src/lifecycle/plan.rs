@@ -1,0 +1,46 @@
+//! The scripts of one event, in order, and where they lie.
+
+use std::path::PathBuf;
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+
+use crate::appspec::{AppSpec, Script};
+
+/// What one lifecycle event runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookPlan {
+    pub event: LifecycleEvent,
+    /// Absolute path of the unpacked revision that the scripts run from; empty when there are none.
+    pub archive: PathBuf,
+    pub scripts: Vec<Script>,
+}
+
+impl HookPlan {
+    /// The scripts that `appspec`, the AppSpec of the revision in `archive`, lists for `event`.
+    pub fn new(event: LifecycleEvent, archive: impl Into<PathBuf>, appspec: &AppSpec) -> Self {
+        let scripts = appspec.scripts(&event).to_vec();
+        Self {
+            event,
+            archive: archive.into(),
+            scripts,
+        }
+    }
+
+    /// The plan of an event that has no revision to run scripts from.
+    pub fn nothing(event: LifecycleEvent) -> Self {
+        Self {
+            event,
+            archive: PathBuf::new(),
+            scripts: Vec::new(),
+        }
+    }
+
+    /// Whether the host command of this event has nothing to do, as its acknowledgement says. DownloadBundle and
+    /// Install always have.
+    pub fn is_noop(&self) -> bool {
+        !matches!(
+            self.event,
+            LifecycleEvent::DownloadBundle | LifecycleEvent::Install
+        ) && self.scripts.is_empty()
+    }
+}

@@ -1,0 +1,330 @@
+//! Every way in which a command can end, and what the service is told of it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use codedeploy_api::command::MAX_DIAGNOSTICS_PAYLOAD;
+use codedeploy_api::diagnostics::{CompletionPayload, ErrorCode, MAX_LOG_CHARS};
+use nix::sys::signal::Signal;
+
+/// How a command ended. Its `Display` is the message of the completion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// `note` follows `Succeeded: ` in the message.
+    Succeeded {
+        note: Option<String>,
+    },
+    /// `path` is where the script was expected.
+    ScriptMissing {
+        location: String,
+        path: PathBuf,
+    },
+    NotExecutable {
+        location: String,
+        reason: String,
+    },
+    TimedOut {
+        location: String,
+        timeout: Duration,
+        user: Option<String>,
+    },
+    /// Ended by itself with an exit code other than 0. `hint` says what the script's file has to do with it.
+    Failed {
+        location: String,
+        exit_code: i32,
+        user: Option<String>,
+        hint: Option<String>,
+    },
+    /// Ended by a signal that did not come from here.
+    Killed {
+        location: String,
+        signal: i32,
+        user: Option<String>,
+    },
+    /// There is a script, but nothing could be started.
+    NotStarted {
+        location: String,
+        user: Option<String>,
+        reason: String,
+    },
+    /// Succeeded, but `streams` were still open when the drain grace was over.
+    OutputLeftOpen {
+        location: String,
+        streams: OpenStreams,
+        holders: Vec<Holder>,
+    },
+    /// The agent shut down and could wait no longer. `location` is the script that it ended, if one was running.
+    Stopped {
+        location: Option<String>,
+    },
+    /// The agent was restarted while the command ran, and nobody knows how far it came.
+    FailedAfterRestart {
+        message: String,
+    },
+    /// Anything else.
+    Error {
+        message: String,
+    },
+}
+
+/// Which of a script's streams are open; at least one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenStreams {
+    Stdout,
+    Stderr,
+    Both,
+}
+
+/// A process that holds a script's output open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: i32,
+    /// Its command line, shortened; its name in brackets when it has none.
+    pub command: String,
+}
+
+/// Most holders that a message names.
+const NAMED_HOLDERS: usize = 5;
+
+/// Most characters that `script_name` and `message` take in the payload, escaped. The log has what is left, and that
+/// is enough for [`MAX_LOG_CHARS`] of which every one is escaped with a backslash.
+const MAX_NAME: usize = 1000;
+const MAX_MESSAGE: usize = 3000;
+const SKELETON: usize = r#"{"error_code":0,"script_name":"","message":"","log":""}"#.len();
+
+impl Outcome {
+    /// The number that stands for it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Outcome::Succeeded { .. } => ErrorCode::Success,
+            Outcome::ScriptMissing { .. } => ErrorCode::ScriptMissing,
+            Outcome::NotExecutable { .. } => ErrorCode::ScriptNotExecutable,
+            Outcome::TimedOut { .. } => ErrorCode::ScriptTimedOut,
+            Outcome::Failed { .. } | Outcome::Killed { .. } | Outcome::NotStarted { .. } => {
+                ErrorCode::ScriptFailed
+            }
+            Outcome::Error { .. } => ErrorCode::UnknownError,
+            Outcome::OutputLeftOpen { .. } => ErrorCode::OutputLeftOpen,
+            Outcome::Stopped { .. } | Outcome::FailedAfterRestart { .. } => ErrorCode::FailedAfterRestart,
+        }
+    }
+
+    pub fn succeeded(&self) -> bool {
+        self.code() == ErrorCode::Success
+    }
+
+    /// `location` of the script that the outcome is about; empty where the protocol wants it so.
+    pub fn script_name(&self) -> &str {
+        match self {
+            Outcome::ScriptMissing { location, .. }
+            | Outcome::NotExecutable { location, .. }
+            | Outcome::TimedOut { location, .. }
+            | Outcome::Failed { location, .. }
+            | Outcome::Killed { location, .. }
+            | Outcome::NotStarted { location, .. }
+            | Outcome::OutputLeftOpen { location, .. } => location,
+            Outcome::Succeeded { .. }
+            | Outcome::Stopped { .. }
+            | Outcome::FailedAfterRestart { .. }
+            | Outcome::Error { .. } => "",
+        }
+    }
+
+    /// What PutHostCommandComplete says. Its JSON has at most [`MAX_DIAGNOSTICS_PAYLOAD`] characters: a name or a
+    /// message that is too long loses its end, `log_tail` its oldest lines.
+    pub fn diagnostics(&self, log_tail: &str) -> CompletionPayload {
+        let script_name = shortened(self.script_name(), MAX_NAME);
+        let message = shortened(&self.to_string(), MAX_MESSAGE);
+        let room = MAX_DIAGNOSTICS_PAYLOAD - SKELETON - escaped(&script_name) - escaped(&message);
+        let log = newest_lines(log_tail, room).to_owned();
+        CompletionPayload {
+            error_code: self.code(),
+            script_name,
+            message,
+            log,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SCRIPT: &str = "Script at specified location:";
+        match self {
+            Outcome::Succeeded { note: None } => f.write_str("Succeeded"),
+            Outcome::Succeeded { note: Some(note) } => write!(f, "Succeeded: {note}"),
+            Outcome::ScriptMissing { path, .. } => {
+                write!(
+                    f,
+                    "Script does not exist at specified location: {}",
+                    path.display()
+                )
+            }
+            Outcome::NotExecutable { location, reason } => {
+                write!(
+                    f,
+                    "{SCRIPT} {location} is not executable and cannot be made so: {reason}"
+                )
+            }
+            Outcome::TimedOut {
+                location,
+                timeout,
+                user,
+            } => {
+                let seconds = timeout.as_secs_f64();
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} failed to complete in {seconds} seconds",
+                    AsUser(user)
+                )
+            }
+            Outcome::Failed {
+                location,
+                exit_code,
+                user,
+                hint,
+            } => {
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} failed with exit code {exit_code}",
+                    AsUser(user)
+                )?;
+                hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
+            }
+            Outcome::Killed {
+                location,
+                signal,
+                user,
+            } => {
+                let name = Signal::try_from(*signal).map_or("unnamed", Signal::as_str);
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} was killed by signal {signal} ({name})",
+                    AsUser(user)
+                )
+            }
+            Outcome::NotStarted {
+                location,
+                user,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "{SCRIPT} {location}{} could not be started: {reason}",
+                    AsUser(user)
+                )
+            }
+            Outcome::OutputLeftOpen {
+                location,
+                streams,
+                holders,
+            } => {
+                write!(
+                    f,
+                    "{SCRIPT} {location} ended, but its {streams} stayed open; {}",
+                    HeldBy(holders)
+                )
+            }
+            Outcome::Stopped { location: None } => {
+                f.write_str("Failed: the agent was stopped before the command was finished")
+            }
+            Outcome::Stopped {
+                location: Some(location),
+            } => {
+                write!(
+                    f,
+                    "Failed: the agent was stopped while the script {location} ran, and ended it"
+                )
+            }
+            Outcome::FailedAfterRestart { message } => write!(f, "Failed: {message}"),
+            Outcome::Error { message } => f.write_str(message),
+        }
+    }
+}
+
+impl fmt::Display for OpenStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OpenStreams::Stdout => "stdout",
+            OpenStreams::Stderr => "stderr",
+            OpenStreams::Both => "stdout and stderr",
+        })
+    }
+}
+
+struct AsUser<'a>(&'a Option<String>);
+
+impl fmt::Display for AsUser<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|user| write!(f, " run as user {user}"))
+    }
+}
+
+struct HeldBy<'a>(&'a [Holder]);
+
+impl fmt::Display for HeldBy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("which process holds it could not be found out");
+        }
+        f.write_str("held by ")?;
+        for (index, Holder { pid, command }) in self.0.iter().take(NAMED_HOLDERS).enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}process {pid} ({command})")?;
+        }
+        if self.0.len() > NAMED_HOLDERS {
+            write!(f, " and {} more", self.0.len() - NAMED_HOLDERS)?;
+        }
+        f.write_str("; a script that starts a background process must redirect its stdout and stderr")
+    }
+}
+
+/// The beginning of `text`, at most `limit` characters once it is escaped.
+fn shortened(text: &str, limit: usize) -> String {
+    const CUT: &str = "… (shortened)";
+    if escaped(text) <= limit {
+        return text.to_owned();
+    }
+    let mut room = limit - CUT.chars().count();
+    let fits = |c: &char| match room.checked_sub(escaped_char(*c)) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    text.chars().take_while(fits).chain(CUT.chars()).collect()
+}
+
+/// The newest whole lines of `log` that fit [`MAX_LOG_CHARS`], and `room` once they are escaped.
+fn newest_lines(log: &str, mut room: usize) -> &str {
+    let mut chars = MAX_LOG_CHARS;
+    let mut start = log.len();
+    for line in log.split_inclusive('\n').rev() {
+        let left = (
+            chars.checked_sub(line.chars().count()),
+            room.checked_sub(escaped(line)),
+        );
+        let (Some(chars_left), Some(room_left)) = left else {
+            break;
+        };
+        (chars, room) = (chars_left, room_left);
+        start -= line.len();
+    }
+    &log[start..]
+}
+
+/// Characters of `text` inside a JSON string.
+fn escaped(text: &str) -> usize {
+    text.chars().map(escaped_char).sum()
+}
+
+fn escaped_char(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        _ => 1,
+    }
+}

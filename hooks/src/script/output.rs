@@ -1,0 +1,270 @@
+//! The script log of a command: `scripts.log` of its deployment, the host's deployments log, and the tail that is
+//! reported.
+//!
+//! Bounded whatever a script writes: memory by one line of each stream ([`text`]) and the tail ([`tail`]), the disk by
+//! [`MAX_LOGGED`] for every script and by the rotation of the deployments log ([`file`]).
+
+mod file;
+mod tail;
+mod text;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+
+use crate::appspec::ArchivePath;
+use file::{FILES_KEPT, LogFile, ROTATE_AT, Rotation};
+use tail::Tail;
+use text::Lines;
+
+/// Most bytes that the output of one script takes in `scripts.log`. What comes after is counted, and the log says how
+/// much it was; the newest lines are reported in any case.
+pub const MAX_LOGGED: u64 = 64 * 1024 * 1024;
+
+/// What stands before an entry of `scripts.log`.
+const TIME: &str = "YYYY-MM-DD HH:MM:SS ";
+
+/// A script log that cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("cannot make the folder {} of a script log", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot open the script log {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("cannot rotate the deployments log {}", path.display())]
+    Rotate { path: PathBuf, source: io::Error },
+    #[error("cannot write to the script log {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// One of the two streams that a script writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn prefix(self) -> &'static str {
+        match self {
+            Stream::Stdout => "[stdout]",
+            Stream::Stderr => "[stderr]",
+        }
+    }
+}
+
+/// The log of one command, written as things happen.
+///
+/// A log that can no longer be written (a full disk) costs a warning, never the script.
+#[derive(Debug)]
+pub struct ScriptLog {
+    scripts: LogFile,
+    deployments: Option<LogFile>,
+    deployment_id: String,
+    /// Whether a failed write was warned about.
+    warned: bool,
+    /// Entries that are not written yet, without times.
+    entries: Vec<String>,
+    tail: Tail,
+    stdout: Lines,
+    stderr: Lines,
+    /// Bytes of `scripts.log` that the current script has taken, and bytes of its output that were left out.
+    logged: u64,
+    left_out: u64,
+}
+
+impl ScriptLog {
+    /// Opens `scripts_log`, the log of a deployment, to add to it; makes it and its folder when they are missing. The same
+    /// entries go to `deployments_log` under `deployment_id`; when that one cannot be opened, a warning says so.
+    pub fn open(
+        scripts_log: &Path,
+        deployments_log: Option<&Path>,
+        deployment_id: &str,
+    ) -> Result<Self, LogError> {
+        let scripts = LogFile::open(scripts_log, None)?;
+        let rotation = Some(Rotation {
+            at: ROTATE_AT,
+            files: FILES_KEPT,
+        });
+        let deployments = deployments_log.and_then(|path| match LogFile::open(path, rotation) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                warn(&error);
+                None
+            }
+        });
+        Ok(Self {
+            scripts,
+            deployments,
+            deployment_id: deployment_id.to_owned(),
+            warned: false,
+            entries: Vec::new(),
+            tail: Tail::default(),
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+            logged: 0,
+            left_out: 0,
+        })
+    }
+
+    /// The newest whole lines of this command, without times, at most 2048 characters.
+    pub fn tail(&self) -> String {
+        self.tail.text()
+    }
+
+    /// The scripts of `event` begin.
+    pub(super) fn event(&mut self, event: &LifecycleEvent) {
+        self.entry(format!("LifecycleEvent - {event}"));
+        self.write();
+    }
+
+    /// The script at `location` begins.
+    pub(super) fn script(&mut self, location: &ArchivePath) {
+        (self.logged, self.left_out) = (0, 0);
+        let mut name = String::new();
+        let mut lines = Lines::default();
+        lines.push(location.as_path().as_os_str().as_encoded_bytes(), &mut |line| {
+            name.push_str(line)
+        });
+        lines.finish(&mut |line| name.push_str(line));
+        self.entry(format!("Script - {name}"));
+        self.write();
+    }
+
+    /// The script wrote `bytes`.
+    pub(super) fn output(&mut self, stream: Stream, bytes: &[u8]) {
+        self.take(stream, |lines, line| lines.push(bytes, line));
+        self.write();
+    }
+
+    /// Nothing more comes from the script: ends what it left unterminated.
+    pub(super) fn end_script(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.take(stream, |lines, line| lines.finish(line));
+        }
+        if self.left_out > 0 {
+            let left_out = self.left_out;
+            self.entries.push(format!(
+                "{left_out} bytes of output are left out: a script may log {MAX_LOGGED}"
+            ));
+        }
+        self.write();
+    }
+
+    /// Lets `stream`'s lines read, and makes entries of what they give.
+    fn take(&mut self, stream: Stream, read: impl FnOnce(&mut Lines, &mut dyn FnMut(&str))) {
+        let Self {
+            stdout,
+            stderr,
+            entries,
+            tail,
+            logged,
+            left_out,
+            ..
+        } = self;
+        let lines = match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        };
+        read(lines, &mut |line| {
+            let entry = [stream.prefix(), line].concat();
+            tail.push(&entry);
+            let in_log = (TIME.len() + entry.len() + 1) as u64;
+            if *left_out == 0 && *logged + in_log <= MAX_LOGGED {
+                *logged += in_log;
+                entries.push(entry);
+            } else {
+                *left_out += line.len() as u64 + 1;
+            }
+        });
+    }
+
+    fn entry(&mut self, entry: String) {
+        self.tail.push(&entry);
+        self.entries.push(entry);
+    }
+
+    fn write(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let now = LocalTime::now();
+        let entries = std::mem::take(&mut self.entries);
+        let text: String = entries
+            .iter()
+            .map(|entry| format!("{} {entry}\n", now.seconds()))
+            .collect();
+        let mut written = self.scripts.append(&text);
+        if let Some(deployments) = &mut self.deployments {
+            let id = &self.deployment_id;
+            let text: String = entries
+                .iter()
+                .map(|entry| format!("[{}] [{id}]{entry}\n", now.milliseconds()))
+                .collect();
+            written = written.and(deployments.append(&text));
+        }
+        if let Err(error) = written
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            warn(&error);
+        }
+    }
+}
+
+fn warn(error: &LogError) {
+    let source = std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    tracing::warn!("{error}: {source}; scripts run on, what they write is missing there");
+}
+
+/// A moment as the host's clocks on the wall show it, which is what the official logs have.
+struct LocalTime {
+    fields: libc::tm,
+    milliseconds: u32,
+}
+
+impl LocalTime {
+    fn now() -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let seconds = libc::time_t::try_from(since_epoch.as_secs()).unwrap_or_default();
+        #[allow(
+            unsafe_code,
+            reason = "libc alone knows the host's time zone; all-zero is a valid `tm`"
+        )]
+        // SAFETY: both pointers are valid for the call; the environment (TZ) is never changed in this process.
+        let fields = unsafe {
+            let mut fields: libc::tm = std::mem::zeroed();
+            libc::localtime_r(&seconds, &mut fields);
+            fields
+        };
+        Self {
+            fields,
+            milliseconds: since_epoch.subsec_millis(),
+        }
+    }
+
+    /// `YYYY-MM-DD HH:MM:SS`
+    fn seconds(&self) -> String {
+        let libc::tm {
+            tm_year,
+            tm_mon,
+            tm_mday,
+            tm_hour,
+            tm_min,
+            tm_sec,
+            ..
+        } = self.fields;
+        let (year, month) = (tm_year + 1900, tm_mon + 1);
+        format!("{year:04}-{month:02}-{tm_mday:02} {tm_hour:02}:{tm_min:02}:{tm_sec:02}")
+    }
+
+    /// `YYYY-MM-DD HH:MM:SS.mmm`
+    fn milliseconds(&self) -> String {
+        format!("{}.{:03}", self.seconds(), self.milliseconds)
+    }
+}

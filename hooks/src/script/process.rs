@@ -1,0 +1,286 @@
+//! Starts scripts and ends them. The only module that starts processes.
+//!
+//! A script has a process group of its own, and in its environment a mark ([`MARK`]) that no other script has. When it
+//! must be ended, everything that descends from it is found by group, parentage and mark in `/proc` ([`table`]), also
+//! what left the group or the session. The agent does not make itself the reaper of orphans: a daemon that a script
+//! starts belongs to init, as it does when anything else starts it, and an orphan without the mark could not be told
+//! from such a daemon anyway.
+
+mod account;
+mod executable;
+mod pipes;
+mod table;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::unistd::{Uid, geteuid};
+use rustix::process::Signal;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use super::outcome::{Holder, Outcome};
+use crate::appspec::Script;
+use account::Account;
+use executable::Executable;
+pub(super) use pipes::Pipes;
+use table::Family;
+
+/// Environment variable whose value only the descendants of one script have.
+pub const MARK: &str = "CODEDEPLOY_HOOK_RUN";
+
+/// Credentials of the agent, which are not passed on.
+const SECRETS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_CREDENTIAL_FILE",
+    "AWS_SESSION_TOKEN",
+];
+
+/// What runs a script that does not name its interpreter.
+const DEFAULT_INTERPRETER: &str = "/bin/sh";
+
+/// How often a condition without an event is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How often, [`POLL`] apart, what is left of a script is looked for and killed; a process in an uninterruptible wait
+/// outlives any number of signals.
+const KILL_ROUNDS: usize = 100;
+
+/// How often, [`POLL`] apart, starting a script is tried when its file is being written (ETXTBSY). It is not, but a
+/// child that is just being started elsewhere in the agent can for a moment hold the handle that unpacked it.
+const BUSY_ROUNDS: usize = 50;
+
+/// A script that can be started.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    executable: Executable,
+    runs_as: RunsAs,
+}
+
+#[derive(Debug)]
+enum RunsAs {
+    /// The agent's user.
+    Agent,
+    /// The agent's user, which `runas` names.
+    Named(Account),
+    /// Another user, whom root becomes.
+    Switched(Account),
+    /// Root or another user, through sudo, because the agent is not root.
+    Sudo(Option<Account>),
+}
+
+/// A script that was started, and all that it starts.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    pid: i32,
+    mark: String,
+}
+
+impl Prepared {
+    /// Checks that `script` of the revision `archive` can run, and makes its file fit for it. Blocks.
+    pub(super) fn new(archive: &Path, script: &Script) -> Result<Self, Outcome> {
+        let refused = |reason: String| Outcome::NotStarted {
+            location: location(script),
+            user: script.runas.clone(),
+            reason,
+        };
+        let account = script.runas.as_deref().map(Account::find).transpose();
+        let account = account.map_err(|error| refused(error.to_string()))?;
+        let executable = Executable::prepare(archive, script.location.as_path(), account.as_ref())?;
+        let runs_as = RunsAs::decide(geteuid(), account, script.sudo).map_err(refused)?;
+        Ok(Self { executable, runs_as })
+    }
+
+    /// Starts the script with `environment`.
+    pub(super) async fn start(&self, environment: &[(OsString, OsString)]) -> Result<Running, String> {
+        let mark = format!("{:032x}", fastrand::u128(..));
+        let path = self.executable.path.as_os_str();
+        let mut started = self.spawn(path, &[], environment, &mark);
+        for _ in 0..BUSY_ROUNDS {
+            match &started {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                // glibc's execvp does this by itself, others do not.
+                Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                    started = self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &mark);
+                    break;
+                }
+                _ => break,
+            }
+            sleep(POLL).await;
+            started = self.spawn(path, &[], environment, &mark);
+        }
+        let child = started.map_err(|error| match self.runs_as {
+            RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
+            _ => self.executable.explain(&error),
+        })?;
+        let pid = child.id().map_or(0, u32::cast_signed);
+        Ok(Running { child, pid, mark })
+    }
+
+    /// What the script's file may have to do with its failure.
+    pub(super) fn hint(&self) -> Option<String> {
+        self.executable.hint()
+    }
+
+    fn spawn(
+        &self,
+        program: &OsStr,
+        arguments: &[&OsStr],
+        environment: &[(OsString, OsString)],
+        mark: &str,
+    ) -> io::Result<Child> {
+        let mut command = self.runs_as.command(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(
+                environment
+                    .iter()
+                    .filter(|(name, _)| SECRETS.iter().all(|secret| name != secret))
+                    .cloned(),
+            )
+            .envs(self.runs_as.environment())
+            .env(MARK, mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let RunsAs::Switched(account) = &self.runs_as {
+            switch_to(account, &mut command);
+        }
+        command.spawn()
+    }
+}
+
+impl RunsAs {
+    fn decide(agent: Uid, account: Option<Account>, sudo: bool) -> Result<Self, String> {
+        match account {
+            Some(account) if agent.is_root() => Ok(RunsAs::Switched(account)),
+            None if agent.is_root() => Ok(RunsAs::Agent),
+            account if sudo => Ok(RunsAs::Sudo(account)),
+            Some(account) if account.uid == agent => Ok(RunsAs::Named(account)),
+            Some(_) => Err(format!(
+                "the agent runs with user id {agent}, and only root can run a script as another user; run the agent as \
+                 root, or add `sudo: true` to the script and allow that user to use sudo without a password"
+            )),
+            None => Ok(RunsAs::Agent),
+        }
+    }
+
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        match self {
+            RunsAs::Named(account) | RunsAs::Switched(account) => account.environment().into(),
+            RunsAs::Agent | RunsAs::Sudo(_) => Vec::new(),
+        }
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts children"
+    )]
+    fn command(&self, program: &OsStr) -> Command {
+        let RunsAs::Sudo(account) = self else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("sudo");
+        // Never ask for a password: nobody is there to type one.
+        command.arg("-n");
+        if let Some(account) = account {
+            command.args(["-u", &account.name]);
+        }
+        command.arg("--").arg(program);
+        command
+    }
+}
+
+/// Makes the child become `account` just before it is replaced by the script.
+fn switch_to(account: &Account, command: &mut Command) {
+    let gid = rustix::fs::Gid::from_raw(account.gid.as_raw());
+    let uid = rustix::fs::Uid::from_raw(account.uid.as_raw());
+    let groups: Vec<_> = account
+        .groups
+        .iter()
+        .map(|group| rustix::fs::Gid::from_raw(group.as_raw()))
+        .collect();
+    #[allow(unsafe_code, reason = "the standard library cannot set supplementary groups")]
+    // SAFETY: runs between fork and exec; it only makes raw system calls on memory that was allocated before.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::thread::set_thread_groups(&groups)?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            Ok(())
+        });
+    }
+}
+
+impl Running {
+    pub(super) fn pipes(&mut self) -> Pipes {
+        Pipes::of(&mut self.child)
+    }
+
+    /// Waits for the script's own end, whatever it leaves behind.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Ends the script, which must not have been waited for to its end, and everything that descends from it: TERM, up
+    /// to `grace` for them to follow it, then KILL.
+    pub(super) async fn end(&mut self, grace: Duration) {
+        let mut family = Family::of(self.pid);
+        family.find(&self.processes().await);
+        family
+            .alive()
+            .iter()
+            .for_each(|process| process.signal(Signal::TERM));
+        let gone = async {
+            while !family.alive().is_empty() {
+                sleep(POLL).await;
+            }
+        };
+        // Over or not: what is still there is killed, also what was started in the meantime.
+        let _ = timeout(grace, gone).await;
+        for _ in 0..KILL_ROUNDS {
+            family.find(&self.processes().await);
+            let alive = family.alive();
+            if alive.is_empty() {
+                break;
+            }
+            alive.iter().for_each(|process| process.signal(Signal::KILL));
+            sleep(POLL).await;
+        }
+        for process in family.alive() {
+            tracing::warn!(
+                pid = process.pid,
+                "a process of the ended script could not be killed; look at it"
+            );
+        }
+        // Collected if it is dead; if it cannot be killed, the runtime does so once it is.
+        let _ = timeout(POLL, self.child.wait()).await;
+    }
+
+    async fn processes(&self) -> Vec<table::Entry> {
+        let mark = format!("{MARK}={}", self.mark).into_bytes();
+        tokio::task::spawn_blocking(move || table::processes(&mark))
+            .await
+            .unwrap_or_default()
+    }
+}
+
+/// The processes that hold one of `pipes` open.
+pub(super) async fn holders(pipes: &Pipes) -> Vec<Holder> {
+    let inodes = pipes.inodes();
+    tokio::task::spawn_blocking(move || table::holders_of(&inodes))
+        .await
+        .unwrap_or_default()
+}
+
+/// A script's location as the AppSpec names it.
+pub(super) fn location(script: &Script) -> String {
+    script.location.as_path().to_string_lossy().into_owned()
+}

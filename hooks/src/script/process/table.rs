@@ -1,0 +1,250 @@
+//! The host's processes as `/proc` shows them, and which of them a script is answerable for.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::script::outcome::Holder;
+
+/// Most bytes of a process's environment that are searched.
+const MAX_ENVIRONMENT: u64 = 1024 * 1024;
+
+/// Most characters of a command line that is shown.
+const MAX_COMMAND: usize = 200;
+
+/// One process; pid and start time together are never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) started: u64,
+}
+
+/// What decides whose a process is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) process: Process,
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) dead: bool,
+    /// Its environment holds the script's mark.
+    pub(super) marked: bool,
+}
+
+/// The processes of one script, found by descent, by process group and by the mark in their environment.
+#[derive(Debug)]
+pub(super) struct Family {
+    leader: i32,
+    members: BTreeSet<Process>,
+}
+
+impl Family {
+    pub(super) fn of(leader: i32) -> Self {
+        Self {
+            leader,
+            members: BTreeSet::new(),
+        }
+    }
+
+    /// Adds those of `entries` that belong to the family, with all their descendants. The first time, the leader must
+    /// not have been waited for, so that its pid is certainly its own.
+    pub(super) fn find(&mut self, entries: &[Entry]) {
+        let first = self.members.is_empty();
+        loop {
+            let known: Vec<&Entry> = entries
+                .iter()
+                .filter(|entry| self.members.contains(&entry.process))
+                .collect();
+            let group_is_ours = first || known.iter().any(|entry| entry.group == self.leader);
+            let parents: BTreeSet<i32> = known.iter().map(|entry| entry.process.pid).collect();
+            let belongs = |entry: &&Entry| {
+                entry.marked
+                    || (first && entry.process.pid == self.leader)
+                    || (group_is_ours && entry.group == self.leader)
+                    || parents.contains(&entry.parent)
+            };
+            let found: Vec<Process> = entries
+                .iter()
+                .filter(belongs)
+                .map(|entry| entry.process)
+                .collect();
+            let before = self.members.len();
+            self.members.extend(found);
+            if self.members.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// The members that are still there.
+    pub(super) fn alive(&self) -> Vec<Process> {
+        self.members.iter().copied().filter(Process::is_alive).collect()
+    }
+}
+
+impl Process {
+    fn is_alive(&self) -> bool {
+        stat(self.pid, &[]).is_some_and(|entry| entry.process == *self && !entry.dead)
+    }
+
+    /// Sends a signal to exactly this process, not to one that got its pid later.
+    pub(super) fn signal(&self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        // It may be gone, or belong to a user that this agent may not signal: both show when it is looked at again.
+        if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
+            && self.is_alive()
+        {
+            let _ = pidfd_send_signal(handle, signal);
+        }
+    }
+}
+
+/// Every process of the host but this one. `mark` is the `NAME=value` to look for.
+pub(super) fn processes(mark: &[u8]) -> Vec<Entry> {
+    pids().filter_map(|pid| stat(pid, mark)).collect()
+}
+
+/// The processes that hold a pipe open, by its inode.
+pub(super) fn holders_of(pipes: &[u64]) -> Vec<Holder> {
+    let names: Vec<PathBuf> = pipes
+        .iter()
+        .map(|inode| format!("pipe:[{inode}]").into())
+        .collect();
+    let holds = |pid: &i32| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|target| names.contains(&target))
+    };
+    pids()
+        .filter(holds)
+        .map(|pid| Holder {
+            pid,
+            command: command(pid),
+        })
+        .collect()
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    let own = std::process::id().cast_signed();
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(move |pid| *pid != own)
+}
+
+fn stat(pid: i32, mark: &[u8]) -> Option<Entry> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, parentheses too; the fields after it are plain (proc_pid_stat(5)).
+    let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
+    let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..])
+        .ok()?
+        .split_ascii_whitespace()
+        .collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let pid_at = |index: usize| fields.get(index)?.parse::<i32>().ok();
+    let dead = matches!(*fields.first()?, "Z" | "X" | "x");
+    Some(Entry {
+        process: Process {
+            pid,
+            started: number(19)?,
+        },
+        parent: pid_at(1)?,
+        group: pid_at(2)?,
+        dead,
+        marked: !mark.is_empty() && !dead && is_marked(pid, mark),
+    })
+}
+
+fn is_marked(pid: i32, mark: &[u8]) -> bool {
+    let mut environment = Vec::new();
+    let Ok(file) = std::fs::File::open(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    // A process that ends meanwhile gives an error, and what was read until then.
+    let _ = file.take(MAX_ENVIRONMENT).read_to_end(&mut environment);
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == mark)
+}
+
+fn command(pid: i32) -> String {
+    let mut arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    while arguments.pop_if(|byte| *byte == 0).is_some() {}
+    arguments
+        .iter_mut()
+        .filter(|byte| **byte == 0)
+        .for_each(|byte| *byte = b' ');
+    let command = if arguments.is_empty() {
+        let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("[{}]", OsStr::from_bytes(name.trim_ascii_end()).display())
+    } else {
+        std::ffi::OsString::from_vec(arguments).display().to_string()
+    };
+    let mut shown: String = command
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_COMMAND)
+        .collect();
+    if command.chars().nth(MAX_COMMAND).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(pid: i32, parent: i32, group: i32, marked: bool) -> Entry {
+        Entry {
+            process: Process { pid, started: 1 },
+            parent,
+            group,
+            dead: false,
+            marked,
+        }
+    }
+
+    #[test]
+    fn a_family_is_its_leader_its_group_the_marked_and_all_their_descendants() {
+        let mut family = Family::of(10);
+        let first = [
+            entry(10, 1, 10, true),
+            entry(14, 13, 14, false),
+            entry(11, 10, 10, false),
+            entry(12, 1, 12, true),
+            entry(13, 12, 13, false),
+            entry(20, 1, 20, false),
+            entry(21, 20, 20, false),
+        ];
+        family.find(&first);
+        let pids = |family: &Family| family.members.iter().map(|member| member.pid).collect::<Vec<_>>();
+        assert_eq!(pids(&family), [10, 11, 12, 13, 14]);
+
+        // An orphan stays a member, and its children become members.
+        family.find(&[entry(14, 1, 14, false), entry(15, 14, 15, false)]);
+        assert_eq!(pids(&family), [10, 11, 12, 13, 14, 15]);
+    }
+
+    #[test]
+    fn a_process_that_has_a_members_pid_but_started_later_is_none() {
+        let mut family = Family::of(10);
+        family.find(&[entry(12, 1, 12, true)]);
+        let reused = Entry {
+            process: Process { pid: 12, started: 2 },
+            ..entry(12, 1, 12, false)
+        };
+        family.find(&[reused, entry(13, 12, 12, false)]);
+        assert_eq!(family.members.len(), 1);
+    }
+}
