@@ -1,0 +1,119 @@
+//! Unpacking of a bundle: zip, tar and tgz become files under one directory handle, or an error that names the entry.
+//!
+//! The formats' readers ([`tar`], [`zip`]) turn bytes into entries and decide about each; the [`writer`] is the only
+//! part that touches the disk, and reaches it through a handle of the target folder alone. Rules for every format:
+//!
+//! - A name that is absolute, holds `..` or NUL, or passes a symbolic link of the bundle is refused, in whatever order
+//!   the entries stand. Devices, FIFOs, sockets and types that this agent does not know are refused. Nothing is skipped.
+//! - Symbolic links are made after every file, verbatim, and never followed. Hard links reach only files that the same
+//!   bundle made before.
+//! - A later file replaces an earlier one of the same name; a later folder or link restates an earlier one. Any other
+//!   pair of entries with one name is refused.
+//! - Sizes are compared with the free disk space first; what counts for the limits is what is really written.
+//! - An entry for the root itself (`./`) changes nothing: the target folder keeps the mode that its owner gave it.
+//!
+//! A failure leaves a partly filled target folder, which the caller removes.
+
+mod entry;
+mod error;
+mod flatten;
+mod meter;
+mod source;
+mod tar;
+mod writer;
+mod zip;
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::str::FromStr;
+
+pub use entry::EntryName;
+pub use error::{Refusal, UnpackError};
+pub use flatten::flatten_single_folder;
+
+use writer::Root;
+
+/// The format of a bundle, as a deployment specification names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BundleType {
+    /// A tar archive. One that is compressed with gzip is recognized, as `tar -x` does.
+    Tar,
+    /// A tar archive, compressed with gzip; several gzip members in a row are one stream.
+    Tgz,
+    /// A zip archive; entries stored or deflated.
+    Zip,
+}
+
+impl BundleType {
+    /// The name that CodeDeploy uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::Tgz => "tgz",
+            Self::Zip => "zip",
+        }
+    }
+}
+
+impl fmt::Display for BundleType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A bundle type that is none of tar, tgz and zip.
+#[derive(Debug, thiserror::Error)]
+#[error("the bundle type {0:?} is not supported; expected tar, tgz or zip")]
+pub struct UnknownBundleType(String);
+
+impl FromStr for BundleType {
+    type Err = UnknownBundleType;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Tar, Self::Tgz, Self::Zip]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownBundleType(text.to_owned()))
+    }
+}
+
+/// What the operator allows a bundle to do; the default is what the official agent allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of file content that may be written (`archive_max_extraction_size`); free disk space bounds it anyway.
+    pub max_extracted_bytes: Option<u64>,
+    /// Refuse every symbolic link.
+    pub reject_symlinks: bool,
+    /// Leave files to the agent's own user, whatever owners a tar names.
+    pub ignore_ownership: bool,
+    /// Refuse set-user-id, set-group-id, and what everybody may write (a folder with the sticky bit excepted).
+    pub reject_unsafe_permissions: bool,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Entries of the archive that were unpacked, folders and links included.
+    pub entries: u64,
+    /// Bytes of file content that were written.
+    pub bytes: u64,
+}
+
+/// Unpacks `bundle` into the existing, empty folder `into`.
+///
+/// The bundle is read from its start through the handle, whose own position does not move. As root, files of a tar get
+/// the owners it names: by user and group name where this host knows them, else by number, as GNU tar does. Set-id bits
+/// are kept only together with the owner that they were meant for. A zip has no owners, and its set-id and sticky bits
+/// are dropped, as `unzip` does.
+///
+/// # Errors
+///
+/// Fails when an entry is refused, a limit is exceeded, the bundle is damaged or truncated, or the disk fails.
+pub fn unpack(bundle: &File, kind: BundleType, into: &Path, limits: &Limits) -> Result<Unpacked, UnpackError> {
+    let root = Root::open(into, limits)?;
+    match kind {
+        BundleType::Tar | BundleType::Tgz => tar::unpack(bundle, kind, &root),
+        BundleType::Zip => zip::unpack(bundle, &root),
+    }
+}

@@ -1,0 +1,161 @@
+//! Why a bundle was not unpacked.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::BundleType;
+use super::entry::EntryName;
+
+/// A bundle that was not unpacked, or not wholly.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// An entry that no revision may hold.
+    #[error("entry {entry} {reason}; the bundle is refused and nothing outside was touched")]
+    Refused { entry: EntryName, reason: Refusal },
+
+    /// More content than the operator allows.
+    #[error(
+        "entry {entry} would make the revision {needed} bytes or more, and archive_max_extraction_size allows {limit}; \
+         make the bundle smaller or raise the limit"
+    )]
+    TooLarge { entry: EntryName, needed: u64, limit: u64 },
+
+    /// More content than the file system has room for.
+    #[error(
+        "entry {entry} would make the revision {needed} bytes or more, and the file system had {free} bytes free; \
+         free disk space or make the bundle smaller"
+    )]
+    NoSpace { entry: EntryName, needed: u64, free: u64 },
+
+    #[error("the bundle holds more than {limit} entries; split it, or archive the small files inside it")]
+    TooManyEntries { limit: u64 },
+
+    /// Not an archive of that type, or one that is damaged outside of any entry.
+    #[error(
+        "the bundle cannot be read as {kind}; build it again, or correct the bundle type that the deployment names"
+    )]
+    Read { kind: BundleType, source: io::Error },
+
+    /// An archive that stops before its end.
+    #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
+    Truncated { kind: BundleType, last: Option<EntryName> },
+
+    /// Content behind the end marker, which an unpacker would drop silently.
+    #[error(
+        "the {kind} bundle holds data after its end marker, {}which would be dropped; build it as one archive",
+        after(.last)
+    )]
+    TrailingData { kind: BundleType, last: Option<EntryName> },
+
+    #[error("entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again")]
+    ReadEntry { entry: EntryName, source: io::Error },
+
+    #[error("entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again")]
+    SizeMismatch { entry: EntryName, declared: u64, found: Found },
+
+    #[error("cannot {operation} entry {entry} in the deployment archive folder")]
+    Write { entry: EntryName, operation: &'static str, source: io::Error },
+
+    #[error("cannot open the folder {} to unpack into it", path.display())]
+    Target { path: PathBuf, source: io::Error },
+
+    #[error("the folder {} to unpack into is not empty; remove and recreate it first", path.display())]
+    TargetNotEmpty { path: PathBuf },
+
+    #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
+    Flatten { path: PathBuf, operation: &'static str, source: io::Error },
+}
+
+fn after(last: &Option<EntryName>) -> String {
+    last.as_ref().map(|entry| format!("after entry {entry} ")).unwrap_or_default()
+}
+
+/// How much an entry held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Exactly(u64),
+    More,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(bytes) => write!(f, "{bytes}"),
+            Self::More => f.write_str("more"),
+        }
+    }
+}
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    EmptyName,
+    NulInName,
+    Absolute,
+    ParentFolder,
+    NameTooLong { limit: usize },
+    TooDeep { limit: usize },
+    ThroughLink { link: EntryName },
+    Clash { this: &'static str, other: &'static str },
+    NotAFolder,
+    Special { kind: &'static str },
+    UnknownType { code: u32 },
+    HardLinkTarget { target: EntryName, problem: &'static str },
+    LinkTarget { limit: usize },
+    Symlink,
+    UnsafePermissions { mode: u32 },
+    Encrypted,
+    Method { name: String },
+    Sparse,
+    UnexpectedData { bytes: u64 },
+    Header { problem: &'static str },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyName => f.write_str("has no name"),
+            Self::NulInName => f.write_str("has a NUL byte in its name"),
+            Self::Absolute => f.write_str("would land outside the revision (absolute path)"),
+            Self::ParentFolder => f.write_str("would land outside the revision (\"..\")"),
+            Self::NameTooLong { limit } => write!(f, "has a name longer than {limit} bytes"),
+            Self::TooDeep { limit } => write!(f, "lies deeper than {limit} folders"),
+            Self::ThroughLink { link } => {
+                write!(f, "goes through {link}, which the bundle makes a symbolic link; write to its target's own path")
+            }
+            Self::Clash { this, other } => {
+                write!(f, "is {this} while the bundle also holds {other} of that name; keep one of them")
+            }
+            Self::NotAFolder => f.write_str("lies under a name that the bundle also gives to a file; keep one of them"),
+            Self::Special { kind } => {
+                write!(f, "is {kind}; a revision holds files, folders and links only, make it from a hook script")
+            }
+            Self::UnknownType { code } => {
+                write!(f, "is of type {code:#x}, which this agent does not know; archive it as a plain file")
+            }
+            Self::HardLinkTarget { target, problem } => write!(f, "is a hard link to {target}, which {problem}"),
+            Self::LinkTarget { limit } => {
+                write!(f, "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes")
+            }
+            Self::Symlink => f.write_str("is a symbolic link, which reject_symlinks_in_bundle forbids"),
+            Self::UnsafePermissions { mode } => {
+                write!(f, "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids")
+            }
+            Self::Encrypted => f.write_str("is encrypted; build the bundle without a password"),
+            Self::Method { name } => {
+                write!(f, "is compressed with {name}; build the bundle with the methods store or deflate")
+            }
+            Self::Sparse => f.write_str("is a sparse file; build the bundle without tar's --sparse"),
+            Self::UnexpectedData { bytes } => write!(f, "is a folder or link that carries {bytes} bytes of data"),
+            Self::Header { problem } => write!(f, "has a header that cannot be trusted: {problem}"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The error for the entry called `entry`.
+    pub(super) fn of(self, entry: impl Into<EntryName>) -> UnpackError {
+        UnpackError::Refused { entry: entry.into(), reason: self }
+    }
+}

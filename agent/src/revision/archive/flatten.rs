@@ -1,0 +1,98 @@
+//! Makes the only folder of a revision its root, as archives from GitHub need.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::error::UnpackError;
+
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Strips the single top-level folder when it holds an AppSpec file: its contents become the root.
+///
+/// Says whether it did so. Does nothing when `dir` holds anything beside that folder, or when the folder is a symbolic
+/// link; names are taken as they are, and links are moved, not followed.
+///
+/// # Errors
+///
+/// Fails when a folder cannot be read or something cannot be moved; `dir` has to be unpacked again then.
+pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool, UnpackError> {
+    let failed = |operation, name: &OsStr| {
+        let path = dir.join(name);
+        move |errno: Errno| UnpackError::Flatten { path, operation, source: errno.into() }
+    };
+    let here = OsStr::new("");
+    let root = rustix::fs::openat(CWD, dir, OPEN, Mode::empty()).map_err(failed("open", here))?;
+    let [only] = &names(&root).map_err(failed("list", here))?[..] else {
+        return Ok(false);
+    };
+    let folder = match rustix::fs::openat(&root, only, OPEN, Mode::empty()) {
+        Ok(folder) => folder,
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+        Err(errno) => return Err(failed("open", only)(errno)),
+    };
+    let children = names(&folder).map_err(failed("list", only))?;
+    if !children.iter().any(|child| appspec_names.iter().any(|name| child == name)) {
+        return Ok(false);
+    }
+
+    // The folder is about to go; until then it must let its children out.
+    rustix::fs::fchmod(&folder, Mode::RWXU).map_err(failed("open up", only))?;
+    let emptied = aside(only, &children);
+    rename(root.as_fd(), only, root.as_fd(), &emptied).map_err(failed("move aside", only))?;
+    for child in &children {
+        move_up(folder.as_fd(), root.as_fd(), child).map_err(failed("move up", child))?;
+    }
+    rustix::fs::unlinkat(&root, &emptied, AtFlags::REMOVEDIR).map_err(failed("remove", &emptied))?;
+    Ok(true)
+}
+
+/// A name for the folder that none of its children has: one of them may be called like the folder.
+fn aside(folder: &OsStr, children: &[OsString]) -> OsString {
+    if !children.iter().any(|child| child == folder) {
+        return folder.to_owned();
+    }
+    let names = (0_usize..).map(|number| OsString::from(format!(".emptied-{number}")));
+    names.into_iter().find(|name| !children.contains(name)).unwrap_or_default()
+}
+
+fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Result<(), Errno> {
+    match rename(folder, child, root, child) {
+        // Moving a folder rewrites its "..", for which whoever is not root needs the right to write in it.
+        Err(Errno::ACCESS) => {
+            let found = rustix::fs::statat(folder, child, AtFlags::SYMLINK_NOFOLLOW)?;
+            if !FileType::from_raw_mode(found.st_mode).is_dir() {
+                return Err(Errno::ACCESS);
+            }
+            let mode = Mode::from_raw_mode(found.st_mode);
+            rustix::fs::chmodat(folder, child, mode | Mode::RWXU, AtFlags::empty())?;
+            rename(folder, child, root, child)?;
+            rustix::fs::chmodat(root, child, mode, AtFlags::empty())
+        }
+        moved => moved,
+    }
+}
+
+/// Renames without replacing anything.
+fn rename(from: BorrowedFd<'_>, old: &OsStr, to: BorrowedFd<'_>, new: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+        // File systems without this flag; the folder was found to hold no such name.
+        Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(from, old, to, new),
+        renamed => renamed,
+    }
+}
+
+fn names(folder: &OwnedFd) -> Result<Vec<OsString>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let name = CString::from(entry?.file_name()).into_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,274 @@
+//! Makes files, folders and links under one directory handle; knows no archive format.
+//!
+//! While entries arrive, the tree on disk holds only folders and files that this bundle made: symbolic links wait until
+//! [`Writer::finish`], so nothing can lead out of it. Folders keep mode 0700 until then, so that read-only ones can be
+//! filled.
+
+mod file;
+mod root;
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{AtFlags, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::Unpacked;
+use super::entry::{EntryName, EntryPath};
+use super::error::{Refusal, UnpackError};
+
+pub(super) use file::FileWriter;
+pub(super) use root::Root;
+
+const FILE: &str = "a file";
+const FOLDER: &str = "a folder";
+const LINK: &str = "a symbolic link";
+const HARD_LINK: &str = "a hard link";
+
+/// What a folder gets that only the paths of other entries imply.
+const IMPLIED_FOLDER_MODE: u32 = 0o755;
+
+/// Metadata of an entry, as the archive has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attributes {
+    /// Permission bits, set-id and sticky bits.
+    pub(super) mode: u32,
+    /// User and group number; none in formats without owners.
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) modified: Option<Timespec>,
+}
+
+impl Attributes {
+    fn times(&self) -> Option<Timestamps> {
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        self.modified.map(|last_modification| Timestamps { last_access, last_modification })
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    target: Vec<u8>,
+    attributes: Attributes,
+}
+
+/// Takes the entries of one bundle, in any order.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    root: &'a Root<'a>,
+    files: FileWriter<'a>,
+    /// Every folder that was made; with attributes when an entry stands for it.
+    folders: BTreeMap<EntryPath, Option<Attributes>>,
+    links: BTreeMap<EntryPath, Link>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(root: &'a Root<'a>) -> Self {
+        Self { root, files: FileWriter::new(root), folders: BTreeMap::new(), links: BTreeMap::new() }
+    }
+
+    /// Makes a folder, or restates one.
+    pub(super) fn folder(&mut self, path: EntryPath, attributes: Attributes) -> Result<(), UnpackError> {
+        self.root.meter.entry()?;
+        if path.is_root() {
+            return Ok(());
+        }
+        self.root.check_permissions(&path, attributes.mode, FileType::Directory)?;
+        self.check_links(&path, FOLDER)?;
+        self.make_folder(&path, &path)?;
+        self.folders.insert(path, Some(attributes));
+        Ok(())
+    }
+
+    /// Writes a file from `data`, which must hold exactly `size` bytes.
+    pub(super) fn file(
+        &mut self,
+        path: &EntryPath,
+        attributes: &Attributes,
+        size: u64,
+        data: &mut dyn std::io::Read,
+    ) -> Result<(), UnpackError> {
+        self.prepare_file(path, attributes.mode)?;
+        self.files.write(path, attributes, size, data)
+    }
+
+    /// Checks a file's place and makes its folder; a [`FileWriter`] can write it then, after all links are known.
+    pub(super) fn prepare_file(&mut self, path: &EntryPath, mode: u32) -> Result<(), UnpackError> {
+        self.root.meter.entry()?;
+        self.root.check_permissions(path, mode, FileType::RegularFile)?;
+        self.prepare(path, FILE)
+    }
+
+    /// Keeps a symbolic link for the end.
+    pub(super) fn link(
+        &mut self,
+        path: EntryPath,
+        target: Vec<u8>,
+        attributes: Attributes,
+    ) -> Result<(), UnpackError> {
+        self.root.meter.entry()?;
+        if self.root.limits.reject_symlinks {
+            return Err(Refusal::Symlink.of(&path));
+        }
+        self.prepare_ancestors(&path, LINK)?;
+        let parent = self.files.parent(&path)?;
+        if let Some(other) = existing(parent, &path)? {
+            return Err(Refusal::Clash { this: LINK, other: described(other) }.of(&path));
+        }
+        self.links.insert(path, Link { target, attributes });
+        Ok(())
+    }
+
+    /// Gives a file that this bundle made before a second name.
+    pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), UnpackError> {
+        self.root.meter.entry()?;
+        let refuse = |problem| Refusal::HardLinkTarget { target: target.into(), problem }.of(path);
+        if target.is_root() {
+            return Err(refuse("is the revision itself"));
+        }
+        self.prepare(path, HARD_LINK)?;
+        if self.links.contains_key(target) || target.ancestors().any(|folder| self.links.contains_key(&folder)) {
+            return Err(refuse("is, or goes through, a symbolic link of the bundle"));
+        }
+        let target_parent = match self.root.open_folder(&target.parent()) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(refuse("the bundle has not made before")),
+            Err(errno) => return Err(failed(path, "open the folder of the target of", errno)),
+        };
+        match rustix::fs::statat(&target_parent, target.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode).is_file() => {}
+            Ok(_) => return Err(refuse("is not a file")),
+            Err(Errno::NOENT) => return Err(refuse("the bundle has not made before")),
+            Err(errno) => return Err(failed(path, "look at the target of", errno)),
+        }
+        if path == target {
+            return Ok(());
+        }
+        let parent = self.files.parent(path)?;
+        remove_file(parent, path, HARD_LINK)?;
+        rustix::fs::linkat(&target_parent, target.name(), parent, path.name(), AtFlags::empty())
+            .map_err(|errno| failed(path, "make hard link", errno))
+    }
+
+    /// Makes the symbolic links, then gives folders their attributes, the deepest first.
+    pub(super) fn finish(mut self) -> Result<Unpacked, UnpackError> {
+        for (path, link) in std::mem::take(&mut self.links) {
+            self.make_link(&path, &link)?;
+        }
+        for (path, attributes) in self.folders.iter().rev() {
+            self.finish_folder(path, attributes.as_ref())?;
+        }
+        Ok(Unpacked { entries: self.root.meter.entries(), bytes: self.root.meter.bytes() })
+    }
+
+    fn make_link(&mut self, path: &EntryPath, link: &Link) -> Result<(), UnpackError> {
+        let (owner, _) = self.root.granted(&link.attributes);
+        let parent = self.files.parent(path)?;
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::symlinkat(link.target.as_slice(), parent, path.name())
+            .map_err(|errno| failed(path, "make symbolic link", errno))?;
+        if let Some((user, group)) = owner {
+            rustix::fs::chownat(parent, path.name(), Some(user), Some(group), nofollow)
+                .map_err(|errno| failed(path, "set the owner of", errno))?;
+        }
+        if let Some(times) = link.attributes.times() {
+            rustix::fs::utimensat(parent, path.name(), &times, nofollow)
+                .map_err(|errno| failed(path, "set the time of", errno))?;
+        }
+        Ok(())
+    }
+
+    fn finish_folder(&self, path: &EntryPath, attributes: Option<&Attributes>) -> Result<(), UnpackError> {
+        let folder = self.root.open_folder(path).map_err(|errno| failed(path, "open", errno))?;
+        match attributes {
+            Some(attributes) => self.root.apply(path, &folder, attributes),
+            None => rustix::fs::fchmod(&folder, Mode::from_raw_mode(IMPLIED_FOLDER_MODE))
+                .map_err(|errno| failed(path, "set the mode of", errno)),
+        }
+    }
+
+    /// Checks that something that is not a folder may stand at `path`, and makes the folders above it.
+    fn prepare(&mut self, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
+        self.check_links(path, this)?;
+        self.prepare_ancestors(path, this)
+    }
+
+    fn prepare_ancestors(&mut self, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
+        if path.is_root() {
+            return Err(Refusal::Clash { this, other: FOLDER }.of(EntryName::new(b".")));
+        }
+        self.check_ancestors(path)?;
+        if self.files.has_parent_of(path) {
+            return Ok(());
+        }
+        self.make_folder(&path.parent(), path)
+    }
+
+    fn check_links(&self, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
+        if self.links.contains_key(path) {
+            return Err(Refusal::Clash { this, other: LINK }.of(path));
+        }
+        self.check_ancestors(path)
+    }
+
+    fn check_ancestors(&self, path: &EntryPath) -> Result<(), UnpackError> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
+        match path.ancestors().find(|folder| self.links.contains_key(folder)) {
+            Some(link) => Err(Refusal::ThroughLink { link: EntryName::from(&link) }.of(path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes `folder` and every folder above it that is missing, on behalf of `entry`.
+    fn make_folder(&mut self, folder: &EntryPath, entry: &EntryPath) -> Result<(), UnpackError> {
+        match self.root.open_folder(folder) {
+            Ok(_) => return Ok(()),
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR) if folder == entry => {
+                return Err(Refusal::Clash { this: FOLDER, other: FILE }.of(entry));
+            }
+            Err(Errno::NOTDIR) => return Err(Refusal::NotAFolder.of(entry)),
+            Err(errno) => return Err(failed(entry, "open the folder of", errno)),
+        }
+        let above = folder.parent();
+        self.make_folder(&above, entry)?;
+        let parent = self.root.open_folder(&above).map_err(|errno| failed(entry, "open the folder of", errno))?;
+        rustix::fs::mkdirat(&parent, folder.name(), Mode::RWXU)
+            .map_err(|errno| failed(entry, "make a folder for", errno))?;
+        self.folders.insert(folder.clone(), None);
+        Ok(())
+    }
+}
+
+/// What stands at `path` in its folder `parent`.
+fn existing(parent: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<FileType>, UnpackError> {
+    match rustix::fs::statat(parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(failed(path, "look at", errno)),
+    }
+}
+
+/// Makes room at `path`: an earlier file goes, anything else is a clash.
+fn remove_file(parent: BorrowedFd<'_>, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
+    match existing(parent, path)? {
+        None => Ok(()),
+        Some(FileType::RegularFile) => rustix::fs::unlinkat(parent, path.name(), AtFlags::empty())
+            .map_err(|errno| failed(path, "replace", errno)),
+        Some(other) => Err(Refusal::Clash { this, other: described(other) }.of(path)),
+    }
+}
+
+fn described(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => FILE,
+        FileType::Directory => FOLDER,
+        FileType::Symlink => LINK,
+        _ => "something else",
+    }
+}
+
+fn failed(path: &EntryPath, operation: &'static str, errno: Errno) -> UnpackError {
+    UnpackError::Write { entry: path.into(), operation, source: errno.into() }
+}

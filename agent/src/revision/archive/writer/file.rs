@@ -1,0 +1,125 @@
+//! Writes the content of files; several of these work on one tree at a time, each on files of its own.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::super::entry::EntryPath;
+use super::super::error::{Found, UnpackError};
+use super::{Attributes, FILE, Root, failed, remove_file};
+
+const BUFFER: usize = 256 * 1024;
+const NEW_FILE: OFlags = OFlags::WRONLY
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Writes files into folders that exist.
+#[derive(Debug)]
+pub(in super::super) struct FileWriter<'a> {
+    root: &'a Root<'a>,
+    /// The folder of the last file: archives list a folder's files together.
+    parent: Option<(EntryPath, OwnedFd)>,
+    buffer: Box<[u8]>,
+}
+
+impl<'a> FileWriter<'a> {
+    pub(in super::super) fn new(root: &'a Root<'a>) -> Self {
+        Self { root, parent: None, buffer: vec![0; BUFFER].into() }
+    }
+
+    /// Makes a file from `data`, which must hold exactly `size` bytes, in place of an earlier file of that name.
+    pub(in super::super) fn write(
+        &mut self,
+        path: &EntryPath,
+        attributes: &Attributes,
+        size: u64,
+        data: &mut dyn Read,
+    ) -> Result<(), UnpackError> {
+        let root = self.root;
+        root.meter.expect(path, size)?;
+        let parent = self.parent(path)?;
+        let create = || rustix::fs::openat(parent, path.name(), NEW_FILE, Mode::RUSR | Mode::WUSR);
+        let file = match create() {
+            Err(Errno::EXIST) => {
+                remove_file(parent, path, FILE)?;
+                create()
+            }
+            created => created,
+        };
+        let mut file = std::fs::File::from(file.map_err(|errno| failed(path, "create", errno))?);
+        self.copy(path, size, data, &mut file)?;
+        root.apply(path, &file, attributes)
+    }
+
+    fn copy(
+        &mut self,
+        path: &EntryPath,
+        size: u64,
+        data: &mut dyn Read,
+        file: &mut std::fs::File,
+    ) -> Result<(), UnpackError> {
+        let mismatch = |found| UnpackError::SizeMismatch { entry: path.into(), declared: size, found };
+        let mut written = 0;
+        loop {
+            let count = fill(data, &mut self.buffer)
+                .map_err(|source| UnpackError::ReadEntry { entry: path.into(), source })?;
+            if count == 0 {
+                break;
+            }
+            written += count as u64;
+            if written > size {
+                return Err(mismatch(Found::More));
+            }
+            self.root.meter.add(path, count as u64)?;
+            file.write_all(&self.buffer[..count]).map_err(|source| UnpackError::Write {
+                entry: path.into(),
+                operation: "write",
+                source,
+            })?;
+            if count < self.buffer.len() {
+                break;
+            }
+        }
+        if written < size {
+            return Err(mismatch(Found::Exactly(written)));
+        }
+        Ok(())
+    }
+
+    /// The open folder of `path`.
+    pub(super) fn parent(&mut self, path: &EntryPath) -> Result<BorrowedFd<'_>, UnpackError> {
+        let (_, folder) = match self.parent.take() {
+            Some(cached) if cached.0.is_parent_of(path) => self.parent.insert(cached),
+            _ => {
+                let parent = path.parent();
+                let folder =
+                    self.root.open_folder(&parent).map_err(|errno| failed(path, "open the folder of", errno))?;
+                self.parent.insert((parent, folder))
+            }
+        };
+        Ok(OwnedFd::as_fd(folder))
+    }
+
+    /// Whether the folder of `path` is the one that is open: then it exists.
+    pub(super) fn has_parent_of(&self, path: &EntryPath) -> bool {
+        self.parent.as_ref().is_some_and(|(parent, _)| parent.is_parent_of(path))
+    }
+}
+
+/// Reads until `buffer` is full or `data` ends.
+fn fill(data: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match data.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,165 @@
+//! The folder that a bundle is unpacked into, held by its handle, with the rules that hold for everything in it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
+use super::super::Limits;
+use super::super::entry::EntryPath;
+use super::super::error::{Refusal, UnpackError};
+use super::super::meter::Meter;
+use super::{Attributes, failed};
+
+const OPEN_FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const SET_USER_ID: u32 = 0o4000;
+const SET_GROUP_ID: u32 = 0o2000;
+const STICKY: u32 = 0o1000;
+const OTHERS_WRITE: u32 = 0o002;
+
+/// The target folder. Every path is resolved beneath its handle and through no symbolic link.
+#[derive(Debug)]
+pub(in super::super) struct Root<'a> {
+    folder: OwnedFd,
+    /// Cleared when the kernel has no openat2.
+    openat2: AtomicBool,
+    superuser: bool,
+    pub(super) limits: &'a Limits,
+    pub(in super::super) meter: Meter,
+}
+
+impl<'a> Root<'a> {
+    /// Opens an existing, empty folder and asks how much its file system has free.
+    pub(in super::super) fn open(path: &Path, limits: &'a Limits) -> Result<Self, UnpackError> {
+        let target = |errno: Errno| UnpackError::Target { path: path.to_owned(), source: errno.into() };
+        let folder = rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty()).map_err(target)?;
+        for entry in rustix::fs::Dir::read_from(&folder).map_err(target)? {
+            let entry = entry.map_err(target)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Err(UnpackError::TargetNotEmpty { path: path.to_owned() });
+            }
+        }
+        let space = rustix::fs::fstatvfs(&folder).map_err(target)?;
+        Ok(Self {
+            folder,
+            openat2: AtomicBool::new(true),
+            superuser: rustix::process::geteuid().is_root(),
+            limits,
+            meter: Meter::new(limits.max_extracted_bytes, space.f_bavail.saturating_mul(space.f_frsize)),
+        })
+    }
+
+    /// Opens a folder of the tree.
+    pub(super) fn open_folder(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
+        if self.openat2.load(Ordering::Relaxed) {
+            let path = if path.is_root() { ".".as_ref() } else { path.as_os_str() };
+            let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            match rustix::fs::openat2(&self.folder, path, OPEN_FOLDER, Mode::empty(), beneath) {
+                // ENOSYS: Linux before 5.6. EPERM: sandboxes that filter calls they do not know.
+                Err(Errno::NOSYS | Errno::PERM) => self.openat2.store(false, Ordering::Relaxed),
+                opened => return opened,
+            }
+        }
+        self.open_folder_by_steps(path)
+    }
+
+    /// The same for kernels without openat2: each name is opened in the folder before it, never through a link.
+    fn open_folder_by_steps(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
+        let mut folder = rustix::io::fcntl_dupfd_cloexec(&self.folder, 0)?;
+        for name in path.components() {
+            folder = rustix::fs::openat(&folder, name, OPEN_FOLDER, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+
+    /// Fails for permissions that the operator forbids.
+    pub(super) fn check_permissions(
+        &self,
+        path: &EntryPath,
+        mode: u32,
+        kind: FileType,
+    ) -> Result<(), UnpackError> {
+        let shared_folder = kind.is_dir() && mode & STICKY != 0;
+        let unsafe_bits = mode & (SET_USER_ID | SET_GROUP_ID) != 0 || (mode & OTHERS_WRITE != 0 && !shared_folder);
+        if self.limits.reject_unsafe_permissions && unsafe_bits {
+            return Err(Refusal::UnsafePermissions { mode }.of(path));
+        }
+        Ok(())
+    }
+
+    /// The owner to set, if any, and the mode. Set-id bits go where the owner they were meant for does not come along.
+    pub(super) fn granted(&self, attributes: &Attributes) -> (Option<(Uid, Gid)>, u32) {
+        let Some((user, group)) = attributes.owner else {
+            return (None, attributes.mode);
+        };
+        if self.superuser && !self.limits.ignore_ownership {
+            return (Some((Uid::from_raw(user), Gid::from_raw(group))), attributes.mode);
+        }
+        let mut mode = attributes.mode;
+        if user != rustix::process::geteuid().as_raw() {
+            mode &= !SET_USER_ID;
+        }
+        if group != rustix::process::getegid().as_raw() {
+            mode &= !SET_GROUP_ID;
+        }
+        (None, mode)
+    }
+
+    /// Gives a new file or folder its owner, mode and time, in the order in which none undoes another.
+    pub(super) fn apply(
+        &self,
+        path: &EntryPath,
+        made: impl AsFd,
+        attributes: &Attributes,
+    ) -> Result<(), UnpackError> {
+        let (owner, mode) = self.granted(attributes);
+        if mode != attributes.mode {
+            tracing::warn!(
+                entry = %super::EntryName::from(path),
+                "set-id bits dropped: the file does not get the owner that they were meant for"
+            );
+        }
+        if let Some((user, group)) = owner {
+            rustix::fs::fchown(&made, Some(user), Some(group))
+                .map_err(|errno| failed(path, "set the owner of", errno))?;
+        }
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))
+            .map_err(|errno| failed(path, "set the mode of", errno))?;
+        if let Some(times) = attributes.times() {
+            rustix::fs::futimens(&made, &times).map_err(|errno| failed(path, "set the time of", errno))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn folders_open_beneath_the_root_and_through_no_link_with_and_without_openat2() {
+        let temporary = tempfile::tempdir().unwrap();
+        let limits = Limits::default();
+        let root = Root::open(temporary.path(), &limits).unwrap();
+        std::fs::create_dir_all(temporary.path().join("a/b")).unwrap();
+        std::fs::write(temporary.path().join("file"), "").unwrap();
+        symlink("a", temporary.path().join("link")).unwrap();
+        let path = |raw: &str| EntryPath::parse(raw.as_bytes()).unwrap();
+        for openat2 in [true, false] {
+            root.openat2.store(openat2, Ordering::Relaxed);
+            root.open_folder(&path("a/b")).unwrap();
+            root.open_folder(&path(".")).unwrap();
+            assert_eq!(root.open_folder(&path("a/missing")).unwrap_err(), Errno::NOENT);
+            assert_eq!(root.open_folder(&path("file/x")).unwrap_err(), Errno::NOTDIR);
+            for linked in ["link", "link/b"] {
+                let errno = root.open_folder(&path(linked)).unwrap_err();
+                assert!(matches!(errno, Errno::LOOP | Errno::NOTDIR), "{linked}: {errno}");
+            }
+        }
+    }
+}
