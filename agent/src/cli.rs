@@ -64,7 +64,11 @@ enum StartError {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.peekable();
     let name = arguments.peek().map(PathBuf::from);
-    if name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "codedeploy-local") {
+    if name
+        .as_deref()
+        .and_then(Path::file_name)
+        .is_some_and(|name| name == "codedeploy-local")
+    {
         local(arguments)
     } else {
         agent(arguments)
@@ -123,7 +127,10 @@ fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Sh
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
     let endpoint = access.command_endpoint();
     if endpoint.starts_with("http://") && !is_loopback(&endpoint) {
-        tracing::warn!(endpoint, "commands come over plain http, readable by everybody on the way; use https");
+        tracing::warn!(
+            endpoint,
+            "commands come over plain http, readable by everybody on the way; use https"
+        );
     }
     let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
     let service = CommandService::new(&access, identity.host_identifier.clone());
@@ -142,7 +149,11 @@ fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Sh
 }
 
 fn is_loopback(endpoint: &str) -> bool {
-    let authority = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    let authority = endpoint
+        .trim_start_matches("http://")
+        .split('/')
+        .next()
+        .unwrap_or_default();
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
@@ -157,15 +168,21 @@ fn without_core_dumps() {
 
 /// Runs `work` on the one thread that the agent's own work needs.
 pub fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
     Ok(runtime.block_on(work))
 }
 
 /// Prints what clap has to say: help to stdout, complaints to stderr.
 pub fn misused(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Prints why a program gives up.

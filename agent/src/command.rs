@@ -10,7 +10,9 @@ use aws_smithy_async::time::SystemTimeSource;
 use aws_smithy_runtime::client::orchestrator::operation::Operation as SmithyOperation;
 use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
 use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
-use aws_smithy_runtime_api::client::auth::{AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver};
+use aws_smithy_runtime_api::client::auth::{
+    AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver,
+};
 use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::identity::SharedIdentityResolver;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
@@ -66,14 +68,24 @@ pub struct ServiceError {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("{operation}: {source}")]
-    Service { operation: &'static str, source: ServiceError },
+    Service {
+        operation: &'static str,
+        source: ServiceError,
+    },
     /// Nothing usable came back: no connection, no credentials, time-out.
     #[error("{operation} did not reach the service: {reason}")]
     Transport { operation: &'static str, reason: String },
     #[error("{operation}: the answer cannot be read: {source}")]
-    Answer { operation: &'static str, source: serde_json::Error },
+    Answer {
+        operation: &'static str,
+        source: serde_json::Error,
+    },
     #[error("{operation}: the command is for {found:?}, not for this host ({own})")]
-    Foreign { operation: &'static str, found: String, own: String },
+    Foreign {
+        operation: &'static str,
+        found: String,
+        own: String,
+    },
 }
 
 impl CallError {
@@ -96,7 +108,11 @@ impl CallError {
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
-        let target_prefix = if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
+        let target_prefix = if access.endpoints.secure {
+            command::TARGET_PREFIX_SECURE
+        } else {
+            command::TARGET_PREFIX
+        };
         Self {
             host_identifier,
             target_prefix,
@@ -108,8 +124,12 @@ impl CommandService {
     /// Waits for the next command of this host; `None` when the service has nothing to do. Never retried in here:
     /// the caller backs off.
     pub async fn poll(&self) -> Result<Option<HostCommand>, CallError> {
-        let input = command::PollHostCommandInput { host_identifier: self.host_identifier.clone() };
-        let Some(command) = self.send(&self.once, &input).await?.host_command else { return Ok(None) };
+        let input = command::PollHostCommandInput {
+            host_identifier: self.host_identifier.clone(),
+        };
+        let Some(command) = self.send(&self.once, &input).await?.host_command else {
+            return Ok(None);
+        };
         if !self.host_identifier.contains(&command.host_identifier) {
             return Err(CallError::Foreign {
                 operation: command::PollHostCommandInput::NAME,
@@ -128,10 +148,19 @@ impl CommandService {
     async fn send<O: Operation>(&self, transport: &Transport, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
         let body = serde_json::to_string(input).map_err(|source| CallError::Answer { operation, source })?;
-        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
+        let request = Request {
+            target: format!("{}.{operation}", self.target_prefix),
+            body,
+        };
         let answer = transport.invoke(request).await.map_err(|error| match error {
-            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
+            SdkError::ServiceError(context) => CallError::Service {
+                operation,
+                source: context.into_err(),
+            },
+            other => CallError::Transport {
+                operation,
+                reason: DisplayErrorContext(other).to_string(),
+            },
         })?;
         let answer = if answer.is_empty() { b"{}".to_vec() } else { answer };
         serde_json::from_slice(&answer).map_err(|source| CallError::Answer { operation, source })
@@ -152,7 +181,10 @@ fn transport(access: &Access, retries: &RetryConfig) -> Transport {
         .sleep_impl(TokioSleep::new())
         .time_source(SystemTimeSource::new())
         .timeout_config(
-            TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(access.read_timeout).build(),
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(access.read_timeout)
+                .build(),
         )
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .runtime_plugin(signing(access));
@@ -161,7 +193,11 @@ fn transport(access: &Access, retries: &RetryConfig) -> Transport {
 
 /// SigV4 with the one source of credentials.
 fn signing(access: &Access) -> StaticRuntimePlugin {
-    let name = if access.endpoints.secure { command::SIGNING_NAME_SECURE } else { command::SIGNING_NAME };
+    let name = if access.endpoints.secure {
+        command::SIGNING_NAME_SECURE
+    } else {
+        command::SIGNING_NAME
+    };
     let region = SdkRegion::new(access.region.as_str().to_owned());
     let mut options = SigningOptions::default();
     options.double_uri_encode = true;
@@ -181,7 +217,9 @@ fn signing(access: &Access) -> StaticRuntimePlugin {
         StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
     )));
     components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(access.credentials.clone()));
-    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+    StaticRuntimePlugin::new()
+        .with_config(layer.freeze())
+        .with_runtime_components(components)
 }
 
 fn serialize(request: Request) -> Result<HttpRequest, aws_smithy_runtime_api::box_error::BoxError> {
@@ -202,15 +240,32 @@ fn deserialize(response: &HttpResponse) -> Result<Vec<u8>, OrchestratorError<Ser
     }
     let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let header = response.headers().get("x-amzn-errortype").map(str::to_owned);
-    let kind = parsed.as_ref().map(|error| error.kind.clone()).filter(|kind| !kind.is_empty()).or(header);
+    let kind = parsed
+        .as_ref()
+        .map(|error| error.kind.clone())
+        .filter(|kind| !kind.is_empty())
+        .or(header);
     let kind = kind.unwrap_or_else(|| "an error without a name".into());
     let message = parsed.map_or_else(|| excerpt(body), |error| error.message);
-    let kind = kind.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
-    Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
+    let kind = kind
+        .rsplit('#')
+        .next()
+        .unwrap_or_default()
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    Err(OrchestratorError::operation(ServiceError {
+        status: response.status().as_u16(),
+        kind,
+        message,
+    }))
 }
 
 /// The beginning of a body that is no error document, as one line.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }

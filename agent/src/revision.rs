@@ -46,15 +46,23 @@ pub struct GitHubRevision {
 /// A bundle on this host; only the local command deploys one.
 #[derive(Debug, Clone)]
 pub enum LocalRevision {
-    File { location: PathBuf, bundle_type: BundleType },
-    Directory { location: PathBuf },
+    File {
+        location: PathBuf,
+        bundle_type: BundleType,
+    },
+    Directory {
+        location: PathBuf,
+    },
 }
 
 /// What a fetch left in the deployment's folder.
 #[derive(Debug)]
 pub enum FetchedBundle {
     /// The bundle, complete, and the handle it was checked through.
-    File { file: std::fs::File, bundle_type: BundleType },
+    File {
+        file: std::fs::File,
+        bundle_type: BundleType,
+    },
     /// The unpacked revision itself, already in `deployment-archive`.
     Unpacked,
 }
@@ -67,7 +75,9 @@ pub enum FetchError {
     Local(#[from] local::LocalError),
     #[error("the revision is in S3, but this command was started without access to S3")]
     NoAccess,
-    #[error("the revision is the commit {commit} of {repository} on GitHub; this version deploys from S3 only: push the bundle to S3")]
+    #[error(
+        "the revision is the commit {commit} of {repository} on GitHub; this version deploys from S3 only: push the bundle to S3"
+    )]
     GitHub { repository: String, commit: String },
 }
 

@@ -25,8 +25,13 @@ impl Shutdown {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT])?;
         let steps = shutdown.clone();
         tokio::spawn(async move {
-            let Some(signal) = signals.next().await else { return };
-            tracing::info!(signal, "stopping: no new commands; those in progress are finished");
+            let Some(signal) = signals.next().await else {
+                return;
+            };
+            tracing::info!(
+                signal,
+                "stopping: no new commands; those in progress are finished"
+            );
             steps.no_more_work.cancel();
             tokio::select! {
                 _ = signals.next() => tracing::warn!("second signal: scripts that still run are ended"),

@@ -14,10 +14,17 @@ const UNITS: [(&str, u64); 9] = [
 
 /// Bytes that `text` means, or `None` when it is no size or does not fit.
 pub(super) fn parse(text: &str) -> Option<u64> {
-    let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
+    let digits = text
+        .trim()
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);
     let unit = unit.trim_start().to_ascii_uppercase();
-    let factor = if unit.is_empty() { 1 } else { UNITS.iter().find(|(name, _)| *name == unit)?.1 };
+    let factor = if unit.is_empty() {
+        1
+    } else {
+        UNITS.iter().find(|(name, _)| *name == unit)?.1
+    };
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
@@ -27,11 +34,25 @@ mod tests {
 
     #[test]
     fn units_are_decimal_or_binary_as_their_name_says() {
-        let cases = [("0", Some(0)), ("512", Some(512)), ("5KB", Some(5000)), ("5 KiB", Some(5120)), ("1gb", Some(1_000_000_000))];
+        let cases = [
+            ("0", Some(0)),
+            ("512", Some(512)),
+            ("5KB", Some(5000)),
+            ("5 KiB", Some(5120)),
+            ("1gb", Some(1_000_000_000)),
+        ];
         for (text, expected) in cases {
             assert_eq!(parse(text), expected, "{text}");
         }
-        for text in ["", "MB", "-1", "1.5GB", "1XB", "99999999999999999999", "99999999999TiB"] {
+        for text in [
+            "",
+            "MB",
+            "-1",
+            "1.5GB",
+            "1XB",
+            "99999999999999999999",
+            "99999999999TiB",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -10,29 +10,45 @@ use codedeploy_hooks::appspec::{self, AppSpec, Invalid};
 use crate::spec::parse::APPSPEC_FILENAMES;
 
 #[derive(Debug, thiserror::Error)]
-pub enum AppSpecError {
+pub(super) enum AppSpecError {
     #[error("the revision has no AppSpec file: {} does not exist; it belongs at the root of the bundle", path.display())]
     Missing { path: PathBuf },
     #[error("cannot read the AppSpec file {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the AppSpec file {} is not valid:\n{problems}", path.display())]
     Invalid { path: PathBuf, problems: Invalid },
-    #[error("the AppSpec file names lifecycle events that this deployment does not have: {}", names(events))]
+    #[error(
+        "the AppSpec file names lifecycle events that this deployment does not have: {}",
+        names(events)
+    )]
     UnknownEvents { events: Vec<LifecycleEvent> },
-    #[error("this deployment has custom lifecycle events for which the AppSpec file names no scripts: {}", names(events))]
+    #[error(
+        "this deployment has custom lifecycle events for which the AppSpec file names no scripts: {}",
+        names(events)
+    )]
     UndefinedEvents { events: Vec<LifecycleEvent> },
-    #[error("AllPossibleLifecycleEvents of this deployment lacks standard events: {}", names(events))]
+    #[error(
+        "AllPossibleLifecycleEvents of this deployment lacks standard events: {}",
+        names(events)
+    )]
     LackingEvents { events: Vec<LifecycleEvent> },
 }
 
 fn names(events: &[LifecycleEvent]) -> String {
-    events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", ")
+    events
+        .iter()
+        .map(LifecycleEvent::name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The names under which the AppSpec is looked for, in order.
 pub(super) fn file_names(named: &str) -> Vec<String> {
     let fallbacks = APPSPEC_FILENAMES.iter().rev().filter(|name| **name != named);
-    std::iter::once(named).chain(fallbacks.copied()).map(str::to_owned).collect()
+    std::iter::once(named)
+        .chain(fallbacks.copied())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The AppSpec file of the revision in `archive`: the one that is named, else one with a usual name.
@@ -42,13 +58,21 @@ pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError>
         .iter()
         .map(|name| archive.join(name))
         .find(exists)
-        .ok_or_else(|| AppSpecError::Missing { path: archive.join(named) })
+        .ok_or_else(|| AppSpecError::Missing {
+            path: archive.join(named),
+        })
 }
 
 pub(super) fn read(archive: &Path, named: &str) -> Result<AppSpec, AppSpecError> {
     let path = find(archive, named)?;
-    let text = read_bounded(archive, &path).map_err(|source| AppSpecError::Read { path: path.clone(), source })?;
-    let parsed = appspec::parse(&text).map_err(|problems| AppSpecError::Invalid { path: path.clone(), problems })?;
+    let text = read_bounded(archive, &path).map_err(|source| AppSpecError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let parsed = appspec::parse(&text).map_err(|problems| AppSpecError::Invalid {
+        path: path.clone(),
+        problems,
+    })?;
     for warning in parsed.warnings {
         tracing::warn!(file = %path.display(), "AppSpec: {warning}");
     }
@@ -65,28 +89,45 @@ fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = Vec::new();
-    File::open(real)?.take(appspec::MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    File::open(real)?
+        .take(appspec::MAX_BYTES as u64 + 1)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 
 /// Checks the AppSpec's events against those that the deployment says it can have; without such a list, any may be
 /// named (spec: Deployment specification).
-pub(super) fn check_events(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>) -> Result<(), AppSpecError> {
+pub(super) fn check_events(
+    appspec: &AppSpec,
+    possible: Option<&[LifecycleEvent]>,
+) -> Result<(), AppSpecError> {
     let Some(possible) = possible else { return Ok(()) };
     let defined = |event: &LifecycleEvent| appspec.hooks.iter().any(|(name, _)| name == event);
-    let unknown: Vec<_> =
-        appspec.hooks.iter().map(|(event, _)| event).filter(|event| !possible.contains(event)).cloned().collect();
+    let unknown: Vec<_> = appspec
+        .hooks
+        .iter()
+        .map(|(event, _)| event)
+        .filter(|event| !possible.contains(event))
+        .cloned()
+        .collect();
     if !unknown.is_empty() {
         return Err(AppSpecError::UnknownEvents { events: unknown });
     }
-    let lacking: Vec<_> =
-        LifecycleEvent::standard().filter(|event| event.is_hook() && !possible.contains(event)).collect();
+    let lacking: Vec<_> = LifecycleEvent::standard()
+        .filter(|event| event.is_hook() && !possible.contains(event))
+        .collect();
     if !lacking.is_empty() {
         return Err(AppSpecError::LackingEvents { events: lacking });
     }
-    let custom = possible.iter().filter(|event| matches!(event, LifecycleEvent::Custom(_)));
+    let custom = possible
+        .iter()
+        .filter(|event| matches!(event, LifecycleEvent::Custom(_)));
     let undefined: Vec<_> = custom.filter(|event| !defined(event)).cloned().collect();
-    if undefined.is_empty() { Ok(()) } else { Err(AppSpecError::UndefinedEvents { events: undefined }) }
+    if undefined.is_empty() {
+        Ok(())
+    } else {
+        Err(AppSpecError::UndefinedEvents { events: undefined })
+    }
 }
 
 #[cfg(test)]
@@ -94,8 +135,16 @@ mod tests {
     use super::*;
 
     fn with_hooks(names: &[&str]) -> AppSpec {
-        let hooks = names.iter().map(|name| (name.parse().unwrap(), Vec::new())).collect();
-        AppSpec { files: vec![], file_exists_behavior: None, permissions: vec![], hooks }
+        let hooks = names
+            .iter()
+            .map(|name| (name.parse().unwrap(), Vec::new()))
+            .collect();
+        AppSpec {
+            files: vec![],
+            file_exists_behavior: None,
+            permissions: vec![],
+            hooks,
+        }
     }
 
     #[test]
@@ -107,9 +156,13 @@ mod tests {
         assert!(message.ends_with(": WarmUp"), "{message}");
         possible.push("WarmUp".parse().unwrap());
         assert!(check_events(&appspec, Some(&possible)).is_ok());
-        let message = check_events(&with_hooks(&[]), Some(&possible)).unwrap_err().to_string();
+        let message = check_events(&with_hooks(&[]), Some(&possible))
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("no scripts: WarmUp"), "{message}");
-        let message = check_events(&with_hooks(&[]), Some(&possible[1..])).unwrap_err().to_string();
+        let message = check_events(&with_hooks(&[]), Some(&possible[1..]))
+            .unwrap_err()
+            .to_string();
         assert!(message.ends_with(": BeforeBlockTraffic"), "{message}");
     }
 
@@ -119,9 +172,15 @@ mod tests {
         let missing = find(archive.path(), "deploy/app.yml").unwrap_err().to_string();
         assert!(missing.contains("deploy/app.yml does not exist"), "{missing}");
         std::fs::write(archive.path().join("appspec.yml"), "").unwrap();
-        assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yml"));
+        assert_eq!(
+            find(archive.path(), "deploy/app.yml").unwrap(),
+            archive.path().join("appspec.yml")
+        );
         std::fs::write(archive.path().join("appspec.yaml"), "").unwrap();
-        assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yaml"));
+        assert_eq!(
+            find(archive.path(), "deploy/app.yml").unwrap(),
+            archive.path().join("appspec.yaml")
+        );
     }
 
     #[test]

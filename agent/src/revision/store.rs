@@ -33,7 +33,11 @@ pub struct StoreError {
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
-    move |source| StoreError { action, path: path.to_owned(), source }
+    move |source| StoreError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Which deployment of a group a pointer file names.
@@ -56,11 +60,16 @@ impl Pointer {
 
 impl Store {
     pub fn new(root: &Path, ongoing: &str) -> Self {
-        Self { root: root.to_owned(), ongoing: ongoing.to_owned() }
+        Self {
+            root: root.to_owned(),
+            ongoing: ongoing.to_owned(),
+        }
     }
 
     pub fn deployment(&self, group: &PathComponent, id: &PathComponent) -> DeploymentFolder {
-        DeploymentFolder { path: self.root.join(group.as_str()).join(id.as_str()) }
+        DeploymentFolder {
+            path: self.root.join(group.as_str()).join(id.as_str()),
+        }
     }
 
     /// Commands in progress, one file per deployment.
@@ -89,7 +98,12 @@ impl Store {
         path.is_absolute().then_some(DeploymentFolder { path })
     }
 
-    pub fn point(&self, group: &PathComponent, pointer: Pointer, to: &DeploymentFolder) -> Result<(), StoreError> {
+    pub fn point(
+        &self,
+        group: &PathComponent,
+        pointer: Pointer,
+        to: &DeploymentFolder,
+    ) -> Result<(), StoreError> {
         let path = self.pointer_file(group, pointer);
         create_folders(&self.instructions(), 0o700)?;
         let text = to.path.as_os_str().as_encoded_bytes();
@@ -105,7 +119,12 @@ impl Store {
 
     /// Deletes the group's oldest deployments so that `keep` remain, counting the one that is about to be made.
     /// The last successful one is never deleted, nor is `this`.
-    pub fn prune(&self, group: &PathComponent, this: &DeploymentFolder, keep: usize) -> Result<(), StoreError> {
+    pub fn prune(
+        &self,
+        group: &PathComponent,
+        this: &DeploymentFolder,
+        keep: usize,
+    ) -> Result<(), StoreError> {
         let folder = self.root.join(group.as_str());
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -174,12 +193,18 @@ impl DeploymentFolder {
 
 /// Makes `path` and its missing parents.
 pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create", path))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(failed("create", path))
 }
 
 /// Removes whatever is at `path`; links are removed, not followed.
 fn remove(path: &Path) -> Result<(), StoreError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !metadata.is_dir() {
         return fs::remove_file(path).map_err(failed("remove", path));
     }
@@ -220,8 +245,16 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + age as u64);
             fs::File::open(folder.path()).unwrap().set_modified(time).unwrap();
         }
-        store.point(&group, Pointer::LastSuccessful, &store.deployment(&group, &id("d-1"))).unwrap();
-        store.prune(&group, &store.deployment(&group, &id("d-5")), 3).unwrap();
+        store
+            .point(
+                &group,
+                Pointer::LastSuccessful,
+                &store.deployment(&group, &id("d-1")),
+            )
+            .unwrap();
+        store
+            .prune(&group, &store.deployment(&group, &id("d-5")), 3)
+            .unwrap();
         let left = |name| store.deployment(&group, &id(name)).path().exists();
         assert!(left("d-1") && left("d-4"));
         assert!(!left("d-2") && !left("d-3"));
@@ -234,7 +267,8 @@ mod tests {
         let (group, folder) = (id("g"), store.deployment(&id("g"), &id("d-1")));
         assert_eq!(store.pointed(&group, Pointer::MostRecent), None);
         store.point(&group, Pointer::MostRecent, &folder).unwrap();
-        let text = fs::read_to_string(root.path().join("deployment-instructions/g_most_recent_install")).unwrap();
+        let text =
+            fs::read_to_string(root.path().join("deployment-instructions/g_most_recent_install")).unwrap();
         assert_eq!(text, folder.path().to_str().unwrap());
         assert_eq!(store.pointed(&group, Pointer::MostRecent), Some(folder));
     }

@@ -26,10 +26,19 @@ pub const APPSPEC_FILENAMES: [&str; 2] = ["appspec.yml", "appspec.yaml"];
 impl DeploymentSpec {
     pub fn parse(spec: &VerifiedSpec) -> Result<Self, SpecError> {
         let value: Value = serde_json::from_slice(&spec.json).map_err(|source| SpecError::Json { source })?;
-        let top = Members { path: String::new(), map: object(value, "the document")? };
+        let top = Members {
+            path: String::new(),
+            map: object(value, "the document")?,
+        };
         let overrides = top.optional("AgentActionOverrides")?;
-        let overrides = overrides.map(|members| members.optional("AgentOverrides")).transpose()?.flatten();
-        let behavior = overrides.map(|members| members.optional_text("FileExistsBehavior")).transpose()?.flatten();
+        let overrides = overrides
+            .map(|members| members.optional("AgentOverrides"))
+            .transpose()?
+            .flatten();
+        let behavior = overrides
+            .map(|members| members.optional_text("FileExistsBehavior"))
+            .transpose()?
+            .flatten();
         let creator = top.optional_text("DeploymentCreator")?;
         let kind = top.optional_text("DeploymentType")?;
         Ok(Self {
@@ -43,7 +52,9 @@ impl DeploymentSpec {
             },
             appspec_filename: appspec_filename(&top)?,
             file_exists_behavior: behavior.map_or(Ok(FileExistsBehavior::default()), |text| {
-                text.parse().map_err(|problem| top.wrong("AgentActionOverrides.AgentOverrides.FileExistsBehavior", problem))
+                text.parse().map_err(|problem| {
+                    top.wrong("AgentActionOverrides.AgentOverrides.FileExistsBehavior", problem)
+                })
             })?,
             all_possible_lifecycle_events: events(&top)?,
             revision: revision(&top)?,
@@ -62,18 +73,27 @@ fn identifier(top: &Members, key: &str) -> Result<PathComponent, SpecError> {
 }
 
 fn appspec_filename(top: &Members) -> Result<String, SpecError> {
-    let Some(name) = top.optional_text("AppSpecFilename")? else { return Ok(APPSPEC_FILENAMES[0].into()) };
+    let Some(name) = top.optional_text("AppSpecFilename")? else {
+        return Ok(APPSPEC_FILENAMES[0].into());
+    };
     match ArchivePath::new(&name) {
         Ok(path) if !path.is_root() && !name.starts_with('/') => Ok(name),
-        Ok(_) => Err(top.wrong("AppSpecFilename", format!("{name:?} is not a path inside the revision"))),
+        Ok(_) => Err(top.wrong(
+            "AppSpecFilename",
+            format!("{name:?} is not a path inside the revision"),
+        )),
         Err(problem) => Err(top.wrong("AppSpecFilename", format!("{name:?} {problem}"))),
     }
 }
 
 fn events(top: &Members) -> Result<Option<Vec<LifecycleEvent>>, SpecError> {
     let key = "AllPossibleLifecycleEvents";
-    let Some(value) = top.value(key) else { return Ok(None) };
-    let Value::Array(names) = value else { return Err(top.wrong(key, "expected a list of event names")) };
+    let Some(value) = top.value(key) else {
+        return Ok(None);
+    };
+    let Value::Array(names) = value else {
+        return Err(top.wrong(key, "expected a list of event names"));
+    };
     let event = |name: &Value| match name.as_str().map(str::parse::<LifecycleEvent>) {
         Some(Ok(event)) => Ok(event),
         Some(Err(problem)) => Err(top.wrong(key, problem)),
@@ -92,7 +112,9 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
                 key: s3.text("Key")?,
                 bundle_type: bundle_type(&s3, &s3.text("BundleType")?)?,
                 version: s3.optional_text("Version")?,
-                etag: s3.optional_text("ETag")?.map(|etag| etag.trim_matches('"').to_owned()),
+                etag: s3
+                    .optional_text("ETag")?
+                    .map(|etag| etag.trim_matches('"').to_owned()),
             }))
         }
         "GitHub" => {
@@ -114,15 +136,22 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
             Ok(Revision::Local(if kind == "Local Directory" {
                 LocalRevision::Directory { location }
             } else {
-                LocalRevision::File { location, bundle_type: bundle_type(&local, &local.text("BundleType")?)? }
+                LocalRevision::File {
+                    location,
+                    bundle_type: bundle_type(&local, &local.text("BundleType")?)?,
+                }
             }))
         }
-        other => Err(revision.wrong("RevisionType", format!("found {other:?}; expected S3, GitHub, Local File or Local Directory"))),
+        other => Err(revision.wrong(
+            "RevisionType",
+            format!("found {other:?}; expected S3, GitHub, Local File or Local Directory"),
+        )),
     }
 }
 
 fn bundle_type(members: &Members, text: &str) -> Result<BundleType, SpecError> {
-    text.parse().map_err(|_| members.wrong("BundleType", format!("found {text:?}; expected tar, tgz or zip")))
+    text.parse()
+        .map_err(|_| members.wrong("BundleType", format!("found {text:?}; expected tar, tgz or zip")))
 }
 
 /// The members of one object, and where it stands.
@@ -137,9 +166,14 @@ impl Members {
     }
 
     fn optional(&self, key: &str) -> Result<Option<Members>, SpecError> {
-        let Some(value) = self.value(key) else { return Ok(None) };
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
         let path = self.at(key);
-        Ok(Some(Members { map: object(value.clone(), &path)?, path }))
+        Ok(Some(Members {
+            map: object(value.clone(), &path)?,
+            path,
+        }))
     }
 
     fn required(&self, key: &str) -> Result<Members, SpecError> {
@@ -156,22 +190,33 @@ impl Members {
     }
 
     fn text(&self, key: &str) -> Result<String, SpecError> {
-        self.optional_text(key)?.ok_or_else(|| self.wrong(key, "is missing or empty"))
+        self.optional_text(key)?
+            .ok_or_else(|| self.wrong(key, "is missing or empty"))
     }
 
     fn at(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn wrong(&self, key: &str, problem: impl ToString) -> SpecError {
-        SpecError::Member { member: self.at(key), problem: problem.to_string() }
+        SpecError::Member {
+            member: self.at(key),
+            problem: problem.to_string(),
+        }
     }
 }
 
 fn object(value: Value, member: &str) -> Result<Map<String, Value>, SpecError> {
     match value {
         Value::Object(map) => Ok(map),
-        _ => Err(SpecError::Member { member: member.into(), problem: "expected an object".into() }),
+        _ => Err(SpecError::Member {
+            member: member.into(),
+            problem: "expected an object".into(),
+        }),
     }
 }
 
@@ -203,7 +248,9 @@ mod tests {
         assert_eq!(spec.deployment_id.as_str(), "d-7Q2M0ZK4A");
         assert_eq!(spec.file_exists_behavior, FileExistsBehavior::Overwrite);
         assert_eq!(spec.appspec_filename, "appspec.yml");
-        let Revision::S3(s3) = spec.revision else { panic!("not S3") };
+        let Revision::S3(s3) = spec.revision else {
+            panic!("not S3")
+        };
         assert_eq!((s3.version, s3.etag.as_deref()), (None, Some("abc")));
     }
 
@@ -211,14 +258,42 @@ mod tests {
     fn every_wrong_member_is_named() {
         let cases = [
             ("/DeploymentId", json!(""), "DeploymentId: is missing or empty"),
-            ("/DeploymentId", json!(".."), "DeploymentId: \"..\" cannot name a folder"),
-            ("/DeploymentId", json!("arn:aws:x:deployment/../etc"), "cannot name a folder"),
-            ("/DeploymentGroupId", json!("a/b"), "DeploymentGroupId: \"a/b\" cannot name a folder"),
+            (
+                "/DeploymentId",
+                json!(".."),
+                "DeploymentId: \"..\" cannot name a folder",
+            ),
+            (
+                "/DeploymentId",
+                json!("arn:aws:x:deployment/../etc"),
+                "cannot name a folder",
+            ),
+            (
+                "/DeploymentGroupId",
+                json!("a/b"),
+                "DeploymentGroupId: \"a/b\" cannot name a folder",
+            ),
             ("/ApplicationName", json!(7), "ApplicationName: expected a text"),
-            ("/AgentActionOverrides/AgentOverrides/FileExistsBehavior", json!("KEEP"), "not one of DISALLOW"),
-            ("/Revision/RevisionType", json!("FTP"), "Revision.RevisionType: found \"FTP\""),
-            ("/Revision/S3Revision", json!(null), "Revision.S3Revision: is missing"),
-            ("/Revision/S3Revision/BundleType", json!("rar"), "Revision.S3Revision.BundleType: found \"rar\""),
+            (
+                "/AgentActionOverrides/AgentOverrides/FileExistsBehavior",
+                json!("KEEP"),
+                "not one of DISALLOW",
+            ),
+            (
+                "/Revision/RevisionType",
+                json!("FTP"),
+                "Revision.RevisionType: found \"FTP\"",
+            ),
+            (
+                "/Revision/S3Revision",
+                json!(null),
+                "Revision.S3Revision: is missing",
+            ),
+            (
+                "/Revision/S3Revision/BundleType",
+                json!("rar"),
+                "Revision.S3Revision.BundleType: found \"rar\"",
+            ),
         ];
         for (pointer, value, expected) in cases {
             let mut document = document();
@@ -231,6 +306,9 @@ mod tests {
         assert!(parse(&document).unwrap_err().contains("AppSpecFilename"));
         document["AppSpecFilename"] = json!("conf/appspec.yml");
         document["AllPossibleLifecycleEvents"] = json!(["ApplicationStop", "WarmUp"]);
-        assert_eq!(parse(&document).unwrap().all_possible_lifecycle_events.unwrap()[1].name(), "WarmUp");
+        assert_eq!(
+            parse(&document).unwrap().all_possible_lifecycle_events.unwrap()[1].name(),
+            "WarmUp"
+        );
     }
 }

@@ -36,7 +36,9 @@ pub enum Pkcs7Error {
     NoSigner,
     #[error("its signature does not verify ({reason})")]
     BadSignature { reason: String },
-    #[error("the signer {subject} uses {what}; expected SHA-256 or better with RSA of at least 2048 bits or ECDSA")]
+    #[error(
+        "the signer {subject} uses {what}; expected SHA-256 or better with RSA of at least 2048 bits or ECDSA"
+    )]
     Weak { subject: String, what: String },
     #[error("holds no certificate in PEM form")]
     NoAuthority,
@@ -52,7 +54,10 @@ struct Owned<T> {
 
 impl<T> Owned<T> {
     fn new(object: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
-        Some(Self { object: NonNull::new(object)?, free })
+        Some(Self {
+            object: NonNull::new(object)?,
+            free,
+        })
     }
 
     fn as_ptr(&self) -> *mut T {
@@ -122,8 +127,15 @@ pub(super) fn open(data: &[u8], authorities: Option<&[u8]>) -> Result<Opened, Pk
         if lc::BIO_mem_contents(content.as_ptr(), &mut bytes, &mut length) != 1 {
             return Err(Pkcs7Error::Memory);
         }
-        let content = if length == 0 { Vec::new() } else { std::slice::from_raw_parts(bytes, length).to_vec() };
-        Ok(Opened { content, signers: described })
+        let content = if length == 0 {
+            Vec::new()
+        } else {
+            std::slice::from_raw_parts(bytes, length).to_vec()
+        };
+        Ok(Opened {
+            content,
+            signers: described,
+        })
     }
 }
 
@@ -144,8 +156,14 @@ unsafe fn described_signers(
             .map(|index| {
                 let certificate: *mut lc::X509 = lc::OPENSSL_sk_value(signers.as_ptr().cast(), index).cast();
                 let info = lc::OPENSSL_sk_value(infos.cast(), index).cast();
-                let signer = Signer { subject: subject(certificate), key_sha256: key_digest(certificate)? };
-                strong_enough(certificate, info).map_err(|what| Pkcs7Error::Weak { subject: signer.subject.clone(), what })?;
+                let signer = Signer {
+                    subject: subject(certificate),
+                    key_sha256: key_digest(certificate)?,
+                };
+                strong_enough(certificate, info).map_err(|what| Pkcs7Error::Weak {
+                    subject: signer.subject.clone(),
+                    what,
+                })?;
                 Ok(signer)
             })
             .collect()
@@ -163,7 +181,11 @@ unsafe fn strong_enough(certificate: *mut lc::X509, info: *mut lc::PKCS7_SIGNER_
         if !digest.is_null() {
             lc::X509_ALGOR_get0(&mut object, ptr::null_mut(), ptr::null_mut(), digest);
         }
-        let digest = if object.is_null() { 0 } else { lc::OBJ_obj2nid(object) };
+        let digest = if object.is_null() {
+            0
+        } else {
+            lc::OBJ_obj2nid(object)
+        };
         if ![lc::NID_sha256, lc::NID_sha384, lc::NID_sha512].contains(&(digest as _)) {
             return Err("a digest weaker than SHA-256".into());
         }
@@ -191,7 +213,11 @@ unsafe fn subject(certificate: *mut lc::X509) -> String {
         if name.is_null() || lc::X509_NAME_oneline(name, text.as_mut_ptr(), text.len() as c_int).is_null() {
             return "(no name)".into();
         }
-        CStr::from_ptr(text.as_ptr()).to_string_lossy().chars().filter(|c| !c.is_control()).collect()
+        CStr::from_ptr(text.as_ptr())
+            .to_string_lossy()
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect()
     }
 }
 
@@ -202,7 +228,9 @@ unsafe fn key_digest(certificate: *mut lc::X509) -> Result<[u8; 32], Pkcs7Error>
     unsafe {
         let mut der = ptr::null_mut();
         let length = lc::i2d_X509_PUBKEY(lc::X509_get_X509_PUBKEY(certificate), &mut der);
-        let Ok(length) = usize::try_from(length) else { return Err(Pkcs7Error::NoSigner) };
+        let Ok(length) = usize::try_from(length) else {
+            return Err(Pkcs7Error::NoSigner);
+        };
         if der.is_null() || length == 0 {
             return Err(Pkcs7Error::NoSigner);
         }
@@ -224,12 +252,18 @@ unsafe fn add_authorities(store: &Owned<lc::X509_STORE>, pem: &[u8]) -> Result<(
         let mut found = false;
         loop {
             let next = lc::PEM_read_bio_X509(source.as_ptr(), ptr::null_mut(), None, ptr::null_mut());
-            let Some(certificate) = Owned::new(next, lc::X509_free) else { break };
+            let Some(certificate) = Owned::new(next, lc::X509_free) else {
+                break;
+            };
             lc::X509_STORE_add_cert(store.as_ptr(), certificate.as_ptr());
             found = true;
         }
         lc::ERR_clear_error();
-        if found { Ok(()) } else { Err(Pkcs7Error::NoAuthority) }
+        if found {
+            Ok(())
+        } else {
+            Err(Pkcs7Error::NoAuthority)
+        }
     }
 }
 
@@ -241,6 +275,10 @@ fn last_error() -> String {
         lc::ERR_clear_error();
         lc::ERR_error_string_n(code, text.as_mut_ptr(), text.len());
         let text = CStr::from_ptr(text.as_ptr()).to_string_lossy();
-        text.rsplit(':').next().unwrap_or_default().replace('_', " ").to_lowercase()
+        text.rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .replace('_', " ")
+            .to_lowercase()
     }
 }

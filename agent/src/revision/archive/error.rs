@@ -19,14 +19,22 @@ pub enum UnpackError {
         "entry {entry} would make the revision {needed} bytes or more, and archive_max_extraction_size allows {limit}; \
          make the bundle smaller or raise the limit"
     )]
-    TooLarge { entry: EntryName, needed: u64, limit: u64 },
+    TooLarge {
+        entry: EntryName,
+        needed: u64,
+        limit: u64,
+    },
 
     /// More content than the file system has room for.
     #[error(
         "entry {entry} would make the revision {needed} bytes or more, and the file system had {free} bytes free; \
          free disk space or make the bundle smaller"
     )]
-    NoSpace { entry: EntryName, needed: u64, free: u64 },
+    NoSpace {
+        entry: EntryName,
+        needed: u64,
+        free: u64,
+    },
 
     #[error("the bundle holds more than {limit} entries; split it, or archive the small files inside it")]
     TooManyEntries { limit: u64 },
@@ -39,23 +47,41 @@ pub enum UnpackError {
 
     /// An archive that stops before its end.
     #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
-    Truncated { kind: BundleType, last: Option<EntryName> },
+    Truncated {
+        kind: BundleType,
+        last: Option<EntryName>,
+    },
 
     /// Content behind the end marker, which an unpacker would drop silently.
     #[error(
         "the {kind} bundle holds data after its end marker, {}which would be dropped; build it as one archive",
         after(.last)
     )]
-    TrailingData { kind: BundleType, last: Option<EntryName> },
+    TrailingData {
+        kind: BundleType,
+        last: Option<EntryName>,
+    },
 
-    #[error("entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again")]
+    #[error(
+        "entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again"
+    )]
     ReadEntry { entry: EntryName, source: io::Error },
 
-    #[error("entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again")]
-    SizeMismatch { entry: EntryName, declared: u64, found: Found },
+    #[error(
+        "entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again"
+    )]
+    SizeMismatch {
+        entry: EntryName,
+        declared: u64,
+        found: Found,
+    },
 
     #[error("cannot {operation} entry {entry} in the deployment archive folder")]
-    Write { entry: EntryName, operation: &'static str, source: io::Error },
+    Write {
+        entry: EntryName,
+        operation: &'static str,
+        source: io::Error,
+    },
 
     #[error("cannot open the folder {} to unpack into it", path.display())]
     Target { path: PathBuf, source: io::Error },
@@ -64,11 +90,17 @@ pub enum UnpackError {
     TargetNotEmpty { path: PathBuf },
 
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
-    Flatten { path: PathBuf, operation: &'static str, source: io::Error },
+    Flatten {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 fn after(last: &Option<EntryName>) -> String {
-    last.as_ref().map(|entry| format!("after entry {entry} ")).unwrap_or_default()
+    last.as_ref()
+        .map(|entry| format!("after entry {entry} "))
+        .unwrap_or_default()
 }
 
 /// How much an entry held.
@@ -94,22 +126,48 @@ pub enum Refusal {
     NulInName,
     Absolute,
     ParentFolder,
-    NameTooLong { limit: usize },
-    TooDeep { limit: usize },
-    ThroughLink { link: EntryName },
-    Clash { this: &'static str, other: &'static str },
+    NameTooLong {
+        limit: usize,
+    },
+    TooDeep {
+        limit: usize,
+    },
+    ThroughLink {
+        link: EntryName,
+    },
+    Clash {
+        this: &'static str,
+        other: &'static str,
+    },
     NotAFolder,
-    Special { kind: &'static str },
-    UnknownType { code: u32 },
-    HardLinkTarget { target: EntryName, problem: &'static str },
-    LinkTarget { limit: usize },
+    Special {
+        kind: &'static str,
+    },
+    UnknownType {
+        code: u32,
+    },
+    HardLinkTarget {
+        target: EntryName,
+        problem: &'static str,
+    },
+    LinkTarget {
+        limit: usize,
+    },
     Symlink,
-    UnsafePermissions { mode: u32 },
+    UnsafePermissions {
+        mode: u32,
+    },
     Encrypted,
-    Method { name: String },
+    Method {
+        name: String,
+    },
     Sparse,
-    UnexpectedData { bytes: u64 },
-    Header { problem: &'static str },
+    UnexpectedData {
+        bytes: u64,
+    },
+    Header {
+        problem: &'static str,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -122,32 +180,59 @@ impl fmt::Display for Refusal {
             Self::NameTooLong { limit } => write!(f, "has a name longer than {limit} bytes"),
             Self::TooDeep { limit } => write!(f, "lies deeper than {limit} folders"),
             Self::ThroughLink { link } => {
-                write!(f, "goes through {link}, which the bundle makes a symbolic link; write to its target's own path")
+                write!(
+                    f,
+                    "goes through {link}, which the bundle makes a symbolic link; write to its target's own path"
+                )
             }
             Self::Clash { this, other } => {
-                write!(f, "is {this} while the bundle also holds {other} of that name; keep one of them")
+                write!(
+                    f,
+                    "is {this} while the bundle also holds {other} of that name; keep one of them"
+                )
             }
-            Self::NotAFolder => f.write_str("lies under a name that the bundle also gives to a file; keep one of them"),
+            Self::NotAFolder => {
+                f.write_str("lies under a name that the bundle also gives to a file; keep one of them")
+            }
             Self::Special { kind } => {
-                write!(f, "is {kind}; a revision holds files, folders and links only, make it from a hook script")
+                write!(
+                    f,
+                    "is {kind}; a revision holds files, folders and links only, make it from a hook script"
+                )
             }
             Self::UnknownType { code } => {
-                write!(f, "is of type {code:#x}, which this agent does not know; archive it as a plain file")
+                write!(
+                    f,
+                    "is of type {code:#x}, which this agent does not know; archive it as a plain file"
+                )
             }
-            Self::HardLinkTarget { target, problem } => write!(f, "is a hard link to {target}, which {problem}"),
+            Self::HardLinkTarget { target, problem } => {
+                write!(f, "is a hard link to {target}, which {problem}")
+            }
             Self::LinkTarget { limit } => {
-                write!(f, "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes")
+                write!(
+                    f,
+                    "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes"
+                )
             }
             Self::Symlink => f.write_str("is a symbolic link, which reject_symlinks_in_bundle forbids"),
             Self::UnsafePermissions { mode } => {
-                write!(f, "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids")
+                write!(
+                    f,
+                    "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids"
+                )
             }
             Self::Encrypted => f.write_str("is encrypted; build the bundle without a password"),
             Self::Method { name } => {
-                write!(f, "is compressed with {name}; build the bundle with the methods store or deflate")
+                write!(
+                    f,
+                    "is compressed with {name}; build the bundle with the methods store or deflate"
+                )
             }
             Self::Sparse => f.write_str("is a sparse file; build the bundle without tar's --sparse"),
-            Self::UnexpectedData { bytes } => write!(f, "is a folder or link that carries {bytes} bytes of data"),
+            Self::UnexpectedData { bytes } => {
+                write!(f, "is a folder or link that carries {bytes} bytes of data")
+            }
             Self::Header { problem } => write!(f, "has a header that cannot be trusted: {problem}"),
         }
     }
@@ -156,6 +241,9 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// The error for the entry called `entry`.
     pub(super) fn of(self, entry: impl Into<EntryName>) -> UnpackError {
-        UnpackError::Refused { entry: entry.into(), reason: self }
+        UnpackError::Refused {
+            entry: entry.into(),
+            reason: self,
+        }
     }
 }

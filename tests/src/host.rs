@@ -1,0 +1,77 @@
+//! A registered on-premises host: a folder with its configuration and state, and an agent that runs there.
+
+use std::path::{Path, PathBuf};
+
+use crate::bucket::{Bucket, Keys};
+use crate::programs::{Programs, Running};
+use crate::service::Service;
+
+/// One host of a service.
+#[derive(Debug)]
+pub struct Host {
+    pub name: String,
+    /// Everything of the host is below here.
+    pub folder: PathBuf,
+    pub keys: Keys,
+    configuration: PathBuf,
+    programs: Programs,
+}
+
+impl Host {
+    /// Registers a host that carries `tag`; its agent does not run yet.
+    pub async fn register(
+        programs: &Programs,
+        service: &Service,
+        name: &str,
+        tag: &str,
+        folder: &Path,
+    ) -> Self {
+        std::fs::create_dir_all(folder).expect("the folder can be made");
+        let registered = service
+            .administer(&["host", "add", name, "--tag", tag, "--json"])
+            .await;
+        let host = Self {
+            name: name.into(),
+            folder: folder.into(),
+            keys: crate::service::keys(&registered),
+            configuration: folder.join("codedeployagent.yml"),
+            programs: programs.clone(),
+        };
+        let on_premises = registered["onPremisesConfig"].as_str().expect("the file's text");
+        std::fs::write(folder.join("codedeploy.onpremises.yml"), on_premises)
+            .expect("the file can be written");
+        host
+    }
+
+    /// Writes the agent's configuration: the service, the bucket, and `more` lines.
+    pub async fn configure(&self, service: &Service, bucket: &Bucket, more: &str) {
+        let signer = service.administer(&["signer", "--json"]).await;
+        let text = format!(
+            "deploy_control_endpoint: {}\ns3_endpoint_override: {}\ndeployment_signer_pin: {}\n\
+             on_premises_config_file: {folder}/codedeploy.onpremises.yml\nroot_dir: {folder}/deployment-root\n\
+             log_dir: {folder}/log\npid_dir: {folder}/run\nwait_between_runs: 1\n{more}",
+            service.endpoint,
+            bucket.endpoint,
+            signer["publicKeySha256"]
+                .as_str()
+                .expect("the service has a signer"),
+            folder = self.folder.display(),
+        );
+        std::fs::write(&self.configuration, text).expect("the file can be written");
+    }
+
+    /// Starts the agent.
+    pub fn start_agent(&self) -> Running {
+        let arguments = |command: &mut tokio::process::Command| {
+            command.args(["run", "--config-file"]).arg(&self.configuration);
+        };
+        self.programs
+            .agent
+            .start(arguments, &self.folder.join("agent.out"))
+    }
+
+    /// The agent's own log.
+    pub fn agent_log(&self) -> PathBuf {
+        self.folder.join("log/codedeploy-agent.log")
+    }
+}
