@@ -1,8 +1,11 @@
 //! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
 //!
-//! [`raw`] turns text into a small tree that keeps positions; [`validate`] turns the tree into these types and
-//! collects every problem on the way; [`permissions`] holds the rules of the `permissions` section.
+//! [`raw`] turns text into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
+//! with them; [`validate`] turns the tree into these types and collects every problem on the way; [`permissions`]
+//! holds the rules of the `permissions` section, [`acl`] those of its access control lists.
 
+mod acl;
+mod fields;
 mod permissions;
 mod raw;
 mod validate;
