@@ -64,8 +64,13 @@ pub(super) struct Entry<'t> {
 pub(super) enum Repeated {
     /// A problem.
     Refused,
-    /// The last one counts, with a warning.
-    LastCounts,
+    /// The last one counts, with a warning that ends in this hint.
+    LastCounts(&'static str),
+}
+
+impl Repeated {
+    /// For a mapping that is an entry of a list: two entries often become one when a '-' is forgotten.
+    pub(super) const IN_ENTRY: Self = Self::LastCounts("if two entries are meant, begin the second with '-'");
 }
 
 /// A mapping with known keys.
@@ -262,13 +267,13 @@ impl Entry<'_> {
         match repeated {
             Repeated::Refused => self.problem(
                 report,
-                format_args!("the key stands in line {line} already; write it once, with everything below it"),
-            ),
-            Repeated::LastCounts => self.warning(
-                report,
                 format_args!(
-                    "the key stands in line {line} already; only this last one counts (a new entry of a list begins with '-')"
+                    "the key stands in line {line} already; write it once, with everything below it"
                 ),
+            ),
+            Repeated::LastCounts(hint) => self.warning(
+                report,
+                format_args!("the key stands in line {line} already; only this last one counts; {hint}"),
             ),
         }
     }
@@ -335,21 +340,27 @@ pub(super) fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>)
         .map(|(_, candidate)| candidate)
 }
 
-/// Characters to insert, remove or replace to make `b` from `a`; words of very different length are just far apart.
+/// Characters to insert, remove, replace or swap with their neighbour to make `b` from `a`; words of very different
+/// length are just far apart.
 fn distance(a: &str, b: &str) -> usize {
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // Each row holds the distances of a beginning of `a` to every beginning of `b`.
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut two_above = above.clone();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = above[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(two_above[j - 1] + 1);
+            }
+            row.push(least);
         }
+        two_above = std::mem::replace(&mut above, row);
     }
-    row[b.len()]
+    above[b.len()]
 }

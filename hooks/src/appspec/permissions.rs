@@ -22,7 +22,7 @@ pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<Permissi
 /// None after a problem with a value that has no stand-in; other problems are only in the report.
 fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let expected = "a permission, such as \"- object: /srv/app\" with \"mode: 644\" below it";
-    let fields = entry.fields(report, &KEYS, Repeated::LastCounts, expected)?;
+    let fields = entry.fields(report, &KEYS, Repeated::IN_ENTRY, expected)?;
     let of_object = "a file or folder on the host, such as /srv/app";
     let object = fields.require(report, "object", of_object);
     let object = object.and_then(|place| host_path(place, report, of_object));
@@ -190,7 +190,7 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
     let fields = place.fields(
         report,
         &["user", "name", "type", "range", "role"],
-        Repeated::LastCounts,
+        Repeated::LastCounts("write it once"),
         expected,
     )?;
     if let Some(role) = fields.get("role") {

@@ -72,7 +72,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Finding> {
     let mut builder = Builder::default();
     let mut root = None;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| syntax(&error))?;
+        let (event, span) = event.map_err(|error| syntax(text, &error))?;
         let position = position(span.start);
         match event {
             Event::DocumentStart(_) if root.is_some() => {
@@ -157,12 +157,27 @@ fn finding(position: Position, message: String) -> Finding {
     }
 }
 
+fn too_deep(position: Position) -> Finding {
+    finding(
+        position,
+        format!("lists and mappings are nested deeper than {MAX_DEPTH} levels; an AppSpec file needs five"),
+    )
+}
+
 /// The parser's words, and for the mistakes people make what to do about them.
-fn syntax(error: &ScanError) -> Finding {
+fn syntax(text: &str, error: &ScanError) -> Finding {
     let info = error.info();
+    if info == "recursion limit exceeded" {
+        return too_deep(position(*error.marker()));
+    }
+    let line = text
+        .lines()
+        .nth(error.marker().line().saturating_sub(1))
+        .unwrap_or_default();
+    let indentation = &line[..line.len() - line.trim_start().len()];
     let hint = if info.contains("unknown anchor") || info.contains("scanning an anchor or alias") {
         "; a text that begins with '*' or '&' needs quotes, such as \"**\""
-    } else if info.contains("tab") {
+    } else if info.contains("tab") || indentation.contains('\t') {
         "; indent with spaces instead of tabs"
     } else if info.contains("mapping values are not allowed") {
         "; check the indentation, and put a text that contains ': ' in quotes"
@@ -170,7 +185,11 @@ fn syntax(error: &ScanError) -> Finding {
         "; put a text that begins with '@', '`' or '%' in quotes"
     } else if info.contains("end of stream") || info.contains("document indicator") {
         "; a quote that was opened is never closed"
-    } else if info.contains("',' or") || info.contains("bracket") || info.contains("flow construct") {
+    } else if info.contains("',' or")
+        || info.contains("bracket")
+        || info.contains("flow construct")
+        || info.contains("illegal placement")
+    {
         "; check that every '[' and '{' is closed"
     } else if info.contains("escape") {
         "; in double quotes a backslash begins an escape: write \\\\ or use single quotes"
@@ -304,12 +323,7 @@ impl Builder {
         if self.open.len() + more <= MAX_DEPTH {
             return Ok(());
         }
-        Err(finding(
-            position,
-            format!(
-                "lists and mappings are nested deeper than {MAX_DEPTH} levels; an AppSpec file needs five"
-            ),
-        ))
+        Err(too_deep(position))
     }
 
     fn note_tag(&mut self, tag: Option<&Tag>, understood: &[&str], position: Position) {

@@ -11,6 +11,9 @@ use super::{
     AppSpec, ArchivePath, DEFAULT_TIMEOUT, FileMapping, HostPath, Invalid, Parsed, Script, permissions,
 };
 
+/// As the official agents read a hook that is written twice.
+const LAST_HOOK: Repeated = Repeated::LastCounts("put all scripts of the event below one key");
+
 pub(super) fn appspec(text: &[u8]) -> Result<Parsed, Invalid> {
     let mut report = Report::default();
     let appspec = match raw::read(text) {
@@ -126,7 +129,7 @@ fn file(entry: Place<'_>, report: &mut Report) -> Option<FileMapping> {
     let entry = entry.fields(
         report,
         &["source", "destination"],
-        Repeated::LastCounts,
+        Repeated::IN_ENTRY,
         "\"source\" and \"destination\", such as \"- source: /\" with \"destination: /srv/app\" below it",
     )?;
     let of_source = "a file or folder of the revision, or / for all of it";
@@ -162,7 +165,7 @@ fn hooks(top: &Fields<'_>, report: &mut Report) -> Vec<(LifecycleEvent, Vec<Scri
     let Some(section) = top.get("hooks") else {
         return Vec::new();
     };
-    let entries = section.entries(report, Repeated::LastCounts, expected);
+    let entries = section.entries(report, LAST_HOOK, expected);
     let events = entries.into_iter().flatten();
     events.filter_map(|entry| hook(&entry, report)).collect()
 }
@@ -179,11 +182,10 @@ fn hook(entry: &Entry<'_>, report: &mut Report) -> Option<(LifecycleEvent, Vec<S
         }
         Err(_) => {
             let found = quoted(entry.key);
+            let example = closest_hook(entry.key).unwrap_or(LifecycleEvent::ApplicationStart);
             entry.problem(
                 report,
-                format_args!(
-                    "found {found}; expected the name of a lifecycle event, such as ApplicationStart"
-                ),
+                format_args!("found {found}; expected the name of a lifecycle event, such as {example}"),
             );
             return None;
         }
@@ -216,8 +218,7 @@ fn note_event(entry: &Entry<'_>, event: &LifecycleEvent, report: &mut Report) {
             "these scripts never run: Install is performed by the agent; use BeforeInstall or AfterInstall",
         ),
         LifecycleEvent::Custom(_) => {
-            let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard().filter(LifecycleEvent::is_hook).collect();
-            if let Some(meant) = closest(entry.key, hooks.iter().map(LifecycleEvent::name)) {
+            if let Some(meant) = closest_hook(entry.key) {
                 entry.warning(report, format_args!("not a standard lifecycle event; did you mean {meant}?"));
             }
         }
@@ -225,11 +226,20 @@ fn note_event(entry: &Entry<'_>, event: &LifecycleEvent, report: &mut Report) {
     }
 }
 
+fn closest_hook(name: &str) -> Option<LifecycleEvent> {
+    let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard()
+        .filter(LifecycleEvent::is_hook)
+        .collect();
+    closest(name, hooks.iter().map(LifecycleEvent::name))?
+        .parse()
+        .ok()
+}
+
 fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
     let fields = item.fields(
         report,
         &["location", "timeout", "runas", "sudo"],
-        Repeated::LastCounts,
+        Repeated::IN_ENTRY,
         "a script, such as \"- location: scripts/start.sh\"",
     )?;
     let of_location = "a script of the revision, such as scripts/start.sh";
