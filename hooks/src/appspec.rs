@@ -105,7 +105,7 @@ pub struct AppliesTo {
 }
 
 /// A user or group, by name or by number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
     Name(String),
     Id(u32),
@@ -132,7 +132,7 @@ pub struct AclEntry {
 }
 
 /// Whom an [`AclEntry`] concerns. The unnamed ones of the access ACL are refused (they are the mode's).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AclTag {
     /// Only in default entries.
     Owner,

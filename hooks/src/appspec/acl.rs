@@ -1,5 +1,7 @@
 //! Entries of an access control list, as `setfacl` writes them.
 
+use std::collections::HashSet;
+
 use super::fields::{Place, Report, quoted};
 use super::permissions::parse_principal;
 use super::{Acl, AclEntry, AclTag};
@@ -15,32 +17,25 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
             format_args!("found {found}; expected a list of ACL entries; write acls: [{found}]"),
         );
     }
-    let mut entries: Vec<AclEntry> = Vec::new();
-    let items = if place.scalar().is_some() {
-        Vec::new()
-    } else {
-        place.items(report, "a list of ACL entries")
+    let items = match place.scalar() {
+        Some(_) => Vec::new(),
+        None => place.items(report, "a list of ACL entries"),
     };
+    let mut entries = Vec::new();
+    let mut concerned = HashSet::new();
     for item in items {
-        let expected = format!("an ACL entry in quotes: {FORM}");
-        let Some(text) = item.text(report, expected) else {
+        let Some(text) = item.text(report, format_args!("an ACL entry in quotes: {FORM}")) else {
             continue;
         };
         match entry(text) {
-            Ok(entry)
-                if entries
-                    .iter()
-                    .any(|other| other.default == entry.default && other.tag == entry.tag) =>
-            {
-                item.problem(
-                    report,
-                    format_args!(
-                        "found {}; an earlier entry of this list is about the same already",
-                        quoted(text)
-                    ),
-                );
-            }
-            Ok(entry) => entries.push(entry),
+            Ok(entry) if concerned.insert((entry.default, entry.tag.clone())) => entries.push(entry),
+            Ok(_) => item.problem(
+                report,
+                format_args!(
+                    "found {}; an earlier entry of this list is about the same already",
+                    quoted(text)
+                ),
+            ),
             Err(wrong) => item.problem(report, format_args!("found {}; {wrong}", quoted(text))),
         }
     }
