@@ -16,14 +16,11 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
             report,
             format_args!("found {found}; expected a list of ACL entries; write acls: [{found}]"),
         );
+        return Acl { entries: Vec::new() };
     }
-    let items = match place.scalar() {
-        Some(_) => Vec::new(),
-        None => place.items(report, "a list of ACL entries"),
-    };
     let mut entries = Vec::new();
     let mut concerned = HashSet::new();
-    for item in items {
+    for item in place.items(report, "a list of ACL entries") {
         let Some(text) = item.text(report, format_args!("an ACL entry in quotes: {FORM}")) else {
             continue;
         };
@@ -64,7 +61,8 @@ fn entry(text: &str) -> Result<AclEntry, String> {
         ("m" | "mask", "") => AclTag::Mask,
         ("o" | "other", "") => AclTag::Other,
         ("m" | "mask" | "o" | "other", _) => {
-            return Err(format!("{tag:?} takes no name; write \"{tag}::{perms}\""));
+            let without_name = quoted(&format!("{tag}::{perms}"));
+            return Err(format!("{tag:?} takes no name; write {without_name}"));
         }
         _ => return Err(format!("{} is no kind of entry; expected {FORM}", quoted(tag))),
     };

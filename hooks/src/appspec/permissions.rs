@@ -26,10 +26,8 @@ fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let of_object = "a file or folder on the host, such as /srv/app";
     let object = fields.require(report, "object", of_object);
     let object = object.and_then(|place| host_path(place, report, of_object));
-    let mut optional = |name, read: fn(&Place<'_>, &mut Report) -> Option<Principal>| {
-        fields.get(name).and_then(|place| read(place, report))
-    };
-    let (owner, group) = (optional("owner", principal), optional("group", principal));
+    let owner = fields.get("owner").and_then(|place| principal(place, report));
+    let group = fields.get("group").and_then(|place| principal(place, report));
     let pattern = fields.get("pattern").and_then(|place| pattern(place, report));
     let except = fields.get("except").map(|place| except(place, report));
     let mode = fields.get("mode").and_then(|place| mode(place, report));
@@ -53,12 +51,23 @@ fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
 }
 
 fn pattern(place: &Place<'_>, report: &mut Report) -> Option<Pattern> {
-    match name_pattern(place, report, "\"**\" or a name pattern, such as \"*.sh\"")? {
-        "**" => Some(Pattern::Everything),
-        name => Some(Pattern::Name(NamePattern::new(name))),
+    let text = place.text(report, "\"**\" or a name pattern, such as \"*.sh\"")?;
+    if text.contains('/') {
+        place.warning(
+            report,
+            format_args!(
+                "{} matches nothing: a pattern is compared with the names directly below the object, which have no '/'",
+                quoted(text)
+            ),
+        );
     }
+    Some(match text {
+        "**" => Pattern::Everything,
+        name => Pattern::Name(NamePattern::new(name)),
+    })
 }
 
+/// Exceptions with a '/' match nothing either, but AWS's own examples have them: no warning.
 fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
     if let Some((text, _)) = place.scalar() {
         let found = quoted(text);
@@ -69,25 +78,11 @@ fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
         return Vec::new();
     }
     let items = place.items(report, "a list of name patterns, such as [\"*.tmp\"]");
-    let items = items.iter();
     items
-        .filter_map(|item| name_pattern(item, report, "a name pattern, such as \"*.tmp\""))
+        .iter()
+        .filter_map(|item| item.text(report, "a name pattern, such as \"*.tmp\""))
         .map(NamePattern::new)
         .collect()
-}
-
-fn name_pattern<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Option<&'t str> {
-    let text = place.text(report, expected)?;
-    if text.contains('/') {
-        let found = quoted(text);
-        place.warning(
-            report,
-            format_args!(
-                "{found} matches nothing: patterns are compared with the names directly below the object, which have no '/'"
-            ),
-        );
-    }
-    Some(text)
 }
 
 fn principal(place: &Place<'_>, report: &mut Report) -> Option<Principal> {
@@ -156,20 +151,16 @@ fn applies_to(place: &Place<'_>, report: &mut Report) -> AppliesTo {
         files: false,
         directories: false,
     };
-    let expected = "a list of file and directory";
-    match place.scalar() {
-        Some((text @ ("file" | "directory"), _)) => {
-            place.unexpected(report, format_args!("{expected}; write type: [{text}]"));
-            return applies_to;
-        }
-        Some(_) => {
-            place.unexpected(report, format_args!("{expected}, such as [file]"));
-            return applies_to;
-        }
-        None => {}
+    if let Some((text, _)) = place.scalar() {
+        let meant = if text == "directory" { text } else { "file" };
+        place.unexpected(
+            report,
+            format_args!("a list of file and directory, such as type: [{meant}]"),
+        );
+        return applies_to;
     }
     let problems = report.problems.len();
-    for item in place.items(report, format_args!("{expected}, such as [file]")) {
+    for item in place.items(report, "a list of file and directory, such as [file]") {
         match item.scalar() {
             Some(("file", _)) => applies_to.files = true,
             Some(("directory", _)) => applies_to.directories = true,
@@ -261,14 +252,13 @@ fn check_range(text: &str) -> Result<(), String> {
     let mut seen = [false; 1024];
     for part in categories.into_iter().flat_map(|list| list.split(',')) {
         let (low, high) = low_and_high(part, '.', 'c')?;
-        for category in low..=high.min(1024) {
-            let Some(seen) = seen.get_mut(category as usize) else {
-                return Err(format!("category c{high} does not exist, c1023 is the last"));
-            };
-            if std::mem::replace(seen, true) {
-                return Err(format!("category c{category} stands there twice"));
-            }
+        let Some(range) = seen.get_mut(low as usize..=high as usize) else {
+            return Err(format!("category c{high} does not exist, c1023 is the last"));
+        };
+        if let Some(twice) = range.iter().position(|seen| *seen) {
+            return Err(format!("category c{} stands there twice", low as usize + twice));
         }
+        range.fill(true);
     }
     Ok(())
 }

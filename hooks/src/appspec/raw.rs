@@ -198,7 +198,7 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
     };
     finding(
         position(*error.marker()),
-        format!("is not valid YAML: {info}{hint}"),
+        format!("not valid YAML: {}{hint}", info.replace(char::is_control, "?")),
     )
 }
 

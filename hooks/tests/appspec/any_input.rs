@@ -20,7 +20,12 @@ fn answered(bytes: &[u8]) {
         Err(invalid) => {
             assert!(!invalid.problems.is_empty());
             assert!(invalid.problems.is_sorted_by_key(|problem| problem.position));
-            assert!(!invalid.to_string().contains('\u{1b}'));
+            let printed = invalid.to_string();
+            assert!(
+                !printed.contains(|c: char| c.is_control() && c != '\n'),
+                "{printed:?}"
+            );
+            assert_eq!(printed.lines().count(), invalid.problems.len(), "{printed:?}");
         }
     }
 }

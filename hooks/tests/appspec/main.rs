@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
-use codedeploy_hooks::appspec::NamePattern;
+use codedeploy_hooks::appspec::{NamePattern, Pattern, Principal};
 
 use support::{HEAD, clean, problem, read, refused, told, with_permission, with_script};
 
@@ -53,15 +53,20 @@ fn the_examples_of_the_aws_documentation_have_nothing_to_warn_about() {
 
     let permissions = clean(include_str!("aws-permissions.yml")).permissions;
     assert_eq!(permissions.len(), 4);
-    assert_eq!(
-        permissions[0].except,
-        [NamePattern::new("x")]
-    );
-    assert_eq!(permissions[0].mode.unwrap().bits(), 0o644);
-    assert!(permissions[0].applies_to.files && !permissions[0].applies_to.directories);
-    assert_eq!(permissions[1].mode.unwrap().bits(), 0o4755);
-    assert_eq!(permissions[1].acl.as_ref().unwrap().entries.len(), 2);
-    let context = permissions[1].context.as_ref().unwrap();
+    let [text_files, folders, folder, pages] = permissions.as_slice() else {
+        panic!("{permissions:#?}");
+    };
+    assert_eq!(text_files.pattern, Pattern::Name(NamePattern::new("*.txt")));
+    assert_eq!(text_files.except, [NamePattern::new("my-file-3.txt")]);
+    assert_eq!(text_files.mode.unwrap().bits(), 0o444);
+    assert!(text_files.applies_to.files && !text_files.applies_to.directories);
+    assert_eq!(folders.mode.unwrap().bits(), 0o555);
+    assert!(!folders.applies_to.files && folders.applies_to.directories);
+    assert_eq!(folder.mode.unwrap().bits(), 0o4755);
+    assert!(folder.applies_to.files && folder.applies_to.directories);
+    assert_eq!(pages.owner, Some(Principal::Name("bob".to_owned())));
+    assert_eq!(pages.acl.as_ref().unwrap().entries.len(), 3);
+    let context = pages.context.as_ref().unwrap();
     assert_eq!(context.user.as_deref(), Some("unconfined_u"));
     assert_eq!(context.kind, "httpd_sys_content_t");
     assert_eq!(context.range.as_deref(), Some("s0"));

@@ -113,7 +113,7 @@ fn patterns_and_types_say_which_paths_are_meant() {
         ("pattern: [a]", "found a list"),
         ("except: \"*.x\"", "write except: [\"*.x\"]"),
         ("except: [[a]]", "permissions[0].except[0]: found a list"),
-        ("type: file", "write type: [file]"),
+        ("type: file", "such as type: [file]"),
         ("type: []", "found an empty list"),
         (
             "type: [files]",
@@ -244,6 +244,7 @@ fn selinux_ranges_are_checked() {
         ("s0:c5.c1", "c5 is above c1"),
         ("s0:c1024", "c1023 is the last"),
         ("s0:c0.c4000000000", "c1023 is the last"),
+        ("s0:c2000", "c2000 does not exist"),
         ("s0:c1,c1", "c1 stands there twice"),
         ("s0:c0.c5,c3", "c3 stands there twice"),
         ("s0:", "\"\" is not 'c' and a number"),

@@ -135,7 +135,7 @@ fn text_that_is_no_yaml_says_where_and_what_to_do() {
     ] {
         let problem = problem(&text);
         assert!(
-            problem.starts_with(place) && problem.contains("is not valid YAML: "),
+            problem.starts_with(place) && problem.contains(": not valid YAML: "),
             "{problem}"
         );
         assert!(problem.contains(hint), "{problem}");
