@@ -19,7 +19,7 @@ pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<Permissi
         .collect()
 }
 
-/// None after a problem with a value that has no stand-in; other problems are only in the report.
+/// Reads one entry. What has a problem is in the report and left out here: the result counts only without problems.
 fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let expected = "a permission, such as \"- object: /srv/app\" with \"mode: 644\" below it";
     let fields = entry.fields(report, &KEYS, Repeated::IN_ENTRY, expected)?;
