@@ -1,8 +1,11 @@
 //! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
 //!
-//! [`raw`] turns text into a small tree that keeps positions; [`validate`] turns the tree into these types and
-//! collects every problem on the way; [`permissions`] holds the rules of the `permissions` section.
+//! [`raw`] turns text into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
+//! with them; [`validate`] turns the tree into these types and collects every problem on the way; [`permissions`]
+//! holds the rules of the `permissions` section, [`acl`] those of its access control lists.
 
+mod acl;
+mod fields;
 mod permissions;
 mod raw;
 mod validate;
@@ -102,7 +105,7 @@ pub struct AppliesTo {
 }
 
 /// A user or group, by name or by number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
     Name(String),
     Id(u32),
@@ -129,7 +132,7 @@ pub struct AclEntry {
 }
 
 /// Whom an [`AclEntry`] concerns. The unnamed ones of the access ACL are refused (they are the mode's).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AclTag {
     /// Only in default entries.
     Owner,

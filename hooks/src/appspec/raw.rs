@@ -1,1 +1,421 @@
 //! YAML text into a small tree that keeps positions.
+//!
+//! Nodes are shared, so an alias costs nothing here; but every walk over the tree visits an aliased node again, so
+//! what aliases repeat is counted, and a file that repeats too much ends in an error before anyone walks it.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+
+use super::{Finding, MAX_BYTES, Position};
+
+/// Collections inside collections; an AppSpec needs five.
+const MAX_DEPTH: usize = 64;
+
+/// How many nodes all aliases of a file may stand for together.
+const MAX_ALIASED: usize = 100_000;
+
+/// A value and where it stands. That of an alias stands where its anchor is.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) position: Position,
+    pub(super) value: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum Value {
+    /// `plain` means that the text may stand for something else, such as a number: it is neither quoted, nor a
+    /// block, nor tagged as a string.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    Sequence(Vec<Rc<Node>>),
+    /// In the order of the file, repeated keys included, merge keys (`<<`) replaced by what they merge.
+    Mapping(Vec<Pair>),
+}
+
+/// A key and its value.
+pub(super) type Pair = (Rc<Node>, Rc<Node>);
+
+/// The first document of a file.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) root: Rc<Node>,
+    pub(super) warnings: Vec<Finding>,
+}
+
+impl Node {
+    /// Whether this is YAML's null: nothing at all, `~` or `null`.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true }
+            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    fn empty(position: Position) -> Rc<Self> {
+        let value = Value::Scalar {
+            text: String::new(),
+            plain: true,
+        };
+        Rc::new(Self { position, value })
+    }
+
+    fn is_merge_key(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if text == "<<")
+    }
+}
+
+/// Reads the first document of `bytes`. What cannot be read as YAML has no more than one finding.
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Finding> {
+    let text = decode(bytes)?;
+    let mut builder = Builder::default();
+    let mut root = None;
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| syntax(text, &error))?;
+        let position = position(span.start);
+        match event {
+            Event::DocumentStart(_) if root.is_some() => {
+                builder.warnings.push(finding(
+                    position,
+                    "a second document begins here and is ignored; an AppSpec file has one document"
+                        .to_owned(),
+                ));
+                break;
+            }
+            event => root = builder.take(event, position)?.or(root),
+        }
+    }
+    Ok(Document {
+        root: root.unwrap_or_else(|| Node::empty(Position { line: 1, column: 1 })),
+        warnings: builder.warnings,
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<&str, Finding> {
+    if bytes.len() > MAX_BYTES {
+        return Err(Finding {
+            position: None,
+            path: String::new(),
+            message: format!(
+                "the file has {} bytes; an AppSpec file must not have more than {MAX_BYTES}",
+                bytes.len()
+            ),
+        });
+    }
+    if matches!(bytes, [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..]) {
+        return Err(finding(
+            Position { line: 1, column: 1 },
+            "the file is encoded as UTF-16; save it as UTF-8".to_owned(),
+        ));
+    }
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let (valid, rest) = bytes.split_at(error.valid_up_to());
+        let byte = rest.first().copied().unwrap_or_default();
+        finding(
+            end_of(valid),
+            format!("found the byte 0x{byte:02X}, which is not UTF-8 text; save the file as UTF-8"),
+        )
+    })?;
+    // To the parser a NUL is the end of the text: what follows would be dropped silently.
+    if let Some(index) = text.find('\0') {
+        return Err(finding(
+            end_of(&bytes[..index]),
+            "found a NUL character; expected text (a file encoded as UTF-16 must be saved as UTF-8)"
+                .to_owned(),
+        ));
+    }
+    Ok(text)
+}
+
+/// The position just behind `text`, which is UTF-8.
+fn end_of(text: &[u8]) -> Position {
+    let line_start = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let is_char_start = |byte: &&u8| **byte & 0xC0 != 0x80;
+    Position {
+        line: text.iter().filter(|byte| **byte == b'\n').count() + 1,
+        column: text[line_start..].iter().filter(is_char_start).count() + 1,
+    }
+}
+
+fn position(marker: Marker) -> Position {
+    Position {
+        line: marker.line().max(1),
+        column: marker.col() + 1,
+    }
+}
+
+fn finding(position: Position, message: String) -> Finding {
+    Finding {
+        position: Some(position),
+        path: String::new(),
+        message,
+    }
+}
+
+fn too_deep(position: Position) -> Finding {
+    finding(
+        position,
+        format!("lists and mappings are nested deeper than {MAX_DEPTH} levels; an AppSpec file needs five"),
+    )
+}
+
+/// The parser's words, and for the mistakes people make what to do about them.
+fn syntax(text: &str, error: &ScanError) -> Finding {
+    let info = error.info();
+    if info == "recursion limit exceeded" {
+        return too_deep(position(*error.marker()));
+    }
+    let line = text
+        .lines()
+        .nth(error.marker().line().saturating_sub(1))
+        .unwrap_or_default();
+    let indentation = &line[..line.len() - line.trim_start().len()];
+    let hint = if info.contains("unknown anchor") || info.contains("scanning an anchor or alias") {
+        "; a text that begins with '*' or '&' needs quotes, such as \"**\""
+    } else if info.contains("tab") || indentation.contains('\t') {
+        "; indent with spaces instead of tabs"
+    } else if info.contains("mapping values are not allowed") {
+        "; check the indentation, and put a text that contains ': ' in quotes"
+    } else if info.contains("unexpected character") || info.contains("directive") {
+        "; put a text that begins with '@', '`' or '%' in quotes"
+    } else if info.contains("end of stream") || info.contains("document indicator") {
+        "; a quote that was opened is never closed"
+    } else if info.contains("',' or")
+        || info.contains("bracket")
+        || info.contains("flow construct")
+        || info.contains("illegal placement")
+    {
+        "; check that every '[' and '{' is closed"
+    } else if info.contains("escape") {
+        "; in double quotes a backslash begins an escape: write \\\\ or use single quotes"
+    } else {
+        "; check the indentation and the ':' behind the key, here and in the line before"
+    };
+    finding(
+        position(*error.marker()),
+        format!("not valid YAML: {}{hint}", info.replace(char::is_control, "?")),
+    )
+}
+
+/// Makes nodes from the events of one document.
+#[derive(Default)]
+struct Builder {
+    open: Vec<Open>,
+    anchors: HashMap<usize, Built>,
+    aliased: usize,
+    warnings: Vec<Finding>,
+}
+
+/// A collection whose end has not come yet.
+struct Open {
+    position: Position,
+    anchor: usize,
+    mapping: bool,
+    /// Of a mapping: keys and values in turn.
+    children: Vec<Rc<Node>>,
+    nodes: usize,
+    height: usize,
+}
+
+/// A finished node, the count of nodes a walk over it visits, and how deep it nests.
+#[derive(Clone)]
+struct Built {
+    node: Rc<Node>,
+    nodes: usize,
+    height: usize,
+}
+
+impl Builder {
+    /// Takes one event in; returns the root when that was its end.
+    fn take(&mut self, event: Event<'_>, position: Position) -> Result<Option<Rc<Node>>, Finding> {
+        let (anchor, built) = match event {
+            Event::SequenceStart(anchor, tag) => {
+                self.note_tag(tag.as_deref(), &["seq"], position);
+                self.begin(position, anchor, false)?;
+                return Ok(None);
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.note_tag(tag.as_deref(), &["map"], position);
+                self.begin(position, anchor, true)?;
+                return Ok(None);
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(collection) => (collection.anchor, collection.build()),
+                None => return Ok(None),
+            },
+            Event::Scalar(text, style, anchor, tag) => {
+                self.note_tag(tag.as_deref(), &["str", "int", "float", "bool", "null"], position);
+                let plain = match tag.as_deref() {
+                    Some(tag) if tag.is_yaml_core_schema() => tag.suffix != "str",
+                    Some(tag) if is_non_specific(tag) => false,
+                    _ => style == ScalarStyle::Plain,
+                };
+                let text = text.into_owned();
+                let node = Rc::new(Node {
+                    position,
+                    value: Value::Scalar { text, plain },
+                });
+                let built = Built {
+                    node,
+                    nodes: 1,
+                    height: 0,
+                };
+                (anchor, built)
+            }
+            Event::Alias(anchor) => (0, self.alias(anchor, position)?),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => return Ok(None),
+        };
+        if anchor > 0 {
+            self.anchors.insert(anchor, built.clone());
+        }
+        let Some(parent) = self.open.last_mut() else {
+            return Ok(Some(built.node));
+        };
+        parent.nodes += built.nodes;
+        parent.height = parent.height.max(built.height + 1);
+        parent.children.push(built.node);
+        Ok(None)
+    }
+
+    fn begin(&mut self, position: Position, anchor: usize, mapping: bool) -> Result<(), Finding> {
+        self.check_depth(1, position)?;
+        self.open.push(Open {
+            position,
+            anchor,
+            mapping,
+            children: Vec::new(),
+            nodes: 1,
+            height: 1,
+        });
+        Ok(())
+    }
+
+    fn alias(&mut self, anchor: usize, position: Position) -> Result<Built, Finding> {
+        let Some(target) = self.anchors.get(&anchor).cloned() else {
+            return Err(finding(
+                position,
+                "the alias stands inside the value that it repeats; a value cannot contain itself".to_owned(),
+            ));
+        };
+        self.check_depth(target.height, position)?;
+        self.aliased += target.nodes;
+        if self.aliased > MAX_ALIASED {
+            return Err(finding(
+                position,
+                format!(
+                    "the aliases of this file repeat more than {MAX_ALIASED} values; write out what is meant, without aliases"
+                ),
+            ));
+        }
+        Ok(target)
+    }
+
+    fn check_depth(&self, more: usize, position: Position) -> Result<(), Finding> {
+        if self.open.len() + more <= MAX_DEPTH {
+            return Ok(());
+        }
+        Err(too_deep(position))
+    }
+
+    fn note_tag(&mut self, tag: Option<&Tag>, understood: &[&str], position: Position) {
+        let Some(tag) = tag else { return };
+        let core = tag.is_yaml_core_schema();
+        if is_non_specific(tag) || core && understood.contains(&tag.suffix.as_str()) {
+            return;
+        }
+        let handle = if core { "!!" } else { &tag.handle };
+        let name: String = format!("{handle}{}", tag.suffix).chars().take(60).collect();
+        self.warnings.push(finding(
+            position,
+            format!("the tag {name:?} is ignored; an AppSpec file is read without tags and their functions"),
+        ));
+    }
+}
+
+/// `!` alone, which says that the value is what it looks like: a text.
+fn is_non_specific(tag: &Tag) -> bool {
+    matches!(
+        (tag.handle.as_str(), tag.suffix.as_str()),
+        ("", "!") | ("!", "") | ("", "")
+    )
+}
+
+impl Open {
+    fn build(self) -> Built {
+        let value = if self.mapping {
+            let mut children = self.children.into_iter();
+            let mut pairs = Vec::new();
+            while let (Some(key), Some(value)) = (children.next(), children.next()) {
+                pairs.push((key, value));
+            }
+            Value::Mapping(merge(pairs))
+        } else {
+            Value::Sequence(self.children)
+        };
+        let node = Rc::new(Node {
+            position: self.position,
+            value,
+        });
+        Built {
+            node,
+            nodes: self.nodes,
+            height: self.height,
+        }
+    }
+}
+
+/// Puts what `<<` merges in its place: a key of the mapping itself wins over a merged one, an earlier merged mapping
+/// over a later. A `<<` with something else than mappings stays, for whoever reads the mapping to complain about.
+fn merge(pairs: Vec<Pair>) -> Vec<Pair> {
+    if !pairs.iter().any(|(key, _)| key.is_merge_key()) {
+        return pairs;
+    }
+    let own = pairs.iter().filter(|(key, _)| !key.is_merge_key());
+    let mut taken: HashSet<String> = own.filter_map(|(key, _)| key_text(key)).collect();
+    let mut merged = Vec::new();
+    for pair in pairs {
+        let sources = pair.0.is_merge_key().then(|| mappings(&pair.1)).flatten();
+        let Some(sources) = sources else {
+            merged.push(pair);
+            continue;
+        };
+        let inherited = sources.into_iter().flatten();
+        merged.extend(
+            inherited
+                .filter(|(key, _)| key_text(key).is_none_or(|text| taken.insert(text)))
+                .cloned(),
+        );
+    }
+    merged
+}
+
+fn key_text(key: &Node) -> Option<String> {
+    match &key.value {
+        Value::Scalar { text, .. } => Some(text.clone()),
+        Value::Sequence(_) | Value::Mapping(_) => None,
+    }
+}
+
+/// The mapping that `node` is, or the mappings that it lists.
+fn mappings(node: &Node) -> Option<Vec<&[Pair]>> {
+    match &node.value {
+        Value::Mapping(pairs) => Some(vec![pairs]),
+        Value::Sequence(items) => items
+            .iter()
+            .map(|item| match &item.value {
+                Value::Mapping(pairs) => Some(pairs.as_slice()),
+                _ => None,
+            })
+            .collect(),
+        Value::Scalar { .. } => None,
+    }
+}

@@ -1,0 +1,366 @@
+//! Typed access to the tree: reading a value either yields it or says in the report what is wrong with it.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+
+use super::raw::{Node, Value};
+use super::{AppSpec, Finding, Invalid, Parsed, Position};
+
+/// The keys of the document itself.
+pub(super) const TOP_LEVEL: [&str; 6] = [
+    "version",
+    "os",
+    "files",
+    "file_exists_behavior",
+    "permissions",
+    "hooks",
+];
+
+/// Characters of a found text that a message repeats.
+const QUOTED_CHARS: usize = 60;
+
+/// Everything there is to say about a file, as it is found.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) problems: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+}
+
+impl Report {
+    /// Ends the reading: `appspec` counts when there was no problem.
+    pub(super) fn finish(mut self, appspec: Option<AppSpec>) -> Result<Parsed, Invalid> {
+        self.problems.sort_by_key(|finding| finding.position);
+        self.warnings.sort_by_key(|finding| finding.position);
+        let warnings = self.warnings;
+        match appspec {
+            Some(appspec) if self.problems.is_empty() => Ok(Parsed { appspec, warnings }),
+            _ => Err(Invalid {
+                problems: self.problems,
+                warnings,
+            }),
+        }
+    }
+}
+
+/// A value, and the path that leads to it.
+#[derive(Debug)]
+pub(super) struct Place<'t> {
+    pub(super) node: &'t Node,
+    path: String,
+}
+
+/// One key of a mapping whose keys are not known beforehand.
+#[derive(Debug)]
+pub(super) struct Entry<'t> {
+    pub(super) key: &'t str,
+    pub(super) key_position: Position,
+    pub(super) value: Place<'t>,
+}
+
+/// What a repeated key means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeated {
+    /// A problem.
+    Refused,
+    /// The last one counts, with a warning that ends in this hint.
+    LastCounts(&'static str),
+}
+
+impl Repeated {
+    /// For a mapping that is an entry of a list: two entries often become one when a '-' is forgotten.
+    pub(super) const IN_ENTRY: Self = Self::LastCounts("if two entries are meant, begin the second with '-'");
+}
+
+/// A mapping with known keys.
+#[derive(Debug)]
+pub(super) struct Fields<'t> {
+    place: Place<'t>,
+    values: Vec<Entry<'t>>,
+}
+
+impl<'t> Place<'t> {
+    pub(super) fn root(node: &'t Node) -> Self {
+        Self {
+            node,
+            path: String::new(),
+        }
+    }
+
+    pub(super) fn problem(&self, report: &mut Report, message: impl Display) {
+        report.problems.push(self.finding(message));
+    }
+
+    pub(super) fn warning(&self, report: &mut Report, message: impl Display) {
+        report.warnings.push(self.finding(message));
+    }
+
+    fn finding(&self, message: impl Display) -> Finding {
+        Finding {
+            position: Some(self.node.position),
+            path: self.path.clone(),
+            message: message.to_string(),
+        }
+    }
+
+    /// The problem that every wrong value comes down to.
+    pub(super) fn unexpected(&self, report: &mut Report, expected: impl Display) {
+        self.problem(
+            report,
+            format_args!("found {}; expected {expected}", self.found()),
+        );
+    }
+
+    /// What stands here, in words.
+    pub(super) fn found(&self) -> String {
+        match &self.node.value {
+            _ if self.node.is_null() => "nothing".to_owned(),
+            Value::Scalar { text, .. } => quoted(text),
+            Value::Sequence(_) => "a list".to_owned(),
+            Value::Mapping(_) => "a mapping (key: value)".to_owned(),
+        }
+    }
+
+    /// The text as it is written and whether it is plain; None for null and collections.
+    pub(super) fn scalar(&self) -> Option<(&'t str, bool)> {
+        match &self.node.value {
+            Value::Scalar { text, plain } if !self.node.is_null() => Some((text, *plain)),
+            _ => None,
+        }
+    }
+
+    /// A text that says something, without white space around it. Numbers and the like are the text they are
+    /// written as.
+    pub(super) fn text(&self, report: &mut Report, expected: impl Display) -> Option<&'t str> {
+        let text = self
+            .scalar()
+            .map(|(text, _)| text.trim())
+            .filter(|text| !text.is_empty());
+        if text.is_none() {
+            self.unexpected(report, expected);
+        }
+        text
+    }
+
+    /// The items of a list; null is an empty one.
+    pub(super) fn items(&self, report: &mut Report, expected: impl Display) -> Vec<Place<'t>> {
+        match &self.node.value {
+            Value::Sequence(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, node)| Place {
+                    node,
+                    path: format!("{}[{index}]", self.path),
+                })
+                .collect(),
+            _ => {
+                if !self.node.is_null() {
+                    self.unexpected(report, expected);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// The entries of a mapping by key, each key once; None when this is no mapping.
+    pub(super) fn entries(
+        &self,
+        report: &mut Report,
+        repeated: Repeated,
+        expected: impl Display,
+    ) -> Option<Vec<Entry<'t>>> {
+        let Value::Mapping(pairs) = &self.node.value else {
+            self.unexpected(report, expected);
+            return None;
+        };
+        let mut entries: Vec<Option<Entry<'t>>> = Vec::with_capacity(pairs.len());
+        let mut indices: HashMap<&str, usize> = HashMap::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let Value::Scalar { text, .. } = &key.value else {
+                let found = Place {
+                    node: key,
+                    path: self.path.clone(),
+                };
+                found.unexpected(report, "a word as the key; put a key with '[' or '{' in quotes");
+                continue;
+            };
+            let entry = Entry {
+                key: text,
+                key_position: key.position,
+                value: Place {
+                    node: value,
+                    path: self.path_of(text),
+                },
+            };
+            if let Some(earlier) = indices
+                .insert(text, entries.len())
+                .and_then(|at| entries[at].take())
+            {
+                entry.repeats(&earlier, report, repeated);
+            }
+            entries.push(Some(entry));
+        }
+        Some(entries.into_iter().flatten().collect())
+    }
+
+    /// The entries of a mapping with known keys; a warning for each other key. None when this is no mapping.
+    pub(super) fn fields(
+        &self,
+        report: &mut Report,
+        known: &[&str],
+        repeated: Repeated,
+        expected: impl Display,
+    ) -> Option<Fields<'t>> {
+        let mut values = self.entries(report, repeated, expected)?;
+        values.retain(|entry| {
+            let is_known = known.contains(&entry.key);
+            if entry.key == "<<" {
+                let message = "merges something that is not a mapping; expected an alias of a mapping, or a list of such aliases";
+                entry.value.problem(report, message);
+            } else if !is_known {
+                entry.warning(report, unknown_key(entry.key, known, self.path.is_empty()));
+            }
+            is_known
+        });
+        let place = Place {
+            node: self.node,
+            path: self.path.clone(),
+        };
+        Some(Fields { place, values })
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        let is_simple = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let key = if !key.is_empty() && key.len() <= 128 && key.chars().all(is_simple) {
+            key.to_owned()
+        } else {
+            quoted(key)
+        };
+        if self.path.is_empty() {
+            key
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+}
+
+impl Entry<'_> {
+    pub(super) fn problem(&self, report: &mut Report, message: impl Display) {
+        report.problems.push(self.finding(message));
+    }
+
+    pub(super) fn warning(&self, report: &mut Report, message: impl Display) {
+        report.warnings.push(self.finding(message));
+    }
+
+    /// About the key, not about its value.
+    fn finding(&self, message: impl Display) -> Finding {
+        Finding {
+            position: Some(self.key_position),
+            ..self.value.finding(message)
+        }
+    }
+
+    fn repeats(&self, earlier: &Self, report: &mut Report, repeated: Repeated) {
+        let line = earlier.key_position.line;
+        match repeated {
+            Repeated::Refused => self.problem(
+                report,
+                format_args!(
+                    "the key stands in line {line} already; write it once, with everything below it"
+                ),
+            ),
+            Repeated::LastCounts(hint) => self.warning(
+                report,
+                format_args!("the key stands in line {line} already; only this last one counts; {hint}"),
+            ),
+        }
+    }
+}
+
+impl<'t> Fields<'t> {
+    /// The value of `name`; None when it is absent or null.
+    pub(super) fn get(&self, name: &str) -> Option<&Place<'t>> {
+        let entry = self.values.iter().find(|entry| entry.key == name)?;
+        (!entry.value.node.is_null()).then_some(&entry.value)
+    }
+
+    /// The value of `name`; a problem when it is absent or null.
+    pub(super) fn require(
+        &self,
+        report: &mut Report,
+        name: &str,
+        expected: impl Display,
+    ) -> Option<&Place<'t>> {
+        if let Some(entry) = self.values.iter().find(|entry| entry.key == name) {
+            if entry.value.node.is_null() {
+                entry.value.unexpected(report, expected);
+                return None;
+            }
+            return Some(&entry.value);
+        }
+        let missing = Place {
+            node: self.place.node,
+            path: self.place.path_of(name),
+        };
+        missing.problem(report, format_args!("missing; expected {expected}"));
+        None
+    }
+}
+
+/// `text` in quotes, without control characters, cut when it is long.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+fn unknown_key(key: &str, known: &[&str], at_top: bool) -> String {
+    if !at_top && TOP_LEVEL.contains(&key) {
+        return "ignored here; this key belongs at the top level of the file, without indentation".to_owned();
+    }
+    if at_top && LifecycleEvent::standard().any(|event| event.name() == key) {
+        return "ignored here; a lifecycle event belongs below 'hooks', indented".to_owned();
+    }
+    match closest(key, known.iter().copied()) {
+        Some(meant) => format!("unknown key, ignored; did you mean {meant:?}?"),
+        None => format!("unknown key, ignored; known here: {}", known.join(", ")),
+    }
+}
+
+/// The candidate that `word` is most likely a misspelling of.
+pub(super) fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let word = word.to_lowercase();
+    candidates
+        .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= if candidate.len() < 6 { 1 } else { 2 })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Characters to insert, remove, replace or swap with their neighbour to make `b` from `a`; words of very different
+/// length are just far apart.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // Each row holds the distances of a beginning of `a` to every beginning of `b`.
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut two_above = above.clone();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = above[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(two_above[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        two_above = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
