@@ -132,7 +132,9 @@ impl Prepared {
             RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
             _ => self.executable.explain(&error),
         })?;
-        let pid = child.id().map_or(0, u32::cast_signed);
+        let Some(pid) = child.id().map(u32::cast_signed) else {
+            return Err("its process id is not known".to_owned());
+        };
         Ok(Running { child, pid, trace })
     }
 
@@ -267,10 +269,7 @@ impl Running {
     pub(super) async fn end(&mut self, grace: Duration) {
         let mut family = Family::of(self.pid);
         family.find(&self.processes().await);
-        family
-            .alive()
-            .iter()
-            .for_each(|process| process.signal(Signal::TERM));
+        family.terminate();
         let gone = async {
             while !family.alive().is_empty() {
                 sleep(POLL).await;

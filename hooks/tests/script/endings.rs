@@ -54,6 +54,40 @@ async fn a_script_may_clean_up_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn what_a_script_started_may_clean_up_too_wherever_it_is() {
+    let host = Host::new();
+    let lines =
+        "setsid sh -c 'trap \"echo bye; exit\" TERM; echo ready; while :; do sleep 0.05; done' & wait";
+    let report = host.run(&[timeout(host.script("tidy.sh", lines), 1000)]).await;
+    message(&report, ErrorCode::ScriptTimedOut, "tidy.sh");
+    assert!(report.log_tail.contains("[stdout]bye\n"), "{}", report.log_tail);
+}
+
+#[tokio::test]
+async fn a_script_that_never_stops_writing_is_ended_all_the_same() {
+    let host = Host::new();
+    let start = Instant::now();
+    let report = host
+        .run(&[timeout(
+            host.script("loud.sh", "trap '' TERM; yes & yes >&2"),
+            500,
+        )])
+        .await;
+    message(&report, ErrorCode::ScriptTimedOut, "loud.sh");
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(report.log_tail.ends_with("y\n"));
+}
+
+#[tokio::test]
+async fn a_script_that_was_stopped_by_a_signal_is_ended_all_the_same() {
+    let host = Host::new();
+    let report = host
+        .run(&[timeout(host.script("asleep.sh", "kill -STOP $$"), 300)])
+        .await;
+    message(&report, ErrorCode::ScriptTimedOut, "asleep.sh");
+}
+
+#[tokio::test]
 async fn nothing_outlives_a_timeout() {
     let host = Host::new();
     let file = |name: &str| host.path(name).display().to_string();

@@ -65,6 +65,7 @@ impl Executable {
                     path.display()
                 )));
             }
+            Err(Errno::NOSYS) => return Err(refused(OLD_KERNEL.to_owned())),
             Err(error) => return Err(refused(format!("{} cannot be opened: {error}", path.display()))),
         };
         let found = rustix::fs::fstat(&file)
@@ -132,6 +133,8 @@ impl Executable {
     }
 }
 
+const OLD_KERNEL: &str = "the kernel has no openat2, without which a script cannot be proved to lie in the revision; Linux \
+                          5.6 or later is needed";
 const UNIX_LINES: &str = "save the script with Unix line endings";
 
 impl Shebang {
