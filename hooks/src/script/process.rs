@@ -9,6 +9,7 @@
 mod account;
 mod cgroup;
 mod executable;
+mod format;
 mod pipes;
 mod table;
 

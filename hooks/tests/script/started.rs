@@ -1,12 +1,12 @@
 //! Which files are run, as whom and with what.
 
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use codedeploy_api::diagnostics::ErrorCode;
 use codedeploy_hooks::appspec::Script;
 use codedeploy_hooks::script::MARK;
 
-use crate::host::{self, Host, as_ordinary_user, is_root, named, runas};
+use crate::host::{self, Host, as_ordinary_user, is_root, named, runas, until};
 use crate::message;
 
 #[tokio::test]
@@ -95,6 +95,67 @@ async fn what_is_wrong_with_the_interpreter_line_is_said() {
         let message = message(&report, ErrorCode::ScriptFailed, "bad.sh");
         assert!(message.contains(expected), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_program_that_was_built_for_another_host_is_said_to_be() {
+    let host = Host::new();
+    let mut foreign = std::fs::read("/usr/bin/env").unwrap();
+    // A processor that there is none of.
+    foreign[18..20].copy_from_slice(&[0xfe, 0xfe]);
+    host.file("foreign", 0o755, foreign);
+    let report = host.run(&[named("foreign")]).await;
+    let text = message(&report, ErrorCode::ScriptFailed, "foreign");
+    assert!(text.contains("is a program for another processor"), "{text}");
+
+    let mut program = std::fs::read("/usr/bin/env").unwrap();
+    let loader = program.windows(4).position(|part| part == b"/ld-").unwrap();
+    program[loader + 1] = b'x';
+    host.file("program", 0o755, program);
+    let report = host.run(&[named("program")]).await;
+    let text = message(&report, ErrorCode::ScriptFailed, "program");
+    assert!(
+        text.contains("is a program whose loader does not exist on this host"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_script_whose_file_is_just_being_closed_is_waited_for() {
+    let host = Host::new();
+    let script = host.script("busy.sh", "exit 0");
+    let writer = std::fs::File::options()
+        .append(true)
+        .open(host.archive().join("busy.sh"))
+        .unwrap();
+    let (report, ()) = tokio::join!(host.run(std::slice::from_ref(&script)), async {
+        until("the script to begin", || {
+            host.scripts_log().contains("Script - busy.sh")
+        })
+        .await;
+        drop(writer);
+    });
+    assert!(report.outcome.succeeded(), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_folder_that_the_user_cannot_enter_is_hinted_at_which_needs_root() {
+    if !is_root("a_folder_that_the_user_cannot_enter_is_hinted_at") {
+        return;
+    }
+    let host = Host::new();
+    let script = runas(host.script("run.sh", "exit 0"), "daemon");
+    std::fs::set_permissions(host.archive(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let report = host.run(&[script]).await;
+    let message = message(&report, ErrorCode::ScriptFailed, "run.sh");
+    assert!(
+        message.contains("run as user daemon could not be started: permission denied for"),
+        "{message}"
+    );
+    assert!(
+        message.contains("check that the user may enter every folder on the way"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
