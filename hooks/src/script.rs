@@ -66,7 +66,8 @@ pub struct Report {
     pub log_tail: String,
 }
 
-/// Runs the scripts of one event in order; the first that fails ends it.
+/// Runs the scripts of one event in order; the first that fails ends it. To be awaited to its end: a script is ended
+/// through [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
     let HookRun {
         plan,
@@ -87,9 +88,10 @@ pub async fn run(run: HookRun<'_>) -> Report {
         let span = tracing::info_span!("script", event = %plan.event, location = %location(script));
         log.script(&script.location);
         outcome = run_script(&plan.archive, script, environment, limits, log, &stop)
-            .instrument(span)
+            .instrument(span.clone())
             .await;
         log.end_script();
+        span.in_scope(|| tracing::info!(code = u8::from(outcome.code()), %outcome, "script ended"));
         if !outcome.succeeded() {
             break;
         }

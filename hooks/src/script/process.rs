@@ -2,17 +2,20 @@
 //!
 //! A script has a process group of its own, and in its environment a mark ([`MARK`]) that no other script has. When it
 //! must be ended, everything that descends from it is found by group, parentage and mark in `/proc` ([`table`]), also
-//! what left the group or the session. The agent does not make itself the reaper of orphans: a daemon that a script
+//! what left the group or the session, and by its control group where there is one ([`cgroup`]). The agent does not make itself the reaper of orphans: a daemon that a script
 //! starts belongs to init, as it does when anything else starts it, and an orphan without the mark could not be told
 //! from such a daemon anyway.
 
 mod account;
+mod cgroup;
 mod executable;
+mod format;
 mod pipes;
 mod table;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -25,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use super::outcome::{Holder, Outcome};
 use crate::appspec::Script;
 use account::Account;
+use cgroup::ControlGroup;
 use executable::Executable;
 pub(super) use pipes::Pipes;
 use table::Family;
@@ -78,7 +82,14 @@ enum RunsAs {
 pub(super) struct Running {
     child: Child,
     pid: i32,
+    trace: Trace,
+}
+
+/// By what the descendants of one script are known, wherever they went.
+#[derive(Debug)]
+struct Trace {
     mark: String,
+    group: Option<ControlGroup>,
 }
 
 impl Prepared {
@@ -99,27 +110,33 @@ impl Prepared {
     /// Starts the script with `environment`.
     pub(super) async fn start(&self, environment: &[(OsString, OsString)]) -> Result<Running, String> {
         let mark = format!("{:032x}", fastrand::u128(..));
+        let trace = Trace {
+            group: ControlGroup::make(&mark),
+            mark,
+        };
         let path = self.executable.path.as_os_str();
-        let mut started = self.spawn(path, &[], environment, &mark);
+        let mut started = self.spawn(path, &[], environment, &trace);
         for _ in 0..BUSY_ROUNDS {
             match &started {
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
                 // glibc's execvp does this by itself, others do not.
                 Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-                    started = self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &mark);
+                    started = self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &trace);
                     break;
                 }
                 _ => break,
             }
             sleep(POLL).await;
-            started = self.spawn(path, &[], environment, &mark);
+            started = self.spawn(path, &[], environment, &trace);
         }
         let child = started.map_err(|error| match self.runs_as {
             RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
             _ => self.executable.explain(&error),
         })?;
-        let pid = child.id().map_or(0, u32::cast_signed);
-        Ok(Running { child, pid, mark })
+        let Some(pid) = child.id().map(u32::cast_signed) else {
+            return Err("its process id is not known".to_owned());
+        };
+        Ok(Running { child, pid, trace })
     }
 
     /// What the script's file may have to do with its failure.
@@ -132,7 +149,7 @@ impl Prepared {
         program: &OsStr,
         arguments: &[&OsStr],
         environment: &[(OsString, OsString)],
-        mark: &str,
+        trace: &Trace,
     ) -> io::Result<Child> {
         let mut command = self.runs_as.command(program);
         command
@@ -145,11 +162,14 @@ impl Prepared {
                     .cloned(),
             )
             .envs(self.runs_as.environment())
-            .env(MARK, mark)
+            .env(MARK, &trace.mark)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        if let Some(entrance) = trace.group.as_ref().and_then(ControlGroup::entrance) {
+            enter(entrance, &mut command);
+        }
         if let RunsAs::Switched(account) = &self.runs_as {
             switch_to(account, &mut command);
         }
@@ -198,6 +218,22 @@ impl RunsAs {
     }
 }
 
+/// Makes the child enter a control group, before it may have become another user.
+fn enter(entrance: OwnedFd, command: &mut Command) {
+    #[allow(
+        unsafe_code,
+        reason = "a child can only enter its control group by itself before it starts others"
+    )]
+    // SAFETY: runs between fork and exec; it only makes a raw system call on memory that was allocated before.
+    unsafe {
+        command.pre_exec(move || {
+            // A script without its control group can still be found by its mark.
+            let _ = rustix::io::write(&entrance, b"0");
+            Ok(())
+        });
+    }
+}
+
 /// Makes the child become `account` just before it is replaced by the script.
 fn switch_to(account: &Account, command: &mut Command) {
     let gid = rustix::fs::Gid::from_raw(account.gid.as_raw());
@@ -234,10 +270,7 @@ impl Running {
     pub(super) async fn end(&mut self, grace: Duration) {
         let mut family = Family::of(self.pid);
         family.find(&self.processes().await);
-        family
-            .alive()
-            .iter()
-            .for_each(|process| process.signal(Signal::TERM));
+        family.terminate();
         let gone = async {
             while !family.alive().is_empty() {
                 sleep(POLL).await;
@@ -251,6 +284,7 @@ impl Running {
             if alive.is_empty() {
                 break;
             }
+            self.trace.group.iter().for_each(ControlGroup::kill);
             alive.iter().for_each(|process| process.signal(Signal::KILL));
             sleep(POLL).await;
         }
@@ -265,10 +299,19 @@ impl Running {
     }
 
     async fn processes(&self) -> Vec<table::Entry> {
-        let mark = format!("{MARK}={}", self.mark).into_bytes();
-        tokio::task::spawn_blocking(move || table::processes(&mark))
-            .await
-            .unwrap_or_default()
+        let mark = format!("{MARK}={}", self.trace.mark).into_bytes();
+        let entries = tokio::task::spawn_blocking(move || table::processes(&mark)).await;
+        let group = self
+            .trace
+            .group
+            .as_ref()
+            .map(ControlGroup::pids)
+            .unwrap_or_default();
+        let mut entries = entries.unwrap_or_default();
+        entries
+            .iter_mut()
+            .for_each(|entry| entry.marked |= group.contains(&entry.process.pid));
+        entries
     }
 }
 

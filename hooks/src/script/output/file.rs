@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::LogError;
 
@@ -57,42 +58,55 @@ impl LogFile {
         })
     }
 
+    /// Adds `entries`, whole lines. They are written also when the file should be rotated and cannot be.
     pub(super) fn append(&mut self, entries: &str) -> Result<(), LogError> {
-        if let Some(rotation) = self.rotation {
-            self.rotate(rotation, entries.len() as u64)
-                .map_err(|source| LogError::Rotate {
-                    path: self.path.clone(),
-                    source,
-                })?;
-        }
+        let rotated = match self.rotation {
+            Some(rotation) => self.rotate(rotation, entries.len() as u64),
+            None => Ok(()),
+        };
         self.file
             .write_all(entries.as_bytes())
             .map_err(|source| LogError::Write {
                 path: self.path.clone(),
                 source,
-            })
+            })?;
+        rotated.map_err(|source| LogError::Rotate {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Makes room for `more` bytes. Another process may have rotated the file since the last write, or be about to: the
-    /// lock and a second look at what the path names decide who does.
+    /// lock and a second look at what the path names decide who does. Nobody waits for the lock; who holds it rotates.
     fn rotate(&mut self, rotation: Rotation, more: u64) -> io::Result<()> {
         self.follow()?;
-        let full = |file: &File| io::Result::Ok(file.metadata()?.len().saturating_add(more) > rotation.at);
-        if !full(&self.file)? || self.file.metadata()?.len() == 0 {
+        let size = self.file.metadata()?.len();
+        if size == 0 || size.saturating_add(more) <= rotation.at {
             return Ok(());
         }
         let locked = self.file.try_clone()?;
-        flock(&locked, FlockOperation::LockExclusive)?;
-        if !self.follow()? {
-            for number in (0..rotation.files.saturating_sub(2)).rev() {
-                match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            std::fs::rename(&self.path, self.numbered(0))?;
-            self.file = open(&self.path)?;
+        match flock(&locked, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(()),
+            taken => taken?,
         }
+        let renamed = match self.follow() {
+            Ok(false) => self.rename_all(rotation.files),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        flock(&locked, FlockOperation::Unlock)?;
+        renamed
+    }
+
+    fn rename_all(&mut self, files: usize) -> io::Result<()> {
+        for number in (0..files.saturating_sub(2)).rev() {
+            match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::rename(&self.path, self.numbered(0))?;
+        self.file = open(&self.path)?;
         Ok(())
     }
 
@@ -117,14 +131,18 @@ impl LogFile {
     }
 }
 
+/// Opens a file, never one behind a link, and sees to it that the right users can read it.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(FILE_MODE)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     let found = file.metadata()?;
+    if !found.is_file() {
+        return Ok(file);
+    }
     // One that the official agent made is open to everybody.
     if found.permissions().mode() & 0o7777 != FILE_MODE {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
@@ -220,6 +238,39 @@ mod tests {
         other.append("bbbbbb\n").unwrap();
         one.append("c\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "bbbbbb\nc\n");
+    }
+
+    #[test]
+    fn entries_are_kept_when_the_file_cannot_be_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LogFile::open(&path, Some(SMALL)).unwrap();
+        log.append("aaaaaa\n").unwrap();
+        // Where the next name is taken by a folder that is not empty.
+        std::fs::create_dir_all(folder.path().join("log.2/full")).unwrap();
+        std::fs::create_dir_all(folder.path().join("log.1/full")).unwrap();
+        for entry in ["bbbbbb\n", "cccccc\n"] {
+            assert!(matches!(log.append(entry), Err(LogError::Rotate { .. })));
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "aaaaaa\nbbbbbb\ncccccc\n"
+        );
+    }
+
+    #[test]
+    fn nobody_waits_for_another_writer_that_rotates() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LogFile::open(&path, Some(SMALL)).unwrap();
+        log.append("aaaaaa\n").unwrap();
+        let other = File::open(&path).unwrap();
+        flock(&other, FlockOperation::LockExclusive).unwrap();
+        log.append("bbbbbb\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "aaaaaa\nbbbbbb\n");
+        drop(other);
+        log.append("cccccc\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "cccccc\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsString};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 /// A user of this host, ready to be switched to.
@@ -22,7 +23,7 @@ pub(crate) enum AccountError {
     #[error("the user {0} does not exist on this host; create it before the deployment, or correct runas")]
     Unknown(String),
     #[error("the user {user} cannot be looked up: {error}")]
-    Lookup { user: String, error: nix::Error },
+    Lookup { user: String, error: Errno },
 }
 
 impl Account {
@@ -33,7 +34,14 @@ impl Account {
             error,
         };
         let unknown = || AccountError::Unknown(name.to_owned());
-        let user = User::from_name(name).map_err(lookup)?.ok_or_else(unknown)?;
+        let user = match User::from_name(name) {
+            Ok(Some(user)) => user,
+            // User databases differ in how they say that there is none (getpwnam(3)).
+            Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
+                return Err(unknown());
+            }
+            Err(error) => return Err(lookup(error)),
+        };
         let c_name = CString::new(name).map_err(|_| unknown())?;
         let groups = getgrouplist(&c_name, user.gid).map_err(lookup)?;
         Ok(Self {

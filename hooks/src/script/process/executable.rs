@@ -1,11 +1,9 @@
 //! A script's file before it runs: that it lies in the revision, is a file, can be executed, and by whom it can be
 //! changed.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, geteuid};
@@ -13,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::account::Account;
+use super::format::{Format, START};
 use crate::script::outcome::Outcome;
 
 /// A script that is ready to run.
@@ -20,15 +19,7 @@ use crate::script::outcome::Outcome;
 pub(crate) struct Executable {
     /// Absolute. A script is started by its path, because it may look at `$0`.
     pub(crate) path: PathBuf,
-    pub(crate) shebang: Option<Shebang>,
-}
-
-/// The first line of a script that names its interpreter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shebang {
-    /// As the kernel reads it, a carriage return included.
-    interpreter: PathBuf,
-    carriage_return: bool,
+    format: Format,
 }
 
 /// Owner, group and permission bits.
@@ -65,6 +56,7 @@ impl Executable {
                     path.display()
                 )));
             }
+            Err(Errno::NOSYS) => return Err(refused(OLD_KERNEL.to_owned())),
             Err(error) => return Err(refused(format!("{} cannot be opened: {error}", path.display()))),
         };
         let found = rustix::fs::fstat(&file)
@@ -91,77 +83,24 @@ impl Executable {
                 _ => refused(format!("{} cannot be made root's own: {error}", path.display())),
             });
         }
-        Ok(Self {
-            path,
-            shebang: read_start(&file).ok().and_then(|start| Shebang::parse(&start)),
-        })
+        let start = |path: PathBuf| read_start(&path).unwrap_or_default();
+        let format = Format::of(&start(own_path(&file)), &start("/proc/self/exe".into()));
+        Ok(Self { path, format })
     }
 
     /// What to say when the operating system refused to start the script.
     pub(crate) fn explain(&self, error: &io::Error) -> String {
-        let path = self.path.display();
-        match (&self.shebang, error.raw_os_error()) {
-            (Some(shebang), Some(libc::ENOENT | libc::ENOTDIR)) => shebang.explain_missing(),
-            (None, Some(libc::ENOENT)) => {
-                format!(
-                    "{path} is a program whose loader does not exist on this host; was it built for another system?"
-                )
-            }
-            (Some(Shebang { interpreter, .. }), Some(libc::EACCES)) => format!(
-                "permission denied for {path} or its interpreter {}; check that the user may enter every folder on the \
-                 way, that the interpreter is executable and that the file system is not mounted noexec",
-                interpreter.display()
-            ),
-            (None, Some(libc::EACCES)) => format!(
-                "permission denied for {path}; check that the user may enter every folder on the way and that the file \
-                 system is not mounted noexec"
-            ),
-            _ => error.to_string(),
-        }
+        self.format.explain(error, &self.path)
     }
 
     /// What the script's file may have to do with its failure.
     pub(crate) fn hint(&self) -> Option<String> {
-        let shebang = self.shebang.as_ref()?;
-        shebang.carriage_return.then(|| {
-            format!(
-                "the first line of {} ends in a carriage return; {UNIX_LINES}",
-                self.path.display()
-            )
-        })
+        self.format.hint(&self.path)
     }
 }
 
-const UNIX_LINES: &str = "save the script with Unix line endings";
-
-impl Shebang {
-    /// Reads the beginning of a file.
-    fn parse(start: &[u8]) -> Option<Self> {
-        let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-        let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-        let interpreter = line
-            .split(blank)
-            .find(|word| !word.is_empty())
-            .unwrap_or_default();
-        Some(Self {
-            interpreter: PathBuf::from(OsStr::from_bytes(interpreter)),
-            carriage_return: line.ends_with(b"\r"),
-        })
-    }
-
-    fn explain_missing(&self) -> String {
-        match self.interpreter.as_os_str().as_bytes().strip_suffix(b"\r") {
-            Some(interpreter) => format!(
-                "its first line names the interpreter {} and ends in a carriage return; {UNIX_LINES}",
-                OsStr::from_bytes(interpreter).display()
-            ),
-            None => format!(
-                "its first line names the interpreter {}, which does not exist on this host",
-                self.interpreter.display()
-            ),
-        }
-    }
-}
+const OLD_KERNEL: &str = "the kernel has no openat2, without which a script cannot be proved to lie in the revision; Linux \
+                          5.6 or later is needed";
 
 impl Access {
     /// What a script's file must be like before `agent` runs it as `user`.
@@ -230,12 +169,9 @@ fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
     )
 }
 
-fn read_start(file: &OwnedFd) -> io::Result<Vec<u8>> {
-    // As much as the kernel looks at (execve(2)).
-    let mut start = Vec::with_capacity(256);
-    File::open(own_path(file.as_fd()))?
-        .take(256)
-        .read_to_end(&mut start)?;
+fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(START).read_to_end(&mut start)?;
     Ok(start)
 }
 
@@ -280,19 +216,5 @@ mod tests {
                 "{found:o}"
             );
         }
-    }
-
-    #[test]
-    fn the_first_line_is_read_as_the_kernel_reads_it() {
-        let parsed = |start: &[u8]| Shebang::parse(start).map(|s| (s.interpreter, s.carriage_return));
-        assert_eq!(parsed(b"#!/bin/sh\n"), Some(("/bin/sh".into(), false)));
-        assert_eq!(parsed(b"#! \t/bin/sh -e\nx\r\n"), Some(("/bin/sh".into(), false)));
-        assert_eq!(parsed(b"#!/bin/sh\r\n"), Some(("/bin/sh\r".into(), true)));
-        assert_eq!(
-            parsed(b"#!/usr/bin/env bash\r\n"),
-            Some(("/usr/bin/env".into(), true))
-        );
-        assert_eq!(parsed(b"#!/bin/sh"), Some(("/bin/sh".into(), false)));
-        assert_eq!(parsed(b"echo\n"), None);
     }
 }

@@ -84,6 +84,8 @@ impl Pipes {
             },
             else => {}
         }
+        // A script that writes as fast as it can must not keep the agent from everything else.
+        tokio::task::yield_now().await;
     }
 }
 

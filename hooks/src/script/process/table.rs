@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::script::outcome::Holder;
 
@@ -83,11 +83,30 @@ impl Family {
     pub(super) fn alive(&self) -> Vec<Process> {
         self.members.iter().copied().filter(Process::is_alive).collect()
     }
+
+    /// Asks every member once to end. The leader must not have been waited for.
+    pub(super) fn terminate(&self) {
+        let in_group = |process: &Process| process.stat().is_some_and(|entry| entry.group == self.leader);
+        let outside: Vec<Process> = self
+            .alive()
+            .into_iter()
+            .filter(|process| !in_group(process))
+            .collect();
+        if let Some(group) = Pid::from_raw(self.leader) {
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+        outside.iter().for_each(|process| process.signal(Signal::TERM));
+    }
 }
 
 impl Process {
     fn is_alive(&self) -> bool {
-        stat(self.pid, &[]).is_some_and(|entry| entry.process == *self && !entry.dead)
+        self.stat().is_some_and(|entry| !entry.dead)
+    }
+
+    /// What it is like now; `None` when it is gone.
+    fn stat(&self) -> Option<Entry> {
+        stat(self.pid, &[]).filter(|entry| entry.process == *self)
     }
 
     /// Sends a signal to exactly this process, not to one that got its pid later.
