@@ -84,8 +84,8 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
         FileType::Socket => return Err(Refusal::Special { kind: "a socket" }),
         FileType::CharacterDevice => return Err(Refusal::Special { kind: "a character device" }),
         FileType::BlockDevice => return Err(Refusal::Special { kind: "a block device" }),
-        FileType::Unknown if unix_mode & 0o170_000 != 0 && entry.system() == System::Unix => {
-            return Err(Refusal::UnknownType { code: unix_mode & 0o170_000 });
+        FileType::Unknown if unix_mode & TYPE != 0 && entry.system() == System::Unix => {
+            return Err(Refusal::UnknownType { code: unix_mode & TYPE });
         }
         FileType::RegularFile | FileType::Unknown if names_folder => FileType::Directory,
         FileType::RegularFile | FileType::Unknown => FileType::RegularFile,
