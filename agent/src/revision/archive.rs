@@ -29,7 +29,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 pub use entry::EntryName;
-pub use error::{Refusal, UnpackError};
+pub use error::{Found, Refusal, UnpackError};
 pub use flatten::flatten_single_folder;
 
 use writer::Root;
@@ -110,7 +110,12 @@ pub struct Unpacked {
 /// # Errors
 ///
 /// Fails when an entry is refused, a limit is exceeded, the bundle is damaged or truncated, or the disk fails.
-pub fn unpack(bundle: &File, kind: BundleType, into: &Path, limits: &Limits) -> Result<Unpacked, UnpackError> {
+pub fn unpack(
+    bundle: &File,
+    kind: BundleType,
+    into: &Path,
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError> {
     let root = Root::open(into, limits)?;
     match kind {
         BundleType::Tar | BundleType::Tgz => tar::unpack(bundle, kind, &root),

@@ -11,13 +11,13 @@ use codedeploy_agent::revision::archive::{BundleType, Limits, UnpackError, Unpac
 use tempfile::TempDir;
 
 /// A folder to unpack into, beside one that nothing may touch.
-pub struct Host {
+pub(crate) struct Host {
     folder: TempDir,
     canary: BTreeMap<PathBuf, Node>,
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("out")).unwrap();
         fs::create_dir(folder.path().join("canary")).unwrap();
@@ -26,15 +26,20 @@ impl Host {
         Self { folder, canary }
     }
 
-    pub fn out(&self) -> PathBuf {
+    pub(crate) fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn unpack(&self, kind: BundleType, bundle: &[u8], limits: &Limits) -> Result<Unpacked, UnpackError> {
+    pub(crate) fn unpack(
+        &self,
+        kind: BundleType,
+        bundle: &[u8],
+        limits: &Limits,
+    ) -> Result<Unpacked, UnpackError> {
         let path = self.path("bundle");
         fs::write(&path, bundle).unwrap();
         let bundle = File::open(&path).unwrap();
@@ -43,9 +48,16 @@ impl Host {
         result
     }
 
-    pub fn assert_canary_alive(&self) {
-        assert_eq!(picture(&self.path("canary")), self.canary, "something outside was touched");
-        let mut beside: Vec<_> = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    pub(crate) fn assert_canary_alive(&self) {
+        assert_eq!(
+            picture(&self.path("canary")),
+            self.canary,
+            "something outside was touched"
+        );
+        let mut beside: Vec<_> = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         beside.retain(|name| !["out", "canary", "bundle"].iter().any(|known| name == known));
         assert!(beside.is_empty(), "made outside: {beside:?}");
     }
@@ -53,16 +65,16 @@ impl Host {
 
 /// What one path of a folder is, for comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    pub mode: u32,
-    pub owner: (u32, u32),
-    pub modified: (i64, i64),
-    pub links: u64,
-    pub content: Vec<u8>,
+pub(crate) struct Node {
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    pub(crate) modified: (i64, i64),
+    pub(crate) links: u64,
+    pub(crate) content: Vec<u8>,
 }
 
 /// Every path below `folder`.
-pub fn picture(folder: &Path) -> BTreeMap<PathBuf, Node> {
+pub(crate) fn picture(folder: &Path) -> BTreeMap<PathBuf, Node> {
     let mut nodes = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
@@ -92,57 +104,85 @@ pub fn picture(folder: &Path) -> BTreeMap<PathBuf, Node> {
 
 /// A member of a tar.
 #[derive(Clone)]
-pub struct Tar {
-    pub name: Vec<u8>,
-    pub kind: u8,
-    pub link: Vec<u8>,
-    pub mode: u32,
-    pub owner: (u64, u64),
-    pub modified: u64,
-    pub data: Vec<u8>,
+pub(crate) struct Tar {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: u8,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u64, u64),
+    pub(crate) modified: u64,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Tar {
-    pub fn new(kind: u8, name: impl AsRef<[u8]>) -> Self {
-        let owner = (nix::unistd::geteuid().as_raw().into(), nix::unistd::getegid().as_raw().into());
+    pub(crate) fn new(kind: u8, name: impl AsRef<[u8]>) -> Self {
+        let owner = (
+            nix::unistd::geteuid().as_raw().into(),
+            nix::unistd::getegid().as_raw().into(),
+        );
         let name = name.as_ref().to_vec();
-        Self { name, kind, link: Vec::new(), mode: 0o644, owner, modified: 1_000_000_000, data: Vec::new() }
+        Self {
+            name,
+            kind,
+            link: Vec::new(),
+            mode: 0o644,
+            owner,
+            modified: 1_000_000_000,
+            data: Vec::new(),
+        }
     }
 
-    pub fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
-        Self { data: data.as_ref().to_vec(), ..Self::new(b'0', name) }
+    pub(crate) fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
+        Self {
+            data: data.as_ref().to_vec(),
+            ..Self::new(b'0', name)
+        }
     }
 
-    pub fn folder(name: impl AsRef<[u8]>) -> Self {
-        Self { mode: 0o755, ..Self::new(b'5', name) }
+    pub(crate) fn folder(name: impl AsRef<[u8]>) -> Self {
+        Self {
+            mode: 0o755,
+            ..Self::new(b'5', name)
+        }
     }
 
-    pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        Self { link: target.as_ref().to_vec(), ..Self::new(b'2', name) }
+    pub(crate) fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+        Self {
+            link: target.as_ref().to_vec(),
+            ..Self::new(b'2', name)
+        }
     }
 
-    pub fn hard_link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
-        Self { link: target.as_ref().to_vec(), ..Self::new(b'1', name) }
+    pub(crate) fn hard_link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+        Self {
+            link: target.as_ref().to_vec(),
+            ..Self::new(b'1', name)
+        }
     }
 
     /// Pax records for the member that follows.
-    pub fn pax(kind: u8, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(kind: u8, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (1..).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+            let length = (1..)
+                .map(|digits| rest + digits)
+                .find(|length| length.to_string().len() + rest == *length);
             data.extend_from_slice(format!("{} {key}=", length.unwrap()).as_bytes());
             data.extend_from_slice(value);
             data.push(b'\n');
         }
-        Self { data, ..Self::new(kind, "PaxHeaders/records") }
+        Self {
+            data,
+            ..Self::new(kind, "PaxHeaders/records")
+        }
     }
 
-    pub fn mode(self, mode: u32) -> Self {
+    pub(crate) fn mode(self, mode: u32) -> Self {
         Self { mode, ..self }
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.as_old_mut().name[..self.name.len()].copy_from_slice(&self.name);
         header.as_old_mut().linkname[..self.link.len()].copy_from_slice(&self.link);
@@ -161,13 +201,13 @@ impl Tar {
 }
 
 /// A tar with its end marker.
-pub fn tar_of(members: &[Tar]) -> Vec<u8> {
+pub(crate) fn tar_of(members: &[Tar]) -> Vec<u8> {
     let mut bytes: Vec<u8> = members.iter().flat_map(Tar::bytes).collect();
     bytes.extend_from_slice(&[0; 1024]);
     bytes
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -175,32 +215,42 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// An entry of a zip.
 #[derive(Clone)]
-pub struct Zip {
-    pub name: Vec<u8>,
+pub(crate) struct Zip {
+    pub(crate) name: Vec<u8>,
     /// The system that the archive claims: 0 for DOS, 3 for Unix, 10 for NTFS.
-    pub system: u8,
+    pub(crate) system: u8,
     /// Unix mode with its type, or 0.
-    pub mode: u32,
-    pub dos_attributes: u32,
-    pub method: u16,
-    pub flags: u16,
-    pub extra: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) dos_attributes: u32,
+    pub(crate) method: u16,
+    pub(crate) flags: u16,
+    pub(crate) extra: Vec<u8>,
     /// Declared in place of the real size.
-    pub size: Option<u32>,
-    pub data: Vec<u8>,
+    pub(crate) size: Option<u32>,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Zip {
-    pub fn new(name: impl AsRef<[u8]>, mode: u32, data: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn new(name: impl AsRef<[u8]>, mode: u32, data: impl AsRef<[u8]>) -> Self {
         let (name, data) = (name.as_ref().to_vec(), data.as_ref().to_vec());
-        Self { name, system: 3, mode, dos_attributes: 0, method: 8, flags: 0, extra: Vec::new(), size: None, data }
+        Self {
+            name,
+            system: 3,
+            mode,
+            dos_attributes: 0,
+            method: 8,
+            flags: 0,
+            extra: Vec::new(),
+            size: None,
+            data,
+        }
     }
 
-    pub fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         Self::new(name, 0o100_644, data)
     }
 
-    pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         Self::new(name, 0o120_777, target)
     }
 
@@ -222,7 +272,7 @@ impl Zip {
     }
 }
 
-pub fn zip_of(entries: &[Zip]) -> Vec<u8> {
+pub(crate) fn zip_of(entries: &[Zip]) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for entry in entries {
         let packed = match entry.method {

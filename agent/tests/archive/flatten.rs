@@ -20,14 +20,26 @@ fn tree(paths: &[&str]) -> tempfile::TempDir {
 }
 
 fn names(folder: &tempfile::TempDir) -> Vec<String> {
-    picture(folder.path()).into_keys().map(|path| path.to_str().unwrap().to_owned()).collect()
+    picture(folder.path())
+        .into_keys()
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
 fn the_only_folder_becomes_the_root() {
-    let folder = tree(&["app-abc/appspec.yml", "app-abc/scripts/start.sh", "app-abc/.hidden", "app-abc/app-abc/deep"]);
+    let folder = tree(&[
+        "app-abc/appspec.yml",
+        "app-abc/scripts/start.sh",
+        "app-abc/.hidden",
+        "app-abc/app-abc/deep",
+    ]);
     symlink("/nowhere", folder.path().join("app-abc/link")).unwrap();
-    fs::set_permissions(folder.path().join("app-abc/scripts"), fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(
+        folder.path().join("app-abc/scripts"),
+        fs::Permissions::from_mode(0o555),
+    )
+    .unwrap();
     fs::set_permissions(folder.path().join("app-abc"), fs::Permissions::from_mode(0o555)).unwrap();
     let before = picture(&folder.path().join("app-abc"));
     assert!(flatten_single_folder(folder.path(), &APPSPEC).unwrap());
@@ -47,7 +59,10 @@ fn anything_else_stays_as_it_is() {
     ] {
         let folder = tree(paths);
         let before = names(&folder);
-        assert!(!flatten_single_folder(folder.path(), &APPSPEC).unwrap(), "{paths:?}");
+        assert!(
+            !flatten_single_folder(folder.path(), &APPSPEC).unwrap(),
+            "{paths:?}"
+        );
         assert_eq!(names(&folder), before);
     }
 }

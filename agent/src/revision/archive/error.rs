@@ -19,17 +19,32 @@ pub enum UnpackError {
         "entry {entry} would make the revision {needed} bytes or more, and archive_max_extraction_size allows {limit}; \
          make the bundle smaller or raise the limit"
     )]
-    TooLarge { entry: EntryName, needed: u64, limit: u64 },
+    TooLarge {
+        entry: EntryName,
+        needed: u64,
+        limit: u64,
+    },
 
     /// More content than the file system has room for.
     #[error(
         "entry {entry} would make the revision {needed} bytes or more, and the file system had {free} bytes free; \
          free disk space or make the bundle smaller"
     )]
-    NoSpace { entry: EntryName, needed: u64, free: u64 },
+    NoSpace {
+        entry: EntryName,
+        needed: u64,
+        free: u64,
+    },
 
+    /// More entries than any revision needs.
     #[error("the bundle holds more than {limit} entries; split it, or archive the small files inside it")]
     TooManyEntries { limit: u64 },
+
+    /// More, or longer, folders and links than fit in memory.
+    #[error(
+        "the names of the bundle's folders and links take more than {limit} bytes; archive the small files inside it"
+    )]
+    TooManyNames { limit: u64 },
 
     /// Not an archive of that type, or one that is damaged outside of any entry.
     #[error(
@@ -39,36 +54,66 @@ pub enum UnpackError {
 
     /// An archive that stops before its end.
     #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
-    Truncated { kind: BundleType, last: Option<EntryName> },
+    Truncated {
+        kind: BundleType,
+        last: Option<EntryName>,
+    },
 
     /// Content behind the end marker, which an unpacker would drop silently.
     #[error(
         "the {kind} bundle holds data after its end marker, {}which would be dropped; build it as one archive",
         after(.last)
     )]
-    TrailingData { kind: BundleType, last: Option<EntryName> },
+    TrailingData {
+        kind: BundleType,
+        last: Option<EntryName>,
+    },
 
-    #[error("entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again")]
+    /// An entry whose content the archive does not give: damaged, truncated, or with a wrong checksum.
+    #[error(
+        "entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again"
+    )]
     ReadEntry { entry: EntryName, source: io::Error },
 
-    #[error("entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again")]
-    SizeMismatch { entry: EntryName, declared: u64, found: Found },
+    /// An entry with more or less content than its header says, in bytes.
+    #[error(
+        "entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again"
+    )]
+    SizeMismatch {
+        entry: EntryName,
+        declared: u64,
+        found: Found,
+    },
 
+    /// A system call on the target failed.
     #[error("cannot {operation} entry {entry} in the deployment archive folder")]
-    Write { entry: EntryName, operation: &'static str, source: io::Error },
+    Write {
+        entry: EntryName,
+        operation: &'static str,
+        source: io::Error,
+    },
 
+    /// The target is no folder, or not to be opened.
     #[error("cannot open the folder {} to unpack into it", path.display())]
     Target { path: PathBuf, source: io::Error },
 
+    /// Something stands in the target already.
     #[error("the folder {} to unpack into is not empty; remove and recreate it first", path.display())]
     TargetNotEmpty { path: PathBuf },
 
+    /// A system call failed while the only folder became the root.
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
-    Flatten { path: PathBuf, operation: &'static str, source: io::Error },
+    Flatten {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 fn after(last: &Option<EntryName>) -> String {
-    last.as_ref().map(|entry| format!("after entry {entry} ")).unwrap_or_default()
+    last.as_ref()
+        .map(|entry| format!("after entry {entry} "))
+        .unwrap_or_default()
 }
 
 /// How much an entry held.
@@ -94,22 +139,61 @@ pub enum Refusal {
     NulInName,
     Absolute,
     ParentFolder,
-    NameTooLong { limit: usize },
-    TooDeep { limit: usize },
-    ThroughLink { link: EntryName },
-    Clash { this: &'static str, other: &'static str },
+    NameTooLong {
+        limit: usize,
+    },
+    TooDeep {
+        limit: usize,
+    },
+    /// A folder of its path is a symbolic link of the bundle, whichever came first.
+    ThroughLink {
+        link: EntryName,
+    },
+    /// Two entries of one name that cannot both be.
+    Clash {
+        this: &'static str,
+        other: &'static str,
+    },
+    /// A folder of its path is a file of the bundle.
     NotAFolder,
-    Special { kind: &'static str },
-    UnknownType { code: u32 },
-    HardLinkTarget { target: EntryName, problem: &'static str },
-    LinkTarget { limit: usize },
+    /// A device, FIFO or socket.
+    Special {
+        kind: &'static str,
+    },
+    /// A type code that this agent does not know, as the format has it.
+    UnknownType {
+        code: u32,
+    },
+    /// A hard link to anything but a file that the bundle made before.
+    HardLinkTarget {
+        target: EntryName,
+        problem: &'static str,
+    },
+    /// A symbolic link whose target no link can hold.
+    LinkTarget {
+        limit: usize,
+    },
+    /// A symbolic link where the operator wants none.
     Symlink,
-    UnsafePermissions { mode: u32 },
+    /// Set-id bits, or write permission for everybody, where the operator wants none.
+    UnsafePermissions {
+        mode: u32,
+    },
     Encrypted,
-    Method { name: String },
+    /// A compression method other than store and deflate.
+    Method {
+        name: String,
+    },
+    /// A file with holes, in one of the notations of GNU tar.
     Sparse,
-    UnexpectedData { bytes: u64 },
-    Header { problem: &'static str },
+    /// Content where none belongs.
+    UnexpectedData {
+        bytes: u64,
+    },
+    /// Metadata that contradicts itself or cannot be read.
+    Header {
+        problem: &'static str,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -122,32 +206,59 @@ impl fmt::Display for Refusal {
             Self::NameTooLong { limit } => write!(f, "has a name longer than {limit} bytes"),
             Self::TooDeep { limit } => write!(f, "lies deeper than {limit} folders"),
             Self::ThroughLink { link } => {
-                write!(f, "goes through {link}, which the bundle makes a symbolic link; write to its target's own path")
+                write!(
+                    f,
+                    "goes through {link}, which the bundle makes a symbolic link; write to its target's own path"
+                )
             }
             Self::Clash { this, other } => {
-                write!(f, "is {this} while the bundle also holds {other} of that name; keep one of them")
+                write!(
+                    f,
+                    "is {this} while the bundle also holds {other} of that name; keep one of them"
+                )
             }
-            Self::NotAFolder => f.write_str("lies under a name that the bundle also gives to a file; keep one of them"),
+            Self::NotAFolder => {
+                f.write_str("lies under a name that the bundle also gives to a file; keep one of them")
+            }
             Self::Special { kind } => {
-                write!(f, "is {kind}; a revision holds files, folders and links only, make it from a hook script")
+                write!(
+                    f,
+                    "is {kind}; a revision holds files, folders and links only, make it from a hook script"
+                )
             }
             Self::UnknownType { code } => {
-                write!(f, "is of type {code:#x}, which this agent does not know; archive it as a plain file")
+                write!(
+                    f,
+                    "is of type {code:#x}, which this agent does not know; archive it as a plain file"
+                )
             }
-            Self::HardLinkTarget { target, problem } => write!(f, "is a hard link to {target}, which {problem}"),
+            Self::HardLinkTarget { target, problem } => {
+                write!(f, "is a hard link to {target}, which {problem}")
+            }
             Self::LinkTarget { limit } => {
-                write!(f, "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes")
+                write!(
+                    f,
+                    "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes"
+                )
             }
             Self::Symlink => f.write_str("is a symbolic link, which reject_symlinks_in_bundle forbids"),
             Self::UnsafePermissions { mode } => {
-                write!(f, "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids")
+                write!(
+                    f,
+                    "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids"
+                )
             }
             Self::Encrypted => f.write_str("is encrypted; build the bundle without a password"),
             Self::Method { name } => {
-                write!(f, "is compressed with {name}; build the bundle with the methods store or deflate")
+                write!(
+                    f,
+                    "is compressed with {name}; build the bundle with the methods store or deflate"
+                )
             }
             Self::Sparse => f.write_str("is a sparse file; build the bundle without tar's --sparse"),
-            Self::UnexpectedData { bytes } => write!(f, "is a folder or link that carries {bytes} bytes of data"),
+            Self::UnexpectedData { bytes } => {
+                write!(f, "is a folder or link that carries {bytes} bytes of data")
+            }
             Self::Header { problem } => write!(f, "has a header that cannot be trusted: {problem}"),
         }
     }
@@ -156,6 +267,9 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// The error for the entry called `entry`.
     pub(super) fn of(self, entry: impl Into<EntryName>) -> UnpackError {
-        UnpackError::Refused { entry: entry.into(), reason: self }
+        UnpackError::Refused {
+            entry: entry.into(),
+            reason: self,
+        }
     }
 }

@@ -32,7 +32,11 @@ pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result
     };
     let source = BufReader::with_capacity(BUFFER, Source::new(bundle));
     if compressed {
-        unpack_stream(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source)), kind, root)
+        unpack_stream(
+            BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source)),
+            kind,
+            root,
+        )
     } else {
         unpack_stream(source, kind, root)
     }
@@ -41,7 +45,7 @@ pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result
 fn unpack_stream(stream: impl Read, kind: BundleType, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
     let mut members = Members::new(stream, kind);
     let mut writer = Writer::new(root);
-    let mut owners = Owners::default();
+    let mut owners = Owners::new(root.sets_owners());
     while let Some(member) = members.next()? {
         unpack_member(&member, &mut members, &mut writer, &mut owners)?;
     }
@@ -59,7 +63,10 @@ fn unpack_member(
     let attributes = Attributes {
         mode: member.mode,
         owner: Some(owners.resolve(member).map_err(refuse)?),
-        modified: Some(Timespec { tv_sec: member.modified.0, tv_nsec: member.modified.1.into() }),
+        modified: Some(Timespec {
+            tv_sec: member.modified.0,
+            tv_nsec: member.modified.1.into(),
+        }),
     };
     match member.kind {
         Kind::File => writer.file(&path, &attributes, member.size, &mut members.content()),
@@ -74,7 +81,10 @@ fn unpack_member(
                     Refusal::Absolute | Refusal::ParentFolder => "lies outside the revision",
                     _ => "is no possible path",
                 };
-                refuse(Refusal::HardLinkTarget { target: EntryName::new(&member.link), problem })
+                refuse(Refusal::HardLinkTarget {
+                    target: EntryName::new(&member.link),
+                    problem,
+                })
             })?;
             writer.hard_link(&path, &target)
         }

@@ -8,6 +8,11 @@ use nix::unistd::{Group, User};
 use super::super::error::Refusal;
 use super::members::Member;
 
+/// Longest name of a user or group, in bytes.
+const MAX_NAME: usize = 256;
+/// Most names that are remembered.
+const MAX_KNOWN: usize = 1024;
+
 /// The numbers of a header block; none where a field holds something else.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbers {
@@ -37,10 +42,21 @@ fn number(field: &[u8]) -> Option<i128> {
         && first & 0x80 != 0
     {
         let negative = first & 0x40 != 0;
-        let start = if negative { i128::from(*first) - 0x100 } else { i128::from(first & 0x7f) };
-        return Some(rest.iter().fold(start, |value, byte| (value << 8) | i128::from(*byte)));
+        let start = if negative {
+            i128::from(*first) - 0x100
+        } else {
+            i128::from(first & 0x7f)
+        };
+        return Some(
+            rest.iter()
+                .fold(start, |value, byte| (value << 8) | i128::from(*byte)),
+        );
     }
-    let text = field.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
+    let text = field
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
     text.iter().try_fold(0, |value, byte| match byte {
         b'0'..=b'7' => Some(value * 8 + i128::from(byte - b'0')),
         _ => None,
@@ -112,7 +128,11 @@ fn decimal(digits: &[u8]) -> Option<i128> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0')))
+    Some(
+        digits
+            .iter()
+            .fold(0, |value, digit| value * 10 + i128::from(digit - b'0')),
+    )
 }
 
 /// Seconds with an optional sign and fraction, as whole seconds and nanoseconds after them.
@@ -137,23 +157,41 @@ fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
 }
 
 /// Finds owners as GNU tar does: the name counts where this host has it, else the number. Remembers what it looked up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Owners {
+    by_name: bool,
     users: HashMap<Vec<u8>, Option<u32>>,
     groups: HashMap<Vec<u8>, Option<u32>>,
 }
 
 impl Owners {
+    /// Without `by_name` no name is looked up, which may ask a directory server.
+    pub(super) fn new(by_name: bool) -> Self {
+        Self {
+            by_name,
+            users: HashMap::new(),
+            groups: HashMap::new(),
+        }
+    }
+
     pub(super) fn resolve(&mut self, member: &Member) -> Result<(u32, u32), Refusal> {
-        let user = named(&mut self.users, &member.user_name, |name| {
-            User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-        });
-        let group = named(&mut self.groups, &member.group_name, |name| {
-            Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
-        });
+        let (mut user, mut group) = (None, None);
+        if self.by_name {
+            user = named(&mut self.users, &member.user_name, |name| {
+                User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+            });
+            group = named(&mut self.groups, &member.group_name, |name| {
+                Group::from_name(name)
+                    .ok()
+                    .flatten()
+                    .map(|group| group.gid.as_raw())
+            });
+        }
         let user = user.or_else(|| id(member.user));
         let group = group.or_else(|| id(member.group));
-        user.zip(group).ok_or(Refusal::Header { problem: "its owner's number is out of range" })
+        user.zip(group).ok_or(Refusal::Header {
+            problem: "its owner's number is out of range",
+        })
     }
 }
 
@@ -162,13 +200,16 @@ fn named(
     name: &[u8],
     look_up: impl FnOnce(&str) -> Option<u32>,
 ) -> Option<u32> {
-    if name.is_empty() {
+    if name.is_empty() || name.len() > MAX_NAME {
         return None;
     }
     if let Some(found) = known.get(name) {
         return *found;
     }
     let found = str::from_utf8(name).ok().and_then(look_up);
+    if known.len() == MAX_KNOWN {
+        known.clear();
+    }
     known.insert(name.to_vec(), found);
     found
 }
@@ -201,8 +242,23 @@ mod tests {
     fn pax_records_may_hold_newlines_and_the_last_of_a_key_counts() {
         let records = b"29 SCHILY.xattr.user.x=a\nb\0c\n9 path=a\n9 path=b\n10 uid=99\n";
         let pax = Pax::parse(records).unwrap();
-        assert_eq!(pax, Pax { path: Some(b"b".to_vec()), user: Some(99), ..Pax::default() });
-        for malformed in ["8 path=a\n", "9 path=a", "99 path=a\n", "path=a\n", "8 patha\n\n", "10 uid=9x\n", "0 \n"] {
+        assert_eq!(
+            pax,
+            Pax {
+                path: Some(b"b".to_vec()),
+                user: Some(99),
+                ..Pax::default()
+            }
+        );
+        for malformed in [
+            "8 path=a\n",
+            "9 path=a",
+            "99 path=a\n",
+            "path=a\n",
+            "8 patha\n\n",
+            "10 uid=9x\n",
+            "0 \n",
+        ] {
             assert_eq!(Pax::parse(malformed.as_bytes()), None, "{malformed:?}");
         }
     }

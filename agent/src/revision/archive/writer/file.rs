@@ -28,7 +28,11 @@ pub(in super::super) struct FileWriter<'a> {
 
 impl<'a> FileWriter<'a> {
     pub(in super::super) fn new(root: &'a Root<'a>) -> Self {
-        Self { root, parent: None, buffer: vec![0; BUFFER].into() }
+        Self {
+            root,
+            parent: None,
+            buffer: vec![0; BUFFER].into(),
+        }
     }
 
     /// Makes a file from `data`, which must hold exactly `size` bytes, in place of an earlier file of that name.
@@ -62,11 +66,17 @@ impl<'a> FileWriter<'a> {
         data: &mut dyn Read,
         file: &mut std::fs::File,
     ) -> Result<(), UnpackError> {
-        let mismatch = |found| UnpackError::SizeMismatch { entry: path.into(), declared: size, found };
+        let mismatch = |found| UnpackError::SizeMismatch {
+            entry: path.into(),
+            declared: size,
+            found,
+        };
         let mut written = 0;
         loop {
-            let count = fill(data, &mut self.buffer)
-                .map_err(|source| UnpackError::ReadEntry { entry: path.into(), source })?;
+            let count = fill(data, &mut self.buffer).map_err(|source| UnpackError::ReadEntry {
+                entry: path.into(),
+                source,
+            })?;
             if count == 0 {
                 break;
             }
@@ -75,11 +85,12 @@ impl<'a> FileWriter<'a> {
                 return Err(mismatch(Found::More));
             }
             self.root.meter.add(path, count as u64)?;
-            file.write_all(&self.buffer[..count]).map_err(|source| UnpackError::Write {
-                entry: path.into(),
-                operation: "write",
-                source,
-            })?;
+            file.write_all(&self.buffer[..count])
+                .map_err(|source| UnpackError::Write {
+                    entry: path.into(),
+                    operation: "write",
+                    source,
+                })?;
             if count < self.buffer.len() {
                 break;
             }
@@ -96,8 +107,10 @@ impl<'a> FileWriter<'a> {
             Some(cached) if cached.0.is_parent_of(path) => self.parent.insert(cached),
             _ => {
                 let parent = path.parent();
-                let folder =
-                    self.root.open_folder(&parent).map_err(|errno| failed(path, "open the folder of", errno))?;
+                let folder = self
+                    .root
+                    .open_folder(&parent)
+                    .map_err(|errno| failed(path, "open the folder of", errno))?;
                 self.parent.insert((parent, folder))
             }
         };
@@ -106,7 +119,9 @@ impl<'a> FileWriter<'a> {
 
     /// Whether the folder of `path` is the one that is open: then it exists.
     pub(super) fn has_parent_of(&self, path: &EntryPath) -> bool {
-        self.parent.as_ref().is_some_and(|(parent, _)| parent.is_parent_of(path))
+        self.parent
+            .as_ref()
+            .is_some_and(|(parent, _)| parent.is_parent_of(path))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Decides what becomes of each entry of a zip, from its central directory alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ::zip::read::{ZipArchiveMetadata, ZipFile, ZipFileEntry};
@@ -38,10 +39,12 @@ pub(super) fn plan(
 ) -> Result<BTreeMap<EntryPath, Planned>, UnpackError> {
     let mut plan = BTreeMap::<EntryPath, Planned>::new();
     for index in 0..directory.len() {
-        let entry = directory
-            .entry(index)
-            .map_err(|error| UnpackError::Read { kind: BundleType::Zip, source: error.into() })?;
-        let (path, planned) = judge(&entry, index).map_err(|refusal| refusal.of(EntryName::new(entry.name_raw())))?;
+        let entry = directory.entry(index).map_err(|error| UnpackError::Read {
+            kind: BundleType::Zip,
+            source: error.into(),
+        })?;
+        let (path, planned) =
+            judge(&entry, index).map_err(|refusal| refusal.of(EntryName::new(entry.name_raw())))?;
         if let Some(earlier) = plan.insert(path, planned)
             && earlier.kind != planned.kind
         {
@@ -60,32 +63,38 @@ pub(super) fn plan(
 fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusal> {
     let raw = entry.name_raw();
     let attributes = entry.external_attributes();
-    let path = match entry.system() {
+    let name = match entry.system() {
         // What unzip takes for a path of DOS: no slash at all.
-        System::Dos | System::WindowsNTFS | System::VFAT if !raw.contains(&b'/') => {
-            let slashed: Vec<u8> = raw.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
-            // A drive letter is as absolute as a leading slash.
-            if slashed.len() > 2 && slashed[1] == b':' && slashed[2] == b'/' {
-                return Err(Refusal::Absolute);
-            }
-            EntryPath::parse(&slashed)?
-        }
-        _ => EntryPath::parse(raw)?,
+        System::Dos | System::WindowsNTFS | System::VFAT if !raw.contains(&b'/') => Cow::Owned(slashed(raw)?),
+        _ => Cow::Borrowed(raw),
     };
-    let names_folder = raw.ends_with(b"/") || (raw.ends_with(b"\\") && path.as_os_str().len() < raw.len());
+    let path = EntryPath::parse(&name)?;
+    let names_folder = name.ends_with(b"/");
     let unix_mode = attributes >> 16;
     let kind = match FileType::from_raw_mode(unix_mode) {
         FileType::Symlink if names_folder => {
-            return Err(Refusal::Header { problem: "a symbolic link whose name ends like a folder's" });
+            return Err(Refusal::Header {
+                problem: "a symbolic link whose name ends like a folder's",
+            });
         }
         FileType::Symlink => FileType::Symlink,
         FileType::Directory => FileType::Directory,
         FileType::Fifo => return Err(Refusal::Special { kind: "a FIFO" }),
         FileType::Socket => return Err(Refusal::Special { kind: "a socket" }),
-        FileType::CharacterDevice => return Err(Refusal::Special { kind: "a character device" }),
-        FileType::BlockDevice => return Err(Refusal::Special { kind: "a block device" }),
+        FileType::CharacterDevice => {
+            return Err(Refusal::Special {
+                kind: "a character device",
+            });
+        }
+        FileType::BlockDevice => {
+            return Err(Refusal::Special {
+                kind: "a block device",
+            });
+        }
         FileType::Unknown if unix_mode & TYPE != 0 && entry.system() == System::Unix => {
-            return Err(Refusal::UnknownType { code: unix_mode & TYPE });
+            return Err(Refusal::UnknownType {
+                code: unix_mode & TYPE,
+            });
         }
         FileType::RegularFile | FileType::Unknown if names_folder => FileType::Directory,
         FileType::RegularFile | FileType::Unknown => FileType::RegularFile,
@@ -99,8 +108,13 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
     if entry.encrypted() {
         return Err(Refusal::Encrypted);
     }
-    if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
-        return Err(Refusal::Method { name: entry.compression().to_string() });
+    if !matches!(
+        entry.compression(),
+        CompressionMethod::Stored | CompressionMethod::Deflated
+    ) {
+        return Err(Refusal::Method {
+            name: entry.compression().to_string(),
+        });
     }
     let mode = match (unix_mode & PERMISSIONS, kind) {
         (0, FileType::Directory) => 0o755,
@@ -108,7 +122,27 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
         (0, _) => 0o644,
         (mode, _) => mode,
     };
-    Ok((path, Planned { index, kind, mode, size: entry.size() }))
+    Ok((
+        path,
+        Planned {
+            index,
+            kind,
+            mode,
+            size: entry.size(),
+        },
+    ))
+}
+
+/// A path of DOS with the separators of Unix. A drive letter is as absolute as a leading slash.
+fn slashed(path: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let slashed: Vec<u8> = path
+        .iter()
+        .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
+        .collect();
+    match slashed.as_slice() {
+        [_, b':', b'/', ..] => Err(Refusal::Absolute),
+        _ => Ok(slashed),
+    }
 }
 
 fn described(kind: FileType) -> &'static str {
@@ -126,7 +160,9 @@ pub(super) fn modified(content: &ZipFile<'_, Source<'_>>) -> Option<Timespec> {
         match field {
             ExtraField::ExtendedTimestamp(times) if times.mod_time().is_some() => {
                 // A signed number of 32 bits, as unzip reads it.
-                return times.mod_time().map(|seconds| whole_seconds(i64::from(seconds.cast_signed())));
+                return times
+                    .mod_time()
+                    .map(|seconds| whole_seconds(i64::from(seconds.cast_signed())));
             }
             ExtraField::Ntfs(times) if times.mtime() > 0 => {
                 ntfs = Some(Timespec {
@@ -144,7 +180,9 @@ fn dos_time(stamp: DateTime) -> Option<Timespec> {
     let month = Month::try_from(stamp.month()).ok()?;
     let date = Date::from_calendar_date(i32::from(stamp.year()), month, stamp.day()).ok()?;
     let time = Time::from_hms(stamp.hour(), stamp.minute(), stamp.second()).ok()?;
-    Some(whole_seconds(PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp()))
+    Some(whole_seconds(
+        PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp(),
+    ))
 }
 
 fn whole_seconds(tv_sec: i64) -> Timespec {
