@@ -28,23 +28,24 @@ fn names(folder: &tempfile::TempDir) -> Vec<String> {
 
 #[test]
 fn the_only_folder_becomes_the_root() {
-    let folder = tree(&[
+    let plain = &[
         "app-abc/appspec.yml",
         "app-abc/scripts/start.sh",
         "app-abc/.hidden",
-        "app-abc/app-abc/deep",
-    ]);
-    symlink("/nowhere", folder.path().join("app-abc/link")).unwrap();
-    fs::set_permissions(
-        folder.path().join("app-abc/scripts"),
-        fs::Permissions::from_mode(0o555),
-    )
-    .unwrap();
-    fs::set_permissions(folder.path().join("app-abc"), fs::Permissions::from_mode(0o555)).unwrap();
-    let before = picture(&folder.path().join("app-abc"));
-    assert!(flatten_single_folder(folder.path(), &APPSPEC).unwrap());
-    assert_eq!(picture(folder.path()), before);
-    assert!(!flatten_single_folder(folder.path(), &APPSPEC).unwrap());
+    ][..];
+    let called_alike = &["app-abc/app-abc/deep", "app-abc/.emptied"][..];
+    for paths in [plain.to_vec(), [plain, called_alike].concat()] {
+        let folder = tree(&paths);
+        let app = folder.path().join("app-abc");
+        symlink("/nowhere", app.join("link")).unwrap();
+        fs::set_permissions(app.join("scripts"), fs::Permissions::from_mode(0o555)).unwrap();
+        fs::set_permissions(&app, fs::Permissions::from_mode(0o555)).unwrap();
+        let before = picture(&app);
+        assert!(flatten_single_folder(folder.path(), &APPSPEC).unwrap());
+        assert_eq!(picture(folder.path()), before);
+        assert!(!flatten_single_folder(folder.path(), &APPSPEC).unwrap());
+        fs::set_permissions(folder.path().join("scripts"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 #[test]
