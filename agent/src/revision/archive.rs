@@ -29,7 +29,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 pub use entry::EntryName;
-pub use error::{Refusal, UnpackError};
+pub use error::{Found, Refusal, UnpackError};
 pub use flatten::flatten_single_folder;
 
 use writer::Root;

@@ -36,8 +36,15 @@ pub enum UnpackError {
         free: u64,
     },
 
+    /// More entries than any revision needs.
     #[error("the bundle holds more than {limit} entries; split it, or archive the small files inside it")]
     TooManyEntries { limit: u64 },
+
+    /// More, or longer, folders and links than fit in memory.
+    #[error(
+        "the names of the bundle's folders and links take more than {limit} bytes; archive the small files inside it"
+    )]
+    TooManyNames { limit: u64 },
 
     /// Not an archive of that type, or one that is damaged outside of any entry.
     #[error(
@@ -62,11 +69,13 @@ pub enum UnpackError {
         last: Option<EntryName>,
     },
 
+    /// An entry whose content the archive does not give: damaged, truncated, or with a wrong checksum.
     #[error(
         "entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again"
     )]
     ReadEntry { entry: EntryName, source: io::Error },
 
+    /// An entry with more or less content than its header says, in bytes.
     #[error(
         "entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again"
     )]
@@ -76,6 +85,7 @@ pub enum UnpackError {
         found: Found,
     },
 
+    /// A system call on the target failed.
     #[error("cannot {operation} entry {entry} in the deployment archive folder")]
     Write {
         entry: EntryName,
@@ -83,12 +93,15 @@ pub enum UnpackError {
         source: io::Error,
     },
 
+    /// The target is no folder, or not to be opened.
     #[error("cannot open the folder {} to unpack into it", path.display())]
     Target { path: PathBuf, source: io::Error },
 
+    /// Something stands in the target already.
     #[error("the folder {} to unpack into is not empty; remove and recreate it first", path.display())]
     TargetNotEmpty { path: PathBuf },
 
+    /// A system call failed while the only folder became the root.
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
     Flatten {
         path: PathBuf,
@@ -132,39 +145,52 @@ pub enum Refusal {
     TooDeep {
         limit: usize,
     },
+    /// A folder of its path is a symbolic link of the bundle, whichever came first.
     ThroughLink {
         link: EntryName,
     },
+    /// Two entries of one name that cannot both be.
     Clash {
         this: &'static str,
         other: &'static str,
     },
+    /// A folder of its path is a file of the bundle.
     NotAFolder,
+    /// A device, FIFO or socket.
     Special {
         kind: &'static str,
     },
+    /// A type code that this agent does not know, as the format has it.
     UnknownType {
         code: u32,
     },
+    /// A hard link to anything but a file that the bundle made before.
     HardLinkTarget {
         target: EntryName,
         problem: &'static str,
     },
+    /// A symbolic link whose target no link can hold.
     LinkTarget {
         limit: usize,
     },
+    /// A symbolic link where the operator wants none.
     Symlink,
+    /// Set-id bits, or write permission for everybody, where the operator wants none.
     UnsafePermissions {
         mode: u32,
     },
     Encrypted,
+    /// A compression method other than store and deflate.
     Method {
         name: String,
     },
+    /// A file with holes, in one of the notations of GNU tar.
     Sparse,
+    /// Content where none belongs.
     UnexpectedData {
         bytes: u64,
     },
+    /// Metadata that contradicts itself or cannot be read.
     Header {
         problem: &'static str,
     },

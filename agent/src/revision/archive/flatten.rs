@@ -52,8 +52,14 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
 
     // The folder is about to go; until then it must let its children out.
     rustix::fs::fchmod(&folder, Mode::RWXU).map_err(failed("open up", only))?;
-    let emptied = aside(only, &children);
-    rename(root.as_fd(), only, root.as_fd(), &emptied).map_err(failed("move aside", only))?;
+    let emptied = match children.contains(only) {
+        false => only.clone(),
+        true => {
+            let free = unlike(&children);
+            rename(root.as_fd(), only, root.as_fd(), &free).map_err(failed("move aside", only))?;
+            free
+        }
+    };
     for child in &children {
         move_up(folder.as_fd(), root.as_fd(), child).map_err(failed("move up", child))?;
     }
@@ -61,16 +67,13 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
     Ok(true)
 }
 
-/// A name for the folder that none of its children has: one of them may be called like the folder.
-fn aside(folder: &OsStr, children: &[OsString]) -> OsString {
-    if !children.iter().any(|child| child == folder) {
-        return folder.to_owned();
+/// A name that none of `children` has.
+fn unlike(children: &[OsString]) -> OsString {
+    let mut name = OsString::from(".emptied");
+    while children.contains(&name) {
+        name.push("_");
     }
-    let names = (0_usize..).map(|number| OsString::from(format!(".emptied-{number}")));
-    names
-        .into_iter()
-        .find(|name| !children.contains(name))
-        .unwrap_or_default()
+    name
 }
 
 fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Result<(), Errno> {

@@ -8,6 +8,9 @@ use super::error::UnpackError;
 /// Most entries of a bundle. A folder tree beyond it would take the host's inodes and this process's memory.
 const MAX_ENTRIES: u64 = 1_000_000;
 
+/// Most bytes of names that wait for the end: folders, links and their targets. They are held in memory.
+const MAX_HELD: u64 = 64 * 1024 * 1024;
+
 /// Shared by all threads that write.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -15,6 +18,7 @@ pub(super) struct Meter {
     free: u64,
     bytes: AtomicU64,
     entries: AtomicU64,
+    held: AtomicU64,
 }
 
 impl Meter {
@@ -25,6 +29,7 @@ impl Meter {
             free,
             bytes: AtomicU64::new(0),
             entries: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         }
     }
 
@@ -32,6 +37,20 @@ impl Meter {
     pub(super) fn entry(&self) -> Result<(), UnpackError> {
         if self.entries.fetch_add(1, Ordering::Relaxed) >= MAX_ENTRIES {
             return Err(UnpackError::TooManyEntries { limit: MAX_ENTRIES });
+        }
+        Ok(())
+    }
+
+    /// Counts the bytes of a name that is kept until the end.
+    pub(super) fn hold(&self, bytes: usize) -> Result<(), UnpackError> {
+        let bytes = bytes as u64;
+        if self
+            .held
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes)
+            > MAX_HELD
+        {
+            return Err(UnpackError::TooManyNames { limit: MAX_HELD });
         }
         Ok(())
     }

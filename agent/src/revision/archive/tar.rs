@@ -45,7 +45,7 @@ pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result
 fn unpack_stream(stream: impl Read, kind: BundleType, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
     let mut members = Members::new(stream, kind);
     let mut writer = Writer::new(root);
-    let mut owners = Owners::default();
+    let mut owners = Owners::new(root.sets_owners());
     while let Some(member) = members.next()? {
         unpack_member(&member, &mut members, &mut writer, &mut owners)?;
     }

@@ -87,6 +87,7 @@ impl<'a> Writer<'a> {
             .check_permissions(&path, attributes.mode, FileType::Directory)?;
         self.check_links(&path, FOLDER)?;
         self.make_folder(&path, &path)?;
+        self.root.meter.hold(path.as_os_str().len())?;
         self.folders.insert(path, Some(attributes));
         Ok(())
     }
@@ -130,6 +131,7 @@ impl<'a> Writer<'a> {
             }
             .of(&path));
         }
+        self.root.meter.hold(path.as_os_str().len() + target.len())?;
         self.links.insert(path, Link { target, attributes });
         Ok(())
     }
@@ -282,6 +284,7 @@ impl<'a> Writer<'a> {
             .map_err(|errno| failed(entry, "open the folder of", errno))?;
         rustix::fs::mkdirat(&parent, folder.name(), Mode::RWXU)
             .map_err(|errno| failed(entry, "make a folder for", errno))?;
+        self.root.meter.hold(folder.as_os_str().len())?;
         self.folders.insert(folder.clone(), None);
         Ok(())
     }

@@ -8,6 +8,11 @@ use nix::unistd::{Group, User};
 use super::super::error::Refusal;
 use super::members::Member;
 
+/// Longest name of a user or group, in bytes.
+const MAX_NAME: usize = 256;
+/// Most names that are remembered.
+const MAX_KNOWN: usize = 1024;
+
 /// The numbers of a header block; none where a field holds something else.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbers {
@@ -152,23 +157,36 @@ fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
 }
 
 /// Finds owners as GNU tar does: the name counts where this host has it, else the number. Remembers what it looked up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Owners {
+    by_name: bool,
     users: HashMap<Vec<u8>, Option<u32>>,
     groups: HashMap<Vec<u8>, Option<u32>>,
 }
 
 impl Owners {
+    /// Without `by_name` no name is looked up, which may ask a directory server.
+    pub(super) fn new(by_name: bool) -> Self {
+        Self {
+            by_name,
+            users: HashMap::new(),
+            groups: HashMap::new(),
+        }
+    }
+
     pub(super) fn resolve(&mut self, member: &Member) -> Result<(u32, u32), Refusal> {
-        let user = named(&mut self.users, &member.user_name, |name| {
-            User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-        });
-        let group = named(&mut self.groups, &member.group_name, |name| {
-            Group::from_name(name)
-                .ok()
-                .flatten()
-                .map(|group| group.gid.as_raw())
-        });
+        let (mut user, mut group) = (None, None);
+        if self.by_name {
+            user = named(&mut self.users, &member.user_name, |name| {
+                User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+            });
+            group = named(&mut self.groups, &member.group_name, |name| {
+                Group::from_name(name)
+                    .ok()
+                    .flatten()
+                    .map(|group| group.gid.as_raw())
+            });
+        }
         let user = user.or_else(|| id(member.user));
         let group = group.or_else(|| id(member.group));
         user.zip(group).ok_or(Refusal::Header {
@@ -182,13 +200,16 @@ fn named(
     name: &[u8],
     look_up: impl FnOnce(&str) -> Option<u32>,
 ) -> Option<u32> {
-    if name.is_empty() {
+    if name.is_empty() || name.len() > MAX_NAME {
         return None;
     }
     if let Some(found) = known.get(name) {
         return *found;
     }
     let found = str::from_utf8(name).ok().and_then(look_up);
+    if known.len() == MAX_KNOWN {
+        known.clear();
+    }
     known.insert(name.to_vec(), found);
     found
 }

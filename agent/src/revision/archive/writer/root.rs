@@ -62,6 +62,11 @@ impl<'a> Root<'a> {
         })
     }
 
+    /// Whether files get the owners that an archive names.
+    pub(in super::super) fn sets_owners(&self) -> bool {
+        self.superuser && !self.limits.ignore_ownership
+    }
+
     /// Opens a folder of the tree.
     pub(super) fn open_folder(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
         if self.openat2.load(Ordering::Relaxed) {
@@ -110,7 +115,7 @@ impl<'a> Root<'a> {
         let Some((user, group)) = attributes.owner else {
             return (None, attributes.mode);
         };
-        if self.superuser && !self.limits.ignore_ownership {
+        if self.sets_owners() {
             return (Some((Uid::from_raw(user), Gid::from_raw(group))), attributes.mode);
         }
         let mut mode = attributes.mode;

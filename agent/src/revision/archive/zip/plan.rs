@@ -1,5 +1,6 @@
 //! Decides what becomes of each entry of a zip, from its central directory alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ::zip::read::{ZipArchiveMetadata, ZipFile, ZipFileEntry};
@@ -62,22 +63,13 @@ pub(super) fn plan(
 fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusal> {
     let raw = entry.name_raw();
     let attributes = entry.external_attributes();
-    let path = match entry.system() {
+    let name = match entry.system() {
         // What unzip takes for a path of DOS: no slash at all.
-        System::Dos | System::WindowsNTFS | System::VFAT if !raw.contains(&b'/') => {
-            let slashed: Vec<u8> = raw
-                .iter()
-                .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
-                .collect();
-            // A drive letter is as absolute as a leading slash.
-            if slashed.len() > 2 && slashed[1] == b':' && slashed[2] == b'/' {
-                return Err(Refusal::Absolute);
-            }
-            EntryPath::parse(&slashed)?
-        }
-        _ => EntryPath::parse(raw)?,
+        System::Dos | System::WindowsNTFS | System::VFAT if !raw.contains(&b'/') => Cow::Owned(slashed(raw)?),
+        _ => Cow::Borrowed(raw),
     };
-    let names_folder = raw.ends_with(b"/") || (raw.ends_with(b"\\") && path.as_os_str().len() < raw.len());
+    let path = EntryPath::parse(&name)?;
+    let names_folder = name.ends_with(b"/");
     let unix_mode = attributes >> 16;
     let kind = match FileType::from_raw_mode(unix_mode) {
         FileType::Symlink if names_folder => {
@@ -99,9 +91,9 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
                 kind: "a block device",
             });
         }
-        FileType::Unknown if unix_mode & 0o170_000 != 0 && entry.system() == System::Unix => {
+        FileType::Unknown if unix_mode & TYPE != 0 && entry.system() == System::Unix => {
             return Err(Refusal::UnknownType {
-                code: unix_mode & 0o170_000,
+                code: unix_mode & TYPE,
             });
         }
         FileType::RegularFile | FileType::Unknown if names_folder => FileType::Directory,
@@ -139,6 +131,18 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
             size: entry.size(),
         },
     ))
+}
+
+/// A path of DOS with the separators of Unix. A drive letter is as absolute as a leading slash.
+fn slashed(path: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let slashed: Vec<u8> = path
+        .iter()
+        .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
+        .collect();
+    match slashed.as_slice() {
+        [_, b':', b'/', ..] => Err(Refusal::Absolute),
+        _ => Ok(slashed),
+    }
 }
 
 fn described(kind: FileType) -> &'static str {
