@@ -92,7 +92,12 @@ impl Bucket {
     pub async fn versioned(folder: &Path, name: &str) -> Self {
         let log = folder.join("moto.log");
         let moto = Program::at(python_tool("moto_server"));
-        let running = moto.start(|command| drop(command.args(["-H", "127.0.0.1", "-p", "0"])), &log);
+        let running = moto.start(
+            |command| {
+                command.args(["-H", "127.0.0.1", "-p", "0"]);
+            },
+            &log,
+        );
         let endpoint = wait::until("moto's server says where it listens", async || {
             let text = running.output();
             let found = text

@@ -19,7 +19,7 @@ pub(super) struct Opened {
 
 /// A certificate whose signature was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signer {
+pub(super) struct Signer {
     /// The subject's distinguished name, `/CN=…` form.
     pub subject: String,
     /// SHA-256 of the DER form of the public key (SubjectPublicKeyInfo, RFC 5280).
