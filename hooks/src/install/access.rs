@@ -1,0 +1,303 @@
+//! Who may do what with a file: owner, mode, POSIX access control lists, SELinux rules; and applying them.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{AtFlags, Gid, Mode, Uid, XattrFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::fs::Folder;
+
+const ACCESS_ACL: &str = "system.posix_acl_access";
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// The attributes that an object gets; `None` leaves one alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Access {
+    pub(super) owner: Option<Wish>,
+    pub(super) group: Option<Wish>,
+    pub(super) mode: Option<u32>,
+    pub(super) acl: Option<AclAttributes>,
+}
+
+/// An owner or group. One that the AppSpec asks for must be had; one that a copy merely keeps is given up without the
+/// right to set it, as `cp` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wish {
+    pub(super) id: u32,
+    pub(super) must: bool,
+}
+
+/// Both lists as the kernel stores them; `None` means that there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AclAttributes {
+    pub(super) access: Option<Vec<u8>>,
+    pub(super) default: Option<Vec<u8>>,
+}
+
+/// An SELinux rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Context {
+    #[serde(default)]
+    pub(super) user: Option<String>,
+    /// Always absent: roles are refused.
+    #[serde(default)]
+    pub(super) role: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) range: Option<String>,
+}
+
+/// Whom an entry concerns, in the order and with the numbers of the kernel (acl(5), `linux/posix_acl.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tag {
+    Owner,
+    User(u32),
+    OwningGroup,
+    Group(u32),
+    Mask,
+    Other,
+}
+
+/// One entry with its names resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) default: bool,
+    pub(super) tag: Tag,
+    pub(super) perms: u8,
+}
+
+impl AclAttributes {
+    /// Completes `entries` from a file's mode, as `setfacl --set` would be told: base entries, a mask where named
+    /// entries need one, and the same for the default list if it has any entry.
+    pub(super) fn complete(entries: &[Entry], mode: u32) -> Self {
+        let list = |default| {
+            let given = entries.iter().filter(|entry| entry.default == default);
+            let mut list: Vec<(Tag, u8)> = given.map(|entry| (entry.tag, entry.perms)).collect();
+            let has = |list: &[(Tag, u8)], tag| list.iter().any(|(t, _)| *t == tag);
+            for (tag, shift) in [(Tag::Owner, 6), (Tag::OwningGroup, 3), (Tag::Other, 0)] {
+                if !has(&list, tag) {
+                    list.push((tag, (mode >> shift & 0o7) as u8));
+                }
+            }
+            let named = list
+                .iter()
+                .any(|(tag, _)| matches!(tag, Tag::User(_) | Tag::Group(_)));
+            if named && !has(&list, Tag::Mask) {
+                let group = list.iter().find(|(tag, _)| *tag == Tag::OwningGroup);
+                list.push((Tag::Mask, group.map_or(0, |(_, perms)| *perms)));
+            }
+            list.sort_unstable();
+            encode(&list)
+        };
+        let has_default = entries.iter().any(|entry| entry.default);
+        Self {
+            access: Some(list(false)),
+            default: has_default.then(|| list(true)),
+        }
+    }
+}
+
+fn encode(list: &[(Tag, u8)]) -> Vec<u8> {
+    const VERSION: u32 = 2;
+    const NOBODY: u32 = u32::MAX;
+    let mut bytes = VERSION.to_le_bytes().to_vec();
+    for (tag, perms) in list {
+        let (number, id): (u16, u32) = match tag {
+            Tag::Owner => (0x01, NOBODY),
+            Tag::User(id) => (0x02, *id),
+            Tag::OwningGroup => (0x04, NOBODY),
+            Tag::Group(id) => (0x08, *id),
+            Tag::Mask => (0x10, NOBODY),
+            Tag::Other => (0x20, NOBODY),
+        };
+        bytes.extend(number.to_le_bytes());
+        bytes.extend(u16::from(*perms).to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+impl Access {
+    /// What an open file has now, so that it can be given back.
+    pub(super) fn read(file: impl AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(&file)?;
+        Ok(Self {
+            owner: Some(Wish {
+                id: stat.st_uid,
+                must: true,
+            }),
+            group: Some(Wish {
+                id: stat.st_gid,
+                must: true,
+            }),
+            mode: Some(stat.st_mode & 0o7777),
+            acl: Some(AclAttributes {
+                access: attribute(&file, ACCESS_ACL)?,
+                default: None,
+            }),
+        })
+    }
+
+    /// Applies to an open file or folder. Owner and group come first: changing them takes set-id bits away.
+    pub(super) fn apply(&self, file: impl AsFd) -> io::Result<()> {
+        let stat = rustix::fs::fstat(&file)?;
+        let change = |owner, group| rustix::fs::fchown(&file, owner, group);
+        let kept = self.change_owner(stat.st_uid, stat.st_gid, change)?;
+        if let Some(mode) = self.mode {
+            let mode = if kept { mode } else { mode & !0o6000 };
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        }
+        if let Some(acl) = &self.acl {
+            set_attribute(&file, ACCESS_ACL, acl.access.as_deref())?;
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+                set_attribute(&file, DEFAULT_ACL, acl.default.as_deref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies to a link itself, which has an owner and a group only.
+    pub(super) fn apply_to_link(&self, folder: &Folder, name: &std::ffi::OsStr) -> io::Result<()> {
+        let Some(stat) = folder.stat(name)? else {
+            return Err(Errno::NOENT.into());
+        };
+        let change =
+            |owner, group| rustix::fs::chownat(folder, name, owner, group, AtFlags::SYMLINK_NOFOLLOW);
+        self.change_owner(stat.st_uid, stat.st_gid, change).map(drop)
+    }
+
+    /// Whether owner and group are now as wished.
+    fn change_owner(
+        &self,
+        uid: u32,
+        gid: u32,
+        change: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    ) -> io::Result<bool> {
+        let mut kept = true;
+        // The group first: who gives a file away may no longer change it.
+        if let Some(wish) = self.group.filter(|wish| wish.id != gid) {
+            kept &= wish.granted(change(None, Some(Gid::from_raw(wish.id))))?;
+        }
+        if let Some(wish) = self.owner.filter(|wish| wish.id != uid) {
+            kept &= wish.granted(change(Some(Uid::from_raw(wish.id)), None))?;
+        }
+        Ok(kept)
+    }
+}
+
+impl Wish {
+    fn granted(self, result: Result<(), Errno>) -> io::Result<bool> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::INVAL) if !self.must => Ok(false),
+            Err(Errno::PERM) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!(
+                    "giving it to id {} needs root; run as root, or remove owner and group",
+                    self.id
+                ),
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn attribute(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 64 * 1024];
+    match rustix::fs::fgetxattr(file, name, &mut value[..]) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn set_attribute(file: impl AsFd, name: &str, value: Option<&[u8]>) -> io::Result<()> {
+    match value {
+        Some(value) => Ok(rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())?),
+        None => match rustix::fs::fremovexattr(file, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// A new folder gets 0755 whatever the umask, unless its parent's default list decides.
+pub(super) fn freshen(folder: &Folder) -> io::Result<()> {
+    let stat = rustix::fs::fstat(folder)?;
+    if stat.st_mode & 0o777 != 0o755 && attribute(folder, ACCESS_ACL)?.is_none() {
+        rustix::fs::fchmod(folder, Mode::from_raw_mode(stat.st_mode & 0o7000 | 0o755))?;
+    }
+    Ok(())
+}
+
+/// The SELinux tools, if this host has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Selinux;
+
+impl Selinux {
+    pub(super) fn find() -> Option<Self> {
+        (tool("semanage").is_some() && tool("restorecon").is_some()).then_some(Self)
+    }
+}
+
+pub(super) fn add_context(path: &Path, context: &Context) -> io::Result<()> {
+    let mut arguments = vec!["fcontext", "-a"];
+    if let Some(user) = &context.user {
+        arguments.extend(["-s", user]);
+    }
+    arguments.extend(["-t", &context.kind]);
+    if let Some(range) = &context.range {
+        arguments.extend(["-r", range]);
+    }
+    run("semanage", &arguments, path)?;
+    run("restorecon", &["-v"], path)
+}
+
+pub(super) fn remove_context(path: &Path) -> io::Result<()> {
+    run("semanage", &["fcontext", "-d"], path)
+}
+
+fn tool(name: &str) -> Option<std::path::PathBuf> {
+    let folders = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+    folders
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "short-lived tools of the system, not hook scripts"
+)]
+fn run(name: &str, arguments: &[&str], path: &Path) -> io::Result<()> {
+    let Some(program) = tool(name) else {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{name} is not installed"),
+        ));
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!(
+        "{name} {} {} ended with {}: {}",
+        arguments.join(" "),
+        path.display(),
+        output.status,
+        said.trim()
+    )))
+}
