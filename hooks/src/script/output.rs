@@ -41,7 +41,7 @@ pub enum LogError {
 
 /// One of the two streams that a script writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(super) enum Stream {
     Stdout,
     Stderr,
 }

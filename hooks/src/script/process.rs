@@ -115,20 +115,19 @@ impl Prepared {
             mark,
         };
         let path = self.executable.path.as_os_str();
-        let mut started = self.spawn(path, &[], environment, &trace);
-        for _ in 0..BUSY_ROUNDS {
-            match &started {
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
-                // glibc's execvp does this by itself, others do not.
-                Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-                    started = self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &trace);
-                    break;
+        let mut attempts = 0..BUSY_ROUNDS;
+        let started = loop {
+            match self.spawn(path, &[], environment, &trace) {
+                Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && attempts.next().is_some() => {
+                    sleep(POLL).await;
                 }
-                _ => break,
+                // Neither a program nor with an interpreter: for the shell, as a shell would decide.
+                Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                    break self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &trace);
+                }
+                started => break started,
             }
-            sleep(POLL).await;
-            started = self.spawn(path, &[], environment, &trace);
-        }
+        };
         let child = started.map_err(|error| match self.runs_as {
             RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
             _ => self.executable.explain(&error),
