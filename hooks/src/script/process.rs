@@ -1,10 +1,12 @@
 //! Starts scripts and ends them. The only module that starts processes.
 //!
 //! A script has a process group of its own, and in its environment a mark ([`MARK`]) that no other script has. When it
-//! must be ended, everything that descends from it is found by group, parentage and mark in `/proc` ([`table`]), also
-//! what left the group or the session, and by its control group where there is one ([`cgroup`]). The agent does not make itself the reaper of orphans: a daemon that a script
-//! starts belongs to init, as it does when anything else starts it, and an orphan without the mark could not be told
-//! from such a daemon anyway.
+//! must be ended, everything that descends from it is found in `/proc` by group, parentage and mark ([`table`]), also what
+//! left the group or the session, and by its control group where there is one ([`cgroup`]). When it ends by itself, what
+//! it left running is left alone: hooks start applications.
+//!
+//! The agent does not make itself the reaper of orphans: a daemon that a script starts belongs to init, as it does when
+//! anything else starts it, and an orphan without the mark could not be told from such a daemon anyway.
 
 mod account;
 mod cgroup;
@@ -54,8 +56,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// outlives any number of signals.
 const KILL_ROUNDS: usize = 100;
 
-/// How often, [`POLL`] apart, starting a script is tried when its file is being written (ETXTBSY). It is not, but a
-/// child that is just being started elsewhere in the agent can for a moment hold the handle that unpacked it.
+/// How often, [`POLL`] apart, starting a script is tried again when its file is open for writing (ETXTBSY): a child that
+/// is just being started elsewhere in the agent can for a moment have a copy of the handle that unpacked it.
 const BUSY_ROUNDS: usize = 50;
 
 /// A script that can be started.
