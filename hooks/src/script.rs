@@ -22,7 +22,7 @@ use tracing::Instrument;
 use crate::appspec::Script;
 use crate::lifecycle::HookPlan;
 pub use outcome::{Holder, OpenStreams, Outcome};
-pub use output::{LogError, MAX_LOGGED, ScriptLog, Stream};
+pub use output::{LogError, MAX_LOGGED, ScriptLog};
 pub use process::MARK;
 use process::{Pipes, Prepared, Running, location};
 

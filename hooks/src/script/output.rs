@@ -41,7 +41,7 @@ pub enum LogError {
 
 /// One of the two streams that a script writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(super) enum Stream {
     Stdout,
     Stderr,
 }
@@ -123,12 +123,7 @@ impl ScriptLog {
     /// The script at `location` begins.
     pub(super) fn script(&mut self, location: &ArchivePath) {
         (self.logged, self.left_out) = (0, 0);
-        let mut name = String::new();
-        let mut lines = Lines::default();
-        lines.push(location.as_path().as_os_str().as_encoded_bytes(), &mut |line| {
-            name.push_str(line)
-        });
-        lines.finish(&mut |line| name.push_str(line));
+        let name = location.as_path().to_string_lossy().replace(char::is_control, "");
         self.entry(format!("Script - {name}"));
         self.write();
     }
@@ -191,17 +186,18 @@ impl ScriptLog {
             return;
         }
         let now = LocalTime::now();
+        let (seconds, milliseconds) = (now.seconds(), now.milliseconds());
         let entries = std::mem::take(&mut self.entries);
         let text: String = entries
             .iter()
-            .map(|entry| format!("{} {entry}\n", now.seconds()))
+            .map(|entry| format!("{seconds} {entry}\n"))
             .collect();
         let mut written = self.scripts.append(&text);
         if let Some(deployments) = &mut self.deployments {
             let id = &self.deployment_id;
             let text: String = entries
                 .iter()
-                .map(|entry| format!("[{}] [{id}]{entry}\n", now.milliseconds()))
+                .map(|entry| format!("[{milliseconds}] [{id}]{entry}\n"))
                 .collect();
             written = written.and(deployments.append(&text));
         }

@@ -1,10 +1,12 @@
 //! Starts scripts and ends them. The only module that starts processes.
 //!
 //! A script has a process group of its own, and in its environment a mark ([`MARK`]) that no other script has. When it
-//! must be ended, everything that descends from it is found by group, parentage and mark in `/proc` ([`table`]), also
-//! what left the group or the session, and by its control group where there is one ([`cgroup`]). The agent does not make itself the reaper of orphans: a daemon that a script
-//! starts belongs to init, as it does when anything else starts it, and an orphan without the mark could not be told
-//! from such a daemon anyway.
+//! must be ended, everything that descends from it is found in `/proc` by group, parentage and mark ([`table`]), also what
+//! left the group or the session, and by its control group where there is one ([`cgroup`]). When it ends by itself, what
+//! it left running is left alone: hooks start applications.
+//!
+//! The agent does not make itself the reaper of orphans: a daemon that a script starts belongs to init, as it does when
+//! anything else starts it, and an orphan without the mark could not be told from such a daemon anyway.
 
 mod account;
 mod cgroup;
@@ -54,8 +56,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// outlives any number of signals.
 const KILL_ROUNDS: usize = 100;
 
-/// How often, [`POLL`] apart, starting a script is tried when its file is being written (ETXTBSY). It is not, but a
-/// child that is just being started elsewhere in the agent can for a moment hold the handle that unpacked it.
+/// How often, [`POLL`] apart, starting a script is tried again when its file is open for writing (ETXTBSY): a child that
+/// is just being started elsewhere in the agent can for a moment have a copy of the handle that unpacked it.
 const BUSY_ROUNDS: usize = 50;
 
 /// A script that can be started.
@@ -115,20 +117,19 @@ impl Prepared {
             mark,
         };
         let path = self.executable.path.as_os_str();
-        let mut started = self.spawn(path, &[], environment, &trace);
-        for _ in 0..BUSY_ROUNDS {
-            match &started {
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
-                // glibc's execvp does this by itself, others do not.
-                Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-                    started = self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &trace);
-                    break;
+        let mut attempts = 0..BUSY_ROUNDS;
+        let started = loop {
+            match self.spawn(path, &[], environment, &trace) {
+                Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && attempts.next().is_some() => {
+                    sleep(POLL).await;
                 }
-                _ => break,
+                // Neither a program nor with an interpreter: for the shell, as a shell would decide.
+                Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                    break self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &trace);
+                }
+                started => break started,
             }
-            sleep(POLL).await;
-            started = self.spawn(path, &[], environment, &trace);
-        }
+        };
         let child = started.map_err(|error| match self.runs_as {
             RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
             _ => self.executable.explain(&error),

@@ -44,7 +44,7 @@ async fn a_script_that_takes_too_long_is_ended() {
 async fn a_script_may_clean_up_when_its_time_is_over() {
     let host = Host::new();
     let lines = "trap 'echo cleaning; exit 0' TERM; echo ready; sleep 60 & wait";
-    let report = host.run(&[timeout(host.script("tidy.sh", lines), 500)]).await;
+    let report = host.run(&[timeout(host.script("tidy.sh", lines), 1500)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "tidy.sh");
     assert!(
         report.log_tail.ends_with("[stdout]cleaning\n"),
@@ -58,7 +58,7 @@ async fn what_a_script_started_may_clean_up_too_wherever_it_is() {
     let host = Host::new();
     let lines =
         "setsid sh -c 'trap \"echo bye; exit\" TERM; echo ready; while :; do sleep 0.05; done' & wait";
-    let report = host.run(&[timeout(host.script("tidy.sh", lines), 1000)]).await;
+    let report = host.run(&[timeout(host.script("tidy.sh", lines), 1500)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "tidy.sh");
     assert!(report.log_tail.contains("[stdout]bye\n"), "{}", report.log_tail);
 }
@@ -104,7 +104,7 @@ async fn nothing_outlives_a_timeout() {
         file("unmarked"),
     );
     let report = host
-        .run(&[timeout(host.script("stubborn.sh", &lines), 2000)])
+        .run(&[timeout(host.script("stubborn.sh", &lines), 3000)])
         .await;
     message(&report, ErrorCode::ScriptTimedOut, "stubborn.sh");
     for name in ["leader", "session", "orphan", "unmarked"] {

@@ -34,8 +34,8 @@ impl Host {
             folder,
             environment: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             limits: Limits {
-                kill_grace: Duration::from_millis(300),
-                drain_grace: Duration::from_millis(300),
+                kill_grace: Duration::from_secs(1),
+                drain_grace: Duration::from_secs(1),
             },
             stop: CancellationToken::new(),
         }

@@ -45,6 +45,19 @@ async fn scripts_run_in_order_and_their_output_is_logged() {
 }
 
 #[tokio::test]
+async fn times_are_those_of_the_hosts_clock() {
+    let mut host = Host::new();
+    host.environment
+        .extend(std::env::var_os("TZ").map(|zone| ("TZ".into(), zone)));
+    host.run_lines("date '+%F %T'").await;
+    let log = host.scripts_log();
+    let mut lines = log.lines().skip(1);
+    let (script, output) = (lines.next().unwrap(), lines.next().unwrap());
+    let (written, now) = output.split_once(" [stdout]").unwrap();
+    assert!(&script[..written.len()] <= now && now <= written, "{log}");
+}
+
+#[tokio::test]
 async fn an_event_without_scripts_succeeds_and_logs_nothing() {
     let host = Host::new();
     let report = host.run(&[]).await;

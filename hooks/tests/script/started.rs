@@ -1,6 +1,7 @@
 //! Which files are run, as whom and with what.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::{Duration, Instant};
 
 use codedeploy_api::diagnostics::ErrorCode;
 use codedeploy_hooks::appspec::Script;
@@ -131,6 +132,11 @@ async fn a_script_whose_file_is_just_being_closed_is_waited_for() {
     let (report, ()) = tokio::join!(host.run(std::slice::from_ref(&script)), async {
         until("the script to begin", || {
             host.scripts_log().contains("Script - busy.sh")
+        })
+        .await;
+        let begun = Instant::now();
+        until("a first attempt to start it", || {
+            begun.elapsed() > Duration::from_millis(100)
         })
         .await;
         drop(writer);
