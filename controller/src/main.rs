@@ -1,2 +1,7 @@
-//! Entry point.
-fn main() {}
+//! The program `codedeploy-controller`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    codedeploy_controller::main(std::env::args_os())
+}

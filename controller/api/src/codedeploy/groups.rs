@@ -1,0 +1,188 @@
+//! Deployment groups.
+
+use super::{
+    ComputePlatform, DeploymentStatus, RevisionLocation, Tag, TagFilter, Timestamp, enumerations, shapes,
+};
+
+enumerations! {
+    AutoRollbackEvent {
+        DeploymentFailure = "DEPLOYMENT_FAILURE",
+        DeploymentStopOnAlarm = "DEPLOYMENT_STOP_ON_ALARM",
+        DeploymentStopOnRequest = "DEPLOYMENT_STOP_ON_REQUEST",
+    }
+
+    AutoScalingGroupProcess {
+        Terminate = "Terminate",
+        AzRebalance = "AZRebalance",
+        InstanceRefresh = "InstanceRefresh",
+        ScheduledActions = "ScheduledActions",
+    }
+
+    DeploymentType { InPlace = "IN_PLACE", BlueGreen = "BLUE_GREEN", }
+
+    DeploymentOption {
+        WithTrafficControl = "WITH_TRAFFIC_CONTROL",
+        WithoutTrafficControl = "WITHOUT_TRAFFIC_CONTROL",
+    }
+
+    InstanceAction { Terminate = "TERMINATE", KeepAlive = "KEEP_ALIVE", }
+
+    DeploymentReadyAction {
+        ContinueDeployment = "CONTINUE_DEPLOYMENT",
+        StopDeployment = "STOP_DEPLOYMENT",
+    }
+
+    GreenFleetProvisioningAction {
+        DiscoverExisting = "DISCOVER_EXISTING",
+        CopyAutoScalingGroup = "COPY_AUTO_SCALING_GROUP",
+    }
+
+    OutdatedInstancesStrategy { Update = "UPDATE", Ignore = "IGNORE", }
+
+    TriggerEventType {
+        DeploymentStart = "DeploymentStart",
+        DeploymentSuccess = "DeploymentSuccess",
+        DeploymentFailure = "DeploymentFailure",
+        DeploymentStop = "DeploymentStop",
+        DeploymentRollback = "DeploymentRollback",
+        DeploymentReady = "DeploymentReady",
+        InstanceStart = "InstanceStart",
+        InstanceSuccess = "InstanceSuccess",
+        InstanceFailure = "InstanceFailure",
+        InstanceReady = "InstanceReady",
+    }
+}
+
+shapes! {
+    Alarm { name: String, }
+    AlarmConfiguration { enabled: bool, ignore_poll_alarm_failure: bool, alarms: Vec<Alarm>, }
+    AutoRollbackConfiguration { enabled: bool, events: Vec<AutoRollbackEvent>, }
+    AutoScalingGroup { name: String, hook: String, termination_hook: String, }
+    BlueInstanceTerminationOption { action: InstanceAction, termination_wait_time_in_minutes: i64, }
+    DeploymentReadyOption { action_on_timeout: DeploymentReadyAction, wait_time_in_minutes: i64, }
+    GreenFleetProvisioningOption { action: GreenFleetProvisioningAction, }
+    BlueGreenDeploymentConfiguration {
+        terminate_blue_instances_on_deployment_success: BlueInstanceTerminationOption,
+        deployment_ready_option: DeploymentReadyOption,
+        green_fleet_provisioning_option: GreenFleetProvisioningOption,
+    }
+    DeploymentStyle { deployment_type: DeploymentType, deployment_option: DeploymentOption, }
+    Ec2TagSet {
+        ec2_tag_set_list: Vec<Vec<TagFilter>>,
+    }
+    OnPremisesTagSet { on_premises_tag_set_list: Vec<Vec<TagFilter>>, }
+    ElbInfo { name: String, }
+    TargetGroupInfo { name: String, }
+    TrafficRoute { listener_arns: Vec<String>, }
+    TargetGroupPairInfo {
+        target_groups: Vec<TargetGroupInfo>,
+        prod_traffic_route: TrafficRoute,
+        test_traffic_route: TrafficRoute,
+    }
+    LoadBalancerInfo {
+        elb_info_list: Vec<ElbInfo>,
+        target_group_info_list: Vec<TargetGroupInfo>,
+        target_group_pair_info_list: Vec<TargetGroupPairInfo>,
+    }
+    TriggerConfig {
+        trigger_name: String,
+        trigger_target_arn: String,
+        trigger_events: Vec<TriggerEventType>,
+    }
+    Ec2DeploymentOptions { auto_scaling_group_processes_to_suspend: Vec<AutoScalingGroupProcess>, }
+    EcsService { service_name: String, cluster_name: String, }
+    LastDeploymentInfo {
+        deployment_id: String,
+        status: DeploymentStatus,
+        end_time: Timestamp,
+        create_time: Timestamp,
+    }
+
+    DeploymentGroupInfo {
+        application_name: String,
+        deployment_group_id: String,
+        deployment_group_name: String,
+        deployment_config_name: String,
+        ec2_tag_filters: Vec<TagFilter>,
+        on_premises_instance_tag_filters: Vec<TagFilter>,
+        auto_scaling_groups: Vec<AutoScalingGroup>,
+        service_role_arn: String,
+        target_revision: RevisionLocation,
+        trigger_configurations: Vec<TriggerConfig>,
+        alarm_configuration: AlarmConfiguration,
+        auto_rollback_configuration: AutoRollbackConfiguration,
+        deployment_style: DeploymentStyle,
+        outdated_instances_strategy: OutdatedInstancesStrategy,
+        blue_green_deployment_configuration: BlueGreenDeploymentConfiguration,
+        load_balancer_info: LoadBalancerInfo,
+        last_successful_deployment: LastDeploymentInfo,
+        last_attempted_deployment: LastDeploymentInfo,
+        ec2_tag_set: Ec2TagSet,
+        on_premises_tag_set: OnPremisesTagSet,
+        compute_platform: ComputePlatform,
+        ec2_deployment_options: Ec2DeploymentOptions,
+        termination_hook_enabled: bool,
+    }
+
+    /// What CreateDeploymentGroup and UpdateDeploymentGroup set, and what a service stores of a group as it was given.
+    DeploymentGroupSettings {
+        deployment_config_name: String,
+        ec2_tag_filters: Vec<TagFilter>,
+        on_premises_instance_tag_filters: Vec<TagFilter>,
+        auto_scaling_groups: Vec<String>,
+        service_role_arn: String,
+        trigger_configurations: Vec<TriggerConfig>,
+        alarm_configuration: AlarmConfiguration,
+        auto_rollback_configuration: AutoRollbackConfiguration,
+        outdated_instances_strategy: OutdatedInstancesStrategy,
+        deployment_style: DeploymentStyle,
+        blue_green_deployment_configuration: BlueGreenDeploymentConfiguration,
+        load_balancer_info: LoadBalancerInfo,
+        ec2_tag_set: Ec2TagSet,
+        ecs_services: Vec<EcsService>,
+        on_premises_tag_set: OnPremisesTagSet,
+        ec2_deployment_options: Ec2DeploymentOptions,
+        termination_hook_enabled: bool,
+    }
+
+    CreateDeploymentGroupOutput { deployment_group_id: String, }
+    GetDeploymentGroupInput { application_name: String, deployment_group_name: String, }
+    GetDeploymentGroupOutput { deployment_group_info: DeploymentGroupInfo, }
+    ListDeploymentGroupsInput { application_name: String, next_token: String, }
+    ListDeploymentGroupsOutput {
+        application_name: String,
+        deployment_groups: Vec<String>,
+        next_token: String,
+    }
+    DeleteDeploymentGroupInput { application_name: String, deployment_group_name: String, }
+    DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Vec<AutoScalingGroup>, }
+    UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Vec<AutoScalingGroup>, }
+}
+
+/// Input of CreateDeploymentGroup.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateDeploymentGroupInput {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment_group_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<Tag>>,
+    #[serde(flatten)]
+    pub settings: DeploymentGroupSettings,
+}
+
+/// Input of UpdateDeploymentGroup; a member of the settings that is absent keeps its value.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateDeploymentGroupInput {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_deployment_group_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_deployment_group_name: Option<String>,
+    #[serde(flatten)]
+    pub settings: DeploymentGroupSettings,
+}

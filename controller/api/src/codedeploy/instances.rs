@@ -1,0 +1,53 @@
+//! On-premises instances and their tags.
+
+use super::{Tag, Timestamp, enumerations, shapes};
+
+enumerations! {
+    /// Which halves of a tag a filter compares.
+    TagFilterType { KeyOnly = "KEY_ONLY", ValueOnly = "VALUE_ONLY", KeyAndValue = "KEY_AND_VALUE", }
+
+    RegistrationStatus { Registered = "Registered", Deregistered = "Deregistered", }
+}
+
+shapes! {
+    /// A test on one tag, of an on-premises instance or (then AWS calls it EC2TagFilter) an EC2 instance.
+    TagFilter {
+        #[serde(rename = "Key")]
+        key: String,
+        #[serde(rename = "Value")]
+        value: String,
+        #[serde(rename = "Type")]
+        kind: TagFilterType,
+    }
+
+    /// An on-premises instance.
+    InstanceInfo {
+        instance_name: String,
+        iam_session_arn: String,
+        iam_user_arn: String,
+        instance_arn: String,
+        register_time: Timestamp,
+        /// Present once the instance is deregistered.
+        deregister_time: Timestamp,
+        tags: Vec<Tag>,
+    }
+
+    RegisterOnPremisesInstanceInput {
+        instance_name: String,
+        iam_session_arn: String,
+        iam_user_arn: String,
+    }
+    DeregisterOnPremisesInstanceInput { instance_name: String, }
+    GetOnPremisesInstanceInput { instance_name: String, }
+    GetOnPremisesInstanceOutput { instance_info: InstanceInfo, }
+    BatchGetOnPremisesInstancesInput { instance_names: Vec<String>, }
+    BatchGetOnPremisesInstancesOutput { instance_infos: Vec<InstanceInfo>, }
+    ListOnPremisesInstancesInput {
+        registration_status: RegistrationStatus,
+        tag_filters: Vec<TagFilter>,
+        next_token: String,
+    }
+    ListOnPremisesInstancesOutput { instance_names: Vec<String>, next_token: String, }
+    AddTagsToOnPremisesInstancesInput { tags: Vec<Tag>, instance_names: Vec<String>, }
+    RemoveTagsFromOnPremisesInstancesInput { tags: Vec<Tag>, instance_names: Vec<String>, }
+}

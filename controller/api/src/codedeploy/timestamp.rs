@@ -1,0 +1,76 @@
+//! Points in time: on the wire a JSON number of seconds since the epoch, here whole milliseconds.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Milliseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    pub const fn from_millis(millis: i64) -> Self {
+        Timestamp(millis)
+    }
+
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// The host's clock.
+    pub fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(0) + since_epoch
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn add(self, duration: Duration) -> Timestamp {
+        Timestamp(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0 as f64 / 1000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // `as` saturates, so a number beyond every date stays a date.
+        Ok(Timestamp(
+            (f64::deserialize(deserializer)? * 1000.0).round() as i64
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_floats_and_exponents_are_read() {
+        for (text, millis) in [
+            ("1446744188", 1_446_744_188_000),
+            ("1446744188.711", 1_446_744_188_711),
+            ("1.446744190402E9", 1_446_744_190_402),
+        ] {
+            assert_eq!(serde_json::from_str::<Timestamp>(text).unwrap().millis(), millis);
+        }
+        assert_eq!(
+            serde_json::to_string(&Timestamp::from_millis(1_446_744_188_711)).unwrap(),
+            "1446744188.711"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! The command line: `serve`, and the commands of the data directory's administrator.
+
+mod admin;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use futures_util::StreamExt as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Arguments, ConfigError, Settings};
+use crate::credentials::Role;
+use crate::error::chain;
+use crate::server::{self, ServeError};
+
+/// A self-hosted AWS CodeDeploy service.
+#[derive(Debug, Parser)]
+#[command(name = "codedeploy-controller", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve(Serve),
+    /// Access keys.
+    #[command(subcommand)]
+    Credentials(Credentials),
+    /// On-premises instances.
+    #[command(subcommand)]
+    Host(Host),
+    /// Show the certificate that signs deployment specifications, and the pin of its key.
+    Signer(DataDir),
+}
+
+#[derive(Debug, Args)]
+struct DataDir {
+    /// Directory of the service's database and keys.
+    #[arg(long, default_value = "/var/lib/codedeploy-controller")]
+    data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    data: DataDir,
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7080].
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Region in ARNs and signatures [default: us-east-1].
+    #[arg(long)]
+    region: Option<String>,
+    /// Account in ARNs [default: 123456789012].
+    #[arg(long)]
+    account_id: Option<String>,
+    /// Serve plain http to other hosts.
+    #[arg(long)]
+    insecure_http: bool,
+    /// File with further settings, in YAML.
+    #[arg(long)]
+    config_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Credentials {
+    /// Make an access key and show its secret, once.
+    Create {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(long, value_enum)]
+        role: Role,
+        /// IAM user or session ARN that the key stands for; a host's is its host identifier.
+        #[arg(long)]
+        user_arn: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the access keys, without their secrets.
+    List {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke an access key at once.
+    Revoke {
+        #[command(flatten)]
+        data: DataDir,
+        access_key_id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Host {
+    /// Register a host, make its access key, and print the two files it needs.
+    Add {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+        /// A tag, as key=value; can be given up to ten times.
+        #[arg(long = "tag", value_parser = admin::tag)]
+        tags: Vec<codedeploy_api::codedeploy::Tag>,
+        /// URL of this service as the host reaches it [default: the address it listens on].
+        #[arg(long)]
+        endpoint: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// The whole program: `args` are the command line with the program's name in front.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("codedeploy-controller: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Serve(serve) => run_service(serve),
+        Command::Credentials(Credentials::Create {
+            data,
+            role,
+            user_arn,
+            json,
+        }) => Ok(admin::create_credentials(&data.data_dir, role, user_arn, json)?),
+        Command::Credentials(Credentials::List { data, json }) => {
+            Ok(admin::list_credentials(&data.data_dir, json)?)
+        }
+        Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
+            Ok(admin::revoke_credentials(&data.data_dir, access_key_id)?)
+        }
+        Command::Host(Host::Add {
+            data,
+            name,
+            tags,
+            endpoint,
+            json,
+        }) => Ok(admin::add_host(&data.data_dir, name, tags, endpoint, json)?),
+        Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
+    }
+}
+
+fn run_service(serve: Serve) -> Result<(), CliError> {
+    let settings = Settings::load(Arguments {
+        data_dir: serve.data.data_dir,
+        listen: serve.listen,
+        region: serve.region,
+        account_id: serve.account_id,
+        insecure_http: serve.insecure_http,
+        config_file: serve.config_file,
+    })?;
+    // A second call in one process finds its logs arranged already.
+    let _ = tracing_subscriber::registry()
+        .with(
+            tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_writer(std::io::stderr),
+        )
+        .with(Targets::new().with_default(LevelFilter::INFO))
+        .try_init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?;
+    runtime.block_on(async {
+        let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
+        let stop = async move {
+            signals.next().await;
+        };
+        Ok(server::serve(settings, stop).await?)
+    })
+}

@@ -1,0 +1,247 @@
+//! The hosts' side of a deployment: commands handed out, acknowledged and completed, and what they belong to.
+//!
+//! A function here gets the identifier of a host that proved to be it.
+
+use codedeploy_api::codedeploy::{FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp};
+use codedeploy_api::command::{CommandStatus, Envelope, HostCommand};
+use codedeploy_api::specification::{
+    AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
+    SpecificationDocument,
+};
+
+use super::decide::{Change, Outcome};
+use super::diagnostics;
+use super::records::{Command, Record, Target};
+use super::state::{EventInput, EventState};
+use crate::config::{Partition, Timers};
+use crate::error::{ApiError, ErrorName};
+use crate::registry::{Context, shorten};
+
+/// The answer to a poll.
+#[derive(Debug)]
+pub enum Offer {
+    Command(HostCommand, Outcome),
+    /// Nothing now; at the time given, a command handed to another poll may be due again.
+    Nothing {
+        again_at: Option<Timestamp>,
+    },
+}
+
+/// Hands the oldest waiting command to its host.
+pub fn lease(context: &Context<'_>, timers: &Timers, host: &str) -> Result<Offer, ApiError> {
+    let mut again_at: Option<Timestamp> = None;
+    for command in Command::offered_to(context.tx, host)? {
+        let (record, mut target) = of(context, &command)?;
+        let Some(event) = target.state.events.get_mut(command.event) else {
+            continue;
+        };
+        match event.state {
+            EventState::Leased { until, .. } if until > context.now => {
+                again_at = Some(again_at.map_or(until, |earlier| earlier.min(until)));
+                continue;
+            }
+            _ => {}
+        }
+        let until = context.now + timers.lease;
+        event.state = event.state.next(EventInput::Lease { until }, context.now)?;
+        let command_name = event.name.name().to_owned();
+        let outcome = outcome(&record, &target, command.event);
+        target.save(context.tx, &record.rules, context.now)?;
+        return Ok(Offer::Command(
+            HostCommand {
+                host_command_identifier: command.id,
+                host_identifier: host.to_owned(),
+                deployment_execution_id: execution_id(context.partition, &record.id),
+                command_name,
+                nonce: command.sequence,
+            },
+            outcome,
+        ));
+    }
+    Ok(Offer::Nothing { again_at })
+}
+
+/// Notes that the host has the command. The answer tells it to run it, or that it is over.
+pub fn acknowledge(
+    context: &Context<'_>,
+    host: &str,
+    id: &str,
+    envelope: Option<&Envelope>,
+) -> Result<(CommandStatus, Outcome), ApiError> {
+    let command = find(context, host, id)?;
+    let (record, mut target) = of(context, &command)?;
+    let Some(event) = target.state.events.get_mut(command.event) else {
+        return Err(unknown(id));
+    };
+    if event.state.ended().is_some() {
+        return Ok((status(&event.state), Outcome::default()));
+    }
+    event.state = event.state.next(EventInput::Acknowledge, context.now)?;
+    let outcome = outcome(&record, &target, command.event);
+    target.save(context.tx, &record.rules, context.now)?;
+    if let Some(noop) = diagnostics::is_noop(envelope) {
+        command.note_noop(context.tx, noop)?;
+    }
+    Ok((CommandStatus::InProgress, outcome))
+}
+
+/// Notes how a command ended. The first completion counts; agents send more than one.
+pub fn complete(
+    context: &Context<'_>,
+    host: &str,
+    id: &str,
+    succeeded: bool,
+    envelope: Option<&Envelope>,
+) -> Result<Outcome, ApiError> {
+    let command = find(context, host, id)?;
+    let (record, mut target) = of(context, &command)?;
+    let Some(event) = target.state.events.get_mut(command.event) else {
+        return Err(unknown(id));
+    };
+    if event.state.ended().is_some() {
+        return Ok(Outcome::default());
+    }
+    let input = EventInput::Complete {
+        succeeded,
+        diagnostics: diagnostics::read(succeeded, envelope),
+    };
+    event.state = event.state.next(input, context.now)?;
+    let outcome = outcome(&record, &target, command.event);
+    target.save(context.tx, &record.rules, context.now)?;
+    Ok(outcome)
+}
+
+/// Where a command stands.
+pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandStatus, ApiError> {
+    let command = find(context, host, id)?;
+    let (_, target) = of(context, &command)?;
+    let event = target
+        .state
+        .events
+        .get(command.event)
+        .ok_or_else(|| unknown(id))?;
+    Ok(status(&event.state))
+}
+
+/// The specification of a deployment that the host is a target of.
+pub fn specification(
+    context: &Context<'_>,
+    host: &str,
+    execution_id: &str,
+) -> Result<SpecificationDocument, ApiError> {
+    let refused = || {
+        ErrorName::Client.because(format!(
+            "{:?} is not a deployment of this host.",
+            execution_id.chars().take(129).collect::<String>()
+        ))
+    };
+    let id = execution_id.rsplit('/').next().unwrap_or_default();
+    if execution_id != self::execution_id(context.partition, id) {
+        return Err(refused());
+    }
+    let mut statement = context
+        .tx
+        .prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2")?;
+    if !statement.exists((id, host))? {
+        return Err(refused());
+    }
+    let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
+    Ok(document(record))
+}
+
+/// What AWS's service names a deployment towards agents.
+fn execution_id(partition: &Partition, deployment_id: &str) -> String {
+    let Partition { region, account_id } = partition;
+    format!("CodeDeploy/{region}/Prod/arn:aws:sds:{region}:{account_id}:deployment/{deployment_id}")
+}
+
+fn document(record: Record) -> SpecificationDocument {
+    let revision = revision(record.revision());
+    let style = record.snapshot.deployment_style.unwrap_or_default();
+    let behavior = record
+        .snapshot
+        .file_exists_behavior
+        .unwrap_or(FileExistsBehavior::Disallow);
+    SpecificationDocument {
+        deployment_id: record.id,
+        deployment_group_id: record.group_id,
+        deployment_group_name: record.group_name,
+        application_name: record.application_name,
+        deployment_creator: record.snapshot.creator.map(String::from),
+        deployment_type: style.deployment_type.map(String::from),
+        app_spec_filename: Some("appspec.yml".into()),
+        agent_action_overrides: Some(AgentActionOverrides {
+            agent_overrides: Some(AgentOverrides {
+                file_exists_behavior: Some(behavior.into()),
+            }),
+        }),
+        all_possible_lifecycle_events: None,
+        revision,
+        github_access_token: None,
+        reuse_archive_from_deployment_id: None,
+    }
+}
+
+/// The location as agents read it. It was checked when the deployment was created.
+fn revision(location: RevisionLocation) -> RevisionDocument {
+    let revision_type = location.revision_type.unwrap_or(RevisionLocationType::S3);
+    let s3 = location.s3_location.map(|s3| S3RevisionDocument {
+        bucket: s3.bucket.unwrap_or_default(),
+        key: s3.key.unwrap_or_default(),
+        bundle_type: s3.bundle_type.map(String::from).unwrap_or_default(),
+        version: s3.version,
+        etag: s3.e_tag,
+    });
+    let github = location.git_hub_location.map(|github| {
+        let repository = github.repository.unwrap_or_default();
+        let (account, repository) = repository.split_once('/').unwrap_or_default();
+        GitHubRevisionDocument {
+            account: account.to_owned(),
+            repository: repository.to_owned(),
+            commit_id: github.commit_id.unwrap_or_default(),
+            bundle_type: None,
+        }
+    });
+    RevisionDocument {
+        revision_type: revision_type.into(),
+        s3_revision: s3,
+        github_revision: github,
+        local_revision: None,
+    }
+}
+
+fn status(state: &EventState) -> CommandStatus {
+    match state {
+        EventState::Pending | EventState::Queued { .. } => CommandStatus::Pending,
+        EventState::Leased { .. } | EventState::Acknowledged { .. } => CommandStatus::InProgress,
+        EventState::Succeeded { .. } => CommandStatus::Succeeded,
+        // An agent drops a command that it is told has failed.
+        EventState::Failed { .. } | EventState::Skipped { .. } => CommandStatus::Failed,
+    }
+}
+
+fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Command, ApiError> {
+    Command::of_host(context.tx, host, id)?.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &str) -> ApiError {
+    ErrorName::Client.because(format!("{:?} is not a command of this host.", shorten(id)))
+}
+
+fn of(context: &Context<'_>, command: &Command) -> Result<(Record, Target), ApiError> {
+    let record = Record::load(context.tx, &command.deployment_id)?;
+    let target = Target::at(context.tx, &command.deployment_id, command.target)?;
+    record.zip(target).ok_or_else(|| unknown(&command.id))
+}
+
+fn outcome(record: &Record, target: &Target, event: usize) -> Outcome {
+    let event = target.state.events.get(event);
+    Outcome {
+        deployment_id: record.id.clone(),
+        changes: event
+            .map(|event| Change::event(&target.member.name, event))
+            .into_iter()
+            .collect(),
+        ..Outcome::default()
+    }
+}

@@ -1,0 +1,123 @@
+//! The errors of both APIs, by the names AWS gives them.
+
+use codedeploy_api::command::ErrorBody;
+
+use crate::store::StoreError;
+
+/// A refused or failed request: what the client is told.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {message}")]
+pub struct ApiError {
+    pub name: ErrorName,
+    pub message: String,
+}
+
+impl ApiError {
+    /// What the service itself got wrong; the cause goes to the log, not to the client.
+    fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error = %chain(cause), "a request failed inside the service");
+        ErrorName::InternalFailure.because(
+            "the service could not complete the request; its log has the cause under this request id",
+        )
+    }
+
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody {
+            kind: self.name.text(),
+            message: self.message.clone(),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(cause: StoreError) -> Self {
+        Self::internal(&cause)
+    }
+}
+
+impl From<rusqlite::Error> for ApiError {
+    fn from(cause: rusqlite::Error) -> Self {
+        Self::internal(&cause)
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+macro_rules! error_names {
+    ($($name:ident)*) => {
+        /// The name of an error, without the suffix `Exception` that most have on the wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ErrorName { $($name,)* }
+
+        impl ErrorName {
+            fn bare(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+error_names! {
+    AccessDenied ApplicationAlreadyExists ApplicationDoesNotExist ApplicationLimitExceeded ApplicationNameRequired
+    AlarmsLimitExceeded BatchLimitExceeded BucketNameFilterRequired Client DeploymentAlreadyCompleted
+    DeploymentConfigDoesNotExist DeploymentConfigNameRequired DeploymentDoesNotExist DeploymentGroupAlreadyExists
+    DeploymentGroupDoesNotExist DeploymentGroupLimitExceeded DeploymentGroupNameRequired DeploymentIdRequired
+    DeploymentLimitExceeded DeploymentNotStarted DeploymentTargetDoesNotExist DeploymentTargetIdRequired
+    DescriptionTooLong IamArnRequired IamSessionArnAlreadyRegistered IamUserArnAlreadyRegistered IncompleteSignature
+    InstanceDoesNotExist InstanceIdRequired InstanceLimitExceeded InstanceNameAlreadyRegistered InstanceNameRequired
+    InstanceNotRegistered InternalFailure InvalidAlarmConfig InvalidApplicationName InvalidAutoRollbackConfig
+    InvalidAutoScalingGroup InvalidAutoScalingGroupProcessToSuspend InvalidBlueGreenDeploymentConfiguration
+    InvalidBucketNameFilter InvalidComputePlatform InvalidDeployedStateFilter InvalidDeploymentConfigName
+    InvalidDeploymentGroupName InvalidDeploymentId InvalidDeploymentInstanceType InvalidDeploymentStatus
+    InvalidDeploymentStyle InvalidDeploymentTargetId InvalidEC2Tag InvalidEC2TagCombination InvalidECSService
+    InvalidExternalId InvalidFileExistsBehavior InvalidIamSessionArn InvalidIamUserArn InvalidInput
+    InvalidInstanceName InvalidInstanceStatus InvalidInstanceType InvalidKeyPrefixFilter InvalidLoadBalancerInfo
+    InvalidNextToken InvalidOnPremisesTagCombination InvalidRegistrationStatus InvalidRevision InvalidRole
+    InvalidSignature InvalidSortBy InvalidSortOrder InvalidTag InvalidTagFilter InvalidTagsToAdd
+    InvalidTargetFilterName InvalidTargetInstances InvalidTimeRange InvalidTriggerConfig
+    MissingAuthenticationToken MultipleIamArnsProvided RequestEntityTooLarge RevisionDoesNotExist RevisionRequired
+    RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded TriggerTargetsLimitExceeded
+    UnknownOperation UnrecognizedClient
+}
+
+impl ErrorName {
+    /// The name on the wire.
+    pub fn text(self) -> String {
+        match self {
+            Self::InternalFailure => self.bare().to_owned(),
+            named => format!("{}Exception", named.bare()),
+        }
+    }
+
+    pub fn because(self, message: impl Into<String>) -> ApiError {
+        ApiError {
+            name: self,
+            message: message.into(),
+        }
+    }
+
+    /// The HTTP status: 400 for whatever the client can mend.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InternalFailure => 500,
+            Self::RequestEntityTooLarge => 413,
+            _ => 400,
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
+    }
+}

@@ -1,0 +1,214 @@
+//! Owns which hosts belong to a deployment group: tag filters, and the on-premises instances they match.
+
+use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType};
+use rusqlite::{OptionalExtension, Transaction, named_params};
+
+use crate::store::Json;
+
+/// A filter whose type and halves fit each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagTest {
+    Key(String),
+    Value(String),
+    Both { key: String, value: String },
+}
+
+/// Why a filter is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFilter {
+    #[error("the filter type {0:?} is not one of KEY_ONLY, VALUE_ONLY and KEY_AND_VALUE")]
+    UnknownType(String),
+    #[error("a filter of type KEY_ONLY takes no value")]
+    ValueNotAllowed,
+    #[error("a filter of type VALUE_ONLY takes no key")]
+    KeyNotAllowed,
+    #[error("a filter of type {0} needs {1}")]
+    Missing(&'static str, &'static str),
+    #[error("a filter needs a key, a value or both")]
+    Empty,
+}
+
+impl TagTest {
+    /// Without a type, the halves that are given count. Some clients send an empty text for an absent half.
+    pub fn read(filter: &TagFilter) -> Result<TagTest, InvalidFilter> {
+        let half = |half: &Option<String>| half.clone().filter(|text| !text.is_empty());
+        match (&filter.kind, half(&filter.key), half(&filter.value)) {
+            (None | Some(TagFilterType::KeyAndValue), Some(key), Some(value)) => {
+                Ok(TagTest::Both { key, value })
+            }
+            (None | Some(TagFilterType::KeyOnly), Some(key), None) => Ok(TagTest::Key(key)),
+            (None | Some(TagFilterType::ValueOnly), None, Some(value)) => Ok(TagTest::Value(value)),
+            (None, None, None) => Err(InvalidFilter::Empty),
+            (Some(TagFilterType::KeyOnly), _, Some(_)) => Err(InvalidFilter::ValueNotAllowed),
+            (Some(TagFilterType::ValueOnly), Some(_), _) => Err(InvalidFilter::KeyNotAllowed),
+            (Some(TagFilterType::KeyOnly), None, None) => Err(InvalidFilter::Missing("KEY_ONLY", "a key")),
+            (Some(TagFilterType::ValueOnly), None, None) => {
+                Err(InvalidFilter::Missing("VALUE_ONLY", "a value"))
+            }
+            // A tag may have an empty value.
+            (Some(TagFilterType::KeyAndValue), Some(key), None) => Ok(TagTest::Both {
+                key,
+                value: String::new(),
+            }),
+            (Some(TagFilterType::KeyAndValue), None, _) => {
+                Err(InvalidFilter::Missing("KEY_AND_VALUE", "a key"))
+            }
+            (Some(TagFilterType::Other(text)), ..) => {
+                Err(InvalidFilter::UnknownType(text.chars().take(100).collect()))
+            }
+        }
+    }
+
+    pub fn matches(&self, tags: &[Tag]) -> bool {
+        let has = |key: Option<&String>, value: Option<&String>| {
+            tags.iter().any(|tag| {
+                key.is_none_or(|key| tag.key.as_ref() == Some(key))
+                    && value.is_none_or(|value| tag.value.as_deref().unwrap_or_default() == value)
+            })
+        };
+        match self {
+            TagTest::Key(key) => has(Some(key), None),
+            TagTest::Value(value) => has(None, Some(value)),
+            TagTest::Both { key, value } => has(Some(key), Some(value)),
+        }
+    }
+}
+
+/// Which on-premises instances a deployment group has: those that match a test in every one of its lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Membership {
+    /// No list: no member.
+    all_of: Vec<Vec<TagTest>>,
+}
+
+impl Membership {
+    /// The membership that a group's settings describe. A filter that could not be stored today matches nothing.
+    pub fn of(settings: &DeploymentGroupSettings) -> Self {
+        let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
+        let flat = settings
+            .on_premises_instance_tag_filters
+            .iter()
+            .filter(|list| !list.is_empty());
+        let set = settings.on_premises_tag_set.iter();
+        let set = set.flat_map(|set| set.on_premises_tag_set_list.iter().flatten());
+        Membership {
+            all_of: flat.chain(set).map(tests).collect(),
+        }
+    }
+
+    pub fn includes(&self, tags: &[Tag]) -> bool {
+        !self.all_of.is_empty()
+            && self
+                .all_of
+                .iter()
+                .all(|list| list.iter().any(|test| test.matches(tags)))
+    }
+}
+
+/// A registered on-premises instance as a deployment sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    pub arn: String,
+    /// The identifier its agent polls with.
+    pub host: String,
+}
+
+/// The registered instances of a membership, by name.
+pub fn members(tx: &Transaction<'_>, membership: &Membership) -> rusqlite::Result<Vec<Member>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut members = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Json(tags) = row.get::<_, Json<Vec<Tag>>>("tags")?;
+        if membership.includes(&tags) {
+            members.push(Member {
+                name: row.get("name")?,
+                arn: row.get("arn")?,
+                host: row.get("principal")?,
+            });
+        }
+    }
+    Ok(members)
+}
+
+/// The name of the registered instance that polls with `host`.
+pub fn instance_of_host(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Option<String>> {
+    tx.prepare_cached("SELECT name FROM instances WHERE principal = ?1 AND deregistered IS NULL")?
+        .query_row([host], |row| row.get(0))
+        .optional()
+}
+
+/// Notes that a host was heard of; at most once a minute, so that idle polls cost no write.
+pub fn seen(
+    tx: &Transaction<'_>,
+    host: &str,
+    agent_version: Option<&str>,
+    now_millis: i64,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version)
+         WHERE principal = :host AND deregistered IS NULL
+           AND (last_seen IS NULL OR last_seen <= :now - 60000 OR agent_version IS NOT coalesce(:version, agent_version))",
+    )?
+    .execute(named_params! {":now": now_millis, ":version": agent_version, ":host": host})?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(json: &str) -> Result<TagTest, InvalidFilter> {
+        TagTest::read(&serde_json::from_str(json).unwrap())
+    }
+
+    fn tags(pairs: &[(&str, &str)]) -> Vec<Tag> {
+        pairs
+            .iter()
+            .map(|(key, value)| Tag {
+                key: Some((*key).into()),
+                value: Some((*value).into()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn filters_and_what_they_match() {
+        let host = tags(&[("env", "prod"), ("tier", "web")]);
+        for (json, expected) in [
+            (r#"{"Key":"env","Value":"prod","Type":"KEY_AND_VALUE"}"#, true),
+            (r#"{"Key":"env","Value":"web","Type":"KEY_AND_VALUE"}"#, false),
+            (r#"{"Key":"env","Value":"PROD"}"#, false),
+            (r#"{"Key":"tier","Value":"","Type":"KEY_ONLY"}"#, true),
+            (r#"{"Value":"web","Type":"VALUE_ONLY"}"#, true),
+            (r#"{"Key":"none"}"#, false),
+        ] {
+            assert_eq!(filter(json).unwrap().matches(&host), expected, "{json}");
+        }
+        for json in [
+            r#"{"Key":"a","Value":"b","Type":"KEY_ONLY"}"#,
+            r#"{"Key":"a","Value":"b","Type":"VALUE_ONLY"}"#,
+            r#"{"Key":"a","Type":"SOME"}"#,
+            r#"{"Type":"KEY_ONLY"}"#,
+            "{}",
+        ] {
+            assert!(filter(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_tag_set_needs_a_match_in_every_list_and_no_filter_means_no_member() {
+        let settings = |json: &str| -> DeploymentGroupSettings { serde_json::from_str(json).unwrap() };
+        let both = Membership::of(&settings(
+            r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"env","Value":"prod"},{"Key":"env","Value":"test"}],[{"Key":"tier"}]]}}"#,
+        ));
+        assert!(both.includes(&tags(&[("env", "test"), ("tier", "web")])));
+        assert!(!both.includes(&tags(&[("env", "test")])));
+        for none in ["{}", r#"{"onPremisesInstanceTagFilters":[]}"#] {
+            assert!(!Membership::of(&settings(none)).includes(&tags(&[("env", "prod")])));
+        }
+    }
+}

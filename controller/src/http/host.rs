@@ -1,0 +1,189 @@
+//! The agents' API: five operations, each for a host about itself.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::command::*;
+
+use super::{header_text, read, write};
+use crate::credentials::{Principal, Role};
+use crate::deployment::commands::{self, Offer};
+use crate::error::{ApiError, ErrorName};
+use crate::fleet;
+use crate::service::Service;
+
+pub(super) async fn call(
+    service: &Arc<Service>,
+    principal: Principal,
+    headers: &HeaderMap,
+    operation: &str,
+    body: &Bytes,
+) -> Result<Vec<u8>, ApiError> {
+    let host = authorise(service, principal, header_text(headers, AGENT_VERSION_HEADER)).await?;
+    match operation {
+        PollHostCommandInput::NAME => {
+            let input: PollHostCommandInput = read(body)?;
+            owns(&host, &input.host_identifier)?;
+            write(&poll(service, host).await?)
+        }
+        GetDeploymentSpecificationInput::NAME => {
+            let input: GetDeploymentSpecificationInput = read(body)?;
+            owns(&host, &input.host_identifier)?;
+            write(&specification(service, host, input.deployment_execution_id).await?)
+        }
+        PutHostCommandAcknowledgementInput::NAME => write(&acknowledge(service, host, read(body)?).await?),
+        PutHostCommandCompleteInput::NAME => write(&complete(service, host, read(body)?).await?),
+        PostHostCommandUpdateInput::NAME => {
+            let input: PostHostCommandUpdateInput = read(body)?;
+            let id = input.host_command_identifier;
+            let status = service.transact(move |_, context| commands::current(context, &host, &id));
+            write(&PostHostCommandUpdateOutput {
+                command_status: Some(status.await?),
+            })
+        }
+        other => Err(ErrorName::UnknownOperation.because(format!(
+            "The operation {:?} is not one of the agents' API.",
+            crate::registry::shorten(other)
+        ))),
+    }
+}
+
+/// The host that a principal is: its ARN is the host identifier of a registered instance.
+async fn authorise(
+    service: &Arc<Service>,
+    principal: Principal,
+    agent_version: Option<&str>,
+) -> Result<String, ApiError> {
+    let agent_version = agent_version.map(crate::registry::shorten);
+    service
+        .transact(move |_, context| {
+            let registered = fleet::instance_of_host(context.tx, &principal.arn)?;
+            if principal.role != Role::Host || registered.is_none() {
+                return Err(ErrorName::AccessDenied.because(format!(
+                    "{} is not the identity of a registered on-premises instance.",
+                    principal.arn
+                )));
+            }
+            fleet::seen(
+                context.tx,
+                &principal.arn,
+                agent_version.as_deref(),
+                context.now.millis(),
+            )?;
+            Ok(principal.arn)
+        })
+        .await
+}
+
+fn owns(host: &str, identifier: &str) -> Result<(), ApiError> {
+    if host == identifier {
+        return Ok(());
+    }
+    Err(ErrorName::AccessDenied.because(format!(
+        "The request is signed by {host}, which is not the host {:?}.",
+        crate::registry::shorten(identifier)
+    )))
+}
+
+/// Answers as soon as there is a command, and without one when the poll's time is over or the service stops.
+async fn poll(service: &Arc<Service>, host: String) -> Result<PollHostCommandOutput, ApiError> {
+    let until = Timestamp::now() + service.settings.timers.poll;
+    let signal = service.signals.of_host(&host);
+    let mut stop = service.stopping();
+    loop {
+        let mut woken = std::pin::pin!(signal.notified());
+        woken.as_mut().enable();
+        let offer = {
+            let host = host.clone();
+            service
+                .transact(move |service, context| commands::lease(context, &service.settings.timers, &host))
+        };
+        let again_at = match offer.await? {
+            Offer::Command(command, outcome) => {
+                service.signals.announce(&outcome);
+                return Ok(PollHostCommandOutput {
+                    host_command: Some(command),
+                });
+            }
+            Offer::Nothing { again_at } => again_at.map_or(until, |at| at.min(until)),
+        };
+        let now = Timestamp::now();
+        if until <= now || *stop.borrow() {
+            return Ok(PollHostCommandOutput::default());
+        }
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(again_at.since(now)) => {}
+            _ = stop.wait_for(|stopping| *stopping) => {}
+        }
+    }
+}
+
+async fn specification(
+    service: &Arc<Service>,
+    host: String,
+    execution_id: String,
+) -> Result<GetDeploymentSpecificationOutput, ApiError> {
+    let document = service
+        .transact(move |_, context| commands::specification(context, &host, &execution_id))
+        .await?;
+    let payload = service.signer.sign(&write(&document)?).map_err(|error| {
+        tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
+        ErrorName::InternalFailure.because("the deployment specification could not be signed")
+    })?;
+    Ok(GetDeploymentSpecificationOutput {
+        deployment_system: DEPLOYMENT_SYSTEM.into(),
+        deployment_specification: Some(DeploymentSpecification {
+            generic_envelope: Some(Envelope {
+                format: Envelope::PKCS7_JSON.into(),
+                payload,
+            }),
+            variant_id: None,
+            variant_envelope: None,
+        }),
+    })
+}
+
+async fn acknowledge(
+    service: &Arc<Service>,
+    host: String,
+    input: PutHostCommandAcknowledgementInput,
+) -> Result<PutHostCommandAcknowledgementOutput, ApiError> {
+    let (status, outcome) = service
+        .transact(move |_, context| {
+            let id = &input.host_command_identifier;
+            commands::acknowledge(context, &host, id, input.diagnostics.as_ref())
+        })
+        .await?;
+    service.signals.announce(&outcome);
+    // The run timer of the command begins.
+    service.signals.deployment_changed(&outcome.deployment_id);
+    Ok(PutHostCommandAcknowledgementOutput {
+        command_status: Some(status),
+    })
+}
+
+async fn complete(
+    service: &Arc<Service>,
+    host: String,
+    input: PutHostCommandCompleteInput,
+) -> Result<PutHostCommandCompleteOutput, ApiError> {
+    let succeeded = match input.command_status {
+        CommandStatus::Succeeded => true,
+        CommandStatus::Failed => false,
+        CommandStatus::Pending | CommandStatus::InProgress => {
+            return Err(ErrorName::Client.because("A command is completed as Succeeded or Failed."));
+        }
+    };
+    let outcome = service
+        .transact(move |_, context| {
+            let id = &input.host_command_identifier;
+            commands::complete(context, &host, id, succeeded, input.diagnostics.as_ref())
+        })
+        .await?;
+    service.signals.announce(&outcome);
+    service.signals.deployment_changed(&outcome.deployment_id);
+    Ok(PutHostCommandCompleteOutput {})
+}

@@ -1,0 +1,209 @@
+//! Verifies AWS Signature Version 4 on a request (AWS General Reference, "Signature Version 4 signing process").
+//!
+//! The signature must be in the `Authorization` header and cover the host, the date, the operation and the body.
+
+use std::time::Duration;
+
+use aws_lc_rs::{constant_time, digest, hmac};
+use axum::http::{self, HeaderMap, Method, Uri};
+use codedeploy_api::codedeploy::Timestamp;
+use time::PrimitiveDateTime;
+use time::macros::format_description;
+
+use crate::error::{ApiError, ErrorName};
+
+/// Most difference between the clocks of client and service.
+const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+
+/// Headers that a signature must cover.
+const MUST_SIGN: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
+
+/// What a request claims: whose it is, and what it is signed for.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    pub(super) access_key_id: String,
+    /// `x-amz-date` as it was sent, `20261123T101112Z`.
+    stamp: String,
+    time: Timestamp,
+    scope: Scope,
+    signed_headers: Vec<String>,
+    signature: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Scope {
+    date: String,
+    region: String,
+    service: String,
+}
+
+/// A request as it is signed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) method: &'a Method,
+    pub(super) uri: &'a Uri,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+}
+
+impl Claim {
+    /// Reads the claim off a request's headers.
+    pub(super) fn read(headers: &HeaderMap) -> Result<Claim, ApiError> {
+        let incomplete = |what: &str| ErrorName::IncompleteSignature.because(what);
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let authorization = header("authorization").ok_or_else(|| {
+            ErrorName::MissingAuthenticationToken
+                .because("The request is not signed: it has no Authorization header.")
+        })?;
+        let fields = authorization
+            .strip_prefix(ALGORITHM)
+            .ok_or_else(|| incomplete("The Authorization header does not begin with AWS4-HMAC-SHA256."))?;
+        let field = |name: &str| {
+            let mut fields = fields.split(',').filter_map(|field| field.trim().split_once('='));
+            fields.find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        let credential = field("Credential").ok_or_else(|| incomplete("Authorization has no Credential."))?;
+        let parts: Vec<&str> = credential.split('/').collect();
+        let [access_key_id, date, region, service, "aws4_request"] = parts.as_slice() else {
+            return Err(incomplete(
+                "Credential is not <key>/<date>/<region>/<service>/aws4_request.",
+            ));
+        };
+        let signed =
+            field("SignedHeaders").ok_or_else(|| incomplete("Authorization has no SignedHeaders."))?;
+        let signature = field("Signature").and_then(|text| hex::decode(text).ok());
+        let stamp =
+            header("x-amz-date").ok_or_else(|| incomplete("The request has no X-Amz-Date header."))?;
+        let claim = Claim {
+            access_key_id: (*access_key_id).to_owned(),
+            time: parse(stamp)
+                .ok_or_else(|| incomplete("X-Amz-Date is not a time such as 20261123T101112Z."))?,
+            stamp: stamp.to_owned(),
+            scope: Scope {
+                date: (*date).to_owned(),
+                region: (*region).to_owned(),
+                service: (*service).to_owned(),
+            },
+            signed_headers: signed.split(';').map(str::to_owned).collect(),
+            signature: signature.ok_or_else(|| incomplete("Authorization has no hexadecimal Signature."))?,
+        };
+        let missing = MUST_SIGN.into_iter().find(|name| {
+            headers.contains_key(*name) && !claim.signed_headers.iter().any(|signed| signed == name)
+        });
+        match missing {
+            Some(name) => Err(incomplete(&format!(
+                "The header {name} is not among the SignedHeaders."
+            ))),
+            None => Ok(claim),
+        }
+    }
+
+    /// Whether the request was signed with `secret`, for one of `services` in `region`, about `now`.
+    pub(super) fn verify(
+        &self,
+        request: Request<'_>,
+        secret: &str,
+        region: &str,
+        services: &[&str],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let invalid = |what: String| Err(ErrorName::InvalidSignature.because(what));
+        if self.time.since(now).max(now.since(self.time)) > MAX_SKEW {
+            return invalid(format!(
+                "Signature expired: the request is of {}, which is more than 15 minutes from this service's time. Check \
+                 the clocks of both hosts.",
+                self.stamp
+            ));
+        }
+        if !self.stamp.starts_with(&self.scope.date) {
+            return invalid("The date in Credential is not that of X-Amz-Date.".into());
+        }
+        if self.scope.region != region {
+            return invalid(format!(
+                "Credential should be scoped to the region {region}, not {}: set the client's region to {region}.",
+                self.scope.region.chars().take(40).collect::<String>()
+            ));
+        }
+        if !services.contains(&self.scope.service.as_str()) {
+            return invalid(format!(
+                "Credential should be scoped to the service {}.",
+                services.join(" or ")
+            ));
+        }
+        let body_hash = hex::encode(digest::digest(&digest::SHA256, request.body));
+        let claimed_hash = request.headers.get("x-amz-content-sha256");
+        if claimed_hash.is_some_and(|claimed| claimed.as_bytes() != body_hash.as_bytes()) {
+            return invalid("x-amz-content-sha256 is not the SHA-256 of the body.".into());
+        }
+        let expected = self.sign(&self.canonical(request, &body_hash), secret);
+        match constant_time::verify_slices_are_equal(expected.as_ref(), &self.signature) {
+            Ok(()) => Ok(()),
+            Err(_) => invalid(
+                "The request signature we calculated does not match the signature you provided. Check your secret access \
+                 key and signing method."
+                    .into(),
+            ),
+        }
+    }
+
+    fn sign(&self, canonical: &str, secret: &str) -> hmac::Tag {
+        let Scope {
+            date,
+            region,
+            service,
+        } = &self.scope;
+        let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
+        let message = format!(
+            "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{hash}",
+            self.stamp
+        );
+        let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
+        let key = [date.as_str(), region, service, "aws4_request"]
+            .iter()
+            .fold(first, |key, part| {
+                hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
+            });
+        hmac::sign(&key, message.as_bytes())
+    }
+
+    fn canonical(&self, request: Request<'_>, body_hash: &str) -> String {
+        let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').collect();
+        query.sort_unstable();
+        let mut canonical = format!(
+            "{}\n{}\n{}\n",
+            request.method,
+            request.uri.path(),
+            query.join("&")
+        );
+        for name in &self.signed_headers {
+            let values: Vec<String> = request
+                .headers
+                .get_all(name.as_str())
+                .iter()
+                .map(squeeze)
+                .collect();
+            canonical.push_str(&format!("{name}:{}\n", values.join(",")));
+        }
+        canonical.push_str(&format!("\n{}\n{body_hash}", self.signed_headers.join(";")));
+        canonical
+    }
+}
+
+/// A header's value without spaces at its ends, and single ones within.
+fn squeeze(value: &http::HeaderValue) -> String {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    text.split(' ')
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn parse(stamp: &str) -> Option<Timestamp> {
+    let form = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let seconds = PrimitiveDateTime::parse(stamp, form)
+        .ok()?
+        .assume_utc()
+        .unix_timestamp();
+    Some(Timestamp::from_millis(seconds.checked_mul(1000)?))
+}

@@ -1,0 +1,132 @@
+//! Runs the service: listens, keeps deployments going, and ends in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+use crate::config::{Partition, Settings};
+use crate::error::ApiError;
+use crate::service::{OpenError, Service};
+use crate::{http, reconcile};
+
+/// How long requests may take to end once the service stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    Announce { path: PathBuf, source: std::io::Error },
+    #[error("the server failed")]
+    Serve(#[source] std::io::Error),
+    #[error("deployments cannot be kept going")]
+    Reconcile(#[source] ApiError),
+}
+
+/// What a running service says of itself in its data directory, for the administrative commands and for scripts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Announcement {
+    pub address: SocketAddr,
+    pub region: String,
+    pub account_id: String,
+}
+
+impl Announcement {
+    const FILE: &str = "service.json";
+    /// The address alone, for shell scripts.
+    const ADDRESS_FILE: &str = "address";
+
+    /// What the service of a data directory said last, if it ever ran.
+    pub fn read(data_dir: &Path) -> Option<Announcement> {
+        let text = std::fs::read(data_dir.join(Self::FILE)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn write(&self, data_dir: &Path) -> Result<(), ServeError> {
+        replace(&data_dir.join(Self::FILE), &serde_json::json!(self).to_string())?;
+        replace(&data_dir.join(Self::ADDRESS_FILE), &format!("{}\n", self.address))
+    }
+}
+
+/// Replaces a file at once, so that no reader sees half of it.
+fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, text)
+        .and_then(|()| std::fs::rename(&staged, path))
+        .map_err(|source| ServeError::Announce {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Serves until `stop` is ready. Polls that are held then are answered at once.
+pub async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let address = settings.listen;
+    let data_dir = settings.data_dir.clone();
+    let Partition { region, account_id } = settings.partition.clone();
+    let service = Service::open(settings)?;
+    let listening = TcpListener::bind(address).await;
+    let listener = listening.map_err(|source| ServeError::Listen { address, source })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let announcement = Announcement {
+        address,
+        region,
+        account_id,
+    };
+    announcement.write(&data_dir)?;
+    tracing::info!(%address, region = announcement.region, data_dir = %data_dir.display(), "ready");
+    run(service, listener, stop).await
+}
+
+async fn run(
+    service: Arc<Service>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let stopping = |service: &Service| {
+        let mut stopping = service.stopping();
+        async move {
+            // An error would mean that the service is gone, which is the same.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    };
+    let shutdown = stopping(&service);
+    let requests = async {
+        axum::serve(listener, http::router(Arc::clone(&service)))
+            .with_graceful_shutdown(shutdown)
+            .await
+            .map_err(ServeError::Serve)
+    };
+    let deployments = async {
+        reconcile::run(Arc::clone(&service))
+            .await
+            .map_err(ServeError::Reconcile)
+    };
+    let stop = async {
+        stop.await;
+        tracing::info!("stopping");
+        service.stop();
+        tokio::time::sleep(GRACE).await;
+    };
+    let both = async { tokio::try_join!(requests, deployments).map(|_| ()) };
+    tokio::select! {
+        ended = both => ended,
+        () = stop => {
+            tracing::warn!("some requests had not ended when the service stopped");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Owns the database: one thread holds the one connection, and every piece of work is one transaction on it.
+//!
+//! A transaction is on disk before its caller hears of it (WAL, `synchronous=FULL`). What the tables hold is in
+//! [`sqlite`]; the modules of the domain own their rows.
+
+mod sqlite;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+/// A handle to the database; clones share it. The thread ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot open the database {}", path.display())]
+    Open { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot bring the database {} to schema version {}", path.display(), sqlite::VERSION)]
+    Migrate { path: PathBuf, source: rusqlite::Error },
+    #[error(
+        "the database {} has schema version {found}; this program knows up to {}: start the version that wrote it",
+        path.display(), sqlite::VERSION
+    )]
+    Newer { path: PathBuf, found: i64 },
+    #[error("cannot start the database's thread")]
+    Thread(#[source] std::io::Error),
+    #[error("the database refused a transaction")]
+    Transaction(#[source] rusqlite::Error),
+    #[error("the database's thread has ended")]
+    Gone,
+}
+
+impl Store {
+    /// Opens the database, making or migrating it where needed.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let mut connection = sqlite::open(path)?;
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                for job in queue {
+                    job(&mut connection);
+                }
+            })
+            .map_err(StoreError::Thread)?;
+        Ok(Store { jobs })
+    }
+
+    /// Runs `work` as one transaction, committed when it gives `Ok` and undone when it gives `Err`.
+    pub async fn transact<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        W: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (answer, result) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // The caller may have gone; what it asked for is done all the same.
+            let _ = answer.send(run(connection, work));
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Gone)?;
+        result.await.map_err(|_| StoreError::Gone)?
+    }
+
+    /// [`transact`](Self::transact) for the administrative commands, which have nothing else to do meanwhile.
+    pub fn transact_blocking<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        W: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (answer, result) = mpsc::channel();
+        let job: Job = Box::new(move |connection| {
+            let _ = answer.send(run(connection, work));
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Gone)?;
+        result.recv().map_err(|_| StoreError::Gone)?
+    }
+}
+
+fn run<T, E: From<StoreError>>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    // Immediate: the administrative commands write to the same file, and a lock taken late could be refused.
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(StoreError::Transaction)?;
+    let value = work(&transaction)?;
+    transaction.commit().map_err(StoreError::Transaction)?;
+    Ok(value)
+}
+
+/// A value kept as JSON in a column.
+#[derive(Debug, Clone)]
+pub struct Json<T>(pub T);
+
+impl<T: serde::Serialize> rusqlite::ToSql for Json<T> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        serde_json::to_string(&self.0)
+            .map(Into::into)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+    }
+}
+
+impl<T: serde::de::DeserializeOwned> rusqlite::types::FromSql for Json<T> {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?)
+            .map(Json)
+            .map_err(|error| rusqlite::types::FromSqlError::Other(error.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_transaction_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).unwrap();
+        let insert = "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
+        let refused: Result<(), StoreError> = store.transact_blocking(move |tx| {
+            tx.execute(insert, []).map_err(StoreError::Transaction)?;
+            Err(StoreError::Gone)
+        });
+        assert!(refused.is_err());
+        let count: i64 = store
+            .transact_blocking(|tx| {
+                tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))
+                    .map_err(StoreError::Transaction)
+            })
+            .unwrap();
+        assert_eq!(count, 0);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        drop(Store::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        assert!(matches!(
+            Store::open(&path),
+            Err(StoreError::Newer { found: 99, .. })
+        ));
+    }
+}
