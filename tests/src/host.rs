@@ -13,6 +13,8 @@ pub struct Host {
     /// Everything of the host is below here.
     pub folder: PathBuf,
     pub keys: Keys,
+    /// What the service says belongs into the agent's configuration.
+    lines: String,
     configuration: PathBuf,
     programs: Programs,
 }
@@ -30,31 +32,27 @@ impl Host {
         let registered = service
             .administer(&["host", "add", name, "--tag", tag, "--json"])
             .await;
+        let text = |file: &str| registered[file].as_str().expect("the file's text").to_owned();
         let host = Self {
             name: name.into(),
             folder: folder.into(),
             keys: crate::service::keys(&registered),
+            lines: text("codedeployagent.yml"),
             configuration: folder.join("codedeployagent.yml"),
             programs: programs.clone(),
         };
-        let on_premises = registered["onPremisesConfig"].as_str().expect("the file's text");
-        std::fs::write(folder.join("codedeploy.onpremises.yml"), on_premises)
+        std::fs::write(folder.join("codedeploy.onpremises.yml"), text("codedeploy.onpremises.yml"))
             .expect("the file can be written");
         host
     }
 
-    /// Writes the agent's configuration: the service, the bucket, and `more` lines.
-    pub async fn configure(&self, service: &Service, bucket: &Bucket, more: &str) {
-        let signer = service.administer(&["signer", "--json"]).await;
+    /// Writes the agent's configuration: what the service printed, the bucket, and `more` lines.
+    pub fn configure(&self, bucket: &Bucket, more: &str) {
         let text = format!(
-            "deploy_control_endpoint: {}\ns3_endpoint_override: {}\ndeployment_signer_pin: {}\n\
-             on_premises_config_file: {folder}/codedeploy.onpremises.yml\nroot_dir: {folder}/deployment-root\n\
-             log_dir: {folder}/log\npid_dir: {folder}/run\nwait_between_runs: 1\n{more}",
-            service.endpoint,
+            "{}s3_endpoint_override: {}\non_premises_config_file: {folder}/codedeploy.onpremises.yml\n\
+             root_dir: {folder}/deployment-root\nlog_dir: {folder}/log\npid_dir: {folder}/run\nwait_between_runs: 1\n{more}",
+            self.lines,
             bucket.endpoint,
-            signer["publicKeySha256"]
-                .as_str()
-                .expect("the service has a signer"),
             folder = self.folder.display(),
         );
         std::fs::write(&self.configuration, text).expect("the file can be written");

@@ -43,7 +43,7 @@ impl Service {
     /// Starts a controller whose state is in `data`.
     pub async fn start(programs: &Programs, data: &Path) -> Self {
         std::fs::create_dir_all(data).expect("the folder can be made");
-        let running = serve(programs, data);
+        let running = serve(programs, data, "127.0.0.1:0");
         let endpoint = address(data, &running).await;
         let operator = create_keys(programs, data).await;
         let client = client(&endpoint, &operator);
@@ -57,12 +57,11 @@ impl Service {
         }
     }
 
-    /// Kills it in the middle of whatever it does, and starts it again on the same state. The address changes.
+    /// Kills it in the middle of whatever it does, and starts it again on the same state and address.
     pub async fn kill_and_restart(mut self) -> Self {
         self.running.kill().await;
-        self.running = serve(&self.programs, &self.data);
-        self.endpoint = address(&self.data, &self.running).await;
-        self.client = client(&self.endpoint, &self.operator);
+        self.running = serve(&self.programs, &self.data, self.endpoint.trim_start_matches("http://"));
+        address(&self.data, &self.running).await;
         self
     }
 
@@ -227,7 +226,7 @@ pub fn client(endpoint: &str, keys: &Keys) -> Client {
     Client::from_conf(config)
 }
 
-fn serve(programs: &Programs, data: &Path) -> Running {
+fn serve(programs: &Programs, data: &Path, listen: &str) -> Running {
     // The address of an earlier run must not be taken for this one's.
     let _ = std::fs::remove_file(data.join("address"));
     let arguments = |command: &mut tokio::process::Command| {
@@ -235,7 +234,7 @@ fn serve(programs: &Programs, data: &Path) -> Running {
             .args([
                 "serve",
                 "--listen",
-                "127.0.0.1:0",
+                listen,
                 "--region",
                 REGION,
                 "--data-dir",
@@ -272,8 +271,8 @@ pub fn keys(created: &Value) -> Keys {
             .to_owned()
     };
     Keys {
-        access_key_id: text("accessKeyId"),
-        secret_access_key: text("secretAccessKey"),
+        access_key_id: text("access_key_id"),
+        secret_access_key: text("secret_access_key"),
     }
 }
 

@@ -160,7 +160,7 @@ impl Quickstart {
             .await
             .expect("an S3 server");
         println!("  bucket      s3://{} at {}", bucket.name, bucket.endpoint);
-        host.configure(&service, &bucket, "").await;
+        host.configure(&bucket, "");
         let agent = host.start_agent();
         println!(
             "  host        {HOST}, tagged stage=demo; its agent logs to {}",
