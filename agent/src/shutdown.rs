@@ -18,8 +18,8 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Follows TERM, INT and QUIT: the first takes the first step at once and the second after `patience`; a second
-    /// signal does not wait.
+    /// Follows TERM, INT and QUIT: the first takes the first step at once and the second after `patience`. A second
+    /// INT or QUIT, from somebody at a keyboard, does not wait; a second TERM changes nothing.
     pub fn on_signals(patience: Duration) -> io::Result<Self> {
         let shutdown = Self::default();
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT])?;
@@ -33,8 +33,9 @@ impl Shutdown {
                 "stopping: no new commands; those in progress are finished"
             );
             steps.no_more_work.cancel();
+            let mut impatient = signals.filter(|signal| std::future::ready(*signal != SIGTERM));
             tokio::select! {
-                _ = signals.next() => tracing::warn!("second signal: scripts that still run are ended"),
+                Some(_) = impatient.next() => tracing::warn!("second signal: scripts that still run are ended"),
                 () = tokio::time::sleep(patience) => tracing::warn!("out of patience: scripts that still run are ended"),
             }
             steps.end_running.cancel();

@@ -41,8 +41,11 @@ impl Host {
             configuration: folder.join("codedeployagent.yml"),
             programs: programs.clone(),
         };
-        std::fs::write(folder.join("codedeploy.onpremises.yml"), text("codedeploy.onpremises.yml"))
-            .expect("the file can be written");
+        std::fs::write(
+            folder.join("codedeploy.onpremises.yml"),
+            text("codedeploy.onpremises.yml"),
+        )
+        .expect("the file can be written");
         host
     }
 

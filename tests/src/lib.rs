@@ -2,7 +2,8 @@
 //!
 //! * [`programs`] finds and runs the agent, the controller and others; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
-//! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders.
+//! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
+//! * [`fleet`] is all of it together.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,6 +17,7 @@
 
 pub mod bucket;
 pub mod bundle;
+pub mod fleet;
 pub mod host;
 pub mod programs;
 pub mod service;

@@ -60,7 +60,11 @@ impl Service {
     /// Kills it in the middle of whatever it does, and starts it again on the same state and address.
     pub async fn kill_and_restart(mut self) -> Self {
         self.running.kill().await;
-        self.running = serve(&self.programs, &self.data, self.endpoint.trim_start_matches("http://"));
+        self.running = serve(
+            &self.programs,
+            &self.data,
+            self.endpoint.trim_start_matches("http://"),
+        );
         address(&self.data, &self.running).await;
         self
     }
@@ -231,14 +235,7 @@ fn serve(programs: &Programs, data: &Path, listen: &str) -> Running {
     let _ = std::fs::remove_file(data.join("address"));
     let arguments = |command: &mut tokio::process::Command| {
         command
-            .args([
-                "serve",
-                "--listen",
-                listen,
-                "--region",
-                REGION,
-                "--data-dir",
-            ])
+            .args(["serve", "--listen", listen, "--region", REGION, "--data-dir"])
             .arg(data);
     };
     programs.controller.start(arguments, &data.join("controller.log"))

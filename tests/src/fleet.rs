@@ -1,0 +1,133 @@
+//! A service, a bucket and hosts with running agents, in one temporary folder: where most end-to-end tests begin.
+
+use std::path::PathBuf;
+
+use aws_sdk_codedeploy::types::{BundleType, DeploymentInfo, RevisionLocation};
+
+use crate::bucket::Bucket;
+use crate::bundle;
+use crate::host::Host;
+use crate::programs::{Programs, Running};
+use crate::service::{EndedEvent, Service, revision};
+
+/// The application and the group that a fleet has from the start; the group is every host of the fleet.
+pub const APPLICATION: &str = "shop";
+pub const GROUP: &str = "web";
+const TAG: (&str, &str) = ("env", "test");
+
+/// What came of a deployment, as the service tells it of one host.
+#[derive(Debug)]
+pub struct Deployed {
+    pub id: String,
+    pub info: DeploymentInfo,
+    pub events: Vec<EndedEvent>,
+}
+
+/// Hosts named `box1`, `box2` …
+#[derive(Debug)]
+pub struct Fleet {
+    pub service: Service,
+    pub bucket: Bucket,
+    pub hosts: Vec<Host>,
+    pub agents: Vec<Running>,
+    folder: tempfile::TempDir,
+}
+
+impl Deployed {
+    pub fn status(&self) -> &str {
+        self.info.status.as_ref().map_or("", |status| status.as_str())
+    }
+
+    /// `<event> <status>` of every event that has ended.
+    pub fn event_statuses(&self) -> Vec<String> {
+        self.events
+            .iter()
+            .map(|event| format!("{} {}", event.name, event.status.as_str()))
+            .collect()
+    }
+
+    /// The event that failed.
+    ///
+    /// # Panics
+    ///
+    /// When none did.
+    pub fn failed_event(&self) -> &EndedEvent {
+        let failed = self.events.iter().find(|event| event.status.as_str() == "Failed");
+        failed.unwrap_or_else(|| panic!("nothing failed: {:#?}", self.event_statuses()))
+    }
+}
+
+impl Fleet {
+    /// Starts `hosts` agents with `more` lines in their configuration.
+    pub async fn start(hosts: usize, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let programs = Programs::built();
+        let service = Service::start(&programs, &folder.path().join("controller")).await;
+        let bucket = Bucket::versioned(folder.path(), "revisions").await;
+        let (key, value) = TAG;
+        let mut registered = Vec::new();
+        for number in 1..=hosts {
+            let name = format!("box{number}");
+            let place = folder.path().join(&name);
+            let host = Host::register(&programs, &service, &name, &format!("{key}={value}"), &place).await;
+            host.configure(&bucket, more);
+            registered.push(host);
+        }
+        service.create_group(APPLICATION, GROUP, TAG).await;
+        let agents = registered.iter().map(Host::start_agent).collect();
+        Self {
+            service,
+            bucket,
+            hosts: registered,
+            agents,
+            folder,
+        }
+    }
+
+    /// A path below the fleet's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Uploads a revision of these files as a zip.
+    pub async fn push(&self, files: &[(&str, &str)]) -> RevisionLocation {
+        let source = tempfile::tempdir().expect("a temporary folder");
+        bundle::write(source.path(), files);
+        let object = self.bucket.put("app.zip", bundle::zip(source.path())).await;
+        revision(&self.bucket, &object, BundleType::Zip)
+    }
+
+    pub async fn create(&self, revision: RevisionLocation) -> String {
+        self.service.deploy(APPLICATION, GROUP, revision).await
+    }
+
+    /// Waits for the end of a deployment and tells what it did on `box1`.
+    pub async fn outcome(&self, id: &str) -> Deployed {
+        let mut events = Vec::new();
+        let info = self
+            .service
+            .follow(id, "box1", |event| events.push(event.clone()))
+            .await;
+        Deployed {
+            id: id.into(),
+            info,
+            events,
+        }
+    }
+
+    /// Pushes, deploys and waits for the end.
+    pub async fn deploy(&self, files: &[(&str, &str)]) -> Deployed {
+        let id = self.create(self.push(files).await).await;
+        self.outcome(&id).await
+    }
+
+    /// Stops everything; the agents must end well.
+    pub async fn stop(self) {
+        for (agent, host) in self.agents.into_iter().zip(&self.hosts) {
+            let status = agent.stop().await;
+            assert!(status.success(), "the agent of {} ended with {status}", host.name);
+        }
+        self.service.stop().await;
+        self.bucket.stop().await;
+    }
+}
