@@ -120,7 +120,8 @@ impl<'a> Planner<'a> {
                 NodeKind::Folder { names: None } => false,
                 NodeKind::File | NodeKind::Link { .. } | NodeKind::Special => true,
             };
-            if goes && movable(node, &real, &mut self.conflicts) {
+            if goes {
+                movable(node, &real, &mut self.conflicts);
                 removed.insert(real);
             }
         }
