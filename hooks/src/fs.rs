@@ -79,7 +79,7 @@ impl Folder {
         Ok(Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Opens the folder or file at `below`, a relative path.
+    /// Opens the folder at `below`, a relative path; empty is this folder.
     pub(crate) fn descend(&self, below: &Path) -> io::Result<Self> {
         below
             .iter()

@@ -245,3 +245,27 @@ fn getfacl(path: &Path) -> Option<String> {
             .replace("\n\n", "\n"),
     )
 }
+
+#[test]
+fn a_mode_that_is_asked_for_keeps_its_set_id_bits_whoever_copies() {
+    let bed = Bed::new();
+    bed.revision(&[("a", "")]);
+    let mut appspec = bed.all_to("app");
+    let mut permission = bed.permission("app");
+    permission.mode = Mode::new(0o4755);
+    permission.applies_to.directories = false;
+    appspec.permissions = vec![permission];
+    bed.install(&appspec).unwrap();
+    assert_eq!(mode(&bed.host("app/a")), 0o4755);
+}
+
+#[test]
+fn a_new_folder_inherits_what_its_parent_hands_down() {
+    let bed = Bed::new();
+    std::fs::create_dir(bed.host("shared")).unwrap();
+    chmod(&bed.host("shared"), 0o2775);
+    bed.revision(&[("sub/x", "")]);
+    bed.install_all("shared").unwrap();
+    assert_eq!(mode(&bed.host("shared/sub")), 0o2755);
+    assert_eq!(owner(&bed.host("shared/sub")).1, owner(&bed.host("shared")).1);
+}
