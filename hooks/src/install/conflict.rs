@@ -1,6 +1,6 @@
 //! Everything for which an Install is refused before it changes anything, in words for an operator.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One reason why a plan cannot succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,8 @@ pub enum Conflict {
     NotAFolder { path: PathBuf },
     #[error(
         "files: the revision has no {}{}",
-        object.display(), link.as_ref().map(|link| format!("; {} is a symbolic link, and links of a revision are not followed", link.display())).unwrap_or_default()
+        object.display(),
+        behind(link.as_deref())
     )]
     MissingSource { object: PathBuf, link: Option<PathBuf> },
     #[error(
@@ -91,4 +92,13 @@ pub enum Conflict {
         object.display()
     )]
     NoSelinux { object: PathBuf },
+}
+
+fn behind(link: Option<&Path>) -> String {
+    link.map_or(String::new(), |link| {
+        format!(
+            "; {} is a symbolic link, and links of a revision are not followed",
+            link.display()
+        )
+    })
 }

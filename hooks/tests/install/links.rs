@@ -185,3 +185,25 @@ fn a_source_behind_a_link_of_the_revision_is_refused_by_name() {
         found[0]
     );
 }
+
+#[test]
+fn clean_up_does_not_follow_a_destination_that_became_a_link() {
+    for (by_official_agent, folder_of_install) in [(false, true), (false, false), (true, true)] {
+        let bed = Bed::new();
+        if !folder_of_install {
+            std::fs::create_dir(bed.host("app")).unwrap();
+        }
+        bed.revision(&[("x", "1")]);
+        bed.install_all("app").unwrap();
+        if by_official_agent {
+            std::fs::remove_file(&bed.records.instructions).unwrap();
+        }
+        std::fs::remove_dir_all(bed.host("app")).unwrap();
+        write(&bed.host("operator/x"), "precious");
+        link("operator", &bed.host("app"));
+        bed.revision(&[("y", "2")]);
+        bed.install_all("app").unwrap();
+        let text = std::fs::read_to_string(bed.host("operator/x")).unwrap();
+        assert_eq!(text, "precious", "{by_official_agent} {folder_of_install}");
+    }
+}
