@@ -175,10 +175,16 @@ impl Folder {
             return self.unlink(name);
         }
         let folder = self.folder(name)?;
+        folder.make_writable();
         for child in folder.names()? {
             folder.remove_tree(&child)?;
         }
         self.remove_folder(name)
+    }
+
+    /// Lets its owner remove what is in this folder, which goes anyway; who may not do that finds out when removing.
+    pub(crate) fn make_writable(&self) {
+        let _ = rustix::fs::fchmod(&self.0, Mode::RWXU);
     }
 
     /// Makes the names in this folder survive a power cut.

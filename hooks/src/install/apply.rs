@@ -369,7 +369,12 @@ impl Aside {
         let mut open = None;
         for content in &self.contents {
             let inside = content.below.parent().unwrap_or(Path::new(""));
-            match reopened(&mut open, inside, || top.descend(inside)) {
+            let writable = || {
+                let folder = top.descend(inside)?;
+                folder.make_writable();
+                Ok(folder)
+            };
+            match reopened(&mut open, inside, writable) {
                 Ok(folder) if content.folder => folder.remove_folder(last(&content.below))?,
                 Ok(folder) => folder.unlink(last(&content.below))?,
                 // Done the first time.

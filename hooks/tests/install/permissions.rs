@@ -76,7 +76,7 @@ fn an_object_that_is_not_installed_gets_a_warning_and_an_existing_file_gets_its_
 }
 
 #[test]
-fn a_mode_that_forbids_writing_does_not_stop_what_is_below() {
+fn folders_that_forbid_writing_can_be_filled_and_removed() {
     let bed = Bed::new();
     bed.revision(&[("sub/deep/x", "1")]);
     let mut appspec = bed.all_to("app");
@@ -88,8 +88,10 @@ fn a_mode_that_forbids_writing_does_not_stop_what_is_below() {
         ["app/sub", "app/sub/deep", "app/sub/deep/x"].map(|path| mode(&bed.host(path))),
         [0o555; 3]
     );
-    chmod(&bed.host("app/sub"), 0o755);
-    chmod(&bed.host("app/sub/deep"), 0o755);
+    bed.revision(&[("sub", "a file now")]);
+    let summary = bed.install_all("app").unwrap();
+    assert_eq!(bed.listing(), ["app/", "app/sub a file now"]);
+    assert_eq!(summary.warnings, [] as [&str; 0]);
 }
 
 #[test]
