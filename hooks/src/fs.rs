@@ -79,7 +79,7 @@ impl Folder {
         Ok(Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Opens the folder or file at `below`, a relative path.
+    /// Opens the folder at `below`, a relative path; empty is this folder.
     pub(crate) fn descend(&self, below: &Path) -> io::Result<Self> {
         below
             .iter()
@@ -175,10 +175,16 @@ impl Folder {
             return self.unlink(name);
         }
         let folder = self.folder(name)?;
+        folder.make_writable();
         for child in folder.names()? {
             folder.remove_tree(&child)?;
         }
         self.remove_folder(name)
+    }
+
+    /// Lets its owner remove what is in this folder, which goes anyway; who may not do that finds out when removing.
+    pub(crate) fn make_writable(&self) {
+        let _ = rustix::fs::fchmod(&self.0, Mode::RWXU);
     }
 
     /// Makes the names in this folder survive a power cut.

@@ -19,15 +19,15 @@ const DEFAULT_ACL: &str = "system.posix_acl_default";
 pub(super) struct Access {
     pub(super) owner: Option<Wish>,
     pub(super) group: Option<Wish>,
-    pub(super) mode: Option<u32>,
+    pub(super) mode: Option<Wish>,
     pub(super) acl: Option<AclAttributes>,
 }
 
-/// An owner or group. One that the AppSpec asks for must be had; one that a copy merely keeps is given up without the
-/// right to set it, as `cp` does.
+/// An owner, a group or mode bits. What the AppSpec asks for must be had; what a copy merely keeps is given up without
+/// the right to set it, as `cp` does: the owner, the group, and then the set-id bits, which would mean someone else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wish {
-    pub(super) id: u32,
+    pub(super) value: u32,
     pub(super) must: bool,
 }
 
@@ -127,15 +127,9 @@ impl Access {
     pub(super) fn read(file: impl AsFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&file)?;
         Ok(Self {
-            owner: Some(Wish {
-                id: stat.st_uid,
-                must: true,
-            }),
-            group: Some(Wish {
-                id: stat.st_gid,
-                must: true,
-            }),
-            mode: Some(stat.st_mode & 0o7777),
+            owner: Some(Wish::asked(stat.st_uid)),
+            group: Some(Wish::asked(stat.st_gid)),
+            mode: Some(Wish::asked(stat.st_mode & 0o7777)),
             acl: Some(AclAttributes {
                 access: attribute(&file, ACCESS_ACL)?,
                 default: None,
@@ -149,7 +143,11 @@ impl Access {
         let change = |owner, group| rustix::fs::fchown(&file, owner, group);
         let kept = self.change_owner(stat.st_uid, stat.st_gid, change)?;
         if let Some(mode) = self.mode {
-            let mode = if kept { mode } else { mode & !0o6000 };
+            let mode = if kept || mode.must {
+                mode.value
+            } else {
+                mode.value & !0o6000
+            };
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         }
         if let Some(acl) = &self.acl {
@@ -180,17 +178,25 @@ impl Access {
     ) -> io::Result<bool> {
         let mut kept = true;
         // The group first: who gives a file away may no longer change it.
-        if let Some(wish) = self.group.filter(|wish| wish.id != gid) {
-            kept &= wish.granted(change(None, Some(Gid::from_raw(wish.id))))?;
+        if let Some(wish) = self.group.filter(|wish| wish.value != gid) {
+            kept &= wish.granted(change(None, Some(Gid::from_raw(wish.value))))?;
         }
-        if let Some(wish) = self.owner.filter(|wish| wish.id != uid) {
-            kept &= wish.granted(change(Some(Uid::from_raw(wish.id)), None))?;
+        if let Some(wish) = self.owner.filter(|wish| wish.value != uid) {
+            kept &= wish.granted(change(Some(Uid::from_raw(wish.value)), None))?;
         }
         Ok(kept)
     }
 }
 
 impl Wish {
+    pub(super) fn asked(value: u32) -> Self {
+        Self { value, must: true }
+    }
+
+    pub(super) fn kept(value: u32) -> Self {
+        Self { value, must: false }
+    }
+
     fn granted(self, result: Result<(), Errno>) -> io::Result<bool> {
         match result {
             Ok(()) => Ok(true),
@@ -199,7 +205,7 @@ impl Wish {
                 io::ErrorKind::PermissionDenied,
                 format!(
                     "giving it to id {} needs root; run as root, or remove owner and group",
-                    self.id
+                    self.value
                 ),
             )),
             Err(error) => Err(error.into()),
@@ -238,16 +244,12 @@ pub(super) fn freshen(folder: &Folder) -> io::Result<()> {
     Ok(())
 }
 
-/// The SELinux tools, if this host has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Selinux;
-
-impl Selinux {
-    pub(super) fn find() -> Option<Self> {
-        (tool("semanage").is_some() && tool("restorecon").is_some()).then_some(Self)
-    }
+/// Whether this host has the tools that [`add_context`] needs.
+pub(super) fn has_selinux_tools() -> bool {
+    tool("semanage").is_some() && tool("restorecon").is_some()
 }
 
+/// Adds an SELinux rule for `path` and labels it accordingly.
 pub(super) fn add_context(path: &Path, context: &Context) -> io::Result<()> {
     let mut arguments = vec!["fcontext", "-a"];
     if let Some(user) = &context.user {
@@ -261,6 +263,7 @@ pub(super) fn add_context(path: &Path, context: &Context) -> io::Result<()> {
     run("restorecon", &["-v"], path)
 }
 
+/// Removes the SELinux rule for `path`; labels stay.
 pub(super) fn remove_context(path: &Path) -> io::Result<()> {
     run("semanage", &["fcontext", "-d"], path)
 }

@@ -246,7 +246,8 @@ impl Transaction {
     /// Removes what was set aside; gives what could not be removed, in words.
     pub(super) fn commit(self) -> Vec<String> {
         let left = self.aside.iter().filter_map(|aside| {
-            let error = aside.discard().err()?;
+            // Nothing can be undone here any more; an error that passes should not leave anything.
+            let error = aside.discard().or_else(|_| aside.discard()).err()?;
             Some(format!(
                 "{} is no longer used but could not be removed: {error}",
                 aside.path.display()
@@ -368,10 +369,17 @@ impl Aside {
         let mut open = None;
         for content in &self.contents {
             let inside = content.below.parent().unwrap_or(Path::new(""));
-            let folder = reopened(&mut open, inside, || top.descend(inside))?;
-            match content.folder {
-                true => folder.remove_folder(last(&content.below))?,
-                false => folder.unlink(last(&content.below))?,
+            let writable = || {
+                let folder = top.descend(inside)?;
+                folder.make_writable();
+                Ok(folder)
+            };
+            match reopened(&mut open, inside, writable) {
+                Ok(folder) if content.folder => folder.remove_folder(last(&content.below))?,
+                Ok(folder) => folder.unlink(last(&content.below))?,
+                // Done the first time.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         parent.remove_folder(name)

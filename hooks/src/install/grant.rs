@@ -70,7 +70,7 @@ impl Granter<'_> {
 
     fn permission(&mut self, permission: &Permission) {
         let object = permission.object.as_path();
-        if permission.context.is_some() && self.facts.host.selinux.is_none() {
+        if permission.context.is_some() && !self.facts.host.has_selinux_tools {
             self.conflicts.push(Conflict::NoSelinux {
                 object: object.to_path_buf(),
             });
@@ -147,7 +147,7 @@ impl Granter<'_> {
                 access.group = group.or(access.group);
                 return;
             }
-            WantedKind::File => (planned.access.mode.unwrap_or(0o644), false),
+            WantedKind::File => (planned.access.mode.map_or(0o644, |mode| mode.value), false),
             WantedKind::Folder => (FOLDER_MODE, true),
         };
         let asked = self.access(permission, &written, &path, mode, is_folder);
@@ -166,7 +166,7 @@ impl Granter<'_> {
         }
         let mut access = self.access(permission, permission.object.as_path(), path, node.mode, false);
         // Changing owner or group takes set-id bits away; who did not ask for that keeps them.
-        access.mode = access.mode.or(Some(node.mode));
+        access.mode = access.mode.or(Some(Wish::asked(node.mode)));
         self.decision.adjusted.push((path.to_path_buf(), access));
     }
 
@@ -265,7 +265,7 @@ impl Granter<'_> {
         Access {
             owner,
             group,
-            mode: permission.mode.map(|mode| mode.bits()),
+            mode: permission.mode.map(|mode| Wish::asked(mode.bits())),
             acl,
         }
     }
@@ -278,7 +278,7 @@ impl Granter<'_> {
         let host = self.facts.host;
         let wish = |principal: &Option<Principal>, known| {
             let id = id(principal.as_ref()?, known)?;
-            Some(Wish { id, must: true })
+            Some(Wish::asked(id))
         };
         (
             wish(&permission.owner, &host.users),

@@ -67,6 +67,7 @@ pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> Result<Decision, 
         conflicts: Vec::new(),
     };
     planner.clean_up();
+    planner.warn_of_rules();
     for wanted in wanted {
         planner.want(wanted);
     }
@@ -120,9 +121,22 @@ impl<'a> Planner<'a> {
                 NodeKind::Folder { names: None } => false,
                 NodeKind::File | NodeKind::Link { .. } | NodeKind::Special => true,
             };
-            if goes && movable(node, &real, &mut self.conflicts) {
+            if goes {
+                movable(node, &real, &mut self.conflicts);
                 removed.insert(real);
             }
+        }
+    }
+
+    fn warn_of_rules(&mut self) {
+        if !self.facts.host.has_selinux_tools {
+            let rules = self.facts.host.previous.rules.iter();
+            self.decision.warnings.extend(rules.map(|(path, _)| {
+                format!(
+                    "the SELinux rule for {} stays: semanage is not installed",
+                    path.display()
+                )
+            }));
         }
     }
 
@@ -211,15 +225,9 @@ impl<'a> Planner<'a> {
         }
         let object = &self.facts.revision.objects[&wanted.source];
         let access = Access {
-            owner: Some(Wish {
-                id: object.uid,
-                must: false,
-            }),
-            group: Some(Wish {
-                id: object.gid,
-                must: false,
-            }),
-            mode: (wanted.kind == WantedKind::File).then_some(object.mode),
+            owner: Some(Wish::kept(object.uid)),
+            group: Some(Wish::kept(object.gid)),
+            mode: (wanted.kind == WantedKind::File).then_some(Wish::kept(object.mode)),
             acl: None,
         };
         self.plan(Planned {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::access::{Access, Wish};
 use super::layout::WantedKind;
 use super::plan::{Decision, Planned};
 use super::records::{self, Instruction, Records, State};
@@ -39,7 +40,7 @@ pub(super) fn schedule(
             .change
             .push(remove(path, &decision.removed, host, &mut names));
     }
-    for (path, context) in host.previous.rules.iter().filter(|_| host.selinux.is_some()) {
+    for (path, context) in host.previous.rules.iter().filter(|_| host.has_selinux_tools) {
         schedule.change.push(Step::RemoveContext {
             path: path.clone(),
             context: context.clone(),
@@ -143,8 +144,8 @@ impl Schedule {
     fn record(&mut self, path: &Path, text: Vec<u8>, old: State, names: &mut Names<'_>) {
         let path = path.to_path_buf();
         let staged = names.beside(&path);
-        let access = super::access::Access {
-            mode: Some(0o600),
+        let access = Access {
+            mode: Some(Wish::asked(0o600)),
             ..Default::default()
         };
         let item = Item {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, StatxFlags};
 
-use super::access::Selinux;
+use super::access;
 use super::records::{Previous, Records};
 use crate::appspec::{AclTag, AppSpec, Principal};
 use crate::fs::Folder;
@@ -54,7 +54,7 @@ pub(super) struct Host {
     /// Known names among those that the AppSpec uses.
     pub(super) users: BTreeMap<String, u32>,
     pub(super) groups: BTreeMap<String, u32>,
-    pub(super) selinux: Option<Selinux>,
+    pub(super) has_selinux_tools: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -172,7 +172,7 @@ impl Host {
             previous,
             users,
             groups,
-            selinux: Selinux::find(),
+            has_selinux_tools: access::has_selinux_tools(),
         })
     }
 }

@@ -1,0 +1,240 @@
+//! A host folder, a revision and a deployment group's records in a temporary folder, and trees compared whole.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use codedeploy_api::specification::FileExistsBehavior;
+use codedeploy_hooks::appspec::{
+    AppSpec, AppliesTo, ArchivePath, FileMapping, HostPath, Pattern, Permission,
+};
+use codedeploy_hooks::install::{self, Conflict, InstallError, InstallPlan, Records, Request, Summary};
+
+pub(crate) struct Bed {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) records: Records,
+    pub(crate) behavior: FileExistsBehavior,
+}
+
+/// Everything about one object that an Install could change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) what: What,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    /// Seconds and nanoseconds; folders change theirs whenever something comes or goes.
+    pub(crate) modified: Option<(i64, i64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    File(Vec<u8>),
+    Folder,
+    Link(PathBuf),
+}
+
+pub(crate) type Tree = BTreeMap<PathBuf, Seen>;
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("install-").tempdir().unwrap();
+        for folder in ["host", "archive", "records"] {
+            std::fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        let at = |name: &str| root.path().join("records").join(name);
+        let records = Records {
+            instructions: at("group-install.json"),
+            cleanup: at("group-cleanup"),
+        };
+        Self {
+            root,
+            records,
+            behavior: FileExistsBehavior::Disallow,
+        }
+    }
+
+    pub(crate) fn host(&self, below: &str) -> PathBuf {
+        self.root.path().join("host").join(below)
+    }
+
+    pub(crate) fn archive(&self, below: &str) -> PathBuf {
+        self.root.path().join("archive").join(below)
+    }
+
+    /// Starts a new revision with these files.
+    pub(crate) fn revision(&self, files: &[(&str, &str)]) {
+        std::fs::remove_dir_all(self.archive("")).unwrap();
+        std::fs::create_dir(self.archive("")).unwrap();
+        for (path, text) in files {
+            write(&self.archive(path), text);
+        }
+    }
+
+    pub(crate) fn plan(&self, appspec: &AppSpec) -> Result<InstallPlan, InstallError> {
+        let archive = self.archive("");
+        install::plan(&Request {
+            archive: &archive,
+            appspec,
+            behavior: self.behavior,
+            records: &self.records,
+        })
+    }
+
+    pub(crate) fn install(&self, appspec: &AppSpec) -> Result<Summary, InstallError> {
+        install::install(self.plan(appspec)?)
+    }
+
+    /// Installs the revision's root into the host folder `destination`.
+    pub(crate) fn install_all(&self, destination: &str) -> Result<Summary, InstallError> {
+        self.install(&self.all_to(destination))
+    }
+
+    pub(crate) fn all_to(&self, destination: &str) -> AppSpec {
+        self.appspec(&[("/", destination)])
+    }
+
+    pub(crate) fn appspec(&self, files: &[(&str, &str)]) -> AppSpec {
+        let mapping = |(source, destination): &(&str, &str)| FileMapping {
+            source: ArchivePath::new(source).unwrap(),
+            destination: self.host_path(destination),
+        };
+        AppSpec {
+            files: files.iter().map(mapping).collect(),
+            file_exists_behavior: None,
+            permissions: Vec::new(),
+            hooks: Vec::new(),
+        }
+    }
+
+    pub(crate) fn host_path(&self, below: &str) -> HostPath {
+        HostPath::new(self.host(below).to_str().unwrap()).unwrap()
+    }
+
+    /// A permission on everything below `object`, that asks for nothing yet.
+    pub(crate) fn permission(&self, object: &str) -> Permission {
+        Permission {
+            object: self.host_path(object),
+            pattern: Pattern::Everything,
+            except: Vec::new(),
+            owner: None,
+            group: None,
+            mode: None,
+            acl: None,
+            context: None,
+            applies_to: AppliesTo {
+                files: true,
+                directories: true,
+            },
+        }
+    }
+
+    /// The whole host folder and the records.
+    pub(crate) fn tree(&self) -> Tree {
+        let mut tree = tree(&self.host(""));
+        tree.extend(
+            self::tree(&self.root.path().join("records"))
+                .into_iter()
+                .map(|(path, seen)| (Path::new("records").join(path), seen)),
+        );
+        tree
+    }
+
+    /// Paths below the host folder and what is there, in short: a file's text, `/` for a folder, `-> target`.
+    pub(crate) fn listing(&self) -> Vec<String> {
+        let line = |(path, seen): (PathBuf, Seen)| match seen.what {
+            What::File(bytes) => format!("{} {}", path.display(), String::from_utf8_lossy(&bytes)),
+            What::Folder => format!("{}/", path.display()),
+            What::Link(target) => format!("{} -> {}", path.display(), target.display()),
+        };
+        tree(&self.host(""))
+            .into_iter()
+            .filter(|(path, _)| path != Path::new(""))
+            .map(line)
+            .collect()
+    }
+
+    /// The cleanup file's lines, relative to the host folder.
+    pub(crate) fn cleanup(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.records.cleanup).unwrap();
+        let host = self.host("");
+        text.lines()
+            .map(|line| Path::new(line).strip_prefix(&host).unwrap().display().to_string())
+            .collect()
+    }
+}
+
+pub(crate) fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+pub(crate) fn link(target: &str, path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    symlink(target, path).unwrap();
+}
+
+pub(crate) fn chmod(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn mode(path: &Path) -> u32 {
+    std::fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+pub(crate) fn owner(path: &Path) -> (u32, u32) {
+    let metadata = std::fs::symlink_metadata(path).unwrap();
+    (metadata.uid(), metadata.gid())
+}
+
+pub(crate) fn tree(root: &Path) -> Tree {
+    let mut tree = Tree::new();
+    walk(root, Path::new(""), &mut tree);
+    tree
+}
+
+fn walk(root: &Path, below: &Path, tree: &mut Tree) {
+    let path = if below == Path::new("") {
+        root.to_path_buf()
+    } else {
+        root.join(below)
+    };
+    let metadata = std::fs::symlink_metadata(&path).unwrap();
+    let what = if metadata.is_symlink() {
+        What::Link(std::fs::read_link(&path).unwrap())
+    } else if metadata.is_dir() {
+        for entry in std::fs::read_dir(&path).unwrap() {
+            walk(root, &below.join(entry.unwrap().file_name()), tree);
+        }
+        What::Folder
+    } else {
+        What::File(std::fs::read(&path).unwrap())
+    };
+    let modified = (what != What::Folder).then(|| (metadata.mtime(), metadata.mtime_nsec()));
+    let owner = (metadata.uid(), metadata.gid());
+    tree.insert(
+        below.to_path_buf(),
+        Seen {
+            what,
+            mode: metadata.mode() & 0o7777,
+            owner,
+            modified,
+        },
+    );
+}
+
+/// The conflicts of a refused Install.
+pub(crate) fn conflicts<T: std::fmt::Debug>(result: Result<T, InstallError>) -> Vec<Conflict> {
+    match result {
+        Err(InstallError::Conflicts(conflicts)) => conflicts,
+        other => panic!("expected conflicts, got {other:?}"),
+    }
+}
+
+/// Whether this test can act as root; prints why not.
+pub(crate) fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("needs root to change owners: nothing tested");
+    }
+    root
+}

@@ -1,0 +1,238 @@
+//! Errors in the middle of an Install: everything is as before.
+
+use std::error::Error as _;
+
+use codedeploy_api::specification::FileExistsBehavior;
+use codedeploy_hooks::appspec::{Mode, Principal};
+use codedeploy_hooks::install::{self, InstallError};
+
+use crate::bed::{Bed, link, write};
+
+type Obstacle = fn(&Bed);
+
+/// An app with an earlier version, files of the operator in the way, and a plan that touches everything.
+fn second_version() -> (Bed, install::InstallPlan) {
+    let mut bed = Bed::new();
+    bed.behavior = FileExistsBehavior::Overwrite;
+    bed.revision(&[("a", "1"), ("gone/x/y", "1"), ("remade/x", "1"), ("z", "1")]);
+    link("a", &bed.archive("link"));
+    bed.install_all("app").unwrap();
+    write(&bed.host("app/config"), "operator's");
+    write(&bed.host("etc/exact"), "operator's");
+    bed.revision(&[
+        ("a", "2"),
+        ("config", "2"),
+        ("new/x", "2"),
+        ("remade/x", "2"),
+        ("z", "2"),
+    ]);
+    let mut appspec = bed.all_to("app");
+    let mut exact = bed.permission("etc/exact");
+    exact.mode = Mode::new(0o600);
+    appspec.permissions.push(exact);
+    let plan = bed.plan(&appspec).unwrap();
+    (bed, plan)
+}
+
+#[test]
+fn without_an_obstacle_the_second_version_is_installed() {
+    let (bed, plan) = second_version();
+    install::install(plan).unwrap();
+    let expected = [
+        "app/",
+        "app/a 2",
+        "app/config 2",
+        "app/new/",
+        "app/new/x 2",
+        "app/remade/",
+        "app/remade/x 2",
+        "app/z 2",
+        "etc/",
+        "etc/exact operator's",
+    ];
+    assert_eq!(bed.listing(), expected);
+}
+
+#[test]
+fn whatever_changes_between_plan_and_install_everything_is_put_back() {
+    let obstacles: [(&str, Obstacle); 7] = [
+        ("something stands where a new folder goes", |bed| {
+            write(&bed.host("app/new"), "operator's")
+        }),
+        ("a file came into a folder that is to be removed", |bed| {
+            write(&bed.host("app/gone/x/late"), "late")
+        }),
+        ("a file came into a folder that is to be made fresh", |bed| {
+            write(&bed.host("app/remade/late"), "late")
+        }),
+        ("a folder stands where a file is to be replaced", |bed| {
+            std::fs::remove_file(bed.host("app/z")).unwrap();
+            write(&bed.host("app/z/x"), "operator's");
+        }),
+        ("the file whose mode is to change is gone", |bed| {
+            std::fs::remove_file(bed.host("etc/exact")).unwrap()
+        }),
+        ("the record cannot be written", |bed| {
+            std::fs::remove_file(&bed.records.cleanup).unwrap();
+            write(&bed.records.cleanup.join("x"), "");
+        }),
+        ("a file of the revision is gone", |bed| {
+            std::fs::remove_file(bed.archive("remade/x")).unwrap()
+        }),
+    ];
+    for (obstacle, make) in obstacles {
+        let (bed, plan) = second_version();
+        make(&bed);
+        let before = bed.tree();
+        let error = install::install(plan).expect_err(obstacle);
+        assert!(
+            matches!(error, InstallError::Failed { .. }),
+            "{obstacle}: {error:?}"
+        );
+        assert_eq!(bed.tree(), before, "{obstacle}");
+    }
+}
+
+#[test]
+fn a_destination_that_became_a_link_is_not_written_through() {
+    let (bed, plan) = second_version();
+    std::fs::rename(bed.host("app"), bed.host("moved")).unwrap();
+    link("moved", &bed.host("app"));
+    let before = bed.tree();
+    install::install(plan).unwrap_err();
+    assert_eq!(bed.tree(), before);
+}
+
+#[test]
+fn an_owner_that_may_not_be_given_is_an_error_that_says_so() {
+    if nix::unistd::geteuid().is_root() {
+        println!("root may give files to anybody: nothing tested");
+        return;
+    }
+    let bed = Bed::new();
+    bed.revision(&[("a", "1")]);
+    let mut appspec = bed.all_to("app");
+    let mut permission = bed.permission("app");
+    permission.owner = Some(Principal::Id(0));
+    appspec.permissions.push(permission);
+    let before = bed.tree();
+    let error = bed.install(&appspec).unwrap_err();
+    let step = error.source().unwrap();
+    let cause = step.source().unwrap().to_string();
+    assert!(cause.contains("needs root"), "{step}: {cause}");
+    assert_eq!(bed.tree(), before);
+}
+
+#[test]
+fn an_immutable_file_is_found_in_the_plan_which_needs_root() {
+    if !crate::bed::root() {
+        return;
+    }
+    let bed = Bed::new();
+    bed.revision(&[("a", "1"), ("b", "1")]);
+    bed.install_all("app").unwrap();
+    if !immutable(&bed, "+i") {
+        println!("this file system has no immutable files: nothing tested");
+        return;
+    }
+    let before = bed.tree();
+    let found = crate::bed::conflicts(bed.install_all("app"));
+    assert!(immutable(&bed, "-i"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].to_string().contains("app/a: is immutable"),
+        "{}",
+        found[0]
+    );
+    assert_eq!(bed.tree(), before);
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "only a tool of the system sets the flag"
+)]
+fn immutable(bed: &Bed, flag: &str) -> bool {
+    let status = std::process::Command::new("chattr")
+        .arg(flag)
+        .arg(bed.host("app/a"))
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A small file system that only the calling thread sees. The thread ends with it.
+#[allow(
+    unsafe_code,
+    reason = "mount namespaces have no safe interface here; the strings end in NUL"
+)]
+fn small_file_system(at: &std::path::Path) {
+    use std::os::unix::ffi::OsStrExt as _;
+    let at = std::ffi::CString::new(at.as_os_str().as_bytes()).unwrap();
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        assert_eq!(
+            libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                private,
+                std::ptr::null()
+            ),
+            0
+        );
+        let options = c"size=256k".as_ptr().cast();
+        assert_eq!(
+            libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options),
+            0
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_everything_as_it_was_which_needs_root() {
+    if !crate::bed::root() {
+        return;
+    }
+    let full = || {
+        let bed = Bed::new();
+        small_file_system(&bed.host(""));
+        bed.revision(&[("a", "1"), ("sub/x", "1")]);
+        bed.install_all("app").unwrap();
+        let large = "x".repeat(100 * 1024);
+        bed.revision(&[
+            ("a", "2"),
+            ("sub/x", &large),
+            ("sub/y", &large),
+            ("sub/z", &large),
+        ]);
+        let before = bed.tree();
+        let error = bed.install_all("app").unwrap_err();
+        let step = error.source().unwrap();
+        assert!(
+            step.source().unwrap().to_string().contains("No space left"),
+            "{step}"
+        );
+        assert_eq!(bed.tree(), before);
+        bed.revision(&[("a", "2")]);
+        bed.install_all("app").unwrap();
+        assert_eq!(bed.listing(), ["app/", "app/a 2"]);
+    };
+    std::thread::spawn(full).join().unwrap();
+}
+
+#[test]
+fn a_mount_point_below_an_installed_folder_stays_which_needs_root() {
+    if !crate::bed::root() {
+        return;
+    }
+    let mounted = || {
+        let bed = Bed::new();
+        bed.revision(&[("data/.keep", ""), ("x", "1")]);
+        bed.install_all("app").unwrap();
+        small_file_system(&bed.host("app/data"));
+        bed.revision(&[("x", "2"), ("data/new", "2")]);
+        bed.install_all("app").unwrap();
+        assert_eq!(bed.listing(), ["app/", "app/data/", "app/data/new 2", "app/x 2"]);
+    };
+    std::thread::spawn(mounted).join().unwrap();
+}
