@@ -30,13 +30,9 @@ pub enum AccessError {
     #[error("cannot read the trusted certificates in {}", path.display())]
     Trust { path: PathBuf, source: std::io::Error },
     #[error("the trusted certificates cannot be used; each file must hold certificates in PEM form")]
-    Tls {
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Tls { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("proxy_uri cannot be used; expected http://[user:password@]host:port")]
-    Proxy {
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Proxy { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("use_fips_mode: {region} has no FIPS endpoints; they exist in US and GovCloud regions only")]
     NoFips { region: Region },
 }
@@ -63,20 +59,14 @@ impl Access {
         }
         let secure = if self.endpoints.secure { "-secure" } else { "" };
         let fips = if self.endpoints.use_fips { "-fips" } else { "" };
-        format!(
-            "https://codedeploy-commands{secure}{fips}.{}.{}",
-            self.region,
-            self.region.domain()
-        )
+        format!("https://codedeploy-commands{secure}{fips}.{}.{}", self.region, self.region.domain())
     }
 
     /// The endpoint of S3 where the SDK's own rules do not name the right one.
     pub fn s3_endpoint(&self) -> Option<String> {
         let sovereign = || {
             let region = self.region.as_str();
-            region
-                .starts_with("eusc-")
-                .then(|| format!("https://s3.{region}.{}", self.region.domain()))
+            region.starts_with("eusc-").then(|| format!("https://s3.{region}.{}", self.region.domain()))
         };
         self.endpoints.s3.clone().or_else(sovereign)
     }
@@ -90,45 +80,30 @@ fn http_client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
         }
     }
     let tls = TlsContext::builder().with_trust_store(trust).build();
-    let tls = tls.map_err(|source| AccessError::Tls {
-        source: source.into(),
-    })?;
-    let proxy = endpoints
-        .proxy
-        .as_deref()
-        .map_or_else(|| Ok(ProxyConfig::disabled()), ProxyConfig::all);
-    let proxy = proxy.map_err(|source| AccessError::Proxy {
-        source: source.into(),
-    })?;
-    Ok(
-        Builder::new().build_with_connector_fn(move |settings, components| {
-            let mut connector = Connector::builder();
-            connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-            connector
-                .proxy_config(proxy.clone())
-                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-                .tls_context(tls.clone())
-                .build()
-        }),
-    )
+    let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
+    let proxy = endpoints.proxy.as_deref().map_or_else(|| Ok(ProxyConfig::disabled()), ProxyConfig::all);
+    let proxy = proxy.map_err(|source| AccessError::Proxy { source: source.into() })?;
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder();
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector
+            .proxy_config(proxy.clone())
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone())
+            .build()
+    }))
 }
 
 /// The contents of `path`, or of every file in it when it is a folder.
 fn pem_files(path: &Path) -> Result<Vec<Vec<u8>>, AccessError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| AccessError::Trust {
-            path: path.into(),
-            source,
-        })
-    };
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|source| AccessError::Trust { path: path.into(), source });
     if !path.is_dir() {
         return Ok(vec![read(path)?]);
     }
-    let entries = std::fs::read_dir(path).map_err(|source| AccessError::Trust {
-        path: path.into(),
-        source,
-    })?;
+    let entries =
+        std::fs::read_dir(path).map_err(|source| AccessError::Trust { path: path.into(), source })?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.is_file());
     files.sort();
@@ -137,12 +112,7 @@ fn pem_files(path: &Path) -> Result<Vec<Vec<u8>>, AccessError> {
 
 fn credentials(source: &CredentialSource) -> SharedCredentialsProvider {
     match source {
-        CredentialSource::Keys {
-            access_key_id,
-            secret_access_key,
-            session_token,
-            origin,
-        } => {
+        CredentialSource::Keys { access_key_id, secret_access_key, session_token, origin } => {
             let token = session_token.clone();
             SharedCredentialsProvider::new(Credentials::new(
                 access_key_id,
@@ -188,13 +158,7 @@ impl CredentialsFile {
             )));
         };
         let token = value("aws_session_token").map(str::to_owned);
-        Ok(Credentials::new(
-            id,
-            secret,
-            token,
-            Some(SystemTime::now() + REREAD_AFTER),
-            "credentials file",
-        ))
+        Ok(Credentials::new(id, secret, token, Some(SystemTime::now() + REREAD_AFTER), "credentials file"))
     }
 }
 
@@ -220,43 +184,20 @@ mod tests {
     use crate::config::Environment;
 
     fn access(region: &str, endpoints: Endpoints) -> Result<Access, AccessError> {
-        let settings = Settings {
-            endpoints,
-            ..Settings::defaults(&Environment::default())
-        };
-        Access::new(
-            &settings,
-            Region::new(region).unwrap(),
-            &CredentialSource::File("/none".into()),
-        )
+        let settings = Settings { endpoints, ..Settings::defaults(&Environment::default()) };
+        Access::new(&settings, Region::new(region).unwrap(), &CredentialSource::File("/none".into()))
     }
 
     #[test]
     fn endpoints_follow_region_and_mode() {
         let plain = Endpoints::default();
         let cases = [
-            (
-                "us-east-1",
-                plain.clone(),
-                "https://codedeploy-commands.us-east-1.amazonaws.com",
-            ),
-            (
-                "cn-north-1",
-                plain.clone(),
-                "https://codedeploy-commands.cn-north-1.amazonaws.com.cn",
-            ),
-            (
-                "eusc-de-east-1",
-                plain.clone(),
-                "https://codedeploy-commands.eusc-de-east-1.amazonaws.eu",
-            ),
+            ("us-east-1", plain.clone(), "https://codedeploy-commands.us-east-1.amazonaws.com"),
+            ("cn-north-1", plain.clone(), "https://codedeploy-commands.cn-north-1.amazonaws.com.cn"),
+            ("eusc-de-east-1", plain.clone(), "https://codedeploy-commands.eusc-de-east-1.amazonaws.eu"),
             (
                 "us-gov-west-1",
-                Endpoints {
-                    use_fips: true,
-                    secure: true,
-                    ..plain.clone()
-                },
+                Endpoints { use_fips: true, secure: true, ..plain.clone() },
                 "https://codedeploy-commands-secure-fips.us-gov-west-1.amazonaws.com",
             ),
         ];
@@ -264,21 +205,12 @@ mod tests {
             assert_eq!(access(region, endpoints).unwrap().command_endpoint(), expected);
         }
         assert_eq!(
-            access("eusc-de-east-1", plain.clone())
-                .unwrap()
-                .s3_endpoint()
-                .unwrap(),
+            access("eusc-de-east-1", plain.clone()).unwrap().s3_endpoint().unwrap(),
             "https://s3.eusc-de-east-1.amazonaws.eu"
         );
         assert_eq!(access("us-east-1", plain.clone()).unwrap().s3_endpoint(), None);
         assert!(matches!(
-            access(
-                "eu-west-1",
-                Endpoints {
-                    use_fips: true,
-                    ..plain
-                }
-            ),
+            access("eu-west-1", Endpoints { use_fips: true, ..plain }),
             Err(AccessError::NoFips { .. })
         ));
     }

@@ -59,9 +59,6 @@ mod tests {
     fn throttling_waits_a_minute_and_a_slow_call_counts_as_waiting() {
         let mut backoff = Backoff::default();
         assert!(backoff.after_error(true, Duration::from_secs(50)) >= THROTTLED);
-        assert_eq!(
-            backoff.after_error(false, Duration::from_secs(80)),
-            Duration::ZERO
-        );
+        assert_eq!(backoff.after_error(false, Duration::from_secs(80)), Duration::ZERO);
     }
 }

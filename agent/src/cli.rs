@@ -64,11 +64,7 @@ enum StartError {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.peekable();
     let name = arguments.peek().map(PathBuf::from);
-    if name
-        .as_deref()
-        .and_then(Path::file_name)
-        .is_some_and(|name| name == "codedeploy-local")
-    {
+    if name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "codedeploy-local") {
         local(arguments)
     } else {
         agent(arguments)
@@ -149,11 +145,7 @@ fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Sh
 }
 
 fn is_loopback(endpoint: &str) -> bool {
-    let authority = endpoint
-        .trim_start_matches("http://")
-        .split('/')
-        .next()
-        .unwrap_or_default();
+    let authority = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
@@ -178,11 +170,7 @@ pub fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
 /// Prints what clap has to say: help to stdout, complaints to stderr.
 pub fn misused(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    if error.use_stderr() {
-        ExitCode::from(2)
-    } else {
-        ExitCode::SUCCESS
-    }
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
 /// Prints why a program gives up.

@@ -68,24 +68,14 @@ pub struct ServiceError {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("{operation}: {source}")]
-    Service {
-        operation: &'static str,
-        source: ServiceError,
-    },
+    Service { operation: &'static str, source: ServiceError },
     /// Nothing usable came back: no connection, no credentials, time-out.
     #[error("{operation} did not reach the service: {reason}")]
     Transport { operation: &'static str, reason: String },
     #[error("{operation}: the answer cannot be read: {source}")]
-    Answer {
-        operation: &'static str,
-        source: serde_json::Error,
-    },
+    Answer { operation: &'static str, source: serde_json::Error },
     #[error("{operation}: the command is for {found:?}, not for this host ({own})")]
-    Foreign {
-        operation: &'static str,
-        found: String,
-        own: String,
-    },
+    Foreign { operation: &'static str, found: String, own: String },
 }
 
 impl CallError {
@@ -108,11 +98,8 @@ impl CallError {
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
-        let target_prefix = if access.endpoints.secure {
-            command::TARGET_PREFIX_SECURE
-        } else {
-            command::TARGET_PREFIX
-        };
+        let target_prefix =
+            if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
         Self {
             host_identifier,
             target_prefix,
@@ -124,9 +111,7 @@ impl CommandService {
     /// Waits for the next command of this host; `None` when the service has nothing to do. Never retried in here:
     /// the caller backs off.
     pub async fn poll(&self) -> Result<Option<HostCommand>, CallError> {
-        let input = command::PollHostCommandInput {
-            host_identifier: self.host_identifier.clone(),
-        };
+        let input = command::PollHostCommandInput { host_identifier: self.host_identifier.clone() };
         let Some(command) = self.send(&self.once, &input).await?.host_command else {
             return Ok(None);
         };
@@ -148,19 +133,10 @@ impl CommandService {
     async fn send<O: Operation>(&self, transport: &Transport, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
         let body = serde_json::to_string(input).map_err(|source| CallError::Answer { operation, source })?;
-        let request = Request {
-            target: format!("{}.{operation}", self.target_prefix),
-            body,
-        };
+        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         let answer = transport.invoke(request).await.map_err(|error| match error {
-            SdkError::ServiceError(context) => CallError::Service {
-                operation,
-                source: context.into_err(),
-            },
-            other => CallError::Transport {
-                operation,
-                reason: DisplayErrorContext(other).to_string(),
-            },
+            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
+            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
         })?;
         let answer = if answer.is_empty() { b"{}".to_vec() } else { answer };
         serde_json::from_slice(&answer).map_err(|source| CallError::Answer { operation, source })
@@ -193,11 +169,7 @@ fn transport(access: &Access, retries: &RetryConfig) -> Transport {
 
 /// SigV4 with the one source of credentials.
 fn signing(access: &Access) -> StaticRuntimePlugin {
-    let name = if access.endpoints.secure {
-        command::SIGNING_NAME_SECURE
-    } else {
-        command::SIGNING_NAME
-    };
+    let name = if access.endpoints.secure { command::SIGNING_NAME_SECURE } else { command::SIGNING_NAME };
     let region = SdkRegion::new(access.region.as_str().to_owned());
     let mut options = SigningOptions::default();
     options.double_uri_encode = true;
@@ -217,9 +189,7 @@ fn signing(access: &Access) -> StaticRuntimePlugin {
         StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
     )));
     components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(access.credentials.clone()));
-    StaticRuntimePlugin::new()
-        .with_config(layer.freeze())
-        .with_runtime_components(components)
+    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
 
 fn serialize(request: Request) -> Result<HttpRequest, aws_smithy_runtime_api::box_error::BoxError> {
@@ -240,32 +210,15 @@ fn deserialize(response: &HttpResponse) -> Result<Vec<u8>, OrchestratorError<Ser
     }
     let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let header = response.headers().get("x-amzn-errortype").map(str::to_owned);
-    let kind = parsed
-        .as_ref()
-        .map(|error| error.kind.clone())
-        .filter(|kind| !kind.is_empty())
-        .or(header);
+    let kind = parsed.as_ref().map(|error| error.kind.clone()).filter(|kind| !kind.is_empty()).or(header);
     let kind = kind.unwrap_or_else(|| "an error without a name".into());
     let message = parsed.map_or_else(|| excerpt(body), |error| error.message);
-    let kind = kind
-        .rsplit('#')
-        .next()
-        .unwrap_or_default()
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    Err(OrchestratorError::operation(ServiceError {
-        status: response.status().as_u16(),
-        kind,
-        message,
-    }))
+    let kind = kind.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
+    Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
 }
 
 /// The beginning of a body that is no error document, as one line.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

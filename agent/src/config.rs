@@ -97,35 +97,22 @@ pub enum ConfigError {
 }
 
 fn bullets(problems: &[ReadError]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("  - {problem}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {
-        Self {
-            variables: std::env::vars_os().collect(),
-        }
+        Self { variables: std::env::vars_os().collect() }
     }
 
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self {
-            variables: variables.into_iter().collect(),
-        }
+        Self { variables: variables.into_iter().collect() }
     }
 
     /// The value of `name`, if it is set, not empty, and text.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.variables
-            .iter()
-            .find(|(key, _)| key == name)?
-            .1
-            .to_str()
-            .filter(|value| !value.is_empty())
+        self.variables.iter().find(|(key, _)| key == name)?.1.to_str().filter(|value| !value.is_empty())
     }
 
     pub fn variables(&self) -> &[(OsString, OsString)] {
@@ -145,16 +132,11 @@ impl Settings {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => {
-                return Err(ConfigError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
+                return Err(ConfigError::Read { path: path.to_owned(), source });
             }
         };
-        Self::parse(&text, environment).map_err(|problems| ConfigError::Invalid {
-            path: path.to_owned(),
-            problems,
-        })
+        Self::parse(&text, environment)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
     /// The settings when there is no file at all.
@@ -168,15 +150,9 @@ impl Settings {
     fn parse(text: &[u8], environment: &Environment) -> Result<(Self, Vec<Warning>), Vec<ReadError>> {
         let mut file = Reader::new(text).map_err(|error| vec![error])?;
         let settings = Settings {
-            program_name: file
-                .text("program_name")
-                .unwrap_or_else(|| "codedeploy-agent".into()),
-            log_dir: file
-                .path("log_dir")
-                .unwrap_or_else(|| "/var/log/aws/codedeploy-agent".into()),
-            pid_dir: file
-                .path("pid_dir")
-                .unwrap_or_else(|| "/opt/codedeploy-agent/state/.pid".into()),
+            program_name: file.text("program_name").unwrap_or_else(|| "codedeploy-agent".into()),
+            log_dir: file.path("log_dir").unwrap_or_else(|| "/var/log/aws/codedeploy-agent".into()),
+            pid_dir: file.path("pid_dir").unwrap_or_else(|| "/opt/codedeploy-agent/state/.pid".into()),
             root_dir: file.path("root_dir").unwrap_or_else(|| DEFAULT_ROOT.into()),
             ongoing_deployment_tracking: file
                 .folder_name("ongoing_deployment_tracking")
@@ -236,51 +212,22 @@ impl Settings {
 /// Keys of the official agents that ask for what this agent does anyway.
 const ALWAYS: [(&str, &str); 5] = [
     ("disable_imds_v1", "instance metadata version 1 is never used"),
-    (
-        "reject_path_traversal_in_bundle",
-        "path traversal is always refused",
-    ),
-    (
-        "reject_symlink_permission_targets",
-        "permissions never follow a link",
-    ),
-    (
-        "restrict_agent_dir_permissions",
-        "the agent's own files are always private",
-    ),
-    (
-        "restrict_log_dir_permissions",
-        "logs with script output are always private",
-    ),
+    ("reject_path_traversal_in_bundle", "path traversal is always refused"),
+    ("reject_symlink_permission_targets", "permissions never follow a link"),
+    ("restrict_agent_dir_permissions", "the agent's own files are always private"),
+    ("restrict_log_dir_permissions", "logs with script output are always private"),
 ];
 
 /// Keys of the official agents that have no effect here.
 const NOT_YET: [(&str, &str); 3] = [
-    (
-        "log_aws_wire",
-        "requests and responses are not logged by this version",
-    ),
-    (
-        "codedeploy_test_profile",
-        "there is no test profile; plain http endpoints are accepted with a warning",
-    ),
-    (
-        "enable_archive_reuse",
-        "revisions are always downloaded by this version",
-    ),
+    ("log_aws_wire", "requests and responses are not logged by this version"),
+    ("codedeploy_test_profile", "there is no test profile; plain http endpoints are accepted with a warning"),
+    ("enable_archive_reuse", "revisions are always downloaded by this version"),
 ];
 
 fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
-    let variables = [
-        "AWS_SSL_CA_DIRECTORY",
-        "AWS_SSL_CA_BUNDLE",
-        "AWS_CA_BUNDLE",
-        "SSL_CERT_FILE",
-    ];
-    let named = variables
-        .iter()
-        .filter_map(|name| environment.text(name))
-        .map(PathBuf::from);
+    let variables = ["AWS_SSL_CA_DIRECTORY", "AWS_SSL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"];
+    let named = variables.iter().filter_map(|name| environment.text(name)).map(PathBuf::from);
     file.path("ssl_ca_bundle").into_iter().chain(named).collect()
 }
 
@@ -319,13 +266,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<(Settings, Vec<Warning>), String> {
-        Settings::parse(text.as_bytes(), &Environment::default()).map_err(|problems| {
-            problems
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("\n")
-        })
+        Settings::parse(text.as_bytes(), &Environment::default())
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
 
     #[test]
@@ -373,21 +315,12 @@ mod tests {
     fn unknown_keys_are_warnings_with_their_line() {
         let (_, warnings) = parse("verbose: true\n:max_revision: 3\n").unwrap();
         let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            texts,
-            ["line 2: max_revision: unknown key, ignored; did you mean max_revisions?"]
-        );
+        assert_eq!(texts, ["line 2: max_revision: unknown key, ignored; did you mean max_revisions?"]);
     }
 
     #[test]
     fn noise_is_refused_with_a_reason() {
-        for text in [
-            &b"\xff\xfe\x00"[..],
-            b"- a list",
-            b"just text",
-            b"a: [",
-            b"a: 1\na: 2\n",
-        ] {
+        for text in [&b"\xff\xfe\x00"[..], b"- a list", b"just text", b"a: [", b"a: 1\na: 2\n"] {
             let problems = Settings::parse(text, &Environment::default()).unwrap_err();
             assert!(!problems[0].to_string().is_empty());
         }

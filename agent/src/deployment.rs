@@ -59,13 +59,7 @@ enum CommandError {
 impl Host {
     pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
         let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
-        Self {
-            settings,
-            environment,
-            store,
-            access,
-            installing: tokio::sync::Mutex::new(()),
-        }
+        Self { settings, environment, store, access, installing: tokio::sync::Mutex::new(()) }
     }
 
     /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script early.
@@ -93,8 +87,7 @@ impl Host {
 
     async fn download(&self, spec: &DeploymentSpec) -> Result<Report, CommandError> {
         let folder = self.folder(spec);
-        self.store
-            .prune(&spec.deployment_group_id, &folder, self.settings.max_revisions)?;
+        self.store.prune(&spec.deployment_group_id, &folder, self.settings.max_revisions)?;
         self.store.create(&folder)?;
         let bundle = fetch(&spec.revision, &folder, self.access.as_ref()).await?;
         if let FetchedBundle::File { file, bundle_type } = bundle {
@@ -111,18 +104,13 @@ impl Host {
                 let unpacked = archive::unpack(&file, bundle_type, &target, &limits)?;
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 archive::flatten_single_folder(&target, &names)?;
-                tracing::info!(
-                    entries = unpacked.entries,
-                    bytes = unpacked.bytes,
-                    "bundle unpacked"
-                );
+                tracing::info!(entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
                 Ok::<_, UnpackError>(())
             })
             .await??;
         }
         appspec::find(&folder.archive(), &spec.appspec_filename)?;
-        self.store
-            .point(&spec.deployment_group_id, Pointer::MostRecent, &folder)?;
+        self.store.point(&spec.deployment_group_id, Pointer::MostRecent, &folder)?;
         Ok(succeeded(Some("BundleSource=downloaded")))
     }
 
@@ -135,19 +123,14 @@ impl Host {
         let archive = folder.archive();
         let guard = self.installing.lock().await;
         tokio::task::spawn_blocking(move || {
-            let request = install::Request {
-                archive: &archive,
-                appspec: &appspec,
-                behavior,
-                records: &records,
-            };
+            let request =
+                install::Request { archive: &archive, appspec: &appspec, behavior, records: &records };
             let plan = install::plan(&request)?;
             install::install(plan).map(|_| ())
         })
         .await??;
         drop(guard);
-        self.store
-            .point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
+        self.store.point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
         Ok(succeeded(None))
     }
 
@@ -163,18 +146,9 @@ impl Host {
         }
         let mut log = self.script_log(spec)?;
         let environment = environment::for_hooks(&self.environment, &self.settings.hardening, event, spec);
-        let limits = Limits {
-            kill_grace: self.settings.hook_kill_grace,
-            drain_grace: self.settings.hook_drain_grace,
-        };
-        Ok(script::run(HookRun {
-            plan: &plan,
-            environment: &environment,
-            limits,
-            log: &mut log,
-            stop,
-        })
-        .await)
+        let limits =
+            Limits { kill_grace: self.settings.hook_kill_grace, drain_grace: self.settings.hook_drain_grace };
+        Ok(script::run(HookRun { plan: &plan, environment: &environment, limits, log: &mut log, stop }).await)
     }
 
     /// The scripts of `event`, from the revision that they come from. Nothing, when that revision is gone.
@@ -208,39 +182,23 @@ impl Host {
     fn script_log(&self, spec: &DeploymentSpec) -> Result<ScriptLog, CommandError> {
         let folder = self.folder(spec);
         create_folders(folder.path(), 0o755)?;
-        let deployments: Option<PathBuf> = self
-            .settings
-            .enable_deployments_log
-            .then(|| self.store.deployments_log());
-        let log = ScriptLog::open(
-            &folder.scripts_log(),
-            deployments.as_deref(),
-            spec.deployment_id.as_str(),
-        )?;
+        let deployments: Option<PathBuf> =
+            self.settings.enable_deployments_log.then(|| self.store.deployments_log());
+        let log =
+            ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), spec.deployment_id.as_str())?;
         Ok(log)
     }
 
     fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {
-        self.store
-            .deployment(&spec.deployment_group_id, &spec.deployment_id)
+        self.store.deployment(&spec.deployment_group_id, &spec.deployment_id)
     }
 }
 
 fn succeeded(note: Option<&str>) -> Report {
-    Report {
-        outcome: Outcome::Succeeded {
-            note: note.map(str::to_owned),
-        },
-        log_tail: String::new(),
-    }
+    Report { outcome: Outcome::Succeeded { note: note.map(str::to_owned) }, log_tail: String::new() }
 }
 
 /// The report of a command that an error ended.
 pub fn failed(error: &(dyn std::error::Error + 'static)) -> Report {
-    Report {
-        outcome: Outcome::Error {
-            message: Chain(error).to_string(),
-        },
-        log_tail: String::new(),
-    }
+    Report { outcome: Outcome::Error { message: Chain(error).to_string() }, log_tail: String::new() }
 }

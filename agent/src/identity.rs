@@ -44,31 +44,17 @@ pub enum IdentityError {
 }
 
 fn bullets(problems: &[ReadError]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("  - {problem}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 impl Identity {
     /// Reads the on-premises file; `AWS_REGION` and `AWS_HOST_IDENTIFIER` override what it says.
     pub fn on_premises(path: &Path, environment: &Environment) -> Result<Self, IdentityError> {
-        let text = std::fs::read(path).map_err(|source| IdentityError::Read {
-            path: path.into(),
-            source,
-        })?;
-        let (arn, region, credentials) =
-            parse(&text, environment).map_err(|problems| IdentityError::Invalid {
-                path: path.into(),
-                problems,
-            })?;
+        let text = std::fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
+        let (arn, region, credentials) = parse(&text, environment)
+            .map_err(|problems| IdentityError::Invalid { path: path.into(), problems })?;
         let host_identifier = environment.text("AWS_HOST_IDENTIFIER").map_or(arn, str::to_owned);
-        Ok(Self {
-            host_identifier,
-            region: Region::new(&region)?,
-            credentials,
-        })
+        Ok(Self { host_identifier, region: Region::new(&region)?, credentials })
     }
 }
 
@@ -94,10 +80,7 @@ fn parse(
     let access_key_id = file.text("aws_access_key_id");
     let secret_access_key = file.text("aws_secret_access_key");
     let credentials_file = file.path("aws_credentials_file");
-    let region = environment
-        .text("AWS_REGION")
-        .map(str::to_owned)
-        .or(file.text("region"));
+    let region = environment.text("AWS_REGION").map(str::to_owned).or(file.text("region"));
     if region.is_none() {
         file.missing("region", "is missing; name the region, such as eu-central-1");
     }
@@ -112,22 +95,11 @@ fn parse(
             let access_key_id = need(access_key_id, "aws_access_key_id", "iam_user_arn");
             let secret_access_key = need(secret_access_key, "aws_secret_access_key", "iam_user_arn");
             let origin = "the on-premises file";
-            (
-                arn,
-                CredentialSource::Keys {
-                    access_key_id,
-                    secret_access_key,
-                    session_token: None,
-                    origin,
-                },
-            )
+            (arn, CredentialSource::Keys { access_key_id, secret_access_key, session_token: None, origin })
         }
         (None, Some(arn)) => {
             if credentials_file.is_none() {
-                file.missing(
-                    "aws_credentials_file",
-                    "is missing; it belongs to iam_session_arn",
-                );
+                file.missing("aws_credentials_file", "is missing; it belongs to iam_session_arn");
             }
             (arn, CredentialSource::File(credentials_file.unwrap_or_default()))
         }
@@ -142,17 +114,14 @@ fn parse(
             (String::new(), CredentialSource::File(PathBuf::new()))
         }
     };
-    file.finish()
-        .map(|_| (arn, region.unwrap_or_default(), credentials))
+    file.finish().map(|_| (arn, region.unwrap_or_default(), credentials))
 }
 
 impl Region {
     pub fn new(name: &str) -> Result<Self, IdentityError> {
         let allowed = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '-';
         if name.is_empty() || name.len() > 20 || !name.chars().all(allowed) {
-            return Err(IdentityError::Region {
-                found: name.chars().take(80).collect(),
-            });
+            return Err(IdentityError::Region { found: name.chars().take(80).collect() });
         }
         Ok(Self(name.to_owned()))
     }
@@ -188,11 +157,7 @@ impl fmt::Debug for CredentialSource {
 impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Keys {
-                access_key_id,
-                origin,
-                ..
-            } => write!(f, "access key {access_key_id} of {origin}"),
+            Self::Keys { access_key_id, origin, .. } => write!(f, "access key {access_key_id} of {origin}"),
             Self::File(path) => write!(f, "credentials file {}", path.display()),
         }
     }
@@ -217,23 +182,14 @@ mod tests {
         let identity = identity(USER, &[]).unwrap();
         assert_eq!(identity.host_identifier, "arn:aws:iam::123456789012:user/box1");
         assert_eq!(identity.region.as_str(), "eu-central-1");
-        assert!(
-            !format!("{identity:?}").contains("hush"),
-            "secrets are never shown"
-        );
+        assert!(!format!("{identity:?}").contains("hush"), "secrets are never shown");
     }
 
     #[test]
     fn the_environment_overrides_region_and_identifier() {
-        let identity = identity(
-            USER,
-            &[("AWS_REGION", "us-east-1"), ("AWS_HOST_IDENTIFIER", "box")],
-        )
-        .unwrap();
-        assert_eq!(
-            (identity.region.as_str(), identity.host_identifier.as_str()),
-            ("us-east-1", "box")
-        );
+        let identity =
+            identity(USER, &[("AWS_REGION", "us-east-1"), ("AWS_HOST_IDENTIFIER", "box")]).unwrap();
+        assert_eq!((identity.region.as_str(), identity.host_identifier.as_str()), ("us-east-1", "box"));
     }
 
     #[test]
@@ -250,18 +206,9 @@ mod tests {
         let cases = [
             (both.as_str(), "iam_user_arn: stands beside iam_session_arn"),
             ("region: r\n", "iam_user_arn: is missing"),
-            (
-                "iam_user_arn: a\naws_access_key_id: k\nregion: r\n",
-                "aws_secret_access_key: is missing",
-            ),
-            (
-                "iam_session_arn: a\nregion: r\n",
-                "aws_credentials_file: is missing",
-            ),
-            (
-                &USER.replace("eu-central-1", "Evil/host"),
-                "is not the name of a region",
-            ),
+            ("iam_user_arn: a\naws_access_key_id: k\nregion: r\n", "aws_secret_access_key: is missing"),
+            ("iam_session_arn: a\nregion: r\n", "aws_credentials_file: is missing"),
+            (&USER.replace("eu-central-1", "Evil/host"), "is not the name of a region"),
         ];
         for (text, expected) in cases {
             let message = identity(text, &[]).unwrap_err();

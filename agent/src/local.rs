@@ -79,16 +79,10 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     };
     let host = Host::new(settings, environment, access);
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
-    let folder = host
-        .store
-        .deployment(&spec.deployment_group_id, &spec.deployment_id);
+    let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     let mut out = std::io::stdout();
-    writeln!(
-        out,
-        "Starting to execute deployment from within folder {}",
-        folder.path().display()
-    )?;
+    writeln!(out, "Starting to execute deployment from within folder {}", folder.path().display())?;
     for event in &order {
         let began = Instant::now();
         let report = host.perform(event, &spec, shutdown.end_running.clone()).await;
@@ -96,11 +90,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         if !report.outcome.succeeded() {
             writeln!(out, "  {event:<20} failed after {seconds:.2} s")?;
             explain(&mut out, event, &report)?;
-            writeln!(
-                out,
-                "See the deployment log at {} for more details",
-                folder.scripts_log().display()
-            )?;
+            writeln!(out, "See the deployment log at {} for more details", folder.scripts_log().display())?;
             return Ok(false);
         }
         writeln!(out, "  {event:<20} succeeded in {seconds:.2} s")?;
@@ -111,20 +101,9 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
 
 fn explain(out: &mut impl Write, event: &LifecycleEvent, report: &Report) -> std::io::Result<()> {
     let script = report.outcome.script_name();
-    let at = if script.is_empty() {
-        String::new()
-    } else {
-        format!(" in {script}")
-    };
-    writeln!(
-        out,
-        "Your local deployment failed at {event}{at}: {}",
-        report.outcome
-    )?;
-    report
-        .log_tail
-        .lines()
-        .try_for_each(|line| writeln!(out, "  | {line}"))
+    let at = if script.is_empty() { String::new() } else { format!(" in {script}") };
+    writeln!(out, "Your local deployment failed at {event}{at}: {}", report.outcome)?;
+    report.log_tail.lines().try_for_each(|line| writeln!(out, "  | {line}"))
 }
 
 /// The named configuration, else the host's; without one and without root, everything stays below the person's own
@@ -146,12 +125,7 @@ fn settings(named: Option<&std::path::Path>, environment: &Environment) -> Resul
     };
     let state = state.join("codedeploy");
     let root_dir = state.join("deployment-root");
-    Ok(Settings {
-        root_dir,
-        log_dir: state.clone(),
-        pid_dir: state,
-        ..Settings::defaults(environment)
-    })
+    Ok(Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..Settings::defaults(environment) })
 }
 
 /// The host's identity when it has one, else the keys of whoever runs this.
@@ -161,13 +135,9 @@ fn access(settings: &Settings, environment: &Environment) -> Result<Access, Loca
         let identity = Identity::on_premises(file, environment)?;
         return Ok(Access::new(settings, identity.region, &identity.credentials)?);
     }
-    let region = environment
-        .text("AWS_REGION")
-        .or_else(|| environment.text("AWS_DEFAULT_REGION"));
+    let region = environment.text("AWS_REGION").or_else(|| environment.text("AWS_DEFAULT_REGION"));
     let (Some(region), Some(keys)) = (region, CredentialSource::of_person(environment)) else {
-        return Err(LocalError::NoCredentials {
-            on_premises: file.display().to_string(),
-        });
+        return Err(LocalError::NoCredentials { on_premises: file.display().to_string() });
     };
     let mut settings = settings.clone();
     let endpoint = environment.text("AWS_ENDPOINT_URL_S3").map(str::to_owned);
@@ -177,8 +147,5 @@ fn access(settings: &Settings, environment: &Environment) -> Result<Access, Loca
 
 fn deployment_id() -> String {
     let random = || char::from(ID_CHARACTERS[fastrand::usize(..ID_CHARACTERS.len())]);
-    format!(
-        "d-{}-local",
-        std::iter::repeat_with(random).take(9).collect::<String>()
-    )
+    format!("d-{}-local", std::iter::repeat_with(random).take(9).collect::<String>())
 }

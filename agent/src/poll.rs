@@ -82,13 +82,7 @@ enum Waited {
 
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger) -> Self {
-        Self {
-            host,
-            service,
-            ledger,
-            in_flight: Mutex::default(),
-            groups: Mutex::default(),
-        }
+        Self { host, service, ledger, in_flight: Mutex::default(), groups: Mutex::default() }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
@@ -133,10 +127,7 @@ impl Agent {
         let pause = if error.is_temporary() {
             backoff.after_error(error.is_throttling(), took)
         } else {
-            self.host
-                .settings
-                .wait_after_error
-                .max(backoff.after_error(false, took))
+            self.host.settings.wait_after_error.max(backoff.after_error(false, took))
         };
         tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "cannot poll for commands");
         systemd::status(&format!("cannot poll for commands: {error}"));
@@ -215,11 +206,7 @@ impl Agent {
         span.record("deployment_group", &spec.deployment_group_name);
         span.record("application", &spec.application_name);
 
-        let group = Arc::clone(
-            lock(&self.groups)
-                .entry(spec.deployment_group_id.clone())
-                .or_default(),
-        );
+        let group = Arc::clone(lock(&self.groups).entry(spec.deployment_group_id.clone()).or_default());
         let _turn = group.lock().await;
         let noop = self.host.is_noop(&event, &spec);
         match self.acknowledge(command, noop).await? {
@@ -235,15 +222,9 @@ impl Agent {
             .begin(&spec.deployment_id, &command.host_command_identifier)
             .map_err(ReceivedError::Ledger)?;
         tracing::info!("lifecycle event begins");
-        systemd::status(&format!(
-            "{event} of {} ({})",
-            spec.deployment_id, spec.application_name
-        ));
+        systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let began = Instant::now();
-        let report = self
-            .host
-            .perform(&event, &spec, shutdown.end_running.clone())
-            .await;
+        let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
         entry.close();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {
@@ -261,13 +242,10 @@ impl Agent {
         };
         let answer = self.service.call(&input).await.map_err(ReceivedError::Fetch)?;
         if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
-            return Err(ReceivedError::System {
-                found: answer.deployment_system,
-            });
+            return Err(ReceivedError::System { found: answer.deployment_system });
         }
-        let specification = answer
-            .deployment_specification
-            .and_then(|specification| specification.generic_envelope);
+        let specification =
+            answer.deployment_specification.and_then(|specification| specification.generic_envelope);
         let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
         let verified = envelope::verify(&envelope, &self.host.settings.signer)?;
         Ok(DeploymentSpec::parse(&verified)?)
@@ -278,23 +256,13 @@ impl Agent {
         command: &HostCommand,
         noop: bool,
     ) -> Result<Option<CommandStatus>, ReceivedError> {
-        let payload = serde_json::to_string(&AcknowledgementPayload {
-            is_command_noop: noop,
-        })
-        .unwrap_or_default();
+        let payload =
+            serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
         let input = PutHostCommandAcknowledgementInput {
             host_command_identifier: command.host_command_identifier.clone(),
-            diagnostics: Some(Envelope {
-                format: Envelope::JSON.into(),
-                payload,
-            }),
+            diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
         };
-        Ok(self
-            .service
-            .call(&input)
-            .await
-            .map_err(ReceivedError::Acknowledge)?
-            .command_status)
+        Ok(self.service.call(&input).await.map_err(ReceivedError::Acknowledge)?.command_status)
     }
 
     async fn complete(&self, host_command_identifier: &str, report: &Report) {
@@ -306,9 +274,7 @@ impl Agent {
 
 fn completed_noop() -> Report {
     Report {
-        outcome: Outcome::Succeeded {
-            note: Some("CompletedNoopCommand".into()),
-        },
+        outcome: Outcome::Succeeded { note: Some("CompletedNoopCommand".into()) },
         log_tail: String::new(),
     }
 }

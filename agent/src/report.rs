@@ -12,20 +12,13 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// What PutHostCommandComplete is told.
 pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostCommandCompleteInput {
-    let status = if report.outcome.succeeded() {
-        CommandStatus::Succeeded
-    } else {
-        CommandStatus::Failed
-    };
+    let status = if report.outcome.succeeded() { CommandStatus::Succeeded } else { CommandStatus::Failed };
     let payload = report.outcome.diagnostics(&report.log_tail);
     let payload = serde_json::to_string(&payload).unwrap_or_default();
     PutHostCommandCompleteInput {
         host_command_identifier: host_command_identifier.to_owned(),
         command_status: status,
-        diagnostics: Some(Envelope {
-            format: Envelope::JSON.into(),
-            payload,
-        }),
+        diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
     }
 }
 

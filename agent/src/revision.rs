@@ -46,23 +46,15 @@ pub struct GitHubRevision {
 /// A bundle on this host; only the local command deploys one.
 #[derive(Debug, Clone)]
 pub enum LocalRevision {
-    File {
-        location: PathBuf,
-        bundle_type: BundleType,
-    },
-    Directory {
-        location: PathBuf,
-    },
+    File { location: PathBuf, bundle_type: BundleType },
+    Directory { location: PathBuf },
 }
 
 /// What a fetch left in the deployment's folder.
 #[derive(Debug)]
 pub enum FetchedBundle {
     /// The bundle, complete, and the handle it was checked through.
-    File {
-        file: std::fs::File,
-        bundle_type: BundleType,
-    },
+    File { file: std::fs::File, bundle_type: BundleType },
     /// The unpacked revision itself, already in `deployment-archive`.
     Unpacked,
 }

@@ -28,10 +28,7 @@ impl Shutdown {
             let Some(signal) = signals.next().await else {
                 return;
             };
-            tracing::info!(
-                signal,
-                "stopping: no new commands; those in progress are finished"
-            );
+            tracing::info!(signal, "stopping: no new commands; those in progress are finished");
             steps.no_more_work.cancel();
             let mut impatient = signals.filter(|signal| std::future::ready(*signal != SIGTERM));
             tokio::select! {

@@ -13,15 +13,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// Libraries that log whole requests, and their own configuration, below this level.
-const NOISY: [&str; 7] = [
-    "aws_config",
-    "aws_runtime",
-    "aws_sdk_s3",
-    "aws_sigv4",
-    "aws_smithy_runtime",
-    "hyper",
-    "rustls",
-];
+const NOISY: [&str; 7] =
+    ["aws_config", "aws_runtime", "aws_sdk_s3", "aws_sigv4", "aws_smithy_runtime", "hyper", "rustls"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -35,43 +28,20 @@ pub enum LogError {
 pub fn to_file(log_dir: &Path, program: &str, verbose: bool) -> Result<(), LogError> {
     let path = log_dir.join(format!("{program}.log"));
     let open = || {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(log_dir)?;
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o644)
-            .open(&path)
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(log_dir)?;
+        OpenOptions::new().create(true).append(true).mode(0o644).open(&path)
     };
-    let file = open().map_err(|source| LogError::Open {
-        path: path.display().to_string(),
-        source,
-    })?;
-    let json = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_writer(Mutex::new(file));
+    let file = open().map_err(|source| LogError::Open { path: path.display().to_string(), source })?;
+    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file));
     let terminal = io::stderr().is_terminal().then(|| {
-        tracing_subscriber::fmt::layer()
-            .compact()
-            .with_writer(io::stderr)
-            .with_filter(filter(verbose))
+        tracing_subscriber::fmt::layer().compact().with_writer(io::stderr).with_filter(filter(verbose))
     });
-    Ok(tracing_subscriber::registry()
-        .with(json.with_filter(filter(verbose)))
-        .with(terminal)
-        .try_init()?)
+    Ok(tracing_subscriber::registry().with(json.with_filter(filter(verbose))).with(terminal).try_init()?)
 }
 
 /// Logs warnings, in words, to stderr: for commands that a person runs.
 pub fn to_terminal(verbose: bool) -> Result<(), LogError> {
-    let level = if verbose {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::WARN
-    };
+    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let words = tracing_subscriber::fmt::layer()
         .compact()
         .without_time()
@@ -84,11 +54,7 @@ pub fn to_terminal(verbose: bool) -> Result<(), LogError> {
 }
 
 fn filter(verbose: bool) -> Targets {
-    quiet(Targets::new().with_default(if verbose {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::INFO
-    }))
+    quiet(Targets::new().with_default(if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO }))
 }
 
 fn quiet(targets: Targets) -> Targets {

@@ -150,25 +150,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => run_service(serve),
-        Command::Credentials(Credentials::Create {
-            data,
-            role,
-            user_arn,
-            json,
-        }) => Ok(admin::create_credentials(&data.data_dir, role, user_arn, json)?),
+        Command::Credentials(Credentials::Create { data, role, user_arn, json }) => {
+            Ok(admin::create_credentials(&data.data_dir, role, user_arn, json)?)
+        }
         Command::Credentials(Credentials::List { data, json }) => {
             Ok(admin::list_credentials(&data.data_dir, json)?)
         }
         Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
             Ok(admin::revoke_credentials(&data.data_dir, access_key_id)?)
         }
-        Command::Host(Host::Add {
-            data,
-            name,
-            tags,
-            endpoint,
-            json,
-        }) => Ok(admin::add_host(&data.data_dir, name, tags, endpoint, json)?),
+        Command::Host(Host::Add { data, name, tags, endpoint, json }) => {
+            Ok(admin::add_host(&data.data_dir, name, tags, endpoint, json)?)
+        }
         Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
     }
 }
@@ -184,18 +177,11 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
     })?;
     // A second call in one process finds its logs arranged already.
     let _ = tracing_subscriber::registry()
-        .with(
-            tracing_subscriber::fmt::layer()
-                .json()
-                .flatten_event(true)
-                .with_writer(std::io::stderr),
-        )
+        .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
         .with(Targets::new().with_default(LevelFilter::INFO))
         .try_init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(async {
         let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
         let stop = async move {

@@ -121,10 +121,7 @@ pub enum ConfigError {
     #[error("cannot read the configuration file {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {} is not valid", path.display())]
-    Parse {
-        path: PathBuf,
-        source: serde_yaml::Error,
-    },
+    Parse { path: PathBuf, source: serde_yaml::Error },
     #[error("timers.{name} is {seconds}: expected a number of seconds from 0.001 to 31536000")]
     Timer { name: &'static str, seconds: f64 },
     #[error("timers.poll is {poll:?}: agents give up after 80 seconds, so it must be at most 75 seconds")]
@@ -147,10 +144,8 @@ impl Settings {
             Some(path) => read(path)?,
             None => File::default(),
         };
-        let listen = arguments
-            .listen
-            .or(file.listen)
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)));
+        let listen =
+            arguments.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)));
         let insecure_http = arguments.insecure_http || file.insecure_http.unwrap_or(false);
         if !listen.ip().is_loopback() && !insecure_http {
             return Err(ConfigError::PlainHttp(listen));
@@ -185,14 +180,9 @@ impl Partition {
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_yaml::from_str(&text).map_err(|source| ConfigError::Parse {
-        path: path.to_owned(),
-        source,
-    })
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    serde_yaml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
 }
 
 impl FileTimers {
@@ -229,9 +219,7 @@ impl FileQuotas {
                 .deployment_groups_per_application
                 .unwrap_or(default.deployment_groups_per_application),
             active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
-            targets_per_deployment: self
-                .targets_per_deployment
-                .unwrap_or(default.targets_per_deployment),
+            targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
         }
     }
 }
@@ -256,10 +244,7 @@ mod tests {
 
     #[test]
     fn plain_http_leaves_the_host_only_when_asked_to() {
-        assert!(matches!(
-            load("0.0.0.0:0", false, "{}"),
-            Err(ConfigError::PlainHttp(_))
-        ));
+        assert!(matches!(load("0.0.0.0:0", false, "{}"), Err(ConfigError::PlainHttp(_))));
         assert!(load("0.0.0.0:0", true, "{}").is_ok());
         assert!(load("127.0.0.1:0", false, "{}").is_ok());
         assert!(load("[::1]:0", false, "{}").is_ok());
@@ -271,13 +256,9 @@ mod tests {
         assert_eq!(settings.timers.pick_up, Duration::from_millis(500));
         assert_eq!(settings.timers.run, Timers::default().run);
         assert_eq!(settings.partition.region, "eu-west-1");
-        for wrong in [
-            "timer: {}",
-            "timers: {run: 0}",
-            "timers: {poll: 76}",
-            "account_id: '12'",
-            "region: '../x'",
-        ] {
+        for wrong in
+            ["timer: {}", "timers: {run: 0}", "timers: {poll: 76}", "account_id: '12'", "region: '../x'"]
+        {
             assert!(load("127.0.0.1:0", false, wrong).is_err(), "{wrong}");
         }
     }

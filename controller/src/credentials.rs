@@ -30,9 +30,7 @@ impl Role {
     }
 
     fn read(text: &str) -> Option<Self> {
-        [Role::Operator, Role::ReadOnly, Role::Host]
-            .into_iter()
-            .find(|role| role.text() == text)
+        [Role::Operator, Role::ReadOnly, Role::Host].into_iter().find(|role| role.text() == text)
     }
 }
 
@@ -96,19 +94,11 @@ pub fn find(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<Optio
             "SELECT role, arn, secret FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL",
         )?
         .query_row([access_key_id], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, Vec<u8>>(2)?,
-            ))
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
         })
         .optional()?;
     Ok(row.and_then(|(role, arn, secret)| {
-        let principal = Principal {
-            access_key_id: access_key_id.to_owned(),
-            role: Role::read(&role)?,
-            arn,
-        };
+        let principal = Principal { access_key_id: access_key_id.to_owned(), role: Role::read(&role)?, arn };
         Some((principal, secret))
     }))
 }

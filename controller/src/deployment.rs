@@ -23,14 +23,6 @@ pub(crate) use queries::last_info;
 /// The lifecycle events of an in-place deployment without a load balancer, in their order.
 pub(crate) fn in_place_events() -> impl Iterator<Item = LifecycleEvent> {
     use LifecycleEvent::*;
-    [
-        ApplicationStop,
-        DownloadBundle,
-        BeforeInstall,
-        Install,
-        AfterInstall,
-        ApplicationStart,
-        ValidateService,
-    ]
-    .into_iter()
+    [ApplicationStop, DownloadBundle, BeforeInstall, Install, AfterInstall, ApplicationStart, ValidateService]
+        .into_iter()
 }

@@ -22,10 +22,7 @@ impl ApiError {
     }
 
     pub fn body(&self) -> ErrorBody {
-        ErrorBody {
-            kind: self.name.text(),
-            message: self.message.clone(),
-        }
+        ErrorBody { kind: self.name.text(), message: self.message.clone() }
     }
 }
 
@@ -100,10 +97,7 @@ impl ErrorName {
     }
 
     pub fn because(self, message: impl Into<String>) -> ApiError {
-        ApiError {
-            name: self,
-            message: message.into(),
-        }
+        ApiError { name: self, message: message.into() }
     }
 
     /// The HTTP status: 400 for whatever the client can mend.

@@ -46,10 +46,9 @@ impl TagTest {
                 Err(InvalidFilter::Missing("VALUE_ONLY", "a value"))
             }
             // A tag may have an empty value.
-            (Some(TagFilterType::KeyAndValue), Some(key), None) => Ok(TagTest::Both {
-                key,
-                value: String::new(),
-            }),
+            (Some(TagFilterType::KeyAndValue), Some(key), None) => {
+                Ok(TagTest::Both { key, value: String::new() })
+            }
             (Some(TagFilterType::KeyAndValue), None, _) => {
                 Err(InvalidFilter::Missing("KEY_AND_VALUE", "a key"))
             }
@@ -85,23 +84,14 @@ impl Membership {
     /// The membership that a group's settings describe. A filter that could not be stored today matches nothing.
     pub fn of(settings: &DeploymentGroupSettings) -> Self {
         let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
-        let flat = settings
-            .on_premises_instance_tag_filters
-            .iter()
-            .filter(|list| !list.is_empty());
+        let flat = settings.on_premises_instance_tag_filters.iter().filter(|list| !list.is_empty());
         let set = settings.on_premises_tag_set.iter();
         let set = set.flat_map(|set| set.on_premises_tag_set_list.iter().flatten());
-        Membership {
-            all_of: flat.chain(set).map(tests).collect(),
-        }
+        Membership { all_of: flat.chain(set).map(tests).collect() }
     }
 
     pub fn includes(&self, tags: &[Tag]) -> bool {
-        !self.all_of.is_empty()
-            && self
-                .all_of
-                .iter()
-                .all(|list| list.iter().any(|test| test.matches(tags)))
+        !self.all_of.is_empty() && self.all_of.iter().all(|list| list.iter().any(|test| test.matches(tags)))
     }
 }
 
@@ -168,10 +158,7 @@ mod tests {
     fn tags(pairs: &[(&str, &str)]) -> Vec<Tag> {
         pairs
             .iter()
-            .map(|(key, value)| Tag {
-                key: Some((*key).into()),
-                value: Some((*value).into()),
-            })
+            .map(|(key, value)| Tag { key: Some((*key).into()), value: Some((*value).into()) })
             .collect()
     }
 

@@ -24,10 +24,7 @@ const MAX_BODY: usize = 1024 * 1024;
 
 /// The service as an HTTP application.
 pub fn router(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/", get(alive).post(call))
-        .fallback(nothing_here)
-        .with_state(service)
+    Router::new().route("/", get(alive).post(call)).fallback(nothing_here).with_state(service)
 }
 
 /// Agents ask for `/` once at their start, only to see that TLS works.
@@ -48,10 +45,7 @@ enum Target<'a> {
 async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
     let request_id = crate::registry::new_id().unwrap_or_default();
     let target = request.headers().get("x-amz-target");
-    let target = target
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
+    let target = target.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let span = tracing::info_span!("request", request_id, target);
     let answer = answer(&service, &target, request).instrument(span.clone()).await;
     let (status, body) = match answer {
@@ -66,10 +60,7 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(command::CONTENT_TYPE),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(command::CONTENT_TYPE));
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         headers.insert("x-amzn-requestid", id);
     }
@@ -80,9 +71,8 @@ async fn answer(service: &Arc<Service>, target: &str, request: Request<Body>) ->
     let target = identify(target)?;
     let (head, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        ErrorName::RequestEntityTooLarge.because(format!(
-            "The body could not be read; at most {MAX_BODY} bytes are."
-        ))
+        ErrorName::RequestEntityTooLarge
+            .because(format!("The body could not be read; at most {MAX_BODY} bytes are."))
     })?;
     let services: &'static [&'static str] = match target {
         Target::Operator(_) => &[codedeploy::SIGNING_NAME],
@@ -119,9 +109,8 @@ async fn authenticate(
 ) -> Result<Principal, ApiError> {
     let claim = sigv4::Claim::read(&head.headers)?;
     let access_key_id = claim.access_key_id.clone();
-    let found = service
-        .transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?))
-        .await?;
+    let found =
+        service.transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
     let Some((principal, sealed)) = found else {
         return Err(ErrorName::UnrecognizedClient.because(format!(
             "The access key {:?} is unknown or revoked.",
@@ -129,19 +118,8 @@ async fn authenticate(
         )));
     };
     let secret = service.vault.unseal(&principal.access_key_id, &sealed)?;
-    let signed = sigv4::Request {
-        method: &head.method,
-        uri: &head.uri,
-        headers: &head.headers,
-        body,
-    };
-    claim.verify(
-        signed,
-        &secret,
-        &service.settings.partition.region,
-        services,
-        Timestamp::now(),
-    )?;
+    let signed = sigv4::Request { method: &head.method, uri: &head.uri, headers: &head.headers, body };
+    claim.verify(signed, &secret, &service.settings.partition.region, services, Timestamp::now())?;
     Ok(principal)
 }
 

@@ -17,9 +17,7 @@ pub struct Pages {
 
 impl Pages {
     pub fn new(secret: &[u8]) -> Self {
-        Pages {
-            key: hmac::Key::new(hmac::HMAC_SHA256, secret),
-        }
+        Pages { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
     /// The page of `items` after `token`, and the token of the next page, if there is one.
@@ -33,9 +31,8 @@ impl Pages {
         items: impl IntoIterator<Item = (String, T)>,
     ) -> Result<(Vec<T>, Option<String>), ApiError> {
         let after = token.map(|token| self.open(listing, token)).transpose()?;
-        let mut rest = items
-            .into_iter()
-            .skip_while(|(key, _)| after.as_ref().is_some_and(|after| key <= after));
+        let mut rest =
+            items.into_iter().skip_while(|(key, _)| after.as_ref().is_some_and(|after| key <= after));
         let mut last = String::new();
         let mut page = Vec::new();
         for (key, item) in rest.by_ref().take(PAGE) {

@@ -68,12 +68,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     loop {
         let now = Timestamp::now();
         let mut due = std::mem::take(&mut *lock(&service.signals.changed));
-        due.extend(
-            timers
-                .iter()
-                .filter(|(_, at)| **at <= now)
-                .map(|(id, _)| id.clone()),
-        );
+        due.extend(timers.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()));
         for id in due {
             let decided = {
                 let id = id.clone();

@@ -86,9 +86,7 @@ impl Naming {
     ) -> Result<Vec<String>, ApiError> {
         let names = names.unwrap_or_default();
         if names.is_empty() {
-            return Err(self
-                .required
-                .because(format!("At least one {} is needed.", self.what)));
+            return Err(self.required.because(format!("At least one {} is needed.", self.what)));
         }
         if names.len() > BATCH {
             return Err(limit.because(format!(
@@ -136,10 +134,8 @@ fn check_tags(tags: &[Tag], refusal: ErrorName) -> Result<(), ApiError> {
             return Err(refusal.because("A tag key must have 1 to 128 characters."));
         }
         if tag.value.as_deref().unwrap_or_default().chars().count() > 256 {
-            return Err(refusal.because(format!(
-                "The value of the tag {:?} has more than 256 characters.",
-                shorten(key)
-            )));
+            return Err(refusal
+                .because(format!("The value of the tag {:?} has more than 256 characters.", shorten(key))));
         }
         if !keys.insert(key) {
             return Err(refusal.because(format!("The tag key {:?} is given twice.", shorten(key))));

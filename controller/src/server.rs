@@ -22,10 +22,7 @@ pub enum ServeError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("cannot listen on {address}")]
-    Listen {
-        address: SocketAddr,
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot write {}", path.display())]
     Announce { path: PathBuf, source: std::io::Error },
     #[error("the server failed")]
@@ -64,10 +61,7 @@ fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
     let staged = path.with_extension("new");
     std::fs::write(&staged, text)
         .and_then(|()| std::fs::rename(&staged, path))
-        .map_err(|source| ServeError::Announce {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| ServeError::Announce { path: path.to_owned(), source })
 }
 
 /// Serves until `stop` is ready. Polls that are held then are answered at once.
@@ -78,14 +72,8 @@ pub async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> Result
     let service = Service::open(settings)?;
     let listening = TcpListener::bind(address).await;
     let listener = listening.map_err(|source| ServeError::Listen { address, source })?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| ServeError::Listen { address, source })?;
-    let announcement = Announcement {
-        address,
-        region,
-        account_id,
-    };
+    let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+    let announcement = Announcement { address, region, account_id };
     announcement.write(&data_dir)?;
     tracing::info!(%address, region = announcement.region, data_dir = %data_dir.display(), "ready");
     run(service, listener, stop).await
@@ -110,11 +98,7 @@ async fn run(
             .await
             .map_err(ServeError::Serve)
     };
-    let deployments = async {
-        reconcile::run(Arc::clone(&service))
-            .await
-            .map_err(ServeError::Reconcile)
-    };
+    let deployments = async { reconcile::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
     let stop = async {
         stop.await;
         tracing::info!("stopping");

@@ -48,10 +48,7 @@ pub fn prepare(data_dir: &Path) -> Result<(), OpenError> {
         .recursive(true)
         .mode(0o700)
         .create(data_dir)
-        .map_err(|source| OpenError::DataDir {
-            path: data_dir.to_owned(),
-            source,
-        })
+        .map_err(|source| OpenError::DataDir { path: data_dir.to_owned(), source })
 }
 
 /// Opens the database of a data directory.

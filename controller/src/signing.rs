@@ -52,26 +52,18 @@ impl Signer {
     pub fn open(data_dir: &Path) -> Result<Signer, SigningError> {
         let key_der = read_or_create(&data_dir.join("signer-key.der"), || {
             let made = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
-            made.map(|key| key.serialize_der())
-                .map_err(|_| VaultError::Random)
+            made.map(|key| key.serialize_der()).map_err(|_| VaultError::Random)
         })?;
         let certificate_path = data_dir.join("signer-certificate.der");
         let made = self_signed(&key_der)?;
         let certificate_der = read_or_create(&certificate_path, || Ok(made))?;
         let key = RsaKeyPair::from_pkcs8(&key_der).map_err(|_| SigningError::Key)?;
         let certificate = Certificate::from_der(&certificate_der)?;
-        let certified = &certificate
-            .tbs_certificate
-            .subject_public_key_info
-            .subject_public_key;
+        let certified = &certificate.tbs_certificate.subject_public_key_info.subject_public_key;
         if certified.as_bytes() != Some(key.public_key().as_ref()) {
             return Err(SigningError::Mismatch);
         }
-        Ok(Signer {
-            key,
-            certificate,
-            certificate_der,
-        })
+        Ok(Signer { key, certificate, certificate_der })
     }
 
     /// The certificate that is inside every signed document.
@@ -81,11 +73,7 @@ impl Signer {
 
     /// SHA-256 of the public key (DER of SubjectPublicKeyInfo) in lower-case hexadecimal: what agents pin.
     pub fn pin(&self) -> Result<String, SigningError> {
-        let key = self
-            .certificate
-            .tbs_certificate
-            .subject_public_key_info
-            .to_der()?;
+        let key = self.certificate.tbs_certificate.subject_public_key_info.to_der()?;
         Ok(hex::encode(digest::digest(&digest::SHA256, &key)))
     }
 
@@ -93,12 +81,7 @@ impl Signer {
     pub fn sign(&self, document: &[u8]) -> Result<String, SigningError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
-            .sign(
-                &RSA_PKCS1_SHA256,
-                &rand::SystemRandom::new(),
-                document,
-                &mut signature,
-            )
+            .sign(&RSA_PKCS1_SHA256, &rand::SystemRandom::new(), document, &mut signature)
             .map_err(|_| SigningError::Sign)?;
         let sha256 = algorithm(ID_SHA256, None);
         let tbs = &self.certificate.tbs_certificate;
@@ -128,10 +111,7 @@ impl Signer {
             crls: None,
             signer_infos: SignerInfos(SetOfVec::try_from(vec![signer])?),
         };
-        let envelope = ContentInfo {
-            content_type: ID_SIGNED_DATA,
-            content: Any::encode_from(&signed)?,
-        };
+        let envelope = ContentInfo { content_type: ID_SIGNED_DATA, content: Any::encode_from(&signed)? };
         pem("PKCS7", &envelope.to_der()?)
     }
 }
@@ -151,10 +131,7 @@ fn self_signed(key_der: &[u8]) -> Result<Vec<u8>, SigningError> {
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(9999, 12, 31);
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(
-        rcgen::DnType::CommonName,
-        "codedeploy-controller deployment signer",
-    );
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "codedeploy-controller deployment signer");
     parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     Ok(parameters.self_signed(&key)?.der().to_vec())
 }

@@ -151,9 +151,6 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
-        assert!(matches!(
-            Store::open(&path),
-            Err(StoreError::Newer { found: 99, .. })
-        ));
+        assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
     }
 }

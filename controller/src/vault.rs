@@ -49,18 +49,12 @@ impl Vault {
     pub fn open(data_dir: &Path) -> Result<Vault, VaultError> {
         let path = data_dir.join(FILE);
         let bytes = read_or_create(&path, || Ok(random::<KEY_LEN>()?.to_vec()))?;
-        let length = |_| VaultError::Length {
-            path: path.clone(),
-            found: bytes.len(),
-        };
+        let length = |_| VaultError::Length { path: path.clone(), found: bytes.len() };
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(length)?;
         let derive = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let mut page_key = [0; KEY_LEN];
         page_key.copy_from_slice(hmac::sign(&derive, b"page tokens").as_ref());
-        Ok(Vault {
-            key: LessSafeKey::new(key),
-            page_key,
-        })
+        Ok(Vault { key: LessSafeKey::new(key), page_key })
     }
 
     /// A key for pagination tokens.
@@ -88,11 +82,8 @@ impl Vault {
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(wrong)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
         let mut text = sealed.to_vec();
-        let length = self
-            .key
-            .open_in_place(nonce, Aad::from(access_key_id), &mut text)
-            .map_err(|_| wrong())?
-            .len();
+        let length =
+            self.key.open_in_place(nonce, Aad::from(access_key_id), &mut text).map_err(|_| wrong())?.len();
         text.truncate(length);
         String::from_utf8(text).map_err(|_| wrong())
     }
@@ -121,17 +112,11 @@ pub(crate) fn read_or_create(
 }
 
 fn reading(path: &Path, source: std::io::Error) -> VaultError {
-    VaultError::Read {
-        path: path.to_owned(),
-        source,
-    }
+    VaultError::Read { path: path.to_owned(), source }
 }
 
 fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
-    let failed = |source| VaultError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| VaultError::Write { path: path.to_owned(), source };
     let staged = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -140,9 +125,7 @@ fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
         .mode(0o600)
         .open(&staged)
         .map_err(failed)?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
     // A link, unlike a rename, fails when another process was first.
     let linked = std::fs::hard_link(&staged, path);
     std::fs::remove_file(&staged).map_err(failed)?;
@@ -151,9 +134,7 @@ fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
         linked => linked.map_err(failed)?,
     }
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
@@ -172,10 +153,7 @@ mod tests {
         assert_eq!(again.unseal("AKID1", &sealed).unwrap(), "s3cret");
         assert!(again.unseal("AKID2", &sealed).is_err());
         assert!(again.unseal("AKID1", &sealed[..5]).is_err());
-        let mode = std::fs::metadata(folder.path().join(FILE))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -184,9 +162,6 @@ mod tests {
     fn a_damaged_key_file_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), b"short").unwrap();
-        assert!(matches!(
-            Vault::open(folder.path()),
-            Err(VaultError::Length { found: 5, .. })
-        ));
+        assert!(matches!(Vault::open(folder.path()), Err(VaultError::Length { found: 5, .. })));
     }
 }

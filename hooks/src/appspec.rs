@@ -38,10 +38,7 @@ pub struct AppSpec {
 impl AppSpec {
     /// The scripts of `event`, in order; empty when it has none.
     pub fn scripts(&self, event: &LifecycleEvent) -> &[Script] {
-        self.hooks
-            .iter()
-            .find(|(name, _)| name == event)
-            .map_or(&[], |(_, scripts)| scripts)
+        self.hooks.iter().find(|(name, _)| name == event).map_or(&[], |(_, scripts)| scripts)
     }
 }
 
@@ -211,9 +208,7 @@ impl HostPath {
         if !text.starts_with('/') {
             return Err("is not absolute; write the whole path on the host, beginning with '/'");
         }
-        Ok(Self(
-            Path::new("/").join(normalised(text.trim_start_matches('/'))?),
-        ))
+        Ok(Self(Path::new("/").join(normalised(text.trim_start_matches('/'))?)))
     }
 
     pub fn as_path(&self) -> &Path {
@@ -344,11 +339,7 @@ mod tests {
             ("*a", "aaa", true),
         ];
         for (pattern, name, expected) in cases {
-            assert_eq!(
-                NamePattern::new(pattern).matches(OsStr::new(name)),
-                expected,
-                "{pattern} on {name}"
-            );
+            assert_eq!(NamePattern::new(pattern).matches(OsStr::new(name)), expected, "{pattern} on {name}");
         }
     }
 
@@ -358,9 +349,6 @@ mod tests {
         assert!(ArchivePath::new("/").unwrap().is_root());
         assert!(ArchivePath::new("a/../../b").is_err());
         assert!(HostPath::new("srv/app").is_err());
-        assert_eq!(
-            HostPath::new("/srv//app/").unwrap().as_path(),
-            Path::new("/srv/app")
-        );
+        assert_eq!(HostPath::new("/srv//app/").unwrap().as_path(), Path::new("/srv/app"));
     }
 }

@@ -49,10 +49,7 @@ pub(crate) fn temporary_name(token: &str, number: usize) -> OsString {
 pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok((parent, name)),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "expected the path of a file in a folder",
-        )),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a file in a folder")),
     }
 }
 
@@ -81,9 +78,7 @@ impl Folder {
 
     /// Opens the folder at `below`, a relative path; empty is this folder.
     pub(crate) fn descend(&self, below: &Path) -> io::Result<Self> {
-        below
-            .iter()
-            .try_fold(self.folder(OsStr::new("."))?, |folder, name| folder.folder(name))
+        below.iter().try_fold(self.folder(OsStr::new("."))?, |folder, name| folder.folder(name))
     }
 
     /// Opens the file `name` for reading; a FIFO does not block.

@@ -97,20 +97,11 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let paths = wanted.iter().map(|wanted| wanted.path.as_path());
     let host = Host::read(paths, request.appspec, &records).map_err(unreadable)?;
     let behavior = request.appspec.file_exists_behavior.unwrap_or(request.behavior);
-    let facts = Facts {
-        appspec: request.appspec,
-        behavior,
-        revision: &revision,
-        host: &host,
-    };
+    let facts = Facts { appspec: request.appspec, behavior, revision: &revision, host: &host };
     match plan::decide(facts, wanted) {
         Ok(decision) if conflicts.is_empty() => {
             let schedule = schedule::schedule(&decision, &revision, &host, &records, &crate::fs::token());
-            Ok(InstallPlan {
-                revision: revision.root,
-                decision,
-                schedule,
-            })
+            Ok(InstallPlan { revision: revision.root, decision, schedule })
         }
         decided => {
             conflicts.extend(decided.err().unwrap_or_default());
@@ -121,11 +112,7 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
 
 /// Carries `plan` out. After an error everything is as before, unless the error says otherwise.
 pub fn install(plan: InstallPlan) -> Result<Summary, InstallError> {
-    let Schedule {
-        build,
-        change,
-        record,
-    } = &plan.schedule;
+    let Schedule { build, change, record } = &plan.schedule;
     let mut transaction =
         Transaction::begin(&plan.revision).map_err(|source| InstallError::Failed { source })?;
     let result = transaction
@@ -147,25 +134,16 @@ pub fn install(plan: InstallPlan) -> Result<Summary, InstallError> {
 impl InstallPlan {
     /// What the Install will do: what it brings in the order of creation, then what it removes and keeps.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let Decision {
-            planned,
-            removed,
-            kept,
-            ..
-        } = &self.decision;
+        let Decision { planned, removed, kept, .. } = &self.decision;
         let brought = planned.iter().map(|planned| match &planned.path {
             path if planned.overwrites || removed.contains(path) => Change::Replaced(path),
             path => Change::Created(path),
         });
         let places: std::collections::BTreeSet<&Path> =
             planned.iter().map(|planned| planned.path.as_path()).collect();
-        let removed = removed
-            .iter()
-            .filter(move |path| !places.contains(path.as_path()));
+        let removed = removed.iter().filter(move |path| !places.contains(path.as_path()));
         let removed = removed.rev().map(|path| Change::Removed(path));
-        brought
-            .chain(removed)
-            .chain(kept.iter().map(|path| Change::Kept(path)))
+        brought.chain(removed).chain(kept.iter().map(|path| Change::Kept(path)))
     }
 
     /// What is odd, but no reason to refuse.
@@ -174,10 +152,7 @@ impl InstallPlan {
     }
 
     fn summary(&self, left: Vec<String>) -> Summary {
-        let mut summary = Summary {
-            warnings: self.decision.warnings.clone(),
-            ..Summary::default()
-        };
+        let mut summary = Summary { warnings: self.decision.warnings.clone(), ..Summary::default() };
         summary.warnings.extend(left);
         for change in self.changes() {
             *match change {
@@ -192,8 +167,5 @@ impl InstallPlan {
 }
 
 fn listed(lines: &[impl ToString]) -> String {
-    lines
-        .iter()
-        .map(|line| format!("\n  {}", line.to_string()))
-        .collect()
+    lines.iter().map(|line| format!("\n  {}", line.to_string())).collect()
 }

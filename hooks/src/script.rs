@@ -38,10 +38,7 @@ pub struct Limits {
 impl Default for Limits {
     /// Five seconds each.
     fn default() -> Self {
-        Self {
-            kill_grace: Duration::from_secs(5),
-            drain_grace: Duration::from_secs(5),
-        }
+        Self { kill_grace: Duration::from_secs(5), drain_grace: Duration::from_secs(5) }
     }
 }
 
@@ -69,13 +66,7 @@ pub struct Report {
 /// Runs the scripts of one event in order; the first that fails ends it. To be awaited to its end: a script is ended
 /// through [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
-    let HookRun {
-        plan,
-        environment,
-        limits,
-        log,
-        stop,
-    } = run;
+    let HookRun { plan, environment, limits, log, stop } = run;
     if !plan.scripts.is_empty() {
         log.event(&plan.event);
     }
@@ -87,19 +78,15 @@ pub async fn run(run: HookRun<'_>) -> Report {
         }
         let span = tracing::info_span!("script", event = %plan.event, location = %location(script));
         log.script(&script.location);
-        outcome = run_script(&plan.archive, script, environment, limits, log, &stop)
-            .instrument(span.clone())
-            .await;
+        outcome =
+            run_script(&plan.archive, script, environment, limits, log, &stop).instrument(span.clone()).await;
         log.end_script();
         span.in_scope(|| tracing::info!(code = u8::from(outcome.code()), %outcome, "script ended"));
         if !outcome.succeeded() {
             break;
         }
     }
-    Report {
-        outcome,
-        log_tail: log.tail(),
-    }
+    Report { outcome, log_tail: log.tail() }
 }
 
 /// Why a script is no longer waited for.
@@ -124,18 +111,12 @@ async fn run_script(
     let mut running = match prepared.start(environment).await {
         Ok(running) => running,
         Err(reason) => {
-            return Outcome::NotStarted {
-                location: location(script),
-                user: script.runas.clone(),
-                reason,
-            };
+            return Outcome::NotStarted { location: location(script), user: script.runas.clone(), reason };
         }
     };
     let mut pipes = running.pipes();
 
-    let ending = pipes
-        .read_while(log, ending(&mut running, script.timeout, stop))
-        .await;
+    let ending = pipes.read_while(log, ending(&mut running, script.timeout, stop)).await;
     if !matches!(ending, Ending::Exited(_)) {
         pipes.read_while(log, running.end(limits.kill_grace)).await;
     }
@@ -146,19 +127,14 @@ async fn run_script(
         Ending::Exited(Ok(status)) if status.success() => succeeded(script, &pipes).await,
         Ending::Exited(Ok(status)) => failed(script, status, prepared.hint()),
         Ending::Exited(Err(error)) => Outcome::Error {
-            message: format!(
-                "how the script {} ended cannot be found out: {error}",
-                location(script)
-            ),
+            message: format!("how the script {} ended cannot be found out: {error}", location(script)),
         },
         Ending::TimedOut => Outcome::TimedOut {
             location: location(script),
             timeout: script.timeout,
             user: script.runas.clone(),
         },
-        Ending::Stopped => Outcome::Stopped {
-            location: Some(location(script)),
-        },
+        Ending::Stopped => Outcome::Stopped { location: Some(location(script)) },
     }
 }
 
@@ -166,9 +142,9 @@ async fn prepare(archive: &Path, script: &Script) -> Result<Prepared, Outcome> {
     let (archive, name, script) = (archive.to_owned(), location(script), script.clone());
     match tokio::task::spawn_blocking(move || Prepared::new(&archive, &script)).await {
         Ok(prepared) => prepared,
-        Err(error) => Err(Outcome::Error {
-            message: format!("the script {name} could not be looked at: {error}"),
-        }),
+        Err(error) => {
+            Err(Outcome::Error { message: format!("the script {name} could not be looked at: {error}") })
+        }
     }
 }
 
@@ -187,11 +163,7 @@ async fn succeeded(script: &Script, pipes: &Pipes) -> Outcome {
         None => Outcome::Succeeded { note: None },
         Some(streams) => {
             let holders = process::holders(pipes).await;
-            Outcome::OutputLeftOpen {
-                location: location(script),
-                streams,
-                holders,
-            }
+            Outcome::OutputLeftOpen { location: location(script), streams, holders }
         }
     }
 }
@@ -199,16 +171,7 @@ async fn succeeded(script: &Script, pipes: &Pipes) -> Outcome {
 fn failed(script: &Script, status: ExitStatus, hint: Option<String>) -> Outcome {
     let (location, user) = (location(script), script.runas.clone());
     match (status.code(), status.signal()) {
-        (Some(exit_code), _) => Outcome::Failed {
-            location,
-            exit_code,
-            user,
-            hint,
-        },
-        (None, signal) => Outcome::Killed {
-            location,
-            signal: signal.unwrap_or_default(),
-            user,
-        },
+        (Some(exit_code), _) => Outcome::Failed { location, exit_code, user, hint },
+        (None, signal) => Outcome::Killed { location, signal: signal.unwrap_or_default(), user },
     }
 }

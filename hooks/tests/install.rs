@@ -1,10 +1,6 @@
 //! What an operator finds on the host after an Install, and after one that was refused or failed.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot be set up fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up fails")]
 
 #[path = "install/bed.rs"]
 mod bed;
@@ -37,13 +33,7 @@ fn a_first_install_brings_files_with_their_mode_owner_and_times_and_makes_folder
     let summary = bed.install_all("srv/app").unwrap();
     assert_eq!(
         bed.listing(),
-        [
-            "srv/",
-            "srv/app/",
-            "srv/app/bin/",
-            "srv/app/bin/run #!/bin/sh\n",
-            "srv/app/index.html hello"
-        ]
+        ["srv/", "srv/app/", "srv/app/bin/", "srv/app/bin/run #!/bin/sh\n", "srv/app/index.html hello"]
     );
     for (path, seen) in tree(&bed.archive("")) {
         let there = &tree(&bed.host("srv/app"))[&path];
@@ -52,16 +42,7 @@ fn a_first_install_brings_files_with_their_mode_owner_and_times_and_makes_folder
             _ => assert_eq!(there, &seen, "{path:?}"),
         }
     }
-    assert_eq!(
-        bed.cleanup(),
-        [
-            "srv",
-            "srv/app",
-            "srv/app/bin",
-            "srv/app/bin/run",
-            "srv/app/index.html"
-        ]
-    );
+    assert_eq!(bed.cleanup(), ["srv", "srv/app", "srv/app/bin", "srv/app/bin/run", "srv/app/index.html"]);
     assert_eq!((summary.created, summary.replaced, summary.removed), (5, 0, 0));
     assert_eq!(mode(&bed.records.cleanup), 0o600);
 }
@@ -82,17 +63,7 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
         Change::Kept(path) => format!("={}", path.strip_prefix(bed.host("")).unwrap().display()),
     };
     let changes: Vec<String> = plan.changes().map(named).collect();
-    assert_eq!(
-        changes,
-        [
-            "~app/a",
-            "+app/new",
-            "+app/new/y",
-            "-app/shared/x",
-            "-app/old/x",
-            "-app/old"
-        ]
-    );
+    assert_eq!(changes, ["~app/a", "+app/new", "+app/new/y", "-app/shared/x", "-app/old/x", "-app/old"]);
     bed.install_all("app").unwrap();
     let expected = [
         "app/",
@@ -109,13 +80,7 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
     bed.install_all("elsewhere").unwrap();
     assert_eq!(
         bed.listing(),
-        [
-            "app/",
-            "app/log mine",
-            "app/shared/",
-            "app/shared/of-operator mine",
-            "elsewhere/"
-        ]
+        ["app/", "app/log mine", "app/shared/", "app/shared/of-operator mine", "elsewhere/"]
     );
 }
 
@@ -139,10 +104,7 @@ fn kinds_may_change_between_versions() {
     write(&bed.host("app/keep"), "");
     bed.revision(&[("a/c", "in folder"), ("b", "file")]);
     bed.install_all("app").unwrap();
-    assert_eq!(
-        bed.listing(),
-        ["app/", "app/a/", "app/a/c in folder", "app/b file", "app/keep "]
-    );
+    assert_eq!(bed.listing(), ["app/", "app/a/", "app/a/c in folder", "app/b file", "app/keep "]);
 }
 
 #[test]
@@ -156,19 +118,12 @@ fn existing_files_are_kept_or_replaced_as_asked_and_belong_accordingly() {
         let retained = behavior == FileExistsBehavior::Retain;
         let text = if retained { "operator's" } else { "revision's" };
         assert_eq!(bed.listing(), ["app/", &format!("app/config {text}"), "app/x 1"]);
-        assert_eq!(
-            (summary.kept, summary.replaced),
-            if retained { (1, 0) } else { (0, 1) }
-        );
+        assert_eq!((summary.kept, summary.replaced), if retained { (1, 0) } else { (0, 1) });
         bed.revision(&[]);
         bed.install_all("app").unwrap();
         assert_eq!(
             bed.listing(),
-            if retained {
-                vec!["app/", "app/config operator's"]
-            } else {
-                vec!["app/"]
-            }
+            if retained { vec!["app/", "app/config operator's"] } else { vec!["app/"] }
         );
     }
 }
@@ -189,12 +144,8 @@ fn the_appspec_decides_about_existing_files_before_the_deployment_does() {
 fn files_and_folders_are_mapped_side_by_side() {
     let bed = Bed::new();
     bed.revision(&[("conf/app.ini", "c"), ("web/index", "i"), ("web/css/a", "a")]);
-    bed.install(&bed.appspec(&[
-        ("conf/app.ini", "etc"),
-        ("/web", "www"),
-        ("web/css/a", "www/css/extra"),
-    ]))
-    .unwrap();
+    bed.install(&bed.appspec(&[("conf/app.ini", "etc"), ("/web", "www"), ("web/css/a", "www/css/extra")]))
+        .unwrap();
     let expected = [
         "etc/",
         "etc/app.ini c",
@@ -236,25 +187,15 @@ fn records_of_an_official_agent_are_understood() {
 fn corrupt_records_are_set_aside_with_a_warning() {
     let bed = Bed::new();
     write(&bed.host("app/a"), "old");
-    write(
-        &bed.records.cleanup,
-        &format!("{}\nrubbish\n/a/../b\n", bed.host("app/a").display()),
-    );
+    write(&bed.records.cleanup, &format!("{}\nrubbish\n/a/../b\n", bed.host("app/a").display()));
     write(&bed.records.instructions, "{\"instruc");
     bed.revision(&[("a", "new")]);
     let summary = bed.install_all("app").unwrap();
     assert_eq!(summary.warnings.len(), 3, "{:#?}", summary.warnings);
     assert_eq!(bed.listing(), ["app/", "app/a new"]);
     let kept = std::fs::read_dir(bed.root.path().join("records")).unwrap();
-    let kept = kept.filter(|entry| {
-        entry
-            .as_ref()
-            .unwrap()
-            .file_name()
-            .to_str()
-            .unwrap()
-            .contains(".corrupt-")
-    });
+    let kept =
+        kept.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().contains(".corrupt-"));
     assert_eq!(kept.count(), 2);
 }
 
@@ -280,10 +221,7 @@ fn a_copy_that_may_not_keep_its_owner_belongs_to_who_copies() {
     bed.install_all("app").unwrap();
     assert_eq!(
         owner(&bed.host("app/a")),
-        (
-            nix::unistd::geteuid().as_raw(),
-            owner(Path::new(&bed.archive("a"))).1
-        )
+        (nix::unistd::geteuid().as_raw(), owner(Path::new(&bed.archive("a"))).1)
     );
 }
 
@@ -293,10 +231,7 @@ fn replacing_a_file_leaves_nothing_beside_it() {
     let path = bed.host("state");
     codedeploy_hooks::fs::replace_file(&path, b"one", 0o640).unwrap();
     codedeploy_hooks::fs::replace_file(&path, b"two", 0o600).unwrap();
-    assert_eq!(
-        (bed.listing(), mode(&path)),
-        (vec!["state two".to_owned()], 0o600)
-    );
+    assert_eq!((bed.listing(), mode(&path)), (vec!["state two".to_owned()], 0o600));
     std::fs::create_dir(bed.host("folder")).unwrap();
     codedeploy_hooks::fs::replace_file(&bed.host("folder"), b"x", 0o600).unwrap_err();
     assert_eq!(bed.listing(), ["folder/", "state two"]);

@@ -40,10 +40,7 @@ impl Deployed {
 
     /// `<event> <status>` of every event that has ended.
     pub fn event_statuses(&self) -> Vec<String> {
-        self.events
-            .iter()
-            .map(|event| format!("{} {}", event.name, event.status.as_str()))
-            .collect()
+        self.events.iter().map(|event| format!("{} {}", event.name, event.status.as_str())).collect()
     }
 
     /// The event that failed.
@@ -75,13 +72,7 @@ impl Fleet {
         }
         service.create_group(APPLICATION, GROUP, TAG).await;
         let agents = registered.iter().map(Host::start_agent).collect();
-        Self {
-            service,
-            bucket,
-            hosts: registered,
-            agents,
-            folder,
-        }
+        Self { service, bucket, hosts: registered, agents, folder }
     }
 
     /// A path below the fleet's folder.
@@ -104,15 +95,8 @@ impl Fleet {
     /// Waits for the end of a deployment and tells what it did on `box1`.
     pub async fn outcome(&self, id: &str) -> Deployed {
         let mut events = Vec::new();
-        let info = self
-            .service
-            .follow(id, "box1", |event| events.push(event.clone()))
-            .await;
-        Deployed {
-            id: id.into(),
-            info,
-            events,
-        }
+        let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
+        Deployed { id: id.into(), info, events }
     }
 
     /// Pushes, deploys and waits for the end.

@@ -29,9 +29,7 @@ impl Host {
         folder: &Path,
     ) -> Self {
         std::fs::create_dir_all(folder).expect("the folder can be made");
-        let registered = service
-            .administer(&["host", "add", name, "--tag", tag, "--json"])
-            .await;
+        let registered = service.administer(&["host", "add", name, "--tag", tag, "--json"]).await;
         let text = |file: &str| registered[file].as_str().expect("the file's text").to_owned();
         let host = Self {
             name: name.into(),
@@ -41,11 +39,8 @@ impl Host {
             configuration: folder.join("codedeployagent.yml"),
             programs: programs.clone(),
         };
-        std::fs::write(
-            folder.join("codedeploy.onpremises.yml"),
-            text("codedeploy.onpremises.yml"),
-        )
-        .expect("the file can be written");
+        std::fs::write(folder.join("codedeploy.onpremises.yml"), text("codedeploy.onpremises.yml"))
+            .expect("the file can be written");
         host
     }
 
@@ -66,9 +61,7 @@ impl Host {
         let arguments = |command: &mut tokio::process::Command| {
             command.args(["run", "--config-file"]).arg(&self.configuration);
         };
-        self.programs
-            .agent
-            .start(arguments, &self.folder.join("agent.out"))
+        self.programs.agent.start(arguments, &self.folder.join("agent.out"))
     }
 
     /// The agent's own log.

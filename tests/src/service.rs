@@ -47,24 +47,13 @@ impl Service {
         let endpoint = address(data, &running).await;
         let operator = create_keys(programs, data).await;
         let client = client(&endpoint, &operator);
-        Self {
-            endpoint,
-            data: data.into(),
-            operator,
-            client,
-            programs: programs.clone(),
-            running,
-        }
+        Self { endpoint, data: data.into(), operator, client, programs: programs.clone(), running }
     }
 
     /// Kills it in the middle of whatever it does, and starts it again on the same state and address.
     pub async fn kill_and_restart(mut self) -> Self {
         self.running.kill().await;
-        self.running = serve(
-            &self.programs,
-            &self.data,
-            self.endpoint.trim_start_matches("http://"),
-        );
+        self.running = serve(&self.programs, &self.data, self.endpoint.trim_start_matches("http://"));
         address(&self.data, &self.running).await;
         self
     }
@@ -72,11 +61,7 @@ impl Service {
     pub async fn stop(self) {
         let log = self.running.log.clone();
         let status = self.running.stop().await;
-        assert!(
-            status.success(),
-            "the controller ended with {status}; see {}",
-            log.display()
-        );
+        assert!(status.success(), "the controller ended with {status}; see {}", log.display());
     }
 
     pub fn log(&self) -> &Path {
@@ -96,11 +81,7 @@ impl Service {
             .send()
             .await
             .expect("a new application");
-        let filter = TagFilter::builder()
-            .key(key)
-            .value(value)
-            .r#type(TagFilterType::KeyAndValue)
-            .build();
+        let filter = TagFilter::builder().key(key).value(value).r#type(TagFilterType::KeyAndValue).build();
         self.client
             .create_deployment_group()
             .application_name(application)
@@ -143,46 +124,24 @@ impl Service {
             }
             told = events.len();
             let ended = ["Succeeded", "Failed", "Stopped"];
-            let status = info
-                .status
-                .as_ref()
-                .map(types::DeploymentStatus::as_str)
-                .unwrap_or_default()
-                .to_owned();
-            if ended.contains(&status.as_str()) {
-                Ok(info)
-            } else {
-                Err((status, told))
-            }
+            let status =
+                info.status.as_ref().map(types::DeploymentStatus::as_str).unwrap_or_default().to_owned();
+            if ended.contains(&status.as_str()) { Ok(info) } else { Err((status, told)) }
         })
         .await
     }
 
     pub async fn deployment(&self, id: &str) -> types::DeploymentInfo {
-        let answer = self
-            .client
-            .get_deployment()
-            .deployment_id(id)
-            .send()
-            .await
-            .expect("the deployment exists");
+        let answer =
+            self.client.get_deployment().deployment_id(id).send().await.expect("the deployment exists");
         answer.deployment_info.expect("the answer holds it")
     }
 
     /// The events of `target` that have ended, in order; none while the targets are not known.
     pub async fn events(&self, id: &str, target: &str) -> Vec<EndedEvent> {
-        let answer = self
-            .client
-            .get_deployment_target()
-            .deployment_id(id)
-            .target_id(target)
-            .send()
-            .await;
+        let answer = self.client.get_deployment_target().deployment_id(id).target_id(target).send().await;
         let Ok(answer) = answer else { return Vec::new() };
-        let target = answer
-            .deployment_target
-            .and_then(|target| target.instance_target)
-            .expect("an instance");
+        let target = answer.deployment_target.and_then(|target| target.instance_target).expect("an instance");
         let seconds = |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.as_secs_f64());
         let ended = |event: types::LifecycleEvent| {
             let end = seconds(event.end_time)?;
@@ -193,12 +152,7 @@ impl Service {
                 diagnostics: event.diagnostics,
             })
         };
-        target
-            .lifecycle_events
-            .unwrap_or_default()
-            .into_iter()
-            .map_while(ended)
-            .collect()
+        target.lifecycle_events.unwrap_or_default().into_iter().map_while(ended).collect()
     }
 }
 
@@ -211,10 +165,7 @@ pub fn revision(bucket: &Bucket, object: &Object, bundle_type: BundleType) -> Re
         .e_tag(&object.etag)
         .set_version(object.version.clone())
         .build();
-    RevisionLocation::builder()
-        .revision_type(RevisionLocationType::S3)
-        .s3_location(location)
-        .build()
+    RevisionLocation::builder().revision_type(RevisionLocationType::S3).s3_location(location).build()
 }
 
 /// A client that signs with `keys`.
@@ -234,9 +185,7 @@ fn serve(programs: &Programs, data: &Path, listen: &str) -> Running {
     // The address of an earlier run must not be taken for this one's.
     let _ = std::fs::remove_file(data.join("address"));
     let arguments = |command: &mut tokio::process::Command| {
-        command
-            .args(["serve", "--listen", listen, "--region", REGION, "--data-dir"])
-            .arg(data);
+        command.args(["serve", "--listen", listen, "--region", REGION, "--data-dir"]).arg(data);
     };
     programs.controller.start(arguments, &data.join("controller.log"))
 }
@@ -250,46 +199,22 @@ async fn address(data: &Path, running: &Running) -> String {
 }
 
 async fn create_keys(programs: &Programs, data: &Path) -> Keys {
-    let created = administer(
-        programs,
-        data,
-        &["credentials", "create", "--role", "operator", "--json"],
-    )
-    .await;
+    let created =
+        administer(programs, data, &["credentials", "create", "--role", "operator", "--json"]).await;
     keys(&created)
 }
 
 /// The access key in what `codedeploy-controller` printed.
 pub fn keys(created: &Value) -> Keys {
-    let text = |name: &str| {
-        created[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("no {name} in {created}"))
-            .to_owned()
-    };
-    Keys {
-        access_key_id: text("access_key_id"),
-        secret_access_key: text("secret_access_key"),
-    }
+    let text =
+        |name: &str| created[name].as_str().unwrap_or_else(|| panic!("no {name} in {created}")).to_owned();
+    Keys { access_key_id: text("access_key_id"), secret_access_key: text("secret_access_key") }
 }
 
 async fn administer(programs: &Programs, data: &Path, arguments: &[&str]) -> Value {
     let mut command = programs.controller.command(arguments);
-    let output = command
-        .arg("--data-dir")
-        .arg(data)
-        .output()
-        .await
-        .expect("the controller starts");
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!(
-            "{arguments:?}: {error}: {}",
-            String::from_utf8_lossy(&output.stdout)
-        )
-    })
+    let output = command.arg("--data-dir").arg(data).output().await.expect("the controller starts");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", String::from_utf8_lossy(&output.stdout)))
 }

@@ -17,18 +17,11 @@ fn collect(root: &Path, folder: &Path, lines: &mut Vec<String>) {
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
         let metadata = fs::symlink_metadata(&path).expect("it was listed");
-        let name = path
-            .strip_prefix(root)
-            .expect("below the root")
-            .display()
-            .to_string();
+        let name = path.strip_prefix(root).expect("below the root").display().to_string();
         let mode = metadata.permissions().mode() & 0o7777;
         let owner = format!("{}:{}", metadata.uid(), metadata.gid());
         if metadata.is_symlink() {
-            lines.push(format!(
-                "{name} -> {}",
-                fs::read_link(&path).expect("a link").display()
-            ));
+            lines.push(format!("{name} -> {}", fs::read_link(&path).expect("a link").display()));
         } else if metadata.is_dir() {
             lines.push(format!("{name}/ {mode:04o} {owner}"));
             collect(root, &path, lines);

@@ -40,11 +40,7 @@ fn succeeded(deployed: &Deployed) {
 /// What the service tells of the event that failed: code, script, message, log.
 fn failure(deployed: &Deployed) -> (LifecycleErrorCode, String, String, String) {
     assert_eq!(deployed.status(), "Failed");
-    let diagnostics = deployed
-        .failed_event()
-        .diagnostics
-        .clone()
-        .expect("a failure is explained");
+    let diagnostics = deployed.failed_event().diagnostics.clone().expect("a failure is explained");
     (
         diagnostics.error_code.unwrap(),
         diagnostics.script_name.unwrap_or_default(),
@@ -63,14 +59,10 @@ async fn a_revision_reaches_the_host_and_the_next_one_replaces_it() {
         fleet.path("events").display()
     );
     let appspec = appspec(&app, &[("ApplicationStop", ""), ("ApplicationStart", "")]);
-    let first = fleet
-        .deploy(&[("appspec.yml", &appspec), ("hook.sh", &note), ("page", "one\n")])
-        .await;
+    let first = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &note), ("page", "one\n")]).await;
     succeeded(&first);
     assert_eq!(fs::read_to_string(app.join("page")).unwrap(), "one\n");
-    let second = fleet
-        .deploy(&[("appspec.yml", &appspec), ("hook.sh", &note), ("page", "two\n")])
-        .await;
+    let second = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &note), ("page", "two\n")]).await;
     succeeded(&second);
     assert_eq!(fs::read_to_string(app.join("page")).unwrap(), "two\n");
 
@@ -80,11 +72,7 @@ async fn a_revision_reaches_the_host_and_the_next_one_replaces_it() {
         "one: ApplicationStop of shop to web from revisions/app.zip",
         "two: ApplicationStart of shop to web from revisions/app.zip",
     ];
-    assert_eq!(
-        events.lines().collect::<Vec<_>>(),
-        expected,
-        "a revision is stopped by its own scripts"
-    );
+    assert_eq!(events.lines().collect::<Vec<_>>(), expected, "a revision is stopped by its own scripts");
     fleet.stop().await;
 }
 
@@ -94,9 +82,7 @@ async fn a_failing_script_is_reported_with_its_name_and_last_lines() {
     let appspec = appspec(&fleet.path("app"), &[("AfterInstall", "")]);
     let script =
         "#!/bin/sh\necho working\nprintf 'caf\\351 \\033[31mred\\033[0m \"quoted\"\\n' >&2\nexit 3\n";
-    let deployed = fleet
-        .deploy(&[("appspec.yml", &appspec), ("hook.sh", script), ("page", "x")])
-        .await;
+    let deployed = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", script), ("page", "x")]).await;
     let (code, name, message, log) = failure(&deployed);
     assert_eq!(code, LifecycleErrorCode::ScriptFailed);
     assert_eq!(name, "hook.sh");
@@ -114,11 +100,7 @@ async fn a_failing_script_is_reported_with_its_name_and_last_lines() {
     let statuses = deployed.event_statuses();
     assert_eq!(
         &statuses[4..],
-        [
-            "AfterInstall Failed",
-            "ApplicationStart Skipped",
-            "ValidateService Skipped"
-        ]
+        ["AfterInstall Failed", "ApplicationStart Skipped", "ValidateService Skipped"]
     );
     fleet.stop().await;
 }
@@ -132,18 +114,13 @@ async fn an_object_that_was_replaced_since_is_not_deployed() {
     let location = revision.s3_location.as_mut().unwrap();
     let etag = location.e_tag.clone().unwrap();
     location.version = None;
-    fleet
-        .push(&[("appspec.yml", appspec.as_str()), ("page", "two")])
-        .await;
+    fleet.push(&[("appspec.yml", appspec.as_str()), ("page", "two")]).await;
     let id = fleet.create(revision.clone()).await;
     let deployed = fleet.outcome(&id).await;
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(deployed.failed_event().name, "DownloadBundle");
     assert_eq!(code, LifecycleErrorCode::UnknownError);
-    assert!(
-        message.contains(&etag) && message.contains("deploy the revision that is there"),
-        "{message}"
-    );
+    assert!(message.contains(&etag) && message.contains("deploy the revision that is there"), "{message}");
     fleet.stop().await;
 }
 
@@ -152,13 +129,9 @@ async fn a_command_that_the_agent_lost_is_failed_and_its_script_does_not_run_aga
     let mut fleet = Fleet::start(1, "").await;
     let appspec = appspec(&fleet.path("app"), &[("BeforeInstall", "")]);
     let started = fleet.path("started");
-    let script = format!(
-        "#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n",
-        started.display()
-    );
-    let revision = fleet
-        .push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")])
-        .await;
+    let script =
+        format!("#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n", started.display());
+    let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
     let id = fleet.create(revision).await;
     wait::until("the script runs", async || fs::read_to_string(&started)).await;
     fleet.agents.remove(0).kill().await;
@@ -168,10 +141,7 @@ async fn a_command_that_the_agent_lost_is_failed_and_its_script_does_not_run_aga
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(deployed.failed_event().name, "BeforeInstall");
     assert_eq!(code, LifecycleErrorCode::UnknownError);
-    assert!(
-        message.contains("restarted while this lifecycle event was in progress"),
-        "{message}"
-    );
+    assert!(message.contains("restarted while this lifecycle event was in progress"), "{message}");
     assert_eq!(fs::read_to_string(&started).unwrap().lines().count(), 1);
     fleet.stop().await;
 }
@@ -182,23 +152,15 @@ async fn a_service_that_was_killed_goes_on_with_the_deployment() {
     let app = fleet.path("app");
     let appspec = appspec(&app, &[("BeforeInstall", "")]);
     let started = fleet.path("started");
-    let script = format!(
-        "#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n",
-        started.display()
-    );
-    let revision = fleet
-        .push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")])
-        .await;
+    let script =
+        format!("#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n", started.display());
+    let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
     let id = fleet.create(revision).await;
     wait::until("the script runs", async || fs::read_to_string(&started)).await;
     fleet.service = fleet.service.kill_and_restart().await;
     fs::write(fleet.path("started.go"), "").unwrap();
     succeeded(&fleet.outcome(&id).await);
-    assert_eq!(
-        fs::read_to_string(&started).unwrap().lines().count(),
-        1,
-        "the script ran once"
-    );
+    assert_eq!(fs::read_to_string(&started).unwrap().lines().count(), 1, "the script ran once");
     fleet.stop().await;
 }
 
@@ -207,24 +169,16 @@ async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
     let mut fleet = Fleet::start(1, "").await;
     let appspec = appspec(&fleet.path("app"), &[("BeforeInstall", "")]);
     let started = fleet.path("started");
-    let script = format!(
-        "#!/bin/sh\necho $$ > {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n",
-        started.display()
-    );
-    let revision = fleet
-        .push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")])
-        .await;
+    let script =
+        format!("#!/bin/sh\necho $$ > {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n", started.display());
+    let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
     let id = fleet.create(revision).await;
     wait::until("the script runs", async || fs::read_to_string(&started)).await;
     let agent = fleet.agents.remove(0);
     agent.signal("TERM").await;
     wait::until("the agent says that it stops", async || {
         let log = fs::read_to_string(fleet.hosts[0].agent_log()).unwrap();
-        if log.contains("stopping: no new commands") {
-            Ok(())
-        } else {
-            Err(log)
-        }
+        if log.contains("stopping: no new commands") { Ok(()) } else { Err(log) }
     })
     .await;
     fs::write(fleet.path("started.go"), "").unwrap();
@@ -232,10 +186,7 @@ async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
     wait::until("the event is reported", async || {
         let events = fleet.service.events(&id, "box1").await;
         let reported = events.iter().find(|event| event.name == "BeforeInstall");
-        reported
-            .filter(|event| event.status.as_str() == "Succeeded")
-            .map(|_| ())
-            .ok_or(events.len())
+        reported.filter(|event| event.status.as_str() == "Succeeded").map(|_| ()).ok_or(events.len())
     })
     .await;
     fleet.agents.push(fleet.hosts[0].start_agent());
@@ -253,22 +204,14 @@ async fn a_specification_that_somebody_else_signed_is_not_performed() {
     for name in ["signer-key.der", "signer-certificate.der"] {
         fs::remove_file(service.data.join(name)).unwrap();
     }
-    let Fleet {
-        service,
-        bucket,
-        hosts,
-        agents,
-        ..
-    } = fleet;
+    let Fleet { service, bucket, hosts, agents, .. } = fleet;
     let service = service.kill_and_restart().await;
     let put = bucket.object("app.zip").await;
     let location =
         codedeploy_tests::service::revision(&bucket, &put, aws_sdk_codedeploy::types::BundleType::Zip);
     let id = service.deploy("shop", "web", location).await;
     let mut events = Vec::new();
-    let info = service
-        .follow(&id, "box1", |event| events.push(event.clone()))
-        .await;
+    let info = service.follow(&id, "box1", |event| events.push(event.clone())).await;
     let deployed = Deployed { id, info, events };
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(code, LifecycleErrorCode::UnknownError);
@@ -293,9 +236,7 @@ async fn every_host_of_the_group_gets_the_revision_at_once() {
         "#!/bin/sh\ncase $0 in */box*/*) echo \"$0\" | sed 's,.*/\\(box[0-9]\\)/.*,\\1,' >> {} ;; esac\n",
         hosts.display()
     );
-    let deployed = fleet
-        .deploy(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")])
-        .await;
+    let deployed = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
     succeeded(&deployed);
     let overview = deployed.info.deployment_overview.unwrap();
     assert_eq!((overview.succeeded, overview.failed, overview.pending), (3, 0, 0));

@@ -38,17 +38,11 @@ const DEFAULT_ORDER: [&str; 11] = [
 
 impl Machine {
     fn new() -> Self {
-        let machine = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let machine = Self { folder: tempfile::tempdir().unwrap() };
         // The deployed folder must be reachable for hooks of other users.
         fs::set_permissions(machine.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = machine.path("root");
-        fs::write(
-            machine.path("conf.yml"),
-            format!("root_dir: {}\n", root.display()),
-        )
-        .unwrap();
+        fs::write(machine.path("conf.yml"), format!("root_dir: {}\n", root.display())).unwrap();
         machine
     }
 
@@ -64,17 +58,12 @@ impl Machine {
     fn revision(&self, page: &str) -> PathBuf {
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);
-        let note = format!(
-            "#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n",
-            self.path("events").display()
-        );
+        let note = format!("#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n", self.path("events").display());
         let mut appspec = format!(
             "version: 0.0\nos: linux\nfiles:\n  - source: site\n    destination: {}\nhooks:\n",
             self.app()
         );
-        for event in DEFAULT_ORDER
-            .into_iter()
-            .filter(|event| !["DownloadBundle", "Install"].contains(event))
+        for event in DEFAULT_ORDER.into_iter().filter(|event| !["DownloadBundle", "Install"].contains(event))
         {
             appspec += &format!("  {event}:\n    - location: note.sh\n");
         }
@@ -93,20 +82,13 @@ impl Machine {
     async fn deploy(&self, arguments: &[&str]) -> Ran {
         let configuration = self.path("conf.yml");
         let configuration = ["-c", configuration.to_str().unwrap()];
-        ran(Programs::built()
-            .local
-            .output(arguments.iter().chain(&configuration))
-            .await)
+        ran(Programs::built().local.output(arguments.iter().chain(&configuration)).await)
     }
 }
 
 fn ran(output: Output) -> Ran {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran {
-        succeeded: output.status.success(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    Ran { succeeded: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 impl Ran {
@@ -139,20 +121,12 @@ async fn every_kind_of_bundle_leaves_the_same_files() {
         let file = machine.path("bundle");
         fs::write(&file, bytes).unwrap();
         let location = if kind == "directory" { revision } else { file };
-        let ran = machine
-            .deploy(&["-t", kind, "-l", location.to_str().unwrap()])
-            .await;
+        let ran = machine.deploy(&["-t", kind, "-l", location.to_str().unwrap()]).await;
         assert!(ran.succeeded, "{kind}: {}", ran.everything());
-        assert_eq!(
-            ran.stdout.lines().last(),
-            Some("AppSpec file valid. Local deployment successful")
-        );
+        assert_eq!(ran.stdout.lines().last(), Some("AppSpec file valid. Local deployment successful"));
         let first = ran.stdout.lines().next().unwrap();
         let folder = Path::new(first.split_whitespace().last().unwrap());
-        assert!(
-            folder.starts_with(machine.path("root/default-local-deployment-group")),
-            "{first}"
-        );
+        assert!(folder.starts_with(machine.path("root/default-local-deployment-group")), "{first}");
         assert!(folder.join("deployment-archive/appspec.yml").is_file(), "{first}");
         trees.push(tree::listing(Path::new(&machine.app())));
     }
@@ -167,11 +141,7 @@ async fn events_run_in_their_order_and_the_first_deployment_has_nothing_to_stop(
     let location = revision.to_str().unwrap();
     let ran = machine.deploy(&["-l", location]).await;
     assert_eq!(ran.events(), DEFAULT_ORDER);
-    let noted = || {
-        fs::read_to_string(machine.path("events"))
-            .unwrap_or_default()
-            .replace('\n', " ")
-    };
+    let noted = || fs::read_to_string(machine.path("events")).unwrap_or_default().replace('\n', " ");
     assert_eq!(
         noted(),
         "BeforeInstall AfterInstall ApplicationStart ValidateService BeforeAllowTraffic AfterAllowTraffic "
@@ -186,13 +156,8 @@ async fn events_run_in_their_order_and_the_first_deployment_has_nothing_to_stop(
     );
 
     fs::remove_file(machine.path("events")).unwrap();
-    let ran = machine
-        .deploy(&["-l", location, "-e", "ApplicationStart,AfterInstall"])
-        .await;
-    assert_eq!(
-        ran.events(),
-        ["DownloadBundle", "Install", "ApplicationStart", "AfterInstall"]
-    );
+    let ran = machine.deploy(&["-l", location, "-e", "ApplicationStart,AfterInstall"]).await;
+    assert_eq!(ran.events(), ["DownloadBundle", "Install", "ApplicationStart", "AfterInstall"]);
     assert_eq!(noted(), "ApplicationStart AfterInstall ");
 }
 
@@ -203,11 +168,7 @@ async fn a_custom_event_runs_when_the_appspec_defines_it_and_is_an_error_otherwi
     let location = revision.to_str().unwrap();
     let arguments = ["-l", location, "-e", "DownloadBundle,Install,WarmUp"];
     let ran = machine.deploy(&arguments).await;
-    assert!(
-        !ran.succeeded && ran.everything().contains("WarmUp"),
-        "{}",
-        ran.everything()
-    );
+    assert!(!ran.succeeded && ran.everything().contains("WarmUp"), "{}", ran.everything());
 
     let appspec = revision.join("appspec.yml");
     let text = fs::read_to_string(&appspec).unwrap() + "  WarmUp:\n    - location: note.sh\n";
@@ -221,13 +182,7 @@ async fn a_custom_event_runs_when_the_appspec_defines_it_and_is_an_error_otherwi
 async fn a_failing_script_is_named_with_its_last_lines_and_where_the_log_is() {
     let machine = Machine::new();
     let revision = machine.revision("one");
-    bundle::write(
-        &revision,
-        &[(
-            "note.sh",
-            "#!/bin/sh\necho fine\necho 'disk \"x\" is full' >&2\nexit 7\n",
-        )],
-    );
+    bundle::write(&revision, &[("note.sh", "#!/bin/sh\necho fine\necho 'disk \"x\" is full' >&2\nexit 7\n")]);
     let ran = machine.deploy(&["-l", revision.to_str().unwrap()]).await;
     assert!(!ran.succeeded);
     assert_eq!(ran.events().last(), Some(&"BeforeInstall"));
@@ -239,16 +194,8 @@ async fn a_failing_script_is_named_with_its_last_lines_and_where_the_log_is() {
     ] {
         assert!(ran.stdout.contains(expected), "{expected} not in\n{}", ran.stdout);
     }
-    let log = ran
-        .stdout
-        .split_whitespace()
-        .find(|word| word.ends_with("logs/scripts.log"))
-        .unwrap();
-    assert!(
-        fs::read_to_string(log)
-            .unwrap()
-            .contains("[stderr]disk \"x\" is full")
-    );
+    let log = ran.stdout.split_whitespace().find(|word| word.ends_with("logs/scripts.log")).unwrap();
+    assert!(fs::read_to_string(log).unwrap().contains("[stderr]disk \"x\" is full"));
     assert!(!Path::new(&machine.app()).exists(), "nothing was installed");
 }
 
@@ -265,39 +212,24 @@ async fn a_new_revision_replaces_the_last_one_and_leaves_other_files_alone() {
     let ran = machine.deploy(&["-l", &location]).await;
     assert!(ran.succeeded, "{}", ran.everything());
     assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "two");
-    assert_eq!(
-        fs::read_to_string(machine.path("app/operator.txt")).unwrap(),
-        "mine"
-    );
+    assert_eq!(fs::read_to_string(machine.path("app/operator.txt")).unwrap(), "mine");
     assert!(!machine.path("app/deep").exists());
 }
 
 #[tokio::test]
 async fn a_file_that_was_there_decides_as_it_is_told() {
-    for (behavior, succeeds, content) in [
-        ("DISALLOW", false, "mine"),
-        ("retain", true, "mine"),
-        ("OVERWRITE", true, "one"),
-    ] {
+    for (behavior, succeeds, content) in
+        [("DISALLOW", false, "mine"), ("retain", true, "mine"), ("OVERWRITE", true, "one")]
+    {
         let machine = Machine::new();
         let revision = machine.revision("one");
         fs::create_dir(machine.path("app")).unwrap();
         fs::write(machine.path("app/index.html"), "mine").unwrap();
-        let ran = machine
-            .deploy(&["-l", revision.to_str().unwrap(), "-b", behavior])
-            .await;
+        let ran = machine.deploy(&["-l", revision.to_str().unwrap(), "-b", behavior]).await;
         assert_eq!(ran.succeeded, succeeds, "{behavior}: {}", ran.everything());
-        assert_eq!(
-            fs::read_to_string(machine.path("app/index.html")).unwrap(),
-            content,
-            "{behavior}"
-        );
+        assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), content, "{behavior}");
         if !succeeds {
-            assert!(
-                ran.stdout.contains("index.html: a file is there already"),
-                "{}",
-                ran.stdout
-            );
+            assert!(ran.stdout.contains("index.html: a file is there already"), "{}", ran.stdout);
             assert!(!machine.path("app/deep").exists(), "nothing was changed");
         }
     }
@@ -311,10 +243,7 @@ async fn all_problems_of_an_appspec_are_told_with_line_and_column() {
     bundle::write(&revision, &[("appspec.yml", broken)]);
     let ran = machine.deploy(&["-l", revision.to_str().unwrap()]).await;
     assert!(!ran.succeeded);
-    for expected in [
-        "line 5, column 18: files[0].destination",
-        "line 8, column 11: permissions[0].mode",
-    ] {
+    for expected in ["line 5, column 18: files[0].destination", "line 8, column 11: permissions[0].mode"] {
         assert!(ran.stdout.contains(expected), "{expected} not in\n{}", ran.stdout);
     }
 }
@@ -323,24 +252,14 @@ async fn all_problems_of_an_appspec_are_told_with_line_and_column() {
 async fn a_hostile_bundle_is_refused_by_the_name_of_its_entry() {
     let machine = Machine::new();
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    archive
-        .start_file("../../../../escaped", zip::write::SimpleFileOptions::default())
-        .unwrap();
+    archive.start_file("../../../../escaped", zip::write::SimpleFileOptions::default()).unwrap();
     fs::write(machine.path("evil.zip"), archive.finish().unwrap().into_inner()).unwrap();
     let before = tree::listing(machine.folder.path());
-    let ran = machine
-        .deploy(&["-t", "zip", "-l", machine.path("evil.zip").to_str().unwrap()])
-        .await;
-    assert!(
-        !ran.succeeded && ran.stdout.contains("../../../../escaped"),
-        "{}",
-        ran.stdout
-    );
+    let ran = machine.deploy(&["-t", "zip", "-l", machine.path("evil.zip").to_str().unwrap()]).await;
+    assert!(!ran.succeeded && ran.stdout.contains("../../../../escaped"), "{}", ran.stdout);
     let after = tree::listing(machine.folder.path());
-    let outside: Vec<&str> = after
-        .lines()
-        .filter(|line| !before.contains(line) && !line.starts_with("root/"))
-        .collect();
+    let outside: Vec<&str> =
+        after.lines().filter(|line| !before.contains(line) && !line.starts_with("root/")).collect();
     assert_eq!(outside, Vec::<&str>::new());
 }
 
@@ -353,16 +272,12 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
     let deploy = async |query: &str| {
         let location = format!("s3://revisions/app.tgz{query}");
         let configuration = machine.path("conf.yml");
-        let mut command = Programs::built()
-            .local
-            .command(["-t", "tgz", "-l", &location, "-c"]);
+        let mut command = Programs::built().local.command(["-t", "tgz", "-l", &location, "-c"]);
         command
             .arg(configuration)
             .env("AWS_ENDPOINT_URL_S3", &bucket.endpoint)
             .env("AWS_REGION", "us-east-1");
-        command
-            .env("AWS_ACCESS_KEY_ID", "person")
-            .env("AWS_SECRET_ACCESS_KEY", "secret");
+        command.env("AWS_ACCESS_KEY_ID", "person").env("AWS_SECRET_ACCESS_KEY", "secret");
         ran(command.output().await.unwrap())
     };
     let page = || fs::read_to_string(machine.path("app/index.html")).unwrap();
@@ -379,11 +294,7 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
         changed.stdout
     );
     let missing = deploy("?versionId=nothing").await;
-    assert!(
-        !missing.succeeded && missing.stdout.contains("s3://revisions/app.tgz"),
-        "{}",
-        missing.stdout
-    );
+    assert!(!missing.succeeded && missing.stdout.contains("s3://revisions/app.tgz"), "{}", missing.stdout);
     bucket.stop().await;
 }
 
@@ -393,12 +304,7 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
     let revision = machine.revision("one");
     // Somewhere that everybody may read and run it, and a place of their own.
     let program = machine.path("codedeploy-local");
-    let built = Programs::built()
-        .local
-        .command::<&str>([])
-        .as_std()
-        .get_program()
-        .to_owned();
+    let built = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
     fs::copy(built, &program).unwrap();
     let home = machine.path("home");
     fs::create_dir(&home).unwrap();
@@ -409,10 +315,7 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
         + "hooks:\n  AfterInstall:\n    - location: id.sh\n";
     bundle::write(
         &revision,
-        &[
-            ("appspec.yml", &appspec),
-            ("id.sh", "#!/bin/sh\necho running as $(id -u)\nexit 9\n"),
-        ],
+        &[("appspec.yml", &appspec), ("id.sh", "#!/bin/sh\necho running as $(id -u)\nexit 9\n")],
     );
 
     let root = nix::unistd::geteuid().is_root();
@@ -431,25 +334,10 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
         .env_remove("XDG_STATE_HOME")
         .current_dir("/");
     let ran = ran(command.output().await.unwrap());
-    let uid = if root {
-        "65534".to_owned()
-    } else {
-        nix::unistd::getuid().to_string()
-    };
-    assert!(
-        ran.stdout.contains(&format!("[stdout]running as {uid}")),
-        "{}",
-        ran.everything()
-    );
-    assert!(
-        ran.stdout.contains("failed with exit code 9"),
-        "{}",
-        ran.everything()
-    );
-    assert!(
-        home.join(".local/state/codedeploy/deployment-root/default-local-deployment-group")
-            .is_dir()
-    );
+    let uid = if root { "65534".to_owned() } else { nix::unistd::getuid().to_string() };
+    assert!(ran.stdout.contains(&format!("[stdout]running as {uid}")), "{}", ran.everything());
+    assert!(ran.stdout.contains("failed with exit code 9"), "{}", ran.everything());
+    assert!(home.join(".local/state/codedeploy/deployment-root/default-local-deployment-group").is_dir());
     assert_eq!(fs::read_to_string(home.join("app/index.html")).unwrap(), "one");
 }
 
@@ -457,12 +345,7 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
 async fn the_agent_has_it_as_a_subcommand_too() {
     let machine = Machine::new();
     let revision = machine.revision("one");
-    let arguments = [
-        "deploy-local",
-        "--bundle-location",
-        revision.to_str().unwrap(),
-        "--config-file",
-    ];
+    let arguments = ["deploy-local", "--bundle-location", revision.to_str().unwrap(), "--config-file"];
     let mut command = Programs::built().agent.command(arguments);
     let ran = ran(command.arg(machine.path("conf.yml")).output().await.unwrap());
     assert!(ran.succeeded, "{}", ran.everything());
@@ -476,18 +359,11 @@ async fn misuse_is_explained_before_anything_happens() {
         (vec!["-t", "rar"], "expected tgz, tar, zip or directory"),
         (vec!["-l", "/nowhere/at/all"], "/nowhere/at/all"),
         (vec!["-l", "http://example.com/app.zip", "-t", "zip"], "https://"),
-        (
-            vec!["-e", "BeforeInstall,DownloadBundle"],
-            "BeforeInstall cannot come before",
-        ),
+        (vec!["-e", "BeforeInstall,DownloadBundle"], "BeforeInstall cannot come before"),
         (vec!["-b", "MAYBE"], "MAYBE"),
     ] {
         let ran = machine.deploy(&arguments).await;
-        assert!(
-            !ran.succeeded && ran.stderr.contains(expected),
-            "{arguments:?}: {}",
-            ran.everything()
-        );
+        assert!(!ran.succeeded && ran.stderr.contains(expected), "{arguments:?}: {}", ran.everything());
     }
     assert!(!machine.path("root").exists());
 }

@@ -59,45 +59,26 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(text: &'a [u8]) -> Result<Self, ReadError> {
-        let whole = |line, what: String| ReadError {
-            place: Place { line, key: None },
-            what,
-        };
+        let whole = |line, what: String| ReadError { place: Place { line, key: None }, what };
         let text = std::str::from_utf8(text).map_err(|error| {
-            let line = text[..error.valid_up_to()]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1;
+            let line = text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
             whole(Some(line), "is not UTF-8 text".into())
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let value = match serde_yaml::from_str::<Value>(text) {
             Ok(value) => value,
             Err(error) => {
-                return Err(whole(
-                    error.location().map(|at| at.line()),
-                    format!("is not YAML: {error}"),
-                ));
+                return Err(whole(error.location().map(|at| at.line()), format!("is not YAML: {error}")));
             }
         };
         let mapping = match value {
             Value::Mapping(mapping) => mapping,
             Value::Null => Mapping::new(),
             other => {
-                return Err(whole(
-                    None,
-                    format!("found {}; expected `key: value` lines", describe(&other)),
-                ));
+                return Err(whole(None, format!("found {}; expected `key: value` lines", describe(&other))));
             }
         };
-        Ok(Self {
-            text,
-            mapping,
-            asked: BTreeSet::new(),
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        })
+        Ok(Self { text, mapping, asked: BTreeSet::new(), problems: Vec::new(), warnings: Vec::new() })
     }
 
     /// A text; numbers and truth values are taken as they are written.
@@ -178,14 +159,9 @@ impl<'a> Reader<'a> {
             Value::String(text) => text.parse().ok(),
             _ => None,
         };
-        match number
-            .and_then(|number| usize::try_from(number).ok())
-            .filter(|number| *number >= 1)
-        {
+        match number.and_then(|number| usize::try_from(number).ok()).filter(|number| *number >= 1) {
             Some(number) => number,
-            None => self
-                .wrong(key, &value, "a whole number, at least 1")
-                .unwrap_or(default),
+            None => self.wrong(key, &value, "a whole number, at least 1").unwrap_or(default),
         }
     }
 
@@ -202,9 +178,7 @@ impl<'a> Reader<'a> {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
-        text.as_deref()
-            .and_then(parse)
-            .or_else(|| self.wrong(key, &value, expected))
+        text.as_deref().and_then(parse).or_else(|| self.wrong(key, &value, expected))
     }
 
     /// A known key that asks for what happens anyway: accepted in silence.
@@ -216,10 +190,7 @@ impl<'a> Reader<'a> {
     pub fn without_effect(&mut self, key: &'static str, why: &str) {
         if !matches!(self.take(key), None | Some(Value::Bool(false))) {
             let what = format!("has no effect: {why}");
-            self.warnings.push(Warning {
-                place: self.place(key),
-                what,
-            });
+            self.warnings.push(Warning { place: self.place(key), what });
         }
     }
 
@@ -232,46 +203,25 @@ impl<'a> Reader<'a> {
 
     /// Two keys that exclude each other.
     pub fn conflict(&mut self, key: &'static str, other: &'static str) {
-        self.problem(
-            key,
-            format!("stands beside {other}; only one of the two can apply: remove the other"),
-        );
+        self.problem(key, format!("stands beside {other}; only one of the two can apply: remove the other"));
     }
 
     /// Keys that the rest of the file makes necessary.
     pub fn missing(&mut self, key: &'static str, why: &str) {
-        self.problems.push(ReadError {
-            place: Place {
-                line: None,
-                key: Some(key.into()),
-            },
-            what: why.to_owned(),
-        });
+        self.problems
+            .push(ReadError { place: Place { line: None, key: Some(key.into()) }, what: why.to_owned() });
     }
 
     /// Ends the reading: every problem in the order of the file, or the warnings.
     pub fn finish(mut self) -> Result<Vec<Warning>, Vec<ReadError>> {
         let left: Vec<String> = self.mapping.keys().map(key_text).collect();
         for key in left {
-            let hint = self
-                .closest(&key)
-                .map(|known| format!("; did you mean {known}?"))
-                .unwrap_or_default();
-            let place = Place {
-                line: line_of(self.text, &key),
-                key: Some(key),
-            };
-            self.warnings.push(Warning {
-                place,
-                what: format!("unknown key, ignored{hint}"),
-            });
+            let hint = self.closest(&key).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            let place = Place { line: line_of(self.text, &key), key: Some(key) };
+            self.warnings.push(Warning { place, what: format!("unknown key, ignored{hint}") });
         }
         self.problems.sort_by_key(|problem| problem.place.line);
-        if self.problems.is_empty() {
-            Ok(self.warnings)
-        } else {
-            Err(self.problems)
-        }
+        if self.problems.is_empty() { Ok(self.warnings) } else { Err(self.problems) }
     }
 
     /// The value of `key` in either spelling; a null is as good as absent.
@@ -293,10 +243,7 @@ impl<'a> Reader<'a> {
     }
 
     fn place(&self, key: &str) -> Place {
-        Place {
-            line: line_of(self.text, key),
-            key: Some(key.to_owned()),
-        }
+        Place { line: line_of(self.text, key), key: Some(key.to_owned()) }
     }
 
     /// The known key that differs from `key` in at most two characters.
@@ -323,14 +270,9 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     let starts = |line: &str| {
         let line = line.trim_start_matches(['"', '\'', ':']);
         let rest = line.strip_prefix(key)?;
-        rest.trim_start_matches(['"', '\''])
-            .trim_start()
-            .starts_with(':')
-            .then_some(())
+        rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':').then_some(())
     };
-    text.lines()
-        .position(|line| starts(line).is_some())
-        .map(|index| index + 1)
+    text.lines().position(|line| starts(line).is_some()).map(|index| index + 1)
 }
 
 fn key_text(key: &Value) -> String {

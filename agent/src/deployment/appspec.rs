@@ -17,38 +17,25 @@ pub(super) enum AppSpecError {
     Read { path: PathBuf, source: io::Error },
     #[error("the AppSpec file {} is not valid:\n{problems}", path.display())]
     Invalid { path: PathBuf, problems: Invalid },
-    #[error(
-        "the AppSpec file names lifecycle events that this deployment does not have: {}",
-        names(events)
-    )]
+    #[error("the AppSpec file names lifecycle events that this deployment does not have: {}", names(events))]
     UnknownEvents { events: Vec<LifecycleEvent> },
     #[error(
         "this deployment has custom lifecycle events for which the AppSpec file names no scripts: {}",
         names(events)
     )]
     UndefinedEvents { events: Vec<LifecycleEvent> },
-    #[error(
-        "AllPossibleLifecycleEvents of this deployment lacks standard events: {}",
-        names(events)
-    )]
+    #[error("AllPossibleLifecycleEvents of this deployment lacks standard events: {}", names(events))]
     LackingEvents { events: Vec<LifecycleEvent> },
 }
 
 fn names(events: &[LifecycleEvent]) -> String {
-    events
-        .iter()
-        .map(LifecycleEvent::name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", ")
 }
 
 /// The names under which the AppSpec is looked for, in order.
 pub(super) fn file_names(named: &str) -> Vec<String> {
     let fallbacks = APPSPEC_FILENAMES.iter().rev().filter(|name| **name != named);
-    std::iter::once(named)
-        .chain(fallbacks.copied())
-        .map(str::to_owned)
-        .collect()
+    std::iter::once(named).chain(fallbacks.copied()).map(str::to_owned).collect()
 }
 
 /// The AppSpec file of the revision in `archive`: the one that is named, else one with a usual name.
@@ -58,21 +45,15 @@ pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError>
         .iter()
         .map(|name| archive.join(name))
         .find(exists)
-        .ok_or_else(|| AppSpecError::Missing {
-            path: archive.join(named),
-        })
+        .ok_or_else(|| AppSpecError::Missing { path: archive.join(named) })
 }
 
 pub(super) fn read(archive: &Path, named: &str) -> Result<AppSpec, AppSpecError> {
     let path = find(archive, named)?;
-    let text = read_bounded(archive, &path).map_err(|source| AppSpecError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let parsed = appspec::parse(&text).map_err(|problems| AppSpecError::Invalid {
-        path: path.clone(),
-        problems,
-    })?;
+    let text =
+        read_bounded(archive, &path).map_err(|source| AppSpecError::Read { path: path.clone(), source })?;
+    let parsed =
+        appspec::parse(&text).map_err(|problems| AppSpecError::Invalid { path: path.clone(), problems })?;
     for warning in parsed.warnings {
         tracing::warn!(file = %path.display(), "AppSpec: {warning}");
     }
@@ -89,9 +70,7 @@ fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut text = Vec::new();
-    File::open(real)?
-        .take(appspec::MAX_BYTES as u64 + 1)
-        .read_to_end(&mut text)?;
+    File::open(real)?.take(appspec::MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -113,21 +92,14 @@ pub(super) fn check_events(
     if !unknown.is_empty() {
         return Err(AppSpecError::UnknownEvents { events: unknown });
     }
-    let lacking: Vec<_> = LifecycleEvent::standard()
-        .filter(|event| event.is_hook() && !possible.contains(event))
-        .collect();
+    let lacking: Vec<_> =
+        LifecycleEvent::standard().filter(|event| event.is_hook() && !possible.contains(event)).collect();
     if !lacking.is_empty() {
         return Err(AppSpecError::LackingEvents { events: lacking });
     }
-    let custom = possible
-        .iter()
-        .filter(|event| matches!(event, LifecycleEvent::Custom(_)));
+    let custom = possible.iter().filter(|event| matches!(event, LifecycleEvent::Custom(_)));
     let undefined: Vec<_> = custom.filter(|event| !defined(event)).cloned().collect();
-    if undefined.is_empty() {
-        Ok(())
-    } else {
-        Err(AppSpecError::UndefinedEvents { events: undefined })
-    }
+    if undefined.is_empty() { Ok(()) } else { Err(AppSpecError::UndefinedEvents { events: undefined }) }
 }
 
 #[cfg(test)]
@@ -135,16 +107,8 @@ mod tests {
     use super::*;
 
     fn with_hooks(names: &[&str]) -> AppSpec {
-        let hooks = names
-            .iter()
-            .map(|name| (name.parse().unwrap(), Vec::new()))
-            .collect();
-        AppSpec {
-            files: vec![],
-            file_exists_behavior: None,
-            permissions: vec![],
-            hooks,
-        }
+        let hooks = names.iter().map(|name| (name.parse().unwrap(), Vec::new())).collect();
+        AppSpec { files: vec![], file_exists_behavior: None, permissions: vec![], hooks }
     }
 
     #[test]
@@ -156,13 +120,9 @@ mod tests {
         assert!(message.ends_with(": WarmUp"), "{message}");
         possible.push("WarmUp".parse().unwrap());
         assert!(check_events(&appspec, Some(&possible)).is_ok());
-        let message = check_events(&with_hooks(&[]), Some(&possible))
-            .unwrap_err()
-            .to_string();
+        let message = check_events(&with_hooks(&[]), Some(&possible)).unwrap_err().to_string();
         assert!(message.contains("no scripts: WarmUp"), "{message}");
-        let message = check_events(&with_hooks(&[]), Some(&possible[1..]))
-            .unwrap_err()
-            .to_string();
+        let message = check_events(&with_hooks(&[]), Some(&possible[1..])).unwrap_err().to_string();
         assert!(message.ends_with(": BeforeBlockTraffic"), "{message}");
     }
 
@@ -172,15 +132,9 @@ mod tests {
         let missing = find(archive.path(), "deploy/app.yml").unwrap_err().to_string();
         assert!(missing.contains("deploy/app.yml does not exist"), "{missing}");
         std::fs::write(archive.path().join("appspec.yml"), "").unwrap();
-        assert_eq!(
-            find(archive.path(), "deploy/app.yml").unwrap(),
-            archive.path().join("appspec.yml")
-        );
+        assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yml"));
         std::fs::write(archive.path().join("appspec.yaml"), "").unwrap();
-        assert_eq!(
-            find(archive.path(), "deploy/app.yml").unwrap(),
-            archive.path().join("appspec.yaml")
-        );
+        assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yaml"));
     }
 
     #[test]

@@ -9,12 +9,8 @@ use crate::revision::Revision;
 use crate::spec::DeploymentSpec;
 
 /// The agent's own credentials; never passed on.
-const SECRETS: [&str; 4] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_CREDENTIAL_FILE",
-    "AWS_SESSION_TOKEN",
-];
+const SECRETS: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIAL_FILE", "AWS_SESSION_TOKEN"];
 
 /// What `restrict_hook_env_to_allowlist` leaves of the agent's environment.
 const ALLOWED: [&str; 13] = [
@@ -49,14 +45,8 @@ pub(super) fn for_hooks(
             && (!hardening.hook_env_allowlist || ALLOWED.contains(&&*text) || text.starts_with("LC_"))
             && (!hardening.strip_loader_env || !text.starts_with("LD_"))
     };
-    let inherited = own
-        .variables()
-        .iter()
-        .filter(|(name, _)| passed_on(name))
-        .cloned();
-    let added = deployment
-        .iter()
-        .map(|(name, value)| ((*name).into(), value.into()));
+    let inherited = own.variables().iter().filter(|(name, _)| passed_on(name)).cloned();
+    let added = deployment.iter().map(|(name, value)| ((*name).into(), value.into()));
     inherited.chain(added).collect()
 }
 

@@ -59,13 +59,7 @@ impl Ledger {
             match read(&entry.path) {
                 Ok(Some(host_command_identifier)) => {
                     let deployment_id = name.to_string_lossy().into_owned();
-                    found.push((
-                        entry,
-                        Interrupted {
-                            deployment_id,
-                            host_command_identifier,
-                        },
-                    ));
+                    found.push((entry, Interrupted { deployment_id, host_command_identifier }));
                 }
                 Ok(None) => {
                     tracing::warn!(path = %entry.path.display(), "record of a command in progress is of no use; removed");
@@ -87,9 +81,7 @@ fn read(path: &std::path::Path) -> io::Result<Option<String>> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let age = SystemTime::now()
-        .duration_since(metadata.modified()?)
-        .unwrap_or_default();
+    let age = SystemTime::now().duration_since(metadata.modified()?).unwrap_or_default();
     if age > FORGOTTEN_AFTER || metadata.len() > MAX_IDENTIFIER {
         return Ok(None);
     }
@@ -129,10 +121,8 @@ mod tests {
 
         let found = ledger.interrupted().unwrap();
         assert_eq!(found.len(), 1);
-        let expected = Interrupted {
-            deployment_id: "d-B".into(),
-            host_command_identifier: "command-b".into(),
-        };
+        let expected =
+            Interrupted { deployment_id: "d-B".into(), host_command_identifier: "command-b".into() };
         assert_eq!(found[0].1, expected);
         assert!(!store.ongoing().join("d-C").exists() && !store.ongoing().join("d-D").exists());
     }

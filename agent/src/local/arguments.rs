@@ -19,23 +19,13 @@ pub struct Arguments {
     #[arg(short = 'l', long, value_name = "LOCATION")]
     bundle_location: Option<String>,
     /// What the bundle is.
-    #[arg(
-        short = 't',
-        long,
-        value_name = "tgz|tar|zip|directory",
-        default_value = "directory"
-    )]
+    #[arg(short = 't', long, value_name = "tgz|tar|zip|directory", default_value = "directory")]
     r#type: String,
     /// What happens to a file that is there already and was not deployed: DISALLOW, OVERWRITE or RETAIN.
     #[arg(short = 'b', long, value_name = "BEHAVIOR", default_value = "DISALLOW")]
     file_exists_behavior: FileExistsBehavior,
     /// The deployment group: what its last deployment installed is replaced.
-    #[arg(
-        short = 'g',
-        long,
-        value_name = "ID",
-        default_value = "default-local-deployment-group"
-    )]
+    #[arg(short = 'g', long, value_name = "ID", default_value = "default-local-deployment-group")]
     deployment_group: String,
     /// The group's name, for scripts.
     #[arg(short = 'd', long, value_name = "NAME", default_value = "LocalFleet")]
@@ -53,12 +43,7 @@ pub struct Arguments {
     #[arg(short = 'A', long, value_name = "NAME", default_value = APPSPEC_FILENAMES[0])]
     appspec_filename: String,
     /// Token for a private repository.
-    #[arg(
-        long,
-        env = "CODEDEPLOY_GITHUB_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
+    #[arg(long, env = "CODEDEPLOY_GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     github_token: Option<String>,
     /// Print version.
     #[arg(short = 'v', long, action = clap::ArgAction::Version)]
@@ -69,12 +54,7 @@ pub struct Arguments {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Location {
     S3(S3Location),
-    GitHub {
-        account: String,
-        repository: String,
-        commit_id: String,
-        bundle_type: String,
-    },
+    GitHub { account: String, repository: String, commit_id: String, bundle_type: String },
     File(PathBuf),
     Directory(PathBuf),
 }
@@ -116,11 +96,7 @@ pub(super) enum UsageError {
     #[error("--events: {event} is performed by a service with a load balancer; there is none here")]
     ServiceEvent { event: LifecycleEvent },
     #[error("--events: {event} cannot come before {limit}; only {} can", allowed.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", "))]
-    EventOrder {
-        event: LifecycleEvent,
-        limit: LifecycleEvent,
-        allowed: Vec<LifecycleEvent>,
-    },
+    EventOrder { event: LifecycleEvent, limit: LifecycleEvent, allowed: Vec<LifecycleEvent> },
 }
 
 impl Arguments {
@@ -137,23 +113,17 @@ impl Arguments {
         }
         let location = self.bundle_location.as_deref().unwrap_or(".");
         if location.starts_with("http:") {
-            return Err(UsageError::PlainHttp {
-                location: location.into(),
-            });
+            return Err(UsageError::PlainHttp { location: location.into() });
         }
         let remote = if location.starts_with("s3:") {
             Some(
                 s3_location(location)
                     .map(Location::S3)
-                    .ok_or_else(|| UsageError::NotS3 {
-                        location: location.into(),
-                    })?,
+                    .ok_or_else(|| UsageError::NotS3 { location: location.into() })?,
             )
         } else if location.starts_with("https:") {
             let found = github_location(location, kind);
-            Some(found.ok_or_else(|| UsageError::NotGitHub {
-                location: location.into(),
-            })?)
+            Some(found.ok_or_else(|| UsageError::NotGitHub { location: location.into() })?)
         } else {
             None
         };
@@ -165,32 +135,16 @@ impl Arguments {
     }
 
     fn local_path(&self, path: &Path, kind: &str) -> Result<Location, UsageError> {
-        let path = path.canonicalize().map_err(|source| UsageError::Missing {
-            path: path.into(),
-            source,
-        })?;
+        let path = path.canonicalize().map_err(|source| UsageError::Missing { path: path.into(), source })?;
         match (path.is_dir(), kind) {
             (true, "directory") => {
-                let names = [
-                    self.appspec_filename.as_str(),
-                    APPSPEC_FILENAMES[0],
-                    APPSPEC_FILENAMES[1],
-                ];
-                if names
-                    .iter()
-                    .any(|name| path.join(name).symlink_metadata().is_ok())
-                {
+                let names = [self.appspec_filename.as_str(), APPSPEC_FILENAMES[0], APPSPEC_FILENAMES[1]];
+                if names.iter().any(|name| path.join(name).symlink_metadata().is_ok()) {
                     return Ok(Location::Directory(path));
                 }
-                Err(UsageError::NoAppSpec {
-                    path,
-                    name: self.appspec_filename.clone(),
-                })
+                Err(UsageError::NoAppSpec { path, name: self.appspec_filename.clone() })
             }
-            (true, kind) => Err(UsageError::Folder {
-                path,
-                kind: kind.into(),
-            }),
+            (true, kind) => Err(UsageError::Folder { path, kind: kind.into() }),
             (false, "directory") => Err(UsageError::File { path }),
             (false, _) => Ok(Location::File(path)),
         }
@@ -218,9 +172,7 @@ impl Arguments {
             deployment_type: None,
             app_spec_filename: Some(self.appspec_filename.clone()),
             agent_action_overrides: Some(AgentActionOverrides {
-                agent_overrides: Some(AgentOverrides {
-                    file_exists_behavior: Some(behavior),
-                }),
+                agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(behavior) }),
             }),
             all_possible_lifecycle_events: Some(events::possible(order)),
             revision: self.revision(location),
@@ -233,36 +185,17 @@ impl Arguments {
         let bundle_type = self.r#type.clone();
         let local = |kind: &str, path: &Path, bundle_type: &str| {
             let location = path.to_string_lossy().into_owned();
-            let local = LocalRevisionDocument {
-                location,
-                bundle_type: bundle_type.into(),
-            };
+            let local = LocalRevisionDocument { location, bundle_type: bundle_type.into() };
             (kind.to_owned(), None, None, Some(local))
         };
         let (revision_type, s3_revision, github_revision, local_revision) = match location {
-            Location::S3(S3Location {
-                bucket,
-                key,
-                version,
-                etag,
-            }) => {
+            Location::S3(S3Location { bucket, key, version, etag }) => {
                 let (bucket, key, version, etag) =
                     (bucket.clone(), key.clone(), version.clone(), etag.clone());
-                let s3 = S3RevisionDocument {
-                    bucket,
-                    key,
-                    bundle_type,
-                    version,
-                    etag,
-                };
+                let s3 = S3RevisionDocument { bucket, key, bundle_type, version, etag };
                 ("S3".to_owned(), Some(s3), None, None)
             }
-            Location::GitHub {
-                account,
-                repository,
-                commit_id,
-                bundle_type,
-            } => {
+            Location::GitHub { account, repository, commit_id, bundle_type } => {
                 let github = GitHubRevisionDocument {
                     account: account.clone(),
                     repository: repository.clone(),
@@ -274,12 +207,7 @@ impl Arguments {
             Location::File(path) => local("Local File", path, &bundle_type),
             Location::Directory(path) => local("Local Directory", path, "directory"),
         };
-        RevisionDocument {
-            revision_type,
-            s3_revision,
-            github_revision,
-            local_revision,
-        }
+        RevisionDocument { revision_type, s3_revision, github_revision, local_revision }
     }
 }
 
@@ -293,13 +221,8 @@ fn s3_location(location: &str) -> Option<S3Location> {
         return None;
     }
     let parameter = |name: &str| {
-        let found = query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(key, _)| *key == name);
-        found
-            .map(|(_, value)| value.to_owned())
-            .filter(|value| !value.is_empty())
+        let found = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
+        found.map(|(_, value)| value.to_owned()).filter(|value| !value.is_empty())
     };
     Some(S3Location {
         bucket: bucket.into(),
@@ -328,18 +251,10 @@ fn github_location(location: &str, kind: &str) -> Option<Location> {
         };
         return Some(github(account, repository, reference, bundle_type));
     }
-    let mut parts = location
-        .strip_prefix("https://github.com/")?
-        .trim_end_matches('/')
-        .split('/');
+    let mut parts = location.strip_prefix("https://github.com/")?.trim_end_matches('/').split('/');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(account), Some(repository), None) if !account.is_empty() && !repository.is_empty() => {
-            Some(github(
-                account,
-                repository,
-                "HEAD",
-                if kind == "zip" { "zip" } else { "tar" },
-            ))
+            Some(github(account, repository, "HEAD", if kind == "zip" { "zip" } else { "tar" }))
         }
         _ => None,
     }
@@ -358,13 +273,7 @@ mod tests {
 
     #[test]
     fn an_object_in_s3_may_name_its_version_and_etag() {
-        let found = location(&[
-            "-t",
-            "zip",
-            "-l",
-            "s3://bucket/some/key.zip?versionId=v1&etag=abc",
-        ])
-        .unwrap();
+        let found = location(&["-t", "zip", "-l", "s3://bucket/some/key.zip?versionId=v1&etag=abc"]).unwrap();
         let expected = S3Location {
             bucket: "bucket".into(),
             key: "some/key.zip".into(),
@@ -372,11 +281,7 @@ mod tests {
             etag: Some("abc".into()),
         };
         assert_eq!(found, Location::S3(expected));
-        assert!(
-            location(&["-t", "zip", "-l", "s3://bucket"])
-                .unwrap_err()
-                .contains("s3://BUCKET/KEY")
-        );
+        assert!(location(&["-t", "zip", "-l", "s3://bucket"]).unwrap_err().contains("s3://BUCKET/KEY"));
     }
 
     #[test]
@@ -387,21 +292,12 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let file = file.to_str().unwrap();
         let cases = [
-            (
-                vec!["-t", "rar", "-l", path],
-                "expected tgz, tar, zip or directory",
-            ),
+            (vec!["-t", "rar", "-l", path], "expected tgz, tar, zip or directory"),
             (vec!["-t", "zip", "-l", "http://github.com/a/b"], "use https://"),
-            (
-                vec!["-t", "zip", "-l", "https://example.com/x"],
-                "is not a repository on GitHub",
-            ),
+            (vec!["-t", "zip", "-l", "https://example.com/x"], "is not a repository on GitHub"),
             (vec!["-t", "zip", "-l", "/nowhere/b.zip"], "cannot be found"),
             (vec!["-t", "zip", "-l", path], "is a folder, but --type is zip"),
-            (
-                vec!["-t", "directory", "-l", file],
-                "is a file, but --type is directory",
-            ),
+            (vec!["-t", "directory", "-l", file], "is a file, but --type is directory"),
             (vec!["-l", path], "has no AppSpec file appspec.yml"),
             (vec!["-l", "s3://bucket/key"], "--type directory cannot be in S3"),
         ];

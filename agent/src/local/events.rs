@@ -20,13 +20,8 @@ const DEFAULT: [LifecycleEvent; 11] = [
 ];
 
 const BEFORE_DOWNLOAD: [LifecycleEvent; 3] = [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop];
-const BEFORE_INSTALL: [LifecycleEvent; 5] = [
-    BeforeBlockTraffic,
-    AfterBlockTraffic,
-    ApplicationStop,
-    DownloadBundle,
-    BeforeInstall,
-];
+const BEFORE_INSTALL: [LifecycleEvent; 5] =
+    [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop, DownloadBundle, BeforeInstall];
 
 /// The events in `named`, comma-separated, in that order; DownloadBundle and Install come first when not named.
 pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageError> {
@@ -42,10 +37,8 @@ pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageErr
         events.push(event);
     }
     if !events.contains(&Install) {
-        let after_download = events
-            .iter()
-            .position(|event| *event == DownloadBundle)
-            .map_or(0, |index| index + 1);
+        let after_download =
+            events.iter().position(|event| *event == DownloadBundle).map_or(0, |index| index + 1);
         events.insert(after_download, Install);
     }
     if !events.contains(&DownloadBundle) {
@@ -63,11 +56,7 @@ fn only_before(
 ) -> Result<(), UsageError> {
     let before = events.iter().take_while(|event| **event != limit);
     match before.clone().find(|event| !allowed.contains(event)) {
-        Some(event) => Err(UsageError::EventOrder {
-            event: event.clone(),
-            limit,
-            allowed: allowed.to_vec(),
-        }),
+        Some(event) => Err(UsageError::EventOrder { event: event.clone(), limit, allowed: allowed.to_vec() }),
         None => Ok(()),
     }
 }
@@ -84,40 +73,24 @@ mod tests {
 
     fn names(named: &str) -> Result<String, String> {
         let events = order(Some(named)).map_err(|error| error.to_string())?;
-        Ok(events
-            .iter()
-            .map(LifecycleEvent::name)
-            .collect::<Vec<_>>()
-            .join(","))
+        Ok(events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(","))
     }
 
     #[test]
     fn download_and_install_come_first_unless_they_are_named() {
-        assert_eq!(
-            names("ValidateService").unwrap(),
-            "DownloadBundle,Install,ValidateService"
-        );
-        assert_eq!(
-            names("ApplicationStop,Install").unwrap(),
-            "DownloadBundle,ApplicationStop,Install"
-        );
+        assert_eq!(names("ValidateService").unwrap(), "DownloadBundle,Install,ValidateService");
+        assert_eq!(names("ApplicationStop,Install").unwrap(), "DownloadBundle,ApplicationStop,Install");
         assert_eq!(
             names("ApplicationStop, DownloadBundle").unwrap(),
             "ApplicationStop,DownloadBundle,Install"
         );
-        assert_eq!(
-            names("DownloadBundle,Install,WarmUp").unwrap(),
-            "DownloadBundle,Install,WarmUp"
-        );
+        assert_eq!(names("DownloadBundle,Install,WarmUp").unwrap(), "DownloadBundle,Install,WarmUp");
     }
 
     #[test]
     fn an_impossible_order_is_refused_with_the_possible_one() {
         let message = names("BeforeInstall,DownloadBundle,Install").unwrap_err();
-        assert!(
-            message.contains("BeforeInstall cannot come before DownloadBundle"),
-            "{message}"
-        );
+        assert!(message.contains("BeforeInstall cannot come before DownloadBundle"), "{message}");
         assert!(
             names("ApplicationStart,Install")
                 .unwrap_err()

@@ -21,27 +21,13 @@ const WRITE_BUFFER: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum S3Error {
     #[error("cannot get s3://{bucket}/{key}: {reason}")]
-    Get {
-        bucket: String,
-        key: String,
-        reason: String,
-    },
+    Get { bucket: String, key: String, reason: String },
     #[error(
         "s3://{bucket}/{key} has the ETag {found}, but the deployment names {expected}; deploy the revision that is there, or upload this one again"
     )]
-    Changed {
-        bucket: String,
-        key: String,
-        expected: String,
-        found: String,
-    },
+    Changed { bucket: String, key: String, expected: String, found: String },
     #[error("s3://{bucket}/{key} broke off after {received} of {expected} bytes")]
-    Short {
-        bucket: String,
-        key: String,
-        received: u64,
-        expected: u64,
-    },
+    Short { bucket: String, key: String, received: u64, expected: u64 },
     #[error("cannot write the bundle {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
 }
@@ -51,46 +37,21 @@ pub(super) async fn fetch(
     folder: &DeploymentFolder,
     access: &Access,
 ) -> Result<FetchedBundle, S3Error> {
-    let S3Revision {
-        bucket,
-        key,
-        bundle_type,
-        version,
-        etag,
-    } = revision;
-    let failed = |reason: String| S3Error::Get {
-        bucket: bucket.clone(),
-        key: key.clone(),
-        reason,
-    };
-    let request = client(access)
-        .get_object()
-        .bucket(bucket)
-        .key(key)
-        .set_version_id(version.clone());
-    let mut object = request
-        .send()
-        .await
-        .map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
+    let S3Revision { bucket, key, bundle_type, version, etag } = revision;
+    let failed = |reason: String| S3Error::Get { bucket: bucket.clone(), key: key.clone(), reason };
+    let request = client(access).get_object().bucket(bucket).key(key).set_version_id(version.clone());
+    let mut object = request.send().await.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
 
     let found = object.e_tag().unwrap_or_default().trim_matches('"').to_owned();
     if let Some(expected) = etag
         && *expected != found
     {
         let (bucket, key, expected) = (bucket.clone(), key.clone(), expected.clone());
-        return Err(S3Error::Changed {
-            bucket,
-            key,
-            expected,
-            found,
-        });
+        return Err(S3Error::Changed { bucket, key, expected, found });
     }
 
     let path = folder.bundle();
-    let write = |source| S3Error::Write {
-        path: path.clone(),
-        source,
-    };
+    let write = |source| S3Error::Write { path: path.clone(), source };
     let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -107,16 +68,10 @@ pub(super) async fn fetch(
         writer.write_all(&chunk).await.map_err(write)?;
     }
     writer.flush().await.map_err(write)?;
-    match object
-        .content_length
-        .and_then(|length| u64::try_from(length).ok())
-    {
-        Some(expected) if expected != received => Err(S3Error::Short {
-            bucket: bucket.clone(),
-            key: key.clone(),
-            received,
-            expected,
-        }),
+    match object.content_length.and_then(|length| u64::try_from(length).ok()) {
+        Some(expected) if expected != received => {
+            Err(S3Error::Short { bucket: bucket.clone(), key: key.clone(), received, expected })
+        }
         _ => {
             folder.note_source(&found).map_err(write)?;
             tracing::info!(
@@ -127,10 +82,7 @@ pub(super) async fn fetch(
                 bytes = received,
                 "bundle downloaded"
             );
-            Ok(FetchedBundle::File {
-                file: reader,
-                bundle_type: *bundle_type,
-            })
+            Ok(FetchedBundle::File { file: reader, bundle_type: *bundle_type })
         }
     }
 }
@@ -154,9 +106,7 @@ fn client(access: &Access) -> Client {
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .use_fips(access.endpoints.use_fips);
     if let Some(endpoint) = access.s3_endpoint() {
-        config = config
-            .endpoint_url(endpoint)
-            .force_path_style(access.endpoints.s3.is_some());
+        config = config.endpoint_url(endpoint).force_path_style(access.endpoints.s3.is_some());
     }
     Client::from_conf(config.build())
 }

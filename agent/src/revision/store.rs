@@ -33,11 +33,7 @@ pub struct StoreError {
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
-    move |source| StoreError {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| StoreError { action, path: path.to_owned(), source }
 }
 
 /// Which deployment of a group a pointer file names.
@@ -60,16 +56,11 @@ impl Pointer {
 
 impl Store {
     pub fn new(root: &Path, ongoing: &str) -> Self {
-        Self {
-            root: root.to_owned(),
-            ongoing: ongoing.to_owned(),
-        }
+        Self { root: root.to_owned(), ongoing: ongoing.to_owned() }
     }
 
     pub fn deployment(&self, group: &PathComponent, id: &PathComponent) -> DeploymentFolder {
-        DeploymentFolder {
-            path: self.root.join(group.as_str()).join(id.as_str()),
-        }
+        DeploymentFolder { path: self.root.join(group.as_str()).join(id.as_str()) }
     }
 
     /// Commands in progress, one file per deployment.
@@ -194,11 +185,7 @@ impl DeploymentFolder {
 
 /// Makes `path` and its missing parents.
 pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .map_err(failed("create", path))
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create", path))
 }
 
 /// Removes whatever is at `path`; links are removed, not followed.
@@ -246,16 +233,8 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + age as u64);
             fs::File::open(folder.path()).unwrap().set_modified(time).unwrap();
         }
-        store
-            .point(
-                &group,
-                Pointer::LastSuccessful,
-                &store.deployment(&group, &id("d-1")),
-            )
-            .unwrap();
-        store
-            .prune(&group, &store.deployment(&group, &id("d-5")), 3)
-            .unwrap();
+        store.point(&group, Pointer::LastSuccessful, &store.deployment(&group, &id("d-1"))).unwrap();
+        store.prune(&group, &store.deployment(&group, &id("d-5")), 3).unwrap();
         let left = |name| store.deployment(&group, &id(name)).path().exists();
         assert!(left("d-1") && left("d-4"));
         assert!(!left("d-2") && !left("d-3"));

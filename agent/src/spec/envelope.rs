@@ -40,18 +40,13 @@ pub enum EnvelopeError {
 /// Checks the signature of `envelope` and who made it.
 pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, EnvelopeError> {
     if envelope.format != Envelope::PKCS7_JSON {
-        return Err(EnvelopeError::Format {
-            found: envelope.format.chars().take(64).collect(),
-        });
+        return Err(EnvelopeError::Format { found: envelope.format.chars().take(64).collect() });
     }
     let der = decode(&envelope.payload)?;
     let authorities = match trust {
-        SignerTrust::Authority(path) => {
-            Some(std::fs::read(path).map_err(|source| EnvelopeError::Authority {
-                path: path.clone(),
-                source,
-            })?)
-        }
+        SignerTrust::Authority(path) => Some(
+            std::fs::read(path).map_err(|source| EnvelopeError::Authority { path: path.clone(), source })?,
+        ),
         SignerTrust::Anyone | SignerTrust::Pin(_) => None,
     };
     let opened =
@@ -90,9 +85,7 @@ fn decode(payload: &str) -> Result<Vec<u8>, EnvelopeError> {
         None => payload,
     };
     let compact: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    base64::engine::general_purpose::STANDARD
-        .decode(compact)
-        .map_err(|_| EnvelopeError::Encoding)
+    base64::engine::general_purpose::STANDARD.decode(compact).map_err(|_| EnvelopeError::Encoding)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -103,10 +96,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the openssl program is the oracle of these tests"
-)]
+#[allow(clippy::disallowed_methods, reason = "the openssl program is the oracle of these tests")]
 mod tests {
     use std::path::Path;
     use std::process::Command;
@@ -120,9 +110,7 @@ mod tests {
 
     impl Signature {
         fn new(key: &[&str]) -> Self {
-            let signature = Self {
-                folder: tempfile::tempdir().unwrap(),
-            };
+            let signature = Self { folder: tempfile::tempdir().unwrap() };
             let base = [
                 "req",
                 "-x509",
@@ -141,16 +129,9 @@ mod tests {
         }
 
         fn openssl(&self, arguments: &[&str]) -> String {
-            let output = Command::new("openssl")
-                .args(arguments)
-                .current_dir(self.folder.path())
-                .output()
-                .unwrap();
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            let output =
+                Command::new("openssl").args(arguments).current_dir(self.folder.path()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8(output.stdout).unwrap()
         }
 
@@ -171,18 +152,13 @@ mod tests {
                 "PEM",
             ];
             let payload = self.openssl(&[&base[..], options].concat());
-            Envelope {
-                format: Envelope::PKCS7_JSON.into(),
-                payload,
-            }
+            Envelope { format: Envelope::PKCS7_JSON.into(), payload }
         }
 
         fn pin(&self) -> String {
             let pem = self.openssl(&["x509", "-in", "cert.pem", "-noout", "-pubkey"]);
             std::fs::write(self.folder.path().join("pub.pem"), pem).unwrap();
-            self.openssl(&[
-                "pkey", "-pubin", "-in", "pub.pem", "-outform", "DER", "-out", "pub.der",
-            ]);
+            self.openssl(&["pkey", "-pubin", "-in", "pub.pem", "-outform", "DER", "-out", "pub.der"]);
             let line = self.openssl(&["dgst", "-sha256", "-r", "pub.der"]);
             line.split(' ').next().unwrap().to_owned()
         }
@@ -204,22 +180,11 @@ mod tests {
         let elliptic = Signature::new(&["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
         let text = format!("{{\"padding\":\"{}\"}}", "x".repeat(10_000));
         for options in [&[][..], &["-noattr"], &["-stream", "-indef"], &["-md", "sha512"]] {
-            assert_eq!(
-                opened(&rsa.sign(&text, options), &SignerTrust::Anyone).unwrap(),
-                text,
-                "{options:?}"
-            );
+            assert_eq!(opened(&rsa.sign(&text, options), &SignerTrust::Anyone).unwrap(), text, "{options:?}");
         }
-        assert_eq!(
-            opened(&elliptic.sign(&text, &[]), &SignerTrust::Anyone).unwrap(),
-            text
-        );
+        assert_eq!(opened(&elliptic.sign(&text, &[]), &SignerTrust::Anyone).unwrap(), text);
         let mut bare = rsa.sign(&text, &[]);
-        bare.payload = bare
-            .payload
-            .lines()
-            .filter(|line| !line.starts_with("-----"))
-            .collect();
+        bare.payload = bare.payload.lines().filter(|line| !line.starts_with("-----")).collect();
         assert_eq!(opened(&bare, &SignerTrust::Anyone).unwrap(), text);
     }
 
@@ -232,25 +197,15 @@ mod tests {
         let mut changed = der.clone();
         changed[at + 5] = b'2';
         let payload = base64::engine::general_purpose::STANDARD.encode(changed);
-        let envelope_changed = Envelope {
-            payload,
-            ..envelope.clone()
-        };
+        let envelope_changed = Envelope { payload, ..envelope.clone() };
         assert!(
             opened(&envelope_changed, &SignerTrust::Anyone)
                 .unwrap_err()
                 .contains("signature does not verify")
         );
 
-        let plain = Envelope {
-            format: Envelope::TEXT_JSON.into(),
-            payload: "{}".into(),
-        };
-        assert!(
-            opened(&plain, &SignerTrust::Anyone)
-                .unwrap_err()
-                .contains("expected PKCS7/JSON")
-        );
+        let plain = Envelope { format: Envelope::TEXT_JSON.into(), payload: "{}".into() };
+        assert!(opened(&plain, &SignerTrust::Anyone).unwrap_err().contains("expected PKCS7/JSON"));
         let detached = signature.openssl(&[
             "smime",
             "-sign",
@@ -264,45 +219,21 @@ mod tests {
             "-outform",
             "PEM",
         ]);
-        let detached = Envelope {
-            payload: detached,
-            ..envelope.clone()
-        };
-        assert!(
-            opened(&detached, &SignerTrust::Anyone)
-                .unwrap_err()
-                .contains("detached")
-        );
+        let detached = Envelope { payload: detached, ..envelope.clone() };
+        assert!(opened(&detached, &SignerTrust::Anyone).unwrap_err().contains("detached"));
         let bare = signature.sign("{}", &["-nocerts"]);
         assert!(
-            opened(&bare, &SignerTrust::Anyone)
-                .unwrap_err()
-                .contains("no signature with its certificate")
+            opened(&bare, &SignerTrust::Anyone).unwrap_err().contains("no signature with its certificate")
         );
         for payload in ["", "!", "AAAA", &"A".repeat(MAX_BYTES + 1)] {
             assert!(
-                opened(
-                    &Envelope {
-                        payload: payload.into(),
-                        ..envelope.clone()
-                    },
-                    &SignerTrust::Anyone
-                )
-                .is_err()
+                opened(&Envelope { payload: payload.into(), ..envelope.clone() }, &SignerTrust::Anyone)
+                    .is_err()
             );
         }
         for cut in (0..der.len()).step_by(7) {
             let payload = base64::engine::general_purpose::STANDARD.encode(&der[..cut]);
-            assert!(
-                opened(
-                    &Envelope {
-                        payload,
-                        ..envelope.clone()
-                    },
-                    &SignerTrust::Anyone
-                )
-                .is_err()
-            );
+            assert!(opened(&Envelope { payload, ..envelope.clone() }, &SignerTrust::Anyone).is_err());
         }
     }
 
@@ -310,9 +241,7 @@ mod tests {
     fn weak_signatures_are_refused() {
         let weak = Signature::new(&["rsa:1024"]);
         assert!(
-            opened(&weak.sign("{}", &[]), &SignerTrust::Anyone)
-                .unwrap_err()
-                .contains("RSA key of 1024 bits")
+            opened(&weak.sign("{}", &[]), &SignerTrust::Anyone).unwrap_err().contains("RSA key of 1024 bits")
         );
         let rsa = Signature::new(&["rsa:2048"]);
         assert!(
@@ -332,11 +261,7 @@ mod tests {
         }
         let pin = SignerTrust::Pin(pin);
         assert_eq!(opened(&ours.sign("{}", &[]), &pin).unwrap(), "{}");
-        assert!(
-            opened(&theirs.sign("{}", &[]), &pin)
-                .unwrap_err()
-                .contains("deployment_signer_pin")
-        );
+        assert!(opened(&theirs.sign("{}", &[]), &pin).unwrap_err().contains("deployment_signer_pin"));
         let authority = SignerTrust::Authority(ours.certificate().join("cert.pem"));
         assert_eq!(opened(&ours.sign("{}", &[]), &authority).unwrap(), "{}");
         assert!(opened(&theirs.sign("{}", &[]), &authority).is_err());

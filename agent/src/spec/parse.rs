@@ -26,19 +26,11 @@ pub const APPSPEC_FILENAMES: [&str; 2] = ["appspec.yml", "appspec.yaml"];
 impl DeploymentSpec {
     pub fn parse(spec: &VerifiedSpec) -> Result<Self, SpecError> {
         let value: Value = serde_json::from_slice(&spec.json).map_err(|source| SpecError::Json { source })?;
-        let top = Members {
-            path: String::new(),
-            map: object(value, "the document")?,
-        };
+        let top = Members { path: String::new(), map: object(value, "the document")? };
         let overrides = top.optional("AgentActionOverrides")?;
-        let overrides = overrides
-            .map(|members| members.optional("AgentOverrides"))
-            .transpose()?
-            .flatten();
-        let behavior = overrides
-            .map(|members| members.optional_text("FileExistsBehavior"))
-            .transpose()?
-            .flatten();
+        let overrides = overrides.map(|members| members.optional("AgentOverrides")).transpose()?.flatten();
+        let behavior =
+            overrides.map(|members| members.optional_text("FileExistsBehavior")).transpose()?.flatten();
         let creator = top.optional_text("DeploymentCreator")?;
         let kind = top.optional_text("DeploymentType")?;
         Ok(Self {
@@ -78,10 +70,7 @@ fn appspec_filename(top: &Members) -> Result<String, SpecError> {
     };
     match ArchivePath::new(&name) {
         Ok(path) if !path.is_root() && !name.starts_with('/') => Ok(name),
-        Ok(_) => Err(top.wrong(
-            "AppSpecFilename",
-            format!("{name:?} is not a path inside the revision"),
-        )),
+        Ok(_) => Err(top.wrong("AppSpecFilename", format!("{name:?} is not a path inside the revision"))),
         Err(problem) => Err(top.wrong("AppSpecFilename", format!("{name:?} {problem}"))),
     }
 }
@@ -112,9 +101,7 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
                 key: s3.text("Key")?,
                 bundle_type: bundle_type(&s3, &s3.text("BundleType")?)?,
                 version: s3.optional_text("Version")?,
-                etag: s3
-                    .optional_text("ETag")?
-                    .map(|etag| etag.trim_matches('"').to_owned()),
+                etag: s3.optional_text("ETag")?.map(|etag| etag.trim_matches('"').to_owned()),
             }))
         }
         "GitHub" => {
@@ -150,8 +137,7 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
 }
 
 fn bundle_type(members: &Members, text: &str) -> Result<BundleType, SpecError> {
-    text.parse()
-        .map_err(|_| members.wrong("BundleType", format!("found {text:?}; expected tar, tgz or zip")))
+    text.parse().map_err(|_| members.wrong("BundleType", format!("found {text:?}; expected tar, tgz or zip")))
 }
 
 /// The members of one object, and where it stands.
@@ -170,10 +156,7 @@ impl Members {
             return Ok(None);
         };
         let path = self.at(key);
-        Ok(Some(Members {
-            map: object(value.clone(), &path)?,
-            path,
-        }))
+        Ok(Some(Members { map: object(value.clone(), &path)?, path }))
     }
 
     fn required(&self, key: &str) -> Result<Members, SpecError> {
@@ -190,33 +173,22 @@ impl Members {
     }
 
     fn text(&self, key: &str) -> Result<String, SpecError> {
-        self.optional_text(key)?
-            .ok_or_else(|| self.wrong(key, "is missing or empty"))
+        self.optional_text(key)?.ok_or_else(|| self.wrong(key, "is missing or empty"))
     }
 
     fn at(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     fn wrong(&self, key: &str, problem: impl ToString) -> SpecError {
-        SpecError::Member {
-            member: self.at(key),
-            problem: problem.to_string(),
-        }
+        SpecError::Member { member: self.at(key), problem: problem.to_string() }
     }
 }
 
 fn object(value: Value, member: &str) -> Result<Map<String, Value>, SpecError> {
     match value {
         Value::Object(map) => Ok(map),
-        _ => Err(SpecError::Member {
-            member: member.into(),
-            problem: "expected an object".into(),
-        }),
+        _ => Err(SpecError::Member { member: member.into(), problem: "expected an object".into() }),
     }
 }
 
@@ -248,9 +220,7 @@ mod tests {
         assert_eq!(spec.deployment_id.as_str(), "d-7Q2M0ZK4A");
         assert_eq!(spec.file_exists_behavior, FileExistsBehavior::Overwrite);
         assert_eq!(spec.appspec_filename, "appspec.yml");
-        let Revision::S3(s3) = spec.revision else {
-            panic!("not S3")
-        };
+        let Revision::S3(s3) = spec.revision else { panic!("not S3") };
         assert_eq!((s3.version, s3.etag.as_deref()), (None, Some("abc")));
     }
 
@@ -258,37 +228,13 @@ mod tests {
     fn every_wrong_member_is_named() {
         let cases = [
             ("/DeploymentId", json!(""), "DeploymentId: is missing or empty"),
-            (
-                "/DeploymentId",
-                json!(".."),
-                "DeploymentId: \"..\" cannot name a folder",
-            ),
-            (
-                "/DeploymentId",
-                json!("arn:aws:x:deployment/../etc"),
-                "cannot name a folder",
-            ),
-            (
-                "/DeploymentGroupId",
-                json!("a/b"),
-                "DeploymentGroupId: \"a/b\" cannot name a folder",
-            ),
+            ("/DeploymentId", json!(".."), "DeploymentId: \"..\" cannot name a folder"),
+            ("/DeploymentId", json!("arn:aws:x:deployment/../etc"), "cannot name a folder"),
+            ("/DeploymentGroupId", json!("a/b"), "DeploymentGroupId: \"a/b\" cannot name a folder"),
             ("/ApplicationName", json!(7), "ApplicationName: expected a text"),
-            (
-                "/AgentActionOverrides/AgentOverrides/FileExistsBehavior",
-                json!("KEEP"),
-                "not one of DISALLOW",
-            ),
-            (
-                "/Revision/RevisionType",
-                json!("FTP"),
-                "Revision.RevisionType: found \"FTP\"",
-            ),
-            (
-                "/Revision/S3Revision",
-                json!(null),
-                "Revision.S3Revision: is missing",
-            ),
+            ("/AgentActionOverrides/AgentOverrides/FileExistsBehavior", json!("KEEP"), "not one of DISALLOW"),
+            ("/Revision/RevisionType", json!("FTP"), "Revision.RevisionType: found \"FTP\""),
+            ("/Revision/S3Revision", json!(null), "Revision.S3Revision: is missing"),
             (
                 "/Revision/S3Revision/BundleType",
                 json!("rar"),
@@ -306,9 +252,6 @@ mod tests {
         assert!(parse(&document).unwrap_err().contains("AppSpecFilename"));
         document["AppSpecFilename"] = json!("conf/appspec.yml");
         document["AllPossibleLifecycleEvents"] = json!(["ApplicationStop", "WarmUp"]);
-        assert_eq!(
-            parse(&document).unwrap().all_possible_lifecycle_events.unwrap()[1].name(),
-            "WarmUp"
-        );
+        assert_eq!(parse(&document).unwrap().all_possible_lifecycle_events.unwrap()[1].name(), "WarmUp");
     }
 }

@@ -54,10 +54,7 @@ struct Owned<T> {
 
 impl<T> Owned<T> {
     fn new(object: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
-        Some(Self {
-            object: NonNull::new(object)?,
-            free,
-        })
+        Some(Self { object: NonNull::new(object)?, free })
     }
 
     fn as_ptr(&self) -> *mut T {
@@ -127,15 +124,9 @@ pub(super) fn open(data: &[u8], authorities: Option<&[u8]>) -> Result<Opened, Pk
         if lc::BIO_mem_contents(content.as_ptr(), &mut bytes, &mut length) != 1 {
             return Err(Pkcs7Error::Memory);
         }
-        let content = if length == 0 {
-            Vec::new()
-        } else {
-            std::slice::from_raw_parts(bytes, length).to_vec()
-        };
-        Ok(Opened {
-            content,
-            signers: described,
-        })
+        let content =
+            if length == 0 { Vec::new() } else { std::slice::from_raw_parts(bytes, length).to_vec() };
+        Ok(Opened { content, signers: described })
     }
 }
 
@@ -156,14 +147,9 @@ unsafe fn described_signers(
             .map(|index| {
                 let certificate: *mut lc::X509 = lc::OPENSSL_sk_value(signers.as_ptr().cast(), index).cast();
                 let info = lc::OPENSSL_sk_value(infos.cast(), index).cast();
-                let signer = Signer {
-                    subject: subject(certificate),
-                    key_sha256: key_digest(certificate)?,
-                };
-                strong_enough(certificate, info).map_err(|what| Pkcs7Error::Weak {
-                    subject: signer.subject.clone(),
-                    what,
-                })?;
+                let signer = Signer { subject: subject(certificate), key_sha256: key_digest(certificate)? };
+                strong_enough(certificate, info)
+                    .map_err(|what| Pkcs7Error::Weak { subject: signer.subject.clone(), what })?;
                 Ok(signer)
             })
             .collect()
@@ -181,11 +167,7 @@ unsafe fn strong_enough(certificate: *mut lc::X509, info: *mut lc::PKCS7_SIGNER_
         if !digest.is_null() {
             lc::X509_ALGOR_get0(&mut object, ptr::null_mut(), ptr::null_mut(), digest);
         }
-        let digest = if object.is_null() {
-            0
-        } else {
-            lc::OBJ_obj2nid(object)
-        };
+        let digest = if object.is_null() { 0 } else { lc::OBJ_obj2nid(object) };
         if ![lc::NID_sha256, lc::NID_sha384, lc::NID_sha512].contains(&(digest as _)) {
             return Err("a digest weaker than SHA-256".into());
         }
@@ -213,11 +195,7 @@ unsafe fn subject(certificate: *mut lc::X509) -> String {
         if name.is_null() || lc::X509_NAME_oneline(name, text.as_mut_ptr(), text.len() as c_int).is_null() {
             return "(no name)".into();
         }
-        CStr::from_ptr(text.as_ptr())
-            .to_string_lossy()
-            .chars()
-            .filter(|c| !c.is_control())
-            .collect()
+        CStr::from_ptr(text.as_ptr()).to_string_lossy().chars().filter(|c| !c.is_control()).collect()
     }
 }
 
@@ -259,11 +237,7 @@ unsafe fn add_authorities(store: &Owned<lc::X509_STORE>, pem: &[u8]) -> Result<(
             found = true;
         }
         lc::ERR_clear_error();
-        if found {
-            Ok(())
-        } else {
-            Err(Pkcs7Error::NoAuthority)
-        }
+        if found { Ok(()) } else { Err(Pkcs7Error::NoAuthority) }
     }
 }
 
@@ -275,10 +249,6 @@ fn last_error() -> String {
         lc::ERR_clear_error();
         lc::ERR_error_string_n(code, text.as_mut_ptr(), text.len());
         let text = CStr::from_ptr(text.as_ptr()).to_string_lossy();
-        text.rsplit(':')
-            .next()
-            .unwrap_or_default()
-            .replace('_', " ")
-            .to_lowercase()
+        text.rsplit(':').next().unwrap_or_default().replace('_', " ").to_lowercase()
     }
 }

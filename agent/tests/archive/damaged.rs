@@ -5,10 +5,7 @@ use codedeploy_agent::revision::archive::{BundleType, Limits};
 use crate::bundle::{Host, Tar, Zip, gzip, tar_of, zip_of};
 
 fn fails(kind: BundleType, bundle: &[u8]) -> String {
-    Host::new()
-        .unpack(kind, bundle, &Limits::default())
-        .unwrap_err()
-        .to_string()
+    Host::new().unpack(kind, bundle, &Limits::default()).unwrap_err().to_string()
 }
 
 #[test]
@@ -38,10 +35,7 @@ fn the_message_tells_where_a_tar_ended() {
     let tar = tar_of(&[Tar::file("first", "1"), Tar::file("second", [b'2'; 2000])]);
     assert!(fails(BundleType::Tar, &tar[..1024]).contains("truncated: it ends after entry \"first\""));
     let cut = fails(BundleType::Tar, &tar[..1600]);
-    assert!(
-        cut.contains("entry \"second\" declares 2000 bytes and holds 64"),
-        "{cut}"
-    );
+    assert!(cut.contains("entry \"second\" declares 2000 bytes and holds 64"), "{cut}");
 }
 
 #[test]
@@ -56,10 +50,7 @@ fn flipped_bits_fail() {
     let checksum = tgz.len() - 6;
     tgz[checksum] ^= 1;
     fails(BundleType::Tgz, &tgz);
-    let mut zip = zip_of(&[Zip {
-        method: 0,
-        ..Zip::file("name", "content")
-    }]);
+    let mut zip = zip_of(&[Zip { method: 0, ..Zip::file("name", "content") }]);
     let content = zip.windows(7).position(|window| window == b"content").unwrap();
     zip[content] ^= 1;
     assert!(fails(BundleType::Zip, &zip).contains("entry \"name\" cannot be read"));

@@ -68,19 +68,13 @@ impl LifecycleEvent {
         if let LifecycleEvent::Custom(CustomEvent(name)) = self {
             return name;
         }
-        STANDARD
-            .iter()
-            .find(|(_, event)| event == self)
-            .map_or("", |(name, _)| name)
+        STANDARD.iter().find(|(_, event)| event == self).map_or("", |(name, _)| name)
     }
 
     /// Whether an AppSpec may name scripts for this event without the deployment listing it as a custom one.
     pub fn is_hook(&self) -> bool {
         use LifecycleEvent::*;
-        !matches!(
-            self,
-            DownloadBundle | Install | BlockTraffic | AllowTraffic | Custom(_)
-        )
+        !matches!(self, DownloadBundle | Install | BlockTraffic | AllowTraffic | Custom(_))
     }
 }
 

@@ -46,13 +46,9 @@ pub(super) enum AdminError {
 
 /// Reads `key=value`.
 pub(super) fn tag(text: &str) -> Result<Tag, String> {
-    let (key, value) = text
-        .split_once('=')
-        .ok_or_else(|| format!("{text:?} is not a tag: expected key=value"))?;
-    Ok(Tag {
-        key: Some(key.to_owned()),
-        value: Some(value.to_owned()),
-    })
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not a tag: expected key=value"))?;
+    Ok(Tag { key: Some(key.to_owned()), value: Some(value.to_owned()) })
 }
 
 /// Where the service of a data directory says its resources are.
@@ -97,11 +93,7 @@ pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminE
         println!("{}", json!(keys));
     } else {
         for key in keys {
-            let state = if key.revoked.is_some() {
-                "revoked"
-            } else {
-                "active"
-            };
+            let state = if key.revoked.is_some() { "revoked" } else { "active" };
             println!("{}  {state:7}  {:9}  {}", key.access_key_id, key.role, key.arn);
         }
     }
@@ -112,11 +104,7 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
     let id = access_key_id.clone();
     let revoked = open_store(data_dir)?
         .transact_blocking(move |tx| credentials::revoke(tx, &id).map_err(ApiError::from))?;
-    if revoked {
-        Ok(())
-    } else {
-        Err(AdminError::NoSuchKey(access_key_id))
-    }
+    if revoked { Ok(()) } else { Err(AdminError::NoSuchKey(access_key_id)) }
 }
 
 pub(super) fn add_host(
@@ -154,10 +142,8 @@ pub(super) fn add_host(
         "region: {region}\niam_user_arn: {}\naws_access_key_id: {}\naws_secret_access_key: {}\n",
         key.arn, key.access_key_id, key.secret_access_key
     );
-    let agent = format!(
-        ":deploy_control_endpoint: \"{endpoint}\"\n:deployment_signer_pin: \"{}\"\n",
-        signer.pin()?
-    );
+    let agent =
+        format!(":deploy_control_endpoint: \"{endpoint}\"\n:deployment_signer_pin: \"{}\"\n", signer.pin()?);
     if json {
         println!(
             "{}",

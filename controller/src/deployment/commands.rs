@@ -101,10 +101,7 @@ pub fn complete(
     if event.state.ended().is_some() {
         return Ok(Outcome::default());
     }
-    let input = EventInput::Complete {
-        succeeded,
-        diagnostics: diagnostics::read(succeeded, envelope),
-    };
+    let input = EventInput::Complete { succeeded, diagnostics: diagnostics::read(succeeded, envelope) };
     event.state = event.state.next(input, context.now)?;
     let outcome = outcome(&record, &target, command.event);
     target.save(context.tx, &record.rules, context.now)?;
@@ -115,11 +112,7 @@ pub fn complete(
 pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandStatus, ApiError> {
     let command = find(context, host, id)?;
     let (_, target) = of(context, &command)?;
-    let event = target
-        .state
-        .events
-        .get(command.event)
-        .ok_or_else(|| unknown(id))?;
+    let event = target.state.events.get(command.event).ok_or_else(|| unknown(id))?;
     Ok(status(&event.state))
 }
 
@@ -139,9 +132,8 @@ pub fn specification(
     if execution_id != self::execution_id(context.partition, id) {
         return Err(refused());
     }
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2")?;
+    let mut statement =
+        context.tx.prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2")?;
     if !statement.exists((id, host))? {
         return Err(refused());
     }
@@ -158,10 +150,7 @@ fn execution_id(partition: &Partition, deployment_id: &str) -> String {
 fn document(record: Record) -> SpecificationDocument {
     let revision = revision(record.revision());
     let style = record.snapshot.deployment_style.unwrap_or_default();
-    let behavior = record
-        .snapshot
-        .file_exists_behavior
-        .unwrap_or(FileExistsBehavior::Disallow);
+    let behavior = record.snapshot.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
     SpecificationDocument {
         deployment_id: record.id,
         deployment_group_id: record.group_id,
@@ -171,9 +160,7 @@ fn document(record: Record) -> SpecificationDocument {
         deployment_type: style.deployment_type.map(String::from),
         app_spec_filename: Some("appspec.yml".into()),
         agent_action_overrides: Some(AgentActionOverrides {
-            agent_overrides: Some(AgentOverrides {
-                file_exists_behavior: Some(behavior.into()),
-            }),
+            agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(behavior.into()) }),
         }),
         all_possible_lifecycle_events: None,
         revision,
@@ -238,10 +225,7 @@ fn outcome(record: &Record, target: &Target, event: usize) -> Outcome {
     let event = target.state.events.get(event);
     Outcome {
         deployment_id: record.id.clone(),
-        changes: event
-            .map(|event| Change::event(&target.member.name, event))
-            .into_iter()
-            .collect(),
+        changes: event.map(|event| Change::event(&target.member.name, event)).into_iter().collect(),
         ..Outcome::default()
     }
 }

@@ -18,21 +18,14 @@ pub fn create(
 ) -> Result<CreateDeploymentOutput, ApiError> {
     let application_name = APPLICATION.check(input.application_name)?;
     let group_name = GROUP.check(input.deployment_group_name)?;
-    if let Some(mode) = input
-        .deployment_mode
-        .as_ref()
-        .filter(|mode| **mode != DeploymentMode::Standard)
-    {
+    if let Some(mode) = input.deployment_mode.as_ref().filter(|mode| **mode != DeploymentMode::Standard) {
         return Err(ErrorName::InvalidInput.because(format!(
             "The deployment mode {:?} is not STANDARD, the only mode of this service.",
             shorten(mode.as_str())
         )));
     }
     let revision = revisions::check(input.revision)?;
-    let config_name = input
-        .deployment_config_name
-        .map(|name| CONFIG.check(Some(name)))
-        .transpose()?;
+    let config_name = input.deployment_config_name.map(|name| CONFIG.check(Some(name))).transpose()?;
     check_description(&input.description)?;
     let file_exists_behavior = input.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
     if !file_exists_behavior.is_known() {
@@ -70,10 +63,7 @@ pub fn create(
         group_id: group.id.clone(),
         created: context.now,
         progress: Progress::Created,
-        rules: Rules {
-            minimum_healthy,
-            ignore_application_stop_failures,
-        },
+        rules: Rules { minimum_healthy, ignore_application_stop_failures },
         snapshot: DeploymentInfo {
             deployment_config_name: Some(config_name),
             previous_revision: last_successful_revision(context, &group)?,
@@ -101,9 +91,7 @@ pub fn create(
         "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
         (&group.id, crate::store::Json(revision), &id),
     )?;
-    Ok(CreateDeploymentOutput {
-        deployment_id: Some(id),
-    })
+    Ok(CreateDeploymentOutput { deployment_id: Some(id) })
 }
 
 /// The service moves no traffic: a deployment that relies on it is refused rather than carried out by half.
@@ -138,9 +126,8 @@ fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Res
         |row| row.get(0),
     )?;
     if active >= context.quotas.active_deployments {
-        return Err(ErrorName::DeploymentLimitExceeded.because(format!(
-            "There are {active} active deployments, which is the quota."
-        )));
+        return Err(ErrorName::DeploymentLimitExceeded
+            .because(format!("There are {active} active deployments, which is the quota.")));
     }
     Ok(())
 }

@@ -27,19 +27,9 @@ pub struct Outcome {
 /// A change of state, for the log.
 #[derive(Debug)]
 pub enum Change {
-    Started {
-        targets: usize,
-    },
-    Ended {
-        status: DeploymentStatus,
-        error: String,
-    },
-    Event {
-        target: String,
-        event: String,
-        state: &'static str,
-        message: String,
-    },
+    Started { targets: usize },
+    Ended { status: DeploymentStatus, error: String },
+    Event { target: String, event: String, state: &'static str, message: String },
 }
 
 impl Outcome {
@@ -54,12 +44,7 @@ impl Outcome {
                 Change::Ended { status, error } => {
                     tracing::info!(deployment_id, %status, error, "deployment ended");
                 }
-                Change::Event {
-                    target,
-                    event,
-                    state,
-                    message,
-                } => {
+                Change::Event { target, event, state, message } => {
                     tracing::info!(
                         deployment_id,
                         host = target,
@@ -83,10 +68,7 @@ impl From<IllegalEvent> for ApiError {
 
 /// Decides about a deployment and carries the decision out. Nothing happens to one that ended or does not exist.
 pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcome, ApiError> {
-    let mut outcome = Outcome {
-        deployment_id: id.to_owned(),
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome { deployment_id: id.to_owned(), ..Outcome::default() };
     let Some(mut record) = Record::load(context.tx, id)? else {
         return Ok(outcome);
     };
@@ -135,10 +117,7 @@ impl Outcome {
 
 impl Change {
     pub(super) fn event(target: &str, event: &Event) -> Self {
-        let message = event
-            .state
-            .diagnostics()
-            .and_then(|diagnostics| diagnostics.message.clone());
+        let message = event.state.diagnostics().and_then(|diagnostics| diagnostics.message.clone());
         Change::Event {
             target: target.to_owned(),
             event: event.name.name().to_owned(),
@@ -165,14 +144,10 @@ fn start(context: &Context<'_>, record: &mut Record, outcome: &mut Outcome) -> R
     for target in &targets {
         target.insert(context.tx)?;
     }
-    outcome.changes.push(Change::Started {
-        targets: targets.len(),
-    });
+    outcome.changes.push(Change::Started { targets: targets.len() });
     match ending {
         Some(ending) => {
-            record.progress = record
-                .progress
-                .next(DeploymentInput::End(ending.clone()), context.now)?;
+            record.progress = record.progress.next(DeploymentInput::End(ending.clone()), context.now)?;
             end(context, record, &targets, &ending, outcome)
         }
         None => Ok(record.save_progress(context.tx)?),
@@ -202,37 +177,21 @@ fn admit(
     }
     let most = context.quotas.targets_per_deployment;
     if members.len() > most {
-        let message = format!(
-            "The deployment group has {} instances; a deployment can have {most}.",
-            members.len()
-        );
-        return (
-            Vec::new(),
-            Some(Ending::failed(ErrorCode::OverMaxInstances, message)),
-        );
+        let message =
+            format!("The deployment group has {} instances; a deployment can have {most}.", members.len());
+        return (Vec::new(), Some(Ending::failed(ErrorCode::OverMaxInstances, message)));
     }
-    let ending = record
-        .rules
-        .minimum_healthy
-        .budget(members.len())
-        .err()
-        .map(|unsatisfiable| Ending::failed(ErrorCode::HealthConstraintsInvalid, unsatisfiable.to_string()));
+    let ending =
+        record.rules.minimum_healthy.budget(members.len()).err().map(|unsatisfiable| {
+            Ending::failed(ErrorCode::HealthConstraintsInvalid, unsatisfiable.to_string())
+        });
     (members, ending)
 }
 
 fn new_target(record: &Record, position: usize, member: Member, skipped: bool, now: Timestamp) -> Target {
-    let event_state = if skipped {
-        EventState::Skipped { ended: now }
-    } else {
-        EventState::Pending
-    };
+    let event_state = if skipped { EventState::Skipped { ended: now } } else { EventState::Pending };
     let state = TargetState {
-        events: super::in_place_events()
-            .map(|name| Event {
-                name,
-                state: event_state.clone(),
-            })
-            .collect(),
+        events: super::in_place_events().map(|name| Event { name, state: event_state.clone() }).collect(),
     };
     Target {
         deployment_id: record.id.clone(),
@@ -267,9 +226,7 @@ impl History {
     }
 
     fn revision(&self, member: &Member) -> Option<&RevisionLocation> {
-        self.instances
-            .get(&member.name)
-            .and_then(|(_, revision)| revision.as_ref())
+        self.instances.get(&member.name).and_then(|(_, revision)| revision.as_ref())
     }
 }
 
@@ -299,11 +256,7 @@ fn end(
     };
     let history = History::load(context, &group)?;
     for target in targets {
-        let attempted = target
-            .state
-            .events
-            .iter()
-            .any(|event| event.state.diagnostics().is_some());
+        let attempted = target.state.events.iter().any(|event| event.state.diagnostics().is_some());
         if !attempted {
             continue;
         }
@@ -313,9 +266,7 @@ fn end(
             Some(record.revision())
         } else {
             // What is on a host after a failure is not known to be the group's revision any more.
-            before
-                .filter(|revision| Some(*revision) != history.current.as_ref())
-                .cloned()
+            before.filter(|revision| Some(*revision) != history.current.as_ref()).cloned()
         };
         context
             .tx
@@ -338,10 +289,9 @@ fn end(
         )?;
     }
     let error = ending.error().and_then(|error| error.message.clone());
-    outcome.changes.push(Change::Ended {
-        status: record.progress.status(),
-        error: error.unwrap_or_default(),
-    });
+    outcome
+        .changes
+        .push(Change::Ended { status: record.progress.status(), error: error.unwrap_or_default() });
     Ok(())
 }
 

@@ -17,12 +17,7 @@ pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
         return diagnostics(LifecycleErrorCode::Success, "", "Succeeded", "");
     }
     let Some(envelope) = envelope else {
-        return diagnostics(
-            LifecycleErrorCode::UnknownError,
-            "",
-            "The agent gave no diagnostics.",
-            "",
-        );
+        return diagnostics(LifecycleErrorCode::UnknownError, "", "The agent gave no diagnostics.", "");
     };
     let payload = (envelope.format == Envelope::JSON)
         .then(|| serde_json::from_str::<Value>(&envelope.payload).ok())
@@ -32,12 +27,7 @@ pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
         return diagnostics(LifecycleErrorCode::UnknownError, "", &envelope.payload, "");
     };
     let text = |member: &str| payload.get(member).and_then(Value::as_str).unwrap_or_default();
-    diagnostics(
-        code(payload.get("error_code")),
-        text("script_name"),
-        text("message"),
-        text("log"),
-    )
+    diagnostics(code(payload.get("error_code")), text("script_name"), text("message"), text("log"))
 }
 
 /// Whether an acknowledgement says that no script is listed for the event.
@@ -48,9 +38,7 @@ pub fn is_noop(envelope: Option<&Envelope>) -> Option<bool> {
 }
 
 fn code(code: Option<&Value>) -> LifecycleErrorCode {
-    let number = code
-        .and_then(Value::as_u64)
-        .and_then(|number| u8::try_from(number).ok());
+    let number = code.and_then(Value::as_u64).and_then(|number| u8::try_from(number).ok());
     match number.and_then(|number| ErrorCode::try_from(number).ok()) {
         Some(ErrorCode::ScriptMissing) => LifecycleErrorCode::ScriptMissing,
         Some(ErrorCode::ScriptNotExecutable) => LifecycleErrorCode::ScriptNotExecutable,
@@ -79,15 +67,9 @@ mod tests {
     use super::*;
 
     fn failed(format: &str, payload: &str) -> (String, String) {
-        let envelope = Envelope {
-            format: format.into(),
-            payload: payload.into(),
-        };
+        let envelope = Envelope { format: format.into(), payload: payload.into() };
         let diagnostics = read(false, Some(&envelope));
-        (
-            diagnostics.error_code.unwrap().to_string(),
-            diagnostics.message.unwrap(),
-        )
+        (diagnostics.error_code.unwrap().to_string(), diagnostics.message.unwrap())
     }
 
     #[test]
@@ -105,11 +87,7 @@ mod tests {
         ];
         for (code, name) in names.iter().enumerate() {
             let payload = format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
-            assert_eq!(
-                failed("JSON", &payload),
-                ((*name).to_owned(), "m".to_owned()),
-                "{code}"
-            );
+            assert_eq!(failed("JSON", &payload), ((*name).to_owned(), "m".to_owned()), "{code}");
         }
     }
 
@@ -123,21 +101,15 @@ mod tests {
             ("JSON", "{}", ""),
             ("JSON", r#"{"error_code":-1e300,"message":7}"#, ""),
         ] {
-            assert_eq!(
-                failed(format, payload),
-                ("UnknownError".into(), message.into()),
-                "{payload}"
-            );
+            assert_eq!(failed(format, payload), ("UnknownError".into(), message.into()), "{payload}");
         }
         assert!(read(false, None).message.unwrap().contains("no diagnostics"));
     }
 
     #[test]
     fn a_success_is_shown_alike_whatever_the_agent_says() {
-        let envelope = Envelope {
-            format: "JSON".into(),
-            payload: r#"{"error_code":0,"message":"Succeeded: "}"#.into(),
-        };
+        let envelope =
+            Envelope { format: "JSON".into(), payload: r#"{"error_code":0,"message":"Succeeded: "}"#.into() };
         assert_eq!(read(true, Some(&envelope)), read(true, None));
         assert_eq!(read(true, None).message.as_deref(), Some("Succeeded"));
     }
@@ -146,10 +118,7 @@ mod tests {
     fn the_newest_end_of_a_log_is_kept() {
         let log = format!("{}end", "ä".repeat(5000));
         let payload = serde_json::json!({"error_code": 4, "log": log}).to_string();
-        let envelope = Envelope {
-            format: "JSON".into(),
-            payload,
-        };
+        let envelope = Envelope { format: "JSON".into(), payload };
         let tail = read(false, Some(&envelope)).log_tail.unwrap();
         assert!(tail.ends_with("end") && tail.chars().count() == MAX_LOG);
     }

@@ -53,10 +53,7 @@ impl MinimumHealthy {
             Self::OneAtATime => 1,
             _ => unavailable,
         };
-        Ok(Budget {
-            unavailable,
-            parallel,
-        })
+        Ok(Budget { unavailable, parallel })
     }
 }
 
@@ -136,14 +133,8 @@ mod tests {
             failed,
         };
         let one_at_a_time = OneAtATime.budget(3).unwrap();
-        assert_eq!(
-            one_at_a_time.judge(tally(2, 0, 1, 0)),
-            Verdict::Continue { start: 1 }
-        );
-        assert_eq!(
-            one_at_a_time.judge(tally(2, 1, 0, 0)),
-            Verdict::Continue { start: 0 }
-        );
+        assert_eq!(one_at_a_time.judge(tally(2, 0, 1, 0)), Verdict::Continue { start: 1 });
+        assert_eq!(one_at_a_time.judge(tally(2, 1, 0, 0)), Verdict::Continue { start: 0 });
         assert_eq!(one_at_a_time.judge(tally(1, 0, 1, 1)), Verdict::Failed);
         assert_eq!(one_at_a_time.judge(tally(0, 0, 2, 1)), Verdict::Succeeded);
         let all = FleetPercent(0).budget(3).unwrap();

@@ -132,11 +132,7 @@ impl Rules {
 
 /// Decides about a deployment whose targets are known; about any other there is nothing to decide here.
 pub fn plan(state: &DeploymentState, timers: &Timers, now: Timestamp) -> Decision {
-    let Progress::InProgress {
-        started,
-        stop_requested,
-    } = state.progress
-    else {
+    let Progress::InProgress { started, stop_requested } = state.progress else {
         return Decision::default();
     };
     let mut decision = Decision::default();
@@ -181,11 +177,7 @@ fn expire(
                 standing
             }
             Overdue::Yes { event, silence } => {
-                decision.actions.push(Action::Expire {
-                    target: index,
-                    event,
-                    silence,
-                });
+                decision.actions.push(Action::Expire { target: index, event, silence });
                 after_failure(target, event, &state.rules)
             }
         });
@@ -207,11 +199,7 @@ fn overdue(target: &TargetState, standing: Standing, timers: &Timers, now: Times
     let Standing::Running(event) = standing else {
         return Overdue::No;
     };
-    match target
-        .events
-        .get(event)
-        .and_then(|event| timeout(&event.state, timers))
-    {
+    match target.events.get(event).and_then(|event| timeout(&event.state, timers)) {
         None => Overdue::No,
         Some((deadline, silence)) if deadline <= now => Overdue::Yes { event, silence },
         Some((deadline, _)) => Overdue::At(deadline),
@@ -269,10 +257,8 @@ fn advance(
     };
     match verdict {
         Verdict::Continue { start } => {
-            let waiting = standings
-                .iter()
-                .enumerate()
-                .filter(|(_, standing)| **standing == Standing::NotAttempted);
+            let waiting =
+                standings.iter().enumerate().filter(|(_, standing)| **standing == Standing::NotAttempted);
             for (index, _) in waiting.take(start) {
                 decision.issue(index, 0, timers, now);
             }
@@ -285,11 +271,7 @@ fn advance(
                  succeeded, {} were not attempted.",
                 tally.failed, tally.succeeded, tally.not_attempted
             );
-            decision.end(
-                state,
-                standings,
-                Ending::failed(ErrorCode::HealthConstraints, message),
-            );
+            decision.end(state, standings, Ending::failed(ErrorCode::HealthConstraints, message));
         }
     }
 }
@@ -297,10 +279,7 @@ fn advance(
 /// Withdraws what can be withdrawn, and ends the deployment once no host runs a command of it.
 fn wind_down(state: &DeploymentState, standings: &[Standing], ending: Ending, decision: &mut Decision) {
     let runs = |target: &TargetState, standing: Standing| match standing {
-        Standing::Running(event) => target
-            .events
-            .get(event)
-            .is_some_and(|event| !event.state.is_offered()),
+        Standing::Running(event) => target.events.get(event).is_some_and(|event| !event.state.is_offered()),
         _ => false,
     };
     let mut in_flight = false;
@@ -358,20 +337,12 @@ impl DeploymentState {
     pub fn apply(&mut self, action: &Action, now: Timestamp) -> Result<(), IllegalEvent> {
         match action {
             Action::Issue { target, event } => self.advance_event(*target, *event, EventInput::Issue, now),
-            Action::Expire {
-                target,
-                event,
-                silence,
-            } => {
+            Action::Expire { target, event, silence } => {
                 let diagnostics = silence.diagnostics();
                 self.advance_event(*target, *event, EventInput::Expire { diagnostics }, now)
             }
             Action::SkipRest { target } => {
-                let events = self
-                    .targets
-                    .get_mut(*target)
-                    .into_iter()
-                    .flat_map(|t| &mut t.events);
+                let events = self.targets.get_mut(*target).into_iter().flat_map(|t| &mut t.events);
                 for event in events.filter(|event| event.state.ended().is_none()) {
                     event.state = event.state.next(EventInput::Skip, now)?;
                 }

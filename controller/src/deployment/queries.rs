@@ -15,14 +15,10 @@ pub(super) fn check_id(id: Option<String>) -> Result<String, ApiError> {
         .filter(|id| !id.is_empty())
         .ok_or_else(|| ErrorName::DeploymentIdRequired.because("The deployment id is missing."))?;
     let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-    let valid = id
-        .strip_prefix("d-")
-        .is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed));
+    let valid = id.strip_prefix("d-").is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed));
     if !valid || id.len() > 64 {
-        return Err(ErrorName::InvalidDeploymentId.because(format!(
-            "{:?} is not a deployment id such as d-A1B2C3D4E.",
-            shorten(&id)
-        )));
+        return Err(ErrorName::InvalidDeploymentId
+            .because(format!("{:?} is not a deployment id such as d-A1B2C3D4E.", shorten(&id))));
     }
     Ok(id)
 }
@@ -70,9 +66,7 @@ pub(crate) fn last_info(context: &Context<'_>, id: &str) -> Result<Option<LastDe
 
 pub fn get(context: &Context<'_>, input: GetDeploymentInput) -> Result<GetDeploymentOutput, ApiError> {
     let record = find(context, input.deployment_id)?;
-    Ok(GetDeploymentOutput {
-        deployment_info: Some(info(context, record)?),
-    })
+    Ok(GetDeploymentOutput { deployment_info: Some(info(context, record)?) })
 }
 
 /// Deployments that do not exist are left out.
@@ -90,19 +84,14 @@ pub fn batch_get(
             ids.len()
         )));
     }
-    let ids = ids
-        .into_iter()
-        .map(|id| check_id(Some(id)))
-        .collect::<Result<Vec<_>, _>>()?;
+    let ids = ids.into_iter().map(|id| check_id(Some(id))).collect::<Result<Vec<_>, _>>()?;
     let mut infos = Vec::new();
     for id in ids {
         if let Some(record) = Record::load(context.tx, &id)? {
             infos.push(info(context, record)?);
         }
     }
-    Ok(BatchGetDeploymentsOutput {
-        deployments_info: Some(infos),
-    })
+    Ok(BatchGetDeploymentsOutput { deployments_info: Some(infos) })
 }
 
 /// The newest first.
@@ -161,10 +150,7 @@ pub fn list(context: &Context<'_>, input: ListDeploymentsInput) -> Result<ListDe
     }
     let listing = format!("deployments{group_id:?}{statuses:?}{range:?}");
     let (deployments, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
-    Ok(ListDeploymentsOutput {
-        deployments: Some(deployments),
-        next_token,
-    })
+    Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
 }
 
 /// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
@@ -193,10 +179,7 @@ pub fn stop(
             record.save_progress(context.tx)?;
             decide(context, timers, &record.id)?
         }
-        Progress::Ended {
-            ending: Ending::Stopped(_),
-            ..
-        } => Outcome::default(),
+        Progress::Ended { ending: Ending::Stopped(_), .. } => Outcome::default(),
         Progress::Ended { .. } => {
             return Err(ErrorName::DeploymentAlreadyCompleted
                 .because(format!("The deployment {} has already completed.", record.id)));
@@ -213,9 +196,6 @@ pub fn stop(
             "The deployment will be stopped when the commands that are running have ended",
         ),
     };
-    let output = StopDeploymentOutput {
-        status: Some(status),
-        status_message: Some(message.into()),
-    };
+    let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
     Ok((output, outcome))
 }

@@ -47,9 +47,7 @@ impl Record {
     }
 
     pub(super) fn load(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
-        tx.prepare_cached(&format!("{SELECT} WHERE d.id = ?1"))?
-            .query_row([id], Record::read)
-            .optional()
+        tx.prepare_cached(&format!("{SELECT} WHERE d.id = ?1"))?.query_row([id], Record::read).optional()
     }
 
     pub(super) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -70,8 +68,11 @@ impl Record {
     }
 
     pub(super) fn save_progress(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        tx.prepare_cached("UPDATE deployments SET status = ?2, progress = ?3 WHERE id = ?1")?
-            .execute((&self.id, self.progress.status().as_str(), Json(&self.progress)))?;
+        tx.prepare_cached("UPDATE deployments SET status = ?2, progress = ?3 WHERE id = ?1")?.execute((
+            &self.id,
+            self.progress.status().as_str(),
+            Json(&self.progress),
+        ))?;
         Ok(())
     }
 
@@ -96,15 +97,9 @@ impl Target {
         Ok(Target {
             deployment_id: row.get("deployment_id")?,
             position: row.get("position")?,
-            member: Member {
-                name: row.get("target_id")?,
-                arn: row.get("arn")?,
-                host: row.get("host")?,
-            },
+            member: Member { name: row.get("target_id")?, arn: row.get("arn")?, host: row.get("host")? },
             updated: Timestamp::from_millis(row.get("updated")?),
-            state: TargetState {
-                events: row.get::<_, Json<Vec<Event>>>("events")?.0,
-            },
+            state: TargetState { events: row.get::<_, Json<Vec<Event>>>("events")?.0 },
             status: TargetStatus::from(row.get::<_, String>("status")?),
         })
     }
@@ -173,11 +168,7 @@ impl Target {
             now.millis(),
             Json(&self.state.events),
         ))?;
-        let offered = self
-            .state
-            .events
-            .iter()
-            .position(|event| event.state.is_offered());
+        let offered = self.state.events.iter().position(|event| event.state.is_offered());
         tx.prepare_cached(
             "UPDATE commands SET offered = 0
              WHERE deployment_id = ?1 AND target = ?2 AND offered = 1 AND event IS NOT ?3",
@@ -247,11 +238,7 @@ impl Command {
 
     /// Offers an event of a target to its host.
     pub(super) fn offer(tx: &Transaction<'_>, target: &Target, event: usize) -> Result<(), ApiError> {
-        let name = target
-            .state
-            .events
-            .get(event)
-            .map_or("", |event| event.name.name());
+        let name = target.state.events.get(event).map_or("", |event| event.name.name());
         let random = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 20)?;
         tx.prepare_cached(
             "INSERT INTO commands (id, deployment_id, target, event, host, offered) VALUES (?1, ?2, ?3, ?4, ?5, 1)",

@@ -16,7 +16,9 @@ pub enum EventState {
     /// Its turn has not come.
     Pending,
     /// The command waits for its host's poll.
-    Queued { since: Timestamp },
+    Queued {
+        since: Timestamp,
+    },
     /// Handed to the host, which has not acknowledged it; handed out again after `until`.
     Leased {
         queued: Timestamp,
@@ -24,7 +26,10 @@ pub enum EventState {
         until: Timestamp,
     },
     /// The host runs it.
-    Acknowledged { started: Timestamp, since: Timestamp },
+    Acknowledged {
+        started: Timestamp,
+        since: Timestamp,
+    },
     Succeeded {
         started: Timestamp,
         ended: Timestamp,
@@ -37,7 +42,9 @@ pub enum EventState {
         diagnostics: Diagnostics,
     },
     /// Never performed, or withdrawn before its host acknowledged it.
-    Skipped { ended: Timestamp },
+    Skipped {
+        ended: Timestamp,
+    },
 }
 
 /// What can happen to a lifecycle event.
@@ -50,10 +57,7 @@ pub enum EventInput {
     /// The host acknowledges the command.
     Acknowledge,
     /// The host says how the command ended.
-    Complete {
-        succeeded: bool,
-        diagnostics: Diagnostics,
-    },
+    Complete { succeeded: bool, diagnostics: Diagnostics },
     /// A timer of the service ran out.
     Expire { diagnostics: Diagnostics },
     /// It shall not be performed.
@@ -73,12 +77,7 @@ impl EventState {
     pub fn next(&self, input: EventInput, now: Timestamp) -> Result<EventState, IllegalEvent> {
         use EventInput as In;
         use EventState as St;
-        let illegal = |input: &'static str| {
-            Err(IllegalEvent {
-                state: self.name(),
-                input,
-            })
-        };
+        let illegal = |input: &'static str| Err(IllegalEvent { state: self.name(), input });
         match input {
             In::Issue => match self {
                 St::Pending => Ok(St::Queued { since: now }),
@@ -86,20 +85,10 @@ impl EventState {
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Issue"),
             },
             In::Lease { until } => match *self {
-                St::Queued { since } => Ok(St::Leased {
-                    queued: since,
-                    started: now,
-                    until,
-                }),
-                St::Leased {
-                    queued,
-                    started,
-                    until: previous,
-                } if previous <= now => Ok(St::Leased {
-                    queued,
-                    started,
-                    until,
-                }),
+                St::Queued { since } => Ok(St::Leased { queued: since, started: now, until }),
+                St::Leased { queued, started, until: previous } if previous <= now => {
+                    Ok(St::Leased { queued, started, until })
+                }
                 St::Pending | St::Leased { .. } | St::Acknowledged { .. } => illegal("Lease"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Lease"),
             },
@@ -109,31 +98,20 @@ impl EventState {
                 St::Pending | St::Queued { .. } => illegal("Acknowledge"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Acknowledge"),
             },
-            In::Complete {
-                succeeded,
-                diagnostics,
-            } => match *self {
+            In::Complete { succeeded, diagnostics } => match *self {
                 St::Leased { started, .. } | St::Acknowledged { started, .. } if succeeded => {
-                    Ok(St::Succeeded {
-                        started,
-                        ended: now,
-                        diagnostics,
-                    })
+                    Ok(St::Succeeded { started, ended: now, diagnostics })
                 }
-                St::Leased { started, .. } | St::Acknowledged { started, .. } => Ok(St::Failed {
-                    started: Some(started),
-                    ended: now,
-                    diagnostics,
-                }),
+                St::Leased { started, .. } | St::Acknowledged { started, .. } => {
+                    Ok(St::Failed { started: Some(started), ended: now, diagnostics })
+                }
                 St::Pending | St::Queued { .. } => illegal("Complete"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Complete"),
             },
             In::Expire { diagnostics } => match *self {
-                St::Queued { .. } | St::Leased { .. } | St::Acknowledged { .. } => Ok(St::Failed {
-                    started: self.started(),
-                    ended: now,
-                    diagnostics,
-                }),
+                St::Queued { .. } | St::Leased { .. } | St::Acknowledged { .. } => {
+                    Ok(St::Failed { started: self.started(), ended: now, diagnostics })
+                }
                 St::Pending => illegal("Expire"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Expire"),
             },
@@ -233,17 +211,11 @@ pub enum Ending {
 
 impl Ending {
     pub fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
-        Ending::Failed(ErrorInformation {
-            code: Some(code),
-            message: Some(message.into()),
-        })
+        Ending::Failed(ErrorInformation { code: Some(code), message: Some(message.into()) })
     }
 
     pub fn stopped(code: ErrorCode, message: impl Into<String>) -> Self {
-        Ending::Stopped(ErrorInformation {
-            code: Some(code),
-            message: Some(message.into()),
-        })
+        Ending::Stopped(ErrorInformation { code: Some(code), message: Some(message.into()) })
     }
 
     /// What clients are told about an ending that is not a success.
@@ -269,39 +241,18 @@ impl Progress {
     /// The state after `input` at `now`.
     pub fn next(&self, input: DeploymentInput, now: Timestamp) -> Result<Progress, IllegalEvent> {
         use DeploymentInput as In;
-        let illegal = |input: &'static str| {
-            Err(IllegalEvent {
-                state: self.name(),
-                input,
-            })
-        };
+        let illegal = |input: &'static str| Err(IllegalEvent { state: self.name(), input });
         match (self, input) {
-            (Progress::Created, In::Start) => Ok(Progress::InProgress {
-                started: now,
-                stop_requested: None,
-            }),
-            (
-                Progress::InProgress {
-                    started,
-                    stop_requested,
-                },
-                In::RequestStop,
-            ) => Ok(Progress::InProgress {
-                started: *started,
-                stop_requested: stop_requested.or(Some(now)),
-            }),
-            (Progress::Created, In::End(ending @ (Ending::Failed(_) | Ending::Stopped(_)))) => {
-                Ok(Progress::Ended {
-                    started: None,
-                    completed: now,
-                    ending,
-                })
+            (Progress::Created, In::Start) => Ok(Progress::InProgress { started: now, stop_requested: None }),
+            (Progress::InProgress { started, stop_requested }, In::RequestStop) => {
+                Ok(Progress::InProgress { started: *started, stop_requested: stop_requested.or(Some(now)) })
             }
-            (Progress::InProgress { started, .. }, In::End(ending)) => Ok(Progress::Ended {
-                started: Some(*started),
-                completed: now,
-                ending,
-            }),
+            (Progress::Created, In::End(ending @ (Ending::Failed(_) | Ending::Stopped(_)))) => {
+                Ok(Progress::Ended { started: None, completed: now, ending })
+            }
+            (Progress::InProgress { started, .. }, In::End(ending)) => {
+                Ok(Progress::Ended { started: Some(*started), completed: now, ending })
+            }
             (Progress::InProgress { .. } | Progress::Ended { .. }, In::Start) => illegal("Start"),
             (Progress::Created | Progress::Ended { .. }, In::RequestStop) => illegal("RequestStop"),
             (Progress::Created | Progress::Ended { .. }, In::End(_)) => illegal("End"),
@@ -357,25 +308,10 @@ mod tests {
         vec![
             EventState::Pending,
             EventState::Queued { since: at(1) },
-            EventState::Leased {
-                queued: at(1),
-                started: at(2),
-                until: at(10),
-            },
-            EventState::Acknowledged {
-                started: at(2),
-                since: at(3),
-            },
-            EventState::Succeeded {
-                started: at(2),
-                ended: at(4),
-                diagnostics: diagnostics.clone(),
-            },
-            EventState::Failed {
-                started: None,
-                ended: at(4),
-                diagnostics,
-            },
+            EventState::Leased { queued: at(1), started: at(2), until: at(10) },
+            EventState::Acknowledged { started: at(2), since: at(3) },
+            EventState::Succeeded { started: at(2), ended: at(4), diagnostics: diagnostics.clone() },
+            EventState::Failed { started: None, ended: at(4), diagnostics },
             EventState::Skipped { ended: at(4) },
         ]
     }
@@ -386,14 +322,8 @@ mod tests {
             EventInput::Issue,
             EventInput::Lease { until: at(30) },
             EventInput::Acknowledge,
-            EventInput::Complete {
-                succeeded: true,
-                diagnostics: diagnostics.clone(),
-            },
-            EventInput::Complete {
-                succeeded: false,
-                diagnostics: diagnostics.clone(),
-            },
+            EventInput::Complete { succeeded: true, diagnostics: diagnostics.clone() },
+            EventInput::Complete { succeeded: false, diagnostics: diagnostics.clone() },
             EventInput::Expire { diagnostics },
             EventInput::Skip,
         ]
@@ -422,18 +352,10 @@ mod tests {
 
     #[test]
     fn an_expired_lease_is_given_again_and_keeps_the_first_start() {
-        let leased = EventState::Leased {
-            queued: at(1),
-            started: at(2),
-            until: at(10),
-        };
+        let leased = EventState::Leased { queued: at(1), started: at(2), until: at(10) };
         assert_eq!(
             leased.next(EventInput::Lease { until: at(70) }, at(10)),
-            Ok(EventState::Leased {
-                queued: at(1),
-                started: at(2),
-                until: at(70)
-            })
+            Ok(EventState::Leased { queued: at(1), started: at(2), until: at(70) })
         );
     }
 
@@ -442,15 +364,8 @@ mod tests {
         let error = ErrorInformation::default();
         let states = [
             Progress::Created,
-            Progress::InProgress {
-                started: at(1),
-                stop_requested: None,
-            },
-            Progress::Ended {
-                started: None,
-                completed: at(2),
-                ending: Ending::Succeeded,
-            },
+            Progress::InProgress { started: at(1), stop_requested: None },
+            Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded },
         ];
         let inputs = || {
             [
@@ -461,11 +376,8 @@ mod tests {
                 DeploymentInput::End(Ending::Stopped(error.clone())),
             ]
         };
-        let expected = [
-            "InProgress - - Failed Stopped",
-            "- InProgress Succeeded Failed Stopped",
-            "- - - - -",
-        ];
+        let expected =
+            ["InProgress - - Failed Stopped", "- InProgress Succeeded Failed Stopped", "- - - - -"];
         for (state, row) in states.iter().zip(expected) {
             let found: Vec<_> = inputs()
                 .into_iter()
@@ -482,11 +394,7 @@ mod tests {
     fn states_on_disk_read_back() {
         for state in event_states() {
             let text = serde_json::to_string(&state).unwrap();
-            assert_eq!(
-                serde_json::from_str::<EventState>(&text).unwrap(),
-                state,
-                "{text}"
-            );
+            assert_eq!(serde_json::from_str::<EventState>(&text).unwrap(), state, "{text}");
         }
     }
 }

@@ -109,10 +109,7 @@ pub fn list(
         }
     }
     let (names, next_token) = names_with(context, &record, &statuses, input.next_token.as_deref())?;
-    Ok(ListDeploymentTargetsOutput {
-        target_ids: Some(names),
-        next_token,
-    })
+    Ok(ListDeploymentTargetsOutput { target_ids: Some(names), next_token })
 }
 
 fn target(context: &Context<'_>, record: &Record, id: Option<String>) -> Result<Target, ApiError> {
@@ -148,18 +145,14 @@ pub fn batch_get(
         return Err(ErrorName::DeploymentTargetIdRequired.because("At least one target id is needed."));
     }
     if ids.len() > BATCH {
-        return Err(ErrorName::InvalidDeploymentTargetId.because(format!(
-            "{} target ids were given; at most {BATCH} can be given at once.",
-            ids.len()
-        )));
+        return Err(ErrorName::InvalidDeploymentTargetId
+            .because(format!("{} target ids were given; at most {BATCH} can be given at once.", ids.len())));
     }
     let targets = ids
         .into_iter()
         .map(|id| target(context, &record, Some(id)).map(present))
         .collect::<Result<_, _>>()?;
-    Ok(BatchGetDeploymentTargetsOutput {
-        deployment_targets: Some(targets),
-    })
+    Ok(BatchGetDeploymentTargetsOutput { deployment_targets: Some(targets) })
 }
 
 pub fn list_instances(
@@ -170,10 +163,7 @@ pub fn list_instances(
     refuse_labels(&input.instance_type_filter.unwrap_or_default())?;
     let statuses = input.instance_status_filter.unwrap_or_default();
     let (names, next_token) = names_with(context, &record, &statuses, input.next_token.as_deref())?;
-    Ok(ListDeploymentInstancesOutput {
-        instances_list: Some(names),
-        next_token,
-    })
+    Ok(ListDeploymentInstancesOutput { instances_list: Some(names), next_token })
 }
 
 pub fn get_instance(

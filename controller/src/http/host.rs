@@ -39,9 +39,7 @@ pub(super) async fn call(
             let input: PostHostCommandUpdateInput = read(body)?;
             let id = input.host_command_identifier;
             let status = service.transact(move |_, context| commands::current(context, &host, &id));
-            write(&PostHostCommandUpdateOutput {
-                command_status: Some(status.await?),
-            })
+            write(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
         }
         other => Err(ErrorName::UnknownOperation.because(format!(
             "The operation {:?} is not one of the agents' API.",
@@ -66,12 +64,7 @@ async fn authorise(
                     principal.arn
                 )));
             }
-            fleet::seen(
-                context.tx,
-                &principal.arn,
-                agent_version.as_deref(),
-                context.now.millis(),
-            )?;
+            fleet::seen(context.tx, &principal.arn, agent_version.as_deref(), context.now.millis())?;
             Ok(principal.arn)
         })
         .await
@@ -103,9 +96,7 @@ async fn poll(service: &Arc<Service>, host: String) -> Result<PollHostCommandOut
         let again_at = match offer.await? {
             Offer::Command(command, outcome) => {
                 service.signals.announce(&outcome);
-                return Ok(PollHostCommandOutput {
-                    host_command: Some(command),
-                });
+                return Ok(PollHostCommandOutput { host_command: Some(command) });
             }
             Offer::Nothing { again_at } => again_at.map_or(until, |at| at.min(until)),
         };
@@ -126,9 +117,8 @@ async fn specification(
     host: String,
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
-    let document = service
-        .transact(move |_, context| commands::specification(context, &host, &execution_id))
-        .await?;
+    let document =
+        service.transact(move |_, context| commands::specification(context, &host, &execution_id)).await?;
     let payload = service.signer.sign(&write(&document)?).map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
         ErrorName::InternalFailure.because("the deployment specification could not be signed")
@@ -136,10 +126,7 @@ async fn specification(
     Ok(GetDeploymentSpecificationOutput {
         deployment_system: DEPLOYMENT_SYSTEM.into(),
         deployment_specification: Some(DeploymentSpecification {
-            generic_envelope: Some(Envelope {
-                format: Envelope::PKCS7_JSON.into(),
-                payload,
-            }),
+            generic_envelope: Some(Envelope { format: Envelope::PKCS7_JSON.into(), payload }),
             variant_id: None,
             variant_envelope: None,
         }),
@@ -160,9 +147,7 @@ async fn acknowledge(
     service.signals.announce(&outcome);
     // The run timer of the command begins.
     service.signals.deployment_changed(&outcome.deployment_id);
-    Ok(PutHostCommandAcknowledgementOutput {
-        command_status: Some(status),
-    })
+    Ok(PutHostCommandAcknowledgementOutput { command_status: Some(status) })
 }
 
 async fn complete(

@@ -32,15 +32,11 @@ pub(super) async fn call(
     body: Bytes,
 ) -> Result<Vec<u8>, ApiError> {
     let handler = handler(operation).ok_or_else(|| {
-        ErrorName::UnknownOperation.because(format!(
-            "The operation {:?} is not one that this service has.",
-            shorten(operation)
-        ))
+        ErrorName::UnknownOperation
+            .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
-    let reply = service
-        .transact(move |service, context| handler(service, context, &body))
-        .await?;
+    let reply = service.transact(move |service, context| handler(service, context, &body)).await?;
     if let Some(id) = reply.created {
         tracing::info!(deployment_id = id, by = principal.arn, "deployment created");
         service.signals.deployment_changed(&id);
@@ -53,16 +49,12 @@ pub(super) async fn call(
 }
 
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
-    let reads = ["Get", "List", "BatchGet"]
-        .iter()
-        .any(|verb| operation.starts_with(verb));
+    let reads = ["Get", "List", "BatchGet"].iter().any(|verb| operation.starts_with(verb));
     match principal.role {
         Role::Operator => Ok(()),
         Role::ReadOnly if reads => Ok(()),
-        Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied.because(format!(
-            "{} is not authorized to perform codedeploy:{operation}",
-            principal.arn
-        ))),
+        Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied
+            .because(format!("{} is not authorized to perform codedeploy:{operation}", principal.arn))),
     }
 }
 
@@ -94,22 +86,14 @@ fn handler(operation: &str) -> Option<Handler> {
         }
         "CreateDeployment" => |_, context, body| {
             let output = create::create(context, read(body)?)?;
-            Ok(Reply {
-                body: write(&output)?,
-                created: output.deployment_id,
-                ..Reply::default()
-            })
+            Ok(Reply { body: write(&output)?, created: output.deployment_id, ..Reply::default() })
         },
         "GetDeployment" => |_, context, body| answer(context, body, queries::get),
         "BatchGetDeployments" => |_, context, body| answer(context, body, queries::batch_get),
         "ListDeployments" => |_, context, body| answer(context, body, queries::list),
         "StopDeployment" => |service, context, body| {
             let (output, outcome) = queries::stop(context, &service.settings.timers, read(body)?)?;
-            Ok(Reply {
-                body: write(&output)?,
-                outcome: Some(outcome),
-                ..Reply::default()
-            })
+            Ok(Reply { body: write(&output)?, outcome: Some(outcome), ..Reply::default() })
         },
         "ListDeploymentTargets" => |_, context, body| answer(context, body, targets::list),
         "GetDeploymentTarget" => |_, context, body| answer(context, body, targets::get),
@@ -126,10 +110,7 @@ fn answer<I: DeserializeOwned, O: Serialize>(
     operation: fn(&Context<'_>, I) -> Result<O, ApiError>,
 ) -> Result<Reply, ApiError> {
     let output = operation(context, read(body)?)?;
-    Ok(Reply {
-        body: write(&output)?,
-        ..Reply::default()
-    })
+    Ok(Reply { body: write(&output)?, ..Reply::default() })
 }
 
 /// An operation without an output is answered with an empty body.

@@ -66,9 +66,7 @@ impl Claim {
         let credential = field("Credential").ok_or_else(|| incomplete("Authorization has no Credential."))?;
         let parts: Vec<&str> = credential.split('/').collect();
         let [access_key_id, date, region, service, "aws4_request"] = parts.as_slice() else {
-            return Err(incomplete(
-                "Credential is not <key>/<date>/<region>/<service>/aws4_request.",
-            ));
+            return Err(incomplete("Credential is not <key>/<date>/<region>/<service>/aws4_request."));
         };
         let signed =
             field("SignedHeaders").ok_or_else(|| incomplete("Authorization has no SignedHeaders."))?;
@@ -92,9 +90,7 @@ impl Claim {
             headers.contains_key(*name) && !claim.signed_headers.iter().any(|signed| signed == name)
         });
         match missing {
-            Some(name) => Err(incomplete(&format!(
-                "The header {name} is not among the SignedHeaders."
-            ))),
+            Some(name) => Err(incomplete(&format!("The header {name} is not among the SignedHeaders."))),
             None => Ok(claim),
         }
     }
@@ -126,10 +122,7 @@ impl Claim {
             ));
         }
         if !services.contains(&self.scope.service.as_str()) {
-            return invalid(format!(
-                "Credential should be scoped to the service {}.",
-                services.join(" or ")
-            ));
+            return invalid(format!("Credential should be scoped to the service {}.", services.join(" or ")));
         }
         let body_hash = hex::encode(digest::digest(&digest::SHA256, request.body));
         let claimed_hash = request.headers.get("x-amz-content-sha256");
@@ -148,41 +141,22 @@ impl Claim {
     }
 
     fn sign(&self, canonical: &str, secret: &str) -> hmac::Tag {
-        let Scope {
-            date,
-            region,
-            service,
-        } = &self.scope;
+        let Scope { date, region, service } = &self.scope;
         let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
-        let message = format!(
-            "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{hash}",
-            self.stamp
-        );
+        let message = format!("{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{hash}", self.stamp);
         let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
-        let key = [date.as_str(), region, service, "aws4_request"]
-            .iter()
-            .fold(first, |key, part| {
-                hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
-            });
+        let key = [date.as_str(), region, service, "aws4_request"].iter().fold(first, |key, part| {
+            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
+        });
         hmac::sign(&key, message.as_bytes())
     }
 
     fn canonical(&self, request: Request<'_>, body_hash: &str) -> String {
         let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').collect();
         query.sort_unstable();
-        let mut canonical = format!(
-            "{}\n{}\n{}\n",
-            request.method,
-            request.uri.path(),
-            query.join("&")
-        );
+        let mut canonical = format!("{}\n{}\n{}\n", request.method, request.uri.path(), query.join("&"));
         for name in &self.signed_headers {
-            let values: Vec<String> = request
-                .headers
-                .get_all(name.as_str())
-                .iter()
-                .map(squeeze)
-                .collect();
+            let values: Vec<String> = request.headers.get_all(name.as_str()).iter().map(squeeze).collect();
             canonical.push_str(&format!("{name}:{}\n", values.join(",")));
         }
         canonical.push_str(&format!("\n{}\n{body_hash}", self.signed_headers.join(";")));
@@ -193,17 +167,11 @@ impl Claim {
 /// A header's value without spaces at its ends, and single ones within.
 fn squeeze(value: &http::HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
-    text.split(' ')
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    text.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn parse(stamp: &str) -> Option<Timestamp> {
     let form = format_description!("[year][month][day]T[hour][minute][second]Z");
-    let seconds = PrimitiveDateTime::parse(stamp, form)
-        .ok()?
-        .assume_utc()
-        .unix_timestamp();
+    let seconds = PrimitiveDateTime::parse(stamp, form).ok()?.assume_utc().unix_timestamp();
     Some(Timestamp::from_millis(seconds.checked_mul(1000)?))
 }

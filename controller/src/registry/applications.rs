@@ -45,9 +45,7 @@ pub(crate) fn find(context: &Context<'_>, name: Option<String>) -> Result<Applic
 }
 
 pub(super) fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT * FROM applications WHERE name = ?1")?;
+    let mut statement = context.tx.prepare_cached("SELECT * FROM applications WHERE name = ?1")?;
     Ok(statement.query_row([name], Application::read).optional()?)
 }
 
@@ -70,9 +68,7 @@ pub fn create(
         return Err(ErrorName::ApplicationAlreadyExists
             .because(format!("An application already exists with the name: {name}")));
     }
-    let count: usize = context
-        .tx
-        .query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
+    let count: usize = context.tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
     if count >= context.quotas.applications {
         return Err(ErrorName::ApplicationLimitExceeded
             .because(format!("There are {count} applications, which is the quota.")));
@@ -82,32 +78,19 @@ pub fn create(
         "INSERT INTO applications (id, name, created, tags) VALUES (:id, :name, :created, :tags)",
         named_params! {":id": id, ":name": name, ":created": context.now.millis(), ":tags": Json(tags)},
     )?;
-    Ok(CreateApplicationOutput {
-        application_id: Some(id),
-    })
+    Ok(CreateApplicationOutput { application_id: Some(id) })
 }
 
 pub fn get(context: &Context<'_>, input: GetApplicationInput) -> Result<GetApplicationOutput, ApiError> {
-    Ok(GetApplicationOutput {
-        application: Some(find(context, input.application_name)?.info()),
-    })
+    Ok(GetApplicationOutput { application: Some(find(context, input.application_name)?.info()) })
 }
 
 pub fn list(context: &Context<'_>, input: ListApplicationsInput) -> Result<ListApplicationsOutput, ApiError> {
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT name FROM applications ORDER BY name")?;
-    let names: Vec<String> = statement
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let mut statement = context.tx.prepare_cached("SELECT name FROM applications ORDER BY name")?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let items = names.into_iter().map(|name| (name.clone(), name));
-    let (applications, next_token) = context
-        .pages
-        .cut("applications", input.next_token.as_deref(), items)?;
-    Ok(ListApplicationsOutput {
-        applications: Some(applications),
-        next_token,
-    })
+    let (applications, next_token) = context.pages.cut("applications", input.next_token.as_deref(), items)?;
+    Ok(ListApplicationsOutput { applications: Some(applications), next_token })
 }
 
 pub fn batch_get(
@@ -119,16 +102,12 @@ pub fn batch_get(
         .into_iter()
         .map(|name| find(context, Some(name)).map(Application::info))
         .collect::<Result<_, _>>()?;
-    Ok(BatchGetApplicationsOutput {
-        applications_info: Some(applications),
-    })
+    Ok(BatchGetApplicationsOutput { applications_info: Some(applications) })
 }
 
 /// Deletes an application with its groups, revisions and deployments; one that does not exist is deleted already.
 pub fn delete(context: &Context<'_>, input: DeleteApplicationInput) -> Result<Nothing, ApiError> {
     let name = APPLICATION.check(input.application_name)?;
-    context
-        .tx
-        .execute("DELETE FROM applications WHERE name = ?1", [name])?;
+    context.tx.execute("DELETE FROM applications WHERE name = ?1", [name])?;
     Ok(Nothing {})
 }

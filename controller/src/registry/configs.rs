@@ -48,10 +48,7 @@ impl Predefined {
         DeploymentConfigInfo {
             deployment_config_id: Some(self.id.into()),
             deployment_config_name: Some(self.name.into()),
-            minimum_healthy_hosts: Some(MinimumHealthyHosts {
-                kind: Some(kind),
-                value: Some(value),
-            }),
+            minimum_healthy_hosts: Some(MinimumHealthyHosts { kind: Some(kind), value: Some(value) }),
             // The day the API was published.
             create_time: Some(Timestamp::from_millis(1_412_553_600_000)),
             compute_platform: Some(ComputePlatform::Server),
@@ -61,13 +58,10 @@ impl Predefined {
 
 fn find(name: Option<String>) -> Result<&'static Predefined, ApiError> {
     let name = CONFIG.check(name)?;
-    PREDEFINED
-        .iter()
-        .find(|config| config.name == name)
-        .ok_or_else(|| {
-            ErrorName::DeploymentConfigDoesNotExist
-                .because(format!("No deployment configuration found for name: {name}"))
-        })
+    PREDEFINED.iter().find(|config| config.name == name).ok_or_else(|| {
+        ErrorName::DeploymentConfigDoesNotExist
+            .because(format!("No deployment configuration found for name: {name}"))
+    })
 }
 
 /// What the configuration of a group or a deployment demands.
@@ -76,21 +70,14 @@ pub(crate) fn minimum_healthy(name: &str) -> Result<MinimumHealthy, ApiError> {
 }
 
 pub fn get(_: &Context<'_>, input: GetDeploymentConfigInput) -> Result<GetDeploymentConfigOutput, ApiError> {
-    Ok(GetDeploymentConfigOutput {
-        deployment_config_info: Some(find(input.deployment_config_name)?.info()),
-    })
+    Ok(GetDeploymentConfigOutput { deployment_config_info: Some(find(input.deployment_config_name)?.info()) })
 }
 
 pub fn list(
     context: &Context<'_>,
     input: ListDeploymentConfigsInput,
 ) -> Result<ListDeploymentConfigsOutput, ApiError> {
-    let items = PREDEFINED
-        .iter()
-        .map(|config| (config.name.to_owned(), config.name.to_owned()));
+    let items = PREDEFINED.iter().map(|config| (config.name.to_owned(), config.name.to_owned()));
     let (names, next_token) = context.pages.cut("configs", input.next_token.as_deref(), items)?;
-    Ok(ListDeploymentConfigsOutput {
-        deployment_configs_list: Some(names),
-        next_token,
-    })
+    Ok(ListDeploymentConfigsOutput { deployment_configs_list: Some(names), next_token })
 }

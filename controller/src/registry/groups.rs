@@ -26,19 +26,14 @@ impl Group {
             id: row.get("id")?,
             name: row.get("name")?,
             settings: row.get::<_, Json<_>>("settings")?.0,
-            target_revision: row
-                .get::<_, Option<Json<_>>>("target_revision")?
-                .map(|json| json.0),
+            target_revision: row.get::<_, Option<Json<_>>>("target_revision")?.map(|json| json.0),
             last_attempted: row.get("last_attempted")?,
             last_successful: row.get("last_successful")?,
         })
     }
 
     pub fn config_name(&self) -> &str {
-        self.settings
-            .deployment_config_name
-            .as_deref()
-            .unwrap_or(configs::DEFAULT)
+        self.settings.deployment_config_name.as_deref().unwrap_or(configs::DEFAULT)
     }
 
     /// In place and without traffic control where nothing is said.
@@ -46,21 +41,13 @@ impl Group {
         let given = self.settings.deployment_style.clone().unwrap_or_default();
         DeploymentStyle {
             deployment_type: given.deployment_type.or(Some(DeploymentType::InPlace)),
-            deployment_option: given
-                .deployment_option
-                .or(Some(DeploymentOption::WithoutTrafficControl)),
+            deployment_option: given.deployment_option.or(Some(DeploymentOption::WithoutTrafficControl)),
         }
     }
 
     pub fn auto_rollback(&self) -> AutoRollbackConfiguration {
-        let never_set = || AutoRollbackConfiguration {
-            enabled: Some(false),
-            events: None,
-        };
-        self.settings
-            .auto_rollback_configuration
-            .clone()
-            .unwrap_or_else(never_set)
+        let never_set = || AutoRollbackConfiguration { enabled: Some(false), events: None };
+        self.settings.auto_rollback_configuration.clone().unwrap_or_else(never_set)
     }
 
     fn info(self, context: &Context<'_>, application: Application) -> Result<DeploymentGroupInfo, ApiError> {
@@ -126,15 +113,11 @@ fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Resul
     let mut statement = context
         .tx
         .prepare_cached("SELECT * FROM deployment_groups WHERE application_id = ?1 AND name = ?2")?;
-    Ok(statement
-        .query_row((&application.id, name), Group::read)
-        .optional()?)
+    Ok(statement.query_row((&application.id, name), Group::read).optional()?)
 }
 
 pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, ApiError> {
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT * FROM deployment_groups WHERE id = ?1")?;
+    let mut statement = context.tx.prepare_cached("SELECT * FROM deployment_groups WHERE id = ?1")?;
     Ok(statement.query_row([id], Group::read).optional()?)
 }
 
@@ -154,13 +137,7 @@ pub fn create(
 ) -> Result<CreateDeploymentGroupOutput, ApiError> {
     let application_name = super::APPLICATION.check(input.application_name)?;
     let name = GROUP.check(input.deployment_group_name)?;
-    if input
-        .settings
-        .service_role_arn
-        .as_deref()
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if input.settings.service_role_arn.as_deref().unwrap_or_default().is_empty() {
         return Err(ErrorName::RoleRequired.because("The service role ARN is missing."));
     }
     settings::check(&input.settings, &input.settings)?;
@@ -190,9 +167,7 @@ pub fn create(
             ":tags": Json(tags),
         },
     )?;
-    Ok(CreateDeploymentGroupOutput {
-        deployment_group_id: Some(id),
-    })
+    Ok(CreateDeploymentGroupOutput { deployment_group_id: Some(id) })
 }
 
 pub fn get(
@@ -201,9 +176,7 @@ pub fn get(
 ) -> Result<GetDeploymentGroupOutput, ApiError> {
     let application = applications::find(context, input.application_name)?;
     let group = find(context, &application, input.deployment_group_name)?;
-    Ok(GetDeploymentGroupOutput {
-        deployment_group_info: Some(group.info(context, application)?),
-    })
+    Ok(GetDeploymentGroupOutput { deployment_group_info: Some(group.info(context, application)?) })
 }
 
 pub fn list(
@@ -214,9 +187,8 @@ pub fn list(
     let mut statement = context
         .tx
         .prepare_cached("SELECT name FROM deployment_groups WHERE application_id = ?1 ORDER BY name")?;
-    let names: Vec<String> = statement
-        .query_map([&application.id], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let names: Vec<String> =
+        statement.query_map([&application.id], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let items = names.into_iter().map(|name| (name.clone(), name));
     let listing = format!("groups{}", application.id);
     let (names, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
@@ -248,9 +220,7 @@ pub fn update(
         "UPDATE deployment_groups SET name = ?2, settings = ?3 WHERE id = ?1",
         (group.id, name, Json(complete)),
     )?;
-    Ok(UpdateDeploymentGroupOutput {
-        hooks_not_cleaned_up: Some(Vec::new()),
-    })
+    Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
 }
 
 fn replace(stored: DeploymentGroupSettings, given: DeploymentGroupSettings) -> DeploymentGroupSettings {
@@ -269,20 +239,14 @@ fn replace(stored: DeploymentGroupSettings, given: DeploymentGroupSettings) -> D
         service_role_arn: given.service_role_arn.or(stored.service_role_arn),
         trigger_configurations: given.trigger_configurations.or(stored.trigger_configurations),
         alarm_configuration: given.alarm_configuration.or(stored.alarm_configuration),
-        auto_rollback_configuration: given
-            .auto_rollback_configuration
-            .or(stored.auto_rollback_configuration),
-        outdated_instances_strategy: given
-            .outdated_instances_strategy
-            .or(stored.outdated_instances_strategy),
+        auto_rollback_configuration: given.auto_rollback_configuration.or(stored.auto_rollback_configuration),
+        outdated_instances_strategy: given.outdated_instances_strategy.or(stored.outdated_instances_strategy),
         deployment_style: given.deployment_style.or(stored.deployment_style),
         blue_green_deployment_configuration: given
             .blue_green_deployment_configuration
             .or(stored.blue_green_deployment_configuration),
         load_balancer_info: given.load_balancer_info.or(stored.load_balancer_info),
-        ec2_tag_set: given
-            .ec2_tag_set
-            .or(if ec2_given { None } else { stored.ec2_tag_set }),
+        ec2_tag_set: given.ec2_tag_set.or(if ec2_given { None } else { stored.ec2_tag_set }),
         ecs_services: None,
         on_premises_tag_set: given.on_premises_tag_set.or(if on_premises_given {
             None
@@ -306,7 +270,5 @@ pub fn delete(
          WHERE name = ?2 AND application_id = (SELECT id FROM applications WHERE name = ?1)",
         (application, name),
     )?;
-    Ok(DeleteDeploymentGroupOutput {
-        hooks_not_cleaned_up: Some(Vec::new()),
-    })
+    Ok(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
 }

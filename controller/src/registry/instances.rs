@@ -29,9 +29,7 @@ impl Identity {
 
     /// Reads `arn:aws:sts::<account>:assumed-role/<role>/<session>`.
     pub fn session(arn: &str) -> Option<Self> {
-        let (role, session) = resource(arn, "sts")?
-            .strip_prefix("assumed-role/")?
-            .split_once('/')?;
+        let (role, session) = resource(arn, "sts")?.strip_prefix("assumed-role/")?.split_once('/')?;
         let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
         let named = |text: &str| !text.is_empty() && text.chars().all(allowed);
         (named(role) && named(session)).then(|| Identity::Session(arn.to_owned()))
@@ -71,20 +69,15 @@ impl Instance {
             arn: row.get("arn")?,
             principal: row.get("principal")?,
             registered: Timestamp::from_millis(row.get("registered")?),
-            deregistered: row
-                .get::<_, Option<i64>>("deregistered")?
-                .map(Timestamp::from_millis),
+            deregistered: row.get::<_, Option<i64>>("deregistered")?.map(Timestamp::from_millis),
             tags: row.get::<_, Json<_>>("tags")?.0,
         })
     }
 
     fn info(self) -> InstanceInfo {
         let session = Identity::session(&self.principal).is_some();
-        let (iam_session_arn, iam_user_arn) = if session {
-            (Some(self.principal), None)
-        } else {
-            (None, Some(self.principal))
-        };
+        let (iam_session_arn, iam_user_arn) =
+            if session { (Some(self.principal), None) } else { (None, Some(self.principal)) };
         InstanceInfo {
             instance_name: Some(self.name),
             iam_session_arn,
@@ -149,9 +142,8 @@ pub fn register(context: &Context<'_>, input: RegisterOnPremisesInstanceInput) -
 /// Registers an instance whose name and identity are checked.
 pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Tag]) -> Result<(), ApiError> {
     if registered(context, name).is_ok() {
-        return Err(ErrorName::InstanceNameAlreadyRegistered.because(format!(
-            "The on-premises instance name {name} is already registered."
-        )));
+        return Err(ErrorName::InstanceNameAlreadyRegistered
+            .because(format!("The on-premises instance name {name} is already registered.")));
     }
     if let Some(other) = crate::fleet::instance_of_host(context.tx, identity.arn())? {
         let taken = match identity {
@@ -163,10 +155,7 @@ pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Ta
              session ARN."
         )));
     }
-    let suffix = random_text(
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
-        10,
-    )?;
+    let suffix = random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", 10)?;
     let (region, account) = (&context.partition.region, &context.partition.account_id);
     context.tx.execute(
         "INSERT INTO instances (arn, name, principal, registered, tags)
@@ -201,9 +190,7 @@ pub fn get(
 ) -> Result<GetOnPremisesInstanceOutput, ApiError> {
     let name = INSTANCE.check(input.instance_name)?;
     let instance = lookup(context, &name)?.ok_or_else(|| not_registered(&name))?;
-    Ok(GetOnPremisesInstanceOutput {
-        instance_info: Some(instance.info()),
-    })
+    Ok(GetOnPremisesInstanceOutput { instance_info: Some(instance.info()) })
 }
 
 /// Names that were never registered are left out.
@@ -215,9 +202,7 @@ pub fn batch_get(
     for name in INSTANCE.check_batch(input.instance_names, ErrorName::BatchLimitExceeded)? {
         infos.extend(lookup(context, &name)?.map(Instance::info));
     }
-    Ok(BatchGetOnPremisesInstancesOutput {
-        instance_infos: Some(infos),
-    })
+    Ok(BatchGetOnPremisesInstancesOutput { instance_infos: Some(infos) })
 }
 
 pub fn list(
@@ -240,12 +225,8 @@ pub fn list(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|invalid| ErrorName::InvalidTagFilter.because(invalid.to_string()))?;
     // A name that was used before is judged by its present instance.
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT DISTINCT name FROM instances ORDER BY name")?;
-    let names: Vec<String> = statement
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let mut statement = context.tx.prepare_cached("SELECT DISTINCT name FROM instances ORDER BY name")?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut items = Vec::new();
     for name in names {
         let Some(instance) = lookup(context, &name)? else {
@@ -262,19 +243,14 @@ pub fn list(
     }
     let listing = format!("instances{status:?}{tests:?}");
     let (names, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
-    Ok(ListOnPremisesInstancesOutput {
-        instance_names: Some(names),
-        next_token,
-    })
+    Ok(ListOnPremisesInstancesOutput { instance_names: Some(names), next_token })
 }
 
 pub fn add_tags(
     context: &Context<'_>,
     input: AddTagsToOnPremisesInstancesInput,
 ) -> Result<Nothing, ApiError> {
-    change_tags(context, input.tags, input.instance_names, |present, tags| {
-        merge(present, tags)
-    })
+    change_tags(context, input.tags, input.instance_names, |present, tags| merge(present, tags))
 }
 
 /// Removes the tags whose key and value match; a tag given with a key alone goes by its key.
@@ -284,9 +260,7 @@ pub fn remove_tags(
 ) -> Result<Nothing, ApiError> {
     change_tags(context, input.tags, input.instance_names, |mut present, tags| {
         present.retain(|tag| {
-            !tags
-                .iter()
-                .any(|gone| gone.key == tag.key && (gone.value.is_none() || gone.value == tag.value))
+            !tags.iter().any(|gone| gone.key == tag.key && (gone.value.is_none() || gone.value == tag.value))
         });
         Ok(present)
     })
@@ -323,10 +297,7 @@ fn merge(mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, ApiError> {
         let value = Some(tag.value.clone().unwrap_or_default());
         match present.iter_mut().find(|present| present.key == tag.key) {
             Some(same) => same.value = value,
-            None => present.push(Tag {
-                key: tag.key.clone(),
-                value,
-            }),
+            None => present.push(Tag { key: tag.key.clone(), value }),
         }
     }
     if present.len() > MAX_TAGS {

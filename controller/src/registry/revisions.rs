@@ -15,11 +15,7 @@ pub(crate) fn check(location: Option<RevisionLocation>) -> Result<RevisionLocati
     })?;
     let invalid = |message: &str| Err(ErrorName::InvalidRevision.because(message));
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    match (
-        &location.revision_type,
-        &location.s3_location,
-        &location.git_hub_location,
-    ) {
+    match (&location.revision_type, &location.s3_location, &location.git_hub_location) {
         (Some(RevisionLocationType::S3), Some(s3), None) => {
             if !given(&s3.bucket) || !given(&s3.key) {
                 return invalid("The S3 location needs a bucket and a key.");
@@ -121,17 +117,14 @@ pub fn get(
 ) -> Result<GetApplicationRevisionOutput, ApiError> {
     let application = applications::find(context, input.application_name)?;
     let location = check(input.revision)?;
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT * FROM revisions WHERE application_id = ?1 AND location = ?2")?;
+    let mut statement =
+        context.tx.prepare_cached("SELECT * FROM revisions WHERE application_id = ?1 AND location = ?2")?;
     let revision = statement
         .query_row((&application.id, Json(&location)), Revision::read)
         .optional()?
         .ok_or_else(|| {
-            ErrorName::RevisionDoesNotExist.because(format!(
-                "The revision is not registered with the application {}.",
-                application.name
-            ))
+            ErrorName::RevisionDoesNotExist
+                .because(format!("The revision is not registered with the application {}.", application.name))
         })?;
     let groups = groups_targeting(context, &application, &location)?;
     Ok(GetApplicationRevisionOutput {
@@ -163,19 +156,13 @@ pub fn list(
     context: &Context<'_>,
     input: ListApplicationRevisionsInput,
 ) -> Result<ListApplicationRevisionsOutput, ApiError> {
-    let listing = serde_json::to_string(&ListApplicationRevisionsInput {
-        next_token: None,
-        ..input.clone()
-    });
+    let listing = serde_json::to_string(&ListApplicationRevisionsInput { next_token: None, ..input.clone() });
     let listing = listing.unwrap_or_default();
     let filter = Filter::check(&input)?;
     let application = applications::find(context, input.application_name)?;
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT * FROM revisions WHERE application_id = ?1")?;
-    let revisions: Vec<Revision> = statement
-        .query_map([&application.id], Revision::read)?
-        .collect::<Result<_, _>>()?;
+    let mut statement = context.tx.prepare_cached("SELECT * FROM revisions WHERE application_id = ?1")?;
+    let revisions: Vec<Revision> =
+        statement.query_map([&application.id], Revision::read)?.collect::<Result<_, _>>()?;
     let mut items = Vec::new();
     for revision in revisions {
         let deployed = || -> Result<bool, ApiError> {
@@ -194,13 +181,8 @@ pub fn list(
     }
     items.sort_by(|(a, _), (b, _)| a.cmp(b));
     let (revisions, next_token) =
-        context
-            .pages
-            .cut(&format!("revisions{listing}"), input.next_token.as_deref(), items)?;
-    Ok(ListApplicationRevisionsOutput {
-        revisions: Some(revisions),
-        next_token,
-    })
+        context.pages.cut(&format!("revisions{listing}"), input.next_token.as_deref(), items)?;
+    Ok(ListApplicationRevisionsOutput { revisions: Some(revisions), next_token })
 }
 
 /// What ListApplicationRevisions was asked for, checked.
@@ -224,20 +206,14 @@ impl Place {
         };
         location.s3_location.as_ref().is_some_and(|s3| {
             s3.bucket.as_ref() == Some(name)
-                && s3
-                    .key
-                    .as_ref()
-                    .is_some_and(|key| key.starts_with(prefix.as_str()))
+                && s3.key.as_ref().is_some_and(|key| key.starts_with(prefix.as_str()))
         })
     }
 }
 
 impl Filter {
     fn check(input: &ListApplicationRevisionsInput) -> Result<Self, ApiError> {
-        let sort_by = input
-            .sort_by
-            .clone()
-            .unwrap_or(ApplicationRevisionSortBy::RegisterTime);
+        let sort_by = input.sort_by.clone().unwrap_or(ApplicationRevisionSortBy::RegisterTime);
         if !sort_by.is_known() {
             let message = "sortBy must be one of registerTime, firstUsedTime and lastUsedTime.";
             return Err(ErrorName::InvalidSortBy.because(message));
@@ -258,10 +234,9 @@ impl Filter {
                     ErrorName::BucketNameFilterRequired.because("s3KeyPrefix needs s3Bucket beside it.")
                 );
             }
-            (Some(name), prefix) => Place::Bucket {
-                name: name.into(),
-                prefix: prefix.unwrap_or_default().into(),
-            },
+            (Some(name), prefix) => {
+                Place::Bucket { name: name.into(), prefix: prefix.unwrap_or_default().into() }
+            }
         };
         let deployed = match input.deployed {
             None | Some(ListStateFilterAction::Ignore) => None,
@@ -272,12 +247,7 @@ impl Filter {
                 return Err(ErrorName::InvalidDeployedStateFilter.because(message));
             }
         };
-        Ok(Filter {
-            sort_by,
-            descending,
-            place,
-            deployed,
-        })
+        Ok(Filter { sort_by, descending, place, deployed })
     }
 
     /// The time, then the location: no two revisions of an application have the same.
@@ -288,11 +258,7 @@ impl Filter {
             _ => Some(revision.registered),
         };
         let millis = time.map_or(0, Timestamp::millis).max(0);
-        let ordered = if self.descending {
-            i64::MAX - millis
-        } else {
-            millis
-        };
+        let ordered = if self.descending { i64::MAX - millis } else { millis };
         let location = serde_json::to_string(&revision.location).unwrap_or_default();
         format!("{ordered:020}{location}")
     }
@@ -309,27 +275,12 @@ mod tests {
     #[test]
     fn only_locations_a_host_can_fetch_are_accepted() {
         for (json, wrong) in [
-            (
-                r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#,
-                false,
-            ),
-            (
-                r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"YAML"}}"#,
-                true,
-            ),
-            (
-                r#"{"revisionType":"S3","s3Location":{"bucket":"","key":"k","bundleType":"zip"}}"#,
-                true,
-            ),
+            (r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#, false),
+            (r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"YAML"}}"#, true),
+            (r#"{"revisionType":"S3","s3Location":{"bucket":"","key":"k","bundleType":"zip"}}"#, true),
             (r#"{"revisionType":"S3"}"#, true),
-            (
-                r#"{"s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#,
-                true,
-            ),
-            (
-                r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a","commitId":"c"}}"#,
-                true,
-            ),
+            (r#"{"s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#, true),
+            (r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a","commitId":"c"}}"#, true),
             (
                 r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a/b","commitId":"0123456789012345678901234567890123456789"}}"#,
                 false,

@@ -24,11 +24,7 @@ pub(super) fn check(
         check_role(role)?;
     }
     check_filters(given)?;
-    if given
-        .auto_scaling_groups
-        .as_ref()
-        .is_some_and(|groups| !groups.is_empty())
-    {
+    if given.auto_scaling_groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
         return Err(ErrorName::InvalidAutoScalingGroup
             .because("This service knows no Auto Scaling groups: register hosts as on-premises instances."));
     }
@@ -39,21 +35,13 @@ pub(super) fn check(
     if let Some(rollback) = &given.auto_rollback_configuration {
         check_rollback(rollback)?;
     }
-    if let Some(strategy) = given
-        .outdated_instances_strategy
-        .as_ref()
-        .filter(|s| !s.is_known())
-    {
+    if let Some(strategy) = given.outdated_instances_strategy.as_ref().filter(|s| !s.is_known()) {
         return Err(ErrorName::InvalidInput.because(format!(
             "The outdated instances strategy {:?} is not UPDATE or IGNORE.",
             shorten(strategy.as_str())
         )));
     }
-    if given
-        .ecs_services
-        .as_ref()
-        .is_some_and(|services| !services.is_empty())
-    {
+    if given.ecs_services.as_ref().is_some_and(|services| !services.is_empty()) {
         return Err(
             ErrorName::InvalidECSService.because("ECS services do not go with the Server compute platform.")
         );
@@ -87,10 +75,7 @@ fn check_role(role: &str) -> Result<(), ApiError> {
 
 fn check_filters(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
     let flat = |filters: &Option<Vec<TagFilter>>| filters.as_ref().is_some_and(|filters| !filters.is_empty());
-    let ec2_set = given
-        .ec2_tag_set
-        .iter()
-        .flat_map(|set| set.ec2_tag_set_list.as_deref());
+    let ec2_set = given.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.as_deref());
     let ec2_set: Vec<_> = ec2_set.flatten().collect();
     let on_premises_set = given.on_premises_tag_set.iter();
     let on_premises_set = on_premises_set.flat_map(|set| set.on_premises_tag_set_list.as_deref());
@@ -201,18 +186,12 @@ pub(crate) fn check_rollback(configuration: &AutoRollbackConfiguration) -> Resul
 
 pub(crate) fn check_processes(options: Option<&Ec2DeploymentOptions>) -> Result<(), ApiError> {
     let processes = options.and_then(|options| options.auto_scaling_group_processes_to_suspend.as_deref());
-    match processes
-        .unwrap_or_default()
-        .iter()
-        .find(|process| !process.is_known())
-    {
-        Some(process) => Err(
-            ErrorName::InvalidAutoScalingGroupProcessToSuspend.because(format!(
-                "{:?} is not one of {}.",
-                shorten(process.as_str()),
-                AutoScalingGroupProcess::KNOWN.join(", ")
-            )),
-        ),
+    match processes.unwrap_or_default().iter().find(|process| !process.is_known()) {
+        Some(process) => Err(ErrorName::InvalidAutoScalingGroupProcessToSuspend.because(format!(
+            "{:?} is not one of {}.",
+            shorten(process.as_str()),
+            AutoScalingGroupProcess::KNOWN.join(", ")
+        ))),
         None => Ok(()),
     }
 }
@@ -226,10 +205,8 @@ fn check_load_balancer(settings: &DeploymentGroupSettings) -> Result<(), ApiErro
     if balancers.len() > MAX_LISTED || target_groups.len() > MAX_LISTED {
         return invalid("At most 10 load balancers and 10 target groups can be given.");
     }
-    let usable = |name: &Option<String>| {
-        name.as_ref()
-            .is_some_and(|name| (1..=32).contains(&name.chars().count()))
-    };
+    let usable =
+        |name: &Option<String>| name.as_ref().is_some_and(|name| (1..=32).contains(&name.chars().count()));
     if !balancers.iter().all(|elb| usable(&elb.name))
         || !target_groups.iter().all(|group| usable(&group.name))
     {
@@ -245,14 +222,8 @@ fn check_load_balancer(settings: &DeploymentGroupSettings) -> Result<(), ApiErro
 
 fn check_blue_green(settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
     let style = settings.deployment_style.clone().unwrap_or_default();
-    let known = style
-        .deployment_type
-        .as_ref()
-        .is_none_or(DeploymentType::is_known)
-        && style
-            .deployment_option
-            .as_ref()
-            .is_none_or(DeploymentOption::is_known);
+    let known = style.deployment_type.as_ref().is_none_or(DeploymentType::is_known)
+        && style.deployment_option.as_ref().is_none_or(DeploymentOption::is_known);
     if !known {
         return Err(ErrorName::InvalidDeploymentStyle.because("The deployment type or option is unknown."));
     }
@@ -278,11 +249,7 @@ fn check_blue_green(settings: &DeploymentGroupSettings) -> Result<(), ApiError> 
     {
         return invalid("A wait time must be 0 to 2880 minutes.");
     }
-    if termination
-        .action
-        .as_ref()
-        .is_some_and(|action| !action.is_known())
-    {
+    if termination.action.as_ref().is_some_and(|action| !action.is_known()) {
         return invalid("The action for blue instances must be TERMINATE or KEEP_ALIVE.");
     }
     match (&ready.action_on_timeout, ready.wait_time_in_minutes.unwrap_or(0)) {
@@ -318,18 +285,12 @@ mod tests {
     fn refusals_by_name() {
         let table = [
             (r#"{"serviceRoleArn":"role"}"#, "InvalidRoleException"),
-            (
-                r#"{"deploymentConfigName":"none"}"#,
-                "DeploymentConfigDoesNotExistException",
-            ),
+            (r#"{"deploymentConfigName":"none"}"#, "DeploymentConfigDoesNotExistException"),
             (
                 r#"{"onPremisesInstanceTagFilters":[{"Key":"a","Value":"b","Type":"KEY_ONLY"}]}"#,
                 "InvalidTagException",
             ),
-            (
-                r#"{"ec2TagFilters":[{"Value":"b","Key":"a","Type":"VALUE_ONLY"}]}"#,
-                "InvalidEC2TagException",
-            ),
+            (r#"{"ec2TagFilters":[{"Value":"b","Key":"a","Type":"VALUE_ONLY"}]}"#, "InvalidEC2TagException"),
             (
                 r#"{"ec2TagFilters":[{"Key":"a"}],"ec2TagSet":{"ec2TagSetList":[[{"Key":"a"}]]}}"#,
                 "InvalidEC2TagCombinationException",
@@ -342,14 +303,8 @@ mod tests {
                 r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[],[],[],[]]}}"#,
                 "TagSetListLimitExceededException",
             ),
-            (
-                r#"{"alarmConfiguration":{"enabled":true}}"#,
-                "InvalidAlarmConfigException",
-            ),
-            (
-                r#"{"autoRollbackConfiguration":{"enabled":true}}"#,
-                "InvalidAutoRollbackConfigException",
-            ),
+            (r#"{"alarmConfiguration":{"enabled":true}}"#, "InvalidAlarmConfigException"),
+            (r#"{"autoRollbackConfiguration":{"enabled":true}}"#, "InvalidAutoRollbackConfigException"),
             (
                 r#"{"deploymentStyle":{"deploymentType":"BLUE_GREEN","deploymentOption":"WITHOUT_TRAFFIC_CONTROL"}}"#,
                 "InvalidDeploymentStyleException",
@@ -362,19 +317,12 @@ mod tests {
                 r#"{"blueGreenDeploymentConfiguration":{}}"#,
                 "InvalidBlueGreenDeploymentConfigurationException",
             ),
-            (
-                r#"{"triggerConfigurations":[{"triggerName":"t"}]}"#,
-                "InvalidTriggerConfigException",
-            ),
+            (r#"{"triggerConfigurations":[{"triggerName":"t"}]}"#, "InvalidTriggerConfigException"),
             (r#"{"outdatedInstancesStrategy":"X"}"#, "InvalidInputException"),
         ];
         for (json, expected) in table {
             let settings: DeploymentGroupSettings = serde_json::from_str(json).unwrap();
-            assert_eq!(
-                check(&settings, &settings).unwrap_err().name.text(),
-                expected,
-                "{json}"
-            );
+            assert_eq!(check(&settings, &settings).unwrap_err().name.text(), expected, "{json}");
         }
         // What Terraform sends to clear settings.
         let cleared = r#"{"alarmConfiguration":{"enabled":false,"alarms":[]},"autoRollbackConfiguration":{"enabled":false,"events":[]}}"#;

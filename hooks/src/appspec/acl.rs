@@ -68,14 +68,10 @@ fn entry(text: &str) -> Result<AclEntry, String> {
     };
     if !default && matches!(tag, AclTag::Owner | AclTag::OwningGroup | AclTag::Other) {
         return Err(
-            "the entries of owner, owning group and others are those of the mode; use \"mode\"".to_owned(),
+            "the entries of owner, owning group and others are those of the mode; use \"mode\"".to_owned()
         );
     }
-    Ok(AclEntry {
-        default,
-        tag,
-        perms: permission_bits(perms)?,
-    })
+    Ok(AclEntry { default, tag, perms: permission_bits(perms)? })
 }
 
 fn permission_bits(text: &str) -> Result<u8, String> {
@@ -90,11 +86,7 @@ fn permission_bits(text: &str) -> Result<u8, String> {
         _ => None,
     });
     bits.filter(|_| !text.is_empty()).ok_or_else(|| {
-        let found = if text.is_empty() {
-            "nothing".to_owned()
-        } else {
-            quoted(text)
-        };
+        let found = if text.is_empty() { "nothing".to_owned() } else { quoted(text) };
         format!(
             "its permissions are {found}; expected letters of \"rwx-\" or one octal digit; write --- for none"
         )

@@ -9,14 +9,8 @@ use super::raw::{Node, Value};
 use super::{AppSpec, Finding, Invalid, Parsed, Position};
 
 /// The keys of the document itself.
-pub(super) const TOP_LEVEL: [&str; 6] = [
-    "version",
-    "os",
-    "files",
-    "file_exists_behavior",
-    "permissions",
-    "hooks",
-];
+pub(super) const TOP_LEVEL: [&str; 6] =
+    ["version", "os", "files", "file_exists_behavior", "permissions", "hooks"];
 
 /// Characters of a found text that a message repeats.
 const QUOTED_CHARS: usize = 60;
@@ -36,10 +30,7 @@ impl Report {
         let warnings = self.warnings;
         match appspec {
             Some(appspec) if self.problems.is_empty() => Ok(Parsed { appspec, warnings }),
-            _ => Err(Invalid {
-                problems: self.problems,
-                warnings,
-            }),
+            _ => Err(Invalid { problems: self.problems, warnings }),
         }
     }
 }
@@ -82,10 +73,7 @@ pub(super) struct Fields<'t> {
 
 impl<'t> Place<'t> {
     pub(super) fn root(node: &'t Node) -> Self {
-        Self {
-            node,
-            path: String::new(),
-        }
+        Self { node, path: String::new() }
     }
 
     pub(super) fn problem(&self, report: &mut Report, message: impl Display) {
@@ -97,19 +85,12 @@ impl<'t> Place<'t> {
     }
 
     fn finding(&self, message: impl Display) -> Finding {
-        Finding {
-            position: Some(self.node.position),
-            path: self.path.clone(),
-            message: message.to_string(),
-        }
+        Finding { position: Some(self.node.position), path: self.path.clone(), message: message.to_string() }
     }
 
     /// The problem that every wrong value comes down to.
     pub(super) fn unexpected(&self, report: &mut Report, expected: impl Display) {
-        self.problem(
-            report,
-            format_args!("found {}; expected {expected}", self.found()),
-        );
+        self.problem(report, format_args!("found {}; expected {expected}", self.found()));
     }
 
     /// What stands here, in words.
@@ -133,10 +114,7 @@ impl<'t> Place<'t> {
     /// A text that says something, without white space around it. Numbers and the like are the text they are
     /// written as.
     pub(super) fn text(&self, report: &mut Report, expected: impl Display) -> Option<&'t str> {
-        let text = self
-            .scalar()
-            .map(|(text, _)| text.trim())
-            .filter(|text| !text.is_empty());
+        let text = self.scalar().map(|(text, _)| text.trim()).filter(|text| !text.is_empty());
         if text.is_none() {
             self.unexpected(report, expected);
         }
@@ -149,10 +127,7 @@ impl<'t> Place<'t> {
             Value::Sequence(items) => items
                 .iter()
                 .enumerate()
-                .map(|(index, node)| Place {
-                    node,
-                    path: format!("{}[{index}]", self.path),
-                })
+                .map(|(index, node)| Place { node, path: format!("{}[{index}]", self.path) })
                 .collect(),
             _ => {
                 if !self.node.is_null() {
@@ -178,25 +153,16 @@ impl<'t> Place<'t> {
         let mut indices: HashMap<&str, usize> = HashMap::with_capacity(pairs.len());
         for (key, value) in pairs {
             let Value::Scalar { text, .. } = &key.value else {
-                let found = Place {
-                    node: key,
-                    path: self.path.clone(),
-                };
+                let found = Place { node: key, path: self.path.clone() };
                 found.unexpected(report, "a word as the key; put a key with '[' or '{' in quotes");
                 continue;
             };
             let entry = Entry {
                 key: text,
                 key_position: key.position,
-                value: Place {
-                    node: value,
-                    path: self.path_of(text),
-                },
+                value: Place { node: value, path: self.path_of(text) },
             };
-            if let Some(earlier) = indices
-                .insert(text, entries.len())
-                .and_then(|at| entries[at].take())
-            {
+            if let Some(earlier) = indices.insert(text, entries.len()).and_then(|at| entries[at].take()) {
                 entry.repeats(&earlier, report, repeated);
             }
             entries.push(Some(entry));
@@ -223,10 +189,7 @@ impl<'t> Place<'t> {
             }
             is_known
         });
-        let place = Place {
-            node: self.node,
-            path: self.path.clone(),
-        };
+        let place = Place { node: self.node, path: self.path.clone() };
         Some(Fields { place, values })
     }
 
@@ -237,11 +200,7 @@ impl<'t> Place<'t> {
         } else {
             quoted(key)
         };
-        if self.path.is_empty() {
-            key
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 }
 
@@ -256,10 +215,7 @@ impl Entry<'_> {
 
     /// About the key, not about its value.
     fn finding(&self, message: impl Display) -> Finding {
-        Finding {
-            position: Some(self.key_position),
-            ..self.value.finding(message)
-        }
+        Finding { position: Some(self.key_position), ..self.value.finding(message) }
     }
 
     fn repeats(&self, earlier: &Self, report: &mut Report, repeated: Repeated) {
@@ -300,10 +256,7 @@ impl<'t> Fields<'t> {
             }
             return Some(&entry.value);
         }
-        let missing = Place {
-            node: self.place.node,
-            path: self.place.path_of(name),
-        };
+        let missing = Place { node: self.place.node, path: self.place.path_of(name) };
         missing.problem(report, format_args!("missing; expected {expected}"));
         None
     }

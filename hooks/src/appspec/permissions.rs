@@ -4,19 +4,14 @@ use super::fields::{Fields, Place, Repeated, Report, quoted};
 use super::validate::host_path;
 use super::{AppliesTo, Mode, NamePattern, Pattern, Permission, Principal, SelinuxContext, acl};
 
-const KEYS: [&str; 9] = [
-    "object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type",
-];
+const KEYS: [&str; 9] = ["object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type"];
 
 pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<Permission> {
     let Some(section) = top.get("permissions") else {
         return Vec::new();
     };
     let entries = section.items(report, "a list of entries, each beginning with \"- object: \"");
-    entries
-        .into_iter()
-        .filter_map(|entry| permission(entry, report))
-        .collect()
+    entries.into_iter().filter_map(|entry| permission(entry, report)).collect()
 }
 
 /// Reads one entry. What has a problem is in the report and left out here: the result counts only without problems.
@@ -43,10 +38,7 @@ fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
         mode,
         acl,
         context,
-        applies_to: applies_to.unwrap_or(AppliesTo {
-            files: true,
-            directories: true,
-        }),
+        applies_to: applies_to.unwrap_or(AppliesTo { files: true, directories: true }),
     })
 }
 
@@ -111,9 +103,7 @@ pub(super) fn parse_principal(text: &str) -> Result<Principal, &'static str> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // The last one means "leave as it is" to chown(2).
         let id = text.parse().ok().filter(|id| *id < u32::MAX);
-        return id
-            .map(Principal::Id)
-            .ok_or("expected a numeric id below 4294967295");
+        return id.map(Principal::Id).ok_or("expected a numeric id below 4294967295");
     }
     let impossible = |c: char| c == ':' || c.is_control();
     if text.is_empty() || text.starts_with('-') || text.contains(impossible) {
@@ -147,16 +137,10 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
 }
 
 fn applies_to(place: &Place<'_>, report: &mut Report) -> AppliesTo {
-    let mut applies_to = AppliesTo {
-        files: false,
-        directories: false,
-    };
+    let mut applies_to = AppliesTo { files: false, directories: false };
     if let Some((text, _)) = place.scalar() {
         let meant = if text == "directory" { text } else { "file" };
-        place.unexpected(
-            report,
-            format_args!("a list of file and directory, such as type: [{meant}]"),
-        );
+        place.unexpected(report, format_args!("a list of file and directory, such as type: [{meant}]"));
         return applies_to;
     }
     let problems = report.problems.len();
@@ -188,12 +172,8 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
         let message = "SELinux roles of files cannot be set; remove the key (files have the role object_r)";
         role.problem(report, message);
     }
-    let user = fields
-        .get("user")
-        .and_then(|place| identifier(place, report, "unconfined_u"));
-    let name = fields
-        .get("name")
-        .and_then(|place| identifier(place, report, "unconfined_u"));
+    let user = fields.get("user").and_then(|place| identifier(place, report, "unconfined_u"));
+    let name = fields.get("name").and_then(|place| identifier(place, report, "unconfined_u"));
     if let (Some(user), Some(name), Some(place)) = (&user, &name, fields.get("name"))
         && user != name
     {
@@ -209,11 +189,7 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
     let kind = fields.require(report, "type", "an SELinux type, such as httpd_sys_content_t");
     let kind = kind.and_then(|place| identifier(place, report, "httpd_sys_content_t"));
     let range = fields.get("range").and_then(|place| range(place, report));
-    Some(SelinuxContext {
-        user: user.or(name),
-        kind: kind?,
-        range,
-    })
+    Some(SelinuxContext { user: user.or(name), kind: kind?, range })
 }
 
 /// A word that can stand on a command line: `semanage` gets it.
@@ -234,10 +210,7 @@ fn range(place: &Place<'_>, report: &mut Report) -> Option<String> {
     match check_range(text) {
         Ok(()) => Some(text.to_owned()),
         Err(wrong) => {
-            place.problem(
-                report,
-                format_args!("found {}: {wrong}; expected {expected}", quoted(text)),
-            );
+            place.problem(report, format_args!("found {}: {wrong}; expected {expected}", quoted(text)));
             None
         }
     }
@@ -266,9 +239,8 @@ fn check_range(text: &str) -> Result<(), String> {
 /// Reads `s1` or, with the separator, `s1-s3`.
 fn low_and_high(text: &str, separator: char, letter: char) -> Result<(u32, u32), String> {
     let number = |word: &str| {
-        let digits = word
-            .strip_prefix(letter)
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let digits =
+            word.strip_prefix(letter).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         digits
             .and_then(|digits| digits.parse::<u32>().ok())
             .ok_or_else(|| format!("{} is not '{letter}' and a number", quoted(word)))

@@ -54,10 +54,7 @@ impl Node {
     }
 
     fn empty(position: Position) -> Rc<Self> {
-        let value = Value::Scalar {
-            text: String::new(),
-            plain: true,
-        };
+        let value = Value::Scalar { text: String::new(), plain: true };
         Rc::new(Self { position, value })
     }
 
@@ -131,10 +128,7 @@ fn decode(bytes: &[u8]) -> Result<&str, Finding> {
 
 /// The position just behind `text`, which is UTF-8.
 fn end_of(text: &[u8]) -> Position {
-    let line_start = text
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let line_start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let is_char_start = |byte: &&u8| **byte & 0xC0 != 0x80;
     Position {
         line: text.iter().filter(|byte| **byte == b'\n').count() + 1,
@@ -143,18 +137,11 @@ fn end_of(text: &[u8]) -> Position {
 }
 
 fn position(marker: Marker) -> Position {
-    Position {
-        line: marker.line().max(1),
-        column: marker.col() + 1,
-    }
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
 }
 
 fn finding(position: Position, message: String) -> Finding {
-    Finding {
-        position: Some(position),
-        path: String::new(),
-        message,
-    }
+    Finding { position: Some(position), path: String::new(), message }
 }
 
 fn too_deep(position: Position) -> Finding {
@@ -170,10 +157,7 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
     if info == "recursion limit exceeded" {
         return too_deep(position(*error.marker()));
     }
-    let line = text
-        .lines()
-        .nth(error.marker().line().saturating_sub(1))
-        .unwrap_or_default();
+    let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
     let indentation = &line[..line.len() - line.trim_start().len()];
     let hint = if info.contains("unknown anchor") || info.contains("scanning an anchor or alias") {
         "; a text that begins with '*' or '&' needs quotes, such as \"**\""
@@ -256,15 +240,8 @@ impl Builder {
                     _ => style == ScalarStyle::Plain,
                 };
                 let text = text.into_owned();
-                let node = Rc::new(Node {
-                    position,
-                    value: Value::Scalar { text, plain },
-                });
-                let built = Built {
-                    node,
-                    nodes: 1,
-                    height: 0,
-                };
+                let node = Rc::new(Node { position, value: Value::Scalar { text, plain } });
+                let built = Built { node, nodes: 1, height: 0 };
                 (anchor, built)
             }
             Event::Alias(anchor) => (0, self.alias(anchor, position)?),
@@ -288,14 +265,7 @@ impl Builder {
 
     fn begin(&mut self, position: Position, anchor: usize, mapping: bool) -> Result<(), Finding> {
         self.check_depth(1, position)?;
-        self.open.push(Open {
-            position,
-            anchor,
-            mapping,
-            children: Vec::new(),
-            nodes: 1,
-            height: 1,
-        });
+        self.open.push(Open { position, anchor, mapping, children: Vec::new(), nodes: 1, height: 1 });
         Ok(())
     }
 
@@ -343,10 +313,7 @@ impl Builder {
 
 /// `!` alone, which says that the value is what it looks like: a text.
 fn is_non_specific(tag: &Tag) -> bool {
-    matches!(
-        (tag.handle.as_str(), tag.suffix.as_str()),
-        ("", "!") | ("!", "") | ("", "")
-    )
+    matches!((tag.handle.as_str(), tag.suffix.as_str()), ("", "!") | ("!", "") | ("", ""))
 }
 
 impl Open {
@@ -361,15 +328,8 @@ impl Open {
         } else {
             Value::Sequence(self.children)
         };
-        let node = Rc::new(Node {
-            position: self.position,
-            value,
-        });
-        Built {
-            node,
-            nodes: self.nodes,
-            height: self.height,
-        }
+        let node = Rc::new(Node { position: self.position, value });
+        Built { node, nodes: self.nodes, height: self.height }
     }
 }
 
@@ -390,9 +350,7 @@ fn merge(pairs: Vec<Pair>) -> Vec<Pair> {
         };
         let inherited = sources.into_iter().flatten();
         merged.extend(
-            inherited
-                .filter(|(key, _)| key_text(key).is_none_or(|text| taken.insert(text)))
-                .cloned(),
+            inherited.filter(|(key, _)| key_text(key).is_none_or(|text| taken.insert(text))).cloned(),
         );
     }
     merged

@@ -31,10 +31,7 @@ pub(super) fn appspec(text: &[u8]) -> Result<Parsed, Invalid> {
 
 fn document_root(root: Place<'_>, report: &mut Report) -> Option<AppSpec> {
     if root.node.is_null() {
-        root.problem(
-            report,
-            "the file is empty; expected at least \"version: 0.0\" and \"os: linux\"",
-        );
+        root.problem(report, "the file is empty; expected at least \"version: 0.0\" and \"os: linux\"");
         return None;
     }
     let for_aws_itself = has_key(&root, "Resources");
@@ -63,9 +60,7 @@ fn has_key(place: &Place<'_>, name: &str) -> bool {
     let Value::Mapping(pairs) = &place.node.value else {
         return false;
     };
-    pairs
-        .iter()
-        .any(|(key, _)| matches!(&key.value, Value::Scalar { text, .. } if text == name))
+    pairs.iter().any(|(key, _)| matches!(&key.value, Value::Scalar { text, .. } if text == name))
 }
 
 fn version(top: &Fields<'_>, report: &mut Report) {
@@ -76,10 +71,7 @@ fn version(top: &Fields<'_>, report: &mut Report) {
     match place.scalar() {
         Some((text, true)) if text.parse() == Ok(0.0_f64) => {}
         Some((text, false)) if text.trim() == "0.0" => {
-            place.problem(
-                report,
-                "found the text \"0.0\"; expected the number 0.0, without quotes",
-            );
+            place.problem(report, "found the text \"0.0\"; expected the number 0.0, without quotes");
         }
         _ => place.unexpected(report, expected),
     }
@@ -119,10 +111,7 @@ fn files(top: &Fields<'_>, report: &mut Report) -> Vec<FileMapping> {
         return Vec::new();
     };
     let entries = section.items(report, expected);
-    entries
-        .into_iter()
-        .filter_map(|entry| file(entry, report))
-        .collect()
+    entries.into_iter().filter_map(|entry| file(entry, report)).collect()
 }
 
 fn file(entry: Place<'_>, report: &mut Report) -> Option<FileMapping> {
@@ -138,10 +127,7 @@ fn file(entry: Place<'_>, report: &mut Report) -> Option<FileMapping> {
     let source = source.and_then(|place| archive_path(place, report, of_source));
     let destination = entry.require(report, "destination", of_destination);
     let destination = destination.and_then(|place| host_path(place, report, of_destination));
-    Some(FileMapping {
-        source: source?,
-        destination: destination?,
-    })
+    Some(FileMapping { source: source?, destination: destination? })
 }
 
 fn archive_path(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<ArchivePath> {
@@ -174,10 +160,7 @@ fn hook(entry: &Entry<'_>, report: &mut Report) -> Option<(LifecycleEvent, Vec<S
     let event: LifecycleEvent = match entry.key.parse() {
         Ok(event) => event,
         Err(_) if entry.key == "<<" => {
-            entry.problem(
-                report,
-                "merges something that is not a mapping; expected an alias of a mapping",
-            );
+            entry.problem(report, "merges something that is not a mapping; expected an alias of a mapping");
             return None;
         }
         Err(_) => {
@@ -191,13 +174,8 @@ fn hook(entry: &Entry<'_>, report: &mut Report) -> Option<(LifecycleEvent, Vec<S
         }
     };
     note_event(entry, &event, report);
-    let scripts = entry
-        .value
-        .items(report, "a list of scripts, each beginning with \"- location: \"");
-    let scripts = scripts
-        .into_iter()
-        .filter_map(|item| script(item, report))
-        .collect();
+    let scripts = entry.value.items(report, "a list of scripts, each beginning with \"- location: \"");
+    let scripts = scripts.into_iter().filter_map(|item| script(item, report)).collect();
     Some((event, scripts))
 }
 
@@ -227,12 +205,8 @@ fn note_event(entry: &Entry<'_>, event: &LifecycleEvent, report: &mut Report) {
 }
 
 fn closest_hook(name: &str) -> Option<LifecycleEvent> {
-    let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard()
-        .filter(LifecycleEvent::is_hook)
-        .collect();
-    closest(name, hooks.iter().map(LifecycleEvent::name))?
-        .parse()
-        .ok()
+    let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard().filter(LifecycleEvent::is_hook).collect();
+    closest(name, hooks.iter().map(LifecycleEvent::name))?.parse().ok()
 }
 
 fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
@@ -251,9 +225,7 @@ fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
         Some(path)
     });
     let timeout = fields.get("timeout").map(|place| timeout(place, report));
-    let runas = fields
-        .get("runas")
-        .map(|place| place.text(report, "the name of a user"));
+    let runas = fields.get("runas").map(|place| place.text(report, "the name of a user"));
     let sudo = fields.get("sudo").map(|place| boolean(place, report));
     Some(Script {
         location: location?,
@@ -271,10 +243,7 @@ fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
     match text.parse::<u32>() {
         Ok(0) => place.unexpected(
             report,
-            format_args!(
-                "{expected}; without the key the timeout is {} seconds",
-                DEFAULT_TIMEOUT.as_secs()
-            ),
+            format_args!("{expected}; without the key the timeout is {} seconds", DEFAULT_TIMEOUT.as_secs()),
         ),
         Ok(_) if is_number && text.starts_with('0') => place.unexpected(
             report,
@@ -301,11 +270,7 @@ fn with_unit(text: &str) -> Option<u32> {
         "h" | "hours" => 3600,
         _ => return None,
     };
-    number
-        .parse::<u32>()
-        .ok()?
-        .checked_mul(factor)
-        .filter(|seconds| *seconds > 0)
+    number.parse::<u32>().ok()?.checked_mul(factor).filter(|seconds| *seconds > 0)
 }
 
 /// A boolean as YAML 1.1 writes it.
@@ -323,10 +288,7 @@ fn boolean(place: &Place<'_>, report: &mut Report) -> Option<bool> {
         Some(_) if !plain => {
             place.problem(
                 report,
-                format_args!(
-                    "found the text {}; expected true or false, without quotes",
-                    quoted(text)
-                ),
+                format_args!("found the text {}; expected true or false, without quotes", quoted(text)),
             );
             None
         }

@@ -84,9 +84,7 @@ impl AclAttributes {
                     list.push((tag, (mode >> shift & 0o7) as u8));
                 }
             }
-            let named = list
-                .iter()
-                .any(|(tag, _)| matches!(tag, Tag::User(_) | Tag::Group(_)));
+            let named = list.iter().any(|(tag, _)| matches!(tag, Tag::User(_) | Tag::Group(_)));
             if named && !has(&list, Tag::Mask) {
                 let group = list.iter().find(|(tag, _)| *tag == Tag::OwningGroup);
                 list.push((Tag::Mask, group.map_or(0, |(_, perms)| *perms)));
@@ -95,10 +93,7 @@ impl AclAttributes {
             encode(&list)
         };
         let has_default = entries.iter().any(|entry| entry.default);
-        Self {
-            access: Some(list(false)),
-            default: has_default.then(|| list(true)),
-        }
+        Self { access: Some(list(false)), default: has_default.then(|| list(true)) }
     }
 }
 
@@ -130,10 +125,7 @@ impl Access {
             owner: Some(Wish::asked(stat.st_uid)),
             group: Some(Wish::asked(stat.st_gid)),
             mode: Some(Wish::asked(stat.st_mode & 0o7777)),
-            acl: Some(AclAttributes {
-                access: attribute(&file, ACCESS_ACL)?,
-                default: None,
-            }),
+            acl: Some(AclAttributes { access: attribute(&file, ACCESS_ACL)?, default: None }),
         })
     }
 
@@ -143,11 +135,7 @@ impl Access {
         let change = |owner, group| rustix::fs::fchown(&file, owner, group);
         let kept = self.change_owner(stat.st_uid, stat.st_gid, change)?;
         if let Some(mode) = self.mode {
-            let mode = if kept || mode.must {
-                mode.value
-            } else {
-                mode.value & !0o6000
-            };
+            let mode = if kept || mode.must { mode.value } else { mode.value & !0o6000 };
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         }
         if let Some(acl) = &self.acl {
@@ -203,10 +191,7 @@ impl Wish {
             Err(Errno::PERM | Errno::INVAL) if !self.must => Ok(false),
             Err(Errno::PERM) => Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                format!(
-                    "giving it to id {} needs root; run as root, or remove owner and group",
-                    self.value
-                ),
+                format!("giving it to id {} needs root; run as root, or remove owner and group", self.value),
             )),
             Err(error) => Err(error.into()),
         }
@@ -270,28 +255,15 @@ pub(super) fn remove_context(path: &Path) -> io::Result<()> {
 
 fn tool(name: &str) -> Option<std::path::PathBuf> {
     let folders = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-    folders
-        .iter()
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| path.is_file())
+    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "short-lived tools of the system, not hook scripts"
-)]
+#[allow(clippy::disallowed_methods, reason = "short-lived tools of the system, not hook scripts")]
 fn run(name: &str, arguments: &[&str], path: &Path) -> io::Result<()> {
     let Some(program) = tool(name) else {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("{name} is not installed"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} is not installed")));
     };
-    let output = Command::new(program)
-        .args(arguments)
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()?;
+    let output = Command::new(program).args(arguments).arg(path).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());
     }

@@ -44,12 +44,7 @@ struct Aside {
 impl Transaction {
     pub(super) fn begin(revision: &Path) -> Result<Self, StepError> {
         let folder = Folder::open(revision).map_err(failed("open", revision))?;
-        Ok(Self {
-            revision: folder,
-            inverses: Vec::new(),
-            aside: Vec::new(),
-            changed: BTreeSet::new(),
-        })
+        Ok(Self { revision: folder, inverses: Vec::new(), aside: Vec::new(), changed: BTreeSet::new() })
     }
 
     pub(super) fn run(&mut self, steps: &[Step]) -> Result<(), StepError> {
@@ -60,26 +55,16 @@ impl Transaction {
         let path = step.path();
         match step {
             Step::Build { staged, items } => self.build(staged, items),
-            Step::Remove {
-                path,
-                aside,
-                folder,
-                contents,
-            } => self
-                .remove(path, aside, *folder, contents)
-                .map_err(failed("remove", path)),
-            Step::Replace {
-                path,
-                staged,
-                aside,
-                keep,
-            } => self
-                .replace(path, staged, aside, *keep)
-                .map_err(failed("replace", path)),
+            Step::Remove { path, aside, folder, contents } => {
+                self.remove(path, aside, *folder, contents).map_err(failed("remove", path))
+            }
+            Step::Replace { path, staged, aside, keep } => {
+                self.replace(path, staged, aside, *keep).map_err(failed("replace", path))
+            }
             Step::Place { path, staged } => self.place(path, staged).map_err(failed("create", path)),
-            Step::Adjust { path, access } => self
-                .adjust(path, access)
-                .map_err(failed("change owner, mode or ACL of", path)),
+            Step::Adjust { path, access } => {
+                self.adjust(path, access).map_err(failed("change owner, mode or ACL of", path))
+            }
             Step::RemoveContext { path, context } => {
                 if let Some(context) = context {
                     let (path, context) = (path.clone(), context.clone());
@@ -94,9 +79,7 @@ impl Transaction {
                     .map_err(failed("remove the SELinux rule of", path))
             }
             Step::AddContext { context, .. } => {
-                self.inverses.push(Inverse::RemoveContext {
-                    path: path.to_path_buf(),
-                });
+                self.inverses.push(Inverse::RemoveContext { path: path.to_path_buf() });
                 access::add_context(path, context).map_err(failed("set the SELinux context of", path))
             }
         }
@@ -106,27 +89,15 @@ impl Transaction {
         let (parent, name) = split(staged).map_err(failed("create", staged))?;
         let folder = Folder::open(parent).map_err(failed("open", parent))?;
         self.changed.insert(parent.to_path_buf());
-        self.inverses.push(Inverse::Discard {
-            staged: staged.to_path_buf(),
-        });
-        let mut builder = Builder {
-            revision: &self.revision,
-            top: folder,
-            name,
-            folder: None,
-            source: None,
-        };
+        self.inverses.push(Inverse::Discard { staged: staged.to_path_buf() });
+        let mut builder = Builder { revision: &self.revision, top: folder, name, folder: None, source: None };
         for item in items {
-            builder
-                .item(item)
-                .map_err(failed(item.what.action(), &staged.join(&item.below)))?;
+            builder.item(item).map_err(failed(item.what.action(), &staged.join(&item.below)))?;
         }
         // Last and from the inside out: a mode may forbid what was still to be done below.
         let folders = items.iter().rev().filter(|item| item.what == What::Folder);
         for item in folders.filter(|item| item.access != Access::default()) {
-            builder
-                .folder_access(item)
-                .map_err(failed("set access of", &staged.join(&item.below)))?;
+            builder.folder_access(item).map_err(failed("set access of", &staged.join(&item.below)))?;
         }
         Ok(())
     }
@@ -140,20 +111,13 @@ impl Transaction {
         if FileType::from_raw_mode(stat.st_mode).is_dir() != is_folder {
             return Err(changed_meanwhile());
         }
-        self.inverses.push(Inverse::PutBack {
-            path: path.to_path_buf(),
-            aside: aside.to_path_buf(),
-        });
+        self.inverses.push(Inverse::PutBack { path: path.to_path_buf(), aside: aside.to_path_buf() });
         self.changed.insert(parent.to_path_buf());
         folder.rename_new(name, last(aside))?;
         if is_folder && !only_known(&folder.folder(last(aside))?, Path::new(""), &known(contents))? {
             return Err(changed_meanwhile());
         }
-        self.aside.push(Aside {
-            path: aside.to_path_buf(),
-            folder: is_folder,
-            contents: contents.to_vec(),
-        });
+        self.aside.push(Aside { path: aside.to_path_buf(), folder: is_folder, contents: contents.to_vec() });
         Ok(())
     }
 
@@ -166,10 +130,7 @@ impl Transaction {
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(changed_meanwhile());
         }
-        self.inverses.push(Inverse::PutBack {
-            path: path.to_path_buf(),
-            aside: aside.to_path_buf(),
-        });
+        self.inverses.push(Inverse::PutBack { path: path.to_path_buf(), aside: aside.to_path_buf() });
         self.changed.insert(parent.to_path_buf());
         match folder.hard_link(name, last(aside)) {
             Ok(()) => {}
@@ -181,11 +142,7 @@ impl Transaction {
         }
         folder.rename(last(staged), name)?;
         if !keep {
-            self.aside.push(Aside {
-                path: aside.to_path_buf(),
-                folder: false,
-                contents: Vec::new(),
-            });
+            self.aside.push(Aside { path: aside.to_path_buf(), folder: false, contents: Vec::new() });
         }
         Ok(())
     }
@@ -194,10 +151,7 @@ impl Transaction {
         let (parent, name) = split(path)?;
         let folder = Folder::open(parent)?;
         let stat = folder.stat(last(staged))?.ok_or(Errno::NOENT)?;
-        let object = Identity {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-        };
+        let object = Identity { device: stat.st_dev, inode: stat.st_ino };
         self.inverses.push(Inverse::TakeBack {
             path: path.to_path_buf(),
             staged: staged.to_path_buf(),
@@ -210,10 +164,7 @@ impl Transaction {
     fn adjust(&mut self, path: &Path, access: &Access) -> io::Result<()> {
         let (parent, name) = split(path)?;
         let file = Folder::open(parent)?.file(name)?;
-        self.inverses.push(Inverse::Readjust {
-            path: path.to_path_buf(),
-            access: Access::read(&file)?,
-        });
+        self.inverses.push(Inverse::Readjust { path: path.to_path_buf(), access: Access::read(&file)? });
         access.apply(&file)
     }
 
@@ -236,9 +187,7 @@ impl Transaction {
     /// Makes the names that changed survive a power cut.
     pub(super) fn sync_names(&mut self) -> Result<(), StepError> {
         for path in std::mem::take(&mut self.changed) {
-            Folder::open(&path)
-                .and_then(|folder| folder.sync())
-                .map_err(failed("make durable", &path))?;
+            Folder::open(&path).and_then(|folder| folder.sync()).map_err(failed("make durable", &path))?;
         }
         Ok(())
     }
@@ -248,10 +197,7 @@ impl Transaction {
         let left = self.aside.iter().filter_map(|aside| {
             // Nothing can be undone here any more; an error that passes should not leave anything.
             let error = aside.discard().or_else(|_| aside.discard()).err()?;
-            Some(format!(
-                "{} is no longer used but could not be removed: {error}",
-                aside.path.display()
-            ))
+            Some(format!("{} is no longer used but could not be removed: {error}", aside.path.display()))
         });
         left.collect()
     }
@@ -288,10 +234,7 @@ impl Builder<'_> {
             None => (&self.top, self.name),
             Some(parent) => {
                 let top = self.top.folder(self.name);
-                (
-                    reopened(&mut self.folder, parent, || top?.descend(parent))?,
-                    last(&item.below),
-                )
+                (reopened(&mut self.folder, parent, || top?.descend(parent))?, last(&item.below))
             }
         };
         match &item.what {
@@ -328,8 +271,7 @@ impl Builder<'_> {
     }
 
     fn folder_access(&self, item: &Item) -> io::Result<()> {
-        item.access
-            .apply(self.top.folder(self.name)?.descend(&item.below)?)
+        item.access.apply(self.top.folder(self.name)?.descend(&item.below)?)
     }
 }
 
@@ -341,17 +283,11 @@ fn reopened<'a>(
     if cache.as_ref().is_none_or(|(cached, _)| cached != path) {
         *cache = Some((path.to_path_buf(), open()?));
     }
-    cache
-        .as_ref()
-        .map(|(_, folder)| folder)
-        .ok_or_else(|| Errno::NOENT.into())
+    cache.as_ref().map(|(_, folder)| folder).ok_or_else(|| Errno::NOENT.into())
 }
 
 fn times(stat: &rustix::fs::Stat) -> Timestamps {
-    let time = |seconds, nanoseconds: u64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds as _,
-    };
+    let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
@@ -387,10 +323,7 @@ impl Aside {
 }
 
 fn known(contents: &[Content]) -> BTreeMap<&Path, bool> {
-    contents
-        .iter()
-        .map(|content| (content.below.as_path(), content.folder))
-        .collect()
+    contents.iter().map(|content| (content.below.as_path(), content.folder)).collect()
 }
 
 /// Whether nothing has come into a folder since the plan was made.
@@ -411,9 +344,5 @@ fn changed_meanwhile() -> io::Error {
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StepError + 'a {
-    move |source| StepError {
-        action,
-        path: path.to_path_buf(),
-        source,
-    }
+    move |source| StepError { action, path: path.to_path_buf(), source }
 }

@@ -16,11 +16,7 @@ pub enum Conflict {
          files",
         path.display()
     )]
-    Twice {
-        path: PathBuf,
-        first: String,
-        second: String,
-    },
+    Twice { path: PathBuf, first: String, second: String },
     #[error(
         "{}: a folder is there, and a file or link must go there; remove it, or choose another \
          destination",
@@ -96,9 +92,6 @@ pub enum Conflict {
 
 fn behind(link: Option<&Path>) -> String {
     link.map_or(String::new(), |link| {
-        format!(
-            "; {} is a symbolic link, and links of a revision are not followed",
-            link.display()
-        )
+        format!("; {} is a symbolic link, and links of a revision are not followed", link.display())
     })
 }

@@ -16,12 +16,7 @@ const FOLDER_MODE: u32 = 0o755;
 
 /// Gives the planned objects, and existing files that are named exactly, the access that the AppSpec asks for.
 pub(super) fn grant(facts: Facts<'_>, decision: &mut Decision, conflicts: &mut Vec<Conflict>) {
-    let mut granter = Granter {
-        facts,
-        decision,
-        conflicts,
-        granted: BTreeSet::new(),
-    };
+    let mut granter = Granter { facts, decision, conflicts, granted: BTreeSet::new() };
     granter.check_names();
     for permission in &facts.appspec.permissions {
         granter.permission(permission);
@@ -42,18 +37,8 @@ impl Granter<'_> {
         let mut users = BTreeSet::new();
         let mut groups = BTreeSet::new();
         for permission in &self.facts.appspec.permissions {
-            users.extend(
-                permission
-                    .owner
-                    .as_ref()
-                    .and_then(|owner| unknown(owner, &host.users)),
-            );
-            groups.extend(
-                permission
-                    .group
-                    .as_ref()
-                    .and_then(|group| unknown(group, &host.groups)),
-            );
+            users.extend(permission.owner.as_ref().and_then(|owner| unknown(owner, &host.users)));
+            groups.extend(permission.group.as_ref().and_then(|group| unknown(group, &host.groups)));
             for entry in permission.acl.iter().flat_map(|acl| &acl.entries) {
                 match &entry.tag {
                     AclTag::User(user) => users.extend(unknown(user, &host.users)),
@@ -62,32 +47,22 @@ impl Granter<'_> {
                 }
             }
         }
-        self.conflicts
-            .extend(users.into_iter().map(|name| Conflict::UnknownUser { name }));
-        self.conflicts
-            .extend(groups.into_iter().map(|name| Conflict::UnknownGroup { name }));
+        self.conflicts.extend(users.into_iter().map(|name| Conflict::UnknownUser { name }));
+        self.conflicts.extend(groups.into_iter().map(|name| Conflict::UnknownGroup { name }));
     }
 
     fn permission(&mut self, permission: &Permission) {
         let object = permission.object.as_path();
         if permission.context.is_some() && !self.facts.host.has_selinux_tools {
-            self.conflicts.push(Conflict::NoSelinux {
-                object: object.to_path_buf(),
-            });
+            self.conflicts.push(Conflict::NoSelinux { object: object.to_path_buf() });
         }
-        let exact = self
-            .decision
-            .planned
-            .iter()
-            .position(|planned| planned.written == object);
+        let exact = self.decision.planned.iter().position(|planned| planned.written == object);
         let applied = match exact.map(|index| &self.decision.planned[index].kind) {
             Some(WantedKind::File) => {
                 self.exact_file(permission, |granter| granter.planned(permission, exact))
             }
             Some(WantedKind::Link { .. }) => {
-                self.conflicts.push(Conflict::PermissionOnLink {
-                    object: object.to_path_buf(),
-                });
+                self.conflicts.push(Conflict::PermissionOnLink { object: object.to_path_buf() });
                 true
             }
             Some(WantedKind::Folder) => self.below(permission),
@@ -109,9 +84,8 @@ impl Granter<'_> {
         match node.kind {
             NodeKind::File => self.exact_file(permission, |granter| granter.adjust(permission, &path, &node)),
             NodeKind::Link { .. } if !self.is_folder(&node) => {
-                self.conflicts.push(Conflict::PermissionOnLink {
-                    object: permission.object.as_path().to_path_buf(),
-                });
+                self.conflicts
+                    .push(Conflict::PermissionOnLink { object: permission.object.as_path().to_path_buf() });
                 true
             }
             _ => self.below(permission),
@@ -123,9 +97,8 @@ impl Granter<'_> {
             return false;
         }
         if permission.pattern != Pattern::Everything || !permission.except.is_empty() {
-            self.conflicts.push(Conflict::PatternOnFile {
-                object: permission.object.as_path().to_path_buf(),
-            });
+            self.conflicts
+                .push(Conflict::PatternOnFile { object: permission.object.as_path().to_path_buf() });
         }
         apply(self);
         true
@@ -160,9 +133,7 @@ impl Granter<'_> {
 
     fn adjust(&mut self, permission: &Permission, path: &Path, node: &Node) {
         if node.immutable {
-            self.conflicts.push(Conflict::Immutable {
-                path: path.to_path_buf(),
-            });
+            self.conflicts.push(Conflict::Immutable { path: path.to_path_buf() });
         }
         let mut access = self.access(permission, permission.object.as_path(), path, node.mode, false);
         // Changing owner or group takes set-id bits away; who did not ask for that keeps them.
@@ -184,12 +155,7 @@ impl Granter<'_> {
                 Pattern::Name(pattern) => direct && pattern.matches(last(path)),
             };
             let excepted = direct && permission.except.iter().any(|except| except.matches(last(path)));
-            (if is_folder {
-                applies.directories
-            } else {
-                applies.files
-            }) && pattern
-                && !excepted
+            (if is_folder { applies.directories } else { applies.files }) && pattern && !excepted
         };
         let meant: Vec<usize> = (self.decision.planned.iter().enumerate())
             .filter(|(_, planned)| means(&planned.written, planned.kind == WantedKind::Folder))
@@ -203,9 +169,7 @@ impl Granter<'_> {
 
     fn once(&mut self, written: &Path) {
         if !self.granted.insert(written.to_path_buf()) {
-            self.conflicts.push(Conflict::PermissionTwice {
-                path: written.to_path_buf(),
-            });
+            self.conflicts.push(Conflict::PermissionTwice { path: written.to_path_buf() });
         }
     }
 
@@ -222,10 +186,7 @@ impl Granter<'_> {
         let file = path.to_string_lossy().into_owned();
         if let Some(mode) = permission.mode {
             let mode = format!("{:04o}", mode.bits());
-            self.note(Instruction::Chmod {
-                mode,
-                file: file.clone(),
-            });
+            self.note(Instruction::Chmod { mode, file: file.clone() });
         }
         let mode = permission.mode.map_or(mode, |mode| mode.bits());
         let acl = permission.acl.as_ref().and_then(|acl| {
@@ -234,9 +195,7 @@ impl Granter<'_> {
                 file: file.clone(),
             });
             if !is_folder && acl.entries.iter().any(|entry| entry.default) {
-                self.conflicts.push(Conflict::DefaultAclOnFile {
-                    path: written.to_path_buf(),
-                });
+                self.conflicts.push(Conflict::DefaultAclOnFile { path: written.to_path_buf() });
             }
             self.acl(permission, acl, mode)
         });
@@ -247,10 +206,7 @@ impl Granter<'_> {
                 kind: context.kind.clone(),
                 range: context.range.clone(),
             };
-            self.note(Instruction::Semanage {
-                context: context.clone(),
-                file: file.clone(),
-            });
+            self.note(Instruction::Semanage { context: context.clone(), file: file.clone() });
             self.decision.contexts.push((path.to_path_buf(), context));
         }
         let (owner, group) = self.owners(permission);
@@ -262,12 +218,7 @@ impl Granter<'_> {
                 file,
             });
         }
-        Access {
-            owner,
-            group,
-            mode: permission.mode.map(|mode| Wish::asked(mode.bits())),
-            acl,
-        }
+        Access { owner, group, mode: permission.mode.map(|mode| Wish::asked(mode.bits())), acl }
     }
 
     fn note(&mut self, instruction: Instruction) {
@@ -280,10 +231,7 @@ impl Granter<'_> {
             let id = id(principal.as_ref()?, known)?;
             Some(Wish::asked(id))
         };
-        (
-            wish(&permission.owner, &host.users),
-            wish(&permission.group, &host.groups),
-        )
+        (wish(&permission.owner, &host.users), wish(&permission.group, &host.groups))
     }
 
     /// `None` when a name is unknown, which is a conflict already.
@@ -301,18 +249,12 @@ impl Granter<'_> {
                 AclTag::Other => Tag::Other,
             };
             if !seen.insert((entry.default, tag)) {
-                let conflict = Conflict::AclTwice {
-                    object: permission.object.as_path().to_path_buf(),
-                };
+                let conflict = Conflict::AclTwice { object: permission.object.as_path().to_path_buf() };
                 if !self.conflicts.contains(&conflict) {
                     self.conflicts.push(conflict);
                 }
             }
-            entries.push(Entry {
-                default: entry.default,
-                tag,
-                perms: entry.perms,
-            });
+            entries.push(Entry { default: entry.default, tag, perms: entry.perms });
         }
         Some(AclAttributes::complete(&entries, mode))
     }
@@ -339,13 +281,7 @@ impl Granter<'_> {
         let NodeKind::Link { leads_to: Some(end) } = &link.kind else {
             return false;
         };
-        matches!(
-            self.facts.host.nodes.get(end),
-            Some(Node {
-                kind: NodeKind::Folder { .. },
-                ..
-            })
-        )
+        matches!(self.facts.host.nodes.get(end), Some(Node { kind: NodeKind::Folder { .. }, .. }))
     }
 }
 
@@ -382,10 +318,5 @@ fn text(entry: &crate::appspec::AclEntry) -> String {
     };
     let bit = |mask, letter| if entry.perms & mask == 0 { '-' } else { letter };
     let default = if entry.default { "default:" } else { "" };
-    format!(
-        "{default}{tag}:{name}:{}{}{}",
-        bit(4, 'r'),
-        bit(2, 'w'),
-        bit(1, 'x')
-    )
+    format!("{default}{tag}:{name}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x'))
 }

@@ -28,12 +28,7 @@ pub(super) enum WantedKind {
 
 /// What the mappings of `appspec` ask for, a folder before what is in it.
 pub(super) fn layout(revision: &Revision, appspec: &AppSpec) -> (Vec<Wanted>, Vec<Conflict>) {
-    let mut layout = Layout {
-        revision,
-        wanted: Vec::new(),
-        conflicts: Vec::new(),
-        expansions: 0,
-    };
+    let mut layout = Layout { revision, wanted: Vec::new(), conflicts: Vec::new(), expansions: 0 };
     for mapping in &appspec.files {
         layout.map(mapping.source.as_path(), mapping.destination.as_path());
     }
@@ -93,9 +88,7 @@ impl Layout<'_> {
                 Some(folder) => {
                     self.expansions += 1;
                     if self.expansions == MAX_EXPANSIONS {
-                        self.conflicts.push(Conflict::TooManyExpansions {
-                            link: source.to_path_buf(),
-                        });
+                        self.conflicts.push(Conflict::TooManyExpansions { link: source.to_path_buf() });
                     }
                     if self.expansions < MAX_EXPANSIONS {
                         roots.push(folder.clone());
@@ -103,33 +96,18 @@ impl Layout<'_> {
                         roots.pop();
                     }
                 }
-                None => self.want(
-                    source,
-                    path,
-                    WantedKind::Link {
-                        target: target.clone(),
-                    },
-                ),
+                None => self.want(source, path, WantedKind::Link { target: target.clone() }),
             },
             Some(ObjectKind::Special) => {
-                self.conflicts.push(Conflict::SpecialSource {
-                    object: source.to_path_buf(),
-                });
+                self.conflicts.push(Conflict::SpecialSource { object: source.to_path_buf() });
             }
             // It vanished while the revision was read.
-            None => self.conflicts.push(Conflict::MissingSource {
-                object: source.to_path_buf(),
-                link: None,
-            }),
+            None => self.conflicts.push(Conflict::MissingSource { object: source.to_path_buf(), link: None }),
         }
     }
 
     fn want(&mut self, source: &Path, path: PathBuf, kind: WantedKind) {
-        self.wanted.push(Wanted {
-            path,
-            source: source.to_path_buf(),
-            kind,
-        });
+        self.wanted.push(Wanted { path, source: source.to_path_buf(), kind });
     }
 
     /// The folder of the revision whose contents stand in for `link`: when the link would dangle at its destination.

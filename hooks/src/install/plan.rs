@@ -58,10 +58,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> Result<Decision, Vec<Conflict>> {
     let mut planner = Planner {
         facts,
-        decision: Decision {
-            warnings: facts.host.previous.warnings.clone(),
-            ..Decision::default()
-        },
+        decision: Decision { warnings: facts.host.previous.warnings.clone(), ..Decision::default() },
         places: BTreeMap::new(),
         folders: BTreeMap::new(),
         conflicts: Vec::new(),
@@ -71,17 +68,9 @@ pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> Result<Decision, 
     for wanted in wanted {
         planner.want(wanted);
     }
-    let Planner {
-        mut decision,
-        mut conflicts,
-        ..
-    } = planner;
+    let Planner { mut decision, mut conflicts, .. } = planner;
     grant::grant(facts, &mut decision, &mut conflicts);
-    if conflicts.is_empty() {
-        Ok(decision)
-    } else {
-        Err(conflicts)
-    }
+    if conflicts.is_empty() { Ok(decision) } else { Err(conflicts) }
 }
 
 struct Planner<'a> {
@@ -132,10 +121,7 @@ impl<'a> Planner<'a> {
         if !self.facts.host.has_selinux_tools {
             let rules = self.facts.host.previous.rules.iter();
             self.decision.warnings.extend(rules.map(|(path, _)| {
-                format!(
-                    "the SELinux rule for {} stays: semanage is not installed",
-                    path.display()
-                )
+                format!("the SELinux rule for {} stays: semanage is not installed", path.display())
             }));
         }
     }
@@ -204,8 +190,7 @@ impl<'a> Planner<'a> {
         let mut overwrites = false;
         if let Some(node) = self.existing(&path) {
             if self.leads_to_folder(node).is_some() || matches!(node.kind, NodeKind::Folder { .. }) {
-                self.conflicts
-                    .push(Conflict::FolderInTheWay { path: wanted.path });
+                self.conflicts.push(Conflict::FolderInTheWay { path: wanted.path });
                 return;
             }
             match self.facts.behavior {
@@ -259,9 +244,7 @@ impl<'a> Planner<'a> {
             if self.decision.planned[*planned].kind == WantedKind::Folder {
                 return Some(path);
             }
-            self.conflicts.push(Conflict::NotAFolder {
-                path: written.to_path_buf(),
-            });
+            self.conflicts.push(Conflict::NotAFolder { path: written.to_path_buf() });
             return None;
         }
         if let Some(node) = self.existing(&path) {
@@ -270,9 +253,7 @@ impl<'a> Planner<'a> {
                 _ => self.leads_to_folder(node),
             };
             if folder.is_none() {
-                self.conflicts.push(Conflict::NotAFolder {
-                    path: written.to_path_buf(),
-                });
+                self.conflicts.push(Conflict::NotAFolder { path: written.to_path_buf() });
             }
             return folder;
         }
@@ -296,29 +277,22 @@ impl<'a> Planner<'a> {
         if let Some(node) = self.existing(parent)
             && node.immutable
         {
-            let conflict = Conflict::Immutable {
-                path: parent.to_path_buf(),
-            };
+            let conflict = Conflict::Immutable { path: parent.to_path_buf() };
             if !self.conflicts.contains(&conflict) {
                 self.conflicts.push(conflict);
             }
         }
-        self.places
-            .insert(planned.path.clone(), self.decision.planned.len());
+        self.places.insert(planned.path.clone(), self.decision.planned.len());
         self.decision.planned.push(planned);
     }
 
     fn allowed(&mut self, path: &Path) -> bool {
         if path.starts_with(&self.facts.revision.root) {
-            self.conflicts.push(Conflict::InsideRevision {
-                path: path.to_path_buf(),
-            });
+            self.conflicts.push(Conflict::InsideRevision { path: path.to_path_buf() });
             return false;
         }
         if path.as_os_str().as_bytes().contains(&b'\n') {
-            self.conflicts.push(Conflict::LineBreak {
-                path: path.to_path_buf(),
-            });
+            self.conflicts.push(Conflict::LineBreak { path: path.to_path_buf() });
             return false;
         }
         true
@@ -327,9 +301,7 @@ impl<'a> Planner<'a> {
     /// What is at `path` once the last Install's files are gone.
     fn existing(&self, path: &Path) -> Option<&'a Node> {
         let host: &'a Host = self.facts.host;
-        host.nodes
-            .get(path)
-            .filter(|_| !self.decision.removed.contains(path))
+        host.nodes.get(path).filter(|_| !self.decision.removed.contains(path))
     }
 
     fn leads_to_folder(&self, node: &Node) -> Option<PathBuf> {
@@ -345,13 +317,9 @@ impl<'a> Planner<'a> {
 /// Whether an object can be renamed away; a conflict when not.
 fn movable(node: &Node, path: &Path, conflicts: &mut Vec<Conflict>) -> bool {
     if node.immutable {
-        conflicts.push(Conflict::Immutable {
-            path: path.to_path_buf(),
-        });
+        conflicts.push(Conflict::Immutable { path: path.to_path_buf() });
     } else if node.mount_point {
-        conflicts.push(Conflict::MountPoint {
-            path: path.to_path_buf(),
-        });
+        conflicts.push(Conflict::MountPoint { path: path.to_path_buf() });
     } else {
         return true;
     }

@@ -62,30 +62,12 @@ pub(super) struct InstructionFile {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Instruction {
-    Copy {
-        source: String,
-        destination: String,
-    },
-    Mkdir {
-        directory: String,
-    },
-    Chmod {
-        mode: String,
-        file: String,
-    },
-    Chown {
-        owner: Option<String>,
-        group: Option<String>,
-        file: String,
-    },
-    Setfacl {
-        acl: Vec<String>,
-        file: String,
-    },
-    Semanage {
-        context: Context,
-        file: String,
-    },
+    Copy { source: String, destination: String },
+    Mkdir { directory: String },
+    Chmod { mode: String, file: String },
+    Chown { owner: Option<String>, group: Option<String>, file: String },
+    Setfacl { acl: Vec<String>, file: String },
+    Semanage { context: Context, file: String },
 }
 
 impl Records {
@@ -96,10 +78,7 @@ impl Records {
                 .and_then(|(parent, name)| Ok(std::fs::canonicalize(parent)?.join(name)));
             real.map_err(|error| (path.to_path_buf(), error))
         };
-        Ok(Self {
-            instructions: resolve(&self.instructions)?,
-            cleanup: resolve(&self.cleanup)?,
-        })
+        Ok(Self { instructions: resolve(&self.instructions)?, cleanup: resolve(&self.cleanup)? })
     }
 
     /// Reads both files leniently: a missing file is an empty one, and what makes no sense is a warning.
@@ -143,14 +122,8 @@ impl Previous {
     fn read_cleanup(&mut self, path: &Path, bytes: &[u8], contexts: &BTreeMap<PathBuf, Context>) {
         self.cleanup = State::Sound;
         // A last line without its end was being written when the agent died.
-        let finished = bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        for (index, line) in bytes[..finished]
-            .split_inclusive(|byte| *byte == b'\n')
-            .enumerate()
-        {
+        let finished = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        for (index, line) in bytes[..finished].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let line = &line[..line.len() - 1];
             let (text, rule) = line.strip_prefix(RULE).map_or((line, false), |path| (path, true));
             let listed = Path::new(OsStr::from_bytes(text));
@@ -188,10 +161,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, (PathBuf, io::Error)> {
 
 /// The text of `<group>-install.json`.
 pub(super) fn instruction_text(instructions: Vec<Instruction>) -> Vec<u8> {
-    let file = InstructionFile {
-        version: Some(VERSION),
-        instructions,
-    };
+    let file = InstructionFile { version: Some(VERSION), instructions };
     // Strings, numbers and lists: there is nothing in it that cannot be written.
     serde_json::to_vec(&file).unwrap_or_default()
 }

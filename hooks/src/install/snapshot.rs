@@ -86,10 +86,7 @@ impl Revision {
         let root = std::fs::canonicalize(archive).map_err(at)?;
         let folder = Folder::open(&root).map_err(at)?;
         let stat = rustix::fs::fstat(&folder).map_err(|error| at(error.into()))?;
-        let mut revision = Self {
-            root,
-            objects: BTreeMap::new(),
-        };
+        let mut revision = Self { root, objects: BTreeMap::new() };
         let names = revision.read_folder(&folder, Path::new(""))?;
         revision.objects.insert(
             PathBuf::new(),
@@ -119,21 +116,12 @@ impl Revision {
                 FileType::RegularFile => ObjectKind::File,
                 FileType::Directory => {
                     let child = folder.folder(name).map_err(at(&path))?;
-                    ObjectKind::Folder {
-                        names: self.read_folder(&child, &path)?,
-                    }
+                    ObjectKind::Folder { names: self.read_folder(&child, &path)? }
                 }
-                FileType::Symlink => ObjectKind::Link {
-                    target: folder.read_link(name).map_err(at(&path))?,
-                },
+                FileType::Symlink => ObjectKind::Link { target: folder.read_link(name).map_err(at(&path))? },
                 _ => ObjectKind::Special,
             };
-            let object = Object {
-                kind,
-                mode: stat.st_mode & 0o7777,
-                uid: stat.st_uid,
-                gid: stat.st_gid,
-            };
+            let object = Object { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
             self.objects.insert(path, object);
         }
         Ok(names)
@@ -153,12 +141,7 @@ impl Host {
     ) -> Result<Self, Unreadable> {
         let previous = records.read()?;
         let mut observer = Observer::default();
-        for path in paths.chain(
-            appspec
-                .permissions
-                .iter()
-                .map(|permission| permission.object.as_path()),
-        ) {
+        for path in paths.chain(appspec.permissions.iter().map(|permission| permission.object.as_path())) {
             observer.observe(path)?;
         }
         for path in &previous.created {
@@ -209,14 +192,8 @@ impl Observer {
                 Some(NodeKind::Folder { .. }) => Some(real),
                 Some(NodeKind::Link { leads_to: Some(end) }) => {
                     let end = end.clone();
-                    matches!(
-                        self.nodes.get(&end),
-                        Some(Node {
-                            kind: NodeKind::Folder { .. },
-                            ..
-                        })
-                    )
-                    .then_some(end)
+                    matches!(self.nodes.get(&end), Some(Node { kind: NodeKind::Folder { .. }, .. }))
+                        .then_some(end)
                 }
                 _ => None,
             },
@@ -239,9 +216,7 @@ impl Observer {
         let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
             FileType::RegularFile => NodeKind::File,
             FileType::Directory => NodeKind::Folder { names: None },
-            FileType::Symlink => NodeKind::Link {
-                leads_to: std::fs::canonicalize(real).ok(),
-            },
+            FileType::Symlink => NodeKind::Link { leads_to: std::fs::canonicalize(real).ok() },
             _ => NodeKind::Special,
         };
         let leads_to = match &kind {
@@ -252,12 +227,7 @@ impl Observer {
         let immutable = has((libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND) as u64);
         // Linux 5.8; earlier kernels never set it, and renaming a mount point then fails and is undone.
         let mount_point = has(0x2000);
-        let node = Node {
-            kind,
-            mode: u32::from(stat.stx_mode) & 0o7777,
-            immutable,
-            mount_point,
-        };
+        let node = Node { kind, mode: u32::from(stat.stx_mode) & 0o7777, immutable, mount_point };
         self.nodes.insert(real.to_path_buf(), node);
         match leads_to {
             Some(end) => self.parents(&end).and_then(|()| self.node(&end)),
@@ -277,11 +247,7 @@ impl Observer {
     }
 
     fn list(&mut self, real: &Path) -> Result<(), Unreadable> {
-        if let Some(Node {
-            kind: NodeKind::Folder { names },
-            ..
-        }) = self.nodes.get_mut(real)
-        {
+        if let Some(Node { kind: NodeKind::Folder { names }, .. }) = self.nodes.get_mut(real) {
             let folder = Folder::open(real).and_then(|folder| folder.names());
             *names = Some(folder.map_err(|error| (real.to_path_buf(), error))?);
         }

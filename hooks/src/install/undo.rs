@@ -86,12 +86,7 @@ fn take_back(path: &Path, staged: &Path, object: Identity) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = Folder::open(parent)?;
     match folder.stat(name)? {
-        Some(stat)
-            if (Identity {
-                device: stat.st_dev,
-                inode: stat.st_ino,
-            }) == object =>
-        {
+        Some(stat) if (Identity { device: stat.st_dev, inode: stat.st_ino }) == object => {
             folder.rename_new(name, last(staged))
         }
         _ => Ok(()),

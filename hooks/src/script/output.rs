@@ -84,10 +84,7 @@ impl ScriptLog {
         deployment_id: &str,
     ) -> Result<Self, LogError> {
         let scripts = LogFile::open(scripts_log, None)?;
-        let rotation = Some(Rotation {
-            at: ROTATE_AT,
-            files: FILES_KEPT,
-        });
+        let rotation = Some(Rotation { at: ROTATE_AT, files: FILES_KEPT });
         let deployments = deployments_log.and_then(|path| match LogFile::open(path, rotation) {
             Ok(file) => Some(file),
             Err(error) => {
@@ -141,24 +138,15 @@ impl ScriptLog {
         }
         if self.left_out > 0 {
             let left_out = self.left_out;
-            self.entries.push(format!(
-                "{left_out} bytes of output are left out: a script may log {MAX_LOGGED}"
-            ));
+            self.entries
+                .push(format!("{left_out} bytes of output are left out: a script may log {MAX_LOGGED}"));
         }
         self.write();
     }
 
     /// Lets `stream`'s lines read, and makes entries of what they give.
     fn take(&mut self, stream: Stream, read: impl FnOnce(&mut Lines, &mut dyn FnMut(&str))) {
-        let Self {
-            stdout,
-            stderr,
-            entries,
-            tail,
-            logged,
-            left_out,
-            ..
-        } = self;
+        let Self { stdout, stderr, entries, tail, logged, left_out, .. } = self;
         let lines = match stream {
             Stream::Stdout => stdout,
             Stream::Stderr => stderr,
@@ -188,17 +176,12 @@ impl ScriptLog {
         let now = LocalTime::now();
         let (seconds, milliseconds) = (now.seconds(), now.milliseconds());
         let entries = std::mem::take(&mut self.entries);
-        let text: String = entries
-            .iter()
-            .map(|entry| format!("{seconds} {entry}\n"))
-            .collect();
+        let text: String = entries.iter().map(|entry| format!("{seconds} {entry}\n")).collect();
         let mut written = self.scripts.append(&text);
         if let Some(deployments) = &mut self.deployments {
             let id = &self.deployment_id;
-            let text: String = entries
-                .iter()
-                .map(|entry| format!("[{milliseconds}] [{id}]{entry}\n"))
-                .collect();
+            let text: String =
+                entries.iter().map(|entry| format!("[{milliseconds}] [{id}]{entry}\n")).collect();
             written = written.and(deployments.append(&text));
         }
         if let Err(error) = written
@@ -210,9 +193,7 @@ impl ScriptLog {
 }
 
 fn warn(error: &LogError) {
-    let source = std::error::Error::source(error)
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!("{error}: {source}; scripts run on, what they write is missing there");
 }
 
@@ -224,37 +205,21 @@ struct LocalTime {
 
 impl LocalTime {
     fn now() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = libc::time_t::try_from(since_epoch.as_secs()).unwrap_or_default();
-        #[allow(
-            unsafe_code,
-            reason = "libc alone knows the host's time zone; all-zero is a valid `tm`"
-        )]
+        #[allow(unsafe_code, reason = "libc alone knows the host's time zone; all-zero is a valid `tm`")]
         // SAFETY: both pointers are valid for the call; the environment (TZ) is never changed in this process.
         let fields = unsafe {
             let mut fields: libc::tm = std::mem::zeroed();
             libc::localtime_r(&seconds, &mut fields);
             fields
         };
-        Self {
-            fields,
-            milliseconds: since_epoch.subsec_millis(),
-        }
+        Self { fields, milliseconds: since_epoch.subsec_millis() }
     }
 
     /// `YYYY-MM-DD HH:MM:SS`
     fn seconds(&self) -> String {
-        let libc::tm {
-            tm_year,
-            tm_mon,
-            tm_mday,
-            tm_hour,
-            tm_min,
-            tm_sec,
-            ..
-        } = self.fields;
+        let libc::tm { tm_year, tm_mon, tm_mday, tm_hour, tm_min, tm_sec, .. } = self.fields;
         let (year, month) = (tm_year + 1900, tm_mon + 1);
         format!("{year:04}-{month:02}-{tm_mday:02} {tm_hour:02}:{tm_min:02}:{tm_sec:02}")
     }

@@ -39,12 +39,8 @@ use table::Family;
 pub const MARK: &str = "CODEDEPLOY_HOOK_RUN";
 
 /// Credentials of the agent, which are not passed on.
-const SECRETS: [&str; 4] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_CREDENTIAL_FILE",
-    "AWS_SESSION_TOKEN",
-];
+const SECRETS: [&str; 4] =
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIAL_FILE", "AWS_SESSION_TOKEN"];
 
 /// What runs a script that does not name its interpreter.
 const DEFAULT_INTERPRETER: &str = "/bin/sh";
@@ -112,10 +108,7 @@ impl Prepared {
     /// Starts the script with `environment`.
     pub(super) async fn start(&self, environment: &[(OsString, OsString)]) -> Result<Running, String> {
         let mark = format!("{:032x}", fastrand::u128(..));
-        let trace = Trace {
-            group: ControlGroup::make(&mark),
-            mark,
-        };
+        let trace = Trace { group: ControlGroup::make(&mark), mark };
         let path = self.executable.path.as_os_str();
         let mut attempts = 0..BUSY_ROUNDS;
         let started = loop {
@@ -156,12 +149,7 @@ impl Prepared {
         command
             .args(arguments)
             .env_clear()
-            .envs(
-                environment
-                    .iter()
-                    .filter(|(name, _)| SECRETS.iter().all(|secret| name != secret))
-                    .cloned(),
-            )
+            .envs(environment.iter().filter(|(name, _)| SECRETS.iter().all(|secret| name != secret)).cloned())
             .envs(self.runs_as.environment())
             .env(MARK, &trace.mark)
             .stdin(Stdio::null())
@@ -200,10 +188,7 @@ impl RunsAs {
         }
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "this is the module that starts children"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "this is the module that starts children")]
     fn command(&self, program: &OsStr) -> Command {
         let RunsAs::Sudo(account) = self else {
             return Command::new(program);
@@ -239,11 +224,8 @@ fn enter(entrance: OwnedFd, command: &mut Command) {
 fn switch_to(account: &Account, command: &mut Command) {
     let gid = rustix::fs::Gid::from_raw(account.gid.as_raw());
     let uid = rustix::fs::Uid::from_raw(account.uid.as_raw());
-    let groups: Vec<_> = account
-        .groups
-        .iter()
-        .map(|group| rustix::fs::Gid::from_raw(group.as_raw()))
-        .collect();
+    let groups: Vec<_> =
+        account.groups.iter().map(|group| rustix::fs::Gid::from_raw(group.as_raw())).collect();
     #[allow(unsafe_code, reason = "the standard library cannot set supplementary groups")]
     // SAFETY: runs between fork and exec; it only makes raw system calls on memory that was allocated before.
     unsafe {
@@ -302,16 +284,9 @@ impl Running {
     async fn processes(&self) -> Vec<table::Entry> {
         let mark = format!("{MARK}={}", self.trace.mark).into_bytes();
         let entries = tokio::task::spawn_blocking(move || table::processes(&mark)).await;
-        let group = self
-            .trace
-            .group
-            .as_ref()
-            .map(ControlGroup::pids)
-            .unwrap_or_default();
+        let group = self.trace.group.as_ref().map(ControlGroup::pids).unwrap_or_default();
         let mut entries = entries.unwrap_or_default();
-        entries
-            .iter_mut()
-            .for_each(|entry| entry.marked |= group.contains(&entry.process.pid));
+        entries.iter_mut().for_each(|entry| entry.marked |= group.contains(&entry.process.pid));
         entries
     }
 }
@@ -319,9 +294,7 @@ impl Running {
 /// The processes that hold one of `pipes` open.
 pub(super) async fn holders(pipes: &Pipes) -> Vec<Holder> {
     let inodes = pipes.inodes();
-    tokio::task::spawn_blocking(move || table::holders_of(&inodes))
-        .await
-        .unwrap_or_default()
+    tokio::task::spawn_blocking(move || table::holders_of(&inodes)).await.unwrap_or_default()
 }
 
 /// A script's location as the AppSpec names it.

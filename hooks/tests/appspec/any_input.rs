@@ -11,20 +11,12 @@ const WHOLE: &str = include_str!("aws-permissions.yml");
 /// Whatever is given, there is an answer, and one that can be printed.
 fn answered(bytes: &[u8]) {
     match parse(bytes) {
-        Ok(parsed) => assert!(
-            parsed
-                .warnings
-                .iter()
-                .all(|warning| !warning.to_string().is_empty())
-        ),
+        Ok(parsed) => assert!(parsed.warnings.iter().all(|warning| !warning.to_string().is_empty())),
         Err(invalid) => {
             assert!(!invalid.problems.is_empty());
             assert!(invalid.problems.is_sorted_by_key(|problem| problem.position));
             let printed = invalid.to_string();
-            assert!(
-                !printed.contains(|c: char| c.is_control() && c != '\n'),
-                "{printed:?}"
-            );
+            assert!(!printed.contains(|c: char| c.is_control() && c != '\n'), "{printed:?}");
             assert_eq!(printed.lines().count(), invalid.problems.len(), "{printed:?}");
         }
     }

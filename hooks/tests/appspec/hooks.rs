@@ -10,18 +10,10 @@ use crate::support::{HEAD, clean, problem, read, script, with_script};
 #[test]
 fn timeouts_are_whole_seconds() {
     assert_eq!(script("sudo: false").timeout, Duration::from_secs(3600));
-    for (text, seconds) in [
-        ("300", 300),
-        ("\"300\"", 300),
-        ("1", 1),
-        ("~", 3600),
-        ("4294967295", 4_294_967_295),
-    ] {
-        assert_eq!(
-            script(&format!("timeout: {text}")).timeout,
-            Duration::from_secs(seconds),
-            "{text}"
-        );
+    for (text, seconds) in
+        [("300", 300), ("\"300\"", 300), ("1", 1), ("~", 3600), ("4294967295", 4_294_967_295)]
+    {
+        assert_eq!(script(&format!("timeout: {text}")).timeout, Duration::from_secs(seconds), "{text}");
     }
     for (text, hint) in [
         ("5m", "such as 300; write 300"),
@@ -37,10 +29,7 @@ fn timeouts_are_whole_seconds() {
         ("[1]", "found a list"),
     ] {
         let problem = problem(with_script(&format!("timeout: {text}")));
-        assert!(
-            problem.starts_with("line 6, column 16: hooks.ApplicationStart[0].timeout: "),
-            "{problem}"
-        );
+        assert!(problem.starts_with("line 6, column 16: hooks.ApplicationStart[0].timeout: "), "{problem}");
         assert!(problem.contains(hint), "{problem}");
     }
 }
@@ -67,12 +56,9 @@ fn sudo_is_a_boolean_of_yaml_1_1() {
 
 #[test]
 fn runas_is_a_user_name() {
-    for (text, user) in [
-        ("www", Some("www")),
-        ("1000", Some("1000")),
-        ("2024-01-31", Some("2024-01-31")),
-        ("", None),
-    ] {
+    for (text, user) in
+        [("www", Some("www")), ("1000", Some("1000")), ("2024-01-31", Some("2024-01-31")), ("", None)]
+    {
         assert_eq!(script(&format!("runas: {text}")).runas.as_deref(), user);
     }
     for text in ["\"\"", "' '", "[www]"] {
@@ -89,14 +75,8 @@ fn scripts_are_lists_of_entries_with_a_location() {
     let paths: Vec<&Path> = scripts.iter().map(|script| script.location.as_path()).collect();
     assert_eq!(paths, [Path::new("bin/a.sh"), Path::new("b.sh")]);
     for (text, hint) in [
-        (
-            "    location: a.sh",
-            "expected a list of scripts, each beginning with \"- location: \"",
-        ),
-        (
-            "    - a.sh",
-            "ApplicationStop[0]: found \"a.sh\"; expected a script, such as \"- location:",
-        ),
+        ("    location: a.sh", "expected a list of scripts, each beginning with \"- location: \""),
+        ("    - a.sh", "ApplicationStop[0]: found \"a.sh\"; expected a script, such as \"- location:"),
         ("    - timeout: 3", "ApplicationStop[0].location: missing"),
         ("    - location:", "ApplicationStop[0].location: found nothing"),
         ("    - location: /", "ApplicationStop[0].location: found \"/\""),
@@ -134,8 +114,5 @@ fn events_beyond_the_hooks_are_kept_for_the_deployment_to_judge() {
         );
     }
     let problem = problem(hook("before install"));
-    assert!(
-        problem.ends_with("the name of a lifecycle event, such as BeforeInstall"),
-        "{problem}"
-    );
+    assert!(problem.ends_with("the name of a lifecycle event, such as BeforeInstall"), "{problem}");
 }

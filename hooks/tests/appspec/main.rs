@@ -38,15 +38,7 @@ fn the_examples_of_the_aws_documentation_have_nothing_to_warn_about() {
     assert_eq!(web.files[0].source.as_path(), Path::new("Config/config.txt"));
     assert_eq!(web.files[1].destination.as_path(), Path::new("/webapps/myApp"));
     let events: Vec<&str> = web.hooks.iter().map(|(event, _)| event.name()).collect();
-    assert_eq!(
-        events,
-        [
-            "BeforeInstall",
-            "AfterInstall",
-            "ApplicationStart",
-            "ValidateService"
-        ]
-    );
+    assert_eq!(events, ["BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"]);
     let validate = &web.scripts(&LifecycleEvent::ValidateService)[0];
     assert_eq!(validate.timeout, Duration::from_secs(3600));
     assert_eq!(validate.runas.as_deref(), Some("codedeployuser"));
@@ -77,22 +69,9 @@ fn version_is_the_number_zero() {
     for version in ["0.0", "0", "0.00"] {
         clean(format!("version: {version}\nos: linux\n"));
     }
-    for version in [
-        "\"0.0\"",
-        "'0.0'",
-        "0.1",
-        "1.0",
-        "~",
-        "v0.0",
-        "[0.0]",
-        "!!str 0.0",
-        "0.0.0",
-    ] {
+    for version in ["\"0.0\"", "'0.0'", "0.1", "1.0", "~", "v0.0", "[0.0]", "!!str 0.0", "0.0.0"] {
         let problem = problem(format!("version: {version}\nos: linux\n"));
-        assert!(
-            problem.contains("line 1, column 10: version: found "),
-            "{problem}"
-        );
+        assert!(problem.contains("line 1, column 10: version: found "), "{problem}");
         assert!(problem.contains("the number 0.0"), "{problem}");
     }
     assert_eq!(
@@ -111,26 +90,17 @@ fn os_is_linux() {
         ("", "found nothing"),
     ] {
         let problem = problem(format!("version: 0.0\nos: {os}\n"));
-        assert!(
-            problem.starts_with("line 2, column ") && problem.contains(hint),
-            "{problem}"
-        );
+        assert!(problem.starts_with("line 2, column ") && problem.contains(hint), "{problem}");
     }
     let lambda = problem("version: 0.0\nResources: []\n");
-    assert!(
-        lambda.contains("os: missing") && lambda.contains("AWS Lambda"),
-        "{lambda}"
-    );
+    assert!(lambda.contains("os: missing") && lambda.contains("AWS Lambda"), "{lambda}");
 }
 
 #[test]
 fn a_file_with_nothing_in_it_says_what_is_needed() {
     for text in ["", "\n\n", "# only a comment\n", "---\n", "~"] {
         let problem = problem(text);
-        assert!(
-            problem.contains("the file is empty; expected at least \"version: 0.0\""),
-            "{problem}"
-        );
+        assert!(problem.contains("the file is empty; expected at least \"version: 0.0\""), "{problem}");
     }
     assert!(problem("- version: 0.0\n").contains("found a list"));
     assert!(problem("version 0.0").contains("found \"version 0.0\""));
@@ -158,13 +128,7 @@ fn files_have_a_source_in_the_revision_and_an_absolute_destination() {
     let file = |source: &str, destination: &str| {
         format!("{HEAD}files:\n  - source: {source}\n    destination: {destination}\n")
     };
-    for (source, path) in [
-        ("/", ""),
-        ("/web", "web"),
-        ("./web/", "web"),
-        ("2024", "2024"),
-        (".", ""),
-    ] {
+    for (source, path) in [("/", ""), ("/web", "web"), ("./web/", "web"), ("2024", "2024"), (".", "")] {
         let appspec = clean(file(source, "/srv//app/"));
         assert_eq!(appspec.files[0].source.as_path(), Path::new(path));
         assert_eq!(appspec.files[0].destination.as_path(), Path::new("/srv/app"));
@@ -206,14 +170,8 @@ fn unknown_keys_are_ignored_with_a_warning_that_says_what_may_be_meant() {
             "line 3, column 1: hook: unknown key, ignored; did you mean \"hooks\"?",
         ),
         (format!("{HEAD}author: me\n"), "known here: version, os, files,"),
-        (
-            format!("{HEAD}ApplicationStart: []\n"),
-            "a lifecycle event belongs below 'hooks'",
-        ),
-        (
-            with_permission("onwer: a"),
-            "permissions[0].onwer: unknown key, ignored; did you mean \"owner\"?",
-        ),
+        (format!("{HEAD}ApplicationStart: []\n"), "a lifecycle event belongs below 'hooks'"),
+        (with_permission("onwer: a"), "permissions[0].onwer: unknown key, ignored; did you mean \"owner\"?"),
         (with_script("timout: 3"), "did you mean \"timeout\"?"),
         (with_script("hooks: 3"), "belongs at the top level"),
     ] {
@@ -237,8 +195,5 @@ fn a_key_written_twice_is_an_error_at_the_top_and_the_last_counts_elsewhere() {
         warnings[0].starts_with("line 6, column 3: hooks.ApplicationStop: the key stands in line 4 already")
     );
     let (_, warnings) = read(with_script("timeout: 3\n      location: b.sh"));
-    assert!(
-        warnings[0].contains("if two entries are meant, begin the second with '-'"),
-        "{warnings:?}"
-    );
+    assert!(warnings[0].contains("if two entries are meant, begin the second with '-'"), "{warnings:?}");
 }

@@ -16,11 +16,7 @@ fn modes_are_octal_however_they_are_written() {
         ("0", 0),
         ("!!int 0755", 0o755),
     ] {
-        assert_eq!(
-            permission(&format!("mode: {text}")).mode.unwrap().bits(),
-            bits,
-            "{text}"
-        );
+        assert_eq!(permission(&format!("mode: {text}")).mode.unwrap().bits(), bits, "{text}");
     }
     for (text, hint) in [
         ("0o644", "; write 644"),
@@ -36,10 +32,7 @@ fn modes_are_octal_however_they_are_written() {
         ("\"\"", "1 to 4 octal digits"),
     ] {
         let problem = problem(with_permission(&format!("mode: {text}")));
-        assert!(
-            problem.starts_with("line 5, column 11: permissions[0].mode: found "),
-            "{problem}"
-        );
+        assert!(problem.starts_with("line 5, column 11: permissions[0].mode: found "), "{problem}");
         assert!(problem.contains(hint), "{problem}");
     }
     assert_eq!(permission("mode: ~").mode, None);
@@ -52,21 +45,10 @@ fn owner_and_group_are_names_or_numeric_ids() {
         ("1000", Principal::Id(1000)),
         ("\"1000\"", Principal::Id(1000)),
         ("yes", Principal::Name("yes".to_owned())),
-        (
-            "'EXAMPLE\\web admins'",
-            Principal::Name("EXAMPLE\\web admins".to_owned()),
-        ),
+        ("'EXAMPLE\\web admins'", Principal::Name("EXAMPLE\\web admins".to_owned())),
     ] {
-        assert_eq!(
-            permission(&format!("owner: {text}")).owner,
-            Some(principal.clone()),
-            "{text}"
-        );
-        assert_eq!(
-            permission(&format!("group: {text}")).group,
-            Some(principal),
-            "{text}"
-        );
+        assert_eq!(permission(&format!("owner: {text}")).owner, Some(principal.clone()), "{text}");
+        assert_eq!(permission(&format!("group: {text}")).group, Some(principal), "{text}");
     }
     for (text, hint) in [
         ("www:web", "write owner: \"www\" and group: \"web\""),
@@ -84,14 +66,8 @@ fn owner_and_group_are_names_or_numeric_ids() {
 fn patterns_and_types_say_which_paths_are_meant() {
     assert_eq!(permission("mode: 644").pattern, Pattern::Everything);
     assert_eq!(permission("pattern: \"**\"").pattern, Pattern::Everything);
-    assert_eq!(
-        permission("pattern: '*.sh'").pattern,
-        Pattern::Name(NamePattern::new("*.sh"))
-    );
-    assert_eq!(
-        permission("except: [a, '*.b']").except,
-        [NamePattern::new("a"), NamePattern::new("*.b")]
-    );
+    assert_eq!(permission("pattern: '*.sh'").pattern, Pattern::Name(NamePattern::new("*.sh")));
+    assert_eq!(permission("except: [a, '*.b']").except, [NamePattern::new("a"), NamePattern::new("*.b")]);
     assert_eq!(permission("except:").except, []);
     for (text, files, directories) in [
         ("mode: 1", true, true),
@@ -101,11 +77,7 @@ fn patterns_and_types_say_which_paths_are_meant() {
         ("type:\n      - file\n      - directory", true, true),
     ] {
         let applies_to = permission(text).applies_to;
-        assert_eq!(
-            (applies_to.files, applies_to.directories),
-            (files, directories),
-            "{text}"
-        );
+        assert_eq!((applies_to.files, applies_to.directories), (files, directories), "{text}");
     }
     for (line, hint) in [
         ("pattern: **", "needs quotes"),
@@ -115,19 +87,13 @@ fn patterns_and_types_say_which_paths_are_meant() {
         ("except: [[a]]", "permissions[0].except[0]: found a list"),
         ("type: file", "such as type: [file]"),
         ("type: []", "found an empty list"),
-        (
-            "type: [files]",
-            "permissions[0].type[0]: found \"files\"; expected file or directory",
-        ),
+        ("type: [files]", "permissions[0].type[0]: found \"files\"; expected file or directory"),
     ] {
         let problem = problem(with_permission(line));
         assert!(problem.contains(hint), "{problem}");
     }
     let (_, warnings) = read(with_permission("pattern: bin/*.sh"));
-    assert!(
-        warnings[0].contains("\"bin/*.sh\" matches nothing"),
-        "{warnings:?}"
-    );
+    assert!(warnings[0].contains("\"bin/*.sh\" matches nothing"), "{warnings:?}");
 }
 
 #[test]
@@ -171,22 +137,13 @@ fn acl_entries_are_those_that_setfacl_takes_beyond_the_mode() {
         ("u:4294967295:r", "numeric id below"),
     ] {
         let problem = problem(with_permission(&format!("acls: [\"{text}\"]")));
-        assert!(
-            problem.contains("line 5, column 12: permissions[0].acls[0]: found "),
-            "{problem}"
-        );
+        assert!(problem.contains("line 5, column 12: permissions[0].acls[0]: found "), "{problem}");
         assert!(problem.contains(hint), "{problem}");
     }
     let twice = problem(with_permission("acls: ['u:mary:r', 'd:u:mary:r', 'user:mary:w']"));
-    assert!(
-        twice.contains("acls[2]") && twice.contains("about the same already"),
-        "{twice}"
-    );
+    assert!(twice.contains("acls[2]") && twice.contains("about the same already"), "{twice}");
     let text = problem(with_permission("acls: u:mary:rw"));
-    assert!(
-        text.ends_with("expected a list of ACL entries; write acls: [\"u:mary:rw\"]"),
-        "{text}"
-    );
+    assert!(text.ends_with("expected a list of ACL entries; write acls: [\"u:mary:rw\"]"), "{text}");
     assert_eq!(permission("acls:").acl, None);
 }
 
@@ -199,20 +156,14 @@ fn selinux_contexts_name_the_user_as_the_documentation_or_as_the_official_agent(
     ] {
         let context = permission(line).context.unwrap();
         assert_eq!(context.user.as_deref(), Some("unconfined_u"));
-        assert_eq!(
-            (context.kind.as_str(), context.range.as_deref()),
-            ("a_t", Some("s0"))
-        );
+        assert_eq!((context.kind.as_str(), context.range.as_deref()), ("a_t", Some("s0")));
     }
     assert_eq!(permission("context: {type: a_t}").context.unwrap().user, None);
     for (context, hint) in [
         ("{user: a_u}", "context.type: missing"),
         ("{type: }", "context.type: found nothing"),
         ("{type: a_t, role: object_r}", "context.role: SELinux roles"),
-        (
-            "{type: a_t, user: a_u, name: b_u}",
-            "both keys name the SELinux user",
-        ),
+        ("{type: a_t, user: a_u, name: b_u}", "both keys name the SELinux user"),
         ("{type: -a}", "an SELinux name"),
         ("{type: 'a b'}", "an SELinux name"),
         ("a_t", "expected an SELinux context"),
@@ -224,19 +175,10 @@ fn selinux_contexts_name_the_user_as_the_documentation_or_as_the_official_agent(
 
 #[test]
 fn selinux_ranges_are_checked() {
-    for range in [
-        "s0",
-        "s0-s3",
-        "s0-s0",
-        "s0:c0",
-        "s0-s3:c0.c5,c7",
-        "s15:c1023",
-        "s0:c0.c1023",
-        "s0:c3.c3,c2",
-    ] {
-        let context = permission(&format!("context: {{type: a_t, range: '{range}'}}"))
-            .context
-            .unwrap();
+    for range in
+        ["s0", "s0-s3", "s0-s0", "s0:c0", "s0-s3:c0.c5,c7", "s15:c1023", "s0:c0.c1023", "s0:c3.c3,c2"]
+    {
+        let context = permission(&format!("context: {{type: a_t, range: '{range}'}}")).context.unwrap();
         assert_eq!(context.range.as_deref(), Some(range));
     }
     for (range, hint) in [
@@ -254,9 +196,7 @@ fn selinux_ranges_are_checked() {
         ("s0-s1-s2", "\"s1-s2\" is not 's' and a number"),
         ("c0", "\"c0\" is not 's' and a number"),
     ] {
-        let problem = problem(with_permission(&format!(
-            "context: {{type: a_t, range: '{range}'}}"
-        )));
+        let problem = problem(with_permission(&format!("context: {{type: a_t, range: '{range}'}}")));
         assert!(problem.contains(hint), "{problem}");
     }
 }

@@ -22,12 +22,7 @@ pub(crate) fn read(text: impl AsRef<[u8]>) -> (AppSpec, Vec<String>) {
 #[track_caller]
 pub(crate) fn clean(text: impl AsRef<[u8]>) -> AppSpec {
     let (appspec, warnings) = read(&text);
-    assert_eq!(
-        warnings,
-        Vec::<String>::new(),
-        "{}",
-        String::from_utf8_lossy(text.as_ref())
-    );
+    assert_eq!(warnings, Vec::<String>::new(), "{}", String::from_utf8_lossy(text.as_ref()));
     appspec
 }
 

@@ -42,15 +42,8 @@ impl Bed {
             std::fs::create_dir(root.path().join(folder)).unwrap();
         }
         let at = |name: &str| root.path().join("records").join(name);
-        let records = Records {
-            instructions: at("group-install.json"),
-            cleanup: at("group-cleanup"),
-        };
-        Self {
-            root,
-            records,
-            behavior: FileExistsBehavior::Disallow,
-        }
+        let records = Records { instructions: at("group-install.json"), cleanup: at("group-cleanup") };
+        Self { root, records, behavior: FileExistsBehavior::Disallow }
     }
 
     pub(crate) fn host(&self, below: &str) -> PathBuf {
@@ -121,10 +114,7 @@ impl Bed {
             mode: None,
             acl: None,
             context: None,
-            applies_to: AppliesTo {
-                files: true,
-                directories: true,
-            },
+            applies_to: AppliesTo { files: true, directories: true },
         }
     }
 
@@ -146,20 +136,14 @@ impl Bed {
             What::Folder => format!("{}/", path.display()),
             What::Link(target) => format!("{} -> {}", path.display(), target.display()),
         };
-        tree(&self.host(""))
-            .into_iter()
-            .filter(|(path, _)| path != Path::new(""))
-            .map(line)
-            .collect()
+        tree(&self.host("")).into_iter().filter(|(path, _)| path != Path::new("")).map(line).collect()
     }
 
     /// The cleanup file's lines, relative to the host folder.
     pub(crate) fn cleanup(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.records.cleanup).unwrap();
         let host = self.host("");
-        text.lines()
-            .map(|line| Path::new(line).strip_prefix(&host).unwrap().display().to_string())
-            .collect()
+        text.lines().map(|line| Path::new(line).strip_prefix(&host).unwrap().display().to_string()).collect()
     }
 }
 
@@ -193,11 +177,7 @@ pub(crate) fn tree(root: &Path) -> Tree {
 }
 
 fn walk(root: &Path, below: &Path, tree: &mut Tree) {
-    let path = if below == Path::new("") {
-        root.to_path_buf()
-    } else {
-        root.join(below)
-    };
+    let path = if below == Path::new("") { root.to_path_buf() } else { root.join(below) };
     let metadata = std::fs::symlink_metadata(&path).unwrap();
     let what = if metadata.is_symlink() {
         What::Link(std::fs::read_link(&path).unwrap())
@@ -211,15 +191,7 @@ fn walk(root: &Path, below: &Path, tree: &mut Tree) {
     };
     let modified = (what != What::Folder).then(|| (metadata.mtime(), metadata.mtime_nsec()));
     let owner = (metadata.uid(), metadata.gid());
-    tree.insert(
-        below.to_path_buf(),
-        Seen {
-            what,
-            mode: metadata.mode() & 0o7777,
-            owner,
-            modified,
-        },
-    );
+    tree.insert(below.to_path_buf(), Seen { what, mode: metadata.mode() & 0o7777, owner, modified });
 }
 
 /// The conflicts of a refused Install.

@@ -19,13 +19,7 @@ fn second_version() -> (Bed, install::InstallPlan) {
     bed.install_all("app").unwrap();
     write(&bed.host("app/config"), "operator's");
     write(&bed.host("etc/exact"), "operator's");
-    bed.revision(&[
-        ("a", "2"),
-        ("config", "2"),
-        ("new/x", "2"),
-        ("remade/x", "2"),
-        ("z", "2"),
-    ]);
+    bed.revision(&[("a", "2"), ("config", "2"), ("new/x", "2"), ("remade/x", "2"), ("z", "2")]);
     let mut appspec = bed.all_to("app");
     let mut exact = bed.permission("etc/exact");
     exact.mode = Mode::new(0o600);
@@ -56,9 +50,7 @@ fn without_an_obstacle_the_second_version_is_installed() {
 #[test]
 fn whatever_changes_between_plan_and_install_everything_is_put_back() {
     let obstacles: [(&str, Obstacle); 7] = [
-        ("something stands where a new folder goes", |bed| {
-            write(&bed.host("app/new"), "operator's")
-        }),
+        ("something stands where a new folder goes", |bed| write(&bed.host("app/new"), "operator's")),
         ("a file came into a folder that is to be removed", |bed| {
             write(&bed.host("app/gone/x/late"), "late")
         }),
@@ -76,19 +68,14 @@ fn whatever_changes_between_plan_and_install_everything_is_put_back() {
             std::fs::remove_file(&bed.records.cleanup).unwrap();
             write(&bed.records.cleanup.join("x"), "");
         }),
-        ("a file of the revision is gone", |bed| {
-            std::fs::remove_file(bed.archive("remade/x")).unwrap()
-        }),
+        ("a file of the revision is gone", |bed| std::fs::remove_file(bed.archive("remade/x")).unwrap()),
     ];
     for (obstacle, make) in obstacles {
         let (bed, plan) = second_version();
         make(&bed);
         let before = bed.tree();
         let error = install::install(plan).expect_err(obstacle);
-        assert!(
-            matches!(error, InstallError::Failed { .. }),
-            "{obstacle}: {error:?}"
-        );
+        assert!(matches!(error, InstallError::Failed { .. }), "{obstacle}: {error:?}");
         assert_eq!(bed.tree(), before, "{obstacle}");
     }
 }
@@ -139,31 +126,18 @@ fn an_immutable_file_is_found_in_the_plan_which_needs_root() {
     let found = crate::bed::conflicts(bed.install_all("app"));
     assert!(immutable(&bed, "-i"));
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(
-        found[0].to_string().contains("app/a: is immutable"),
-        "{}",
-        found[0]
-    );
+    assert!(found[0].to_string().contains("app/a: is immutable"), "{}", found[0]);
     assert_eq!(bed.tree(), before);
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "only a tool of the system sets the flag"
-)]
+#[allow(clippy::disallowed_methods, reason = "only a tool of the system sets the flag")]
 fn immutable(bed: &Bed, flag: &str) -> bool {
-    let status = std::process::Command::new("chattr")
-        .arg(flag)
-        .arg(bed.host("app/a"))
-        .status();
+    let status = std::process::Command::new("chattr").arg(flag).arg(bed.host("app/a")).status();
     status.is_ok_and(|status| status.success())
 }
 
 /// A small file system that only the calling thread sees. The thread ends with it.
-#[allow(
-    unsafe_code,
-    reason = "mount namespaces have no safe interface here; the strings end in NUL"
-)]
+#[allow(unsafe_code, reason = "mount namespaces have no safe interface here; the strings end in NUL")]
 fn small_file_system(at: &std::path::Path) {
     use std::os::unix::ffi::OsStrExt as _;
     let at = std::ffi::CString::new(at.as_os_str().as_bytes()).unwrap();
@@ -171,20 +145,11 @@ fn small_file_system(at: &std::path::Path) {
         assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
         let private = libc::MS_REC | libc::MS_PRIVATE;
         assert_eq!(
-            libc::mount(
-                std::ptr::null(),
-                c"/".as_ptr(),
-                std::ptr::null(),
-                private,
-                std::ptr::null()
-            ),
+            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()),
             0
         );
         let options = c"size=256k".as_ptr().cast();
-        assert_eq!(
-            libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options),
-            0
-        );
+        assert_eq!(libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options), 0);
     }
 }
 
@@ -199,19 +164,11 @@ fn a_full_disk_leaves_everything_as_it_was_which_needs_root() {
         bed.revision(&[("a", "1"), ("sub/x", "1")]);
         bed.install_all("app").unwrap();
         let large = "x".repeat(100 * 1024);
-        bed.revision(&[
-            ("a", "2"),
-            ("sub/x", &large),
-            ("sub/y", &large),
-            ("sub/z", &large),
-        ]);
+        bed.revision(&[("a", "2"), ("sub/x", &large), ("sub/y", &large), ("sub/z", &large)]);
         let before = bed.tree();
         let error = bed.install_all("app").unwrap_err();
         let step = error.source().unwrap();
-        assert!(
-            step.source().unwrap().to_string().contains("No space left"),
-            "{step}"
-        );
+        assert!(step.source().unwrap().to_string().contains("No space left"), "{step}");
         assert_eq!(bed.tree(), before);
         bed.revision(&[("a", "2")]);
         bed.install_all("app").unwrap();

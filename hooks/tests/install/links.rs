@@ -40,11 +40,7 @@ fn links_are_copied_verbatim_whatever_they_lead_to() {
     ];
     assert_eq!(bed.listing(), expected);
     bed.install_all("app").unwrap();
-    assert_eq!(
-        bed.listing(),
-        expected,
-        "links of the last version are removed, not what they lead to"
-    );
+    assert_eq!(bed.listing(), expected, "links of the last version are removed, not what they lead to");
 }
 
 #[test]
@@ -86,17 +82,11 @@ fn an_operators_link_on_the_way_to_a_destination_is_followed() {
     link("data", &bed.host("www"));
     bed.revision(&[("x", "1")]);
     bed.install_all("www/app").unwrap();
-    assert_eq!(
-        bed.listing(),
-        ["data/", "data/app/", "data/app/x 1", "www -> data"]
-    );
+    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/x 1", "www -> data"]);
     assert_eq!(bed.cleanup(), ["data/app", "data/app/x"]);
     bed.revision(&[("y", "2")]);
     bed.install_all("www/app").unwrap();
-    assert_eq!(
-        bed.listing(),
-        ["data/", "data/app/", "data/app/y 2", "www -> data"]
-    );
+    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/y 2", "www -> data"]);
 }
 
 #[test]
@@ -105,16 +95,10 @@ fn what_an_official_agent_installed_through_an_operators_link_is_cleaned_up() {
     write(&bed.host("data/app/x"), "1");
     link("data", &bed.host("www"));
     let line = |path| bed.host(path).display().to_string();
-    write(
-        &bed.records.cleanup,
-        &format!("{}\n{}\n", line("www/app"), line("www/app/x")),
-    );
+    write(&bed.records.cleanup, &format!("{}\n{}\n", line("www/app"), line("www/app/x")));
     bed.revision(&[("x", "2")]);
     bed.install_all("www/app").unwrap();
-    assert_eq!(
-        bed.listing(),
-        ["data/", "data/app/", "data/app/x 2", "www -> data"]
-    );
+    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/x 2", "www -> data"]);
 }
 
 #[test]
@@ -143,14 +127,8 @@ fn clean_up_through_a_link_removes_nothing_outside() {
 #[test]
 fn a_link_in_place_of_a_file_is_replaced_or_kept_but_not_followed() {
     for (behavior, listing) in [
-        (
-            FileExistsBehavior::Overwrite,
-            ["app/", "app/conf new", "precious old"],
-        ),
-        (
-            FileExistsBehavior::Retain,
-            ["app/", "app/conf -> ../precious", "precious old"],
-        ),
+        (FileExistsBehavior::Overwrite, ["app/", "app/conf new", "precious old"]),
+        (FileExistsBehavior::Retain, ["app/", "app/conf -> ../precious", "precious old"]),
     ] {
         let mut bed = Bed::new();
         bed.behavior = behavior;
@@ -179,11 +157,7 @@ fn a_source_behind_a_link_of_the_revision_is_refused_by_name() {
     bed.revision(&[("real/x", "1")]);
     link("real", &bed.archive("sub"));
     let found = conflicts(bed.install(&bed.appspec(&[("sub/x", "app")])));
-    assert!(
-        found[0].to_string().contains("sub is a symbolic link"),
-        "{}",
-        found[0]
-    );
+    assert!(found[0].to_string().contains("sub is a symbolic link"), "{}", found[0]);
 }
 
 #[test]

@@ -24,9 +24,7 @@ fn trees() -> impl Strategy<Value = Model> {
         let mut tree = Model::new();
         for (path, what) in objects {
             let parents: Vec<PathBuf> = path.ancestors().skip(1).map(Path::to_path_buf).collect();
-            let blocked = parents
-                .iter()
-                .any(|parent| !matches!(tree.get(parent), None | Some(What::Folder)));
+            let blocked = parents.iter().any(|parent| !matches!(tree.get(parent), None | Some(What::Folder)));
             if blocked || tree.contains_key(&path) {
                 continue;
             }

@@ -9,13 +9,7 @@ use crate::bed::{Bed, chmod, link, mode, owner, write};
 #[test]
 fn a_pattern_means_everything_below_or_direct_children_by_name() {
     let bed = Bed::new();
-    bed.revision(&[
-        ("a.sh", ""),
-        ("b.txt", ""),
-        ("sub/c.sh", ""),
-        ("sub/d.txt", ""),
-        ("keep.tmp", ""),
-    ]);
+    bed.revision(&[("a.sh", ""), ("b.txt", ""), ("sub/c.sh", ""), ("sub/d.txt", ""), ("keep.tmp", "")]);
     for path in ["a.sh", "b.txt", "sub/c.sh", "sub/d.txt", "keep.tmp"] {
         chmod(&bed.archive(path), 0o644);
     }
@@ -28,10 +22,7 @@ fn a_pattern_means_everything_below_or_direct_children_by_name() {
     below.mode = Mode::new(0o600);
     below.except = vec![NamePattern::new("*.txt")];
     let mut folders = bed.permission("app");
-    folders.applies_to = AppliesTo {
-        files: false,
-        directories: true,
-    };
+    folders.applies_to = AppliesTo { files: false, directories: true };
     folders.mode = Mode::new(0o711);
     let mut appspec = bed.all_to("app");
     appspec.permissions = vec![named, below, folders];
@@ -46,10 +37,7 @@ fn a_pattern_means_everything_below_or_direct_children_by_name() {
         "app/of-operator",
     ]
     .map(|path| mode(&bed.host(path)));
-    assert_eq!(
-        modes,
-        [0o750, 0o644, 0o711, 0o600, 0o644, 0o644, 0o644].map(|mode: u32| mode)
-    );
+    assert_eq!(modes, [0o750, 0o644, 0o711, 0o600, 0o644, 0o644, 0o644].map(|mode: u32| mode));
     assert_eq!(summary.warnings, [] as [&str; 0]);
 }
 
@@ -69,10 +57,7 @@ fn an_object_that_is_not_installed_gets_a_warning_and_an_existing_file_gets_its_
     let plan = bed.plan(&appspec).unwrap();
     assert_eq!(plan.warnings().len(), 2, "{:?}", plan.warnings());
     bed.install(&appspec).unwrap();
-    assert_eq!(
-        (mode(&bed.host("etc/config")), mode(&bed.host("etc/other"))),
-        (0o604, before)
-    );
+    assert_eq!((mode(&bed.host("etc/config")), mode(&bed.host("etc/other"))), (0o604, before));
 }
 
 #[test]
@@ -84,10 +69,7 @@ fn folders_that_forbid_writing_can_be_filled_and_removed() {
     permission.mode = Mode::new(0o555);
     appspec.permissions = vec![permission];
     bed.install(&appspec).unwrap();
-    assert_eq!(
-        ["app/sub", "app/sub/deep", "app/sub/deep/x"].map(|path| mode(&bed.host(path))),
-        [0o555; 3]
-    );
+    assert_eq!(["app/sub", "app/sub/deep", "app/sub/deep/x"].map(|path| mode(&bed.host(path))), [0o555; 3]);
     bed.revision(&[("sub", "a file now")]);
     let summary = bed.install_all("app").unwrap();
     assert_eq!(bed.listing(), ["app/", "app/sub a file now"]);
@@ -110,10 +92,7 @@ fn permissions_do_not_follow_links() {
     appspec.permissions = vec![permission];
     let before = owner(&bed.host("precious"));
     bed.install(&appspec).unwrap();
-    assert_eq!(
-        (mode(&bed.host("precious")), owner(&bed.host("precious"))),
-        (0o640, before)
-    );
+    assert_eq!((mode(&bed.host("precious")), owner(&bed.host("precious"))), (0o640, before));
     if nix::unistd::geteuid().is_root() {
         assert_eq!(owner(&bed.host("app/link")).0, 4321);
     }
@@ -137,20 +116,10 @@ fn set_id_bits_survive_a_new_owner_which_needs_root() {
     there.owner = Some(Principal::Id(4321));
     appspec.permissions = vec![tool, there];
     bed.install(&appspec).unwrap();
-    let daemon = nix::unistd::Group::from_name("daemon")
-        .unwrap()
-        .unwrap()
-        .gid
-        .as_raw();
-    assert_eq!(
-        (mode(&bed.host("app/tool")), owner(&bed.host("app/tool"))),
-        (0o6755, (4321, daemon))
-    );
+    let daemon = nix::unistd::Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
+    assert_eq!((mode(&bed.host("app/tool")), owner(&bed.host("app/tool"))), (0o6755, (4321, daemon)));
     assert_eq!(mode(&bed.host("app/plain")), 0o4755);
-    assert_eq!(
-        (mode(&bed.host("there")), owner(&bed.host("there")).0),
-        (0o6755, 4321)
-    );
+    assert_eq!((mode(&bed.host("there")), owner(&bed.host("there")).0), (0o6755, 4321));
 }
 
 fn entry(default: bool, tag: AclTag, perms: u8) -> AclEntry {
@@ -171,10 +140,7 @@ fn an_acl_is_completed_from_the_mode_and_read_by_getfacl() {
         ],
     });
     let mut folder = bed.permission("app");
-    folder.applies_to = AppliesTo {
-        files: false,
-        directories: true,
-    };
+    folder.applies_to = AppliesTo { files: false, directories: true };
     folder.acl = Some(Acl {
         entries: vec![
             entry(false, AclTag::Mask, 7),
@@ -196,10 +162,7 @@ fn an_acl_is_completed_from_the_mode_and_read_by_getfacl() {
         item(0x10, 4, no_one),
         item(0x20, 0, no_one),
     ];
-    assert_eq!(
-        attribute(&bed.host("app/sub/file"), "system.posix_acl_access"),
-        expected.concat()
-    );
+    assert_eq!(attribute(&bed.host("app/sub/file"), "system.posix_acl_access"), expected.concat());
     let expected = [
         version,
         item(0x01, 7, no_one),
@@ -208,18 +171,12 @@ fn an_acl_is_completed_from_the_mode_and_read_by_getfacl() {
         item(0x10, 5, no_one),
         item(0x20, 0, no_one),
     ];
-    assert_eq!(
-        attribute(&bed.host("app/sub"), "system.posix_acl_default"),
-        expected.concat()
-    );
+    assert_eq!(attribute(&bed.host("app/sub"), "system.posix_acl_default"), expected.concat());
     let Some(text) = getfacl(&bed.host("app/sub/file")) else {
         println!("getfacl is not installed: only the stored form was compared");
         return;
     };
-    assert_eq!(
-        text,
-        "user::rw-\nuser:77:rw-\ngroup::r--\ngroup:0:--x\nmask::r--\nother::---\n"
-    );
+    assert_eq!(text, "user::rw-\nuser:77:rw-\ngroup::r--\ngroup:0:--x\nmask::r--\nother::---\n");
     let expected = "user::rwx\ngroup::r-x\nmask::rwx\nother::r-x\ndefault:user::rwx\ndefault:user:88:rwx\ndefault:group::r-x\ndefault:mask::r-x\ndefault:other::---\n";
     assert_eq!(getfacl(&bed.host("app/sub")).unwrap(), expected);
 }
@@ -231,21 +188,12 @@ fn attribute(path: &Path, name: &str) -> Vec<u8> {
     value
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the oracle of this test is a tool of the system"
-)]
+#[allow(clippy::disallowed_methods, reason = "the oracle of this test is a tool of the system")]
 fn getfacl(path: &Path) -> Option<String> {
     let mut command = std::process::Command::new("getfacl");
-    let output = command
-        .args(["--numeric", "--omit-header", "--absolute-names", "--no-effective"])
-        .arg(path)
-        .output();
-    Some(
-        String::from_utf8(output.ok()?.stdout)
-            .unwrap()
-            .replace("\n\n", "\n"),
-    )
+    let output =
+        command.args(["--numeric", "--omit-header", "--absolute-names", "--no-effective"]).arg(path).output();
+    Some(String::from_utf8(output.ok()?.stdout).unwrap().replace("\n\n", "\n"))
 }
 
 #[test]

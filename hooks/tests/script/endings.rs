@@ -29,9 +29,7 @@ async fn the_first_failure_ends_the_event() {
 async fn a_script_that_takes_too_long_is_ended() {
     let host = Host::new();
     let start = Instant::now();
-    let report = host
-        .run(&[timeout(host.script("slow.sh", "echo begun; sleep 60"), 1000)])
-        .await;
+    let report = host.run(&[timeout(host.script("slow.sh", "echo begun; sleep 60"), 1000)]).await;
     assert_eq!(
         message(&report, ErrorCode::ScriptTimedOut, "slow.sh"),
         "Script at specified location: slow.sh failed to complete in 1 seconds"
@@ -46,11 +44,7 @@ async fn a_script_may_clean_up_when_its_time_is_over() {
     let lines = "trap 'echo cleaning; exit 0' TERM; echo ready; sleep 60 & wait";
     let report = host.run(&[timeout(host.script("tidy.sh", lines), 1500)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "tidy.sh");
-    assert!(
-        report.log_tail.ends_with("[stdout]cleaning\n"),
-        "{}",
-        report.log_tail
-    );
+    assert!(report.log_tail.ends_with("[stdout]cleaning\n"), "{}", report.log_tail);
 }
 
 #[tokio::test]
@@ -67,12 +61,7 @@ async fn what_a_script_started_may_clean_up_too_wherever_it_is() {
 async fn a_script_that_never_stops_writing_is_ended_all_the_same() {
     let host = Host::new();
     let start = Instant::now();
-    let report = host
-        .run(&[timeout(
-            host.script("loud.sh", "trap '' TERM; yes & yes >&2"),
-            500,
-        )])
-        .await;
+    let report = host.run(&[timeout(host.script("loud.sh", "trap '' TERM; yes & yes >&2"), 500)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "loud.sh");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert!(report.log_tail.ends_with("y\n"));
@@ -81,9 +70,7 @@ async fn a_script_that_never_stops_writing_is_ended_all_the_same() {
 #[tokio::test]
 async fn a_script_that_was_stopped_by_a_signal_is_ended_all_the_same() {
     let host = Host::new();
-    let report = host
-        .run(&[timeout(host.script("asleep.sh", "kill -STOP $$"), 300)])
-        .await;
+    let report = host.run(&[timeout(host.script("asleep.sh", "kill -STOP $$"), 300)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "asleep.sh");
 }
 
@@ -103,9 +90,7 @@ async fn nothing_outlives_a_timeout() {
         file("orphan"),
         file("unmarked"),
     );
-    let report = host
-        .run(&[timeout(host.script("stubborn.sh", &lines), 3000)])
-        .await;
+    let report = host.run(&[timeout(host.script("stubborn.sh", &lines), 3000)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "stubborn.sh");
     for name in ["leader", "session", "orphan", "unmarked"] {
         assert!(!host.pid_in(name).await.is_alive(), "{name}");
@@ -116,10 +101,7 @@ async fn nothing_outlives_a_timeout() {
 async fn when_the_agent_can_wait_no_longer_the_script_is_ended() {
     let host = Host::new();
     let lines = format!("echo $$ > {}; sleep 60", host.path("pid").display());
-    let scripts = [
-        host.script("long.sh", &lines),
-        host.script("next.sh", "echo never"),
-    ];
+    let scripts = [host.script("long.sh", &lines), host.script("next.sh", "echo never")];
     let (report, ()) = tokio::join!(host.run(&scripts), async {
         host.pid_in("pid").await.leave();
         host.stop.cancel();
@@ -132,11 +114,7 @@ async fn when_the_agent_can_wait_no_longer_the_script_is_ended() {
     assert!(!report.log_tail.contains("never"));
 
     let report = host.run(&scripts).await;
-    assert_eq!(
-        report.outcome,
-        Outcome::Stopped { location: None },
-        "stopped before it began"
-    );
+    assert_eq!(report.outcome, Outcome::Stopped { location: None }, "stopped before it began");
 }
 
 #[tokio::test]
@@ -153,10 +131,7 @@ async fn a_script_that_is_killed_is_reported_with_the_signal() {
 async fn a_daemon_that_closed_its_output_survives_its_script() {
     let host = Host::new();
     let pid_file = host.path("daemon");
-    let lines = format!(
-        "setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $! > {}",
-        pid_file.display()
-    );
+    let lines = format!("setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $! > {}", pid_file.display());
     for (exit_code, lines) in [(0, lines.clone()), (3, format!("{lines}; exit 3"))] {
         let report = host.run_lines(&lines).await;
         let ended = match report.outcome {
@@ -172,34 +147,20 @@ async fn a_daemon_that_closed_its_output_survives_its_script() {
 
 #[tokio::test]
 async fn a_process_that_keeps_the_output_open_is_named() {
-    for (redirection, streams) in [
-        ("2>/dev/null", "stdout"),
-        (">/dev/null", "stderr"),
-        ("", "stdout and stderr"),
-    ] {
+    for (redirection, streams) in
+        [("2>/dev/null", "stdout"), (">/dev/null", "stderr"), ("", "stdout and stderr")]
+    {
         let host = Host::new();
         let pid_file = host.path("holder");
-        let lines = format!(
-            "sleep 61 {redirection} & echo $! > {}; echo done",
-            pid_file.display()
-        );
+        let lines = format!("sleep 61 {redirection} & echo $! > {}; echo done", pid_file.display());
         let start = Instant::now();
         let report = host.run_lines(&lines).await;
         let holder = host.pid_in("holder").await;
         let message = message(&report, ErrorCode::OutputLeftOpen, "run.sh");
-        assert!(
-            message.contains(&format!("its {streams} stayed open")),
-            "{message}"
-        );
-        assert!(
-            message.contains(&format!("held by process {} (sleep 61);", holder.0)),
-            "{message}"
-        );
+        assert!(message.contains(&format!("its {streams} stayed open")), "{message}");
+        assert!(message.contains(&format!("held by process {} (sleep 61);", holder.0)), "{message}");
         assert!(report.log_tail.ends_with("[stdout]done\n"));
-        assert!(
-            holder.is_alive(),
-            "only a timeout ends what a script leaves behind"
-        );
+        assert!(holder.is_alive(), "only a timeout ends what a script leaves behind");
         assert!(start.elapsed() < Duration::from_secs(30));
     }
 }
@@ -216,12 +177,8 @@ async fn output_that_arrives_within_the_grace_counts() {
 #[tokio::test]
 async fn the_exit_code_counts_more_than_an_open_output() {
     let host = Host::new();
-    let report = host
-        .run_lines(&format!(
-            "sleep 60 & echo $! > {}; exit 5",
-            host.path("holder").display()
-        ))
-        .await;
+    let report =
+        host.run_lines(&format!("sleep 60 & echo $! > {}; exit 5", host.path("holder").display())).await;
     host.pid_in("holder").await;
     assert!(message(&report, ErrorCode::ScriptFailed, "run.sh").ends_with("failed with exit code 5"));
 }

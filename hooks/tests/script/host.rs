@@ -33,10 +33,7 @@ impl Host {
         Self {
             folder,
             environment: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
-            limits: Limits {
-                kill_grace: Duration::from_secs(1),
-                drain_grace: Duration::from_secs(1),
-            },
+            limits: Limits { kill_grace: Duration::from_secs(1), drain_grace: Duration::from_secs(1) },
             stop: CancellationToken::new(),
         }
     }
@@ -110,26 +107,15 @@ impl Host {
 /// A script as an AppSpec names it, with nothing but a location.
 pub(crate) fn named(location: &str) -> Script {
     let location = ArchivePath::new(location).unwrap();
-    Script {
-        location,
-        timeout: Duration::from_secs(60),
-        runas: None,
-        sudo: false,
-    }
+    Script { location, timeout: Duration::from_secs(60), runas: None, sudo: false }
 }
 
 pub(crate) fn timeout(script: Script, milliseconds: u64) -> Script {
-    Script {
-        timeout: Duration::from_millis(milliseconds),
-        ..script
-    }
+    Script { timeout: Duration::from_millis(milliseconds), ..script }
 }
 
 pub(crate) fn runas(script: Script, user: &str) -> Script {
-    Script {
-        runas: Some(user.to_owned()),
-        ..script
-    }
+    Script { runas: Some(user.to_owned()), ..script }
 }
 
 /// A process that a script of this test started; ended when the test does.
@@ -139,9 +125,7 @@ pub(crate) struct Pid(pub(crate) i32);
 impl Pid {
     pub(crate) fn is_alive(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|fields| !fields.is_empty() && !fields.starts_with(" Z"))
+        stat.rsplit(')').next().is_some_and(|fields| !fields.is_empty() && !fields.starts_with(" Z"))
     }
 }
 
@@ -154,10 +138,7 @@ impl Pid {
 
 impl Drop for Pid {
     fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(self.0),
-            nix::sys::signal::Signal::SIGKILL,
-        );
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), nix::sys::signal::Signal::SIGKILL);
     }
 }
 
@@ -183,13 +164,8 @@ pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
                 rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
                 rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
             }
-            let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
-                .unwrap()
-                .unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(test(&user.name));
         });
     });
@@ -209,10 +185,7 @@ pub(crate) fn without_times(log: &str, shape: &str) -> String {
     log.split_inclusive('\n')
         .map(|line| {
             let (time, rest) = line.split_at(shape.len());
-            let digits: String = time
-                .chars()
-                .map(|c| if c.is_ascii_digit() { '0' } else { c })
-                .collect();
+            let digits: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
             assert_eq!(digits, shape, "{line:?}");
             rest
         })

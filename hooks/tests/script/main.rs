@@ -13,10 +13,6 @@ use codedeploy_hooks::script::Report;
 /// Code, script and message of a report, which must be of the given code.
 fn message(report: &Report, code: ErrorCode, script: &str) -> String {
     let payload = report.outcome.diagnostics(&report.log_tail);
-    assert_eq!(
-        (payload.error_code, payload.script_name.as_str()),
-        (code, script),
-        "{report:?}"
-    );
+    assert_eq!((payload.error_code, payload.script_name.as_str()), (code, script), "{report:?}");
     payload.message
 }

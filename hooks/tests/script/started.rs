@@ -62,29 +62,16 @@ async fn a_script_without_an_interpreter_line_runs_in_the_shell() {
     let report = host.run(&[named("bare.sh"), named("empty.sh")]).await;
     assert!(report.outcome.succeeded(), "{report:?}");
     let path = host.archive().join("bare.sh");
-    assert!(
-        report.log_tail.contains(&format!("[stdout]{}\n", path.display())),
-        "{}",
-        report.log_tail
-    );
+    assert!(report.log_tail.contains(&format!("[stdout]{}\n", path.display())), "{}", report.log_tail);
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_the_interpreter_line_is_said() {
     let host = Host::new();
     let cases = [
-        (
-            "#!/no/such/interpreter -x\n",
-            "names the interpreter /no/such/interpreter, which does not exist",
-        ),
-        (
-            "#!/bin/sh\r\nexit 0\r\n",
-            "names the interpreter /bin/sh and ends in a carriage return",
-        ),
-        (
-            "#!/usr/bin/env sh\r\nexit 0\r\n",
-            "failed with exit code 127; the first line of ",
-        ),
+        ("#!/no/such/interpreter -x\n", "names the interpreter /no/such/interpreter, which does not exist"),
+        ("#!/bin/sh\r\nexit 0\r\n", "names the interpreter /bin/sh and ends in a carriage return"),
+        ("#!/usr/bin/env sh\r\nexit 0\r\n", "failed with exit code 127; the first line of "),
         (
             "#!/usr/bin/env sh\r\nexit 0\r\n",
             "ends in a carriage return; save the script with Unix line endings",
@@ -115,30 +102,18 @@ async fn a_program_that_was_built_for_another_host_is_said_to_be() {
     host.file("program", 0o755, program);
     let report = host.run(&[named("program")]).await;
     let text = message(&report, ErrorCode::ScriptFailed, "program");
-    assert!(
-        text.contains("is a program whose loader does not exist on this host"),
-        "{text}"
-    );
+    assert!(text.contains("is a program whose loader does not exist on this host"), "{text}");
 }
 
 #[tokio::test]
 async fn a_script_whose_file_is_just_being_closed_is_waited_for() {
     let host = Host::new();
     let script = host.script("busy.sh", "exit 0");
-    let writer = std::fs::File::options()
-        .append(true)
-        .open(host.archive().join("busy.sh"))
-        .unwrap();
+    let writer = std::fs::File::options().append(true).open(host.archive().join("busy.sh")).unwrap();
     let (report, ()) = tokio::join!(host.run(std::slice::from_ref(&script)), async {
-        until("the script to begin", || {
-            host.scripts_log().contains("Script - busy.sh")
-        })
-        .await;
+        until("the script to begin", || host.scripts_log().contains("Script - busy.sh")).await;
         let begun = Instant::now();
-        until("a first attempt to start it", || {
-            begun.elapsed() > Duration::from_millis(100)
-        })
-        .await;
+        until("a first attempt to start it", || begun.elapsed() > Duration::from_millis(100)).await;
         drop(writer);
     });
     assert!(report.outcome.succeeded(), "{report:?}");
@@ -154,14 +129,8 @@ async fn a_folder_that_the_user_cannot_enter_is_hinted_at_which_needs_root() {
     std::fs::set_permissions(host.archive(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let report = host.run(&[script]).await;
     let message = message(&report, ErrorCode::ScriptFailed, "run.sh");
-    assert!(
-        message.contains("run as user daemon could not be started: permission denied for"),
-        "{message}"
-    );
-    assert!(
-        message.contains("check that the user may enter every folder on the way"),
-        "{message}"
-    );
+    assert!(message.contains("run as user daemon could not be started: permission denied for"), "{message}");
+    assert!(message.contains("check that the user may enter every folder on the way"), "{message}");
 }
 
 #[tokio::test]
@@ -175,10 +144,7 @@ async fn a_link_to_a_script_is_followed_inside_the_revision_only() {
     for location in ["outside", "up"] {
         let report = host.run(&[named(location)]).await;
         let message = message(&report, ErrorCode::ScriptFailed, location);
-        assert!(
-            message.contains("a link that leads out of the revision"),
-            "{message}"
-        );
+        assert!(message.contains("a link that leads out of the revision"), "{message}");
     }
 }
 
@@ -189,13 +155,7 @@ async fn only_a_file_is_run() {
     nix::unistd::mkfifo(&host.archive().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     for location in ["folder", "fifo", "/"] {
         let report = host.run(&[named(location)]).await;
-        assert!(
-            report
-                .outcome
-                .to_string()
-                .contains("is not a file that could be run"),
-            "{report:?}"
-        );
+        assert!(report.outcome.to_string().contains("is not a file that could be run"), "{report:?}");
         assert_eq!(report.outcome.code(), ErrorCode::ScriptFailed);
     }
 }
@@ -209,31 +169,14 @@ async fn a_script_gets_the_environment_it_is_given_and_no_credentials() {
         ("APPLICATION_NAME", "two words"),
         ("AWS_REGION", "eu-central-1"),
     ];
-    let secret = [
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_CREDENTIAL_FILE",
-        "AWS_SESSION_TOKEN",
-    ]
-    .map(|n| (n, "x"));
-    host.environment.extend(
-        given
-            .iter()
-            .chain(&secret)
-            .map(|(name, value)| (name.into(), value.into())),
-    );
+    let secret = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIAL_FILE", "AWS_SESSION_TOKEN"]
+        .map(|n| (n, "x"));
+    host.environment.extend(given.iter().chain(&secret).map(|(name, value)| (name.into(), value.into())));
     host.file("env", 0o755, std::fs::read("/usr/bin/env").unwrap());
     let report = host.run(&[named("env")]).await;
-    let mut seen: Vec<_> = report
-        .log_tail
-        .lines()
-        .filter_map(|line| line.strip_prefix("[stdout]"))
-        .collect();
+    let mut seen: Vec<_> = report.log_tail.lines().filter_map(|line| line.strip_prefix("[stdout]")).collect();
     seen.retain(|line| !line.starts_with(&format!("{MARK}=")));
-    let mut expected: Vec<_> = given
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let mut expected: Vec<_> = given.iter().map(|(name, value)| format!("{name}={value}")).collect();
     expected.push("PATH=/usr/local/bin:/usr/bin:/bin".into());
     seen.sort_unstable();
     expected.sort_unstable();
@@ -248,9 +191,7 @@ async fn a_script_has_an_empty_stdin_its_own_process_group_and_the_agents_curren
         .await;
     let here = std::fs::read_link("/proc/self/cwd").unwrap();
     assert!(
-        report
-            .log_tail
-            .ends_with(&format!("[stdout]0\n[stdout]own\n[stdout]{}\n", here.display())),
+        report.log_tail.ends_with(&format!("[stdout]0\n[stdout]own\n[stdout]{}\n", here.display())),
         "{}",
         report.log_tail
     );
@@ -288,22 +229,13 @@ async fn runas_switches_user_groups_and_home_which_needs_root() {
         user.shell.display()
     );
     for sudo in [false, true] {
-        let script = Script {
-            sudo,
-            ..runas(host.script("who.sh", lines), "daemon")
-        };
+        let script = Script { sudo, ..runas(host.script("who.sh", lines), "daemon") };
         let report = host.run(&[script]).await;
         assert!(report.outcome.succeeded(), "{report:?}");
-        assert!(
-            report.log_tail.ends_with(&expected),
-            "{}\n{expected}",
-            report.log_tail
-        );
+        assert!(report.log_tail.ends_with(&expected), "{}\n{expected}", report.log_tail);
     }
 
-    let report = host
-        .run(&[runas(host.script("fails.sh", "exit 9"), "daemon")])
-        .await;
+    let report = host.run(&[runas(host.script("fails.sh", "exit 9"), "daemon")]).await;
     assert_eq!(
         message(&report, ErrorCode::ScriptFailed, "fails.sh"),
         "Script at specified location: fails.sh run as user daemon failed with exit code 9"
@@ -323,10 +255,7 @@ async fn a_private_script_stays_runnable_for_its_user_and_nobody_else_which_need
         let report = host.run(&[runas(named("private.sh"), "daemon")]).await;
         assert!(report.log_tail.ends_with("[stdout]daemon\n"), "{report:?}");
         let found = path.metadata().unwrap();
-        assert_eq!(
-            (found.uid(), found.gid(), found.mode() & 0o006),
-            (0, daemon.gid.as_raw(), 0)
-        );
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o006), (0, daemon.gid.as_raw(), 0));
         std::fs::remove_file(path).unwrap();
     }
 }
@@ -350,20 +279,12 @@ fn an_agent_that_is_not_root_runs_scripts_as_its_own_user_alone() {
         let host = Host::new();
         let own = runas(host.script("own.sh", "id -un; echo $USER"), user);
         let report = host.run(&[own]).await;
-        assert!(
-            report
-                .log_tail
-                .ends_with(&format!("[stdout]{user}\n[stdout]{user}\n")),
-            "{report:?}"
-        );
+        assert!(report.log_tail.ends_with(&format!("[stdout]{user}\n[stdout]{user}\n")), "{report:?}");
 
         let other = runas(host.script("other.sh", "id -un"), "root");
         let report = host.run(&[other]).await;
         let message = message(&report, ErrorCode::ScriptFailed, "other.sh");
-        assert!(
-            message.contains("only root can run a script as another user"),
-            "{message}"
-        );
+        assert!(message.contains("only root can run a script as another user"), "{message}");
     });
 }
 
@@ -377,18 +298,9 @@ fn an_agent_that_is_not_root_uses_sudo_where_the_appspec_asks_for_it() {
         let script = host.script("run.sh", "exit 0");
         let path = host.archive().join("run.sh");
         let cases = [
+            (Script { sudo: true, ..script.clone() }, format!("[stdout]sudo -n -- {}\n", path.display())),
             (
-                Script {
-                    sudo: true,
-                    ..script.clone()
-                },
-                format!("[stdout]sudo -n -- {}\n", path.display()),
-            ),
-            (
-                Script {
-                    sudo: true,
-                    ..runas(script, "daemon")
-                },
+                Script { sudo: true, ..runas(script, "daemon") },
                 format!("[stdout]sudo -n -u daemon -- {}\n", path.display()),
             ),
         ];
@@ -398,16 +310,8 @@ fn an_agent_that_is_not_root_uses_sudo_where_the_appspec_asks_for_it() {
         }
 
         host.environment = vec![("PATH".into(), "/nonexistent".into())];
-        let report = host
-            .run(&[Script {
-                sudo: true,
-                ..host.script("run.sh", "exit 0")
-            }])
-            .await;
+        let report = host.run(&[Script { sudo: true, ..host.script("run.sh", "exit 0") }]).await;
         let message = message(&report, ErrorCode::ScriptFailed, "run.sh");
-        assert!(
-            message.contains("sudo, which the AppSpec asks for, cannot be run"),
-            "{message}"
-        );
+        assert!(message.contains("sudo, which the AppSpec asks for, cannot be run"), "{message}");
     });
 }

@@ -42,18 +42,9 @@ Usage: quickstart [--keep]
 const APP: [(&str, &str); 5] = [
     ("appspec.yml", include_str!("../../quickstart/app/appspec.yml")),
     ("server.py", include_str!("../../quickstart/app/server.py")),
-    (
-        "scripts/start.sh",
-        include_str!("../../quickstart/app/scripts/start.sh"),
-    ),
-    (
-        "scripts/stop.sh",
-        include_str!("../../quickstart/app/scripts/stop.sh"),
-    ),
-    (
-        "scripts/validate.sh",
-        include_str!("../../quickstart/app/scripts/validate.sh"),
-    ),
+    ("scripts/start.sh", include_str!("../../quickstart/app/scripts/start.sh")),
+    ("scripts/stop.sh", include_str!("../../quickstart/app/scripts/stop.sh")),
+    ("scripts/validate.sh", include_str!("../../quickstart/app/scripts/validate.sh")),
 ];
 
 fn main() -> ExitCode {
@@ -61,11 +52,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|flag| flag == ROLE_FLAG) {
         return in_role(arguments.into_iter().skip(2));
     }
-    let keep = match arguments
-        .get(1)
-        .map(|argument| argument.to_string_lossy())
-        .as_deref()
-    {
+    let keep = match arguments.get(1).map(|argument| argument.to_string_lossy()).as_deref() {
         None => false,
         Some("--keep") => true,
         Some("--help" | "-h") => {
@@ -77,11 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if std::process::Command::new("python3")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
         eprintln!("quickstart: the application that is deployed needs python3; install it and try again");
         return ExitCode::FAILURE;
     }
@@ -110,24 +93,15 @@ struct Quickstart {
 impl Quickstart {
     async fn run(keep: bool) {
         let began = Instant::now();
-        let folder = tempfile::Builder::new()
-            .prefix("codedeploy-quickstart-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder =
+            tempfile::Builder::new().prefix("codedeploy-quickstart-").tempdir().expect("a temporary folder");
         let demonstration = Self::set_up(folder.path()).await;
         demonstration.deploy("1", "the first version").await;
         demonstration
-            .deploy(
-                "2",
-                "an update in place: the old version is stopped, the new one started",
-            )
+            .deploy("2", "an update in place: the old version is stopped, the new one started")
             .await;
-        demonstration
-            .deploy("3", "a version whose ValidateService fails")
-            .await;
-        demonstration
-            .deploy_again("2", "back to the version that worked")
-            .await;
+        demonstration.deploy("3", "a version whose ValidateService fails").await;
+        demonstration.deploy_again("2", "back to the version that worked").await;
         println!("\nFour deployments in {:.1} s.", began.elapsed().as_secs_f64());
         if keep {
             demonstration.play(folder.keep()).await;
@@ -156,47 +130,28 @@ impl Quickstart {
         println!("  controller  {}", service.endpoint);
         let host = Host::register(&programs, &service, HOST, "stage=demo", &folder.join("host")).await;
         let keys = [service.operator.clone(), host.keys.clone()];
-        let bucket = Bucket::embedded(&folder.join("s3"), "revisions", &keys)
-            .await
-            .expect("an S3 server");
+        let bucket = Bucket::embedded(&folder.join("s3"), "revisions", &keys).await.expect("an S3 server");
         println!("  bucket      s3://{} at {}", bucket.name, bucket.endpoint);
         host.configure(&bucket, "");
         let agent = host.start_agent();
-        println!(
-            "  host        {HOST}, tagged stage=demo; its agent logs to {}",
-            host.agent_log().display()
-        );
+        println!("  host        {HOST}, tagged stage=demo; its agent logs to {}", host.agent_log().display());
         service.create_group(APPLICATION, GROUP, ("stage", "demo")).await;
         println!("  group       {GROUP} of application {APPLICATION}: every host tagged stage=demo");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|free| free.local_addr())
-            .expect("a free port")
-            .port();
-        Self {
-            folder: folder.to_owned(),
-            port,
-            service,
-            bucket,
-            host,
-            agent,
-        }
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        Self { folder: folder.to_owned(), port, service, bucket, host, agent }
     }
 
     /// Pushes a version to S3 as a zip, and deploys it.
     async fn deploy(&self, version: &str, what: &str) {
         let source = self.folder.join(format!("app-{version}"));
         let app = self.folder.join("host/app").display().to_string();
-        let fill = |text: &str| {
-            text.replace("@APP@", &app)
-                .replace("@PORT@", &self.port.to_string())
-        };
+        let fill = |text: &str| text.replace("@APP@", &app).replace("@PORT@", &self.port.to_string());
         let files: Vec<(&str, String)> = APP.iter().map(|(name, text)| (*name, fill(text))).collect();
         let mut files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
         files.push(("VERSION", version));
         bundle::write(&source, &files);
-        self.bucket
-            .put(&format!("hello-{version}.zip"), bundle::zip(&source))
-            .await;
+        self.bucket.put(&format!("hello-{version}.zip"), bundle::zip(&source)).await;
         self.deploy_again(version, what).await;
     }
 
@@ -211,10 +166,7 @@ impl Quickstart {
         let began = Instant::now();
         let info = self.service.follow(&id, HOST, show).await;
         let status = info.status.unwrap_or(DeploymentStatus::Failed);
-        println!(
-            "  deployment {status} after {:.1} s",
-            began.elapsed().as_secs_f64()
-        );
+        println!("  deployment {status} after {:.1} s", began.elapsed().as_secs_f64());
         match self.fetch("/").await {
             Ok(page) => println!("  http://127.0.0.1:{}/ answers: {}", self.port, page.trim()),
             Err(error) => println!("  http://127.0.0.1:{}/ does not answer: {error}", self.port),
@@ -260,17 +212,10 @@ impl Quickstart {
         println!(
             "  aws deploy create-deployment --application-name {APPLICATION} --deployment-group-name {GROUP} \\"
         );
-        println!(
-            "    --s3-location bucket={},key=hello-1.zip,bundleType=zip",
-            self.bucket.name
-        );
+        println!("    --s3-location bucket={},key=hello-1.zip,bundleType=zip", self.bucket.name);
         println!("  aws deploy get-deployment-target --deployment-id d-… --target-id {HOST}");
         println!("  curl http://127.0.0.1:{}/", self.port);
-        println!(
-            "\nLogs: {} and {}",
-            self.service.log().display(),
-            self.host.agent_log().display()
-        );
+        println!("\nLogs: {} and {}", self.service.log().display(), self.host.agent_log().display());
         tokio::signal::ctrl_c().await.expect("signals can be waited for");
         self.tear_down().await;
         std::fs::remove_dir_all(&folder).expect("the temporary folder can be removed");
@@ -279,12 +224,7 @@ impl Quickstart {
 }
 
 fn show(event: &EndedEvent) {
-    let EndedEvent {
-        name,
-        status,
-        seconds,
-        diagnostics,
-    } = event;
+    let EndedEvent { name, status, seconds, diagnostics } = event;
     if *status == LifecycleEventStatus::Skipped {
         println!("    {name:<17} Skipped");
         return;

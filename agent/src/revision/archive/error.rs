@@ -19,22 +19,14 @@ pub enum UnpackError {
         "entry {entry} would make the revision {needed} bytes or more, and archive_max_extraction_size allows {limit}; \
          make the bundle smaller or raise the limit"
     )]
-    TooLarge {
-        entry: EntryName,
-        needed: u64,
-        limit: u64,
-    },
+    TooLarge { entry: EntryName, needed: u64, limit: u64 },
 
     /// More content than the file system has room for.
     #[error(
         "entry {entry} would make the revision {needed} bytes or more, and the file system had {free} bytes free; \
          free disk space or make the bundle smaller"
     )]
-    NoSpace {
-        entry: EntryName,
-        needed: u64,
-        free: u64,
-    },
+    NoSpace { entry: EntryName, needed: u64, free: u64 },
 
     /// More entries than any revision needs.
     #[error("the bundle holds more than {limit} entries; split it, or archive the small files inside it")]
@@ -54,20 +46,14 @@ pub enum UnpackError {
 
     /// An archive that stops before its end.
     #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
-    Truncated {
-        kind: BundleType,
-        last: Option<EntryName>,
-    },
+    Truncated { kind: BundleType, last: Option<EntryName> },
 
     /// Content behind the end marker, which an unpacker would drop silently.
     #[error(
         "the {kind} bundle holds data after its end marker, {}which would be dropped; build it as one archive",
         after(.last)
     )]
-    TrailingData {
-        kind: BundleType,
-        last: Option<EntryName>,
-    },
+    TrailingData { kind: BundleType, last: Option<EntryName> },
 
     /// An entry whose content the archive does not give: damaged, truncated, or with a wrong checksum.
     #[error(
@@ -79,19 +65,11 @@ pub enum UnpackError {
     #[error(
         "entry {entry} declares {declared} bytes and holds {found}; the bundle is damaged, build it again"
     )]
-    SizeMismatch {
-        entry: EntryName,
-        declared: u64,
-        found: Found,
-    },
+    SizeMismatch { entry: EntryName, declared: u64, found: Found },
 
     /// A system call on the target failed.
     #[error("cannot {operation} entry {entry} in the deployment archive folder")]
-    Write {
-        entry: EntryName,
-        operation: &'static str,
-        source: io::Error,
-    },
+    Write { entry: EntryName, operation: &'static str, source: io::Error },
 
     /// The target is no folder, or not to be opened.
     #[error("cannot open the folder {} to unpack into it", path.display())]
@@ -103,17 +81,11 @@ pub enum UnpackError {
 
     /// A system call failed while the only folder became the root.
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
-    Flatten {
-        path: PathBuf,
-        operation: &'static str,
-        source: io::Error,
-    },
+    Flatten { path: PathBuf, operation: &'static str, source: io::Error },
 }
 
 fn after(last: &Option<EntryName>) -> String {
-    last.as_ref()
-        .map(|entry| format!("after entry {entry} "))
-        .unwrap_or_default()
+    last.as_ref().map(|entry| format!("after entry {entry} ")).unwrap_or_default()
 }
 
 /// How much an entry held.
@@ -212,10 +184,7 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::Clash { this, other } => {
-                write!(
-                    f,
-                    "is {this} while the bundle also holds {other} of that name; keep one of them"
-                )
+                write!(f, "is {this} while the bundle also holds {other} of that name; keep one of them")
             }
             Self::NotAFolder => {
                 f.write_str("lies under a name that the bundle also gives to a file; keep one of them")
@@ -227,33 +196,21 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::UnknownType { code } => {
-                write!(
-                    f,
-                    "is of type {code:#x}, which this agent does not know; archive it as a plain file"
-                )
+                write!(f, "is of type {code:#x}, which this agent does not know; archive it as a plain file")
             }
             Self::HardLinkTarget { target, problem } => {
                 write!(f, "is a hard link to {target}, which {problem}")
             }
             Self::LinkTarget { limit } => {
-                write!(
-                    f,
-                    "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes"
-                )
+                write!(f, "is a link whose target is empty, holds a NUL byte or is longer than {limit} bytes")
             }
             Self::Symlink => f.write_str("is a symbolic link, which reject_symlinks_in_bundle forbids"),
             Self::UnsafePermissions { mode } => {
-                write!(
-                    f,
-                    "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids"
-                )
+                write!(f, "has mode {mode:04o}, which reject_unsafe_permissions_in_bundle forbids")
             }
             Self::Encrypted => f.write_str("is encrypted; build the bundle without a password"),
             Self::Method { name } => {
-                write!(
-                    f,
-                    "is compressed with {name}; build the bundle with the methods store or deflate"
-                )
+                write!(f, "is compressed with {name}; build the bundle with the methods store or deflate")
             }
             Self::Sparse => f.write_str("is a sparse file; build the bundle without tar's --sparse"),
             Self::UnexpectedData { bytes } => {
@@ -267,9 +224,6 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// The error for the entry called `entry`.
     pub(super) fn of(self, entry: impl Into<EntryName>) -> UnpackError {
-        UnpackError::Refused {
-            entry: entry.into(),
-            reason: self,
-        }
+        UnpackError::Refused { entry: entry.into(), reason: self }
     }
 }

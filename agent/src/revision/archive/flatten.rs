@@ -10,10 +10,7 @@ use rustix::io::Errno;
 
 use super::error::UnpackError;
 
-const OPEN: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Strips the single top-level folder when it holds an AppSpec file: its contents become the root.
 ///
@@ -26,11 +23,7 @@ const OPEN: OFlags = OFlags::RDONLY
 pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool, UnpackError> {
     let failed = |operation, name: &OsStr| {
         let path = dir.join(name);
-        move |errno: Errno| UnpackError::Flatten {
-            path,
-            operation,
-            source: errno.into(),
-        }
+        move |errno: Errno| UnpackError::Flatten { path, operation, source: errno.into() }
     };
     let here = OsStr::new("");
     let root = rustix::fs::openat(CWD, dir, OPEN, Mode::empty()).map_err(failed("open", here))?;
@@ -43,10 +36,7 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
         Err(errno) => return Err(failed("open", only)(errno)),
     };
     let children = names(&folder).map_err(failed("list", only))?;
-    if !children
-        .iter()
-        .any(|child| appspec_names.iter().any(|name| child == name))
-    {
+    if !children.iter().any(|child| appspec_names.iter().any(|name| child == name)) {
         return Ok(false);
     }
 

@@ -24,13 +24,7 @@ pub(super) struct Meter {
 impl Meter {
     /// `limit` is the operator's, `free` what the file system had; both in bytes.
     pub(super) fn new(limit: Option<u64>, free: u64) -> Self {
-        Self {
-            limit,
-            free,
-            bytes: AtomicU64::new(0),
-            entries: AtomicU64::new(0),
-            held: AtomicU64::new(0),
-        }
+        Self { limit, free, bytes: AtomicU64::new(0), entries: AtomicU64::new(0), held: AtomicU64::new(0) }
     }
 
     /// Counts an entry.
@@ -44,12 +38,7 @@ impl Meter {
     /// Counts the bytes of a name that is kept until the end.
     pub(super) fn hold(&self, bytes: usize) -> Result<(), UnpackError> {
         let bytes = bytes as u64;
-        if self
-            .held
-            .fetch_add(bytes, Ordering::Relaxed)
-            .saturating_add(bytes)
-            > MAX_HELD
-        {
+        if self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > MAX_HELD {
             return Err(UnpackError::TooManyNames { limit: MAX_HELD });
         }
         Ok(())
@@ -68,16 +57,12 @@ impl Meter {
 
     fn fits(&self, entry: &EntryPath, needed: u64) -> Result<(), UnpackError> {
         match self.limit {
-            Some(limit) if needed > limit => Err(UnpackError::TooLarge {
-                entry: entry.into(),
-                needed,
-                limit,
-            }),
-            _ if needed > self.free => Err(UnpackError::NoSpace {
-                entry: entry.into(),
-                needed,
-                free: self.free,
-            }),
+            Some(limit) if needed > limit => {
+                Err(UnpackError::TooLarge { entry: entry.into(), needed, limit })
+            }
+            _ if needed > self.free => {
+                Err(UnpackError::NoSpace { entry: entry.into(), needed, free: self.free })
+            }
             _ => Ok(()),
         }
     }

@@ -32,11 +32,7 @@ pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result
     };
     let source = BufReader::with_capacity(BUFFER, Source::new(bundle));
     if compressed {
-        unpack_stream(
-            BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source)),
-            kind,
-            root,
-        )
+        unpack_stream(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source)), kind, root)
     } else {
         unpack_stream(source, kind, root)
     }
@@ -63,10 +59,7 @@ fn unpack_member(
     let attributes = Attributes {
         mode: member.mode,
         owner: Some(owners.resolve(member).map_err(refuse)?),
-        modified: Some(Timespec {
-            tv_sec: member.modified.0,
-            tv_nsec: member.modified.1.into(),
-        }),
+        modified: Some(Timespec { tv_sec: member.modified.0, tv_nsec: member.modified.1.into() }),
     };
     match member.kind {
         Kind::File => writer.file(&path, &attributes, member.size, &mut members.content()),
@@ -81,10 +74,7 @@ fn unpack_member(
                     Refusal::Absolute | Refusal::ParentFolder => "lies outside the revision",
                     _ => "is no possible path",
                 };
-                refuse(Refusal::HardLinkTarget {
-                    target: EntryName::new(&member.link),
-                    problem,
-                })
+                refuse(Refusal::HardLinkTarget { target: EntryName::new(&member.link), problem })
             })?;
             writer.hard_link(&path, &target)
         }

@@ -40,14 +40,8 @@ pub(super) struct Attributes {
 
 impl Attributes {
     fn times(&self) -> Option<Timestamps> {
-        let last_access = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        };
-        self.modified.map(|last_modification| Timestamps {
-            last_access,
-            last_modification,
-        })
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        self.modified.map(|last_modification| Timestamps { last_access, last_modification })
     }
 }
 
@@ -69,12 +63,7 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(root: &'a Root<'a>) -> Self {
-        Self {
-            root,
-            files: FileWriter::new(root),
-            folders: BTreeMap::new(),
-            links: BTreeMap::new(),
-        }
+        Self { root, files: FileWriter::new(root), folders: BTreeMap::new(), links: BTreeMap::new() }
     }
 
     /// Makes a folder, or restates one.
@@ -83,8 +72,7 @@ impl<'a> Writer<'a> {
         if path.is_root() {
             return Ok(());
         }
-        self.root
-            .check_permissions(&path, attributes.mode, FileType::Directory)?;
+        self.root.check_permissions(&path, attributes.mode, FileType::Directory)?;
         self.check_links(&path, FOLDER)?;
         self.make_folder(&path, &path)?;
         self.root.meter.hold(path.as_os_str().len())?;
@@ -125,11 +113,7 @@ impl<'a> Writer<'a> {
         self.prepare_ancestors(&path, LINK)?;
         let parent = self.files.parent(&path)?;
         if let Some(other) = existing(parent, &path)? {
-            return Err(Refusal::Clash {
-                this: LINK,
-                other: described(other),
-            }
-            .of(&path));
+            return Err(Refusal::Clash { this: LINK, other: described(other) }.of(&path));
         }
         self.root.meter.hold(path.as_os_str().len() + target.len())?;
         self.links.insert(path, Link { target, attributes });
@@ -139,13 +123,7 @@ impl<'a> Writer<'a> {
     /// Gives a file that this bundle made before a second name.
     pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
-        let refuse = |problem| {
-            Refusal::HardLinkTarget {
-                target: target.into(),
-                problem,
-            }
-            .of(path)
-        };
+        let refuse = |problem| Refusal::HardLinkTarget { target: target.into(), problem }.of(path);
         if target.is_root() {
             return Err(refuse("is the revision itself"));
         }
@@ -171,14 +149,8 @@ impl<'a> Writer<'a> {
         }
         let parent = self.files.parent(path)?;
         remove_file(parent, path, HARD_LINK)?;
-        rustix::fs::linkat(
-            &target_parent,
-            target.name(),
-            parent,
-            path.name(),
-            AtFlags::empty(),
-        )
-        .map_err(|errno| failed(path, "make hard link", errno))
+        rustix::fs::linkat(&target_parent, target.name(), parent, path.name(), AtFlags::empty())
+            .map_err(|errno| failed(path, "make hard link", errno))
     }
 
     /// Makes the symbolic links, then gives folders their attributes, the deepest first.
@@ -189,10 +161,7 @@ impl<'a> Writer<'a> {
         for (path, attributes) in self.folders.iter().rev() {
             self.finish_folder(path, attributes.as_ref())?;
         }
-        Ok(Unpacked {
-            entries: self.root.meter.entries(),
-            bytes: self.root.meter.bytes(),
-        })
+        Ok(Unpacked { entries: self.root.meter.entries(), bytes: self.root.meter.bytes() })
     }
 
     fn make_link(&mut self, path: &EntryPath, link: &Link) -> Result<(), UnpackError> {
@@ -213,10 +182,7 @@ impl<'a> Writer<'a> {
     }
 
     fn finish_folder(&self, path: &EntryPath, attributes: Option<&Attributes>) -> Result<(), UnpackError> {
-        let folder = self
-            .root
-            .open_folder(path)
-            .map_err(|errno| failed(path, "open", errno))?;
+        let folder = self.root.open_folder(path).map_err(|errno| failed(path, "open", errno))?;
         match attributes {
             Some(attributes) => self.root.apply(path, &folder, attributes),
             None => rustix::fs::fchmod(&folder, Mode::from_raw_mode(IMPLIED_FOLDER_MODE))
@@ -253,10 +219,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         match path.ancestors().find(|folder| self.links.contains_key(folder)) {
-            Some(link) => Err(Refusal::ThroughLink {
-                link: EntryName::from(&link),
-            }
-            .of(path)),
+            Some(link) => Err(Refusal::ThroughLink { link: EntryName::from(&link) }.of(path)),
             None => Ok(()),
         }
     }
@@ -267,21 +230,15 @@ impl<'a> Writer<'a> {
             Ok(_) => return Ok(()),
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR) if folder == entry => {
-                return Err(Refusal::Clash {
-                    this: FOLDER,
-                    other: FILE,
-                }
-                .of(entry));
+                return Err(Refusal::Clash { this: FOLDER, other: FILE }.of(entry));
             }
             Err(Errno::NOTDIR) => return Err(Refusal::NotAFolder.of(entry)),
             Err(errno) => return Err(failed(entry, "open the folder of", errno)),
         }
         let above = folder.parent();
         self.make_folder(&above, entry)?;
-        let parent = self
-            .root
-            .open_folder(&above)
-            .map_err(|errno| failed(entry, "open the folder of", errno))?;
+        let parent =
+            self.root.open_folder(&above).map_err(|errno| failed(entry, "open the folder of", errno))?;
         rustix::fs::mkdirat(&parent, folder.name(), Mode::RWXU)
             .map_err(|errno| failed(entry, "make a folder for", errno))?;
         self.root.meter.hold(folder.as_os_str().len())?;
@@ -305,11 +262,7 @@ fn remove_file(parent: BorrowedFd<'_>, path: &EntryPath, this: &'static str) -> 
         None => Ok(()),
         Some(FileType::RegularFile) => rustix::fs::unlinkat(parent, path.name(), AtFlags::empty())
             .map_err(|errno| failed(path, "replace", errno)),
-        Some(other) => Err(Refusal::Clash {
-            this,
-            other: described(other),
-        }
-        .of(path)),
+        Some(other) => Err(Refusal::Clash { this, other: described(other) }.of(path)),
     }
 }
 
@@ -323,9 +276,5 @@ fn described(kind: FileType) -> &'static str {
 }
 
 fn failed(path: &EntryPath, operation: &'static str, errno: Errno) -> UnpackError {
-    UnpackError::Write {
-        entry: path.into(),
-        operation,
-        source: errno.into(),
-    }
+    UnpackError::Write { entry: path.into(), operation, source: errno.into() }
 }

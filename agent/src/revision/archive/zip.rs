@@ -30,10 +30,7 @@ const MAX_LINK_TARGET: u64 = 4096;
 pub(super) fn unpack(bundle: &File, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
     let directory = directory(bundle)?;
     let plan = plan(&directory, root)?;
-    let bundle = Bundle {
-        file: bundle,
-        directory: &directory,
-    };
+    let bundle = Bundle { file: bundle, directory: &directory };
 
     let mut writer = Writer::new(root);
     let mut files = Vec::new();
@@ -59,14 +56,8 @@ pub(super) fn unpack(bundle: &File, root: &Root<'_>) -> Result<Unpacked, UnpackE
 
 /// Reads the central directory.
 fn directory(bundle: &File) -> Result<Arc<ZipArchiveMetadata>, UnpackError> {
-    let unreadable = |source| UnpackError::Read {
-        kind: BundleType::Zip,
-        source,
-    };
-    let reader = Bounded {
-        inner: BufReader::new(Source::new(bundle)),
-        left: MAX_DIRECTORY,
-    };
+    let unreadable = |source| UnpackError::Read { kind: BundleType::Zip, source };
+    let reader = Bounded { inner: BufReader::new(Source::new(bundle)), left: MAX_DIRECTORY };
     let archive = ZipArchive::new(reader).map_err(|error| unreadable(error.into()))?;
     if archive.has_duplicate_names() {
         tracing::warn!(
@@ -105,12 +96,7 @@ fn write_files(
     thread::scope(|scope| {
         // A thread that cannot start leaves its share to the others.
         let others: Vec<_> = (1..threads)
-            .map_while(|_| {
-                thread::Builder::new()
-                    .name("unpack".into())
-                    .spawn_scoped(scope, work)
-                    .ok()
-            })
+            .map_while(|_| thread::Builder::new().name("unpack".into()).spawn_scoped(scope, work).ok())
             .collect();
         let mut result = work();
         for other in others {
@@ -149,15 +135,8 @@ impl<'a> Bundle<'a> {
             .directory
             .entry(planned.index)
             .and_then(|entry| entry.with_reader(reader, ZipReadOptions::new()))
-            .map_err(|error| UnpackError::ReadEntry {
-                entry: path.into(),
-                source: error.into(),
-            })?;
-        let attributes = Attributes {
-            mode: planned.mode,
-            owner: None,
-            modified: modified(&content),
-        };
+            .map_err(|error| UnpackError::ReadEntry { entry: path.into(), source: error.into() })?;
+        let attributes = Attributes { mode: planned.mode, owner: None, modified: modified(&content) };
         Ok((content, attributes))
     }
 
@@ -169,10 +148,7 @@ impl<'a> Bundle<'a> {
         content
             .take(MAX_LINK_TARGET)
             .read_to_end(&mut target)
-            .map_err(|source| UnpackError::ReadEntry {
-                entry: path.into(),
-                source,
-            })?;
+            .map_err(|source| UnpackError::ReadEntry { entry: path.into(), source })?;
         let target = link_target(target).map_err(|refusal| refusal.of(path))?;
         Ok((target, attributes))
     }
@@ -188,9 +164,7 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-            io::Error::other(format!(
-                "the central directory is larger than {MAX_DIRECTORY} bytes"
-            ))
+            io::Error::other(format!("the central directory is larger than {MAX_DIRECTORY} bytes"))
         })?;
         Ok(count)
     }

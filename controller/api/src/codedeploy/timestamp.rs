@@ -33,10 +33,7 @@ impl std::ops::Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, duration: Duration) -> Timestamp {
-        Timestamp(
-            self.0
-                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Timestamp(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -49,9 +46,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // `as` saturates, so a number beyond every date stays a date.
-        Ok(Timestamp(
-            (f64::deserialize(deserializer)? * 1000.0).round() as i64
-        ))
+        Ok(Timestamp((f64::deserialize(deserializer)? * 1000.0).round() as i64))
     }
 }
 

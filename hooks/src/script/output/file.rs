@@ -40,22 +40,12 @@ pub(super) struct Rotation {
 impl LogFile {
     /// Opens the file for appending; makes it, and its folder, when they are missing.
     pub(super) fn open(path: &Path, rotation: Option<Rotation>) -> Result<Self, LogError> {
-        let failed = |source| LogError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| LogError::Open { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
-            make_folder(folder).map_err(|source| LogError::Folder {
-                path: folder.to_owned(),
-                source,
-            })?;
+            make_folder(folder).map_err(|source| LogError::Folder { path: folder.to_owned(), source })?;
         }
         let file = open(path).map_err(failed)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            rotation,
-        })
+        Ok(Self { path: path.to_owned(), file, rotation })
     }
 
     /// Adds `entries`, whole lines. They are written also when the file should be rotated and cannot be.
@@ -66,14 +56,8 @@ impl LogFile {
         };
         self.file
             .write_all(entries.as_bytes())
-            .map_err(|source| LogError::Write {
-                path: self.path.clone(),
-                source,
-            })?;
-        rotated.map_err(|source| LogError::Rotate {
-            path: self.path.clone(),
-            source,
-        })
+            .map_err(|source| LogError::Write { path: self.path.clone(), source })?;
+        rotated.map_err(|source| LogError::Rotate { path: self.path.clone(), source })
     }
 
     /// Makes room for `more` bytes. Another process may have rotated the file since the last write, or be about to: the
@@ -177,10 +161,7 @@ fn readers() -> Option<u32> {
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
-    nix::unistd::Group::from_name(READERS)
-        .ok()
-        .flatten()
-        .map(|group| group.gid.as_raw())
+    nix::unistd::Group::from_name(READERS).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 #[cfg(test)]
@@ -206,14 +187,7 @@ mod tests {
     fn a_full_file_is_rotated_and_the_oldest_one_goes() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogFile::open(&folder.path().join("log"), Some(SMALL)).unwrap();
-        for entry in [
-            "aaaaaa\n",
-            "bb\n",
-            "cccccc\n",
-            "dddddd\n",
-            "longer than the limit\n",
-            "e\n",
-        ] {
+        for entry in ["aaaaaa\n", "bb\n", "cccccc\n", "dddddd\n", "longer than the limit\n", "e\n"] {
             log.append(entry).unwrap();
         }
         let expected = [
@@ -222,10 +196,7 @@ mod tests {
             ("log.1", "dddddd\n"),
             ("log.2", "cccccc\n"),
         ];
-        assert_eq!(
-            contents(folder.path()),
-            expected.map(|(name, text)| (name.to_owned(), text.to_owned()))
-        );
+        assert_eq!(contents(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
     }
 
     #[test]
@@ -252,10 +223,7 @@ mod tests {
         for entry in ["bbbbbb\n", "cccccc\n"] {
             assert!(matches!(log.append(entry), Err(LogError::Rotate { .. })));
         }
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "aaaaaa\nbbbbbb\ncccccc\n"
-        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "aaaaaa\nbbbbbb\ncccccc\n");
     }
 
     #[test]

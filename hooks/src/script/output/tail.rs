@@ -52,11 +52,8 @@ mod tests {
 
     #[test]
     fn of_a_line_that_does_not_fit_the_end_is_kept() {
-        for (length, whole) in [
-            (MAX_LOG_CHARS - 1, true),
-            (MAX_LOG_CHARS, false),
-            (5 * MAX_LOG_CHARS, false),
-        ] {
+        for (length, whole) in [(MAX_LOG_CHARS - 1, true), (MAX_LOG_CHARS, false), (5 * MAX_LOG_CHARS, false)]
+        {
             let mut tail = Tail::default();
             tail.push("before");
             tail.push(&format!("{}END", "é".repeat(length - 3)));

@@ -145,9 +145,7 @@ mod tests {
     fn lines(bytes: &[u8]) -> Vec<String> {
         let cut = |size: usize| {
             let (mut lines, mut seen) = (Lines::default(), Vec::new());
-            bytes
-                .chunks(size)
-                .for_each(|piece| lines.push(piece, &mut |line| seen.push(line.to_owned())));
+            bytes.chunks(size).for_each(|piece| lines.push(piece, &mut |line| seen.push(line.to_owned())));
             lines.finish(&mut |line| seen.push(line.to_owned()));
             seen
         };

@@ -29,10 +29,7 @@ pub(crate) enum AccountError {
 impl Account {
     /// Looks a user up. May block: user databases can be remote.
     pub(crate) fn find(name: &str) -> Result<Self, AccountError> {
-        let lookup = |error| AccountError::Lookup {
-            user: name.to_owned(),
-            error,
-        };
+        let lookup = |error| AccountError::Lookup { user: name.to_owned(), error };
         let unknown = || AccountError::Unknown(name.to_owned());
         let user = match User::from_name(name) {
             Ok(Some(user)) => user,

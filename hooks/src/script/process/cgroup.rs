@@ -37,11 +37,7 @@ impl ControlGroup {
 
     /// A handle through which a process enters the group by writing `0`.
     pub(super) fn entrance(&self) -> Option<OwnedFd> {
-        File::options()
-            .write(true)
-            .open(self.folder.join("cgroup.procs"))
-            .ok()
-            .map(OwnedFd::from)
+        File::options().write(true).open(self.folder.join("cgroup.procs")).ok().map(OwnedFd::from)
     }
 
     /// The processes in it.
@@ -69,15 +65,12 @@ fn own_group() -> Option<PathBuf> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let (mount, own) = locate(&mounts, &groups)?;
     let folder = mount.join(own);
-    let delegated = folder
-        .ancestors()
-        .take_while(|folder| **folder != mount)
-        .any(|folder| {
-            DELEGATED.iter().any(|name| {
-                let mut value = [0; 2];
-                matches!(rustix::fs::getxattr(folder, *name, &mut value), Ok(1) if value[0] == b'1')
-            })
-        });
+    let delegated = folder.ancestors().take_while(|folder| **folder != mount).any(|folder| {
+        DELEGATED.iter().any(|name| {
+            let mut value = [0; 2];
+            matches!(rustix::fs::getxattr(folder, *name, &mut value), Ok(1) if value[0] == b'1')
+        })
+    });
     delegated.then_some(folder)
 }
 
@@ -94,22 +87,8 @@ fn locate(mounts: &str, groups: &str) -> Option<(PathBuf, PathBuf)> {
 
 fn remove_abandoned(own: &Path) {
     for entry in std::fs::read_dir(own).into_iter().flatten().flatten() {
-        let old = || {
-            entry
-                .metadata()
-                .ok()?
-                .modified()
-                .ok()?
-                .elapsed()
-                .ok()
-                .map(|age| age > ABANDONED)
-        };
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes())
-            && old() == Some(true)
-        {
+        let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > ABANDONED);
+        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) && old() == Some(true) {
             // Fails when it is not empty.
             let _ = std::fs::remove_dir(entry.path());
         }
@@ -127,14 +106,8 @@ mod tests {
         let mixed =
             "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         let groups = format!("4:memory:/x\n0::/{unit}\n");
-        assert_eq!(
-            locate(pure, &groups),
-            Some(("/sys/fs/cgroup".into(), unit.into()))
-        );
-        assert_eq!(
-            locate(mixed, &groups),
-            Some(("/sys/fs/cgroup/unified".into(), unit.into()))
-        );
+        assert_eq!(locate(pure, &groups), Some(("/sys/fs/cgroup".into(), unit.into())));
+        assert_eq!(locate(mixed, &groups), Some(("/sys/fs/cgroup/unified".into(), unit.into())));
         assert_eq!(locate("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n", &groups), None);
         assert_eq!(locate(pure, "4:memory:/x\n"), None);
     }

@@ -45,10 +45,7 @@ impl Executable {
         let file = match open_beneath(archive, location) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                return Err(Outcome::ScriptMissing {
-                    location: name(),
-                    path,
-                });
+                return Err(Outcome::ScriptMissing { location: name(), path });
             }
             Err(Errno::XDEV) => {
                 return Err(refused(format!(
@@ -62,24 +59,14 @@ impl Executable {
         let found = rustix::fs::fstat(&file)
             .map_err(|error| refused(format!("{} cannot be examined: {error}", path.display())))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-            return Err(refused(format!(
-                "{} is not a file that could be run",
-                path.display()
-            )));
+            return Err(refused(format!("{} is not a file that could be run", path.display())));
         }
 
-        let found = Access {
-            uid: found.st_uid,
-            gid: found.st_gid,
-            mode: found.st_mode & 0o7777,
-        };
+        let found = Access { uid: found.st_uid, gid: found.st_gid, mode: found.st_mode & 0o7777 };
         let wanted = found.wanted(geteuid(), user);
         if let Err(error) = found.change(wanted, file.as_fd()) {
             return Err(match found.mode & 0o111 {
-                0 => Outcome::NotExecutable {
-                    location: name(),
-                    reason: error.to_string(),
-                },
+                0 => Outcome::NotExecutable { location: name(), reason: error.to_string() },
                 _ => refused(format!("{} cannot be made root's own: {error}", path.display())),
             });
         }
@@ -133,10 +120,7 @@ impl Access {
     fn change(self, wanted: Self, file: impl AsFd) -> Result<(), Errno> {
         let file = file.as_fd();
         if (self.uid, self.gid) != (wanted.uid, wanted.gid) {
-            let (uid, gid) = (
-                rustix::fs::Uid::from_raw(wanted.uid),
-                rustix::fs::Gid::from_raw(wanted.gid),
-            );
+            let (uid, gid) = (rustix::fs::Uid::from_raw(wanted.uid), rustix::fs::Gid::from_raw(wanted.gid));
             rustix::fs::chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
         // After the owner, because giving a file away changes its mode.
@@ -149,24 +133,11 @@ impl Access {
 
 /// Opens without reading, so that a FIFO does not wait and a file without permissions can be given some.
 fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
-    let folder = rustix::fs::open(
-        archive,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let folder =
+        rustix::fs::open(archive, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let location = if location.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        location
-    };
-    rustix::fs::openat2(
-        folder,
-        location,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )
+    let location = if location.as_os_str().is_empty() { Path::new(".") } else { location };
+    rustix::fs::openat2(folder, location, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 fn read_start(path: &Path) -> io::Result<Vec<u8>> {
@@ -210,11 +181,7 @@ mod tests {
         let agent = Uid::from_raw(1000);
         let cases = [(0o664, 0o775), (0o700, 0o700), (0o010, 0o111)];
         for (found, expected) in cases {
-            assert_eq!(
-                access(1000, 9, found).wanted(agent, None),
-                access(1000, 9, expected),
-                "{found:o}"
-            );
+            assert_eq!(access(1000, 9, found).wanted(agent, None), access(1000, 9, expected), "{found:o}");
         }
     }
 }

@@ -14,10 +14,7 @@ const UNIX_LINES: &str = "save the script with Unix line endings";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Format {
     /// By an interpreter that its first line names, as the kernel reads it: with a carriage return, if there is one.
-    Interpreted {
-        interpreter: PathBuf,
-        carriage_return: bool,
-    },
+    Interpreted { interpreter: PathBuf, carriage_return: bool },
     /// By itself. `foreign`: it was built for a processor that is not this host's.
     Program { foreign: bool },
     /// By the shell.
@@ -30,10 +27,7 @@ impl Format {
         if let Some(text) = start.strip_prefix(b"#!") {
             let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
             let words = line.split(|byte| matches!(byte, b' ' | b'\t'));
-            let interpreter = words
-                .into_iter()
-                .find(|word| !word.is_empty())
-                .unwrap_or_default();
+            let interpreter = words.into_iter().find(|word| !word.is_empty()).unwrap_or_default();
             let carriage_return = line.ends_with(b"\r");
             return Format::Interpreted {
                 interpreter: OsStr::from_bytes(interpreter).into(),
@@ -43,9 +37,7 @@ impl Format {
         // Word size, byte order and processor (elf(5)).
         let processor = |start: &[u8]| Some((start.get(4..6)?.to_owned(), start.get(18..20)?.to_owned()));
         match start.starts_with(b"\x7fELF") {
-            true => Format::Program {
-                foreign: processor(start) != processor(native),
-            },
+            true => Format::Program { foreign: processor(start) != processor(native) },
             false => Format::Plain,
         }
     }
@@ -72,10 +64,7 @@ impl Format {
                 "{path} is a program whose loader does not exist on this host; build it for this host's system"
             ),
             (Format::Interpreted { interpreter, .. }, Some(libc::EACCES)) => {
-                format!(
-                    "permission denied for {path} or its interpreter {}; {CHECK}",
-                    interpreter.display()
-                )
+                format!("permission denied for {path} or its interpreter {}; {CHECK}", interpreter.display())
             }
             (_, Some(libc::EACCES)) => format!("permission denied for {path}; {CHECK}"),
             (_, Some(libc::ETXTBSY)) => format!("{path} is open for writing; something is still changing it"),
@@ -87,16 +76,13 @@ impl Format {
     pub(super) fn hint(&self, path: &Path) -> Option<String> {
         let path = path.display();
         match self {
-            Format::Interpreted {
-                carriage_return: true,
-                ..
-            } => Some(format!(
-                "the first line of {path} ends in a carriage return; {UNIX_LINES}"
-            )),
+            Format::Interpreted { carriage_return: true, .. } => {
+                Some(format!("the first line of {path} ends in a carriage return; {UNIX_LINES}"))
+            }
             // What the system does not know as a program, it has run by the shell.
-            Format::Program { foreign: true } => Some(format!(
-                "{path} is a program for another processor; build it for this host's"
-            )),
+            Format::Program { foreign: true } => {
+                Some(format!("{path} is a program for another processor; build it for this host's"))
+            }
             Format::Interpreted { .. } | Format::Program { .. } | Format::Plain => None,
         }
     }
@@ -116,10 +102,7 @@ mod tests {
             (b"#!/bin/sh", "/bin/sh", false),
         ];
         for (start, interpreter, carriage_return) in cases {
-            let expected = Format::Interpreted {
-                interpreter: interpreter.into(),
-                carriage_return,
-            };
+            let expected = Format::Interpreted { interpreter: interpreter.into(), carriage_return };
             assert_eq!(Format::of(start, b""), expected, "{start:?}");
         }
         assert_eq!(Format::of(b"echo\n", b""), Format::Plain);
@@ -136,10 +119,6 @@ mod tests {
         let (amd64, arm64) = (program(0x3e), program(0xb7));
         assert_eq!(Format::of(&amd64, &amd64), Format::Program { foreign: false });
         assert_eq!(Format::of(&arm64, &amd64), Format::Program { foreign: true });
-        assert_eq!(
-            Format::of(&amd64[..8], &amd64),
-            Format::Program { foreign: true },
-            "cut short"
-        );
+        assert_eq!(Format::of(&amd64[..8], &amd64), Format::Program { foreign: true }, "cut short");
     }
 }

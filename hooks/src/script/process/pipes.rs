@@ -22,11 +22,7 @@ pub(crate) struct Pipes {
 
 impl Pipes {
     pub(crate) fn of(child: &mut Child) -> Self {
-        Self {
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            buffers: Box::new([[0; CHUNK]; 2]),
-        }
+        Self { stdout: child.stdout.take(), stderr: child.stderr.take(), buffers: Box::new([[0; CHUNK]; 2]) }
     }
 
     /// Which of them nobody has closed yet.
@@ -41,10 +37,7 @@ impl Pipes {
 
     /// The inodes of those that are open.
     pub(crate) fn inodes(&self) -> Vec<u64> {
-        let ends = [
-            self.stdout.as_ref().map(AsFd::as_fd),
-            self.stderr.as_ref().map(AsFd::as_fd),
-        ];
+        let ends = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
         ends.into_iter()
             .flatten()
             .filter_map(|end| rustix::fs::fstat(end).ok())

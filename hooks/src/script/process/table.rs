@@ -43,10 +43,7 @@ pub(super) struct Family {
 
 impl Family {
     pub(super) fn of(leader: i32) -> Self {
-        Self {
-            leader,
-            members: BTreeSet::new(),
-        }
+        Self { leader, members: BTreeSet::new() }
     }
 
     /// Adds those of `entries` that belong to the family, with all their descendants. The first time, the leader must
@@ -54,10 +51,8 @@ impl Family {
     pub(super) fn find(&mut self, entries: &[Entry]) {
         let first = self.members.is_empty();
         loop {
-            let known: Vec<&Entry> = entries
-                .iter()
-                .filter(|entry| self.members.contains(&entry.process))
-                .collect();
+            let known: Vec<&Entry> =
+                entries.iter().filter(|entry| self.members.contains(&entry.process)).collect();
             let group_is_ours = first || known.iter().any(|entry| entry.group == self.leader);
             let parents: BTreeSet<i32> = known.iter().map(|entry| entry.process.pid).collect();
             let belongs = |entry: &&Entry| {
@@ -66,11 +61,7 @@ impl Family {
                     || (group_is_ours && entry.group == self.leader)
                     || parents.contains(&entry.parent)
             };
-            let found: Vec<Process> = entries
-                .iter()
-                .filter(belongs)
-                .map(|entry| entry.process)
-                .collect();
+            let found: Vec<Process> = entries.iter().filter(belongs).map(|entry| entry.process).collect();
             let before = self.members.len();
             self.members.extend(found);
             if self.members.len() == before {
@@ -87,11 +78,7 @@ impl Family {
     /// Asks every member once to end. The leader must not have been waited for.
     pub(super) fn terminate(&self) {
         let in_group = |process: &Process| process.stat().is_some_and(|entry| entry.group == self.leader);
-        let outside: Vec<Process> = self
-            .alive()
-            .into_iter()
-            .filter(|process| !in_group(process))
-            .collect();
+        let outside: Vec<Process> = self.alive().into_iter().filter(|process| !in_group(process)).collect();
         if let Some(group) = Pid::from_raw(self.leader) {
             let _ = kill_process_group(group, Signal::TERM);
         }
@@ -130,25 +117,12 @@ pub(super) fn processes(mark: &[u8]) -> Vec<Entry> {
 
 /// The processes that hold a pipe open, by its inode.
 pub(super) fn holders_of(pipes: &[u64]) -> Vec<Holder> {
-    let names: Vec<PathBuf> = pipes
-        .iter()
-        .map(|inode| format!("pipe:[{inode}]").into())
-        .collect();
+    let names: Vec<PathBuf> = pipes.iter().map(|inode| format!("pipe:[{inode}]").into()).collect();
     let holds = |pid: &i32| {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
-            .any(|target| names.contains(&target))
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|target| names.contains(&target))
     };
-    pids()
-        .filter(holds)
-        .map(|pid| Holder {
-            pid,
-            command: command(pid),
-        })
-        .collect()
+    pids().filter(holds).map(|pid| Holder { pid, command: command(pid) }).collect()
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -165,18 +139,12 @@ fn stat(pid: i32, mark: &[u8]) -> Option<Entry> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, parentheses too; the fields after it are plain (proc_pid_stat(5)).
     let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
-    let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..])
-        .ok()?
-        .split_ascii_whitespace()
-        .collect();
+    let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..]).ok()?.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let pid_at = |index: usize| fields.get(index)?.parse::<i32>().ok();
     let dead = matches!(*fields.first()?, "Z" | "X" | "x");
     Some(Entry {
-        process: Process {
-            pid,
-            started: number(19)?,
-        },
+        process: Process { pid, started: number(19)? },
         parent: pid_at(1)?,
         group: pid_at(2)?,
         dead,
@@ -191,29 +159,20 @@ fn is_marked(pid: i32, mark: &[u8]) -> bool {
     };
     // A process that ends meanwhile gives an error, and what was read until then.
     let _ = file.take(MAX_ENVIRONMENT).read_to_end(&mut environment);
-    environment
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == mark)
+    environment.split(|byte| *byte == 0).any(|variable| variable == mark)
 }
 
 fn command(pid: i32) -> String {
     let mut arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     while arguments.pop_if(|byte| *byte == 0).is_some() {}
-    arguments
-        .iter_mut()
-        .filter(|byte| **byte == 0)
-        .for_each(|byte| *byte = b' ');
+    arguments.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
     let command = if arguments.is_empty() {
         let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("[{}]", OsStr::from_bytes(name.trim_ascii_end()).display())
     } else {
         std::ffi::OsString::from_vec(arguments).display().to_string()
     };
-    let mut shown: String = command
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_COMMAND)
-        .collect();
+    let mut shown: String = command.chars().filter(|c| !c.is_control()).take(MAX_COMMAND).collect();
     if command.chars().nth(MAX_COMMAND).is_some() {
         shown.push('…');
     }
@@ -225,13 +184,7 @@ mod tests {
     use super::*;
 
     fn entry(pid: i32, parent: i32, group: i32, marked: bool) -> Entry {
-        Entry {
-            process: Process { pid, started: 1 },
-            parent,
-            group,
-            dead: false,
-            marked,
-        }
+        Entry { process: Process { pid, started: 1 }, parent, group, dead: false, marked }
     }
 
     #[test]
@@ -259,10 +212,7 @@ mod tests {
     fn a_process_that_has_a_members_pid_but_started_later_is_none() {
         let mut family = Family::of(10);
         family.find(&[entry(12, 1, 12, true)]);
-        let reused = Entry {
-            process: Process { pid: 12, started: 2 },
-            ..entry(12, 1, 12, false)
-        };
+        let reused = Entry { process: Process { pid: 12, started: 2 }, ..entry(12, 1, 12, false) };
         family.find(&[reused, entry(13, 12, 12, false)]);
         assert_eq!(family.members.len(), 1);
     }

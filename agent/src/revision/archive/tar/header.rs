@@ -42,21 +42,10 @@ fn number(field: &[u8]) -> Option<i128> {
         && first & 0x80 != 0
     {
         let negative = first & 0x40 != 0;
-        let start = if negative {
-            i128::from(*first) - 0x100
-        } else {
-            i128::from(first & 0x7f)
-        };
-        return Some(
-            rest.iter()
-                .fold(start, |value, byte| (value << 8) | i128::from(*byte)),
-        );
+        let start = if negative { i128::from(*first) - 0x100 } else { i128::from(first & 0x7f) };
+        return Some(rest.iter().fold(start, |value, byte| (value << 8) | i128::from(*byte)));
     }
-    let text = field
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let text = field.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
     text.iter().try_fold(0, |value, byte| match byte {
         b'0'..=b'7' => Some(value * 8 + i128::from(byte - b'0')),
         _ => None,
@@ -128,11 +117,7 @@ fn decimal(digits: &[u8]) -> Option<i128> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(
-        digits
-            .iter()
-            .fold(0, |value, digit| value * 10 + i128::from(digit - b'0')),
-    )
+    Some(digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0')))
 }
 
 /// Seconds with an optional sign and fraction, as whole seconds and nanoseconds after them.
@@ -167,11 +152,7 @@ pub(super) struct Owners {
 impl Owners {
     /// Without `by_name` no name is looked up, which may ask a directory server.
     pub(super) fn new(by_name: bool) -> Self {
-        Self {
-            by_name,
-            users: HashMap::new(),
-            groups: HashMap::new(),
-        }
+        Self { by_name, users: HashMap::new(), groups: HashMap::new() }
     }
 
     pub(super) fn resolve(&mut self, member: &Member) -> Result<(u32, u32), Refusal> {
@@ -181,17 +162,12 @@ impl Owners {
                 User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
             });
             group = named(&mut self.groups, &member.group_name, |name| {
-                Group::from_name(name)
-                    .ok()
-                    .flatten()
-                    .map(|group| group.gid.as_raw())
+                Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
             });
         }
         let user = user.or_else(|| id(member.user));
         let group = group.or_else(|| id(member.group));
-        user.zip(group).ok_or(Refusal::Header {
-            problem: "its owner's number is out of range",
-        })
+        user.zip(group).ok_or(Refusal::Header { problem: "its owner's number is out of range" })
     }
 }
 
@@ -242,23 +218,10 @@ mod tests {
     fn pax_records_may_hold_newlines_and_the_last_of_a_key_counts() {
         let records = b"29 SCHILY.xattr.user.x=a\nb\0c\n9 path=a\n9 path=b\n10 uid=99\n";
         let pax = Pax::parse(records).unwrap();
-        assert_eq!(
-            pax,
-            Pax {
-                path: Some(b"b".to_vec()),
-                user: Some(99),
-                ..Pax::default()
-            }
-        );
-        for malformed in [
-            "8 path=a\n",
-            "9 path=a",
-            "99 path=a\n",
-            "path=a\n",
-            "8 patha\n\n",
-            "10 uid=9x\n",
-            "0 \n",
-        ] {
+        assert_eq!(pax, Pax { path: Some(b"b".to_vec()), user: Some(99), ..Pax::default() });
+        for malformed in
+            ["8 path=a\n", "9 path=a", "99 path=a\n", "path=a\n", "8 patha\n\n", "10 uid=9x\n", "0 \n"]
+        {
             assert_eq!(Pax::parse(malformed.as_bytes()), None, "{malformed:?}");
         }
     }

@@ -59,13 +59,7 @@ pub(super) struct Members<R> {
 
 impl<R: Read> Members<R> {
     pub(super) fn new(stream: R, kind: BundleType) -> Self {
-        Self {
-            stream,
-            kind,
-            content: 0,
-            padding: 0,
-            last: None,
-        }
+        Self { stream, kind, content: 0, padding: 0, last: None }
     }
 
     /// The content of the current member; ends early when the stream does.
@@ -114,9 +108,7 @@ impl<R: Read> Members<R> {
         extension: Extension,
     ) -> Result<Member, UnpackError> {
         let Extension { path, link, pax } = extension;
-        let path = path
-            .or(pax.path)
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let path = path.or(pax.path).unwrap_or_else(|| header.path_bytes().into_owned());
         let name = EntryName::new(&path);
         self.last = Some(name.clone());
         if pax.sparse {
@@ -125,17 +117,11 @@ impl<R: Read> Members<R> {
         let kind = kind(header.entry_type(), &path).map_err(|refusal| refusal.of(name.clone()))?;
         let number =
             |field: Option<i128>, problem| field.ok_or_else(|| Refusal::Header { problem }.of(name.clone()));
-        let size = pax
-            .size
-            .or(numbers.size)
-            .filter(|size| (0..=i128::from(i64::MAX)).contains(size));
+        let size = pax.size.or(numbers.size).filter(|size| (0..=i128::from(i64::MAX)).contains(size));
         let size = number(size, "its size is no number of bytes")? as u64;
         let seconds = numbers.modified.and_then(|seconds| i64::try_from(seconds).ok());
         let seconds = seconds.ok_or_else(|| {
-            Refusal::Header {
-                problem: "its time is no number of seconds",
-            }
-            .of(name.clone())
+            Refusal::Header { problem: "its time is no number of seconds" }.of(name.clone())
         })?;
         let member = Member {
             kind,
@@ -172,21 +158,14 @@ impl<R: Read> Members<R> {
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
         let mut block = [0; BLOCK];
         if !self.read_block(&mut block)? {
-            return Err(UnpackError::Truncated {
-                kind: self.kind,
-                last: self.last.clone(),
-            });
+            return Err(UnpackError::Truncated { kind: self.kind, last: self.last.clone() });
         }
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block).clone();
-        let checksum = block[..148]
-            .iter()
-            .chain(&[b' '; 8])
-            .chain(&block[156..])
-            .map(|byte| u32::from(*byte))
-            .sum();
+        let checksum =
+            block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]).map(|byte| u32::from(*byte)).sum();
         if header.cksum().ok() != Some(checksum) {
             return Err(self.damaged("a header's checksum is wrong"));
         }
@@ -196,25 +175,18 @@ impl<R: Read> Members<R> {
     /// The whole of a record that describes another member.
     fn record(&mut self, header: &Header, numbers: Numbers) -> Result<Vec<u8>, UnpackError> {
         let name = EntryName::new(&header.path_bytes());
-        let size = numbers
-            .size
-            .and_then(|size| u64::try_from(size).ok())
-            .filter(|size| *size <= MAX_RECORD);
+        let size = numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= MAX_RECORD);
         let Some(size) = size else {
-            return Err(Refusal::Header {
-                problem: "a record about another member is larger than 1 MiB",
-            }
-            .of(name));
+            return Err(
+                Refusal::Header { problem: "a record about another member is larger than 1 MiB" }.of(name)
+            );
         };
         self.begin_content(size);
         let mut record = Vec::new();
         let read = self.content().read_to_end(&mut record);
         read.map_err(|source| self.failed(source))?;
         if record.len() as u64 != size {
-            return Err(UnpackError::Truncated {
-                kind: self.kind,
-                last: self.last.clone(),
-            });
+            return Err(UnpackError::Truncated { kind: self.kind, last: self.last.clone() });
         }
         Ok(record)
     }
@@ -230,9 +202,7 @@ impl<R: Read> Members<R> {
 
     fn pax(&self, header: &Header, record: &[u8]) -> Result<Pax, UnpackError> {
         Pax::parse(record)
-            .ok_or(Refusal::Header {
-                problem: "its pax records are malformed",
-            })
+            .ok_or(Refusal::Header { problem: "its pax records are malformed" })
             .map_err(|refusal| refusal.of(EntryName::new(&header.path_bytes())))
     }
 
@@ -242,13 +212,10 @@ impl<R: Read> Members<R> {
         let mut left = MAX_PADDING;
         loop {
             let count = self.read(&mut buffer)?;
-            let padding = left
-                .checked_sub(count as u64)
-                .filter(|_| buffer[..count].iter().all(|byte| *byte == 0));
-            left = padding.ok_or_else(|| UnpackError::TrailingData {
-                kind: self.kind,
-                last: self.last.clone(),
-            })?;
+            let padding =
+                left.checked_sub(count as u64).filter(|_| buffer[..count].iter().all(|byte| *byte == 0));
+            left = padding
+                .ok_or_else(|| UnpackError::TrailingData { kind: self.kind, last: self.last.clone() })?;
             if count == 0 {
                 return Ok(());
             }
@@ -266,10 +233,7 @@ impl<R: Read> Members<R> {
             let want = buffer.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
             let count = self.read(&mut buffer[..want])?;
             if count == 0 {
-                return Err(UnpackError::Truncated {
-                    kind: self.kind,
-                    last: self.last.clone(),
-                });
+                return Err(UnpackError::Truncated { kind: self.kind, last: self.last.clone() });
             }
             bytes -= count as u64;
         }
@@ -299,14 +263,8 @@ impl<R: Read> Members<R> {
 
     fn failed(&self, source: io::Error) -> UnpackError {
         match &self.last {
-            Some(entry) => UnpackError::ReadEntry {
-                entry: entry.clone(),
-                source,
-            },
-            None => UnpackError::Read {
-                kind: self.kind,
-                source,
-            },
+            Some(entry) => UnpackError::ReadEntry { entry: entry.clone(), source },
+            None => UnpackError::Read { kind: self.kind, source },
         }
     }
 
@@ -323,17 +281,11 @@ fn kind(entry_type: EntryType, path: &[u8]) -> Result<Kind, Refusal> {
         EntryType::Directory => Ok(Kind::Folder),
         EntryType::Symlink => Ok(Kind::Symlink),
         EntryType::Link => Ok(Kind::HardLink),
-        EntryType::Char => Err(Refusal::Special {
-            kind: "a character device",
-        }),
-        EntryType::Block => Err(Refusal::Special {
-            kind: "a block device",
-        }),
+        EntryType::Char => Err(Refusal::Special { kind: "a character device" }),
+        EntryType::Block => Err(Refusal::Special { kind: "a block device" }),
         EntryType::Fifo => Err(Refusal::Special { kind: "a FIFO" }),
         EntryType::GNUSparse => Err(Refusal::Sparse),
-        other => Err(Refusal::UnknownType {
-            code: other.as_byte().into(),
-        }),
+        other => Err(Refusal::UnknownType { code: other.as_byte().into() }),
     }
 }
 
@@ -341,9 +293,7 @@ struct Content<'a, R>(&'a mut Members<R>);
 
 impl<R: Read> Read for Content<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let want = buffer
-            .len()
-            .min(usize::try_from(self.0.content).unwrap_or(usize::MAX));
+        let want = buffer.len().min(usize::try_from(self.0.content).unwrap_or(usize::MAX));
         let count = self.0.stream.read(&mut buffer[..want])?;
         self.0.content -= count as u64;
         Ok(count)

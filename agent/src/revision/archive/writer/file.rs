@@ -11,11 +11,8 @@ use super::super::error::{Found, UnpackError};
 use super::{Attributes, FILE, Root, failed, remove_file};
 
 const BUFFER: usize = 256 * 1024;
-const NEW_FILE: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Writes files into folders that exist.
 #[derive(Debug)]
@@ -28,11 +25,7 @@ pub(in super::super) struct FileWriter<'a> {
 
 impl<'a> FileWriter<'a> {
     pub(in super::super) fn new(root: &'a Root<'a>) -> Self {
-        Self {
-            root,
-            parent: None,
-            buffer: vec![0; BUFFER].into(),
-        }
+        Self { root, parent: None, buffer: vec![0; BUFFER].into() }
     }
 
     /// Makes a file from `data`, which must hold exactly `size` bytes, in place of an earlier file of that name.
@@ -66,17 +59,11 @@ impl<'a> FileWriter<'a> {
         data: &mut dyn Read,
         file: &mut std::fs::File,
     ) -> Result<(), UnpackError> {
-        let mismatch = |found| UnpackError::SizeMismatch {
-            entry: path.into(),
-            declared: size,
-            found,
-        };
+        let mismatch = |found| UnpackError::SizeMismatch { entry: path.into(), declared: size, found };
         let mut written = 0;
         loop {
-            let count = fill(data, &mut self.buffer).map_err(|source| UnpackError::ReadEntry {
-                entry: path.into(),
-                source,
-            })?;
+            let count = fill(data, &mut self.buffer)
+                .map_err(|source| UnpackError::ReadEntry { entry: path.into(), source })?;
             if count == 0 {
                 break;
             }
@@ -85,12 +72,11 @@ impl<'a> FileWriter<'a> {
                 return Err(mismatch(Found::More));
             }
             self.root.meter.add(path, count as u64)?;
-            file.write_all(&self.buffer[..count])
-                .map_err(|source| UnpackError::Write {
-                    entry: path.into(),
-                    operation: "write",
-                    source,
-                })?;
+            file.write_all(&self.buffer[..count]).map_err(|source| UnpackError::Write {
+                entry: path.into(),
+                operation: "write",
+                source,
+            })?;
             if count < self.buffer.len() {
                 break;
             }
@@ -119,9 +105,7 @@ impl<'a> FileWriter<'a> {
 
     /// Whether the folder of `path` is the one that is open: then it exists.
     pub(super) fn has_parent_of(&self, path: &EntryPath) -> bool {
-        self.parent
-            .as_ref()
-            .is_some_and(|(parent, _)| parent.is_parent_of(path))
+        self.parent.as_ref().is_some_and(|(parent, _)| parent.is_parent_of(path))
     }
 }
 

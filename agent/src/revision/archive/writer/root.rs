@@ -13,10 +13,8 @@ use super::super::error::{Refusal, UnpackError};
 use super::super::meter::Meter;
 use super::{Attributes, failed};
 
-const OPEN_FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const OPEN_FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const SET_USER_ID: u32 = 0o4000;
 const SET_GROUP_ID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
@@ -36,17 +34,12 @@ pub(in super::super) struct Root<'a> {
 impl<'a> Root<'a> {
     /// Opens an existing, empty folder and asks how much its file system has free.
     pub(in super::super) fn open(path: &Path, limits: &'a Limits) -> Result<Self, UnpackError> {
-        let target = |errno: Errno| UnpackError::Target {
-            path: path.to_owned(),
-            source: errno.into(),
-        };
+        let target = |errno: Errno| UnpackError::Target { path: path.to_owned(), source: errno.into() };
         let folder = rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty()).map_err(target)?;
         for entry in rustix::fs::Dir::read_from(&folder).map_err(target)? {
             let entry = entry.map_err(target)?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Err(UnpackError::TargetNotEmpty {
-                    path: path.to_owned(),
-                });
+                return Err(UnpackError::TargetNotEmpty { path: path.to_owned() });
             }
         }
         let space = rustix::fs::fstatvfs(&folder).map_err(target)?;
@@ -55,10 +48,7 @@ impl<'a> Root<'a> {
             openat2: AtomicBool::new(true),
             superuser: rustix::process::geteuid().is_root(),
             limits,
-            meter: Meter::new(
-                limits.max_extracted_bytes,
-                space.f_bavail.saturating_mul(space.f_frsize),
-            ),
+            meter: Meter::new(limits.max_extracted_bytes, space.f_bavail.saturating_mul(space.f_frsize)),
         })
     }
 
@@ -70,11 +60,7 @@ impl<'a> Root<'a> {
     /// Opens a folder of the tree.
     pub(super) fn open_folder(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
         if self.openat2.load(Ordering::Relaxed) {
-            let path = if path.is_root() {
-                ".".as_ref()
-            } else {
-                path.as_os_str()
-            };
+            let path = if path.is_root() { ".".as_ref() } else { path.as_os_str() };
             let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match rustix::fs::openat2(&self.folder, path, OPEN_FOLDER, Mode::empty(), beneath) {
                 // ENOSYS: Linux before 5.6. EPERM: sandboxes that filter calls they do not know.

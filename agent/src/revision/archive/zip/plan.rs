@@ -39,10 +39,9 @@ pub(super) fn plan(
 ) -> Result<BTreeMap<EntryPath, Planned>, UnpackError> {
     let mut plan = BTreeMap::<EntryPath, Planned>::new();
     for index in 0..directory.len() {
-        let entry = directory.entry(index).map_err(|error| UnpackError::Read {
-            kind: BundleType::Zip,
-            source: error.into(),
-        })?;
+        let entry = directory
+            .entry(index)
+            .map_err(|error| UnpackError::Read { kind: BundleType::Zip, source: error.into() })?;
         let (path, planned) =
             judge(&entry, index).map_err(|refusal| refusal.of(EntryName::new(entry.name_raw())))?;
         if let Some(earlier) = plan.insert(path, planned)
@@ -73,28 +72,20 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
     let unix_mode = attributes >> 16;
     let kind = match FileType::from_raw_mode(unix_mode) {
         FileType::Symlink if names_folder => {
-            return Err(Refusal::Header {
-                problem: "a symbolic link whose name ends like a folder's",
-            });
+            return Err(Refusal::Header { problem: "a symbolic link whose name ends like a folder's" });
         }
         FileType::Symlink => FileType::Symlink,
         FileType::Directory => FileType::Directory,
         FileType::Fifo => return Err(Refusal::Special { kind: "a FIFO" }),
         FileType::Socket => return Err(Refusal::Special { kind: "a socket" }),
         FileType::CharacterDevice => {
-            return Err(Refusal::Special {
-                kind: "a character device",
-            });
+            return Err(Refusal::Special { kind: "a character device" });
         }
         FileType::BlockDevice => {
-            return Err(Refusal::Special {
-                kind: "a block device",
-            });
+            return Err(Refusal::Special { kind: "a block device" });
         }
         FileType::Unknown if unix_mode & TYPE != 0 && entry.system() == System::Unix => {
-            return Err(Refusal::UnknownType {
-                code: unix_mode & TYPE,
-            });
+            return Err(Refusal::UnknownType { code: unix_mode & TYPE });
         }
         FileType::RegularFile | FileType::Unknown if names_folder => FileType::Directory,
         FileType::RegularFile | FileType::Unknown => FileType::RegularFile,
@@ -108,13 +99,8 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
     if entry.encrypted() {
         return Err(Refusal::Encrypted);
     }
-    if !matches!(
-        entry.compression(),
-        CompressionMethod::Stored | CompressionMethod::Deflated
-    ) {
-        return Err(Refusal::Method {
-            name: entry.compression().to_string(),
-        });
+    if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(Refusal::Method { name: entry.compression().to_string() });
     }
     let mode = match (unix_mode & PERMISSIONS, kind) {
         (0, FileType::Directory) => 0o755,
@@ -122,23 +108,12 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
         (0, _) => 0o644,
         (mode, _) => mode,
     };
-    Ok((
-        path,
-        Planned {
-            index,
-            kind,
-            mode,
-            size: entry.size(),
-        },
-    ))
+    Ok((path, Planned { index, kind, mode, size: entry.size() }))
 }
 
 /// A path of DOS with the separators of Unix. A drive letter is as absolute as a leading slash.
 fn slashed(path: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let slashed: Vec<u8> = path
-        .iter()
-        .map(|byte| if *byte == b'\\' { b'/' } else { *byte })
-        .collect();
+    let slashed: Vec<u8> = path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
     match slashed.as_slice() {
         [_, b':', b'/', ..] => Err(Refusal::Absolute),
         _ => Ok(slashed),
@@ -160,9 +135,7 @@ pub(super) fn modified(content: &ZipFile<'_, Source<'_>>) -> Option<Timespec> {
         match field {
             ExtraField::ExtendedTimestamp(times) if times.mod_time().is_some() => {
                 // A signed number of 32 bits, as unzip reads it.
-                return times
-                    .mod_time()
-                    .map(|seconds| whole_seconds(i64::from(seconds.cast_signed())));
+                return times.mod_time().map(|seconds| whole_seconds(i64::from(seconds.cast_signed())));
             }
             ExtraField::Ntfs(times) if times.mtime() > 0 => {
                 ntfs = Some(Timespec {
@@ -180,9 +153,7 @@ fn dos_time(stamp: DateTime) -> Option<Timespec> {
     let month = Month::try_from(stamp.month()).ok()?;
     let date = Date::from_calendar_date(i32::from(stamp.year()), month, stamp.day()).ok()?;
     let time = Time::from_hms(stamp.hour(), stamp.minute(), stamp.second()).ok()?;
-    Some(whole_seconds(
-        PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp(),
-    ))
+    Some(whole_seconds(PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp()))
 }
 
 fn whole_seconds(tv_sec: i64) -> Timespec {
