@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes ready what the tests need from Debian, once: commands of the system, and `systemctl` without a systemd.
+# Makes ready what the tests need from Debian, once: commands, and a systemctl that needs no systemd.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,19 +22,20 @@ fetch() {
 if [ "${#packages[@]}" -gt 0 ]; then
   if [ "$(id -u)" -eq 0 ]; then
     echo "tests/tools.sh: installing ${packages[*]}"
-    DEBIAN_FRONTEND=noninteractive fetch install --quiet=2 --yes --no-install-recommends "${packages[@]}" >/dev/null
+    export DEBIAN_FRONTEND=noninteractive
+    fetch install --quiet=2 --yes --no-install-recommends "${packages[@]}" >/dev/null
   else
     echo "tests/tools.sh: missing, and only root can install them: ${packages[*]}" >&2
   fi
 fi
 
-# A systemctl that starts services itself. It is unpacked, never installed, since its package would replace systemd.
+# It starts services itself. Unpacked, never installed: its package would replace systemd.
 if [ ! -x "$tools/systemctl/usr/bin/systemctl" ]; then
   echo "tests/tools.sh: unpacking systemctl into $tools"
   mkdir -p "$tools"
   scratch="$(mktemp -d "$tools/.systemctl.XXXXXX")"
   trap 'rm -rf "$scratch"' EXIT
-  (cd "$scratch" && fetch download --quiet=2 systemctl)
+  (cd "$scratch" && fetch -o APT::Sandbox::User=root download --quiet=2 systemctl)
   dpkg-deb --extract "$scratch"/systemctl_*.deb "$scratch/root"
   rm -rf "$tools/systemctl"
   mv "$scratch/root" "$tools/systemctl"

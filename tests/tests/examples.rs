@@ -1,5 +1,5 @@
-//! Every folder of `appspec-examples` is deployed as its README says, twice, and does what it promises; the checks that it
-//! makes fail when it is broken.
+//! Every folder of `appspec-examples` is deployed as its README says, twice, and does what it promises; the
+//! checks that it makes fail when it is broken.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,6 +13,8 @@
 
 #[path = "examples/deployment.rs"]
 mod deployment;
+#[path = "examples/observe.rs"]
+mod observe;
 #[path = "examples/readme.rs"]
 mod readme;
 #[path = "examples/world.rs"]
@@ -21,9 +23,12 @@ mod world;
 use std::process::Command;
 
 use deployment::{Deployment, deploy, zipped};
+use observe::{acl, get, listing, post, running};
+use serde_json::json;
 use world::World;
 
-/// Deploys `example` as a folder, then, as its next release, as a zip file. Gives the folder's path and both deployments.
+/// Deploys `example` as a folder, then, as its next release, as a zip file. Gives the folder's path and both
+/// deployments.
 fn deployed_twice(world: &mut World, example: &str) -> (String, [Deployment; 2]) {
     let bundle = world.bring(&readme::folder().join(example), example);
     let steps = readme::steps(example);
@@ -42,33 +47,22 @@ fn deployed_twice(world: &mut World, example: &str) -> (String, [Deployment; 2])
     (bundle, [first, second])
 }
 
-/// Modes, owners, groups and paths, as `find` prints them.
-fn listing(world: &mut World, folder: &str) -> Vec<String> {
-    let listed = world.say(&format!(
-        "find {folder} -mindepth 1 -printf '%m %u %g %P\\n' | sort -k 4"
-    ));
-    listed.lines().map(str::to_owned).collect()
-}
-
-/// The access control list of `path`, one entry a line.
-fn acl(world: &mut World, path: &str) -> String {
-    world.say(&format!(
-        "getfacl --absolute-names --omit-header --no-effective {path}"
-    ))
-}
-
-fn get(world: &mut World, url: &str) -> serde_json::Value {
-    let answer = world.say(&format!(
-        "python3 -c 'import urllib.request; print(urllib.request.urlopen(\"{url}\", timeout=10).read().decode())'"
-    ));
-    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{url}: {error}: {answer}"))
-}
-
-/// How many processes run `program`, a path.
-fn running(world: &mut World, program: &str) -> usize {
-    let pattern = program.replace('.', "[.]");
-    let found = world.say(&format!("grep -las '{pattern}' /proc/[0-9]*/cmdline || true"));
-    found.lines().count()
+#[test]
+fn the_host_does_not_notice_a_world_as_root() {
+    let Some(mut world) = World::of_root() else { return };
+    world.say("touch /etc/from-a-world /opt/from-a-world /tmp/from-a-world");
+    for folder in ["/etc", "/opt", "/tmp"] {
+        assert!(
+            !std::path::Path::new(folder).join("from-a-world").exists(),
+            "{folder} is the host's"
+        );
+    }
+    let elsewhere = world.run("touch /usr/from-a-world");
+    assert!(
+        elsewhere.output.contains("Read-only file system"),
+        "{}",
+        elsewhere.output
+    );
 }
 
 #[test]
@@ -135,9 +129,9 @@ fn web_service_serves_the_newest_version_as_root() {
     let server = "/opt/web-service/server.py";
     assert_eq!(
         get(&mut world, health),
-        serde_json::json!({"status": "ok", "version": "1.0.0"})
+        json!({"status": "ok", "version": "1.0.0"})
     );
-    assert_eq!(running(&mut world, server), 1);
+    assert_eq!(running(&mut world, server), ["web-service"]);
     assert_eq!(
         listing(&mut world, "/opt/web-service"),
         ["644 root root VERSION", "644 root root server.py"]
@@ -165,18 +159,24 @@ fn web_service_serves_the_newest_version_as_root() {
     world.say(&format!("sed -i 's/\"ill\"/\"ok\"/' {bundle}/app/server.py"));
     assert!(deploy(&mut world, &bundle, "").succeeded);
     assert_eq!(get(&mut world, health)["status"], "ok");
-    assert_eq!(running(&mut world, server), 1);
+    assert_eq!(running(&mut world, server), ["web-service"]);
 }
 
 #[test]
-fn web_service_that_does_not_start_fails_its_deployment_as_root() {
+fn web_service_that_does_not_listen_fails_its_deployment_as_root() {
     let Some(mut world) = World::of_root() else { return };
     let bundle = world.bring(&readme::folder().join("web-service"), "web-service");
-    world.say(&format!("echo 'raise SystemExit(1)' > {bundle}/app/server.py"));
+    world.say(&format!(
+        "echo 'import time; time.sleep(3600)' > {bundle}/app/server.py"
+    ));
     let broken = deploy(&mut world, &bundle, "VALIDATE_SECONDS=1");
-    assert!(!broken.succeeded, "{}", broken.output);
+    broken.failed_in(
+        "ValidateService",
+        "scripts/validate_service.sh",
+        "Connection refused",
+    );
 
-    // The host recovers with the next good revision, whose ApplicationStop finds nothing to stop.
+    // The host recovers with the next good revision.
     world.say(&format!("rm -r {bundle}"));
     let bundle = world.bring(&readme::folder().join("web-service"), "web-service");
     let repaired = deploy(&mut world, &bundle, "");
@@ -305,10 +305,24 @@ fn model_server_predicts_what_was_measured_as_root() {
     let server = "/opt/model-server/server.py";
     assert_eq!(
         get(&mut world, health),
-        serde_json::json!({"status": "ok", "model": second.id})
+        json!({"status": "ok", "model": second.id})
     );
-    assert_eq!(running(&mut world, server), 1);
-    assert_eq!(predicted_kind(&mut world), "rivet");
+    assert_eq!(running(&mut world, server), ["model-server"]);
+    let predict = "http://127.0.0.1:8090/predict";
+    let rivet = json!({"instances": [{"length_mm": 18.98, "diameter_mm": 6.26, "mass_g": 3.41}]});
+    assert_eq!(
+        post(&mut world, predict, &rivet)["predictions"][0]["kind"],
+        "rivet"
+    );
+    let nonsense = post(
+        &mut world,
+        predict,
+        &json!({"instances": [{"length_mm": "long"}]}),
+    );
+    assert_eq!(
+        nonsense["error"],
+        "each instance needs the numbers length_mm, diameter_mm, mass_g"
+    );
     let link = |world: &mut World, name: &str| world.say(&format!("readlink /var/lib/model-server/{name}"));
     assert_eq!(link(&mut world, "previous"), format!("models/{}", first.id));
 
@@ -334,14 +348,12 @@ fn model_server_predicts_what_was_measured_as_root() {
             .output
             .contains(&format!("the previous model, {}, is in service again", third.id))
     );
-    world.say(&format!(
-        "for i in $(seq 100); do \
-             python3 -c 'import urllib.request; urllib.request.urlopen(\"{health}\")' 2>/dev/null && exit; sleep 0.1; \
-         done; cat /var/log/model-server/server.log; exit 1"
-    ));
     assert_eq!(get(&mut world, health)["model"], third.id.as_str());
-    assert_eq!(predicted_kind(&mut world), "rivet");
-    assert_eq!(running(&mut world, server), 1);
+    assert_eq!(
+        post(&mut world, predict, &rivet)["predictions"][0]["kind"],
+        "rivet"
+    );
+    assert_eq!(running(&mut world, server), ["model-server"]);
     assert_eq!(world.say("ls /var/lib/model-server/models"), kept.join("\n"));
 }
 
@@ -355,7 +367,7 @@ fn model_server_without_a_good_model_serves_none_as_root() {
     let wrong = deploy(&mut world, &bundle, "");
     let cause = "accuracy is 0.983 on the held-out rows, training measured 0.500";
     wrong.failed_in("ValidateService", "scripts/validate_service.sh", cause);
-    assert_eq!(running(&mut world, "/opt/model-server/server.py"), 0);
+    assert_eq!(running(&mut world, "/opt/model-server/server.py"), [""; 0]);
     assert_eq!(
         world.say("ls -A /var/lib/model-server /var/lib/model-server/models"),
         "/var/lib/model-server:\nmodels\n\n/var/lib/model-server/models:"
@@ -387,15 +399,4 @@ fn the_model_is_what_training_on_the_data_gives() {
         std::fs::read(data).unwrap(),
         std::fs::read(app.join("measurements.csv")).unwrap()
     );
-}
-
-fn predicted_kind(world: &mut World) -> String {
-    world.say(
-        r#"python3 - <<'PYTHON'
-import json, urllib.request
-instance = {"length_mm": 18.98, "diameter_mm": 6.26, "mass_g": 3.41}
-body = json.dumps({"instances": [instance]}).encode()
-print(json.load(urllib.request.urlopen("http://127.0.0.1:8090/predict", body, timeout=10))["predictions"][0]["kind"])
-PYTHON"#,
-    )
 }

@@ -1,7 +1,8 @@
-//! A world of its own for one test: root inside it installs, makes users and starts services, and the host notices nothing.
+//! A world of its own for one test: root inside it installs, makes users and starts services, and the host
+//! notices nothing.
 //!
-//! Mounts, processes and network are private (`unshare`). `/etc` is a copy; `/opt`, `/run`, `/srv`, `/tmp` and `/var` are
-//! empty; all else is read-only. When the world is dropped, all its processes end.
+//! Mounts, processes and network are private (`unshare`). `/etc` is a copy; `/opt`, `/run`, `/srv`, `/tmp` and
+//! `/var` are empty; all else is read-only. When the world is dropped, all its processes end.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use tempfile::TempDir;
 
-const SCRIPT: &str = include_str!("world.sh");
+/// Files of the stage: the world's first process, and the client that asks its servers.
+const SCRIPTS: [(&str, &str); 2] = [
+    ("world.sh", include_str!("world.sh")),
+    ("ask.py", include_str!("ask.py")),
+];
 
 /// A running world.
 pub(crate) struct World {
@@ -44,14 +49,19 @@ impl World {
             std::env::var_os("CI").is_none(),
             "this test needs root, and CI is set: run it as root"
         );
-        eprintln!("needs root: nothing was deployed and nothing was tested");
+        // Past the capture of passed tests' output: nobody shall believe that this one tested anything.
+        let _ = writeln!(
+            std::io::stderr(),
+            "needs root: nothing was deployed and nothing was tested"
+        );
         None
     }
 
     fn new() -> Self {
         let stage = TempDir::new().expect("a temporary folder");
-        let script = stage.path().join("world.sh");
-        std::fs::write(&script, SCRIPT).expect("the stage is writable");
+        for (name, text) in SCRIPTS {
+            std::fs::write(stage.path().join(name), text).expect("the stage is writable");
+        }
         std::fs::set_permissions(stage.path(), PermissionsExt::from_mode(0o755)).expect("the stage is ours");
         let log = std::fs::File::create(stage.path().join("setup.log")).expect("the stage is writable");
         let mut process = Command::new("unshare")
@@ -65,7 +75,12 @@ impl World {
                 "--kill-child",
             ])
             .args(["--net", "sh"])
-            .args([&script, stage.path(), &program(), &systemctl()])
+            .args([
+                &stage.path().join("world.sh"),
+                stage.path(),
+                &program(),
+                &systemctl(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

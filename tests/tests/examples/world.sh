@@ -1,7 +1,7 @@
 #!/bin/sh
 # The first process of a world of its own: mounts, processes and network are private (see world.rs).
-# world.sh STAGE PROGRAM SYSTEMCTL hides the host behind empty folders, then runs /mnt/command for each line it reads,
-# and answers with its exit status. When its input ends it ends, and every process of the world with it.
+# world.sh STAGE PROGRAM SYSTEMCTL hides the host behind empty folders, then runs /mnt/command for each line
+# that it reads, and answers with its exit status. When its input ends it ends, and every process with it.
 set -eu
 stage=$1
 
@@ -19,6 +19,10 @@ for folder in /opt /run /srv /tmp /var; do
     mount -t tmpfs -o mode=0755 world "$folder"
 done
 chmod 1777 /tmp
+# Nor does systemctl find the host's own units.
+for units in /lib/systemd/system /usr/lib/systemd/system; do
+    [ ! -d "$units" ] || mount -t tmpfs -o mode=0755 world "$units"
+done
 mkdir -p /var/lib /var/log /var/www
 ln -s /run /var/run
 # Whatever was not hidden cannot be written to.
