@@ -130,8 +130,8 @@ impl Host {
         let folder = self.folder(spec);
         let appspec = appspec::read(&folder.archive(), &spec.appspec_filename)?;
         appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
-        let records = self.store.records(&spec.deployment_group_id);
-        let behavior = appspec.file_exists_behavior.unwrap_or(spec.file_exists_behavior);
+        let records = self.store.records(&spec.deployment_group_id)?;
+        let behavior = spec.file_exists_behavior;
         let archive = folder.archive();
         let guard = self.installing.lock().await;
         tokio::task::spawn_blocking(move || {

@@ -82,13 +82,14 @@ impl Store {
         self.root.join("deployment-logs/codedeploy-agent-deployments.log")
     }
 
-    /// What the group's last Install did.
-    pub fn records(&self, group: &PathComponent) -> Records {
+    /// What the group's last Install did; the folder for it exists from then on.
+    pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
-        Records {
+        create_folders(&folder, 0o700)?;
+        Ok(Records {
             instructions: folder.join(format!("{group}-install.json")),
             cleanup: folder.join(format!("{group}-cleanup")),
-        }
+        })
     }
 
     /// The deployment that a pointer of the group names, if it names one below the root.
