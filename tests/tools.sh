@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Makes ready what the tests need from Debian, once: commands, and a systemctl that needs no systemd.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+tools="${CODEDEPLOY_TEST_TOOLS:-$PWD/target/tools}"
+
+# A command that a test calls, and the package that has it.
+packages=()
+needs() {
+  PATH="/usr/sbin:/usr/bin:/sbin:/bin" type -P "$1" >/dev/null || packages+=("$2")
+}
+needs ip iproute2
+needs setfacl acl
+needs unshare util-linux
+needs python3 python3
+
+fetch() {
+  apt-get "$@" 2>/dev/null || { apt-get --quiet=2 update && apt-get "$@"; }
+}
+
+if [ "${#packages[@]}" -gt 0 ]; then
+  if [ "$(id -u)" -eq 0 ]; then
+    echo "tests/tools.sh: installing ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    fetch install --quiet=2 --yes --no-install-recommends "${packages[@]}" >/dev/null
+  else
+    echo "tests/tools.sh: missing, and only root can install them: ${packages[*]}" >&2
+  fi
+fi
+
+# It starts services itself. Unpacked, never installed: its package would replace systemd.
+if [ ! -x "$tools/systemctl/usr/bin/systemctl" ]; then
+  echo "tests/tools.sh: unpacking systemctl into $tools"
+  mkdir -p "$tools"
+  scratch="$(mktemp -d "$tools/.systemctl.XXXXXX")"
+  trap 'rm -rf "$scratch"' EXIT
+  (cd "$scratch" && fetch -o APT::Sandbox::User=root download --quiet=2 systemctl)
+  dpkg-deb --extract "$scratch"/systemctl_*.deb "$scratch/root"
+  rm -rf "$tools/systemctl"
+  mv "$scratch/root" "$tools/systemctl"
+fi
