@@ -1,8 +1,13 @@
 //! Deployments as operators and agents see them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
-mod support;
 #[path = "support/shop.rs"]
 mod shop;
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +19,13 @@ use support::{Agent, Controller, Forgery, QUICK, eventually};
 const ALL: &str = "CodeDeployDefault.AllAtOnce";
 const ONE: &str = "CodeDeployDefault.OneAtATime";
 const EVENTS: [&str; 7] = [
-    "ApplicationStop", "DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart", "ValidateService",
+    "ApplicationStop",
+    "DownloadBundle",
+    "BeforeInstall",
+    "Install",
+    "AfterInstall",
+    "ApplicationStart",
+    "ValidateService",
 ];
 
 async fn one_host(config: &str) -> (Controller, aws_sdk_codedeploy::Client, Agent) {
@@ -35,18 +46,38 @@ async fn a_deployment_runs_its_seven_events_and_succeeds() {
     assert_eq!(info.status(), Some(&DeploymentStatus::Succeeded));
     assert_eq!(info.deployment_overview().unwrap().succeeded(), 1);
     let target = shop::target(&client, &id, "box1").await;
-    assert_eq!((target.status(), shop::letters(&target).as_str()), (Some(&TargetStatus::Succeeded), "SSSSSSS"));
+    assert_eq!(
+        (target.status(), shop::letters(&target).as_str()),
+        (Some(&TargetStatus::Succeeded), "SSSSSSS")
+    );
     for (event, name) in target.lifecycle_events().iter().zip(EVENTS) {
         assert_eq!(event.lifecycle_event_name(), Some(name));
-        assert_eq!(event.diagnostics().unwrap().error_code(), Some(&LifecycleErrorCode::Success));
+        assert_eq!(
+            event.diagnostics().unwrap().error_code(),
+            Some(&LifecycleErrorCode::Success)
+        );
         assert!(event.start_time() <= event.end_time());
     }
-    let group = client.get_deployment_group().application_name("shop").deployment_group_name("web").send().await.unwrap();
+    let group = client
+        .get_deployment_group()
+        .application_name("shop")
+        .deployment_group_name("web")
+        .send()
+        .await
+        .unwrap();
     let group = group.deployment_group_info().unwrap().clone();
-    assert_eq!(group.last_successful_deployment().unwrap().deployment_id(), Some(id.as_str()));
+    assert_eq!(
+        group.last_successful_deployment().unwrap().deployment_id(),
+        Some(id.as_str())
+    );
     assert_eq!(group.target_revision(), Some(&shop::revision("app.zip")));
     #[allow(deprecated, reason = "clients still call it")]
-    let instances = client.list_deployment_instances().deployment_id(&id).send().await.unwrap();
+    let instances = client
+        .list_deployment_instances()
+        .deployment_id(&id)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(instances.instances_list(), ["box1"]);
 }
 
@@ -57,7 +88,10 @@ async fn a_waiting_poll_is_answered_the_moment_a_deployment_is_created() {
         let agent = agent.clone();
         async move { agent.poll().await }
     });
-    // The poll has arrived once the service has heard of the host.
+    // Others are served while the poll is held.
+    for _ in 0..3 {
+        client.list_applications().send().await.unwrap();
+    }
     let asked = Instant::now();
     shop::deploy(&client, "app.zip").await;
     assert_eq!(poll.await.unwrap().unwrap().name, "ApplicationStop");
@@ -72,19 +106,36 @@ async fn the_first_completion_counts_and_the_rest_of_the_target_is_skipped() {
     let command = agent.poll().await.unwrap();
     agent.acknowledge(&command).await;
     agent.fail(&command).await;
-    agent.complete(&command, "Failed", r#"{"error_code":5,"script_name":"","message":"later","log":""}"#).await;
+    agent
+        .complete(
+            &command,
+            "Failed",
+            r#"{"error_code":5,"script_name":"","message":"later","log":""}"#,
+        )
+        .await;
     agent.succeed(&command).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Failed));
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::HealthConstraints));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::HealthConstraints)
+    );
     let target = shop::target(&client, &id, "box1").await;
     // S ucceeded, F ailed, S kipped.
     assert_eq!(shop::letters(&target), "SSSSFSS");
     let failed = &target.lifecycle_events()[4];
-    assert_eq!(failed.diagnostics().unwrap().error_code(), Some(&LifecycleErrorCode::ScriptFailed));
-    assert_eq!(failed.diagnostics().unwrap().script_name(), Some("scripts/after.sh"));
+    assert_eq!(
+        failed.diagnostics().unwrap().error_code(),
+        Some(&LifecycleErrorCode::ScriptFailed)
+    );
+    assert_eq!(
+        failed.diagnostics().unwrap().script_name(),
+        Some("scripts/after.sh")
+    );
     let skipped = &target.lifecycle_events()[5];
-    assert!(skipped.start_time().is_none() && skipped.end_time().is_some() && skipped.diagnostics().is_none());
+    assert!(
+        skipped.start_time().is_none() && skipped.end_time().is_some() && skipped.diagnostics().is_none()
+    );
     assert_eq!(agent.acknowledge(&command).await, "Failed");
 }
 
@@ -96,13 +147,29 @@ async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading
     agent.succeed(&first).await;
     assert_eq!(agent.acknowledge(&first).await, "Succeeded");
     let second = agent.poll().await.unwrap();
-    let (status, output) = agent.call("PutHostCommandAcknowledgement", json!({"HostCommandIdentifier": second.id})).await;
+    let (status, output) = agent
+        .call(
+            "PutHostCommandAcknowledgement",
+            json!({"HostCommandIdentifier": second.id}),
+        )
+        .await;
     assert_eq!((status, output), (200, json!({"CommandStatus": "InProgress"})));
     agent.specification(&second).await;
-    let (status, output) = agent.call("PostHostCommandUpdate", json!({"HostCommandIdentifier": second.id})).await;
+    let (status, output) = agent
+        .call(
+            "PostHostCommandUpdate",
+            json!({"HostCommandIdentifier": second.id}),
+        )
+        .await;
     assert_eq!((status, output), (200, json!({"CommandStatus": "InProgress"})));
     // A restarted agent reports the command that it was in.
-    agent.complete(&second, "Failed", r#"{"error_code":7,"script_name":"","message":"restarted","log":""}"#).await;
+    agent
+        .complete(
+            &second,
+            "Failed",
+            r#"{"error_code":7,"script_name":"","message":"restarted","log":""}"#,
+        )
+        .await;
     shop::ended(&client, &id).await;
     let target = shop::target(&client, &id, "box1").await;
     let diagnostics = target.lifecycle_events()[1].diagnostics().unwrap();
@@ -113,7 +180,10 @@ async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading
 #[tokio::test]
 async fn odd_diagnostics_are_kept_as_far_as_they_can_be_read() {
     let (_controller, client, agent) = one_host(QUICK).await;
-    let payload = format!(r#"{{"error_code":"Unknown","script_name":null,"message":"é\u0000😀","log":"{}"}}"#, "x".repeat(8100));
+    let payload = format!(
+        r#"{{"error_code":"Unknown","script_name":null,"message":"é\u0000😀","log":"{}"}}"#,
+        "x".repeat(8100)
+    );
     let id = shop::deploy(&client, "app.zip").await;
     let command = agent.poll().await.unwrap();
     agent.complete(&command, "Failed", &payload).await;
@@ -151,10 +221,17 @@ async fn an_acknowledged_command_is_not_given_again() {
 async fn silent_hosts_fail_their_deployment_in_time() {
     let (_controller, client, agent) = one_host("timers: {poll: 1, pick_up: 0.5, run: 0.5}").await;
     let id = shop::deploy(&client, "app.zip").await;
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Failed)
+    );
     let target = shop::target(&client, &id, "box1").await;
     assert_eq!(shop::letters(&target), "FSSSSSS");
-    let message = target.lifecycle_events()[0].diagnostics().unwrap().message().unwrap();
+    let message = target.lifecycle_events()[0]
+        .diagnostics()
+        .unwrap()
+        .message()
+        .unwrap();
     assert!(message.contains("not able to receive"), "{message}");
 
     let id = shop::deploy(&client, "app.zip").await;
@@ -162,11 +239,18 @@ async fn silent_hosts_fail_their_deployment_in_time() {
     agent.acknowledge(&command).await;
     shop::ended(&client, &id).await;
     let target = shop::target(&client, &id, "box1").await;
-    let message = target.lifecycle_events()[0].diagnostics().unwrap().message().unwrap();
+    let message = target.lifecycle_events()[0]
+        .diagnostics()
+        .unwrap()
+        .message()
+        .unwrap();
     assert!(message.contains("did not report"), "{message}");
     // The late completion is taken and changes nothing.
     agent.succeed(&command).await;
-    assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "FSSSSSS");
+    assert_eq!(
+        shop::letters(&shop::target(&client, &id, "box1").await),
+        "FSSSSSS"
+    );
 }
 
 #[tokio::test]
@@ -177,12 +261,21 @@ async fn stopping_waits_for_a_running_command_and_withdraws_one_that_is_not() {
     agent.acknowledge(&running).await;
     let stop = client.stop_deployment().deployment_id(&id).send().await.unwrap();
     assert_eq!(stop.status(), Some(&StopStatus::Pending));
-    assert_eq!(shop::info(&client, &id).await.status(), Some(&DeploymentStatus::InProgress));
+    assert_eq!(
+        shop::info(&client, &id).await.status(),
+        Some(&DeploymentStatus::InProgress)
+    );
     agent.succeed(&running).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Stopped));
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::ManualStop));
-    assert_eq!(shop::target(&client, &id, "box1").await.status(), Some(&TargetStatus::Skipped));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::ManualStop)
+    );
+    assert_eq!(
+        shop::target(&client, &id, "box1").await.status(),
+        Some(&TargetStatus::Skipped)
+    );
     let again = client.stop_deployment().deployment_id(&id).send().await.unwrap();
     assert_eq!(again.status(), Some(&StopStatus::Succeeded));
 
@@ -203,12 +296,30 @@ async fn one_at_a_time_goes_by_name_and_stops_at_the_first_failure() {
     shop::open(&client, ONE).await;
     let id = shop::deploy(&client, "app.zip").await;
     let command = first.poll().await.unwrap();
-    let targets = client.list_deployment_targets().deployment_id(&id).send().await.unwrap();
+    let targets = client
+        .list_deployment_targets()
+        .deployment_id(&id)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(targets.target_ids(), ["box1", "box2"]);
-    let refused = client.create_deployment().application_name("shop").deployment_group_name("web");
-    let refused = refused.revision(shop::revision("app.zip")).send().await.unwrap_err().into_service_error();
+    let refused = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name("web");
+    let refused = refused
+        .revision(shop::revision("app.zip"))
+        .send()
+        .await
+        .unwrap_err()
+        .into_service_error();
     assert!(refused.is_deployment_limit_exceeded_exception());
-    assert!(refused.message().unwrap().contains(&format!("already has an active Deployment '{id}'")));
+    assert!(
+        refused
+            .message()
+            .unwrap()
+            .contains(&format!("already has an active Deployment '{id}'"))
+    );
     first.fail(&command).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Failed));
@@ -220,7 +331,10 @@ async fn one_at_a_time_goes_by_name_and_stops_at_the_first_failure() {
     first.run_to("ValidateService").await;
     let command = second.poll().await.unwrap();
     second.fail(&command).await;
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
     // Now box2 is the unhealthy one.
     let id = shop::deploy(&client, "app-2.zip").await;
     second.run_to("ValidateService").await;
@@ -236,20 +350,34 @@ async fn a_group_without_hosts_fails_its_deployment() {
     shop::open(&client, ALL).await;
     let id = shop::deploy(&client, "app.zip").await;
     let info = shop::ended(&client, &id).await;
-    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::NoInstances));
+    assert_eq!(
+        info.error_information().unwrap().code(),
+        Some(&ErrorCode::NoInstances)
+    );
 }
 
 #[tokio::test]
 async fn ignored_failures_of_application_stop_go_on() {
     let (_controller, client, agent) = one_host(QUICK).await;
-    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
-    let request = request.revision(shop::revision("app.zip")).ignore_application_stop_failures(true);
+    let request = client
+        .create_deployment()
+        .application_name("shop")
+        .deployment_group_name("web");
+    let request = request
+        .revision(shop::revision("app.zip"))
+        .ignore_application_stop_failures(true);
     let id = request.send().await.unwrap().deployment_id().unwrap().to_owned();
     let command = agent.poll().await.unwrap();
     agent.fail(&command).await;
     agent.run_to("ValidateService").await;
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
-    assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "FSSSSSS");
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Succeeded)
+    );
+    assert_eq!(
+        shop::letters(&shop::target(&client, &id, "box1").await),
+        "FSSSSSS"
+    );
 }
 
 #[tokio::test]
@@ -273,7 +401,14 @@ async fn a_killed_service_goes_on_where_it_was() {
         agent.run_to("ValidateService").await;
     }
     let key = controller.client("operator");
-    assert_eq!(shop::ended(&key, &id).await.deployment_overview().unwrap().succeeded(), 3);
+    assert_eq!(
+        shop::ended(&key, &id)
+            .await
+            .deployment_overview()
+            .unwrap()
+            .succeeded(),
+        3
+    );
 }
 
 #[tokio::test]
@@ -285,7 +420,10 @@ async fn timers_go_on_over_a_restart() {
     let id = shop::deploy(&client, "app.zip").await;
     controller.crash_and_restart();
     let client = controller.client("operator");
-    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
+    assert_eq!(
+        shop::ended(&client, &id).await.status(),
+        Some(&DeploymentStatus::Failed)
+    );
 }
 
 #[tokio::test]
@@ -300,17 +438,32 @@ async fn hosts_are_served_about_themselves_only() {
     let kind = |answer: &(u16, serde_json::Value)| (answer.0, support::text(&answer.1, "__type"));
     let denied = (400, "AccessDeniedException".to_owned());
     let refused = (400, "ClientException".to_owned());
-    let answer = other.call("PollHostCommand", json!({"HostIdentifier": first.identifier})).await;
+    let answer = other
+        .call("PollHostCommand", json!({"HostIdentifier": first.identifier}))
+        .await;
     assert_eq!(kind(&answer), denied);
     let input = json!({"DeploymentExecutionId": command.execution, "HostIdentifier": other.identifier});
-    assert_eq!(kind(&other.call("GetDeploymentSpecification", input).await), refused);
+    assert_eq!(
+        kind(&other.call("GetDeploymentSpecification", input).await),
+        refused
+    );
     let input = json!({"HostCommandIdentifier": command.id, "CommandStatus": "Succeeded"});
     assert_eq!(kind(&other.call("PutHostCommandComplete", input).await), refused);
     let unknown = json!({"HostCommandIdentifier": "x"});
-    assert_eq!(kind(&first.call("PutHostCommandAcknowledgement", unknown).await), refused);
+    assert_eq!(
+        kind(&first.call("PutHostCommandAcknowledgement", unknown).await),
+        refused
+    );
     // A deregistered host is nobody, though its access key is good.
-    client.deregister_on_premises_instance().instance_name("box1").send().await.unwrap();
-    let answer = first.call("PollHostCommand", json!({"HostIdentifier": first.identifier})).await;
+    client
+        .deregister_on_premises_instance()
+        .instance_name("box1")
+        .send()
+        .await
+        .unwrap();
+    let answer = first
+        .call("PollHostCommand", json!({"HostIdentifier": first.identifier}))
+        .await;
     assert_eq!(kind(&answer), denied);
 }
 
@@ -324,9 +477,15 @@ async fn both_endpoints_of_agents_are_served_and_no_other() {
         ..Forgery::none("")
     };
     assert_eq!(agent.send(secure, input()).await, (200, json!({})));
-    let wrong = Forgery { target: "ApolloDeployControlService.PollHostCommand".into(), ..Forgery::none("") };
+    let wrong = Forgery {
+        target: "ApolloDeployControlService.PollHostCommand".into(),
+        ..Forgery::none("")
+    };
     let (status, output) = agent.send(wrong, input()).await;
-    assert_eq!((status, support::text(&output, "__type").as_str()), (400, "UnknownOperationException"));
+    assert_eq!(
+        (status, support::text(&output, "__type").as_str()),
+        (400, "UnknownOperationException")
+    );
 }
 
 #[tokio::test]
@@ -338,7 +497,9 @@ async fn a_stopping_service_answers_held_polls_at_once() {
     });
     // While the poll is held, the service answers others.
     eventually("an answer", async || client.list_applications().send().await.ok()).await;
-    let took = tokio::task::spawn_blocking(move || controller.terminate()).await.unwrap();
+    let took = tokio::task::spawn_blocking(move || controller.terminate())
+        .await
+        .unwrap();
     assert!(took < Duration::from_secs(4), "{took:?}");
     assert_eq!(poll.await.unwrap(), None);
 }

@@ -74,7 +74,7 @@ pub fn acknowledge(
         return Err(unknown(id));
     };
     if event.state.ended().is_some() {
-        return Ok((status(&event.state), Outcome::default()));
+        return Ok((status(&event.state), Outcome::none(&record.id)));
     }
     event.state = event.state.next(EventInput::Acknowledge, context.now)?;
     let outcome = outcome(&record, &target, command.event);
@@ -99,7 +99,7 @@ pub fn complete(
         return Err(unknown(id));
     };
     if event.state.ended().is_some() {
-        return Ok(Outcome::default());
+        return Ok(Outcome::none(&record.id));
     }
     let input = EventInput::Complete {
         succeeded,
@@ -236,12 +236,10 @@ fn of(context: &Context<'_>, command: &Command) -> Result<(Record, Target), ApiE
 
 fn outcome(record: &Record, target: &Target, event: usize) -> Outcome {
     let event = target.state.events.get(event);
-    Outcome {
-        deployment_id: record.id.clone(),
-        changes: event
-            .map(|event| Change::event(&target.member.name, event))
-            .into_iter()
-            .collect(),
-        ..Outcome::default()
-    }
+    let mut outcome = Outcome::none(&record.id);
+    outcome.changes = event
+        .map(|event| Change::event(&target.member.name, event))
+        .into_iter()
+        .collect();
+    outcome
 }

@@ -14,7 +14,7 @@ use crate::registry::{Context, groups};
 use crate::store::Json;
 
 /// What a decision did, for those who act on it once it is on disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
     pub deployment_id: String,
     /// When to decide again if nothing happens before; absent for an ended deployment.
@@ -43,6 +43,16 @@ pub enum Change {
 }
 
 impl Outcome {
+    /// Nothing was done.
+    pub(super) fn none(deployment_id: &str) -> Self {
+        Outcome {
+            deployment_id: deployment_id.to_owned(),
+            again_at: None,
+            hosts: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
     /// Writes every change to the log.
     pub fn log(&self) {
         let deployment_id = self.deployment_id.as_str();
@@ -83,10 +93,7 @@ impl From<IllegalEvent> for ApiError {
 
 /// Decides about a deployment and carries the decision out. Nothing happens to one that ended or does not exist.
 pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcome, ApiError> {
-    let mut outcome = Outcome {
-        deployment_id: id.to_owned(),
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         return Ok(outcome);
     };

@@ -186,7 +186,7 @@ pub fn stop(
             let ending = Ending::stopped(ErrorCode::ManualStop, message);
             record.progress = record.progress.next(DeploymentInput::End(ending), context.now)?;
             record.save_progress(context.tx)?;
-            Outcome::default()
+            Outcome::none(&record.id)
         }
         Progress::InProgress { .. } => {
             record.progress = record.progress.next(DeploymentInput::RequestStop, context.now)?;
@@ -196,7 +196,7 @@ pub fn stop(
         Progress::Ended {
             ending: Ending::Stopped(_),
             ..
-        } => Outcome::default(),
+        } => Outcome::none(&record.id),
         Progress::Ended { .. } => {
             return Err(ErrorName::DeploymentAlreadyCompleted
                 .because(format!("The deployment {} has already completed.", record.id)));
