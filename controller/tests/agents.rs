@@ -12,9 +12,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use aws_sdk_codedeploy::error::ProvideErrorMetadata as _;
-use aws_sdk_codedeploy::types::{DeploymentStatus, ErrorCode, LifecycleErrorCode, StopStatus, TargetStatus};
+use aws_sdk_codedeploy::types::{DeploymentStatus, ErrorCode, LifecycleErrorCode, TargetStatus};
 use serde_json::json;
-use support::{Agent, Controller, Forgery, QUICK, eventually};
+use support::{Controller, Forgery, QUICK};
 
 const ALL: &str = "CodeDeployDefault.AllAtOnce";
 const ONE: &str = "CodeDeployDefault.OneAtATime";
@@ -28,17 +28,9 @@ const EVENTS: [&str; 7] = [
     "ValidateService",
 ];
 
-async fn one_host(config: &str) -> (Controller, aws_sdk_codedeploy::Client, Agent) {
-    let controller = Controller::start(config);
-    let agent = controller.host("box1", &["env=prod"]);
-    let client = controller.client("operator");
-    shop::open(&client, ALL).await;
-    (controller, client, agent)
-}
-
 #[tokio::test]
 async fn a_deployment_runs_its_seven_events_and_succeeds() {
-    let (_controller, client, agent) = one_host(QUICK).await;
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
     let id = shop::deploy(&client, "app.zip").await;
     assert!(id.starts_with("d-") && id.len() == 11);
     assert_eq!(agent.run_to("ValidateService").await, EVENTS);
@@ -83,7 +75,7 @@ async fn a_deployment_runs_its_seven_events_and_succeeds() {
 
 #[tokio::test]
 async fn a_waiting_poll_is_answered_the_moment_a_deployment_is_created() {
-    let (_controller, client, agent) = one_host("timers: {poll: 45}").await;
+    let (_controller, client, agent) = shop::one_host("timers: {poll: 45}").await;
     let poll = tokio::spawn({
         let agent = agent.clone();
         async move { agent.poll().await }
@@ -100,7 +92,7 @@ async fn a_waiting_poll_is_answered_the_moment_a_deployment_is_created() {
 
 #[tokio::test]
 async fn the_first_completion_counts_and_the_rest_of_the_target_is_skipped() {
-    let (_controller, client, agent) = one_host(QUICK).await;
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
     let id = shop::deploy(&client, "app.zip").await;
     agent.run_to("Install").await;
     let command = agent.poll().await.unwrap();
@@ -141,7 +133,7 @@ async fn the_first_completion_counts_and_the_rest_of_the_target_is_skipped() {
 
 #[tokio::test]
 async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading_the_specification() {
-    let (_controller, client, agent) = one_host(QUICK).await;
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
     let id = shop::deploy(&client, "app.zip").await;
     let first = agent.poll().await.unwrap();
     agent.succeed(&first).await;
@@ -179,7 +171,7 @@ async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading
 
 #[tokio::test]
 async fn odd_diagnostics_are_kept_as_far_as_they_can_be_read() {
-    let (_controller, client, agent) = one_host(QUICK).await;
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
     let payload = format!(
         r#"{{"error_code":"Unknown","script_name":null,"message":"é\u0000😀","log":"{}"}}"#,
         "x".repeat(8100)
@@ -197,7 +189,7 @@ async fn odd_diagnostics_are_kept_as_far_as_they_can_be_read() {
 
 #[tokio::test]
 async fn a_leased_command_is_given_to_one_poll_and_again_when_the_lease_is_over() {
-    let (_controller, client, agent) = one_host("timers: {poll: 10, lease: 1}").await;
+    let (_controller, client, agent) = shop::one_host("timers: {poll: 10, lease: 1}").await;
     shop::deploy(&client, "app.zip").await;
     let (first, second) = tokio::join!(agent.poll(), agent.poll());
     // One of the polls got it at once, the other when the lease ended: the same command.
@@ -210,80 +202,11 @@ async fn a_leased_command_is_given_to_one_poll_and_again_when_the_lease_is_over(
 
 #[tokio::test]
 async fn an_acknowledged_command_is_not_given_again() {
-    let (_controller, client, agent) = one_host("timers: {poll: 1.5, lease: 0.5}").await;
+    let (_controller, client, agent) = shop::one_host("timers: {poll: 1.5, lease: 0.5}").await;
     shop::deploy(&client, "app.zip").await;
     let command = agent.poll().await.unwrap();
     agent.acknowledge(&command).await;
     assert_eq!(agent.poll().await, None);
-}
-
-#[tokio::test]
-async fn silent_hosts_fail_their_deployment_in_time() {
-    let (_controller, client, agent) = one_host("timers: {poll: 1, pick_up: 0.5, run: 0.5}").await;
-    let id = shop::deploy(&client, "app.zip").await;
-    assert_eq!(
-        shop::ended(&client, &id).await.status(),
-        Some(&DeploymentStatus::Failed)
-    );
-    let target = shop::target(&client, &id, "box1").await;
-    assert_eq!(shop::letters(&target), "FSSSSSS");
-    let message = target.lifecycle_events()[0]
-        .diagnostics()
-        .unwrap()
-        .message()
-        .unwrap();
-    assert!(message.contains("not able to receive"), "{message}");
-
-    let id = shop::deploy(&client, "app.zip").await;
-    let command = agent.poll().await.unwrap();
-    agent.acknowledge(&command).await;
-    shop::ended(&client, &id).await;
-    let target = shop::target(&client, &id, "box1").await;
-    let message = target.lifecycle_events()[0]
-        .diagnostics()
-        .unwrap()
-        .message()
-        .unwrap();
-    assert!(message.contains("did not report"), "{message}");
-    // The late completion is taken and changes nothing.
-    agent.succeed(&command).await;
-    assert_eq!(
-        shop::letters(&shop::target(&client, &id, "box1").await),
-        "FSSSSSS"
-    );
-}
-
-#[tokio::test]
-async fn stopping_waits_for_a_running_command_and_withdraws_one_that_is_not() {
-    let (_controller, client, agent) = one_host(QUICK).await;
-    let id = shop::deploy(&client, "app.zip").await;
-    let running = agent.poll().await.unwrap();
-    agent.acknowledge(&running).await;
-    let stop = client.stop_deployment().deployment_id(&id).send().await.unwrap();
-    assert_eq!(stop.status(), Some(&StopStatus::Pending));
-    assert_eq!(
-        shop::info(&client, &id).await.status(),
-        Some(&DeploymentStatus::InProgress)
-    );
-    agent.succeed(&running).await;
-    let info = shop::ended(&client, &id).await;
-    assert_eq!(info.status(), Some(&DeploymentStatus::Stopped));
-    assert_eq!(
-        info.error_information().unwrap().code(),
-        Some(&ErrorCode::ManualStop)
-    );
-    assert_eq!(
-        shop::target(&client, &id, "box1").await.status(),
-        Some(&TargetStatus::Skipped)
-    );
-    let again = client.stop_deployment().deployment_id(&id).send().await.unwrap();
-    assert_eq!(again.status(), Some(&StopStatus::Succeeded));
-
-    let id = shop::deploy(&client, "app.zip").await;
-    let leased = agent.poll().await.unwrap();
-    let stop = client.stop_deployment().deployment_id(&id).send().await.unwrap();
-    assert_eq!(stop.status(), Some(&StopStatus::Succeeded));
-    assert_eq!(agent.acknowledge(&leased).await, "Failed");
 }
 
 #[tokio::test]
@@ -358,7 +281,7 @@ async fn a_group_without_hosts_fails_its_deployment() {
 
 #[tokio::test]
 async fn ignored_failures_of_application_stop_go_on() {
-    let (_controller, client, agent) = one_host(QUICK).await;
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
     let request = client
         .create_deployment()
         .application_name("shop")
@@ -377,52 +300,6 @@ async fn ignored_failures_of_application_stop_go_on() {
     assert_eq!(
         shop::letters(&shop::target(&client, &id, "box1").await),
         "FSSSSSS"
-    );
-}
-
-#[tokio::test]
-async fn a_killed_service_goes_on_where_it_was() {
-    let mut controller = Controller::start(QUICK);
-    let agents = ["box1", "box2", "box3"].map(|name| controller.host(name, &["env=prod"]));
-    let client = controller.client("operator");
-    shop::open(&client, ALL).await;
-    let id = shop::deploy(&client, "app.zip").await;
-    let [mut acknowledged, mut leased, mut queued] = agents;
-    let running = acknowledged.poll().await.unwrap();
-    acknowledged.acknowledge(&running).await;
-    let given = leased.poll().await.unwrap();
-    controller.crash_and_restart();
-    for agent in [&mut acknowledged, &mut leased, &mut queued] {
-        agent.address = controller.address;
-    }
-    acknowledged.succeed(&running).await;
-    leased.succeed(&given).await;
-    for agent in [&acknowledged, &leased, &queued] {
-        agent.run_to("ValidateService").await;
-    }
-    let key = controller.client("operator");
-    assert_eq!(
-        shop::ended(&key, &id)
-            .await
-            .deployment_overview()
-            .unwrap()
-            .succeeded(),
-        3
-    );
-}
-
-#[tokio::test]
-async fn timers_go_on_over_a_restart() {
-    let mut controller = Controller::start("timers: {pick_up: 2}");
-    controller.host("box1", &["env=prod"]);
-    let client = controller.client("operator");
-    shop::open(&client, ALL).await;
-    let id = shop::deploy(&client, "app.zip").await;
-    controller.crash_and_restart();
-    let client = controller.client("operator");
-    assert_eq!(
-        shop::ended(&client, &id).await.status(),
-        Some(&DeploymentStatus::Failed)
     );
 }
 
@@ -469,7 +346,7 @@ async fn hosts_are_served_about_themselves_only() {
 
 #[tokio::test]
 async fn both_endpoints_of_agents_are_served_and_no_other() {
-    let (_controller, _client, agent) = one_host("timers: {poll: 0.05}").await;
+    let (_controller, _client, agent) = shop::one_host("timers: {poll: 0.05}").await;
     let input = || json!({"HostIdentifier": agent.identifier});
     let secure = Forgery {
         service: "codedeploy-commands-secure",
@@ -486,20 +363,4 @@ async fn both_endpoints_of_agents_are_served_and_no_other() {
         (status, support::text(&output, "__type").as_str()),
         (400, "UnknownOperationException")
     );
-}
-
-#[tokio::test]
-async fn a_stopping_service_answers_held_polls_at_once() {
-    let (mut controller, client, agent) = one_host("timers: {poll: 60}").await;
-    let poll = tokio::spawn({
-        let agent = agent.clone();
-        async move { agent.poll().await }
-    });
-    // While the poll is held, the service answers others.
-    eventually("an answer", async || client.list_applications().send().await.ok()).await;
-    let took = tokio::task::spawn_blocking(move || controller.terminate())
-        .await
-        .unwrap();
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    assert_eq!(poll.await.unwrap(), None);
 }

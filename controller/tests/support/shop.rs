@@ -7,7 +7,7 @@ use aws_sdk_codedeploy::types::{
     TagFilter, TagFilterType,
 };
 
-use super::eventually;
+use super::support::{Agent, Controller, eventually};
 
 pub(crate) fn revision(key: &str) -> RevisionLocation {
     let location = S3Location::builder()
@@ -93,4 +93,13 @@ pub(crate) fn letters(target: &InstanceTarget) -> String {
         .iter()
         .filter_map(|event| event.status()?.as_str().chars().next())
         .collect()
+}
+
+/// A controller with one host in the group, and a client and an agent of it.
+pub(crate) async fn one_host(config: &str) -> (Controller, Client, Agent) {
+    let controller = Controller::start(config);
+    let agent = controller.host("box1", &["env=prod"]);
+    let client = controller.client("operator");
+    open(&client, "CodeDeployDefault.AllAtOnce").await;
+    (controller, client, agent)
 }
