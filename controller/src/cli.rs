@@ -188,6 +188,7 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
             tracing_subscriber::fmt::layer()
                 .json()
                 .flatten_event(true)
+                .with_span_list(false)
                 .with_writer(std::io::stderr),
         )
         .with(Targets::new().with_default(LevelFilter::INFO))

@@ -1,6 +1,6 @@
 //! Carries decisions out: one transaction takes a deployment as far as it can go now.
 
-use codedeploy_api::codedeploy::{DeploymentStatus, ErrorCode, RevisionLocation, Timestamp};
+use codedeploy_api::codedeploy::{DeploymentStatus, ErrorCode, RevisionLocation, TargetStatus, Timestamp};
 use rusqlite::named_params;
 
 use super::create::last_successful_revision;
@@ -34,6 +34,10 @@ pub enum Change {
         status: DeploymentStatus,
         error: String,
     },
+    Target {
+        target: String,
+        status: TargetStatus,
+    },
     Event {
         target: String,
         event: String,
@@ -63,6 +67,9 @@ impl Outcome {
                 }
                 Change::Ended { status, error } => {
                     tracing::info!(deployment_id, %status, error, "deployment ended");
+                }
+                Change::Target { target, status } => {
+                    tracing::info!(deployment_id, host = target, %status, "target changed");
                 }
                 Change::Event {
                     target,
@@ -118,9 +125,8 @@ pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcom
         let (Some(target), Some(new)) = (targets.get_mut(changed), state.targets.get(changed)) else {
             continue;
         };
-        outcome.note(&target.member.name, &target.state, new);
-        target.state = new.clone();
-        target.save(context.tx, &record.rules, context.now)?;
+        let before = std::mem::replace(&mut target.state, new.clone());
+        outcome.save(context, &record, target, &before)?;
         if let Action::Issue { event, .. } = action {
             Command::offer(context.tx, target, *event)?;
             outcome.hosts.push(target.member.host.clone());
@@ -131,27 +137,36 @@ pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcom
 }
 
 impl Outcome {
-    fn note(&mut self, target: &str, old: &TargetState, new: &TargetState) {
-        for (old, new) in old.events.iter().zip(&new.events) {
-            if old.state.name() != new.state.name() {
-                self.changes.push(Change::event(target, new));
+    /// Writes a target whose state was `before`, and notes what changed. Skipped events are told by their target.
+    pub(super) fn save(
+        &mut self,
+        context: &Context<'_>,
+        record: &Record,
+        target: &mut Target,
+        before: &TargetState,
+    ) -> Result<(), ApiError> {
+        let status = target.status.clone();
+        target.save(context.tx, &record.rules, context.now)?;
+        for (old, new) in before.events.iter().zip(&target.state.events) {
+            let skipped = matches!(new.state, EventState::Skipped { .. });
+            if old.state.name() != new.state.name() && !skipped {
+                let diagnostics = new.state.diagnostics();
+                let message = diagnostics.and_then(|diagnostics| diagnostics.message.clone());
+                self.changes.push(Change::Event {
+                    target: target.member.name.clone(),
+                    event: new.name.name().to_owned(),
+                    state: new.state.name(),
+                    message: message.unwrap_or_default(),
+                });
             }
         }
-    }
-}
-
-impl Change {
-    pub(super) fn event(target: &str, event: &Event) -> Self {
-        let message = event
-            .state
-            .diagnostics()
-            .and_then(|diagnostics| diagnostics.message.clone());
-        Change::Event {
-            target: target.to_owned(),
-            event: event.name.name().to_owned(),
-            state: event.state.name(),
-            message: message.unwrap_or_default(),
+        if status != target.status {
+            self.changes.push(Change::Target {
+                target: target.member.name.clone(),
+                status: target.status.clone(),
+            });
         }
+        Ok(())
     }
 }
 
