@@ -177,7 +177,13 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
     })?;
     // A second call in one process finds its logs arranged already.
     let _ = tracing_subscriber::registry()
-        .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+        .with(
+            tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .with_writer(std::io::stderr),
+        )
         .with(Targets::new().with_default(LevelFilter::INFO))
         .try_init();
     let runtime =

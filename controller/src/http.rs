@@ -51,7 +51,7 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
-            span.in_scope(|| tracing::info!(error = %error.name, message = error.message, "request refused"));
+            span.in_scope(|| tracing::info!(error = %error.name, reason = error.message, "request refused"));
             let status =
                 StatusCode::from_u16(error.name.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, serde_json::to_vec(&error.body()).unwrap_or_default())

@@ -5,6 +5,7 @@
 
 mod sqlite;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -35,7 +36,7 @@ pub enum StoreError {
     Thread(#[source] std::io::Error),
     #[error("the database refused a transaction")]
     Transaction(#[source] rusqlite::Error),
-    #[error("the database's thread has ended")]
+    #[error("a transaction panicked and was undone")]
     Gone,
 }
 
@@ -48,7 +49,8 @@ impl Store {
             .name("store".into())
             .spawn(move || {
                 for job in queue {
-                    job(&mut connection);
+                    // A transaction undoes itself when its work panics; only that caller gets no answer.
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut connection)));
                 }
             })
             .map_err(StoreError::Thread)?;
@@ -141,6 +143,15 @@ mod tests {
             })
             .unwrap();
         assert_eq!(count, 0);
+    }
+
+    #[test]
+    fn a_panic_costs_one_transaction_and_not_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db")).unwrap();
+        let broken: Result<(), StoreError> = store.transact_blocking(|_| panic!("on purpose"));
+        assert!(matches!(broken, Err(StoreError::Gone)));
+        assert!(store.transact_blocking(|_| Ok::<_, StoreError>(())).is_ok());
     }
 
     #[test]

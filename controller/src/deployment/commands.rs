@@ -9,7 +9,7 @@ use codedeploy_api::specification::{
     SpecificationDocument,
 };
 
-use super::decide::{Change, Outcome};
+use super::decide::Outcome;
 use super::diagnostics;
 use super::records::{Command, Record, Target};
 use super::state::{EventInput, EventState};
@@ -31,8 +31,8 @@ pub enum Offer {
 pub fn lease(context: &Context<'_>, timers: &Timers, host: &str) -> Result<Offer, ApiError> {
     let mut again_at: Option<Timestamp> = None;
     for command in Command::offered_to(context.tx, host)? {
-        let (record, mut target) = of(context, &command)?;
-        let Some(event) = target.state.events.get_mut(command.event) else {
+        let (record, target) = of(context, &command)?;
+        let Some(event) = target.state.events.get(command.event) else {
             continue;
         };
         match event.state {
@@ -43,10 +43,8 @@ pub fn lease(context: &Context<'_>, timers: &Timers, host: &str) -> Result<Offer
             _ => {}
         }
         let until = context.now + timers.lease;
-        event.state = event.state.next(EventInput::Lease { until }, context.now)?;
         let command_name = event.name.name().to_owned();
-        let outcome = outcome(&record, &target, command.event);
-        target.save(context.tx, &record.rules, context.now)?;
+        let outcome = advance(context, &command, &record, target, EventInput::Lease { until })?;
         return Ok(Offer::Command(
             HostCommand {
                 host_command_identifier: command.id,
@@ -69,16 +67,14 @@ pub fn acknowledge(
     envelope: Option<&Envelope>,
 ) -> Result<(CommandStatus, Outcome), ApiError> {
     let command = find(context, host, id)?;
-    let (record, mut target) = of(context, &command)?;
-    let Some(event) = target.state.events.get_mut(command.event) else {
+    let (record, target) = of(context, &command)?;
+    let Some(event) = target.state.events.get(command.event) else {
         return Err(unknown(id));
     };
     if event.state.ended().is_some() {
-        return Ok((status(&event.state), Outcome::default()));
+        return Ok((status(&event.state), Outcome::none(&record.id)));
     }
-    event.state = event.state.next(EventInput::Acknowledge, context.now)?;
-    let outcome = outcome(&record, &target, command.event);
-    target.save(context.tx, &record.rules, context.now)?;
+    let outcome = advance(context, &command, &record, target, EventInput::Acknowledge)?;
     if let Some(noop) = diagnostics::is_noop(envelope) {
         command.note_noop(context.tx, noop)?;
     }
@@ -94,18 +90,18 @@ pub fn complete(
     envelope: Option<&Envelope>,
 ) -> Result<Outcome, ApiError> {
     let command = find(context, host, id)?;
-    let (record, mut target) = of(context, &command)?;
-    let Some(event) = target.state.events.get_mut(command.event) else {
+    let (record, target) = of(context, &command)?;
+    let Some(event) = target.state.events.get(command.event) else {
         return Err(unknown(id));
     };
     if event.state.ended().is_some() {
-        return Ok(Outcome::default());
+        return Ok(Outcome::none(&record.id));
     }
-    let input = EventInput::Complete { succeeded, diagnostics: diagnostics::read(succeeded, envelope) };
-    event.state = event.state.next(input, context.now)?;
-    let outcome = outcome(&record, &target, command.event);
-    target.save(context.tx, &record.rules, context.now)?;
-    Ok(outcome)
+    let input = EventInput::Complete {
+        succeeded,
+        diagnostics: diagnostics::read(succeeded, envelope),
+    };
+    advance(context, &command, &record, target, input)
 }
 
 /// Where a command stands.
@@ -221,11 +217,19 @@ fn of(context: &Context<'_>, command: &Command) -> Result<(Record, Target), ApiE
     record.zip(target).ok_or_else(|| unknown(&command.id))
 }
 
-fn outcome(record: &Record, target: &Target, event: usize) -> Outcome {
-    let event = target.state.events.get(event);
-    Outcome {
-        deployment_id: record.id.clone(),
-        changes: event.map(|event| Change::event(&target.member.name, event)).into_iter().collect(),
-        ..Outcome::default()
-    }
+/// Takes the command's event a step further.
+fn advance(
+    context: &Context<'_>,
+    command: &Command,
+    record: &Record,
+    mut target: Target,
+    input: EventInput,
+) -> Result<Outcome, ApiError> {
+    let mut outcome = Outcome::none(&record.id);
+    let before = target.state.clone();
+    let event = target.state.events.get_mut(command.event);
+    let event = event.ok_or_else(|| unknown(&command.id))?;
+    event.state = event.state.next(input, context.now)?;
+    outcome.save(context, record, &mut target, &before)?;
+    Ok(outcome)
 }

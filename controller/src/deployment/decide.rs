@@ -1,6 +1,6 @@
 //! Carries decisions out: one transaction takes a deployment as far as it can go now.
 
-use codedeploy_api::codedeploy::{DeploymentStatus, ErrorCode, RevisionLocation, Timestamp};
+use codedeploy_api::codedeploy::{DeploymentStatus, ErrorCode, RevisionLocation, TargetStatus, Timestamp};
 use rusqlite::named_params;
 
 use super::create::last_successful_revision;
@@ -14,7 +14,7 @@ use crate::registry::{Context, groups};
 use crate::store::Json;
 
 /// What a decision did, for those who act on it once it is on disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
     pub deployment_id: String,
     /// When to decide again if nothing happens before; absent for an ended deployment.
@@ -27,12 +27,36 @@ pub struct Outcome {
 /// A change of state, for the log.
 #[derive(Debug)]
 pub enum Change {
-    Started { targets: usize },
-    Ended { status: DeploymentStatus, error: String },
-    Event { target: String, event: String, state: &'static str, message: String },
+    Started {
+        targets: usize,
+    },
+    Ended {
+        status: DeploymentStatus,
+        error: String,
+    },
+    Target {
+        target: String,
+        status: TargetStatus,
+    },
+    Event {
+        target: String,
+        event: String,
+        state: &'static str,
+        message: String,
+    },
 }
 
 impl Outcome {
+    /// Nothing was done.
+    pub(super) fn none(deployment_id: &str) -> Self {
+        Outcome {
+            deployment_id: deployment_id.to_owned(),
+            again_at: None,
+            hosts: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
     /// Writes every change to the log.
     pub fn log(&self) {
         let deployment_id = self.deployment_id.as_str();
@@ -44,7 +68,15 @@ impl Outcome {
                 Change::Ended { status, error } => {
                     tracing::info!(deployment_id, %status, error, "deployment ended");
                 }
-                Change::Event { target, event, state, message } => {
+                Change::Target { target, status } => {
+                    tracing::info!(deployment_id, host = target, %status, "target changed");
+                }
+                Change::Event {
+                    target,
+                    event,
+                    state,
+                    message,
+                } => {
                     tracing::info!(
                         deployment_id,
                         host = target,
@@ -68,7 +100,7 @@ impl From<IllegalEvent> for ApiError {
 
 /// Decides about a deployment and carries the decision out. Nothing happens to one that ended or does not exist.
 pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcome, ApiError> {
-    let mut outcome = Outcome { deployment_id: id.to_owned(), ..Outcome::default() };
+    let mut outcome = Outcome::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         return Ok(outcome);
     };
@@ -93,9 +125,8 @@ pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcom
         let (Some(target), Some(new)) = (targets.get_mut(changed), state.targets.get(changed)) else {
             continue;
         };
-        outcome.note(&target.member.name, &target.state, new);
-        target.state = new.clone();
-        target.save(context.tx, &record.rules, context.now)?;
+        let before = std::mem::replace(&mut target.state, new.clone());
+        outcome.save(context, &record, target, &before)?;
         if let Action::Issue { event, .. } = action {
             Command::offer(context.tx, target, *event)?;
             outcome.hosts.push(target.member.host.clone());
@@ -106,24 +137,36 @@ pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcom
 }
 
 impl Outcome {
-    fn note(&mut self, target: &str, old: &TargetState, new: &TargetState) {
-        for (old, new) in old.events.iter().zip(&new.events) {
-            if old.state.name() != new.state.name() {
-                self.changes.push(Change::event(target, new));
+    /// Writes a target whose state was `before`, and notes what changed. Skipped events are told by their target.
+    pub(super) fn save(
+        &mut self,
+        context: &Context<'_>,
+        record: &Record,
+        target: &mut Target,
+        before: &TargetState,
+    ) -> Result<(), ApiError> {
+        let status = target.status.clone();
+        target.save(context.tx, &record.rules, context.now)?;
+        for (old, new) in before.events.iter().zip(&target.state.events) {
+            let skipped = matches!(new.state, EventState::Skipped { .. });
+            if old.state.name() != new.state.name() && !skipped {
+                let diagnostics = new.state.diagnostics();
+                let message = diagnostics.and_then(|diagnostics| diagnostics.message.clone());
+                self.changes.push(Change::Event {
+                    target: target.member.name.clone(),
+                    event: new.name.name().to_owned(),
+                    state: new.state.name(),
+                    message: message.unwrap_or_default(),
+                });
             }
         }
-    }
-}
-
-impl Change {
-    pub(super) fn event(target: &str, event: &Event) -> Self {
-        let message = event.state.diagnostics().and_then(|diagnostics| diagnostics.message.clone());
-        Change::Event {
-            target: target.to_owned(),
-            event: event.name.name().to_owned(),
-            state: event.state.name(),
-            message: message.unwrap_or_default(),
+        if status != target.status {
+            self.changes.push(Change::Target {
+                target: target.member.name.clone(),
+                status: target.status.clone(),
+            });
         }
+        Ok(())
     }
 }
 

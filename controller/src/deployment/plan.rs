@@ -139,7 +139,7 @@ pub fn plan(state: &DeploymentState, timers: &Timers, now: Timestamp) -> Decisio
     let standings = expire(state, timers, now, &mut decision);
     let deadline = started + timers.deployment;
     if let Some(ending) = cut_short(stop_requested, deadline, now) {
-        wind_down(state, &standings, ending, &mut decision);
+        wind_down(state, &standings, timers, ending, &mut decision);
     } else {
         decision.look_again(deadline);
         advance(state, &standings, timers, now, &mut decision);
@@ -277,22 +277,36 @@ fn advance(
 }
 
 /// Withdraws what can be withdrawn, and ends the deployment once no host runs a command of it.
-fn wind_down(state: &DeploymentState, standings: &[Standing], ending: Ending, decision: &mut Decision) {
-    let runs = |target: &TargetState, standing: Standing| match standing {
-        Standing::Running(event) => target.events.get(event).is_some_and(|event| !event.state.is_offered()),
-        _ => false,
-    };
-    let mut in_flight = false;
+fn wind_down(
+    state: &DeploymentState,
+    standings: &[Standing],
+    timers: &Timers,
+    ending: Ending,
+    decision: &mut Decision,
+) {
+    decision.again_at = None;
     for (index, (target, standing)) in state.targets.iter().zip(standings).enumerate() {
-        if runs(target, *standing) {
-            in_flight = true;
-        } else {
-            decision.skip_rest(index, state);
+        match in_flight(target, *standing) {
+            Some(event) => {
+                let deadline = timeout(event, timers).map(|(deadline, _)| deadline);
+                decision.again_at = decision.again_at.into_iter().chain(deadline).min();
+            }
+            None => decision.skip_rest(index, state),
         }
     }
-    if !in_flight {
+    // Every command in flight has a timer.
+    if decision.again_at.is_none() {
         decision.actions.push(Action::End(ending));
     }
+}
+
+/// The state of the event whose command the host runs, and which cannot be withdrawn.
+fn in_flight(target: &TargetState, standing: Standing) -> Option<&EventState> {
+    let Standing::Running(event) = standing else {
+        return None;
+    };
+    let state = &target.events.get(event)?.state;
+    (!state.is_offered()).then_some(state)
 }
 
 impl Decision {

@@ -172,14 +172,17 @@ pub fn stop(
             let ending = Ending::stopped(ErrorCode::ManualStop, message);
             record.progress = record.progress.next(DeploymentInput::End(ending), context.now)?;
             record.save_progress(context.tx)?;
-            Outcome::default()
+            Outcome::none(&record.id)
         }
         Progress::InProgress { .. } => {
             record.progress = record.progress.next(DeploymentInput::RequestStop, context.now)?;
             record.save_progress(context.tx)?;
             decide(context, timers, &record.id)?
         }
-        Progress::Ended { ending: Ending::Stopped(_), .. } => Outcome::default(),
+        Progress::Ended {
+            ending: Ending::Stopped(_),
+            ..
+        } => Outcome::none(&record.id),
         Progress::Ended { .. } => {
             return Err(ErrorName::DeploymentAlreadyCompleted
                 .because(format!("The deployment {} has already completed.", record.id)));

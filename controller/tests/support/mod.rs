@@ -1,0 +1,324 @@
+//! The real program as a process, a client of the public API, and a scripted agent.
+#![allow(dead_code, reason = "each test file uses its part of the support")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sdk_codedeploy::Client;
+use aws_sdk_codedeploy::config::retry::RetryConfig;
+use aws_sdk_codedeploy::config::{BehaviorVersion, Region};
+use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// Timers short enough for tests, and long enough for a slow machine.
+pub(crate) const QUICK: &str = "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests run the program and its oracles as processes"
+)]
+pub(crate) fn command(program: &str) -> Command {
+    Command::new(program)
+}
+
+/// A controller process on a data directory of its own.
+pub(crate) struct Controller {
+    pub(crate) folder: tempfile::TempDir,
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Controller {
+    pub(crate) fn start(config: &str) -> Controller {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("controller.yml"), config).unwrap();
+        let (child, address) = spawn(&folder);
+        Controller {
+            folder,
+            child,
+            address,
+        }
+    }
+
+    /// Kills the process without a warning and starts it again on what it left on disk.
+    pub(crate) fn crash_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.address) = spawn(&self.folder);
+    }
+
+    /// Asks the process to end, and gives how long that took.
+    pub(crate) fn terminate(&mut self) -> Duration {
+        let asked = SystemTime::now();
+        let pid = self.child.id().to_string();
+        assert!(command("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+        asked.elapsed().unwrap()
+    }
+
+    pub(crate) fn admin(&self, args: &[&str]) -> Output {
+        let mut command = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+        command
+            .args(args)
+            .arg("--data-dir")
+            .arg(self.folder.path().join("data"));
+        command.output().unwrap()
+    }
+
+    pub(crate) fn admin_json(&self, args: &[&str]) -> Value {
+        let output = self.admin(args);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A client of the public API with a new access key.
+    pub(crate) fn client(&self, role: &str) -> Client {
+        let key = self.admin_json(&["credentials", "create", "--role", role, "--json"]);
+        self.client_with(&text(&key, "access_key_id"), &text(&key, "secret_access_key"))
+    }
+
+    pub(crate) fn client_with(&self, access_key_id: &str, secret: &str) -> Client {
+        let config = aws_sdk_codedeploy::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(format!("http://{}", self.address))
+            .credentials_provider(Credentials::new(access_key_id, secret, None, None, "test"))
+            .retry_config(RetryConfig::disabled())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .build();
+        Client::from_conf(config)
+    }
+
+    /// Registers a host and gives its agent.
+    pub(crate) fn host(&self, name: &str, tags: &[&str]) -> Agent {
+        let mut args = vec!["host", "add", name, "--json"];
+        for tag in tags {
+            args.extend(["--tag", tag]);
+        }
+        let host = self.admin_json(&args);
+        Agent {
+            address: self.address,
+            identifier: text(&host, "host_identifier"),
+            access_key_id: text(&host, "access_key_id"),
+            secret: text(&host, "secret_access_key"),
+        }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(folder: &tempfile::TempDir) -> (Child, SocketAddr) {
+    let mut child = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--config-file"])
+        .arg(folder.path().join("controller.yml"))
+        .arg("--data-dir")
+        .arg(folder.path().join("data"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let (ready, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if line["message"] == "ready" {
+                let _ = ready.send(text(&line, "address").parse().unwrap());
+            }
+        }
+    });
+    let address = address
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the controller did not get ready");
+    (child, address)
+}
+
+pub(crate) fn text(value: &Value, member: &str) -> String {
+    value[member]
+        .as_str()
+        .unwrap_or_else(|| panic!("no text {member} in {value}"))
+        .to_owned()
+}
+
+/// What a request is signed with, where it differs from a good agent's.
+pub(crate) struct Forgery {
+    pub(crate) service: &'static str,
+    pub(crate) target: String,
+    pub(crate) region: &'static str,
+    pub(crate) time: SystemTime,
+    /// Sent in place of the body that was signed.
+    pub(crate) body_sent: Option<String>,
+}
+
+impl Forgery {
+    pub(crate) fn none(operation: &str) -> Forgery {
+        Forgery {
+            service: "codedeploy-commands",
+            target: format!("CodeDeployCommandService_v20141006.{operation}"),
+            region: "us-east-1",
+            time: SystemTime::now(),
+            body_sent: None,
+        }
+    }
+}
+
+/// An agent that does what a test says.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
+    pub(crate) identifier: String,
+    pub(crate) access_key_id: String,
+    pub(crate) secret: String,
+}
+
+/// A command as an agent keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) execution: String,
+}
+
+impl Agent {
+    pub(crate) async fn send(&self, forgery: Forgery, input: Value) -> (u16, Value) {
+        let body = input.to_string();
+        let url = format!("http://{}/", self.address);
+        let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
+        let mut settings = SigningSettings::default();
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(forgery.region)
+            .name(forgery.service)
+            .time(forgery.time)
+            .settings(settings)
+            .build()
+            .unwrap()
+            .into();
+        let headers = [
+            ("host", self.address.to_string()),
+            ("content-type", "application/x-amz-json-1.1".to_owned()),
+            ("x-amz-target", forgery.target),
+            ("x-amz-codedeploy-agent-version", "TEST_1.0".to_owned()),
+        ];
+        let signed = headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let signable =
+            SignableRequest::new("POST", &url, signed, SignableBody::Bytes(body.as_bytes())).unwrap();
+        let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
+        let mut request = Request::post(&url);
+        for (name, value) in &headers {
+            request = request.header(*name, value);
+        }
+        for (name, value) in instructions.headers() {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Body::from(forgery.body_sent.unwrap_or(body)))
+            .unwrap();
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = to_bytes(Body::new(response.into_body()), usize::MAX)
+            .await
+            .unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn call(&self, operation: &str, input: Value) -> (u16, Value) {
+        self.send(Forgery::none(operation), input).await
+    }
+
+    async fn ok(&self, operation: &str, input: Value) -> Value {
+        let (status, output) = self.call(operation, input).await;
+        assert_eq!(status, 200, "{operation}: {output}");
+        output
+    }
+
+    pub(crate) async fn poll(&self) -> Option<Held> {
+        let output = self
+            .ok("PollHostCommand", json!({"HostIdentifier": self.identifier}))
+            .await;
+        let command = output.get("HostCommand")?;
+        assert_eq!(text(command, "HostIdentifier"), self.identifier);
+        assert!(command["Nonce"].is_i64());
+        Some(Held {
+            id: text(command, "HostCommandIdentifier"),
+            name: text(command, "CommandName"),
+            execution: text(command, "DeploymentExecutionId"),
+        })
+    }
+
+    pub(crate) async fn specification(&self, command: &Held) -> Value {
+        let input = json!({"DeploymentExecutionId": command.execution, "HostIdentifier": self.identifier});
+        self.ok("GetDeploymentSpecification", input).await
+    }
+
+    pub(crate) async fn acknowledge(&self, command: &Held) -> String {
+        let diagnostics = json!({"Format": "JSON", "Payload": r#"{"IsCommandNoop":false}"#});
+        let input = json!({"HostCommandIdentifier": command.id, "Diagnostics": diagnostics});
+        text(
+            &self.ok("PutHostCommandAcknowledgement", input).await,
+            "CommandStatus",
+        )
+    }
+
+    pub(crate) async fn complete(&self, command: &Held, status: &str, payload: &str) {
+        let diagnostics = json!({"Format": "JSON", "Payload": payload});
+        let input =
+            json!({"HostCommandIdentifier": command.id, "CommandStatus": status, "Diagnostics": diagnostics});
+        self.ok("PutHostCommandComplete", input).await;
+    }
+
+    pub(crate) async fn succeed(&self, command: &Held) {
+        let payload = r#"{"error_code":0,"script_name":"","message":"Succeeded: ","log":""}"#;
+        self.complete(command, "Succeeded", payload).await;
+    }
+
+    pub(crate) async fn fail(&self, command: &Held) {
+        let payload = r#"{"error_code":4,"script_name":"scripts/after.sh","message":"failed with exit code 1","log":"LifecycleEvent - X\n"}"#;
+        self.complete(command, "Failed", payload).await;
+    }
+
+    /// Takes commands and completes them until `last` is done; gives their names.
+    pub(crate) async fn run_to(&self, last: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            let command = self.poll().await.expect("no command came");
+            self.specification(&command).await;
+            assert_eq!(self.acknowledge(&command).await, "InProgress");
+            self.succeed(&command).await;
+            names.push(command.name.clone());
+            if command.name == last {
+                return names;
+            }
+        }
+    }
+}
+
+/// Waits for a condition on the service.
+pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1200 {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("in vain waited for {what}");
+}
