@@ -40,7 +40,7 @@ enum Command {
     Run,
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
-    DeployLocal(local::Arguments),
+    DeployLocal(Box<local::Arguments>),
 }
 
 /// Why the daemon cannot start.
@@ -93,7 +93,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         },
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
-            local::main(local)
+            local::main(*local)
         }
     }
 }

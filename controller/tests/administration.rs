@@ -1,9 +1,5 @@
 //! The commands of the data directory's administrator, and how the program starts.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -12,10 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use support::{Controller, QUICK, command};
 
 fn run(args: &[&str]) -> (bool, String, String) {
-    let output = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
-        .args(args)
-        .output()
-        .unwrap();
+    let output = command(env!("CARGO_BIN_EXE_codedeploy-controller")).args(args).output().unwrap();
     (
         output.status.success(),
         String::from_utf8(output.stdout).unwrap(),
@@ -29,12 +22,7 @@ async fn adding_a_host_prints_the_two_files_it_needs() {
     let output = controller.admin(&["host", "add", "box1", "--tag", "env=prod", "--tag", "note=a=b"]);
     let text = String::from_utf8(output.stdout).unwrap();
     let signer = String::from_utf8(controller.admin(&["signer"]).stdout).unwrap();
-    let pin = signer
-        .lines()
-        .last()
-        .unwrap()
-        .strip_prefix("deployment_signer_pin: ")
-        .unwrap();
+    let pin = signer.lines().last().unwrap().strip_prefix("deployment_signer_pin: ").unwrap();
     for expected in [
         "region: us-east-1\n".to_owned(),
         "iam_user_arn: arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1\n".to_owned(),
@@ -47,30 +35,14 @@ async fn adding_a_host_prints_the_two_files_it_needs() {
     }
     // The running service knows the host at once.
     let client = controller.client("operator");
-    let found = client
-        .get_on_premises_instance()
-        .instance_name("box1")
-        .send()
-        .await
-        .unwrap();
+    let found = client.get_on_premises_instance().instance_name("box1").send().await.unwrap();
     let tags = found.instance_info().unwrap().tags();
-    assert_eq!(
-        tags.iter().filter_map(|tag| tag.value()).collect::<Vec<_>>(),
-        ["prod", "a=b"]
-    );
+    assert_eq!(tags.iter().filter_map(|tag| tag.value()).collect::<Vec<_>>(), ["prod", "a=b"]);
     let again = controller.admin(&["host", "add", "box1"]);
     assert!(!again.status.success());
-    assert!(
-        String::from_utf8(again.stderr)
-            .unwrap()
-            .contains("already registered")
-    );
+    assert!(String::from_utf8(again.stderr).unwrap().contains("already registered"));
     let untagged = controller.admin(&["host", "add", "box2", "--tag", "env"]);
-    assert!(
-        String::from_utf8(untagged.stderr)
-            .unwrap()
-            .contains("expected key=value")
-    );
+    assert!(String::from_utf8(untagged.stderr).unwrap().contains("expected key=value"));
 }
 
 #[test]
@@ -90,17 +62,8 @@ fn the_data_directory_is_its_owners_alone_and_says_the_address() {
 fn plain_http_to_other_hosts_is_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let (ok, _, stderr) = run(&[
-        "serve",
-        "--listen",
-        "0.0.0.0:0",
-        "--data-dir",
-        data.to_str().unwrap(),
-    ]);
-    assert!(
-        !ok && stderr.contains("--insecure-http") && stderr.contains("TLS"),
-        "{stderr}"
-    );
+    let (ok, _, stderr) = run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", data.to_str().unwrap()]);
+    assert!(!ok && stderr.contains("--insecure-http") && stderr.contains("TLS"), "{stderr}");
     assert!(!data.exists());
 }
 
@@ -111,27 +74,12 @@ fn mistakes_on_the_command_line_say_what_to_do() {
     let data = data.to_str().unwrap();
     for (args, expected) in [
         (vec!["host", "add", "box1", "--data-dir", data], "give --endpoint"),
+        (vec!["credentials", "create", "--role", "host", "--data-dir", data], "--user-arn"),
         (
-            vec!["credentials", "create", "--role", "host", "--data-dir", data],
-            "--user-arn",
-        ),
-        (
-            vec![
-                "credentials",
-                "create",
-                "--role",
-                "operator",
-                "--user-arn",
-                "me",
-                "--data-dir",
-                data,
-            ],
+            vec!["credentials", "create", "--role", "operator", "--user-arn", "me", "--data-dir", data],
             "not an IAM user ARN",
         ),
-        (
-            vec!["serve", "--region", "../x", "--data-dir", data],
-            "not a region name",
-        ),
+        (vec!["serve", "--region", "../x", "--data-dir", data], "not a region name"),
         (vec!["deploy"], "unrecognized subcommand"),
     ] {
         let (ok, _, stderr) = run(&args);

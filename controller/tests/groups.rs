@@ -1,9 +1,5 @@
 //! Deployment groups and on-premises instances as AWS's own client sees them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -27,178 +23,77 @@ async fn on_premises_instances_and_their_tags() {
     let arn = "arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1";
     let register = |name: &str| client.register_on_premises_instance().instance_name(name);
     register("box1").iam_user_arn(arn).send().await.unwrap();
-    let error = register("box1")
-        .iam_user_arn(arn)
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    let error = register("box1").iam_user_arn(arn).send().await.unwrap_err().into_service_error();
     assert!(error.is_instance_name_already_registered_exception());
-    let error = register("box2")
-        .iam_user_arn(arn)
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    let error = register("box2").iam_user_arn(arn).send().await.unwrap_err().into_service_error();
     assert!(error.is_iam_user_arn_already_registered_exception());
     let error = register("box2").send().await.unwrap_err().into_service_error();
     assert!(error.is_iam_arn_required_exception());
-    let error = register("i-123")
-        .iam_user_arn(arn)
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    let error = register("i-123").iam_user_arn(arn).send().await.unwrap_err().into_service_error();
     assert!(error.is_invalid_instance_name_exception());
 
     let add = |name: &str| client.add_tags_to_on_premises_instances().instance_names(name);
     add("box1").tags(tag("env", "test")).send().await.unwrap();
-    add("box1")
-        .tags(tag("env", "prod"))
-        .tags(tag("tier", "web"))
-        .send()
-        .await
-        .unwrap();
-    let error = add("ghost")
-        .tags(tag("a", "b"))
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    add("box1").tags(tag("env", "prod")).tags(tag("tier", "web")).send().await.unwrap();
+    let error = add("ghost").tags(tag("a", "b")).send().await.unwrap_err().into_service_error();
     assert!(error.is_instance_not_registered_exception());
     let many = (0..10).map(|n| tag(&format!("k{n}"), "v")).collect();
-    let error = add("box1")
-        .set_tags(Some(many))
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    let error = add("box1").set_tags(Some(many)).send().await.unwrap_err().into_service_error();
     assert!(error.is_tag_limit_exceeded_exception());
 
-    let get = async || {
-        client
-            .get_on_premises_instance()
-            .instance_name("box1")
-            .send()
-            .await
-            .unwrap()
-    };
+    let get = async || client.get_on_premises_instance().instance_name("box1").send().await.unwrap();
     let info = get().await.instance_info().unwrap().clone();
     assert_eq!(info.tags(), [tag("env", "prod"), tag("tier", "web")]);
     assert!(
-        info.instance_arn()
-            .unwrap()
-            .starts_with("arn:aws:codedeploy:us-east-1:123456789012:instance/box1_")
+        info.instance_arn().unwrap().starts_with("arn:aws:codedeploy:us-east-1:123456789012:instance/box1_")
     );
-    let filter = TagFilter::builder()
-        .key("env")
-        .value("prod")
-        .r#type(TagFilterType::KeyAndValue)
-        .build();
-    let listed = client
-        .list_on_premises_instances()
-        .tag_filters(filter)
-        .send()
-        .await
-        .unwrap();
+    let filter = TagFilter::builder().key("env").value("prod").r#type(TagFilterType::KeyAndValue).build();
+    let listed = client.list_on_premises_instances().tag_filters(filter).send().await.unwrap();
     assert_eq!(listed.instance_names(), ["box1"]);
 
-    let remove = client
-        .remove_tags_from_on_premises_instances()
-        .instance_names("box1")
-        .tags(tag("env", "prod"));
+    let remove =
+        client.remove_tags_from_on_premises_instances().instance_names("box1").tags(tag("env", "prod"));
     remove.tags(tag("tier", "other")).send().await.unwrap();
     assert_eq!(get().await.instance_info().unwrap().tags(), [tag("tier", "web")]);
     for _ in 0..2 {
-        client
-            .deregister_on_premises_instance()
-            .instance_name("box1")
-            .send()
-            .await
-            .unwrap();
+        client.deregister_on_premises_instance().instance_name("box1").send().await.unwrap();
     }
     let gone = get().await.instance_info().unwrap().clone();
     assert!(gone.deregister_time().is_some() && gone.iam_user_arn() == Some(arn) && gone.tags().is_empty());
     register("box1").iam_user_arn(arn).send().await.unwrap();
-    assert_ne!(
-        get().await.instance_info().unwrap().instance_arn(),
-        gone.instance_arn()
-    );
+    assert_ne!(get().await.instance_info().unwrap().instance_arn(), gone.instance_arn());
 }
 
 #[tokio::test]
 async fn a_deployment_group_gives_back_what_it_was_given() {
     let (_controller, client) = start().await;
-    client
-        .create_application()
-        .application_name("shop")
-        .send()
-        .await
-        .unwrap();
+    client.create_application().application_name("shop").send().await.unwrap();
     let create = |name: &str| {
-        let request = client
-            .create_deployment_group()
-            .application_name("shop")
-            .deployment_group_name(name);
+        let request = client.create_deployment_group().application_name("shop").deployment_group_name(name);
         request.service_role_arn("arn:aws:iam::123456789012:role/cd")
     };
     let get = async |name: &str| {
-        let request = client
-            .get_deployment_group()
-            .application_name("shop")
-            .deployment_group_name(name);
-        request
-            .send()
-            .await
-            .unwrap()
-            .deployment_group_info()
-            .unwrap()
-            .clone()
+        let request = client.get_deployment_group().application_name("shop").deployment_group_name(name);
+        request.send().await.unwrap().deployment_group_info().unwrap().clone()
     };
-    let id = create("web")
-        .send()
-        .await
-        .unwrap()
-        .deployment_group_id()
-        .unwrap()
-        .to_owned();
+    let id = create("web").send().await.unwrap().deployment_group_id().unwrap().to_owned();
     let plain = get("web").await;
-    assert_eq!(
-        plain.deployment_config_name(),
-        Some("CodeDeployDefault.OneAtATime")
-    );
+    assert_eq!(plain.deployment_config_name(), Some("CodeDeployDefault.OneAtATime"));
     assert!(!plain.auto_rollback_configuration().unwrap().enabled());
-    assert_eq!(
-        plain.outdated_instances_strategy(),
-        Some(&OutdatedInstancesStrategy::Update)
-    );
+    assert_eq!(plain.outdated_instances_strategy(), Some(&OutdatedInstancesStrategy::Update));
     let style = plain.deployment_style().unwrap();
     assert_eq!(style.deployment_type(), Some(&DeploymentType::InPlace));
-    assert_eq!(
-        style.deployment_option(),
-        Some(&DeploymentOption::WithoutTrafficControl)
-    );
+    assert_eq!(style.deployment_option(), Some(&DeploymentOption::WithoutTrafficControl));
     assert!(plain.alarm_configuration().is_none() && plain.target_revision().is_none());
 
-    let key_only = |key: &str| {
-        TagFilter::builder()
-            .key(key)
-            .r#type(TagFilterType::KeyOnly)
-            .build()
-    };
+    let key_only = |key: &str| TagFilter::builder().key(key).r#type(TagFilterType::KeyOnly).build();
     let set = OnPremisesTagSet::builder()
         .on_premises_tag_set_list(vec![key_only("env")])
         .on_premises_tag_set_list(vec![key_only("tier")])
         .build();
-    let ec2 = Ec2TagFilter::builder()
-        .key("a")
-        .value("b")
-        .r#type(Ec2TagFilterType::KeyAndValue)
-        .build();
-    let alarms = AlarmConfiguration::builder()
-        .enabled(true)
-        .alarms(Alarm::builder().name("high").build())
-        .build();
+    let ec2 = Ec2TagFilter::builder().key("a").value("b").r#type(Ec2TagFilterType::KeyAndValue).build();
+    let alarms =
+        AlarmConfiguration::builder().enabled(true).alarms(Alarm::builder().name("high").build()).build();
     let rollback = AutoRollbackConfiguration::builder()
         .enabled(true)
         .events(AutoRollbackEvent::DeploymentFailure)
@@ -232,10 +127,8 @@ async fn a_deployment_group_gives_back_what_it_was_given() {
     assert_eq!(full.load_balancer_info(), Some(&balancer));
     assert!(full.termination_hook_enabled());
 
-    let update = client
-        .update_deployment_group()
-        .application_name("shop")
-        .current_deployment_group_name("web");
+    let update =
+        client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
     update
         .new_deployment_group_name("web2")
         .on_premises_instance_tag_filters(key_only("env"))
@@ -245,23 +138,11 @@ async fn a_deployment_group_gives_back_what_it_was_given() {
     let renamed = get("web2").await;
     assert_eq!(renamed.deployment_group_id(), Some(id.as_str()));
     assert_eq!(renamed.on_premises_instance_tag_filters(), [key_only("env")]);
-    let taken = client
-        .update_deployment_group()
-        .application_name("shop")
-        .current_deployment_group_name("web2");
-    let taken = taken
-        .new_deployment_group_name("full")
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
+    let taken =
+        client.update_deployment_group().application_name("shop").current_deployment_group_name("web2");
+    let taken = taken.new_deployment_group_name("full").send().await.unwrap_err().into_service_error();
     assert!(taken.is_deployment_group_already_exists_exception());
-    let groups = client
-        .list_deployment_groups()
-        .application_name("shop")
-        .send()
-        .await
-        .unwrap();
+    let groups = client.list_deployment_groups().application_name("shop").send().await.unwrap();
     assert_eq!(groups.deployment_groups(), ["full", "web2"]);
     for name in ["full", "nope"] {
         client
@@ -272,15 +153,8 @@ async fn a_deployment_group_gives_back_what_it_was_given() {
             .await
             .unwrap();
     }
-    let gone = client
-        .get_deployment_group()
-        .application_name("shop")
-        .deployment_group_name("full");
+    let gone = client.get_deployment_group().application_name("shop").deployment_group_name("full");
     assert!(
-        gone.send()
-            .await
-            .unwrap_err()
-            .into_service_error()
-            .is_deployment_group_does_not_exist_exception()
+        gone.send().await.unwrap_err().into_service_error().is_deployment_group_does_not_exist_exception()
     );
 }

@@ -1,9 +1,5 @@
 //! Deployments that are stopped, run into timers, or lose their service on the way.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/shop.rs"]
 mod shop;
@@ -20,17 +16,10 @@ const ALL: &str = "CodeDeployDefault.AllAtOnce";
 async fn silent_hosts_fail_their_deployment_in_time() {
     let (_controller, client, agent) = shop::one_host("timers: {poll: 1, pick_up: 0.5, run: 0.5}").await;
     let id = shop::deploy(&client, "app.zip").await;
-    assert_eq!(
-        shop::ended(&client, &id).await.status(),
-        Some(&DeploymentStatus::Failed)
-    );
+    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
     let target = shop::target(&client, &id, "box1").await;
     assert_eq!(shop::letters(&target), "FSSSSSS");
-    let message = target.lifecycle_events()[0]
-        .diagnostics()
-        .unwrap()
-        .message()
-        .unwrap();
+    let message = target.lifecycle_events()[0].diagnostics().unwrap().message().unwrap();
     assert!(message.contains("not able to receive"), "{message}");
 
     let id = shop::deploy(&client, "app.zip").await;
@@ -38,18 +27,11 @@ async fn silent_hosts_fail_their_deployment_in_time() {
     agent.acknowledge(&command).await;
     shop::ended(&client, &id).await;
     let target = shop::target(&client, &id, "box1").await;
-    let message = target.lifecycle_events()[0]
-        .diagnostics()
-        .unwrap()
-        .message()
-        .unwrap();
+    let message = target.lifecycle_events()[0].diagnostics().unwrap().message().unwrap();
     assert!(message.contains("did not report"), "{message}");
     // The late completion is taken and changes nothing.
     agent.succeed(&command).await;
-    assert_eq!(
-        shop::letters(&shop::target(&client, &id, "box1").await),
-        "FSSSSSS"
-    );
+    assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "FSSSSSS");
 }
 
 #[tokio::test]
@@ -60,21 +42,12 @@ async fn stopping_waits_for_a_running_command_and_withdraws_one_that_is_not() {
     agent.acknowledge(&running).await;
     let stop = client.stop_deployment().deployment_id(&id).send().await.unwrap();
     assert_eq!(stop.status(), Some(&StopStatus::Pending));
-    assert_eq!(
-        shop::info(&client, &id).await.status(),
-        Some(&DeploymentStatus::InProgress)
-    );
+    assert_eq!(shop::info(&client, &id).await.status(), Some(&DeploymentStatus::InProgress));
     agent.succeed(&running).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Stopped));
-    assert_eq!(
-        info.error_information().unwrap().code(),
-        Some(&ErrorCode::ManualStop)
-    );
-    assert_eq!(
-        shop::target(&client, &id, "box1").await.status(),
-        Some(&TargetStatus::Skipped)
-    );
+    assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::ManualStop));
+    assert_eq!(shop::target(&client, &id, "box1").await.status(), Some(&TargetStatus::Skipped));
     let again = client.stop_deployment().deployment_id(&id).send().await.unwrap();
     assert_eq!(again.status(), Some(&StopStatus::Succeeded));
 
@@ -106,14 +79,7 @@ async fn a_killed_service_goes_on_where_it_was() {
         agent.run_to("ValidateService").await;
     }
     let key = controller.client("operator");
-    assert_eq!(
-        shop::ended(&key, &id)
-            .await
-            .deployment_overview()
-            .unwrap()
-            .succeeded(),
-        3
-    );
+    assert_eq!(shop::ended(&key, &id).await.deployment_overview().unwrap().succeeded(), 3);
 }
 
 #[tokio::test]
@@ -125,10 +91,7 @@ async fn timers_go_on_over_a_restart() {
     let id = shop::deploy(&client, "app.zip").await;
     controller.crash_and_restart();
     let client = controller.client("operator");
-    assert_eq!(
-        shop::ended(&client, &id).await.status(),
-        Some(&DeploymentStatus::Failed)
-    );
+    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
 }
 
 #[tokio::test]
@@ -140,9 +103,7 @@ async fn a_stopping_service_answers_held_polls_at_once() {
     });
     // While the poll is held, the service answers others.
     eventually("an answer", async || client.list_applications().send().await.ok()).await;
-    let took = tokio::task::spawn_blocking(move || controller.terminate())
-        .await
-        .unwrap();
+    let took = tokio::task::spawn_blocking(move || controller.terminate()).await.unwrap();
     assert!(took < Duration::from_secs(4), "{took:?}");
     assert_eq!(poll.await.unwrap(), None);
 }

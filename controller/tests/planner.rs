@@ -1,9 +1,5 @@
 //! What the scheduling decision promises, whatever hosts do.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::time::Duration;
 
@@ -26,30 +22,12 @@ const TIMERS: Timers = Timers {
 };
 
 fn deployment(minimum_healthy: MinimumHealthy, targets: usize, ignore: bool) -> DeploymentState {
-    let names = [
-        LifecycleEvent::ApplicationStop,
-        LifecycleEvent::Install,
-        LifecycleEvent::ValidateService,
-    ];
-    let event = |name: &LifecycleEvent| Event {
-        name: name.clone(),
-        state: EventState::Pending,
-    };
+    let names = [LifecycleEvent::ApplicationStop, LifecycleEvent::Install, LifecycleEvent::ValidateService];
+    let event = |name: &LifecycleEvent| Event { name: name.clone(), state: EventState::Pending };
     DeploymentState {
-        rules: Rules {
-            minimum_healthy,
-            ignore_application_stop_failures: ignore,
-        },
-        progress: Progress::InProgress {
-            started: at(0),
-            stop_requested: None,
-        },
-        targets: vec![
-            TargetState {
-                events: names.iter().map(event).collect()
-            };
-            targets
-        ],
+        rules: Rules { minimum_healthy, ignore_application_stop_failures: ignore },
+        progress: Progress::InProgress { started: at(0), stop_requested: None },
+        targets: vec![TargetState { events: names.iter().map(event).collect() }; targets],
     }
 }
 
@@ -78,15 +56,10 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 fn act(event: &mut Event, deed: Deed, now: Timestamp) {
-    let complete = |succeeded| EventInput::Complete {
-        succeeded,
-        diagnostics: Diagnostics::default(),
-    };
+    let complete = |succeeded| EventInput::Complete { succeeded, diagnostics: Diagnostics::default() };
     let input = match deed {
         Deed::Nothing => return,
-        Deed::Lease => EventInput::Lease {
-            until: now + TIMERS.lease,
-        },
+        Deed::Lease => EventInput::Lease { until: now + TIMERS.lease },
         Deed::Acknowledge => EventInput::Acknowledge,
         Deed::Succeed => complete(true),
         Deed::Fail => complete(false),
@@ -107,11 +80,7 @@ fn minimum() -> impl Strategy<Value = MinimumHealthy> {
 }
 
 fn count(state: &DeploymentState, wanted: impl Fn(Standing) -> bool) -> usize {
-    state
-        .targets
-        .iter()
-        .filter(|target| wanted(standing(target, &state.rules)))
-        .count()
+    state.targets.iter().filter(|target| wanted(standing(target, &state.rules))).count()
 }
 
 fn running(standing: Standing) -> bool {
@@ -191,10 +160,7 @@ fn a_stop_withdraws_what_is_offered_and_waits_for_what_runs() {
     act(&mut state.targets[2].events[0], Deed::Acknowledge, at(1));
     state.progress = state.progress.next(DeploymentInput::RequestStop, at(2)).unwrap();
     let decision = plan(&state, &TIMERS, at(2));
-    assert_eq!(
-        decision.actions,
-        [Action::SkipRest { target: 0 }, Action::SkipRest { target: 1 }]
-    );
+    assert_eq!(decision.actions, [Action::SkipRest { target: 0 }, Action::SkipRest { target: 1 }]);
     assert_eq!(decision.again_at, Some(at(101)));
 }
 
@@ -202,8 +168,5 @@ fn a_stop_withdraws_what_is_offered_and_waits_for_what_runs() {
 fn a_deployment_that_takes_too_long_fails() {
     let state = deployment(MinimumHealthy::FleetPercent(0), 1, false);
     let decision = plan(&state, &TIMERS, at(5000));
-    assert!(matches!(
-        decision.actions.last(),
-        Some(Action::End(Ending::Failed(_)))
-    ));
+    assert!(matches!(decision.actions.last(), Some(Action::End(Ending::Failed(_)))));
 }

@@ -1,9 +1,5 @@
 //! Who is let in: signatures, roles, and what is no request at all.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -39,56 +35,27 @@ fn kind(answer: &(u16, Value)) -> (u16, String) {
 async fn requests_that_are_not_signed_right_are_refused() {
     let controller = Controller::start(QUICK);
     let caller = operator(&controller);
-    assert_eq!(
-        caller.send(list(), json!({})).await,
-        (200, json!({"applications": []}))
-    );
+    assert_eq!(caller.send(list(), json!({})).await, (200, json!({"applications": []})));
     let quarter = Duration::from_secs(16 * 60);
     let invalid = (400, "InvalidSignatureException".to_owned());
     for forgery in [
-        Forgery {
-            time: SystemTime::now() - quarter,
-            ..list()
-        },
-        Forgery {
-            time: SystemTime::now() + quarter,
-            ..list()
-        },
-        Forgery {
-            body_sent: Some(r#"{"nextToken":"x"}"#.into()),
-            ..list()
-        },
-        Forgery {
-            region: "eu-west-1",
-            ..list()
-        },
-        Forgery {
-            service: "codedeploy-commands",
-            ..list()
-        },
+        Forgery { time: SystemTime::now() - quarter, ..list() },
+        Forgery { time: SystemTime::now() + quarter, ..list() },
+        Forgery { body_sent: Some(r#"{"nextToken":"x"}"#.into()), ..list() },
+        Forgery { region: "eu-west-1", ..list() },
+        Forgery { service: "codedeploy-commands", ..list() },
     ] {
         assert_eq!(kind(&caller.send(forgery, json!({})).await), invalid);
     }
-    let wrong_secret = Agent {
-        secret: "wrong".into(),
-        ..caller.clone()
-    };
+    let wrong_secret = Agent { secret: "wrong".into(), ..caller.clone() };
     assert_eq!(kind(&wrong_secret.send(list(), json!({})).await), invalid);
-    let unknown = Agent {
-        access_key_id: "AKIDUNKNOWN".into(),
-        ..caller.clone()
-    };
+    let unknown = Agent { access_key_id: "AKIDUNKNOWN".into(), ..caller.clone() };
     let unrecognized = (400, "UnrecognizedClientException".to_owned());
     assert_eq!(kind(&unknown.send(list(), json!({})).await), unrecognized);
     let revoked = controller.admin(&["credentials", "revoke", &caller.access_key_id]);
     assert!(revoked.status.success());
     assert_eq!(kind(&caller.send(list(), json!({})).await), unrecognized);
-    assert!(
-        !controller
-            .admin(&["credentials", "revoke", &caller.access_key_id])
-            .status
-            .success()
-    );
+    assert!(!controller.admin(&["credentials", "revoke", &caller.access_key_id]).status.success());
     let listed = controller.admin_json(&["credentials", "list", "--json"]);
     assert!(listed[0]["revoked"].is_number());
     assert!(!listed.to_string().contains(&caller.secret));
@@ -104,15 +71,11 @@ async fn an_unsigned_header_is_not_trusted() {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = client
-            .request(request.body(axum::body::Body::from(body)).unwrap())
-            .await
-            .unwrap();
+        let response = client.request(request.body(axum::body::Body::from(body)).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         assert!(response.headers().contains_key("x-amzn-requestid"));
-        let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), usize::MAX)
-            .await
-            .unwrap();
+        let body =
+            axum::body::to_bytes(axum::body::Body::new(response.into_body()), usize::MAX).await.unwrap();
         (status, text(&serde_json::from_slice(&body).unwrap(), "__type"))
     };
     let target = ("x-amz-target", "CodeDeploy_20141006.ListApplications");
@@ -123,28 +86,15 @@ async fn an_unsigned_header_is_not_trusted() {
     let date = ("x-amz-date", "20261123T000000Z");
     for (headers, expected) in [
         (vec![target], "MissingAuthenticationTokenException"),
-        (
-            vec![target, ("authorization", "Basic x")],
-            "IncompleteSignatureException",
-        ),
+        (vec![target, ("authorization", "Basic x")], "IncompleteSignatureException"),
         (vec![target, no_target_signed], "IncompleteSignatureException"),
-        (
-            vec![target, no_target_signed, date],
-            "IncompleteSignatureException",
-        ),
+        (vec![target, no_target_signed, date], "IncompleteSignatureException"),
         (vec![], "UnknownOperationException"),
     ] {
-        assert_eq!(
-            send(&headers, Vec::new()).await,
-            (400, expected.to_owned()),
-            "{headers:?}"
-        );
+        assert_eq!(send(&headers, Vec::new()).await, (400, expected.to_owned()), "{headers:?}");
     }
     let huge = vec![b' '; 2 * 1024 * 1024];
-    assert_eq!(
-        send(&[target], huge).await,
-        (413, "RequestEntityTooLargeException".to_owned())
-    );
+    assert_eq!(send(&[target], huge).await, (413, "RequestEntityTooLargeException".to_owned()));
 }
 
 #[tokio::test]
@@ -152,18 +102,10 @@ async fn roles_keep_to_their_api() {
     let controller = Controller::start(QUICK);
     let reader = controller.client("read-only");
     assert!(reader.list_applications().send().await.is_ok());
-    let refused = reader
-        .create_application()
-        .application_name("shop")
-        .send()
-        .await
-        .unwrap_err();
+    let refused = reader.create_application().application_name("shop").send().await.unwrap_err();
     assert_eq!(refused.into_service_error().code(), Some("AccessDeniedException"));
     let host = controller.host("box1", &[]);
-    assert_eq!(
-        kind(&host.send(list(), json!({})).await),
-        (400, "AccessDeniedException".to_owned())
-    );
+    assert_eq!(kind(&host.send(list(), json!({})).await), (400, "AccessDeniedException".to_owned()));
     let operator = operator(&controller);
     let poll = json!({"HostIdentifier": operator.identifier});
     assert_eq!(
@@ -176,17 +118,10 @@ async fn roles_keep_to_their_api() {
 async fn malformed_inputs_and_unknown_operations_are_named() {
     let controller = Controller::start(QUICK);
     let caller = operator(&controller);
-    let target = |operation: &str| Forgery {
-        target: format!("CodeDeploy_20141006.{operation}"),
-        ..list()
-    };
-    let answer = caller
-        .send(target("CreateApplication"), json!({"applicationName": 1}))
-        .await;
+    let target = |operation: &str| Forgery { target: format!("CodeDeploy_20141006.{operation}"), ..list() };
+    let answer = caller.send(target("CreateApplication"), json!({"applicationName": 1})).await;
     assert_eq!(kind(&answer), (400, "SerializationException".to_owned()));
-    let answer = caller
-        .send(target("SkipWaitTimeForInstanceTermination"), json!({}))
-        .await;
+    let answer = caller.send(target("SkipWaitTimeForInstanceTermination"), json!({})).await;
     assert_eq!(kind(&answer), (400, "UnknownOperationException".to_owned()));
     assert!(text(&answer.1, "message").contains("SkipWaitTimeForInstanceTermination"));
 }

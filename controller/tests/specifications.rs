@@ -1,9 +1,5 @@
 //! What a host reads about its deployment, checked by a program that is not ours.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/shop.rs"]
 mod shop;
@@ -60,15 +56,10 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
     // The key outlives the process.
     controller.crash_and_restart();
     agent.address = controller.address;
-    let payload = text(
-        &agent.specification(&held).await["DeploymentSpecification"]["GenericEnvelope"],
-        "Payload",
-    );
+    let payload =
+        text(&agent.specification(&held).await["DeploymentSpecification"]["GenericEnvelope"], "Payload");
     assert_eq!(verified(&controller, &payload, &shown), document);
-    eventually("the pin", async || {
-        shown.contains("deployment_signer_pin: ").then_some(())
-    })
-    .await;
+    eventually("the pin", async || shown.contains("deployment_signer_pin: ").then_some(())).await;
 }
 
 /// The content, when `openssl` finds it signed by the certificate that the service shows, with the pin it shows.
@@ -78,25 +69,14 @@ fn verified(controller: &Controller, payload: &str, shown: &str) -> Value {
     let (certificate, pin) = shown.split_once("deployment_signer_pin: ").unwrap();
     std::fs::write(folder.join("cert.pem"), certificate).unwrap();
     let openssl = |script: &str| {
-        let output = command("sh")
-            .args(["-euc", script])
-            .current_dir(folder)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = command("sh").args(["-euc", script]).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
     let hash = openssl(
         "openssl x509 -in cert.pem -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r",
     );
-    assert_eq!(
-        String::from_utf8(hash).unwrap().split(' ').next(),
-        Some(pin.trim())
-    );
+    assert_eq!(String::from_utf8(hash).unwrap().split(' ').next(), Some(pin.trim()));
     let content =
         openssl("openssl smime -verify -inform PEM -in spec.pem -CAfile cert.pem -purpose any -binary");
     serde_json::from_slice(&content).unwrap()

@@ -1,9 +1,5 @@
 //! Every pair of state and input, and that states on disk read back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use codedeploy_api::codedeploy::{Diagnostics, ErrorInformation, Timestamp};
 use codedeploy_controller::deployment::state::{DeploymentInput, Ending, EventInput, EventState, Progress};
@@ -17,25 +13,10 @@ fn event_states() -> Vec<EventState> {
     vec![
         EventState::Pending,
         EventState::Queued { since: at(1) },
-        EventState::Leased {
-            queued: at(1),
-            started: at(2),
-            until: at(10),
-        },
-        EventState::Acknowledged {
-            started: at(2),
-            since: at(3),
-        },
-        EventState::Succeeded {
-            started: at(2),
-            ended: at(4),
-            diagnostics: diagnostics.clone(),
-        },
-        EventState::Failed {
-            started: None,
-            ended: at(4),
-            diagnostics,
-        },
+        EventState::Leased { queued: at(1), started: at(2), until: at(10) },
+        EventState::Acknowledged { started: at(2), since: at(3) },
+        EventState::Succeeded { started: at(2), ended: at(4), diagnostics: diagnostics.clone() },
+        EventState::Failed { started: None, ended: at(4), diagnostics },
         EventState::Skipped { ended: at(4) },
     ]
 }
@@ -46,14 +27,8 @@ fn event_inputs() -> Vec<EventInput> {
         EventInput::Issue,
         EventInput::Lease { until: at(30) },
         EventInput::Acknowledge,
-        EventInput::Complete {
-            succeeded: true,
-            diagnostics: diagnostics.clone(),
-        },
-        EventInput::Complete {
-            succeeded: false,
-            diagnostics: diagnostics.clone(),
-        },
+        EventInput::Complete { succeeded: true, diagnostics: diagnostics.clone() },
+        EventInput::Complete { succeeded: false, diagnostics: diagnostics.clone() },
         EventInput::Expire { diagnostics },
         EventInput::Skip,
     ]
@@ -82,18 +57,10 @@ fn every_pair_of_event_state_and_input() {
 
 #[test]
 fn an_expired_lease_is_given_again_and_keeps_the_first_start() {
-    let leased = EventState::Leased {
-        queued: at(1),
-        started: at(2),
-        until: at(10),
-    };
+    let leased = EventState::Leased { queued: at(1), started: at(2), until: at(10) };
     assert_eq!(
         leased.next(EventInput::Lease { until: at(70) }, at(10)),
-        Ok(EventState::Leased {
-            queued: at(1),
-            started: at(2),
-            until: at(70)
-        })
+        Ok(EventState::Leased { queued: at(1), started: at(2), until: at(70) })
     );
 }
 
@@ -102,15 +69,8 @@ fn every_pair_of_progress_and_input() {
     let error = ErrorInformation::default();
     let states = [
         Progress::Created,
-        Progress::InProgress {
-            started: at(1),
-            stop_requested: None,
-        },
-        Progress::Ended {
-            started: None,
-            completed: at(2),
-            ending: Ending::Succeeded,
-        },
+        Progress::InProgress { started: at(1), stop_requested: None },
+        Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded },
     ];
     let inputs = || {
         [
@@ -121,11 +81,7 @@ fn every_pair_of_progress_and_input() {
             DeploymentInput::End(Ending::Stopped(error.clone())),
         ]
     };
-    let expected = [
-        "InProgress - - Failed Stopped",
-        "- InProgress Succeeded Failed Stopped",
-        "- - - - -",
-    ];
+    let expected = ["InProgress - - Failed Stopped", "- InProgress Succeeded Failed Stopped", "- - - - -"];
     for (state, row) in states.iter().zip(expected) {
         let found: Vec<_> = inputs()
             .into_iter()
@@ -142,10 +98,6 @@ fn every_pair_of_progress_and_input() {
 fn states_on_disk_read_back() {
     for state in event_states() {
         let text = serde_json::to_string(&state).unwrap();
-        assert_eq!(
-            serde_json::from_str::<EventState>(&text).unwrap(),
-            state,
-            "{text}"
-        );
+        assert_eq!(serde_json::from_str::<EventState>(&text).unwrap(), state, "{text}");
     }
 }

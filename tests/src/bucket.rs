@@ -35,9 +35,7 @@ pub struct Bucket {
 enum Server {
     /// In this process; the task ends with the runtime.
     Embedded(tokio::task::JoinHandle<()>),
-    Process {
-        running: Running,
-    },
+    Process(Box<Running>),
 }
 
 /// What an upload is known by.
@@ -106,7 +104,7 @@ impl Bucket {
             .send()
             .await
             .expect("moto has versions");
-        Self { endpoint, name: name.into(), client, server: Server::Process { running } }
+        Self { endpoint, name: name.into(), client, server: Server::Process(Box::new(running)) }
     }
 
     /// Uploads `bytes` as `key`.
@@ -129,7 +127,7 @@ impl Bucket {
     pub async fn stop(self) {
         match self.server {
             Server::Embedded(serving) => serving.abort(),
-            Server::Process { running } => drop(running.stop().await),
+            Server::Process(running) => drop(running.stop().await),
         }
     }
 }

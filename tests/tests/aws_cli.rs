@@ -1,6 +1,10 @@
 //! The real aws CLI, unmodified, against the service: what an operator types, from the application to the page.
 
-#![allow(clippy::disallowed_methods, reason = "tests start programs and make files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
 
 use std::fs;
 

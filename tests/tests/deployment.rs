@@ -1,6 +1,10 @@
 //! Deployments from end to end: a real service tells real agents to deploy revisions from a real S3 server.
 
-#![allow(clippy::disallowed_methods, reason = "tests start programs and make files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,10 @@
 //! `codedeploy-local` as a person uses it: real bundles, real scripts, a real S3 server.
 
-#![allow(clippy::disallowed_methods, reason = "tests start programs and make files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,10 @@
 //! The quickstart as a newcomer runs it.
 
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
 
 use std::process::Command;
 

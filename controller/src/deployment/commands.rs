@@ -97,10 +97,7 @@ pub fn complete(
     if event.state.ended().is_some() {
         return Ok(Outcome::none(&record.id));
     }
-    let input = EventInput::Complete {
-        succeeded,
-        diagnostics: diagnostics::read(succeeded, envelope),
-    };
+    let input = EventInput::Complete { succeeded, diagnostics: diagnostics::read(succeeded, envelope) };
     advance(context, &command, &record, target, input)
 }
 

@@ -27,23 +27,10 @@ pub struct Outcome {
 /// A change of state, for the log.
 #[derive(Debug)]
 pub enum Change {
-    Started {
-        targets: usize,
-    },
-    Ended {
-        status: DeploymentStatus,
-        error: String,
-    },
-    Target {
-        target: String,
-        status: TargetStatus,
-    },
-    Event {
-        target: String,
-        event: String,
-        state: &'static str,
-        message: String,
-    },
+    Started { targets: usize },
+    Ended { status: DeploymentStatus, error: String },
+    Target { target: String, status: TargetStatus },
+    Event { target: String, event: String, state: &'static str, message: String },
 }
 
 impl Outcome {
@@ -71,12 +58,7 @@ impl Outcome {
                 Change::Target { target, status } => {
                     tracing::info!(deployment_id, host = target, %status, "target changed");
                 }
-                Change::Event {
-                    target,
-                    event,
-                    state,
-                    message,
-                } => {
+                Change::Event { target, event, state, message } => {
                     tracing::info!(
                         deployment_id,
                         host = target,
@@ -161,10 +143,8 @@ impl Outcome {
             }
         }
         if status != target.status {
-            self.changes.push(Change::Target {
-                target: target.member.name.clone(),
-                status: target.status.clone(),
-            });
+            self.changes
+                .push(Change::Target { target: target.member.name.clone(), status: target.status.clone() });
         }
         Ok(())
     }

@@ -179,10 +179,7 @@ pub fn stop(
             record.save_progress(context.tx)?;
             decide(context, timers, &record.id)?
         }
-        Progress::Ended {
-            ending: Ending::Stopped(_),
-            ..
-        } => Outcome::none(&record.id),
+        Progress::Ended { ending: Ending::Stopped(_), .. } => Outcome::none(&record.id),
         Progress::Ended { .. } => {
             return Err(ErrorName::DeploymentAlreadyCompleted
                 .because(format!("The deployment {} has already completed.", record.id)));

@@ -250,7 +250,7 @@ pub fn add_tags(
     context: &Context<'_>,
     input: AddTagsToOnPremisesInstancesInput,
 ) -> Result<Nothing, ApiError> {
-    change_tags(context, input.tags, input.instance_names, |present, tags| merge(present, tags))
+    change_tags(context, input.tags, input.instance_names, merge)
 }
 
 /// Removes the tags whose key and value match; a tag given with a key alone goes by its key.

@@ -21,10 +21,7 @@ use serde_json::{Value, json};
 /// Timers short enough for tests, and long enough for a slow machine.
 pub(crate) const QUICK: &str = "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "tests run the program and its oracles as processes"
-)]
+#[allow(clippy::disallowed_methods, reason = "tests run the program and its oracles as processes")]
 pub(crate) fn command(program: &str) -> Command {
     Command::new(program)
 }
@@ -41,11 +38,7 @@ impl Controller {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("controller.yml"), config).unwrap();
         let (child, address) = spawn(&folder);
-        Controller {
-            folder,
-            child,
-            address,
-        }
+        Controller { folder, child, address }
     }
 
     /// Kills the process without a warning and starts it again on what it left on disk.
@@ -66,20 +59,13 @@ impl Controller {
 
     pub(crate) fn admin(&self, args: &[&str]) -> Output {
         let mut command = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
-        command
-            .args(args)
-            .arg("--data-dir")
-            .arg(self.folder.path().join("data"));
+        command.args(args).arg("--data-dir").arg(self.folder.path().join("data"));
         command.output().unwrap()
     }
 
     pub(crate) fn admin_json(&self, args: &[&str]) -> Value {
         let output = self.admin(args);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -144,17 +130,12 @@ fn spawn(folder: &tempfile::TempDir) -> (Child, SocketAddr) {
             }
         }
     });
-    let address = address
-        .recv_timeout(Duration::from_secs(60))
-        .expect("the controller did not get ready");
+    let address = address.recv_timeout(Duration::from_secs(60)).expect("the controller did not get ready");
     (child, address)
 }
 
 pub(crate) fn text(value: &Value, member: &str) -> String {
-    value[member]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {member} in {value}"))
-        .to_owned()
+    value[member].as_str().unwrap_or_else(|| panic!("no text {member} in {value}")).to_owned()
 }
 
 /// What a request is signed with, where it differs from a good agent's.
@@ -229,15 +210,11 @@ impl Agent {
         for (name, value) in instructions.headers() {
             request = request.header(name, value);
         }
-        let request = request
-            .body(Body::from(forgery.body_sent.unwrap_or(body)))
-            .unwrap();
+        let request = request.body(Body::from(forgery.body_sent.unwrap_or(body))).unwrap();
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.unwrap();
         let status = response.status().as_u16();
-        let bytes = to_bytes(Body::new(response.into_body()), usize::MAX)
-            .await
-            .unwrap();
+        let bytes = to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
@@ -252,9 +229,7 @@ impl Agent {
     }
 
     pub(crate) async fn poll(&self) -> Option<Held> {
-        let output = self
-            .ok("PollHostCommand", json!({"HostIdentifier": self.identifier}))
-            .await;
+        let output = self.ok("PollHostCommand", json!({"HostIdentifier": self.identifier})).await;
         let command = output.get("HostCommand")?;
         assert_eq!(text(command, "HostIdentifier"), self.identifier);
         assert!(command["Nonce"].is_i64());
@@ -273,10 +248,7 @@ impl Agent {
     pub(crate) async fn acknowledge(&self, command: &Held) -> String {
         let diagnostics = json!({"Format": "JSON", "Payload": r#"{"IsCommandNoop":false}"#});
         let input = json!({"HostCommandIdentifier": command.id, "Diagnostics": diagnostics});
-        text(
-            &self.ok("PutHostCommandAcknowledgement", input).await,
-            "CommandStatus",
-        )
+        text(&self.ok("PutHostCommandAcknowledgement", input).await, "CommandStatus")
     }
 
     pub(crate) async fn complete(&self, command: &Held, status: &str, payload: &str) {

@@ -16,11 +16,7 @@ pub(crate) struct Deployment {
 
 /// Deploys the folder or zip file `bundle` with `environment` (`NAME=value …`) added to what hooks see.
 pub(crate) fn deploy(world: &mut World, bundle: &str, environment: &str) -> Deployment {
-    let kind = if bundle.ends_with(".zip") {
-        "zip"
-    } else {
-        "directory"
-    };
+    let kind = if bundle.ends_with(".zip") { "zip" } else { "directory" };
     let command = format!(
         "{environment} timeout --kill-after=5 240 codedeploy-local --bundle-location {bundle} --type {kind}"
     );
@@ -57,10 +53,7 @@ fn scripts(log: &str) -> Vec<Step> {
         if let Some(name) = entry.strip_prefix("LifecycleEvent - ") {
             event = name;
         } else if let Some(location) = entry.strip_prefix("Script - ") {
-            steps.push(Step {
-                event: event.to_owned(),
-                script: Some(location.to_owned()),
-            });
+            steps.push(Step { event: event.to_owned(), script: Some(location.to_owned()) });
         }
     }
     steps
@@ -70,50 +63,24 @@ impl Deployment {
     /// It succeeded; its events and scripts are `steps`, in that order.
     pub(crate) fn went_as(&self, steps: &[Step]) {
         assert!(self.succeeded, "{}", self.output);
-        assert!(
-            self.output
-                .contains("AppSpec file valid. Local deployment successful"),
-            "{}",
-            self.output
-        );
+        assert!(self.output.contains("AppSpec file valid. Local deployment successful"), "{}", self.output);
 
         let mut events: Vec<_> = steps.iter().map(|step| &step.event).collect();
         events.dedup();
         let acted: Vec<_> = self.events.iter().filter(|event| self.acts(event)).collect();
-        assert_eq!(
-            acted, events,
-            "events differ from the README's table:\n{}",
-            self.output
-        );
+        assert_eq!(acted, events, "events differ from the README's table:\n{}", self.output);
 
-        let scripts: Vec<_> = steps
-            .iter()
-            .filter(|step| step.script.is_some())
-            .cloned()
-            .collect();
-        assert_eq!(
-            self.scripts, scripts,
-            "scripts differ from the README's table:\n{}",
-            self.output
-        );
+        let scripts: Vec<_> = steps.iter().filter(|step| step.script.is_some()).cloned().collect();
+        assert_eq!(self.scripts, scripts, "scripts differ from the README's table:\n{}", self.output);
     }
 
     /// It failed, in `script`, and told a cause that contains `cause`.
     pub(crate) fn failed_in(&self, event: &str, script: &str, cause: &str) {
         assert!(!self.succeeded, "{}", self.output);
-        assert_eq!(
-            self.events.last().map(String::as_str),
-            Some(event),
-            "{}",
-            self.output
-        );
+        assert_eq!(self.events.last().map(String::as_str), Some(event), "{}", self.output);
         let last = self.scripts.last().and_then(|step| step.script.as_deref());
         assert_eq!(last, Some(script), "{}", self.output);
-        assert!(
-            self.output.contains(cause),
-            "{cause:?} is not in:\n{}",
-            self.output
-        );
+        assert!(self.output.contains(cause), "{cause:?} is not in:\n{}", self.output);
     }
 
     /// Whether anything happens at `event` in this deployment.

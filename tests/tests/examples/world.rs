@@ -12,10 +12,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use tempfile::TempDir;
 
 /// Files of the stage: the world's first process, and the client that asks its servers.
-const SCRIPTS: [(&str, &str); 2] = [
-    ("world.sh", include_str!("world.sh")),
-    ("ask.py", include_str!("ask.py")),
-];
+const SCRIPTS: [(&str, &str); 2] =
+    [("world.sh", include_str!("world.sh")), ("ask.py", include_str!("ask.py"))];
 
 /// A running world.
 pub(crate) struct World {
@@ -37,23 +35,14 @@ impl World {
     /// A fresh world, or none, saying so, when the test is not run by root.
     pub(crate) fn of_root() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").expect("/proc is mounted");
-        let uids = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Uid:"))
-            .expect("a process has a user");
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a process has a user");
         // Real, effective, saved, file system.
         if uids.split_whitespace().nth(1) == Some("0") {
             return Some(Self::new());
         }
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "this test needs root, and CI is set: run it as root"
-        );
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI is set: run it as root");
         // Past the capture of passed tests' output: nobody shall believe that this one tested anything.
-        let _ = writeln!(
-            std::io::stderr(),
-            "needs root: nothing was deployed and nothing was tested"
-        );
+        let _ = writeln!(std::io::stderr(), "needs root: nothing was deployed and nothing was tested");
         None
     }
 
@@ -65,22 +54,9 @@ impl World {
         std::fs::set_permissions(stage.path(), PermissionsExt::from_mode(0o755)).expect("the stage is ours");
         let log = std::fs::File::create(stage.path().join("setup.log")).expect("the stage is writable");
         let mut process = Command::new("unshare")
-            .args([
-                "--mount",
-                "--propagation",
-                "private",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "--kill-child",
-            ])
+            .args(["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child"])
             .args(["--net", "sh"])
-            .args([
-                &stage.path().join("world.sh"),
-                stage.path(),
-                &program(),
-                &systemctl(),
-            ])
+            .args([&stage.path().join("world.sh"), stage.path(), &program(), &systemctl()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -88,12 +64,7 @@ impl World {
             .expect("unshare starts: it is in the package util-linux");
         let requests = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("it is piped"));
-        let mut world = Self {
-            process,
-            requests,
-            answers,
-            stage,
-        };
+        let mut world = Self { process, requests, answers, stage };
         assert_eq!(world.answer(), "ready");
         world
     }
@@ -101,17 +72,10 @@ impl World {
     /// Runs shell text (`sh -eu`) to its end.
     pub(crate) fn run(&mut self, command: &str) -> Ran {
         std::fs::write(self.stage.path().join("command"), command).expect("the stage is writable");
-        self.requests
-            .as_mut()
-            .expect("the world goes on")
-            .write_all(b"\n")
-            .expect("the world goes on");
+        self.requests.as_mut().expect("the world goes on").write_all(b"\n").expect("the world goes on");
         let status = self.answer().parse().expect("the answer is an exit status");
         let output = std::fs::read(self.stage.path().join("output")).expect("the command had an output");
-        Ran {
-            status,
-            output: String::from_utf8_lossy(&output).into_owned(),
-        }
+        Ran { status, output: String::from_utf8_lossy(&output).into_owned() }
     }
 
     /// Runs shell text that must succeed; gives what it printed, without the last line's end.
@@ -124,17 +88,8 @@ impl World {
     /// Puts a copy of `bundle` into the world; gives its path there.
     pub(crate) fn bring(&mut self, bundle: &Path, name: &str) -> String {
         let target = self.stage.path().join(name);
-        let copied = Command::new("cp")
-            .arg("-a")
-            .args([bundle, &target])
-            .status()
-            .expect("cp starts");
-        assert!(
-            copied.success(),
-            "cannot copy {} to {}",
-            bundle.display(),
-            target.display()
-        );
+        let copied = Command::new("cp").arg("-a").args([bundle, &target]).status().expect("cp starts");
+        assert!(copied.success(), "cannot copy {} to {}", bundle.display(), target.display());
         format!("/mnt/{name}")
     }
 
@@ -161,28 +116,17 @@ fn program() -> PathBuf {
     let folder = std::env::var_os("CODEDEPLOY_BIN_DIR").map_or_else(
         || {
             let test = std::env::current_exe().expect("the test has a path");
-            test.ancestors()
-                .nth(2)
-                .expect("it is in the folder deps of the target folder")
-                .to_owned()
+            test.ancestors().nth(2).expect("it is in the folder deps of the target folder").to_owned()
         },
         PathBuf::from,
     );
-    existing(
-        folder.join("codedeploy-local"),
-        "run `cargo build --workspace` first, as tests/run does",
-    )
+    existing(folder.join("codedeploy-local"), "run `cargo build --workspace` first, as tests/run does")
 }
 
 fn systemctl() -> PathBuf {
-    let tools = std::env::var_os("CODEDEPLOY_TEST_TOOLS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"),
-        PathBuf::from,
-    );
-    existing(
-        tools.join("systemctl/usr/bin/systemctl"),
-        "run tests/tools.sh first, as tests/run does",
-    )
+    let tools = std::env::var_os("CODEDEPLOY_TEST_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from);
+    existing(tools.join("systemctl/usr/bin/systemctl"), "run tests/tools.sh first, as tests/run does")
 }
 
 fn existing(path: PathBuf, otherwise: &str) -> PathBuf {
