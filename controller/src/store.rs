@@ -1,7 +1,7 @@
 //! Owns the database: one thread holds the one connection, and every piece of work is one transaction on it.
 //!
 //! A transaction is on disk before its caller hears of it (WAL, `synchronous=FULL`). What the tables hold is in
-//! [`sqlite`]; the modules of the domain own their rows.
+//! `store::sqlite`; the modules of the domain own their rows.
 
 mod sqlite;
 

@@ -138,6 +138,10 @@ async fn a_deployment_group_gives_back_what_it_was_given() {
     let renamed = get("web2").await;
     assert_eq!(renamed.deployment_group_id(), Some(id.as_str()));
     assert_eq!(renamed.on_premises_instance_tag_filters(), [key_only("env")]);
+    let batch = client.batch_get_deployment_groups().application_name("shop");
+    let batch = batch.deployment_group_names("web2").deployment_group_names("nope").send().await.unwrap();
+    assert_eq!(batch.deployment_groups_info().len(), 1);
+    assert!(batch.error_message().unwrap().contains("nope"));
     let taken =
         client.update_deployment_group().application_name("shop").current_deployment_group_name("web2");
     let taken = taken.new_deployment_group_name("full").send().await.unwrap_err().into_service_error();

@@ -57,6 +57,14 @@ async fn applications() {
     assert_eq!(missing.message(), Some("No application found for name: none"));
     let batch = client.batch_get_applications().application_names("shop").application_names("none");
     assert!(batch.send().await.unwrap_err().into_service_error().is_application_does_not_exist_exception());
+    let rename =
+        |from: &str, to: &str| client.update_application().application_name(from).new_application_name(to);
+    client.create_application().application_name("other").send().await.unwrap();
+    let taken = rename("shop", "other").send().await.unwrap_err().into_service_error();
+    assert!(taken.is_application_already_exists_exception());
+    rename("other", "shop2").send().await.unwrap();
+    rename("shop2", "shop2").send().await.unwrap();
+    client.delete_application().application_name("shop2").send().await.unwrap();
     client.delete_application().application_name("shop").send().await.unwrap();
     client.delete_application().application_name("shop").send().await.unwrap();
     assert!(client.list_applications().send().await.unwrap().applications().is_empty());

@@ -20,6 +20,7 @@ mod readme;
 #[path = "examples/world.rs"]
 mod world;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use deployment::{Deployment, deploy, zipped};
@@ -73,6 +74,21 @@ fn every_readme_says_how_to_deploy() {
             assert!(text.contains(&line), "the README of {example} has no {line:?}");
         }
         readme::steps(&example);
+    }
+}
+
+#[test]
+fn every_script_of_a_hook_can_run_and_stops_at_its_first_error() {
+    for example in readme::examples() {
+        let folder = readme::folder().join(&example);
+        for location in readme::steps(&example).into_iter().filter_map(|step| step.script) {
+            let path = folder.join(&location);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("#!/bin/sh\n# "), "{example}/{location} does not say what it does");
+            assert!(text.contains("\nset -eu\n"), "{example}/{location} goes on after an error");
+            let mode = path.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o111, 0o111, "{example}/{location} is not executable");
+        }
     }
 }
 

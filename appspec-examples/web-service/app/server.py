@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A small web service: `/` greets, `/health` says which version answers."""
 
 import json

@@ -35,12 +35,11 @@ pub fn lease(context: &Context<'_>, timers: &Timers, host: &str) -> Result<Offer
         let Some(event) = target.state.events.get(command.event) else {
             continue;
         };
-        match event.state {
-            EventState::Leased { until, .. } if until > context.now => {
-                again_at = Some(again_at.map_or(until, |earlier| earlier.min(until)));
-                continue;
-            }
-            _ => {}
+        if let EventState::Leased { until, .. } = event.state
+            && until > context.now
+        {
+            again_at = again_at.into_iter().chain([until]).min();
+            continue;
         }
         let until = context.now + timers.lease;
         let command_name = event.name.name().to_owned();

@@ -112,7 +112,7 @@ impl Claim {
                 self.stamp
             ));
         }
-        if !self.stamp.starts_with(&self.scope.date) {
+        if self.stamp.get(..8) != Some(self.scope.date.as_str()) {
             return invalid("The date in Credential is not that of X-Amz-Date.".into());
         }
         if self.scope.region != region {

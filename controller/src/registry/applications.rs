@@ -65,8 +65,7 @@ pub fn create(
     }
     let tags = check_resource_tags(input.tags)?;
     if lookup(context, &name)?.is_some() {
-        return Err(ErrorName::ApplicationAlreadyExists
-            .because(format!("An application already exists with the name: {name}")));
+        return Err(already_exists(&name));
     }
     let count: usize = context.tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
     if count >= context.quotas.applications {
@@ -103,6 +102,23 @@ pub fn batch_get(
         .map(|name| find(context, Some(name)).map(Application::info))
         .collect::<Result<_, _>>()?;
     Ok(BatchGetApplicationsOutput { applications_info: Some(applications) })
+}
+
+/// Renames an application; its identifier and all that it owns stay.
+pub fn update(context: &Context<'_>, input: UpdateApplicationInput) -> Result<Nothing, ApiError> {
+    let name = APPLICATION.check(input.application_name)?;
+    let renamed = APPLICATION.check(input.new_application_name)?;
+    let application = find(context, Some(name))?;
+    if renamed != application.name && lookup(context, &renamed)?.is_some() {
+        return Err(already_exists(&renamed));
+    }
+    context.tx.execute("UPDATE applications SET name = ?2 WHERE id = ?1", (application.id, renamed))?;
+    Ok(Nothing {})
+}
+
+fn already_exists(name: &str) -> ApiError {
+    ErrorName::ApplicationAlreadyExists
+        .because(format!("An application already exists with the name: {name}"))
 }
 
 /// Deletes an application with its groups, revisions and deployments; one that does not exist is deleted already.

@@ -179,6 +179,30 @@ pub fn get(
     Ok(GetDeploymentGroupOutput { deployment_group_info: Some(group.info(context, application)?) })
 }
 
+/// Groups that do not exist are left out, and named in the message.
+pub fn batch_get(
+    context: &Context<'_>,
+    input: BatchGetDeploymentGroupsInput,
+) -> Result<BatchGetDeploymentGroupsOutput, ApiError> {
+    let application = applications::find(context, input.application_name)?;
+    let names = GROUP.check_batch(input.deployment_group_names, ErrorName::BatchLimitExceeded)?;
+    let (mut infos, mut missing) = (Vec::new(), Vec::new());
+    for name in names {
+        match lookup(context, &application, &name)? {
+            Some(group) => infos.push(group.info(context, application.clone())?),
+            None => missing.push(name),
+        }
+    }
+    let error_message = match missing.as_slice() {
+        [] => String::new(),
+        missing => format!("No Deployment Group found for name: {}", missing.join(", ")),
+    };
+    Ok(BatchGetDeploymentGroupsOutput {
+        deployment_groups_info: Some(infos),
+        error_message: Some(error_message),
+    })
+}
+
 pub fn list(
     context: &Context<'_>,
     input: ListDeploymentGroupsInput,

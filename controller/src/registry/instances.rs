@@ -3,7 +3,7 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{BATCH, Context, INSTANCE, check_tags, random_text, shorten};
+use super::{Context, INSTANCE, check_tags, random_text, shorten};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 use crate::store::Json;
@@ -277,7 +277,6 @@ fn change_tags(
         return Err(ErrorName::TagRequired.because("At least one tag is needed."));
     }
     let names = INSTANCE.check_batch(names, ErrorName::InstanceLimitExceeded)?;
-    debug_assert!(names.len() <= BATCH);
     check_tags(&tags, ErrorName::InvalidTag)?;
     for name in names {
         let instance = registered(context, &name)?;

@@ -4,6 +4,7 @@
 # that it reads, and answers with its exit status. When its input ends it ends, and every process with it.
 set -eu
 stage=$1
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 
 cp -a /etc "$stage/etc"
 rm -rf "$stage/etc/codedeploy-agent" "$stage/etc/systemd/system"
@@ -31,7 +32,7 @@ mount -o remount,bind,ro /
 ip link set lo up
 
 cd /
-export PATH=/mnt/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+PATH=/mnt/bin:$PATH
 echo ready
 while IFS= read -r _; do
     status=0

@@ -40,6 +40,7 @@ shapes! {
     ListApplicationsOutput { applications: Vec<String>, next_token: String, }
     BatchGetApplicationsInput { application_names: Vec<String>, }
     BatchGetApplicationsOutput { applications_info: Vec<ApplicationInfo>, }
+    UpdateApplicationInput { application_name: String, new_application_name: String, }
     DeleteApplicationInput { application_name: String, }
 
     /// A pointer to a bundle. Two are the same revision when every member is.

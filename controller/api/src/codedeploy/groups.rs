@@ -148,6 +148,12 @@ shapes! {
     CreateDeploymentGroupOutput { deployment_group_id: String, }
     GetDeploymentGroupInput { application_name: String, deployment_group_name: String, }
     GetDeploymentGroupOutput { deployment_group_info: DeploymentGroupInfo, }
+    BatchGetDeploymentGroupsInput { application_name: String, deployment_group_names: Vec<String>, }
+    BatchGetDeploymentGroupsOutput {
+        deployment_groups_info: Vec<DeploymentGroupInfo>,
+        /// Says which groups do not exist; empty when all do.
+        error_message: String,
+    }
     ListDeploymentGroupsInput { application_name: String, next_token: String, }
     ListDeploymentGroupsOutput {
         application_name: String,
