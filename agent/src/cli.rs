@@ -15,6 +15,7 @@ use crate::deployment::ledger::Ledger;
 use crate::errors::Chain;
 use crate::identity::{Identity, IdentityError};
 use crate::local;
+use crate::memory;
 use crate::poll::Agent;
 use crate::revision::store::StoreError;
 use crate::shutdown::Shutdown;
@@ -160,6 +161,7 @@ fn without_core_dumps() {
 
 /// Runs `work` on the one thread that the agent's own work needs.
 pub fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    memory::share_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()

@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
 use crate::deployment::ledger::Ledger;
 use crate::deployment::{Host, failed};
+use crate::memory;
 use crate::report;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
@@ -190,6 +191,7 @@ impl Agent {
                     agent.complete(&id, &report).await;
                 }
                 lock(&agent.in_flight).remove(&id);
+                memory::give_back();
             }
             .instrument(span),
         );

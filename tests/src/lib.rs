@@ -1,6 +1,6 @@
 //! What end-to-end tests and the quickstart share: real programs as child processes, in temporary folders, on loopback.
 //!
-//! * [`programs`] finds and runs the agent, the controller and others; [`wait`] waits for what they do;
+//! * [`programs`] finds and runs the agent, the controller and others, [`roles`] contains them; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
 //! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`fleet`] is all of it together.
@@ -20,6 +20,7 @@ pub mod bundle;
 pub mod fleet;
 pub mod host;
 pub mod programs;
+pub mod roles;
 pub mod service;
 pub mod tree;
 pub mod wait;

@@ -1,6 +1,4 @@
 //! `cargo run --release --bin quickstart`: a service, a bucket and a host in one temporary folder, and three deployments.
-//!
-//! The executable contains the controller and the agent, and starts itself in their roles, as real processes.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(clippy::disallowed_methods, reason = "it starts its own processes")]
@@ -20,11 +18,10 @@ use std::time::Instant;
 use aws_sdk_codedeploy::types::{BundleType, DeploymentStatus, LifecycleEventStatus};
 use codedeploy_tests::bucket::Bucket;
 use codedeploy_tests::host::Host;
-use codedeploy_tests::programs::{Programs, Running};
+use codedeploy_tests::programs::Running;
 use codedeploy_tests::service::{EndedEvent, REGION, Service, revision};
-use codedeploy_tests::{bundle, wait};
+use codedeploy_tests::{bundle, roles, wait};
 
-const ROLE_FLAG: &str = "--as";
 const APPLICATION: &str = "hello";
 const GROUP: &str = "laptop-fleet";
 const HOST: &str = "laptop";
@@ -49,8 +46,8 @@ const APP: [(&str, &str); 5] = [
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if arguments.get(1).is_some_and(|flag| flag == ROLE_FLAG) {
-        return in_role(arguments.into_iter().skip(2));
+    if let Some(code) = roles::play(&arguments) {
+        return code;
     }
     let keep = match arguments.get(1).map(|argument| argument.to_string_lossy()).as_deref() {
         None => false,
@@ -71,14 +68,6 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     runtime.block_on(Quickstart::run(keep));
     ExitCode::SUCCESS
-}
-
-fn in_role(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let mut arguments = arguments.peekable();
-    match arguments.peek().and_then(|name| name.to_str()) {
-        Some("codedeploy-controller") => codedeploy_controller::main(arguments),
-        _ => codedeploy_agent::cli::main(arguments),
-    }
 }
 
 struct Quickstart {
@@ -125,7 +114,7 @@ impl Quickstart {
 
     async fn set_up(folder: &Path) -> Self {
         println!("Everything below {}; nothing outside it.\n", folder.display());
-        let programs = Programs::of_this_executable(ROLE_FLAG);
+        let programs = roles::programs();
         let service = Service::start(&programs, &folder.join("controller")).await;
         println!("  controller  {}", service.endpoint);
         let host = Host::register(&programs, &service, HOST, "stage=demo", &folder.join("host")).await;

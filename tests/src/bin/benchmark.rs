@@ -1,0 +1,231 @@
+//! `cargo run --release --bin benchmark`: what the agent costs, beside what it is meant to cost and what bare tools do.
+//!
+//! Everything that is compared is measured in this run, on this machine, in temporary folders.
+
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "it starts programs and ends where it cannot"
+)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use aws_sdk_codedeploy::types::BundleType;
+use codedeploy_tests::bucket::Bucket;
+use codedeploy_tests::host::Host;
+use codedeploy_tests::programs::Running;
+use codedeploy_tests::service::{Service, revision};
+use codedeploy_tests::{bundle, roles};
+
+/// The aims, and AWS's Ruby agent 1.8.1 on a machine of the same kind where it was measured.
+const AIMS: [(&str, &str, f64, Option<f64>); 5] = [
+    ("idle memory", "MiB PSS", 10.0, Some(60.0)),
+    ("wake-ups a minute while idle", "", 4.0, None),
+    ("start to first poll", "ms", 50.0, None),
+    ("deployment of seven empty commands", "ms", 250.0, Some(600.0)),
+    ("peak memory, 1 GiB bundle", "MiB", 24.0, None),
+];
+
+const HOST: &str = "bench";
+const APPLICATION: &str = "bench";
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = roles::play(&arguments) {
+        return code;
+    }
+    if cfg!(debug_assertions) {
+        println!(
+            "This is a debug build; the figures mean little. Use cargo run --release --bin benchmark.\n"
+        );
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    runtime.block_on(run());
+    ExitCode::SUCCESS
+}
+
+async fn run() {
+    let folder =
+        tempfile::Builder::new().prefix("codedeploy-benchmark-").tempdir().expect("a temporary folder");
+    let first_poll = first_poll(&folder.path().join("first")).await;
+
+    let programs = roles::programs();
+    let service = Service::start(&programs, &folder.path().join("controller")).await;
+    let host = Host::register(&programs, &service, HOST, "a=b", &folder.path().join("host")).await;
+    let keys = [service.operator.clone(), host.keys.clone()];
+    let bucket = Bucket::embedded(&folder.path().join("s3"), "revisions", &keys).await.expect("an S3 server");
+    host.configure(&bucket, "");
+    service.create_group(APPLICATION, "all", ("a", "b")).await;
+    let agent = host.start_agent();
+    let bench = Bench { folder: folder.path(), service, bucket, agent };
+
+    bench.deploy("warm.zip", BundleType::Zip, bundle::zip(&bench.revision("warm", "/dev/null", 1))).await;
+    let (memory, wakeups) = bench.idle().await;
+    let empty = bench.empty_deployments().await;
+    let (large, bare) = bench.large().await;
+    let peak = status_of(bench.pid(), "VmHWM");
+
+    println!("{:<38} {:>10} {:>8} {:>8}   AWS's Ruby agent", "", "measured", "aim", "ratio");
+    for ((name, unit, aim, theirs), measured) in
+        AIMS.into_iter().zip([memory, wakeups, first_poll, empty, peak])
+    {
+        let theirs =
+            theirs.map_or(String::new(), |theirs| format!("{theirs} {unit}: ratio {:.2}", measured / theirs));
+        println!("{name:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}  {unit}", measured / aim);
+    }
+    println!(
+        "\ndeployment of a tar of 1 GiB           {large:>10.1} s; tar -x and cp -a of the same {bare:.1} s; ratio {:.2}",
+        large / bare
+    );
+    let Bench { service, bucket, agent, .. } = bench;
+    agent.stop().await;
+    service.stop().await;
+    bucket.stop().await;
+}
+
+/// Milliseconds from the start of the process to the first bytes that it sends to its service; the best of five.
+async fn first_poll(folder: &Path) -> f64 {
+    fs::create_dir_all(folder).expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let place = folder.display();
+    let address = listener.local_addr().expect("it is bound");
+    let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::123456789012:user/x\naws_access_key_id: a\naws_secret_access_key: b\n";
+    fs::write(folder.join("identity.yml"), identity).expect("the file can be written");
+    let text = format!(
+        "deploy_control_endpoint: http://{address}\non_premises_config_file: {place}/identity.yml\n\
+         root_dir: {place}/root\nlog_dir: {place}/log\npid_dir: {place}/run\n"
+    );
+    let configuration = folder.join("conf.yml");
+    fs::write(&configuration, text).expect("the file can be written");
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let arguments = |command: &mut tokio::process::Command| {
+            command.args(["run", "--config-file"]).arg(&configuration);
+        };
+        let agent = roles::programs().agent.start(arguments, &folder.join("out"));
+        let (stream, _) = listener.accept().expect("the agent connects");
+        stream.peek(&mut [0]).expect("the agent sends");
+        best = best.min(began.elapsed().as_secs_f64() * 1000.0);
+        agent.kill().await;
+    }
+    best
+}
+
+struct Bench<'a> {
+    folder: &'a Path,
+    service: Service,
+    bucket: Bucket,
+    agent: Running,
+}
+
+impl Bench<'_> {
+    fn pid(&self) -> u32 {
+        self.agent.pid().expect("the agent runs")
+    }
+
+    /// A revision with `files` files of `megabytes` made from `content`, and no scripts.
+    fn revision(&self, name: &str, content: &str, files: usize) -> std::path::PathBuf {
+        let source = self.folder.join(name);
+        let target = self.folder.join("installed").join(name);
+        let appspec = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - source: data\n    destination: {}\n",
+            target.display()
+        );
+        bundle::write(&source, &[("appspec.yml", &appspec)]);
+        fs::create_dir_all(source.join("data")).expect("a folder");
+        for number in 0..files {
+            let path = source.join(format!("data/{number}"));
+            let made = Command::new("head").args(["-c", "67108864", content]).output().expect("head exists");
+            fs::write(path, made.stdout).expect("the disk has room");
+        }
+        source
+    }
+
+    async fn deploy(&self, key: &str, kind: BundleType, bytes: Vec<u8>) -> f64 {
+        let object = self.bucket.put(key, bytes).await;
+        let began = Instant::now();
+        let id = self.service.deploy(APPLICATION, "all", revision(&self.bucket, &object, kind)).await;
+        let info = self.service.follow(&id, HOST, |_| ()).await;
+        assert_eq!(
+            info.status.map(|status| status.as_str().to_owned()).as_deref(),
+            Some("Succeeded"),
+            "{key}"
+        );
+        began.elapsed().as_secs_f64()
+    }
+
+    /// MiB of proportional memory, and wake-ups a minute, of an agent that waits in a long poll.
+    async fn idle(&self) -> (f64, f64) {
+        let window = Duration::from_secs(15);
+        let before = wakeups(self.pid());
+        tokio::time::sleep(window).await;
+        let woken = wakeups(self.pid()) - before;
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap_or_default();
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+        (kilobytes(pss) / 1024.0, woken * 60.0 / window.as_secs_f64())
+    }
+
+    /// Milliseconds of a deployment without scripts, as a client of the service sees it; the median of nine.
+    async fn empty_deployments(&self) -> f64 {
+        let bytes = bundle::zip(&self.revision("empty", "/dev/null", 0));
+        let mut times = Vec::new();
+        for _ in 0..9 {
+            times.push(self.deploy("empty.zip", BundleType::Zip, bytes.clone()).await);
+        }
+        times.sort_by(f64::total_cmp);
+        times[4] * 1000.0
+    }
+
+    /// Seconds of a deployment of 1 GiB, and of the bare tools that unpack and copy the same.
+    async fn large(&self) -> (f64, f64) {
+        let source = self.revision("large", "/dev/urandom", 16);
+        let bytes = bundle::tar(&source);
+        let archive = self.folder.join("large.tar");
+        fs::write(&archive, &bytes).expect("the disk has room");
+        let (unpacked, copy) = (self.folder.join("bare"), self.folder.join("bare-copy"));
+        fs::create_dir(&unpacked).expect("a folder");
+        let began = Instant::now();
+        let arguments = [
+            "-c".into(),
+            format!(
+                "tar -xf {0} -C {1} && cp -a {1} {2} && sync -f {2}",
+                archive.display(),
+                unpacked.display(),
+                copy.display()
+            ),
+        ];
+        assert!(Command::new("sh").args(arguments).status().expect("sh exists").success());
+        let bare = began.elapsed().as_secs_f64();
+        (self.deploy("large.tar", BundleType::Tar, bytes).await, bare)
+    }
+}
+
+fn wakeups(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the agent runs");
+    tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok())
+        .filter_map(|status| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<f64>().ok())
+        })
+        .sum()
+}
+
+/// MiB of a line in the process's status.
+fn status_of(pid: u32, name: &str) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    kilobytes(line.unwrap_or_default()) / 1024.0
+}
+
+fn kilobytes(text: &str) -> f64 {
+    text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
