@@ -37,12 +37,13 @@ impl Lone {
         std::fs::write(at("onpremises.yml"), identity).expect("the file can be written");
         let configuration = format!(
             "deploy_control_endpoint: {}\non_premises_config_file: {folder}/onpremises.yml\nroot_dir: {folder}/root\n\
-             log_dir: {folder}/log\npid_dir: {folder}/run\nwait_after_error: 0\n{more}",
+             log_dir: {folder}/log\npid_dir: {folder}/run\n{more}",
             stub.endpoint,
             folder = folder.path().display(),
         );
-        let pause = if more.contains("wait_between_runs") { "" } else { "wait_between_runs: 0\n" };
-        std::fs::write(at("agent.yml"), configuration + pause).expect("the file can be written");
+        let pauses = ["wait_between_runs", "wait_after_error"].into_iter().filter(|key| !more.contains(key));
+        let pauses: String = pauses.map(|key| format!("{key}: 0\n")).collect();
+        std::fs::write(at("agent.yml"), configuration + &pauses).expect("the file can be written");
         std::fs::create_dir(at("root")).expect("the folder can be made");
         prepare(&at("root"));
         let agent = agent(folder.path());
