@@ -1,4 +1,4 @@
-//! How long to wait after errors in a row (spec: Errors while polling).
+//! How long to wait after errors (spec: Errors while polling).
 
 use std::time::Duration;
 
@@ -14,9 +14,15 @@ pub struct Backoff {
     errors: i32,
 }
 
+/// Anything up to `ceiling`, so that hosts which failed together do not try again together.
+pub fn jittered(ceiling: Duration) -> Duration {
+    ceiling.mul_f64(fastrand::f64())
+}
+
 impl Backoff {
-    pub fn reset(&mut self) {
-        self.errors = 0;
+    /// Ends the row of errors; says whether there was one.
+    pub fn reset(&mut self) -> bool {
+        std::mem::take(&mut self.errors) > 0
     }
 
     /// The pause after one more error, less the time that the failed call took; with jitter over the whole of it, so
@@ -24,10 +30,10 @@ impl Backoff {
     pub fn after_error(&mut self, throttled: bool, call_took: Duration) -> Duration {
         self.errors = (self.errors + 1).min(CAP);
         if throttled {
-            return THROTTLED + THROTTLED.mul_f64(0.1 * fastrand::f64());
+            return THROTTLED + jittered(THROTTLED / 10);
         }
         let full = Duration::from_secs(self.ceiling());
-        full.saturating_sub(call_took).mul_f64(fastrand::f64())
+        jittered(full.saturating_sub(call_took))
     }
 
     /// Whole seconds.
@@ -50,7 +56,7 @@ mod tests {
             ceilings.push(backoff.ceiling());
         }
         assert_eq!(ceilings, [10, 13, 17, 21, 27, 34, 44, 56, 71, 90, 90, 90]);
-        backoff.reset();
+        assert!(backoff.reset() && !backoff.reset());
         backoff.after_error(false, Duration::ZERO);
         assert_eq!(backoff.ceiling(), 10);
     }
@@ -58,7 +64,19 @@ mod tests {
     #[test]
     fn throttling_waits_a_minute_and_a_slow_call_counts_as_waiting() {
         let mut backoff = Backoff::default();
-        assert!(backoff.after_error(true, Duration::from_secs(50)) >= THROTTLED);
-        assert_eq!(backoff.after_error(false, Duration::from_secs(80)), Duration::ZERO);
+        for _ in 0..100 {
+            let pause = backoff.after_error(true, Duration::from_secs(50));
+            assert!((THROTTLED..=THROTTLED.mul_f64(1.1)).contains(&pause));
+        }
+        assert_eq!(Backoff::default().after_error(false, Duration::from_secs(80)), Duration::ZERO);
+    }
+    #[test]
+    fn a_fleet_that_failed_together_spreads_over_the_whole_pause() {
+        let pauses: Vec<_> =
+            (0..1000).map(|_| Backoff { errors: 9 }.after_error(false, Duration::ZERO).as_secs()).collect();
+        for tenth in (0..90).step_by(9) {
+            let there = pauses.iter().filter(|pause| (tenth..tenth + 9).contains(*pause)).count();
+            assert!(there > 40, "{there} of 1000 hosts between {tenth} s and {} s", tenth + 9);
+        }
     }
 }

@@ -159,14 +159,17 @@ fn without_core_dumps() {
     }
 }
 
-/// Runs `work` on the one thread that the agent's own work needs.
+/// Runs `work` on the one thread that the agent's own work needs. Threads that still look up a host name when it is
+/// over are not waited for.
 pub fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     memory::share_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
-    Ok(runtime.block_on(work))
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// Prints what clap has to say: help to stdout, complaints to stderr.

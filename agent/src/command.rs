@@ -1,5 +1,7 @@
-//! Where commands come from: the CodeDeployCommand service, called through the SDK's own HTTP, signing and retries
-//! (spec: Command service protocol).
+//! Where commands come from: the CodeDeployCommand service, called through the SDK's own HTTP and signing
+//! (spec: Command service protocol). Time-outs, limits and attempts are decided here, for every call alike.
+
+mod limit;
 
 use std::time::Duration;
 
@@ -8,7 +10,6 @@ use aws_runtime::auth::{SigV4OperationSigningConfig, SigningOptions};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
 use aws_smithy_runtime::client::orchestrator::operation::Operation as SmithyOperation;
-use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
 use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
 use aws_smithy_runtime_api::client::auth::{
     AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver,
@@ -23,16 +24,20 @@ use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProt
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::Layer;
 use aws_smithy_types::error::display::DisplayErrorContext;
-use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::{Region as SdkRegion, SigningRegion};
 use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
 
 use crate::aws::Access;
+use crate::backoff::jittered;
+use limit::AnswerLimit;
 
 /// What the agent calls itself in the header [`command::AGENT_VERSION_HEADER`].
 pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What stands for the name of an error that has none; the service's own have one.
+const NAMELESS: &str = "an error without a name";
 
 /// Time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,8 +47,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct CommandService {
     host_identifier: String,
     target_prefix: &'static str,
-    once: Transport,
-    with_retries: Transport,
+    transport: Transport,
 }
 
 type Transport = SmithyOperation<Request, Vec<u8>, ServiceError>;
@@ -69,72 +73,114 @@ pub struct ServiceError {
 pub enum CallError {
     #[error("{operation}: {source}")]
     Service { operation: &'static str, source: ServiceError },
-    /// Nothing usable came back: no connection, no credentials, time-out.
+    /// Nothing usable came back: no connection, no credentials, time-out, an answer that breaks off or never ends.
     #[error("{operation} did not reach the service: {reason}")]
     Transport { operation: &'static str, reason: String },
-    #[error("{operation}: the answer cannot be read: {source}")]
+    /// Something other than the service answered, such as a proxy's page.
+    #[error("{operation}: the answer is not the service's: {source}")]
     Answer { operation: &'static str, source: serde_json::Error },
-    #[error("{operation}: the command is for {found:?}, not for this host ({own})")]
-    Foreign { operation: &'static str, found: String, own: String },
+}
+
+/// Errors that are about who calls, not about what is asked; somebody can put that right while the agent runs.
+const CREDENTIALS: [&str; 14] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
+impl ServiceError {
+    fn is_throttling(&self) -> bool {
+        const NAMES: [&str; 4] = ["Throttl", "TooManyRequests", "RequestLimitExceeded", "SlowDown"];
+        self.status == 429 || NAMES.iter().any(|name| self.kind.contains(name))
+    }
+
+    fn is_about_credentials(&self) -> bool {
+        CREDENTIALS.contains(&self.kind.as_str())
+    }
 }
 
 impl CallError {
     /// Whether the service asks to be called less often.
     pub fn is_throttling(&self) -> bool {
-        matches!(self, Self::Service { source, .. } if source.status == 429 || source.kind.contains("Throttl"))
+        matches!(self, Self::Service { source, .. } if source.is_throttling())
     }
 
-    /// Whether the same call can succeed later.
+    /// Whether the service itself says no to what was asked: the same call can never succeed.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Service { source, .. } = self else {
+            return false;
+        };
+        (400..500).contains(&source.status)
+            && source.status != 408
+            && !matches!(source.kind.as_str(), NAMELESS | "RequestTimeout" | "RequestTimeoutException")
+            && !source.is_throttling()
+            && !source.is_about_credentials()
+    }
+
+    /// Whether the same call can succeed soon, with nobody doing anything about it.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Service { source, .. } => {
-                source.status >= 500 || self.is_throttling() || source.kind == "RequestTimeout"
-            }
-            Self::Transport { .. } => true,
-            Self::Answer { .. } | Self::Foreign { .. } => false,
+            Self::Service { source, .. } => !self.is_refusal() && !source.is_about_credentials(),
+            Self::Transport { .. } | Self::Answer { .. } => true,
         }
     }
 }
+
+/// Attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4 seconds.
+const ATTEMPTS: u32 = 4;
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
         let target_prefix =
             if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
-        Self {
-            host_identifier,
-            target_prefix,
-            once: transport(access, &RetryConfig::disabled()),
-            with_retries: transport(access, &RetryConfig::standard()),
-        }
+        Self { host_identifier, target_prefix, transport: transport(access) }
     }
 
-    /// Waits for the next command of this host; `None` when the service has nothing to do. Never retried in here:
-    /// the caller backs off.
+    /// Who this host is to the service.
+    pub fn host_identifier(&self) -> &str {
+        &self.host_identifier
+    }
+
+    /// Waits for the next command of this host; `None` when the service has nothing to do. One attempt: the caller
+    /// backs off. Dropping the future ends the wait.
     pub async fn poll(&self) -> Result<Option<HostCommand>, CallError> {
         let input = command::PollHostCommandInput { host_identifier: self.host_identifier.clone() };
-        let Some(command) = self.send(&self.once, &input).await?.host_command else {
-            return Ok(None);
-        };
-        if !self.host_identifier.contains(&command.host_identifier) {
-            return Err(CallError::Foreign {
-                operation: command::PollHostCommandInput::NAME,
-                found: command.host_identifier,
-                own: self.host_identifier.clone(),
-            });
-        }
-        Ok(Some(command))
+        Ok(self.attempt(&input).await?.host_command)
     }
 
-    /// Any operation, with the SDK's standard retries.
+    /// Calls until there is an answer, or an error that is not temporary, or patience ends.
     pub async fn call<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
-        self.send(&self.with_retries, input).await
+        let mut attempt = 1;
+        loop {
+            match self.attempt(input).await {
+                Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
+                    let pause = jittered(Duration::from_secs(1 << (attempt - 1)));
+                    tracing::info!(%error, attempt, retry_in_ms = pause.as_millis(), "call failed");
+                    tokio::time::sleep(pause).await;
+                    attempt += 1;
+                }
+                ended => return ended,
+            }
+        }
     }
 
-    async fn send<O: Operation>(&self, transport: &Transport, input: &O) -> Result<O::Output, CallError> {
+    /// Calls once.
+    pub async fn attempt<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
         let body = serde_json::to_string(input).map_err(|source| CallError::Answer { operation, source })?;
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
-        let answer = transport.invoke(request).await.map_err(|error| match error {
+        let answer = self.transport.invoke(request).await.map_err(|error| match error {
             SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
             other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
         })?;
@@ -143,28 +189,31 @@ impl CommandService {
     }
 }
 
-fn transport(access: &Access, retries: &RetryConfig) -> Transport {
-    let endpoint = access.command_endpoint();
-    let builder = SmithyOperation::builder()
+fn transport(access: &Access) -> Transport {
+    SmithyOperation::builder()
         .service_name("CodeDeployCommand")
         .operation_name("Command")
         .behavior_version(BehaviorVersion::latest())
         .http_client(access.http.clone())
-        .endpoint_url(&endpoint)
-        .standard_retry(retries)
-        .retry_classifier(TransientErrorClassifier::<ServiceError>::new())
-        .retry_classifier(HttpStatusCodeClassifier::default())
+        .endpoint_url(&access.command_endpoint())
+        .no_retry()
         .sleep_impl(TokioSleep::new())
         .time_source(SystemTimeSource::new())
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(access.read_timeout)
+                // A body that stops in its middle counts as no read.
+                .operation_attempt_timeout(CONNECT_TIMEOUT + access.read_timeout)
                 .build(),
         )
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .runtime_plugin(signing(access));
-    builder.serializer(serialize).deserializer(deserialize).build()
+        .with_connection_poisoning()
+        .interceptor(AnswerLimit)
+        .runtime_plugin(signing(access))
+        .serializer(serialize)
+        .deserializer(deserialize)
+        .build()
 }
 
 /// SigV4 with the one source of credentials.
@@ -211,7 +260,7 @@ fn deserialize(response: &HttpResponse) -> Result<Vec<u8>, OrchestratorError<Ser
     let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let header = response.headers().get("x-amzn-errortype").map(str::to_owned);
     let kind = parsed.as_ref().map(|error| error.kind.clone()).filter(|kind| !kind.is_empty()).or(header);
-    let kind = kind.unwrap_or_else(|| "an error without a name".into());
+    let kind = kind.unwrap_or_else(|| NAMELESS.into());
     let message = parsed.map_or_else(|| excerpt(body), |error| error.message);
     let kind = kind.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
     Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))

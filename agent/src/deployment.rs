@@ -8,6 +8,7 @@ mod environment;
 pub mod ledger;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::{self, InstallError};
@@ -32,8 +33,8 @@ pub struct Host {
     pub store: Store,
     /// How S3 is reached; absent when nothing was configured and nothing needs it.
     pub access: Option<Access>,
-    /// Only one Install changes the host at a time, whatever its group.
-    installing: tokio::sync::Mutex<()>,
+    /// Only one Install looks at the host and changes it at a time, whatever its group: destinations may overlap.
+    installing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +60,11 @@ enum CommandError {
 impl Host {
     pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
         let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
-        Self { settings, environment, store, access, installing: tokio::sync::Mutex::new(()) }
+        Self { settings, environment, store, access, installing: Arc::default() }
     }
 
-    /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script early.
+    /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script or a download early, and keeps
+    /// an Install from its beginning. An Install that has begun is finished.
     pub async fn perform(
         &self,
         event: &LifecycleEvent,
@@ -70,8 +72,11 @@ impl Host {
         stop: CancellationToken,
     ) -> Report {
         let performed = match event {
-            LifecycleEvent::DownloadBundle => self.download(spec).await,
-            LifecycleEvent::Install => self.install(spec).await,
+            LifecycleEvent::DownloadBundle => tokio::select! {
+                downloaded = self.download(spec) => downloaded,
+                () = stop.cancelled() => Ok(stopped()),
+            },
+            LifecycleEvent::Install => self.install(spec, &stop).await,
             LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => {
                 Err(CommandError::NotForHosts(event.clone()))
             }
@@ -114,22 +119,27 @@ impl Host {
         Ok(succeeded(Some("BundleSource=downloaded")))
     }
 
-    async fn install(&self, spec: &DeploymentSpec) -> Result<Report, CommandError> {
+    async fn install(&self, spec: &DeploymentSpec, stop: &CancellationToken) -> Result<Report, CommandError> {
         let folder = self.folder(spec);
         let appspec = appspec::read(&folder.archive(), &spec.appspec_filename)?;
         appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
         let records = self.store.records(&spec.deployment_group_id)?;
         let behavior = spec.file_exists_behavior;
         let archive = folder.archive();
-        let guard = self.installing.lock().await;
+        let turn = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(stopped()),
+            turn = Arc::clone(&self.installing).lock_owned() => turn,
+        };
         tokio::task::spawn_blocking(move || {
+            // Given back when the work ends, even if nobody waits for it any more.
+            let _turn = turn;
             let request =
                 install::Request { archive: &archive, appspec: &appspec, behavior, records: &records };
             let plan = install::plan(&request)?;
             install::install(plan).map(|_| ())
         })
         .await??;
-        drop(guard);
         self.store.point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
         Ok(succeeded(None))
     }
@@ -196,6 +206,10 @@ impl Host {
 
 fn succeeded(note: Option<&str>) -> Report {
     Report { outcome: Outcome::Succeeded { note: note.map(str::to_owned) }, log_tail: String::new() }
+}
+
+fn stopped() -> Report {
+    Report { outcome: Outcome::Stopped { location: None }, log_tail: String::new() }
 }
 
 /// The report of a command that an error ended.

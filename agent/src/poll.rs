@@ -1,32 +1,29 @@
-//! The daemon's loop: poll, and for every command specification → acknowledge → perform → complete, commands side by
-//! side while polling goes on (spec: Command service protocol).
+//! The daemon's loop: poll for commands, and carry them out side by side while polling goes on
+//! (spec: Command service protocol).
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+mod known;
+mod received;
+mod turns;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codedeploy_api::command::{
-    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand,
-    PutHostCommandAcknowledgementInput,
-};
-use codedeploy_api::diagnostics::AcknowledgementPayload;
-use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_api::command::HostCommand;
 use codedeploy_hooks::script::{Outcome, Report};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
+use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
-use crate::deployment::{Host, failed};
-use crate::memory;
-use crate::report;
 use crate::shutdown::Shutdown;
-use crate::spec::envelope::{self, EnvelopeError};
-use crate::spec::{DeploymentSpec, PathComponent, SpecError};
+use crate::spec::PathComponent;
 use crate::systemd;
+use known::{Delivery, KnownCommands};
+use turns::Turns;
 
-/// Commands that run at once.
+/// Commands that are carried out at once.
 const MAX_COMMANDS: usize = 16;
 
 /// The running agent.
@@ -35,261 +32,148 @@ pub struct Agent {
     host: Host,
     service: CommandService,
     ledger: Ledger,
-    in_flight: Mutex<HashSet<String>>,
+    known: KnownCommands,
     /// One command of a deployment group at a time.
-    groups: Mutex<HashMap<PathComponent, Arc<tokio::sync::Mutex<()>>>>,
+    groups: Turns<PathComponent>,
 }
 
-/// Why a command could not be performed, though it was received.
-#[derive(Debug, thiserror::Error)]
-enum ReceivedError {
-    #[error("the command's name is not usable")]
-    Name(#[from] codedeploy_api::lifecycle::InvalidEventName),
-    #[error(
-        "this agent is not updated through UpdateDeploymentAgent; upgrade the codedeploy-agent package on the host instead"
-    )]
-    UpdateAgent,
-    #[error("the deployment specification cannot be fetched")]
-    Fetch(#[source] CallError),
-    #[error("the deployment specification is for {found:?}; expected CodeDeploy")]
-    System { found: String },
-    #[error("the answer holds no deployment specification")]
-    NoSpecification,
-    #[error(transparent)]
-    Envelope(#[from] EnvelopeError),
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    #[error("the command cannot be acknowledged")]
-    Acknowledge(#[source] CallError),
-    #[error("the command cannot be recorded as in progress")]
-    Ledger(#[source] std::io::Error),
-}
-
-/// What came of a command.
-enum Received {
-    Performed(Report),
-    /// The service ended it before it was begun.
-    Over,
-    /// The service gave it up, and it has nothing to do: it completes as succeeded.
-    OverNoop,
-}
-
-/// What ends a wait between two polls.
-enum Waited {
-    TimeIsUp,
-    CommandFinished,
-    Stop,
+/// What stands between one poll and the next.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    Now,
+    /// Nothing new to do; the end of a command may mean that there is.
+    Idle(Duration),
+    /// The service must be spared, whatever happens on this host.
+    Spare(Duration),
 }
 
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger) -> Self {
-        Self { host, service, ledger, in_flight: Mutex::default(), groups: Mutex::default() }
+        Self { host, service, ledger, known: KnownCommands::default(), groups: Turns::default() }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
     pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
         let mut commands = JoinSet::new();
-        let mut backoff = Backoff::default();
-        self.recover(&mut commands);
-        while !shutdown.no_more_work.is_cancelled() {
-            while commands.try_join_next().is_some() {}
-            let began = Instant::now();
-            let polled = tokio::select! {
-                polled = self.service.poll() => polled,
-                () = shutdown.no_more_work.cancelled() => break,
-            };
-            let pause = match polled {
-                Ok(Some(command)) => {
-                    systemd::ready();
-                    backoff.reset();
-                    self.begin(command, &mut commands, &shutdown);
-                    while commands.len() >= MAX_COMMANDS {
-                        commands.join_next().await;
-                    }
-                    continue;
-                }
-                Ok(None) => {
-                    systemd::ready();
-                    backoff.reset();
-                    self.host.settings.wait_between_runs
-                }
-                Err(error) => self.after_error(&error, began.elapsed(), &mut backoff),
-            };
-            match wait(pause, &mut commands, &shutdown).await {
-                Waited::TimeIsUp | Waited::CommandFinished => {}
-                Waited::Stop => break,
-            }
+        tokio::select! {
+            biased;
+            () = shutdown.no_more_work.cancelled() => {}
+            () = self.poll(&mut commands, &shutdown) => {}
         }
         systemd::stopping(commands.len());
         while commands.join_next().await.is_some() {}
     }
 
+    /// Never ends. Dropping the future ends a poll that the service holds open.
+    async fn poll(self: &Arc<Self>, commands: &mut JoinSet<()>, shutdown: &Shutdown) {
+        let mut backoff = Backoff::default();
+        self.recover(commands, shutdown);
+        loop {
+            while commands.try_join_next().is_some() {}
+            while commands.len() >= MAX_COMMANDS {
+                commands.join_next().await;
+            }
+            let began = Instant::now();
+            let next = match self.service.poll().await {
+                Ok(command) => {
+                    systemd::ready();
+                    if backoff.reset() {
+                        tracing::info!("the service answers again");
+                    }
+                    match command {
+                        Some(command) => self.begin(command, commands, shutdown),
+                        None => Next::Idle(self.host.settings.wait_between_runs),
+                    }
+                }
+                Err(error) => Next::Spare(self.after_error(&error, began.elapsed(), &mut backoff)),
+            };
+            if commands.is_empty() && !matches!(next, Next::Spare(_)) {
+                systemd::status("waiting for deployments");
+            }
+            wait(next, commands).await;
+        }
+    }
+
     fn after_error(&self, error: &CallError, took: Duration, backoff: &mut Backoff) -> Duration {
-        let pause = if error.is_temporary() {
-            backoff.after_error(error.is_throttling(), took)
-        } else {
-            self.host.settings.wait_after_error.max(backoff.after_error(false, took))
-        };
+        let pause = backoff.after_error(error.is_throttling(), took);
+        let pause = if error.is_temporary() { pause } else { self.host.settings.wait_after_error + pause };
         tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "cannot poll for commands");
         systemd::status(&format!("cannot poll for commands: {error}"));
         pause
     }
 
     /// Reports the commands that an earlier run of the agent left unfinished.
-    fn recover(self: &Arc<Self>, commands: &mut JoinSet<()>) {
-        let interrupted = self.ledger.interrupted().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot tell which commands an earlier run of the agent left unfinished");
-            Vec::new()
-        });
-        for (entry, interrupted) in interrupted {
-            let agent = Arc::clone(self);
+    fn recover(self: &Arc<Self>, commands: &mut JoinSet<()>, shutdown: &Shutdown) {
+        for (entry, interrupted) in self.ledger.interrupted() {
+            let message = "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
+            tracing::warn!(deployment_id = interrupted.deployment_id, "{message}");
+            let outcome = Outcome::FailedAfterRestart { message: message.into() };
+            let report = Arc::new(Report { outcome, log_tail: String::new() });
+            let id = interrupted.host_command_identifier;
+            // Should the service deliver it again, it is known.
+            let _ = self.known.delivered(&id);
+            let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
             commands.spawn(async move {
-                let message =
-                    "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
-                let outcome = Outcome::FailedAfterRestart { message: message.into() };
-                let report = Report { outcome, log_tail: String::new() };
-                tracing::warn!(deployment_id = interrupted.deployment_id, "{message}");
-                agent.complete(&interrupted.host_command_identifier, &report).await;
-                entry.close();
+                agent.complete(&id, &report, Some(entry), &shutdown).await;
+                agent.known.ended(&id, Some(report));
             });
         }
     }
 
-    /// Starts a command that was received, unless it is in progress already.
-    fn begin(self: &Arc<Self>, command: HostCommand, commands: &mut JoinSet<()>, shutdown: &Shutdown) {
-        let id = command.host_command_identifier.clone();
-        if !lock(&self.in_flight).insert(id.clone()) {
-            tracing::debug!(command = id, "delivered again while it runs; ignored");
-            return;
-        }
+    /// Starts a command that was delivered. Of one that was delivered before, only the outcome is told again; and to
+    /// a service that repeats itself, the poll brought nothing.
+    fn begin(
+        self: &Arc<Self>,
+        command: HostCommand,
+        commands: &mut JoinSet<()>,
+        shutdown: &Shutdown,
+    ) -> Next {
         let span = tracing::info_span!(
             "command",
-            lifecycle_event = command.command_name,
+            lifecycle_event = shortened(&command.command_name),
             deployment_id = tracing::field::Empty,
             deployment_group = tracing::field::Empty,
             application = tracing::field::Empty,
         );
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
-        commands.spawn(
-            async move {
-                // In a task of its own, so that a panic is an outcome like any other.
-                let work = tokio::spawn(
-                    {
-                        let agent = Arc::clone(&agent);
-                        async move { agent.receive(&command, &shutdown).await }
+        let again = Next::Idle(self.host.settings.wait_between_runs);
+        match self.known.delivered(&command.host_command_identifier) {
+            Delivery::New => {
+                commands.spawn(async move { agent.carry_out(command, shutdown).await }.instrument(span));
+                Next::Now
+            }
+            Delivery::InProgress => {
+                tracing::debug!(parent: &span, "delivered again while in progress; ignored");
+                again
+            }
+            Delivery::Ended(report) => {
+                tracing::info!(parent: &span, outcome = %report.outcome, "delivered again after its end; the outcome is reported again");
+                let id = command.host_command_identifier;
+                commands.spawn(
+                    async move {
+                        agent.complete(&id, &report, None, &shutdown).await;
+                        agent.known.ended(&id, Some(report));
                     }
-                    .in_current_span(),
+                    .instrument(span),
                 );
-                let report = match work.await {
-                    Ok(Ok(Received::Performed(report))) => Some(report),
-                    Ok(Ok(Received::OverNoop)) => Some(completed_noop()),
-                    Ok(Ok(Received::Over)) => None,
-                    Ok(Err(error)) => Some(failed(&error)),
-                    Err(error) => Some(failed(&error)),
-                };
-                if let Some(report) = report {
-                    agent.complete(&id, &report).await;
-                }
-                lock(&agent.in_flight).remove(&id);
-                memory::give_back();
+                again
             }
-            .instrument(span),
-        );
-    }
-
-    async fn receive(&self, command: &HostCommand, shutdown: &Shutdown) -> Result<Received, ReceivedError> {
-        if command.command_name == "UpdateDeploymentAgent" {
-            return Err(ReceivedError::UpdateAgent);
-        }
-        let event: LifecycleEvent = command.command_name.parse()?;
-        let spec = self.specification(command).await?;
-        let span = tracing::Span::current();
-        span.record("deployment_id", spec.deployment_id.as_str());
-        span.record("deployment_group", &spec.deployment_group_name);
-        span.record("application", &spec.application_name);
-
-        let group = Arc::clone(lock(&self.groups).entry(spec.deployment_group_id.clone()).or_default());
-        let _turn = group.lock().await;
-        let noop = self.host.is_noop(&event, &spec);
-        match self.acknowledge(command, noop).await? {
-            Some(CommandStatus::Failed) if noop => return Ok(Received::OverNoop),
-            Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
-                tracing::info!("the service has ended this command already; not performed");
-                return Ok(Received::Over);
-            }
-            Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
-        }
-        let entry = self
-            .ledger
-            .begin(&spec.deployment_id, &command.host_command_identifier)
-            .map_err(ReceivedError::Ledger)?;
-        tracing::info!("lifecycle event begins");
-        systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
-        let began = Instant::now();
-        let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
-        entry.close();
-        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        if report.outcome.succeeded() {
-            tracing::info!(duration_ms, "lifecycle event succeeded");
-        } else {
-            tracing::error!(duration_ms, outcome = %report.outcome, "lifecycle event failed");
-        }
-        Ok(Received::Performed(report))
-    }
-
-    async fn specification(&self, command: &HostCommand) -> Result<DeploymentSpec, ReceivedError> {
-        let input = GetDeploymentSpecificationInput {
-            deployment_execution_id: command.deployment_execution_id.clone(),
-            host_identifier: command.host_identifier.clone(),
-        };
-        let answer = self.service.call(&input).await.map_err(ReceivedError::Fetch)?;
-        if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
-            return Err(ReceivedError::System { found: answer.deployment_system });
-        }
-        let specification =
-            answer.deployment_specification.and_then(|specification| specification.generic_envelope);
-        let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
-        let verified = envelope::verify(&envelope, &self.host.settings.signer)?;
-        Ok(DeploymentSpec::parse(&verified)?)
-    }
-
-    async fn acknowledge(
-        &self,
-        command: &HostCommand,
-        noop: bool,
-    ) -> Result<Option<CommandStatus>, ReceivedError> {
-        let payload =
-            serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
-        let input = PutHostCommandAcknowledgementInput {
-            host_command_identifier: command.host_command_identifier.clone(),
-            diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
-        };
-        Ok(self.service.call(&input).await.map_err(ReceivedError::Acknowledge)?.command_status)
-    }
-
-    async fn complete(&self, host_command_identifier: &str, report: &Report) {
-        if let Err(error) = report::complete(&self.service, host_command_identifier, report).await {
-            tracing::error!(%error, outcome = %report.outcome, "the service refuses the outcome of a command");
         }
     }
 }
 
-fn completed_noop() -> Report {
-    Report {
-        outcome: Outcome::Succeeded { note: Some("CompletedNoopCommand".into()) },
-        log_tail: String::new(),
-    }
+/// What of a name goes into the log.
+fn shortened(name: &str) -> &str {
+    name.char_indices().nth(128).map_or(name, |(end, _)| &name[..end])
 }
 
-/// Waits `pause`, but not beyond the end of a command or the beginning of a shutdown.
-async fn wait(pause: Duration, commands: &mut JoinSet<()>, shutdown: &Shutdown) -> Waited {
-    tokio::select! {
-        () = tokio::time::sleep(pause) => Waited::TimeIsUp,
-        () = shutdown.no_more_work.cancelled() => Waited::Stop,
-        Some(_) = commands.join_next() => Waited::CommandFinished,
+async fn wait(next: Next, commands: &mut JoinSet<()>) {
+    match next {
+        Next::Now => {}
+        Next::Idle(pause) => tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Some(_) = commands.join_next() => {}
+        },
+        Next::Spare(pause) => tokio::time::sleep(pause).await,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

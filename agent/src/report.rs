@@ -4,11 +4,24 @@ use std::time::Duration;
 
 use codedeploy_api::command::{CommandStatus, Envelope, PutHostCommandCompleteInput};
 use codedeploy_hooks::script::Report;
+use tokio_util::sync::CancellationToken;
 
+use crate::backoff::jittered;
 use crate::command::{CallError, CommandService};
 
-/// The longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The first pause between two attempts is at most this; the limit doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What became of an outcome that the service was told.
+#[derive(Debug)]
+pub enum Delivered {
+    Taken,
+    /// The service will never take it.
+    Refused(CallError),
+    /// There was no more time; the last attempt ended like this.
+    NotYet(CallError),
+}
 
 /// What PutHostCommandComplete is told.
 pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostCommandCompleteInput {
@@ -22,23 +35,31 @@ pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostComm
     }
 }
 
-/// Reports until the service has taken the outcome or refuses it for good; the pause between attempts doubles.
+/// Reports until the service has taken the outcome or refuses it for good. Credentials that are not accepted are no
+/// refusal: somebody will renew them. Once `hurry` is cancelled, one more attempt is made.
 pub async fn complete(
     service: &CommandService,
     host_command_identifier: &str,
     report: &Report,
-) -> Result<(), CallError> {
+    hurry: &CancellationToken,
+) -> Delivered {
     let input = completion(host_command_identifier, report);
-    let mut pause = Duration::from_secs(1);
+    let mut longest = FIRST_PAUSE;
     loop {
-        match service.call(&input).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_temporary() => {
-                tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "outcome not reported yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
+        let last = hurry.is_cancelled();
+        match service.attempt(&input).await {
+            Ok(_) => return Delivered::Taken,
+            Err(error) if error.is_refusal() => return Delivered::Refused(error),
+            Err(error) if last => return Delivered::NotYet(error),
+            Err(error) => {
+                let pause = jittered(longest);
+                tracing::warn!(%error, retry_in_ms = pause.as_millis(), "outcome not reported yet");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = hurry.cancelled() => {}
+                }
+                longest = (longest * 2).min(LONGEST_PAUSE);
             }
-            Err(error) => return Err(error),
         }
     }
 }

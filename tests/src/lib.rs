@@ -3,6 +3,7 @@
 //! * [`programs`] finds and runs the agent, the controller and others, [`roles`] contains them; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
 //! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
+//! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`fleet`] is all of it together.
 
 #![allow(
@@ -22,5 +23,6 @@ pub mod host;
 pub mod programs;
 pub mod roles;
 pub mod service;
+pub mod stub;
 pub mod tree;
 pub mod wait;

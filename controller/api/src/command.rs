@@ -1,6 +1,6 @@
 //! The agents' API, AWS JSON 1.1: `X-Amz-Target: CodeDeployCommandService_v20141006.<Operation>`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Prefix of `X-Amz-Target`.
 pub const TARGET_PREFIX: &str = "CodeDeployCommandService_v20141006";
@@ -42,17 +42,26 @@ pub struct PollHostCommandOutput {
     pub host_command: Option<HostCommand>,
 }
 
-/// One command for one host.
+/// Null is absent, as everywhere in the protocol.
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    value: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
+}
+
+/// One command for one host. Whoever receives it checks the members: a command that lacks one must still be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HostCommand {
     /// Opaque; the only key of acknowledgement and completion.
     pub host_command_identifier: String,
+    #[serde(default, deserialize_with = "null_is_default")]
     pub host_identifier: String,
+    #[serde(default, deserialize_with = "null_is_default")]
     pub deployment_execution_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub command_name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub nonce: i64,
 }
 
@@ -66,7 +75,7 @@ pub struct GetDeploymentSpecificationInput {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GetDeploymentSpecificationOutput {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub deployment_system: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_specification: Option<DeploymentSpecification>,

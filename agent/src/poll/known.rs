@@ -1,0 +1,105 @@
+//! The commands this process knows: those in progress, and how the last of the others ended. A command that is
+//! delivered again is therefore never performed again.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use codedeploy_hooks::script::Report;
+
+/// Outcomes that are remembered; the oldest is forgotten first. Each takes a few kilobytes.
+const REMEMBERED: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct KnownCommands(Mutex<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    in_progress: HashSet<String>,
+    /// Oldest first.
+    ended: VecDeque<(String, Arc<Report>)>,
+}
+
+/// What a delivered command is.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// In progress from now on.
+    New,
+    /// Delivered before, and not at its end yet.
+    InProgress,
+    /// Delivered before, and over; in progress again until its outcome is reported once more.
+    Ended(Arc<Report>),
+}
+
+impl KnownCommands {
+    /// Takes note of a delivery.
+    pub(super) fn delivered(&self, id: &str) -> Delivery {
+        let mut lists = self.lock();
+        if !lists.in_progress.insert(id.to_owned()) {
+            return Delivery::InProgress;
+        }
+        match lists.ended.iter().find(|(ended, _)| ended == id) {
+            Some((_, report)) => Delivery::Ended(Arc::clone(report)),
+            None => Delivery::New,
+        }
+    }
+
+    /// Takes note of the end of a command in progress; without a report, it was never begun.
+    pub(super) fn ended(&self, id: &str, report: Option<Arc<Report>>) {
+        let mut lists = self.lock();
+        lists.in_progress.remove(id);
+        if let Some(report) = report {
+            lists.ended.retain(|(ended, _)| ended != id);
+            lists.ended.push_back((id.to_owned(), report));
+            if lists.ended.len() > REMEMBERED {
+                lists.ended.pop_front();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codedeploy_hooks::script::Outcome;
+
+    fn report() -> Option<Arc<Report>> {
+        let outcome = Outcome::Succeeded { note: None };
+        Some(Arc::new(Report { outcome, log_tail: String::new() }))
+    }
+
+    #[test]
+    fn a_command_is_new_once_and_its_end_is_remembered() {
+        let known = KnownCommands::default();
+        assert!(matches!(known.delivered("a"), Delivery::New));
+        assert!(matches!(known.delivered("a"), Delivery::InProgress));
+        known.ended("a", report());
+        assert!(matches!(known.delivered("a"), Delivery::Ended(_)));
+        assert!(matches!(known.delivered("a"), Delivery::InProgress));
+        known.ended("a", None);
+        assert!(matches!(known.delivered("a"), Delivery::Ended(_)), "what was reported once stays known");
+    }
+
+    #[test]
+    fn a_command_that_was_not_begun_may_come_again() {
+        let known = KnownCommands::default();
+        known.delivered("a");
+        known.ended("a", None);
+        assert!(matches!(known.delivered("a"), Delivery::New));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let known = KnownCommands::default();
+        for number in 0..10_000 {
+            known.delivered(&number.to_string());
+            known.ended(&number.to_string(), report());
+        }
+        let lists = known.lock();
+        assert_eq!((lists.in_progress.len(), lists.ended.len()), (0, REMEMBERED));
+        assert_eq!(lists.ended.back().unwrap().0, "9999");
+    }
+}

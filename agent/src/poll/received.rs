@@ -1,0 +1,233 @@
+//! One command, from its delivery until the service has taken its outcome: specification → acknowledge → perform →
+//! complete. Whatever goes wrong on the way is the command's outcome.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use codedeploy_api::command::{
+    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand,
+    PutHostCommandAcknowledgementInput,
+};
+use codedeploy_api::diagnostics::AcknowledgementPayload;
+use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
+use codedeploy_hooks::script::{Outcome, Report};
+use futures_util::FutureExt;
+
+use super::Agent;
+use super::turns::Turn;
+use crate::command::CallError;
+use crate::memory;
+use crate::deployment::failed;
+use crate::deployment::ledger::{Entry, LedgerError};
+use crate::report::{self, Delivered};
+use crate::shutdown::Shutdown;
+use crate::spec::envelope::{self, EnvelopeError};
+use crate::spec::{DeploymentSpec, SpecError};
+use crate::systemd;
+
+/// Why a command could not be performed, though it was received.
+#[derive(Debug, thiserror::Error)]
+enum ReceivedError {
+    #[error("the command is for the host {found:?}, but this is {own}; nothing was done")]
+    Foreign { found: String, own: String },
+    #[error("the command has no name; expected a lifecycle event")]
+    NoName,
+    #[error("the command's name is not usable")]
+    Name(#[from] InvalidEventName),
+    #[error(
+        "this agent is not updated through UpdateDeploymentAgent; upgrade the codedeploy-agent package on the host instead"
+    )]
+    UpdateAgent,
+    #[error("the deployment specification cannot be fetched")]
+    Fetch(#[source] CallError),
+    #[error("the deployment specification is for {found:?}; expected CodeDeploy")]
+    System { found: String },
+    #[error("the answer holds no deployment specification")]
+    NoSpecification,
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("the command cannot be acknowledged")]
+    Acknowledge(#[source] CallError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("the agent failed in a way that is a bug of its own, please report it: {message}")]
+    Panic { message: String },
+}
+
+impl Agent {
+    /// Performs a command that was never delivered before, and reports how it ended.
+    pub(super) async fn carry_out(&self, command: HostCommand, shutdown: Shutdown) {
+        let mut entry = None;
+        let work = uninterrupted(self.receive(&command, &shutdown, &mut entry)).await;
+        let report = match work {
+            Ok(report) => report.map(Arc::new),
+            Err(error) => {
+                let report = failed(&error);
+                tracing::error!(outcome = %report.outcome, "the command was not performed");
+                Some(Arc::new(report))
+            }
+        };
+        let id = &command.host_command_identifier;
+        if let Some(report) = &report {
+            self.complete(id, report, entry, &shutdown).await;
+        }
+        self.known.ended(id, report);
+        memory::give_back();
+    }
+
+    /// Reports the outcome of a command that is over; afterwards nothing needs to remember that it was in progress.
+    pub(super) async fn complete(
+        &self,
+        id: &str,
+        report: &Report,
+        entry: Option<Entry>,
+        shutdown: &Shutdown,
+    ) {
+        match report::complete(&self.service, id, report, &shutdown.end_running).await {
+            Delivered::Taken => {}
+            Delivered::Refused(error) => {
+                tracing::error!(%error, outcome = %report.outcome, "the service refuses the outcome of a command");
+            }
+            Delivered::NotYet(error) => {
+                let at_next_start = entry.is_some();
+                tracing::error!(%error, outcome = %report.outcome, at_next_start, "stopped before the service took the outcome of a command");
+                return;
+            }
+        }
+        if let Some(entry) = entry {
+            entry.close();
+        }
+    }
+
+    /// The report of the command, once it is over; none when the service had ended it before it began. `entry` is
+    /// set from the moment on at which a restart would have to account for the command.
+    async fn receive(
+        &self,
+        command: &HostCommand,
+        shutdown: &Shutdown,
+        entry: &mut Option<Entry>,
+    ) -> Result<Option<Report>, ReceivedError> {
+        let event = self.event(command)?;
+        let spec = self.specification(command).await?;
+        let span = tracing::Span::current();
+        span.record("deployment_id", spec.deployment_id.as_str());
+        span.record("deployment_group", &spec.deployment_group_name);
+        span.record("application", &spec.application_name);
+
+        let Some(_turn) = self.turn(&spec, shutdown).await else {
+            return Ok(Some(Report {
+                outcome: Outcome::Stopped { location: None },
+                log_tail: String::new(),
+            }));
+        };
+        let noop = self.host.is_noop(&event, &spec);
+        match self.acknowledge(command, noop).await? {
+            Some(CommandStatus::Failed) if noop => return Ok(Some(completed_noop())),
+            Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
+                tracing::info!("the service has ended this command already; not performed");
+                return Ok(None);
+            }
+            Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
+        }
+        *entry = Some(self.ledger.begin(&spec.deployment_id, &command.host_command_identifier)?);
+        tracing::info!("lifecycle event begins");
+        systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
+        let began = Instant::now();
+        let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if report.outcome.succeeded() {
+            tracing::info!(duration_ms, "lifecycle event succeeded");
+        } else {
+            tracing::error!(duration_ms, outcome = %report.outcome, "lifecycle event failed");
+        }
+        Ok(Some(report))
+    }
+
+    /// What the command asks for, if it asks this host for something that a host does.
+    fn event(&self, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
+        let (found, own) = (&command.host_identifier, self.service.host_identifier());
+        if found.is_empty() || !own.contains(found.as_str()) {
+            let found = found.chars().take(200).collect();
+            return Err(ReceivedError::Foreign { found, own: own.to_owned() });
+        }
+        match command.command_name.as_str() {
+            "" => Err(ReceivedError::NoName),
+            "UpdateDeploymentAgent" => Err(ReceivedError::UpdateAgent),
+            name => Ok(name.parse()?),
+        }
+    }
+
+    /// Waits until no other command of the deployment group is performed; `None` when the agent must end first.
+    async fn turn(&self, spec: &DeploymentSpec, shutdown: &Shutdown) -> Option<Turn> {
+        tokio::select! {
+            biased;
+            () = shutdown.end_running.cancelled() => None,
+            turn = self.groups.take(&spec.deployment_group_id) => Some(turn),
+        }
+    }
+
+    async fn specification(&self, command: &HostCommand) -> Result<DeploymentSpec, ReceivedError> {
+        let input = GetDeploymentSpecificationInput {
+            deployment_execution_id: command.deployment_execution_id.clone(),
+            host_identifier: command.host_identifier.clone(),
+        };
+        let answer = self.service.call(&input).await.map_err(ReceivedError::Fetch)?;
+        if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
+            return Err(ReceivedError::System { found: answer.deployment_system });
+        }
+        let specification =
+            answer.deployment_specification.and_then(|specification| specification.generic_envelope);
+        let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
+        let verified = envelope::verify(&envelope, &self.host.settings.signer)?;
+        Ok(DeploymentSpec::parse(&verified)?)
+    }
+
+    async fn acknowledge(
+        &self,
+        command: &HostCommand,
+        noop: bool,
+    ) -> Result<Option<CommandStatus>, ReceivedError> {
+        let payload =
+            serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
+        let input = PutHostCommandAcknowledgementInput {
+            host_command_identifier: command.host_command_identifier.clone(),
+            diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
+        };
+        Ok(self.service.call(&input).await.map_err(ReceivedError::Acknowledge)?.command_status)
+    }
+}
+
+fn completed_noop() -> Report {
+    let note = Some("CompletedNoopCommand".into());
+    Report { outcome: Outcome::Succeeded { note }, log_tail: String::new() }
+}
+
+/// Makes a panic in `work` an error like any other.
+async fn uninterrupted<T>(work: impl Future<Output = Result<T, ReceivedError>>) -> Result<T, ReceivedError> {
+    // What a panic left half done is not looked at again: every command begins with what is on disk.
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.unwrap_or_else(|panic| Err(ReceivedError::Panic { message: panic_message(&*panic) }))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_outcome() {
+        let work = tokio::task::yield_now().map(|()| -> Result<(), _> { panic!("index {} of {}", 3, 2) });
+        let report = failed(&uninterrupted(work).await.unwrap_err());
+        assert_eq!(u8::from(report.outcome.code()), 5);
+        assert!(report.outcome.to_string().ends_with("please report it: index 3 of 2"), "{}", report.outcome);
+    }
+}

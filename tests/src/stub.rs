@@ -1,0 +1,253 @@
+//! A command service that says what a test tells it to say, with faults at any of its calls. It checks nothing and
+//! records everything.
+
+mod http;
+pub mod lone;
+mod signer;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::wait;
+use signer::Signer;
+
+pub const POLL: &str = "PollHostCommand";
+pub const SPECIFICATION: &str = "GetDeploymentSpecification";
+pub const ACKNOWLEDGE: &str = "PutHostCommandAcknowledgement";
+pub const COMPLETE: &str = "PutHostCommandComplete";
+
+/// What the service does instead of answering.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// An error document of this name.
+    Error(u16, &'static str),
+    /// This status, content type and body.
+    Answer(u16, &'static str, Vec<u8>),
+    /// Nothing is sent, ever.
+    Hang,
+    /// The connection is reset.
+    Reset,
+    /// The head and half of the body, then the end of the connection.
+    CutBody,
+    /// The head and half of the body, then silence.
+    HangInBody,
+    /// The service acts as usual; the connection is reset before it can say so.
+    LostAnswer,
+}
+
+/// One request as it arrived.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub operation: String,
+    pub body: Value,
+    pub headers: HashMap<String, String>,
+    pub at: Instant,
+    /// Counts connections from 0.
+    pub connection: usize,
+}
+
+/// What the service was told of the end of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    pub status: String,
+    pub error_code: u64,
+    pub message: String,
+    pub at: Instant,
+}
+
+/// The running service; it ends with the test.
+#[derive(Debug)]
+pub struct Stub {
+    pub endpoint: String,
+    shared: Arc<Shared>,
+    signer: Signer,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// How long a poll with nothing to do is held open.
+    hold: Duration,
+    script: Mutex<Script>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    deliveries: VecDeque<Value>,
+    /// By execution id.
+    specifications: HashMap<String, Value>,
+    /// By command; `InProgress` otherwise.
+    acknowledgements: HashMap<String, Value>,
+    faults: HashMap<&'static str, VecDeque<Fault>>,
+    requests: Vec<Request>,
+}
+
+/// What happens to one request.
+enum Reply {
+    Json(Value),
+    Fault(Fault),
+    Lost,
+}
+
+impl Stub {
+    /// Starts a service that keeps the key it signs with in `folder`, and holds empty polls open for `hold`.
+    pub async fn start(folder: &Path, hold: Duration) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let shared = Arc::new(Shared { hold, script: Mutex::default(), changed: Notify::new() });
+        let serving = tokio::spawn(http::serve(listener, Arc::clone(&shared)));
+        Self { endpoint, shared, signer: Signer::create(folder), serving }
+    }
+
+    /// Delivers `command` to the next poll that has no fault; every call is one delivery.
+    pub fn deliver(&self, command: Value) {
+        self.shared.script().deliveries.push_back(command);
+        self.shared.changed.notify_one();
+    }
+
+    /// Answers GetDeploymentSpecification of `execution` with `specification`, signed.
+    pub fn specify(&self, execution: &str, specification: &Value) {
+        let payload = self.signer.sign(&specification.to_string());
+        self.specify_envelope(execution, json!({"Format": "PKCS7/JSON", "Payload": payload}));
+    }
+
+    /// Answers GetDeploymentSpecification of `execution` with this envelope.
+    pub fn specify_envelope(&self, execution: &str, envelope: Value) {
+        let answer = json!({
+            "DeploymentSystem": "CodeDeploy", "DeploymentSpecification": {"GenericEnvelope": envelope}
+        });
+        self.shared.script().specifications.insert(execution.into(), answer);
+    }
+
+    /// Answers GetDeploymentSpecification of `execution` with anything at all.
+    pub fn specify_answer(&self, execution: &str, answer: Value) {
+        self.shared.script().specifications.insert(execution.into(), answer);
+    }
+
+    /// Answers the acknowledgement of `command` with this body.
+    pub fn acknowledge(&self, command: &str, answer: Value) {
+        self.shared.script().acknowledgements.insert(command.into(), answer);
+    }
+
+    /// Does `fault` at the next `times` requests of `operation`.
+    pub fn fail(&self, operation: &'static str, fault: &Fault, times: usize) {
+        let mut script = self.shared.script();
+        let faults = script.faults.entry(operation).or_default();
+        faults.extend(std::iter::repeat_n(fault.clone(), times));
+    }
+
+    /// Ends the faults that are left.
+    pub fn recover(&self) {
+        self.shared.script().faults.clear();
+    }
+
+    /// The requests of `operation`, oldest first.
+    pub fn requests(&self, operation: &str) -> Vec<Request> {
+        let script = self.shared.script();
+        script.requests.iter().filter(|request| request.operation == operation).cloned().collect()
+    }
+
+    /// Every attempt to complete `command`, oldest first, those included that met a fault.
+    pub fn completions(&self, command: &str) -> Vec<Completion> {
+        let about = |request: &Request| request.body["HostCommandIdentifier"] == command;
+        self.requests(COMPLETE).into_iter().filter(about).map(Completion::from).collect()
+    }
+
+    /// Waits until `command` was completed `times` times.
+    pub async fn completed(&self, command: &str, times: usize) -> Completion {
+        let what = format!("completion {times} of {command}");
+        wait::until(&what, async || {
+            self.completions(command).into_iter().nth(times - 1).ok_or_else(|| self.completions(command))
+        })
+        .await
+    }
+
+    /// Waits for request number `count` of `operation`.
+    pub async fn requested(&self, operation: &str, count: usize) -> Request {
+        let what = format!("{operation} number {count}");
+        wait::until(&what, async || {
+            let requests = self.requests(operation);
+            requests.get(count - 1).cloned().ok_or(requests.len())
+        })
+        .await
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl From<Request> for Completion {
+    fn from(request: Request) -> Self {
+        let payload = request.body["Diagnostics"]["Payload"].as_str().unwrap_or_default();
+        assert!(payload.chars().count() <= 8192, "a payload of {} characters", payload.chars().count());
+        let payload: Value = serde_json::from_str(payload).expect("a completion says how it ended, in JSON");
+        Self {
+            status: request.body["CommandStatus"].as_str().unwrap_or_default().into(),
+            error_code: payload["error_code"].as_u64().expect("a number"),
+            message: payload["message"].as_str().unwrap_or_default().into(),
+            at: request.at,
+        }
+    }
+}
+
+impl Shared {
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn reply(&self, request: Request) -> Reply {
+        let (operation, body) = (request.operation.clone(), request.body.clone());
+        let fault = {
+            let mut script = self.script();
+            script.requests.push(request);
+            script.faults.get_mut(operation.as_str()).and_then(VecDeque::pop_front)
+        };
+        match fault {
+            None => Reply::Json(self.answer(&operation, &body).await),
+            Some(Fault::LostAnswer) => {
+                self.answer(&operation, &body).await;
+                Reply::Lost
+            }
+            Some(fault) => Reply::Fault(fault),
+        }
+    }
+
+    async fn answer(&self, operation: &str, body: &Value) -> Value {
+        match operation {
+            POLL => self.next_delivery().await.map_or_else(|| json!({}), |it| json!({"HostCommand": it})),
+            SPECIFICATION => {
+                let execution = body["DeploymentExecutionId"].as_str().unwrap_or_default();
+                self.script().specifications.get(execution).cloned().unwrap_or_else(|| json!({}))
+            }
+            ACKNOWLEDGE => {
+                let command = body["HostCommandIdentifier"].as_str().unwrap_or_default();
+                let answer = self.script().acknowledgements.get(command).cloned();
+                answer.unwrap_or_else(|| json!({"CommandStatus": "InProgress"}))
+            }
+            _ => json!({}),
+        }
+    }
+
+    async fn next_delivery(&self) -> Option<Value> {
+        let next = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(command) = self.script().deliveries.pop_front() {
+                    return command;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(self.hold, next).await.ok()
+    }
+}
