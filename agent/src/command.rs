@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
 use aws_runtime::auth::{SigV4OperationSigningConfig, SigningOptions};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
+use aws_smithy_runtime::client::identity::IdentityCache;
 use aws_smithy_runtime::client::orchestrator::operation::Operation as SmithyOperation;
 use aws_smithy_runtime::client::retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier};
 use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
@@ -30,6 +32,7 @@ use aws_types::region::{Region as SdkRegion, SigningRegion};
 use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
 
 use crate::aws::Access;
+use crate::aws::credentials::{self, Credentials};
 
 /// What the agent calls itself in the header [`command::AGENT_VERSION_HEADER`].
 pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -42,6 +45,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct CommandService {
     host_identifier: String,
     target_prefix: &'static str,
+    credentials: Credentials,
     once: Transport,
     with_retries: Transport,
 }
@@ -84,11 +88,19 @@ impl CallError {
         matches!(self, Self::Service { source, .. } if source.status == 429 || source.kind.contains("Throttl"))
     }
 
+    /// Whether the service does not take the credentials; others may come.
+    fn is_refusal_of_credentials(&self) -> bool {
+        matches!(self, Self::Service { source, .. } if credentials::is_refusal(&source.kind))
+    }
+
     /// Whether the same call can succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Service { source, .. } => {
-                source.status >= 500 || self.is_throttling() || source.kind == "RequestTimeout"
+                source.status >= 500
+                    || self.is_throttling()
+                    || self.is_refusal_of_credentials()
+                    || source.kind == "RequestTimeout"
             }
             Self::Transport { .. } => true,
             Self::Answer { .. } | Self::Foreign { .. } => false,
@@ -103,6 +115,7 @@ impl CommandService {
         Self {
             host_identifier,
             target_prefix,
+            credentials: access.credentials.clone(),
             once: transport(access, &RetryConfig::disabled()),
             with_retries: transport(access, &RetryConfig::standard()),
         }
@@ -133,13 +146,29 @@ impl CommandService {
     async fn send<O: Operation>(&self, transport: &Transport, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
         let body = serde_json::to_string(input).map_err(|source| CallError::Answer { operation, source })?;
-        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
-        let answer = transport.invoke(request).await.map_err(|error| match error {
-            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
-        })?;
+        let used = self.credentials.generation();
+        let mut answer = self.exchange(transport, operation, body.clone()).await;
+        if answer.as_ref().is_err_and(CallError::is_refusal_of_credentials)
+            && self.credentials.refused(used).await
+        {
+            answer = self.exchange(transport, operation, body).await;
+        }
+        let answer = answer?;
         let answer = if answer.is_empty() { b"{}".to_vec() } else { answer };
         serde_json::from_slice(&answer).map_err(|source| CallError::Answer { operation, source })
+    }
+
+    async fn exchange(
+        &self,
+        transport: &Transport,
+        operation: &'static str,
+        body: String,
+    ) -> Result<Vec<u8>, CallError> {
+        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
+        transport.invoke(request).await.map_err(|error| match error {
+            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
+            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
+        })
     }
 }
 
@@ -188,7 +217,10 @@ fn signing(access: &Access) -> StaticRuntimePlugin {
     components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
         StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
     )));
-    components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(access.credentials.clone()));
+    let provider = SharedCredentialsProvider::new(access.credentials.clone());
+    components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(provider));
+    // Credentials know themselves how long they hold.
+    components.set_identity_cache(Some(IdentityCache::no_cache()));
     StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
 
