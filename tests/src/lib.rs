@@ -3,6 +3,7 @@
 //! * [`programs`] finds and runs the agent, the controller and others; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
 //! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
+//! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`fleet`] is all of it together.
 
 #![allow(
@@ -17,9 +18,12 @@
 
 pub mod bucket;
 pub mod bundle;
+pub mod cloud;
 pub mod fleet;
 pub mod host;
+pub mod metadata;
 pub mod programs;
+pub mod proxy;
 pub mod service;
 pub mod tree;
 pub mod wait;
