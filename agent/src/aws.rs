@@ -1,25 +1,28 @@
 //! What every call to AWS, or to a service that speaks like it, has in common: HTTP and TLS, credentials, endpoints.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+pub mod credentials;
+mod http;
+mod trust;
+mod wire;
 
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder, Connector};
+use std::path::PathBuf;
+use std::time::Duration;
+
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use self::credentials::Credentials;
 use crate::config::{Endpoints, Settings};
 use crate::identity::{CredentialSource, Region};
+
+/// Regions with FIPS endpoints of both CodeDeploy and S3 (AWS: "AWS services with FIPS endpoints").
+const FIPS_REGIONS: [&str; 6] =
+    ["us-east-1", "us-east-2", "us-west-1", "us-west-2", "us-gov-east-1", "us-gov-west-1"];
 
 /// How the agent reaches services: one HTTP client with one trust store, and one source of credentials.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub http: SharedHttpClient,
-    pub credentials: SharedCredentialsProvider,
+    pub credentials: Credentials,
     pub region: Region,
     pub endpoints: Endpoints,
     pub read_timeout: Duration,
@@ -29,23 +32,26 @@ pub struct Access {
 pub enum AccessError {
     #[error("cannot read the trusted certificates in {}", path.display())]
     Trust { path: PathBuf, source: std::io::Error },
-    #[error("the trusted certificates cannot be used; each file must hold certificates in PEM form")]
+    #[error("{} holds no usable certificate: {what}; expected certificates in PEM form", path.display())]
+    Certificate { path: PathBuf, what: String },
+    #[error("the trusted certificates cannot be used")]
     Tls { source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("proxy_uri cannot be used; expected http://[user:password@]host:port")]
-    Proxy { source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("use_fips_mode: {region} has no FIPS endpoints; they exist in US and GovCloud regions only")]
+    #[error("proxy_uri cannot be used: {what}; expected http://[user:password@]host:port")]
+    Proxy { what: &'static str },
+    #[error("use_fips_mode: {region} has no FIPS endpoints; they exist in {}", FIPS_REGIONS.join(", "))]
     NoFips { region: Region },
 }
 
 impl Access {
     pub fn new(settings: &Settings, region: Region, source: &CredentialSource) -> Result<Self, AccessError> {
         let endpoints = settings.endpoints.clone();
-        if endpoints.use_fips && !region.as_str().starts_with("us-") {
+        if endpoints.use_fips && !FIPS_REGIONS.contains(&region.as_str()) {
             return Err(AccessError::NoFips { region });
         }
+        let http = http::client(&endpoints)?;
         Ok(Self {
-            http: http_client(&endpoints)?,
-            credentials: credentials(source),
+            http: if settings.log_aws_wire { wire::logged(http) } else { http },
+            credentials: Credentials::new(source.clone()),
             region,
             endpoints,
             read_timeout: settings.http_read_timeout,
@@ -70,112 +76,6 @@ impl Access {
         };
         self.endpoints.s3.clone().or_else(sovereign)
     }
-}
-
-fn http_client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
-    let mut trust = TrustStore::default();
-    for path in &endpoints.trust {
-        for pem in pem_files(path)? {
-            trust.add_pem_certificate(pem);
-        }
-    }
-    let tls = TlsContext::builder().with_trust_store(trust).build();
-    let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
-    let proxy = endpoints.proxy.as_deref().map_or_else(|| Ok(ProxyConfig::disabled()), ProxyConfig::all);
-    let proxy = proxy.map_err(|source| AccessError::Proxy { source: source.into() })?;
-    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector = Connector::builder();
-        connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        connector
-            .proxy_config(proxy.clone())
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .tls_context(tls.clone())
-            .build()
-    }))
-}
-
-/// The contents of `path`, or of every file in it when it is a folder.
-fn pem_files(path: &Path) -> Result<Vec<Vec<u8>>, AccessError> {
-    let read =
-        |path: &Path| std::fs::read(path).map_err(|source| AccessError::Trust { path: path.into(), source });
-    if !path.is_dir() {
-        return Ok(vec![read(path)?]);
-    }
-    let entries =
-        std::fs::read_dir(path).map_err(|source| AccessError::Trust { path: path.into(), source })?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.is_file());
-    files.sort();
-    files.iter().map(|file| read(file)).collect()
-}
-
-fn credentials(source: &CredentialSource) -> SharedCredentialsProvider {
-    match source {
-        CredentialSource::Keys { access_key_id, secret_access_key, session_token, origin } => {
-            let token = session_token.clone();
-            SharedCredentialsProvider::new(Credentials::new(
-                access_key_id,
-                secret_access_key,
-                token,
-                None,
-                origin,
-            ))
-        }
-        CredentialSource::File(path) => {
-            SharedCredentialsProvider::new(CredentialsFile { path: path.clone() })
-        }
-    }
-}
-
-/// How long credentials of a file are used before it is read again.
-const REREAD_AFTER: Duration = Duration::from_secs(30 * 60);
-
-/// A shared credentials file that somebody else keeps fresh.
-#[derive(Debug)]
-struct CredentialsFile {
-    path: PathBuf,
-}
-
-impl ProvideCredentials for CredentialsFile {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::ready(self.read())
-    }
-}
-
-impl CredentialsFile {
-    fn read(&self) -> Result<Credentials, CredentialsError> {
-        let path = self.path.display();
-        let text = std::fs::read_to_string(&self.path)
-            .map_err(|error| CredentialsError::provider_error(format!("cannot read {path}: {error}")))?;
-        let value = |key| default_profile(&text, key);
-        let (Some(id), Some(secret)) = (value("aws_access_key_id"), value("aws_secret_access_key")) else {
-            return Err(CredentialsError::invalid_configuration(format!(
-                "{path}: the profile [default] must have aws_access_key_id and aws_secret_access_key"
-            )));
-        };
-        let token = value("aws_session_token").map(str::to_owned);
-        Ok(Credentials::new(id, secret, token, Some(SystemTime::now() + REREAD_AFTER), "credentials file"))
-    }
-}
-
-/// The value of `key` in the section `[default]`.
-fn default_profile<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let mut inside = false;
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            inside = name.trim() == "default";
-        } else if inside
-            && let Some((name, value)) = line.split_once('=')
-            && name.trim() == key
-        {
-            return Some(value.trim()).filter(|value| !value.is_empty());
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -213,14 +113,5 @@ mod tests {
             access("eu-west-1", Endpoints { use_fips: true, ..plain }),
             Err(AccessError::NoFips { .. })
         ));
-    }
-
-    #[test]
-    fn the_default_profile_of_a_credentials_file_is_read() {
-        let text =
-            "[other]\naws_access_key_id = no\n[default]\naws_access_key_id = yes\naws_session_token=\n";
-        assert_eq!(default_profile(text, "aws_access_key_id"), Some("yes"));
-        assert_eq!(default_profile(text, "aws_session_token"), None);
-        assert_eq!(default_profile(text, "aws_secret_access_key"), None);
     }
 }

@@ -9,11 +9,11 @@ use clap::{Parser, Subcommand};
 
 use crate::aws::{Access, AccessError};
 use crate::command::CommandService;
-use crate::config::{ConfigError, Environment, Settings};
+use crate::config::{self, ConfigError, Environment, Settings};
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::errors::Chain;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Identity, IdentityError, METADATA_PATIENCE};
 use crate::local;
 use crate::memory;
 use crate::poll::Agent;
@@ -42,6 +42,8 @@ enum Command {
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::Arguments>),
+    /// Print the settings in effect and where each comes from; secrets are hidden.
+    Config(config::show::Arguments),
 }
 
 /// Why the daemon cannot start.
@@ -96,6 +98,14 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)
         }
+        Command::Config(show) => {
+            let (file, environment) = (arguments.config_file.as_deref(), Environment::of_process());
+            let (mut out, mut complaints) = (std::io::stdout().lock(), std::io::stderr());
+            match config::show::show(&show, file, &environment, &mut out, &mut complaints) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain("codedeploy-agent", &error),
+            }
+        }
     }
 }
 
@@ -106,7 +116,7 @@ async fn run(config_file: Option<PathBuf>) -> Result<(), StartError> {
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
-    let started = start(settings, environment);
+    let started = start(settings, environment).await;
     if let Err(error) = &started {
         tracing::error!("the agent cannot start: {}", Chain(error));
     }
@@ -116,11 +126,11 @@ async fn run(config_file: Option<PathBuf>) -> Result<(), StartError> {
     Ok(())
 }
 
-fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Shutdown), StartError> {
+async fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Shutdown), StartError> {
     if settings.disable_core_dumps {
         without_core_dumps();
     }
-    let identity = Identity::on_premises(&settings.on_premises_config_file, &environment)?;
+    let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
     let endpoint = access.command_endpoint();
     if endpoint.starts_with("http://") && !is_loopback(&endpoint) {

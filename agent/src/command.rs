@@ -5,10 +5,12 @@ mod limit;
 
 use std::time::Duration;
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
 use aws_runtime::auth::{SigV4OperationSigningConfig, SigningOptions};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
+use aws_smithy_runtime::client::identity::IdentityCache;
 use aws_smithy_runtime::client::orchestrator::operation::Operation as SmithyOperation;
 use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
 use aws_smithy_runtime_api::client::auth::{
@@ -30,6 +32,7 @@ use aws_types::region::{Region as SdkRegion, SigningRegion};
 use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
 
 use crate::aws::Access;
+use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use limit::AnswerLimit;
 
@@ -47,6 +50,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct CommandService {
     host_identifier: String,
     target_prefix: &'static str,
+    credentials: Credentials,
     transport: Transport,
 }
 
@@ -128,6 +132,11 @@ impl CallError {
             && !source.is_about_credentials()
     }
 
+    /// Whether the service does not take the credentials; others may come.
+    fn is_refusal_of_credentials(&self) -> bool {
+        matches!(self, Self::Service { source, .. } if credentials::is_refusal(&source.kind))
+    }
+
     /// Whether the same call can succeed soon, with nobody doing anything about it.
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -144,7 +153,8 @@ impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
         let target_prefix =
             if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
-        Self { host_identifier, target_prefix, transport: transport(access) }
+        let credentials = access.credentials.clone();
+        Self { host_identifier, target_prefix, credentials, transport: transport(access) }
     }
 
     /// Who this host is to the service.
@@ -175,17 +185,28 @@ impl CommandService {
         }
     }
 
-    /// Calls once.
+    /// Calls once; and once more when the credentials are refused and their source has others.
     pub async fn attempt<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
         let body = serde_json::to_string(input).map_err(|source| CallError::Answer { operation, source })?;
-        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
-        let answer = self.transport.invoke(request).await.map_err(|error| match error {
-            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
-        })?;
+        let used = self.credentials.generation();
+        let mut answer = self.exchange(operation, body.clone()).await;
+        if answer.as_ref().is_err_and(CallError::is_refusal_of_credentials)
+            && self.credentials.refused(used).await
+        {
+            answer = self.exchange(operation, body).await;
+        }
+        let answer = answer?;
         let answer = if answer.is_empty() { b"{}".to_vec() } else { answer };
         serde_json::from_slice(&answer).map_err(|source| CallError::Answer { operation, source })
+    }
+
+    async fn exchange(&self, operation: &'static str, body: String) -> Result<Vec<u8>, CallError> {
+        let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
+        self.transport.invoke(request).await.map_err(|error| match error {
+            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
+            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
+        })
     }
 }
 
@@ -237,7 +258,10 @@ fn signing(access: &Access) -> StaticRuntimePlugin {
     components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
         StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
     )));
-    components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(access.credentials.clone()));
+    let provider = SharedCredentialsProvider::new(access.credentials.clone());
+    components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(provider));
+    // Credentials know themselves how long they hold.
+    components.set_identity_cache(Some(IdentityCache::no_cache()));
     StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
 

@@ -1,14 +1,16 @@
 //! The agent's settings: what the configuration file may say, and what is left when nothing is optional any more
 //! (spec: Configuration file).
 
+pub mod file;
 pub mod reader;
+pub mod show;
 mod size;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reader::{ReadError, Reader, Warning};
+use reader::{Effective, ReadError, Reader, Warning};
 
 /// Read when no file is named; may be missing.
 pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
@@ -43,6 +45,22 @@ pub struct Settings {
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
     pub hardening: Hardening,
+    /// Log requests and responses, without secrets and without bundles.
+    pub log_aws_wire: bool,
+    /// `codedeploy_test_profile` is `beta` or `gamma`: keys in the agent's environment are its credentials.
+    pub keep_environment_credentials: bool,
+}
+
+/// Variables that name certificates to trust beside the system's.
+pub const TRUST_VARIABLES: [&str; 4] =
+    ["AWS_SSL_CA_DIRECTORY", "AWS_SSL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"];
+
+/// What reading a configuration file gives.
+#[derive(Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub warnings: Vec<Warning>,
+    pub effective: Vec<Effective>,
 }
 
 /// Where services are reached.
@@ -90,7 +108,7 @@ pub struct Environment {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the configuration file {}", path.display())]
+    #[error("cannot read the configuration file {}; correct it, or name another with --config-file", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {} is not usable:\n{}", path.display(), bullets(problems))]
     Invalid { path: PathBuf, problems: Vec<ReadError> },
@@ -127,8 +145,13 @@ impl Settings {
         named: Option<&Path>,
         environment: &Environment,
     ) -> Result<(Self, Vec<Warning>), ConfigError> {
+        Self::read(named, environment).map(|loaded| (loaded.settings, loaded.warnings))
+    }
+
+    /// The same, telling also where each value comes from.
+    pub fn read(named: Option<&Path>, environment: &Environment) -> Result<Loaded, ConfigError> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        let text = match std::fs::read(path) {
+        let text = match file::read(path) {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => {
@@ -142,24 +165,21 @@ impl Settings {
     /// The settings when there is no file at all.
     pub fn defaults(environment: &Environment) -> Self {
         match Self::parse(b"", environment) {
-            Ok((settings, _)) => settings,
+            Ok(loaded) => loaded.settings,
             Err(_) => unreachable!("an empty configuration names no key that could be wrong"),
         }
     }
 
-    fn parse(text: &[u8], environment: &Environment) -> Result<(Self, Vec<Warning>), Vec<ReadError>> {
+    fn parse(text: &[u8], environment: &Environment) -> Result<Loaded, Vec<ReadError>> {
         let mut file = Reader::new(text).map_err(|error| vec![error])?;
         let settings = Settings {
-            program_name: file.text("program_name").unwrap_or_else(|| "codedeploy-agent".into()),
-            log_dir: file.path("log_dir").unwrap_or_else(|| "/var/log/aws/codedeploy-agent".into()),
-            pid_dir: file.path("pid_dir").unwrap_or_else(|| "/opt/codedeploy-agent/state/.pid".into()),
-            root_dir: file.path("root_dir").unwrap_or_else(|| DEFAULT_ROOT.into()),
+            program_name: file.folder_name_or("program_name", "codedeploy-agent"),
+            log_dir: file.path_or("log_dir", "/var/log/aws/codedeploy-agent"),
+            pid_dir: file.path_or("pid_dir", "/opt/codedeploy-agent/state/.pid"),
+            root_dir: file.path_or("root_dir", DEFAULT_ROOT),
             ongoing_deployment_tracking: file
-                .folder_name("ongoing_deployment_tracking")
-                .unwrap_or_else(|| "ongoing-deployment".into()),
-            on_premises_config_file: file
-                .path("on_premises_config_file")
-                .unwrap_or_else(|| DEFAULT_ON_PREMISES_FILE.into()),
+                .folder_name_or("ongoing_deployment_tracking", "ongoing-deployment"),
+            on_premises_config_file: file.path_or("on_premises_config_file", DEFAULT_ON_PREMISES_FILE),
             verbose: file.flag("verbose", false),
             enable_deployments_log: file.flag("enable_deployments_log", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),
@@ -192,6 +212,10 @@ impl Settings {
                 hook_env_allowlist: file.flag("restrict_hook_env_to_allowlist", false),
                 strip_loader_env: file.flag("strip_loader_env_in_hooks", false),
             },
+            log_aws_wire: file.flag("log_aws_wire", false),
+            keep_environment_credentials: file
+                .parsed("codedeploy_test_profile", "prod, beta or gamma", test_profile)
+                .unwrap_or_default(),
         };
         for (key, why) in ALWAYS {
             file.ignored(key, why);
@@ -205,7 +229,8 @@ impl Settings {
                 "the agent does not change its own user; set `User=` in the systemd unit instead",
             );
         }
-        file.finish().map(|warnings| (settings, warnings))
+        let effective = file.effective().to_vec();
+        file.finish().map(|warnings| Loaded { settings, warnings, effective })
     }
 }
 
@@ -219,16 +244,21 @@ const ALWAYS: [(&str, &str); 5] = [
 ];
 
 /// Keys of the official agents that have no effect here.
-const NOT_YET: [(&str, &str); 3] = [
-    ("log_aws_wire", "requests and responses are not logged by this version"),
-    ("codedeploy_test_profile", "there is no test profile; plain http endpoints are accepted with a warning"),
-    ("enable_archive_reuse", "revisions are always downloaded by this version"),
-];
+const NOT_YET: [(&str, &str); 1] =
+    [("enable_archive_reuse", "revisions are always downloaded by this version")];
 
 fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
-    let variables = ["AWS_SSL_CA_DIRECTORY", "AWS_SSL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"];
-    let named = variables.iter().filter_map(|name| environment.text(name)).map(PathBuf::from);
+    let named = TRUST_VARIABLES.iter().filter_map(|name| environment.text(name)).map(PathBuf::from);
     file.path("ssl_ca_bundle").into_iter().chain(named).collect()
+}
+
+/// Whether the profile keeps the credentials of the environment.
+fn test_profile(name: &str) -> Option<bool> {
+    match name {
+        "prod" => Some(false),
+        "beta" | "gamma" => Some(true),
+        _ => None,
+    }
 }
 
 fn signer(file: &mut Reader) -> SignerTrust {
@@ -267,6 +297,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<(Settings, Vec<Warning>), String> {
         Settings::parse(text.as_bytes(), &Environment::default())
+            .map(|loaded| (loaded.settings, loaded.warnings))
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
 

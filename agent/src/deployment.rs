@@ -125,6 +125,7 @@ impl Host {
         appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
         let records = self.store.records(&spec.deployment_group_id)?;
         let behavior = spec.file_exists_behavior;
+        let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
         let archive = folder.archive();
         let turn = tokio::select! {
             biased;
@@ -134,8 +135,13 @@ impl Host {
         tokio::task::spawn_blocking(move || {
             // Given back when the work ends, even if nobody waits for it any more.
             let _turn = turn;
-            let request =
-                install::Request { archive: &archive, appspec: &appspec, behavior, records: &records };
+            let request = install::Request {
+                archive: &archive,
+                appspec: &appspec,
+                behavior,
+                records: &records,
+                reject_unconfined,
+            };
             let plan = install::plan(&request)?;
             install::install(plan).map(|_| ())
         })

@@ -1,11 +1,23 @@
 //! Who this host is to the service: its identifier, its region and where its credentials come from
 //! (spec: Identity, credentials, endpoint).
 
+pub mod metadata;
+pub(crate) mod on_premises;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use crate::config::Environment;
-use crate::config::reader::{ReadError, Reader};
+use self::metadata::{Instance, Metadata, MetadataError};
+use self::on_premises::Login;
+use crate::config::reader::ReadError;
+use crate::config::{Environment, Settings};
+use crate::systemd;
+
+/// How long a start waits for the instance metadata service, which can be late at boot.
+pub const METADATA_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two rounds of asking; each asks several times itself.
+const METADATA_PAUSE: Duration = Duration::from_secs(2);
 
 /// A host as the service knows it.
 #[derive(Debug, Clone)]
@@ -15,12 +27,15 @@ pub struct Identity {
     pub credentials: CredentialSource,
 }
 
-/// A region's name, safe to be part of a host name.
+/// A region's name, safe to be part of a host name, and the DNS suffix of its services.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Region(String);
+pub struct Region {
+    name: String,
+    domain: String,
+}
 
 /// The one place that credentials come from; they sign commands and fetch revisions alike.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum CredentialSource {
     /// Keys that were named outright; `origin` says where.
     Keys {
@@ -29,18 +44,33 @@ pub enum CredentialSource {
         session_token: Option<String>,
         origin: &'static str,
     },
+    /// The keys in the on-premises file, of an IAM user.
+    OnPremisesFile(PathBuf),
     /// Temporary keys of a role session in a shared credentials file, default profile, refreshed by somebody else.
     File(PathBuf),
+    /// Temporary keys of the role of an EC2 instance's profile.
+    InstanceProfile(Metadata),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("cannot read the on-premises configuration file {}; register this host and put the file there", path.display())]
+    #[error("cannot read the on-premises configuration file {}; correct it, or register this host again", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("the on-premises configuration file {} is not usable:\n{}", path.display(), bullets(problems))]
     Invalid { path: PathBuf, problems: Vec<ReadError> },
     #[error("{found:?} is not the name of a region; expected 1 to 20 of a-z, 0-9 and '-'")]
     Region { found: String },
+    #[error("{found:?} is not the DNS suffix of a partition; expected a name such as amazonaws.com")]
+    Domain { found: String },
+    #[error("AWS_EC2_METADATA_SERVICE_ENDPOINT is {found:?}; expected http://host or http://host:port")]
+    MetadataEndpoint { found: String },
+    #[error(
+        "nothing says who this host is: there is no on-premises file {}, and EC2 instance metadata is not to be had. \
+         Outside EC2: register this host and put the file there. On an EC2 instance: see that instance metadata is enabled \
+         and that {endpoint} can be reached; inside a container, raise the metadata hop limit to 2",
+        on_premises.display()
+    )]
+    Nobody { on_premises: PathBuf, endpoint: String, source: MetadataError },
 }
 
 fn bullets(problems: &[ReadError]) -> String {
@@ -48,18 +78,86 @@ fn bullets(problems: &[ReadError]) -> String {
 }
 
 impl Identity {
+    /// Who this host is: what the on-premises file says if there is one, else what EC2 says. Waits up to `patience` for
+    /// EC2's answer. `AWS_REGION` and `AWS_HOST_IDENTIFIER` override region and identifier.
+    pub async fn find(
+        settings: &Settings,
+        environment: &Environment,
+        patience: Duration,
+    ) -> Result<Self, IdentityError> {
+        let kept =
+            settings.keep_environment_credentials.then(|| CredentialSource::of_person(environment)).flatten();
+        let file = &settings.on_premises_config_file;
+        if is_there(file) {
+            let found = Self::on_premises(file, environment)?;
+            return Ok(Self { credentials: kept.unwrap_or(found.credentials), ..found });
+        }
+        let named = (environment.text("AWS_REGION"), environment.text("AWS_HOST_IDENTIFIER"));
+        if let ((Some(region), Some(host_identifier)), Some(credentials)) = (named, &kept) {
+            let (region, credentials) = (Region::new(region)?, credentials.clone());
+            return Ok(Self { host_identifier: host_identifier.to_owned(), region, credentials });
+        }
+        let metadata = Metadata::new(environment)?;
+        let instance = wait_for(&metadata, patience).await.map_err(|source| {
+            let endpoint = metadata.endpoint().to_owned();
+            IdentityError::Nobody { on_premises: file.clone(), endpoint, source }
+        })?;
+        let found = Self::of_instance(&instance, metadata, environment)?;
+        Ok(Self { credentials: kept.unwrap_or(found.credentials), ..found })
+    }
+
     /// Reads the on-premises file; `AWS_REGION` and `AWS_HOST_IDENTIFIER` override what it says.
     pub fn on_premises(path: &Path, environment: &Environment) -> Result<Self, IdentityError> {
-        let text = std::fs::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
-        let (arn, region, credentials) = parse(&text, environment)
-            .map_err(|problems| IdentityError::Invalid { path: path.into(), problems })?;
-        let host_identifier = environment.text("AWS_HOST_IDENTIFIER").map_or(arn, str::to_owned);
-        Ok(Self { host_identifier, region: Region::new(&region)?, credentials })
+        let file = on_premises::read(path, environment.text("AWS_REGION"))?;
+        for warning in &file.warnings {
+            tracing::warn!("{}: {warning}", path.display());
+        }
+        let credentials = match file.login {
+            Login::User { .. } => CredentialSource::OnPremisesFile(path.to_owned()),
+            Login::Session(credentials_file) => CredentialSource::File(credentials_file),
+        };
+        let host_identifier = environment.text("AWS_HOST_IDENTIFIER").map_or(file.arn, str::to_owned);
+        Ok(Self { host_identifier, region: Region::new(&file.region)?, credentials })
+    }
+
+    fn of_instance(
+        instance: &Instance,
+        metadata: Metadata,
+        environment: &Environment,
+    ) -> Result<Self, IdentityError> {
+        let Instance { region, account_id, instance_id, partition, domain } = instance;
+        let arn = format!("arn:{partition}:ec2:{region}:{account_id}:instance/{instance_id}");
+        Ok(Self {
+            host_identifier: environment.text("AWS_HOST_IDENTIFIER").map_or(arn, str::to_owned),
+            region: Region::in_domain(environment.text("AWS_REGION").unwrap_or(region), domain)?,
+            credentials: CredentialSource::InstanceProfile(metadata),
+        })
+    }
+}
+
+/// Whether something is at `path`; what cannot be looked at counts, so that reading it says why.
+fn is_there(path: &Path) -> bool {
+    !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Asks until there is an answer, or one that will not change, or `patience` is over.
+async fn wait_for(metadata: &Metadata, patience: Duration) -> Result<Instance, MetadataError> {
+    let began = Instant::now();
+    loop {
+        match metadata.instance().await {
+            Err(error) if error.is_temporary() && began.elapsed() + METADATA_PAUSE < patience => {
+                tracing::warn!(%error, "waiting for EC2 instance metadata, because there is no on-premises file");
+                systemd::status("waiting for EC2 instance metadata");
+            }
+            answered => return answered,
+        }
+        tokio::time::sleep(METADATA_PAUSE).await;
     }
 }
 
 impl CredentialSource {
-    /// The keys in a person's environment, for commands that a person runs; the daemon never looks there.
+    /// The keys in a person's environment, for commands that a person runs; the daemon looks there only with a test
+    /// profile.
     pub fn of_person(environment: &Environment) -> Option<Self> {
         Some(Self::Keys {
             access_key_id: environment.text("AWS_ACCESS_KEY_ID")?.to_owned(),
@@ -70,81 +168,44 @@ impl CredentialSource {
     }
 }
 
-fn parse(
-    text: &[u8],
-    environment: &Environment,
-) -> Result<(String, String, CredentialSource), Vec<ReadError>> {
-    let mut file = Reader::new(text).map_err(|error| vec![error])?;
-    let user = file.text("iam_user_arn");
-    let session = file.text("iam_session_arn");
-    let access_key_id = file.text("aws_access_key_id");
-    let secret_access_key = file.text("aws_secret_access_key");
-    let credentials_file = file.path("aws_credentials_file");
-    let region = environment.text("AWS_REGION").map(str::to_owned).or(file.text("region"));
-    if region.is_none() {
-        file.missing("region", "is missing; name the region, such as eu-central-1");
-    }
-    let mut need = |value: Option<String>, key, with| {
-        if value.is_none() {
-            file.missing(key, &format!("is missing; it belongs to {with}"));
-        }
-        value.unwrap_or_default()
-    };
-    let (arn, credentials) = match (user, session) {
-        (Some(arn), None) => {
-            let access_key_id = need(access_key_id, "aws_access_key_id", "iam_user_arn");
-            let secret_access_key = need(secret_access_key, "aws_secret_access_key", "iam_user_arn");
-            let origin = "the on-premises file";
-            (arn, CredentialSource::Keys { access_key_id, secret_access_key, session_token: None, origin })
-        }
-        (None, Some(arn)) => {
-            if credentials_file.is_none() {
-                file.missing("aws_credentials_file", "is missing; it belongs to iam_session_arn");
-            }
-            (arn, CredentialSource::File(credentials_file.unwrap_or_default()))
-        }
-        (both, _) => {
-            match both {
-                Some(_) => file.conflict("iam_user_arn", "iam_session_arn"),
-                None => file.missing(
-                    "iam_user_arn",
-                    "is missing, and so is iam_session_arn; one of the two says who this host is",
-                ),
-            }
-            (String::new(), CredentialSource::File(PathBuf::new()))
-        }
-    };
-    file.finish().map(|_| (arn, region.unwrap_or_default(), credentials))
-}
-
 impl Region {
+    /// A region in the domain that its name implies.
     pub fn new(name: &str) -> Result<Self, IdentityError> {
+        Self::in_domain(name, "amazonaws.com")
+    }
+
+    /// A region whose services are in `domain`, unless its name says otherwise.
+    pub fn in_domain(name: &str, domain: &str) -> Result<Self, IdentityError> {
         let allowed = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '-';
         if name.is_empty() || name.len() > 20 || !name.chars().all(allowed) {
             return Err(IdentityError::Region { found: name.chars().take(80).collect() });
         }
-        Ok(Self(name.to_owned()))
+        let is_label =
+            |label: &str| !label.is_empty() && label.chars().all(allowed) && !label.starts_with('-');
+        if domain.len() > 100 || !domain.split('.').all(is_label) {
+            return Err(IdentityError::Domain { found: domain.chars().take(80).collect() });
+        }
+        let domain = match name {
+            name if name.starts_with("cn-") => "amazonaws.com.cn",
+            name if name.starts_with("eusc-") => "amazonaws.eu",
+            _ => domain,
+        };
+        Ok(Self { name: name.to_owned(), domain: domain.to_owned() })
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// The DNS suffix of the region's endpoints.
-    pub fn domain(&self) -> &'static str {
-        if self.0.starts_with("cn-") {
-            "amazonaws.com.cn"
-        } else if self.0.starts_with("eusc-") {
-            "amazonaws.eu"
-        } else {
-            "amazonaws.com"
-        }
+    pub fn domain(&self) -> &str {
+        &self.domain
     }
 }
 
 impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -158,7 +219,9 @@ impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keys { access_key_id, origin, .. } => write!(f, "access key {access_key_id} of {origin}"),
+            Self::OnPremisesFile(path) => write!(f, "the keys in {}", path.display()),
             Self::File(path) => write!(f, "credentials file {}", path.display()),
+            Self::InstanceProfile(metadata) => write!(f, "instance profile, from {}", metadata.endpoint()),
         }
     }
 }
@@ -196,7 +259,7 @@ mod tests {
     fn the_session_form_names_a_credentials_file() {
         let text = "region: cn-north-1\niam_session_arn: arn:aws:sts::123456789012:assumed-role/r/s\naws_credentials_file: /etc/creds\n";
         let identity = identity(text, &[]).unwrap();
-        assert_eq!(identity.credentials, CredentialSource::File("/etc/creds".into()));
+        assert_eq!(identity.credentials.to_string(), "credentials file /etc/creds");
         assert_eq!(identity.region.domain(), "amazonaws.com.cn");
     }
 

@@ -41,6 +41,8 @@ pub struct Request<'a> {
     pub behavior: FileExistsBehavior,
     /// The deployment group's; their folder must exist.
     pub records: &'a Records,
+    /// Whether a context of an unconfined SELinux user or type is refused.
+    pub reject_unconfined: bool,
 }
 
 /// An Install that can succeed, as far as can be seen before it is done.
@@ -97,7 +99,9 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let paths = wanted.iter().map(|wanted| wanted.path.as_path());
     let host = Host::read(paths, request.appspec, &records).map_err(unreadable)?;
     let behavior = request.appspec.file_exists_behavior.unwrap_or(request.behavior);
-    let facts = Facts { appspec: request.appspec, behavior, revision: &revision, host: &host };
+    let reject_unconfined = request.reject_unconfined;
+    let facts =
+        Facts { appspec: request.appspec, behavior, reject_unconfined, revision: &revision, host: &host };
     match plan::decide(facts, wanted) {
         Ok(decision) if conflicts.is_empty() => {
             let schedule = schedule::schedule(&decision, &revision, &host, &records, &crate::fs::token());

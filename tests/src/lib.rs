@@ -4,6 +4,7 @@
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
 //! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
+//! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`fleet`] is all of it together.
 
 #![allow(
@@ -18,10 +19,13 @@
 
 pub mod bucket;
 pub mod bundle;
+pub mod cloud;
 pub mod fleet;
 pub mod host;
+pub mod metadata;
 pub mod programs;
 pub mod roles;
+pub mod proxy;
 pub mod service;
 pub mod stub;
 pub mod tree;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use serde_yaml::{Mapping, Value};
 
 /// One thing that makes a file unusable.
@@ -47,12 +48,23 @@ impl fmt::Display for Place {
     }
 }
 
+/// A setting as it is in effect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effective {
+    pub key: &'static str,
+    /// `null` when it is not set and has no default; a password in a URL is hidden.
+    pub value: Json,
+    /// The line of the file that says so; `None` for a default.
+    pub line: Option<usize>,
+}
+
 /// Reads one file. Ask for every key that is known, then [`Reader::finish`].
 #[derive(Debug)]
 pub struct Reader<'a> {
     text: &'a str,
     mapping: Mapping,
     asked: BTreeSet<&'static str>,
+    effective: Vec<Effective>,
     problems: Vec<ReadError>,
     warnings: Vec<Warning>,
 }
@@ -78,7 +90,8 @@ impl<'a> Reader<'a> {
                 return Err(whole(None, format!("found {}; expected `key: value` lines", describe(&other))));
             }
         };
-        Ok(Self { text, mapping, asked: BTreeSet::new(), problems: Vec::new(), warnings: Vec::new() })
+        let (asked, effective, problems, warnings) = Default::default();
+        Ok(Self { text, mapping, asked, effective, problems, warnings })
     }
 
     /// A text; numbers and truth values are taken as they are written.
@@ -95,6 +108,21 @@ impl<'a> Reader<'a> {
             Value::String(text) if text.starts_with('/') => Some(PathBuf::from(text)),
             other => self.wrong(key, &other, "an absolute path"),
         }
+    }
+
+    pub fn text_or(&mut self, key: &'static str, default: &str) -> String {
+        let found = self.text(key);
+        found.unwrap_or_else(|| self.default(key, default.to_owned()))
+    }
+
+    pub fn path_or(&mut self, key: &'static str, default: &str) -> PathBuf {
+        let found = self.path(key);
+        found.unwrap_or_else(|| PathBuf::from(self.default(key, default.to_owned())))
+    }
+
+    pub fn folder_name_or(&mut self, key: &'static str, default: &str) -> String {
+        let found = self.folder_name(key);
+        found.unwrap_or_else(|| self.default(key, default.to_owned()))
     }
 
     /// The name of one folder, not a path.
@@ -119,7 +147,7 @@ impl<'a> Reader<'a> {
 
     pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
         let Some(value) = self.take(key) else {
-            return default;
+            return self.default(key, default);
         };
         match &value {
             Value::Bool(flag) => *flag,
@@ -136,7 +164,7 @@ impl<'a> Reader<'a> {
     pub fn seconds(&mut self, key: &'static str, default: u64) -> Duration {
         let expected = "a number of seconds, 0 or more";
         let Some(value) = self.take(key) else {
-            return Duration::from_secs(default);
+            return Duration::from_secs(self.default(key, default));
         };
         let seconds = match &value {
             Value::Number(number) => number.as_f64(),
@@ -152,7 +180,7 @@ impl<'a> Reader<'a> {
 
     pub fn at_least_one(&mut self, key: &'static str, default: usize) -> usize {
         let Some(value) = self.take(key) else {
-            return default;
+            return self.default(key, default);
         };
         let number = match &value {
             Value::Number(number) => number.as_u64(),
@@ -183,12 +211,12 @@ impl<'a> Reader<'a> {
 
     /// A known key that asks for what happens anyway: accepted in silence.
     pub fn ignored(&mut self, key: &'static str, _why: &str) {
-        self.take(key);
+        self.remove(key);
     }
 
     /// A known key that changes nothing here: a warning, unless it is switched off.
     pub fn without_effect(&mut self, key: &'static str, why: &str) {
-        if !matches!(self.take(key), None | Some(Value::Bool(false))) {
+        if !matches!(self.remove(key), None | Some(Value::Bool(false))) {
             let what = format!("has no effect: {why}");
             self.warnings.push(Warning { place: self.place(key), what });
         }
@@ -196,7 +224,7 @@ impl<'a> Reader<'a> {
 
     /// A key that must not be there.
     pub fn refused(&mut self, key: &'static str, why: &str) {
-        if self.take(key).is_some() {
+        if self.remove(key).is_some() {
             self.problem(key, why.to_owned());
         }
     }
@@ -210,6 +238,11 @@ impl<'a> Reader<'a> {
     pub fn missing(&mut self, key: &'static str, why: &str) {
         self.problems
             .push(ReadError { place: Place { line: None, key: Some(key.into()) }, what: why.to_owned() });
+    }
+
+    /// Every key that was asked for, in that order, with its value; those without an effect aside.
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
     }
 
     /// Ends the reading: every problem in the order of the file, or the warnings.
@@ -226,6 +259,22 @@ impl<'a> Reader<'a> {
 
     /// The value of `key` in either spelling; a null is as good as absent.
     fn take(&mut self, key: &'static str) -> Option<Value> {
+        let value = self.remove(key);
+        let line = value.as_ref().and_then(|_| line_of(self.text, key));
+        let shown = value.as_ref().map_or(Json::Null, shown);
+        self.effective.push(Effective { key, value: shown, line });
+        value
+    }
+
+    /// Notes that `key` has its default.
+    fn default<T: Into<Json> + Clone>(&mut self, key: &'static str, default: T) -> T {
+        if let Some(effective) = self.effective.iter_mut().rfind(|effective| effective.key == key) {
+            effective.value = default.clone().into();
+        }
+        default
+    }
+
+    fn remove(&mut self, key: &'static str) -> Option<Value> {
         self.asked.insert(key);
         let plain = self.mapping.remove(key);
         let with_colon = self.mapping.remove(format!(":{key}").as_str());
@@ -288,12 +337,33 @@ fn describe(value: &Value) -> String {
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) => number.to_string(),
         Value::String(text) => {
+            let text = without_password(text);
             let short: String = text.chars().take(80).collect();
             format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
         }
         Value::Sequence(_) => "a list".into(),
         Value::Mapping(_) => "a mapping".into(),
         Value::Tagged(_) => "a tagged value".into(),
+    }
+}
+
+/// A value as a person may see it.
+fn shown(value: &Value) -> Json {
+    match value {
+        Value::String(text) => without_password(text).into(),
+        other => serde_json::to_value(other).unwrap_or_default(),
+    }
+}
+
+/// `text` without the password that stands before the host of a URL; what cannot be told apart is hidden too.
+pub fn without_password(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else {
+        return text.to_owned();
+    };
+    let start = before.find("//").map_or(0, |slashes| slashes + 2);
+    match before[start..].split_once(':') {
+        Some((user, _)) => format!("{}{user}:(hidden)@{host}", &before[..start]),
+        None => text.to_owned(),
     }
 }
 

@@ -29,6 +29,34 @@ const ALLOWED: [&str; 13] = [
     "no_proxy",
 ];
 
+/// What decides which code a program loads, beside `LD_*`: the C library's own (ld.so(8)), and the interpreters'.
+const LOADER: [&str; 19] = [
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "LOCPATH",
+    "NLSPATH",
+    "BASH_ENV",
+    "ENV",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PERL5DB",
+    "RUBYLIB",
+    "RUBYOPT",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "CLASSPATH",
+];
+
+fn is_loader(name: &str) -> bool {
+    // Functions that a shell inherits run in place of commands.
+    ["LD_", "BASH_FUNC_"].iter().any(|prefix| name.starts_with(prefix)) || LOADER.contains(&name)
+}
+
 /// The agent's environment without its secrets, and what a script may want to know of its deployment.
 pub(super) fn for_hooks(
     own: &Environment,
@@ -43,7 +71,7 @@ pub(super) fn for_hooks(
             && !text.starts_with("BUNDLE_")
             && !deployment.iter().any(|(own, _)| *own == text)
             && (!hardening.hook_env_allowlist || ALLOWED.contains(&&*text) || text.starts_with("LC_"))
-            && (!hardening.strip_loader_env || !text.starts_with("LD_"))
+            && (!hardening.strip_loader_env || !is_loader(&text))
     };
     let inherited = own.variables().iter().filter(|(name, _)| passed_on(name)).cloned();
     let added = deployment.iter().map(|(name, value)| ((*name).into(), value.into()));
@@ -69,4 +97,34 @@ fn deployment_variables(event: &LifecycleEvent, spec: &DeploymentSpec) -> Vec<(&
         Revision::Local(_) => {}
     }
     variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::envelope;
+
+    /// What a script sees of the agent's own variables.
+    fn passed_on(hardening: &Hardening) -> Vec<String> {
+        let own = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%", "BUNDLE_KEY"];
+        let secret = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_FILE"];
+        let variables = own.into_iter().chain(secret).map(|name| (name.into(), "own".into()));
+        let spec = br#"{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n",
+            "ApplicationName": "a", "Revision": {"RevisionType": "S3",
+            "S3Revision": {"Bucket": "b", "Key": "k", "BundleType": "zip"}}}"#;
+        let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
+        let seen =
+            for_hooks(&Environment::new(variables), hardening, &"BeforeInstall".parse().unwrap(), &spec);
+        seen.into_iter().filter(|(_, value)| value == "own").map(|(name, _)| name.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn secrets_never_reach_a_script_and_hardening_strips_more() {
+        let plain = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%"];
+        assert_eq!(passed_on(&Hardening::default()), plain);
+        let stripped = Hardening { strip_loader_env: true, ..Hardening::default() };
+        assert_eq!(passed_on(&stripped), ["PATH", "LC_ALL", "MINE"]);
+        let listed = Hardening { hook_env_allowlist: true, ..Hardening::default() };
+        assert_eq!(passed_on(&listed), ["PATH", "LC_ALL"]);
+    }
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::retry::RetryConfig;
@@ -13,7 +16,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::{DeploymentFolder, FetchedBundle, S3Revision};
-use crate::aws::Access;
+use crate::aws::{Access, credentials};
 
 /// What is written to the bundle at once.
 const WRITE_BUFFER: usize = 1 << 20;
@@ -40,7 +43,13 @@ pub(super) async fn fetch(
     let S3Revision { bucket, key, bundle_type, version, etag } = revision;
     let failed = |reason: String| S3Error::Get { bucket: bucket.clone(), key: key.clone(), reason };
     let request = client(access).get_object().bucket(bucket).key(key).set_version_id(version.clone());
-    let mut object = request.send().await.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
+    let used = access.credentials.generation();
+    let mut answer = request.clone().send().await;
+    let refused = answer.as_ref().is_err_and(|error| error.code().is_some_and(credentials::is_refusal));
+    if refused && access.credentials.refused(used).await {
+        answer = request.send().await;
+    }
+    let mut object = answer.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
 
     let found = object.e_tag().unwrap_or_default().trim_matches('"').to_owned();
     if let Some(expected) = etag
@@ -92,6 +101,7 @@ fn client(access: &Access) -> Client {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(access.region.as_str().to_owned()))
         .credentials_provider(access.credentials.clone())
+        .identity_cache(IdentityCache::no_cache())
         .http_client(access.http.clone())
         .sleep_impl(TokioSleep::new())
         .retry_config(RetryConfig::standard())

@@ -88,6 +88,12 @@ pub enum Conflict {
         object.display()
     )]
     NoSelinux { object: PathBuf },
+    #[error(
+        "permissions: {} asks for the SELinux context {found}, which confines nothing, and \
+         reject_unconfined_selinux_in_bundle is set on this host; choose a confined user and type",
+        object.display()
+    )]
+    Unconfined { object: PathBuf, found: String },
 }
 
 fn behind(link: Option<&Path>) -> String {

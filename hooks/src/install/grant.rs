@@ -56,6 +56,13 @@ impl Granter<'_> {
         if permission.context.is_some() && !self.facts.host.has_selinux_tools {
             self.conflicts.push(Conflict::NoSelinux { object: object.to_path_buf() });
         }
+        if let Some(context) = permission.context.as_ref().filter(|_| self.facts.reject_unconfined) {
+            let parts = context.user.iter().chain([&context.kind]);
+            let unconfined = parts.filter(|part| part.starts_with("unconfined_"));
+            self.conflicts.extend(
+                unconfined.map(|found| Conflict::Unconfined { object: object.into(), found: found.clone() }),
+            );
+        }
         let exact = self.decision.planned.iter().position(|planned| planned.written == object);
         let applied = match exact.map(|index| &self.decision.planned[index].kind) {
             Some(WantedKind::File) => {

@@ -50,6 +50,7 @@ pub(super) struct Decision {
 pub(super) struct Facts<'a> {
     pub(super) appspec: &'a AppSpec,
     pub(super) behavior: FileExistsBehavior,
+    pub(super) reject_unconfined: bool,
     pub(super) revision: &'a Revision,
     pub(super) host: &'a Host,
 }

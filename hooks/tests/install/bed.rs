@@ -14,6 +14,7 @@ pub(crate) struct Bed {
     pub(crate) root: tempfile::TempDir,
     pub(crate) records: Records,
     pub(crate) behavior: FileExistsBehavior,
+    pub(crate) reject_unconfined: bool,
 }
 
 /// Everything about one object that an Install could change.
@@ -43,7 +44,7 @@ impl Bed {
         }
         let at = |name: &str| root.path().join("records").join(name);
         let records = Records { instructions: at("group-install.json"), cleanup: at("group-cleanup") };
-        Self { root, records, behavior: FileExistsBehavior::Disallow }
+        Self { root, records, behavior: FileExistsBehavior::Disallow, reject_unconfined: false }
     }
 
     pub(crate) fn host(&self, below: &str) -> PathBuf {
@@ -70,6 +71,7 @@ impl Bed {
             appspec,
             behavior: self.behavior,
             records: &self.records,
+            reject_unconfined: self.reject_unconfined,
         })
     }
 

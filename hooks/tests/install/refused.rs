@@ -3,7 +3,7 @@
 use codedeploy_hooks::appspec::{
     Acl, AclEntry, AclTag, Mode, NamePattern, Pattern, Principal, SelinuxContext,
 };
-use codedeploy_hooks::install::InstallError;
+use codedeploy_hooks::install::{Conflict, InstallError};
 
 use crate::bed::{Bed, conflicts, link, write};
 
@@ -101,4 +101,26 @@ fn an_acl_that_names_one_user_twice_is_refused() {
         Some(Acl { entries: vec![entry(Principal::Id(0)), entry(Principal::Name("root".into()))] });
     appspec.permissions = vec![permission];
     assert!(conflicts(bed.install(&appspec))[0].to_string().contains("twice"));
+}
+
+#[test]
+fn an_unconfined_context_is_refused_where_the_host_says_so() {
+    let mut bed = Bed::new();
+    bed.revision(&[("a", "1")]);
+    let mut appspec = bed.appspec(&[("a", "app")]);
+    let mut labelled = bed.permission("app/a");
+    let (user, kind) = (Some("unconfined_u".to_owned()), "unconfined_exec_t".to_owned());
+    labelled.context = Some(SelinuxContext { user, kind, range: None });
+    appspec.permissions = vec![labelled];
+    let refused = |bed: &Bed| match bed.plan(&appspec) {
+        Err(InstallError::Conflicts(conflicts)) => {
+            conflicts.iter().filter(|conflict| matches!(conflict, Conflict::Unconfined { .. })).count()
+        }
+        // Where there are SELinux tools.
+        Ok(_) => 0,
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(refused(&bed), 0);
+    bed.reject_unconfined = true;
+    assert_eq!(refused(&bed), 2);
 }

@@ -1,0 +1,82 @@
+//! The one HTTP client: its trust store and its proxy.
+
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+use super::{AccessError, trust};
+use crate::config::Endpoints;
+
+/// A client that trusts the system's certificates and the configured ones, and goes through the configured proxy only:
+/// proxies that the environment names are for hooks.
+pub(super) fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
+    let tls = TlsContext::builder().with_trust_store(trust::store(&endpoints.trust)?).build();
+    let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
+    let proxy = endpoints.proxy.as_deref().map_or_else(|| Ok(ProxyConfig::disabled()), proxy)?;
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder();
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        connector
+            .proxy_config(proxy.clone())
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone())
+            .build()
+    }))
+}
+
+/// Reads `http://[user:password@]host:port`; user and password may be percent-encoded.
+fn proxy(uri: &str) -> Result<ProxyConfig, AccessError> {
+    let refused = |what| AccessError::Proxy { what };
+    let (scheme, rest) = uri.split_once("://").ok_or(refused("it has no scheme"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (login, address) = match authority.rsplit_once('@') {
+        Some((login, address)) => (Some(login), address),
+        None => (None, authority),
+    };
+    if address.is_empty() || address.starts_with(':') {
+        return Err(refused(
+            "it names no host; in a user or password, write @ as %40, / as %2F and # as %23",
+        ));
+    }
+    let config =
+        ProxyConfig::all(format!("{scheme}://{address}")).map_err(|_| refused("it is no address"))?;
+    let Some(login) = login else {
+        return Ok(config);
+    };
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let decoded = |text| percent_decoded(text).ok_or(refused("user and password have a wrong % sign"));
+    Ok(config.with_basic_auth(decoded(user)?, decoded(password)?))
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
+        for uri in
+            ["http://", "http://:80", "http://me:hush@", "http://me:hu%zz@proxy:1", "ftp://me:hush@proxy"]
+        {
+            let error = proxy(uri).unwrap_err().to_string();
+            assert!(!error.contains("hush") && error.contains("expected http://"), "{error}");
+        }
+        for uri in ["http://proxy:3128", "https://proxy", "http://me:p%40ss@proxy:3128", "http://me@[::1]:1"]
+        {
+            assert!(proxy(uri).is_ok(), "{uri}");
+        }
+        assert_eq!(percent_decoded("p%40s%2fs").as_deref(), Some("p@s/s"));
+    }
+}
