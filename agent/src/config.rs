@@ -343,6 +343,13 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_url_is_told_without_its_password() {
+        let problems = parse("proxy_uri: htp://me:hush@proxy\ncodedeploy_test_profile: alpha\n").unwrap_err();
+        assert!(problems.contains("me:(hidden)@proxy") && !problems.contains("hush"), "{problems}");
+        assert!(problems.contains("expected prod, beta or gamma"), "{problems}");
+    }
+
+    #[test]
     fn unknown_keys_are_warnings_with_their_line() {
         let (_, warnings) = parse("verbose: true\n:max_revision: 3\n").unwrap();
         let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
