@@ -42,11 +42,14 @@ impl Instance {
 
     fn configuration(&self, lines: &str) -> PathBuf {
         let file = self.path("codedeployagent.yml");
-        let text = format!(
-            "on_premises_config_file: {folder}/none.yml\nroot_dir: {folder}/root\nlog_dir: {folder}/log\n\
-             pid_dir: {folder}/run\nwait_between_runs: 0.1\nwait_after_error: 0\n{lines}",
+        let mut text = format!(
+            "root_dir: {folder}/root\nlog_dir: {folder}/log\npid_dir: {folder}/run\nwait_between_runs: 0.1\n\
+             wait_after_error: 0\n{lines}",
             folder = self.folder.path().display()
         );
+        if !lines.contains("on_premises_config_file") {
+            text += &format!("on_premises_config_file: {}\n", self.path("none.yml").display());
+        }
         fs::write(&file, text).unwrap();
         file
     }
@@ -387,7 +390,8 @@ async fn the_wire_is_logged_without_secrets_bundles_and_the_output_of_scripts() 
 async fn files_that_are_none_end_the_start_with_their_name() {
     let metadata = MetadataServer::start(STEADY).await;
     let instance = Instance::new(&metadata);
-    let places: [(&str, fn(&Path)); 5] = [
+    type Make = fn(&Path);
+    let places: [(&str, Make); 5] = [
         ("fifo", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
         ("folder", |path| fs::create_dir(path).unwrap()),
         ("noise", |path| fs::write(path, vec![b'{'; 10 << 20]).unwrap()),

@@ -6,16 +6,16 @@ use aws_smithy_http_client::tls::{Provider, TlsContext};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::{AccessError, trust};
+use super::{AccessError, trust, wire};
 use crate::config::Endpoints;
 
-/// A client that trusts the system's certificates and the configured ones, and goes through the configured proxy only:
-/// proxies that the environment names are for hooks.
-pub(super) fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
+/// The client of every outgoing call. It trusts the system's certificates and the configured ones, and goes through the
+/// configured proxy only: proxies that the environment names are for hooks.
+pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
     let tls = TlsContext::builder().with_trust_store(trust::store(&endpoints.trust)?).build();
     let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
     let proxy = endpoints.proxy.as_deref().map_or_else(|| Ok(ProxyConfig::disabled()), proxy)?;
-    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+    let client = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder();
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
@@ -24,7 +24,8 @@ pub(super) fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessEr
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .tls_context(tls.clone())
             .build()
-    }))
+    });
+    Ok(if endpoints.log_wire { wire::logged(client) } else { client })
 }
 
 /// Reads `http://[user:password@]host:port`; user and password may be percent-encoded.
