@@ -11,6 +11,7 @@ use std::time::Duration;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use self::credentials::Credentials;
+pub use self::http::client as http_client;
 use crate::config::{Endpoints, Settings};
 use crate::identity::{CredentialSource, Region};
 
@@ -48,9 +49,8 @@ impl Access {
         if endpoints.use_fips && !FIPS_REGIONS.contains(&region.as_str()) {
             return Err(AccessError::NoFips { region });
         }
-        let http = http::client(&endpoints)?;
         Ok(Self {
-            http: if settings.log_aws_wire { wire::logged(http) } else { http },
+            http: http_client(&endpoints)?,
             credentials: Credentials::new(source.clone()),
             region,
             endpoints,

@@ -45,8 +45,6 @@ pub struct Settings {
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
     pub hardening: Hardening,
-    /// Log requests and responses, without secrets and without bundles.
-    pub log_aws_wire: bool,
     /// `codedeploy_test_profile` is `beta` or `gamma`: keys in the agent's environment are its credentials.
     pub keep_environment_credentials: bool,
 }
@@ -74,6 +72,8 @@ pub struct Endpoints {
     pub secure: bool,
     /// PEM files and folders trusted beside the system's store.
     pub trust: Vec<PathBuf>,
+    /// `log_aws_wire`: log requests and responses, without secrets and without bundles.
+    pub log_wire: bool,
 }
 
 /// Whom a deployment specification must be signed by, beyond a valid signature.
@@ -197,6 +197,7 @@ impl Settings {
                 use_fips: file.flag("use_fips_mode", false),
                 secure: file.flag("enable_auth_policy", false),
                 trust: trusted_files(&mut file, environment),
+                log_wire: file.flag("log_aws_wire", false),
             },
             signer: signer(&mut file),
             hardening: Hardening {
@@ -212,7 +213,6 @@ impl Settings {
                 hook_env_allowlist: file.flag("restrict_hook_env_to_allowlist", false),
                 strip_loader_env: file.flag("strip_loader_env_in_hooks", false),
             },
-            log_aws_wire: file.flag("log_aws_wire", false),
             keep_environment_credentials: file
                 .parsed("codedeploy_test_profile", "prod, beta or gamma", test_profile)
                 .unwrap_or_default(),
@@ -340,6 +340,26 @@ mod tests {
             assert!(problems.contains(line), "{line}\nnot in\n{problems}");
         }
         assert_eq!(problems.lines().count(), 8, "{problems}");
+    }
+
+    #[test]
+    fn a_key_in_both_spellings_is_refused() {
+        let problems = parse("verbose: true\n:verbose: false\n").unwrap_err();
+        assert!(problems.contains("line 1: verbose: stands there twice"), "{problems}");
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there() {
+        let error =
+            Settings::load(Some(Path::new("/nowhere/agent.yml")), &Environment::default()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/agent.yml"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_url_is_told_without_its_password() {
+        let problems = parse("proxy_uri: htp://me:hush@proxy\ncodedeploy_test_profile: alpha\n").unwrap_err();
+        assert!(problems.contains("me:(hidden)@proxy") && !problems.contains("hush"), "{problems}");
+        assert!(problems.contains("expected prod, beta or gamma"), "{problems}");
     }
 
     #[test]

@@ -65,9 +65,9 @@ pub enum IdentityError {
     #[error("AWS_EC2_METADATA_SERVICE_ENDPOINT is {found:?}; expected http://host or http://host:port")]
     MetadataEndpoint { found: String },
     #[error(
-        "nothing says who this host is: there is no on-premises file {}, and EC2 instance metadata is not to be had. \
-         Outside EC2: register this host and put the file there. On an EC2 instance: see that instance metadata is enabled \
-         and that {endpoint} can be reached; inside a container, raise the metadata hop limit to 2",
+        "nothing says who this host is. Outside EC2: register this host and put its on-premises file at {}. On an EC2 \
+         instance: see that instance metadata is enabled and that {endpoint} can be reached; inside a container, raise the \
+         metadata hop limit to 2. There is no such file, and EC2 instance metadata is not to be had",
         on_premises.display()
     )]
     Nobody { on_premises: PathBuf, endpoint: String, source: MetadataError },
@@ -261,6 +261,18 @@ mod tests {
         let identity = identity(text, &[]).unwrap();
         assert_eq!(identity.credentials.to_string(), "credentials file /etc/creds");
         assert_eq!(identity.region.domain(), "amazonaws.com.cn");
+    }
+
+    #[test]
+    fn the_domain_is_the_region_s_own_or_what_metadata_says() {
+        let domain =
+            |name, metadata| Region::in_domain(name, metadata).map(|region| region.domain().to_owned());
+        assert_eq!(domain("us-isob-east-1", "sc2s.sgov.gov").unwrap(), "sc2s.sgov.gov");
+        assert_eq!(domain("cn-north-1", "amazonaws.com").unwrap(), "amazonaws.com.cn");
+        assert_eq!(domain("eusc-de-east-1", "amazonaws.com").unwrap(), "amazonaws.eu");
+        for evil in ["", "evil/", "a..b", "evil.com:80", "-a.com"] {
+            assert!(domain("us-east-1", evil).is_err(), "{evil}");
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct CloudState {
     commands: VecDeque<HostCommand>,
+    /// Whether a command was given and not yet completed: the next one waits.
+    busy: bool,
     specification: Value,
     bundle: Vec<u8>,
     completed: Vec<PutHostCommandCompleteInput>,
@@ -212,7 +214,8 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let checked = shared.check(&signature::Request { method: &method, uri: &uri, headers: &headers, body: &body });
+    let checked =
+        shared.check(&signature::Request { method: &method, uri: &uri, headers: &headers, body: &body });
     let mut state = shared.state();
     match checked {
         Ok(id) => drop(state.keys_seen.insert(id)),
@@ -230,15 +233,19 @@ async fn answer(
     let answer = match target.rsplit('.').next().unwrap_or_default() {
         PollHostCommandInput::NAME => {
             state.polls += 1;
-            json!(PollHostCommandOutput { host_command: state.commands.pop_front() })
+            let host_command = if state.busy { None } else { state.commands.pop_front() };
+            state.busy |= host_command.is_some();
+            json!(PollHostCommandOutput { host_command })
         }
         GetDeploymentSpecificationInput::NAME => {
-            let payload = shared.signer.sign(state.specification.to_string().as_bytes()).expect("it can be signed");
+            let payload =
+                shared.signer.sign(state.specification.to_string().as_bytes()).expect("it can be signed");
             let envelope = Envelope { format: Envelope::PKCS7_JSON.into(), payload };
             json!({"DeploymentSystem": DEPLOYMENT_SYSTEM, "DeploymentSpecification": {"GenericEnvelope": envelope}})
         }
         PutHostCommandAcknowledgementInput::NAME => json!({"CommandStatus": "InProgress"}),
         PutHostCommandCompleteInput::NAME => {
+            state.busy = false;
             state.completed.push(serde_json::from_slice(&body).expect("the agent writes what it should"));
             json!({})
         }

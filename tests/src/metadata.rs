@@ -123,7 +123,13 @@ async fn answer(
     }
 }
 
-fn respond(shared: &mut Shared, keys: &KeyRing, method: &Method, path: &str, headers: &HeaderMap) -> Response {
+fn respond(
+    shared: &mut Shared,
+    keys: &KeyRing,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if (method, path) == (&Method::PUT, "/latest/api/token") {
         if header("x-aws-ec2-metadata-token-ttl-seconds") != Some("21600") {

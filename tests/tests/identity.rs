@@ -42,11 +42,14 @@ impl Instance {
 
     fn configuration(&self, lines: &str) -> PathBuf {
         let file = self.path("codedeployagent.yml");
-        let text = format!(
-            "on_premises_config_file: {folder}/none.yml\nroot_dir: {folder}/root\nlog_dir: {folder}/log\n\
-             pid_dir: {folder}/run\nwait_between_runs: 0.1\nwait_after_error: 0\n{lines}",
+        let mut text = format!(
+            "root_dir: {folder}/root\nlog_dir: {folder}/log\npid_dir: {folder}/run\nwait_between_runs: 0.1\n\
+             wait_after_error: 0\n{lines}",
             folder = self.folder.path().display()
         );
+        if !lines.contains("on_premises_config_file") {
+            text += &format!("on_premises_config_file: {}\n", self.path("none.yml").display());
+        }
         fs::write(&file, text).unwrap();
         file
     }
@@ -74,8 +77,14 @@ impl Instance {
             "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\nhooks:\n  BeforeInstall:\n    - location: wait.sh\n",
             self.path("app").display()
         );
-        let script = format!("#!/bin/sh\nuntil test -e {}; do sleep 0.05; done\necho printed-by-script\n", go.display());
-        bundle::write(&self.path("revision"), &[("appspec.yml", &appspec), ("wait.sh", &script), ("page", "one\n")]);
+        let script = format!(
+            "#!/bin/sh\nuntil test -e {}; do sleep 0.05; done\necho printed-by-script\n",
+            go.display()
+        );
+        bundle::write(
+            &self.path("revision"),
+            &[("appspec.yml", &appspec), ("wait.sh", &script), ("page", "one\n")],
+        );
         bundle::zip(&self.path("revision"))
     }
 }
@@ -91,7 +100,11 @@ fn succeeded() -> Vec<String> {
 async fn completes(cloud: &Cloud, instance: &Instance) {
     wait::until("every command is completed", async || {
         let completed = cloud.completed();
-        if completed.len() == EVENTS.len() { Ok(()) } else { Err((completed, cloud.refusals(), instance.log())) }
+        if completed.len() == EVENTS.len() {
+            Ok(())
+        } else {
+            Err((completed, cloud.refusals(), instance.log()))
+        }
     })
     .await;
     assert_eq!(cloud.completed(), succeeded());
@@ -136,14 +149,16 @@ async fn metadata_that_is_late_or_stumbles_is_waited_for() {
     let cloud = Cloud::start(&instance.path("cloud"), STEADY, None).await;
     metadata.fail(Fault::Status(500), 5);
     let agent = instance.start(&endpoints("http", &cloud.address.to_string()), &[]);
-    wait::until("the agent polls", async || if cloud.polls() > 0 { Ok(()) } else { Err(instance.log()) }).await;
+    wait::until("the agent polls", async || if cloud.polls() > 0 { Ok(()) } else { Err(instance.log()) })
+        .await;
     assert!(instance.log().contains("waiting for EC2 instance metadata"), "{}", instance.log());
     assert!(agent.stop().await.success());
 
     metadata.fail(Fault::Silence, 1);
     let polls = cloud.polls();
     let agent = instance.start(&endpoints("http", &cloud.address.to_string()), &[]);
-    wait::until("the agent polls", async || if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) }).await;
+    wait::until("the agent polls", async || if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) })
+        .await;
     assert!(agent.stop().await.success());
 }
 
@@ -183,7 +198,8 @@ async fn an_instance_without_a_role_says_so_and_works_when_it_has_keys() {
     ];
     let lines = format!("{}codedeploy_test_profile: beta\n", endpoints("http", &cloud.address.to_string()));
     let agent = instance.start(&lines, &variables);
-    wait::until("the agent polls", async || if cloud.polls() > 0 { Ok(()) } else { Err(instance.log()) }).await;
+    wait::until("the agent polls", async || if cloud.polls() > 0 { Ok(()) } else { Err(instance.log()) })
+        .await;
     assert!(agent.stop().await.success());
 }
 
@@ -293,8 +309,11 @@ async fn a_private_authority_is_trusted_by_key_or_variable_for_commands_and_bund
     for (lines, variables) in ways {
         let polls = cloud.polls();
         let agent = instance.start(lines, variables);
-        wait::until("the agent polls", async || if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) })
-            .await;
+        wait::until(
+            "the agent polls",
+            async || if cloud.polls() > polls { Ok(()) } else { Err(instance.log()) },
+        )
+        .await;
         assert!(agent.stop().await.success());
     }
 
@@ -320,7 +339,7 @@ async fn a_proxy_with_a_password_is_used_for_everything_but_metadata() {
         fs::write(&go, "").unwrap();
         cloud.deploy(HOST_IDENTIFIER, instance.bundle(&go), &EVENTS);
         let lines = format!(
-            "{}proxy_uri: http://me:p%40ss@{}\nssl_ca_bundle: {}\n",
+            "{}verbose: true\nlog_aws_wire: true\nproxy_uri: http://me:p%40ss@{}\nssl_ca_bundle: {}\n",
             endpoints(scheme, "cloud.invalid"),
             proxy.address,
             instance.path("ca.pem").display()
@@ -332,7 +351,7 @@ async fn a_proxy_with_a_password_is_used_for_everything_but_metadata() {
         assert!(proxy.lines().iter().all(|line| line.contains(form)), "{:?}", proxy.lines());
         assert!(agent.stop().await.success());
         let log = instance.log();
-        assert!(!log.contains("p%40ss") && !log.contains("p@ss"), "{log}");
+        assert!(!log.contains("p%40ss") && !log.contains("p@ss") && !log.contains("bWU6cEBzcw"), "{log}");
     }
 }
 
@@ -344,17 +363,24 @@ async fn the_wire_is_logged_without_secrets_bundles_and_the_output_of_scripts() 
     let go = instance.path("go");
     fs::write(&go, "").unwrap();
     cloud.deploy(HOST_IDENTIFIER, instance.bundle(&go), &EVENTS);
-    let lines = format!("{}log_aws_wire: true\nverbose: true\n", endpoints("http", &cloud.address.to_string()));
+    let lines =
+        format!("{}log_aws_wire: true\nverbose: true\n", endpoints("http", &cloud.address.to_string()));
     let agent = instance.start(&lines, &[]);
     completes(&cloud, &instance).await;
     assert!(agent.stop().await.success());
     let log = instance.log();
-    for part in ["PutHostCommandComplete", "/revisions/app.zip", "authorization: (hidden)", "command-Install"] {
+    for part in ["PutHostCommandComplete", "/revisions/app.zip", "authorization: (hidden)", "command-Install"]
+    {
         assert!(log.contains(part), "{part} not in {log}");
     }
     let keys = STEADY.current();
-    let secrets =
-        [&keys.secret_access_key, &keys.session_token, "Signature=", "github-token-of-nobody", "printed-by-script"];
+    let secrets = [
+        &keys.secret_access_key,
+        &keys.session_token,
+        "Signature=",
+        "github-token-of-nobody",
+        "printed-by-script",
+    ];
     for secret in secrets {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
@@ -364,7 +390,8 @@ async fn the_wire_is_logged_without_secrets_bundles_and_the_output_of_scripts() 
 async fn files_that_are_none_end_the_start_with_their_name() {
     let metadata = MetadataServer::start(STEADY).await;
     let instance = Instance::new(&metadata);
-    let places: [(&str, fn(&Path)); 5] = [
+    type Make = fn(&Path);
+    let places: [(&str, Make); 5] = [
         ("fifo", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
         ("folder", |path| fs::create_dir(path).unwrap()),
         ("noise", |path| fs::write(path, vec![b'{'; 10 << 20]).unwrap()),
@@ -384,5 +411,9 @@ async fn files_that_are_none_end_the_start_with_their_name() {
         assert_eq!(shown.status.code(), Some(1), "{name}");
         assert!(String::from_utf8_lossy(&shown.stderr).contains(path.to_str().unwrap()));
     }
-    assert_eq!(metadata.requests(), Vec::<String>::new(), "a file that is there but broken is no reason to ask EC2");
+    assert_eq!(
+        metadata.requests(),
+        Vec::<String>::new(),
+        "a file that is there but broken is no reason to ask EC2"
+    );
 }

@@ -6,16 +6,16 @@ use aws_smithy_http_client::tls::{Provider, TlsContext};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::{AccessError, trust};
+use super::{AccessError, trust, wire};
 use crate::config::Endpoints;
 
-/// A client that trusts the system's certificates and the configured ones, and goes through the configured proxy only:
-/// proxies that the environment names are for hooks.
-pub(super) fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
+/// The client of every outgoing call. It trusts the system's certificates and the configured ones, and goes through the
+/// configured proxy only: proxies that the environment names are for hooks.
+pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
     let tls = TlsContext::builder().with_trust_store(trust::store(&endpoints.trust)?).build();
     let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
     let proxy = endpoints.proxy.as_deref().map_or_else(|| Ok(ProxyConfig::disabled()), proxy)?;
-    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+    let client = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder();
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
@@ -24,7 +24,8 @@ pub(super) fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessEr
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .tls_context(tls.clone())
             .build()
-    }))
+    });
+    Ok(if endpoints.log_wire { wire::logged(client) } else { client })
 }
 
 /// Reads `http://[user:password@]host:port`; user and password may be percent-encoded.
@@ -41,24 +42,23 @@ fn proxy(uri: &str) -> Result<ProxyConfig, AccessError> {
             "it names no host; in a user or password, write @ as %40, / as %2F and # as %23",
         ));
     }
-    let config =
-        ProxyConfig::all(format!("{scheme}://{address}")).map_err(|_| refused("it is no address"))?;
     let Some(login) = login else {
-        return Ok(config);
+        return ProxyConfig::all(uri.to_owned()).map_err(|_| refused("it is no address"));
     };
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    let decoded = |text| percent_decoded(text).ok_or(refused("user and password have a wrong % sign"));
-    Ok(config.with_basic_auth(decoded(user)?, decoded(password)?))
+    if !is_percent_encoded(login) {
+        return Err(refused("user or password have a wrong % sign; write % as %25"));
+    }
+    // The client decodes user and password, and takes the first @ for their end.
+    let uri = format!("{scheme}://{}@{address}", login.replace('@', "%40"));
+    ProxyConfig::all(uri)
+        .map_err(|_| refused("it is no address; percent-encode what is special in user and password"))
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(part.get(2..)?.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
+/// Whether every % sign begins the two digits of a byte.
+fn is_percent_encoded(text: &str) -> bool {
+    let digits =
+        |part: &str| part.get(..2).is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    text.split('%').skip(1).all(digits)
 }
 
 #[cfg(test)]
@@ -73,10 +73,14 @@ mod tests {
             let error = proxy(uri).unwrap_err().to_string();
             assert!(!error.contains("hush") && error.contains("expected http://"), "{error}");
         }
-        for uri in ["http://proxy:3128", "https://proxy", "http://me:p%40ss@proxy:3128", "http://me@[::1]:1"]
-        {
+        for uri in [
+            "http://proxy:3128",
+            "https://proxy",
+            "http://me:p%40ss@proxy:3128",
+            "http://me@[::1]:1",
+            "http://me:p@ss@proxy",
+        ] {
             assert!(proxy(uri).is_ok(), "{uri}");
         }
-        assert_eq!(percent_decoded("p%40s%2fs").as_deref(), Some("p@s/s"));
     }
 }

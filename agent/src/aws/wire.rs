@@ -12,8 +12,9 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use serde_json::Value;
+
+use crate::errors::Chain;
 
 const HIDDEN: &str = "(hidden)";
 /// Query parameters that say nothing secret; signed URLs have others.
@@ -59,7 +60,7 @@ impl HttpConnector for LoggedConnector {
             let mut response = match answer.await {
                 Ok(response) => response,
                 Err(error) => {
-                    let reason = DisplayErrorContext(&error).to_string();
+                    let reason = Chain(&error).to_string();
                     tracing::info!(method, uri, reason, "no response");
                     return Err(error);
                 }

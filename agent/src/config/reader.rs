@@ -278,6 +278,9 @@ impl<'a> Reader<'a> {
         self.asked.insert(key);
         let plain = self.mapping.remove(key);
         let with_colon = self.mapping.remove(format!(":{key}").as_str());
+        if plain.is_some() && with_colon.is_some() {
+            self.problem(key, "stands there twice, with a leading colon and without; remove one".into());
+        }
         with_colon.or(plain).filter(|value| !value.is_null())
     }
 

@@ -107,7 +107,8 @@ mod tests {
     /// What a script sees of the agent's own variables.
     fn passed_on(hardening: &Hardening) -> Vec<String> {
         let own = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%", "BUNDLE_KEY"];
-        let secret = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_FILE"];
+        let secret =
+            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_FILE"];
         let variables = own.into_iter().chain(secret).map(|name| (name.into(), "own".into()));
         let spec = br#"{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n",
             "ApplicationName": "a", "Revision": {"RevisionType": "S3",
@@ -115,7 +116,10 @@ mod tests {
         let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
         let seen =
             for_hooks(&Environment::new(variables), hardening, &"BeforeInstall".parse().unwrap(), &spec);
-        seen.into_iter().filter(|(_, value)| value == "own").map(|(name, _)| name.into_string().unwrap()).collect()
+        seen.into_iter()
+            .filter(|(_, value)| value == "own")
+            .map(|(name, _)| name.into_string().unwrap())
+            .collect()
     }
 
     #[test]

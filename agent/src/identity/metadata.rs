@@ -11,11 +11,11 @@ use aws_smithy_runtime_api::client::http::{HttpConnector as _, SharedHttpConnect
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use serde::Deserialize;
 
 use super::IdentityError;
 use crate::config::Environment;
+use crate::errors::Chain;
 
 const DEFAULT_ENDPOINT: &str = "http://169.254.169.254";
 const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
@@ -255,7 +255,7 @@ impl Metadata {
     ) -> Result<String, MetadataError> {
         let url = format!("{}{path}", self.endpoint);
         let answer = tokio::time::timeout(TIMEOUT, self.exchange(method, &url, header)).await;
-        answer.unwrap_or_else(|_| Err(MetadataError::Silent { url }))
+        answer.unwrap_or(Err(MetadataError::Silent { url }))
     }
 
     async fn exchange(
@@ -274,7 +274,7 @@ impl Metadata {
             .try_insert(name, value)
             .map_err(|_| unusable("the session token is no header value"))?;
         let answer = self.connector.call(request).await;
-        let answer = answer.map_err(|error| unreachable(DisplayErrorContext(error).to_string()))?;
+        let answer = answer.map_err(|error| unreachable(Chain(&error).to_string()))?;
         if !answer.status().is_success() {
             return Err(MetadataError::Status { url: url.to_owned(), status: answer.status().as_u16() });
         }

@@ -51,6 +51,7 @@ fn expected(request: &Request<'_>, secret: &str, body: &str) -> Option<String> {
     let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
     let text = format!("AWS4-HMAC-SHA256\n{}\n{}\n{hash}", request.header("x-amz-date")?, scope.join("/"));
     let sign = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
-    let key = scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| sign(&key, part).as_ref().into());
+    let key =
+        scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| sign(&key, part).as_ref().into());
     Some(hex::encode(sign(&key, &text)))
 }
