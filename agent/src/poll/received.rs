@@ -62,8 +62,8 @@ impl Agent {
     /// Performs a command that was never delivered before, and reports how it ended.
     pub(super) async fn carry_out(&self, command: HostCommand, shutdown: Shutdown) {
         let mut entry = None;
-        let work = uninterrupted(self.receive(&command, &shutdown, &mut entry)).await;
-        let report = match work {
+        let work = Box::pin(self.receive(&command, &shutdown, &mut entry));
+        let report = match uninterrupted(work).await {
             Ok(report) => report.map(Arc::new),
             Err(error) => {
                 let report = failed(&error);
