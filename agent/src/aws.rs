@@ -72,7 +72,8 @@ impl Access {
     }
 }
 
-fn http_client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
+/// The client of every outgoing call: one trust store, one proxy.
+pub fn http_client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
     let mut trust = TrustStore::default();
     for path in &endpoints.trust {
         for pem in pem_files(path)? {

@@ -28,6 +28,8 @@ pub struct Settings {
     pub on_premises_config_file: PathBuf,
     pub verbose: bool,
     pub enable_deployments_log: bool,
+    /// Whether a restart may use an unpacked archive again.
+    pub enable_archive_reuse: bool,
     pub disable_core_dumps: bool,
     pub wait_between_runs: Duration,
     pub wait_after_error: Duration,
@@ -50,6 +52,8 @@ pub struct Settings {
 pub struct Endpoints {
     pub deploy_control: Option<String>,
     pub s3: Option<String>,
+    /// GitHub's API, such as that of a GitHub Enterprise Server.
+    pub github: Option<String>,
     pub proxy: Option<String>,
     pub use_fips: bool,
     /// `enable_auth_policy`: the endpoint that knows authorisation policies.
@@ -162,6 +166,7 @@ impl Settings {
                 .unwrap_or_else(|| DEFAULT_ON_PREMISES_FILE.into()),
             verbose: file.flag("verbose", false),
             enable_deployments_log: file.flag("enable_deployments_log", true),
+            enable_archive_reuse: file.flag("enable_archive_reuse", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),
             wait_between_runs: file.seconds("wait_between_runs", 30),
             wait_after_error: file.seconds("wait_after_error", 30),
@@ -173,6 +178,7 @@ impl Settings {
             endpoints: Endpoints {
                 deploy_control: file.url("deploy_control_endpoint"),
                 s3: file.url("s3_endpoint_override"),
+                github: file.url("github_endpoint"),
                 proxy: file.url("proxy_uri"),
                 use_fips: file.flag("use_fips_mode", false),
                 secure: file.flag("enable_auth_policy", false),
@@ -219,10 +225,9 @@ const ALWAYS: [(&str, &str); 5] = [
 ];
 
 /// Keys of the official agents that have no effect here.
-const NOT_YET: [(&str, &str); 3] = [
+const NOT_YET: [(&str, &str); 2] = [
     ("log_aws_wire", "requests and responses are not logged by this version"),
     ("codedeploy_test_profile", "there is no test profile; plain http endpoints are accepted with a warning"),
-    ("enable_archive_reuse", "revisions are always downloaded by this version"),
 ];
 
 fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
