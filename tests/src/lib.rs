@@ -2,7 +2,7 @@
 //!
 //! * [`programs`] finds and runs the agent, the controller and others; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
-//! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
+//! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`fleet`] is all of it together.
 
 #![allow(
@@ -20,6 +20,7 @@ pub mod bundle;
 pub mod fleet;
 pub mod host;
 pub mod programs;
+pub mod s3_stub;
 pub mod service;
 pub mod tree;
 pub mod wait;
