@@ -23,7 +23,7 @@ use archive::BundleType;
 pub use github::AccessToken;
 use github::GitHub;
 pub use reuse::{ReuseFrom, reuse};
-use store::DeploymentFolder;
+use store::{DeploymentFolder, StoreError};
 
 /// Where a revision's bundle is.
 #[derive(Debug, Clone)]
@@ -81,6 +81,8 @@ pub enum FetchError {
     #[error(transparent)]
     Local(#[from] local::LocalError),
     #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     Access(#[from] AccessError),
     #[error("the revision is in S3, but this command was started without access to S3")]
     NoAccess,
@@ -93,16 +95,22 @@ pub async fn fetch(
     access: Option<&Access>,
     settings: &Settings,
 ) -> Result<FetchedBundle, FetchError> {
-    match revision {
-        Revision::S3(s3) => Ok(s3::fetch(s3, folder, access.ok_or(FetchError::NoAccess)?).await?),
-        Revision::Local(local) => Ok(local::fetch(local, folder)?),
+    let (bundle, etag) = match revision {
+        Revision::S3(s3) => {
+            let (bundle, etag) = s3::fetch(s3, folder, access.ok_or(FetchError::NoAccess)?).await?;
+            (bundle, Some(etag))
+        }
+        Revision::Local(local) => (local::fetch(local, folder)?, None),
         Revision::GitHub(github) => {
             let http = match access {
                 Some(access) => access.http.clone(),
                 None => http_client(&settings.endpoints)?,
             };
             let endpoint = settings.endpoints.github.as_deref().unwrap_or(github::DEFAULT_ENDPOINT);
-            Ok(GitHub { http, endpoint, patience: settings.http_read_timeout }.fetch(github, folder).await?)
+            let hub = GitHub { http, endpoint, patience: settings.http_read_timeout };
+            (hub.fetch(github, folder).await?, None)
         }
-    }
+    };
+    folder.note_source("downloaded", etag.as_deref())?;
+    Ok(bundle)
 }

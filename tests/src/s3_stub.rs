@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use base64::Engine;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// A request as it arrived; header names are in lower case.
 #[derive(Debug, Clone)]
@@ -56,6 +60,45 @@ impl S3Stub {
             }
         });
         Self { endpoint, requests }
+    }
+
+    /// The same as an HTTP proxy that is every server at once: whatever `names` a client wants to reach by TLS, it talks
+    /// to this, and finds the certificate, which comes as PEM.
+    pub async fn serve_all(
+        names: &[&str],
+        handler: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> (Self, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certified = rcgen::generate_simple_self_signed(names).expect("the names are names");
+        let (certificate, key) = (certified.cert.der().clone(), certified.signing_key.serialize_der());
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&certificate);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n");
+        let key = PrivateKeyDer::try_from(key).expect("it was just made");
+        let provider = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("key and certificate belong together");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (handler, seen): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&requests));
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let (handler, seen, acceptor) = (Arc::clone(&handler), Arc::clone(&seen), acceptor.clone());
+                tokio::spawn(async move {
+                    let mut buffer = Vec::new();
+                    head(&mut socket, &mut buffer).await?;
+                    socket.write_all(b"HTTP/1.1 200 connected\r\n\r\n").await?;
+                    converse(acceptor.accept(socket).await?, &*handler, &seen).await
+                });
+            }
+        });
+        (Self { endpoint, requests }, pem)
     }
 
     /// Everything that was asked so far.
@@ -110,22 +153,15 @@ impl Reply {
 }
 
 async fn converse(
-    mut socket: TcpStream,
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
     handler: &Handler,
     seen: &Mutex<Vec<Request>>,
 ) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     loop {
-        let end = loop {
-            if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if socket.read_buf(&mut buffer).await? == 0 {
-                return Ok(());
-            }
+        let Some(request) = head(&mut socket, &mut buffer).await? else {
+            return Ok(());
         };
-        let request = parse(&String::from_utf8_lossy(&buffer[..end]));
-        buffer.drain(..end);
         let number = {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.push(request.clone());
@@ -150,6 +186,24 @@ async fn converse(
             return socket.shutdown().await;
         }
     }
+}
+
+/// Reads a request up to its empty line; there are no bodies. `None` when the client has no more.
+async fn head(
+    socket: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<Request>> {
+    let end = loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if socket.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let request = parse(&String::from_utf8_lossy(&buffer[..end]));
+    buffer.drain(..end);
+    Ok(Some(request))
 }
 
 fn parse(head: &str) -> Request {

@@ -18,6 +18,10 @@ use codedeploy_tests::s3_stub::{Reply, Request, S3Stub};
 
 const MIB: usize = 1024 * 1024;
 
+/// Who deploys.
+const KEYS: [(&str, &str); 3] =
+    [("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "AKIAPERSON"), ("AWS_SECRET_ACCESS_KEY", "top-secret")];
+
 /// A machine that deploys what it downloads.
 struct Machine {
     folder: tempfile::TempDir,
@@ -68,12 +72,8 @@ impl Machine {
     }
 
     async fn deploy_from_s3(&self, stub: &S3Stub) -> Ran {
-        let environment = [
-            ("AWS_ENDPOINT_URL_S3", stub.endpoint.as_str()),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "AKIAPERSON"),
-            ("AWS_SECRET_ACCESS_KEY", "top-secret"),
-        ];
+        let [region, id, secret] = KEYS;
+        let environment = [("AWS_ENDPOINT_URL_S3", stub.endpoint.as_str()), region, id, secret];
         self.deploy("s3://bucket/app.tar?versionId=v7", &environment).await
     }
 
@@ -261,6 +261,47 @@ async fn an_object_larger_than_the_disk_fails_before_it_is_downloaded() {
     let ran = machine.deploy_from_s3(&stub).await;
     assert!(!ran.succeeded && ran.output.contains("free; make room there"), "{}", ran.output);
     assert_eq!(machine.left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_bucket_in_another_region_is_found_by_what_s3_says_once_and_not_behind_an_override() {
+    let hosts = ["bucket.s3.us-east-1.amazonaws.com", "bucket.s3.eu-west-1.amazonaws.com"];
+    for status in [301, 400] {
+        let machine = Machine::new("");
+        let body = machine.revision(MIB);
+        let (stub, certificate) = S3Stub::serve_all(&hosts, move |_, request| {
+            let there = request.header("host") == Some(hosts[1]);
+            let elsewhere = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+            match (there, status) {
+                (true, _) => Reply::object(request, &body, "e1"),
+                (false, 301) => {
+                    Reply::error(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-west-1")
+                }
+                (false, status) => Reply::new(status, elsewhere),
+            }
+        })
+        .await;
+        fs::write(machine.path("ca.pem"), certificate).unwrap();
+        let configuration = fs::read_to_string(machine.path("conf.yml")).unwrap();
+        let more = format!("proxy_uri: {}\nssl_ca_bundle: {}\n", stub.endpoint, machine.path("ca.pem").display());
+        fs::write(machine.path("conf.yml"), configuration + &more).unwrap();
+        let ran = machine.deploy("s3://bucket/app.tar", &KEYS).await;
+        assert!(ran.succeeded, "{status}: {}", ran.output);
+        machine.assert_installed(MIB);
+        let requests = stub.requests();
+        let asked: Vec<_> = requests.iter().filter_map(|request| request.header("host")).collect();
+        assert_eq!(asked, hosts);
+        assert!(requests[1].header("authorization").unwrap().contains("/eu-west-1/s3/"));
+    }
+
+    let machine = Machine::new("");
+    let stub = S3Stub::serve(|_, _| {
+        Reply::error(301, "PermanentRedirect").header("x-amz-bucket-region", "eu-west-1")
+    })
+    .await;
+    let ran = machine.deploy_from_s3(&stub).await;
+    assert!(!ran.succeeded && ran.output.contains("the bucket is in eu-west-1"), "{}", ran.output);
+    assert_eq!(stub.requests().len(), 1);
 }
 
 /// A repository's archive as `git archive` makes it: a pax header, and one folder around everything.

@@ -40,7 +40,9 @@ impl fmt::Debug for AccessToken {
 
 #[derive(Debug, thiserror::Error)]
 pub enum GitHubError {
-    #[error("github_endpoint: {endpoint:?} is not a server's address; expected https://HOST/api/v3 or the like")]
+    #[error(
+        "github_endpoint: {endpoint:?} is not a server's address; expected https://HOST/api/v3 or the like"
+    )]
     Endpoint { endpoint: String },
     #[error("cannot get {commit}: {problem}; {advice}")]
     Refused { commit: String, problem: String, advice: &'static str },
@@ -97,13 +99,14 @@ impl GitHub<'_> {
                 let tries = PAUSES.len() + 1;
                 return Err(GitHubError::Failing { commit, tries, problem });
             };
-            tracing::warn!(problem, retry_in_seconds = pause.as_secs(), "GitHub did not deliver; trying again");
+            tracing::warn!(
+                problem,
+                retry_in_seconds = pause.as_secs(),
+                "GitHub did not deliver; trying again"
+            );
             tokio::time::sleep(*pause).await;
         };
         let file = incoming.finish()?;
-        folder
-            .note_source("downloaded", None)
-            .map_err(|source| DownloadError::Write { path: folder.bundle(), source })?;
         tracing::info!(commit, bytes, anonymous = revision.token.is_none(), "bundle downloaded");
         Ok(FetchedBundle::File { file, bundle_type: revision.bundle_type })
     }
@@ -121,7 +124,9 @@ impl GitHub<'_> {
         loop {
             let chunk = match tokio::time::timeout(self.patience, body.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
-                Ok(Some(Err(error))) => return Err(Failure::Temporary(crate::errors::Chain(&error).to_string())),
+                Ok(Some(Err(error))) => {
+                    return Err(Failure::Temporary(crate::errors::Chain(&error).to_string()));
+                }
                 Ok(None) => break,
                 Err(_) => {
                     return Err(Failure::Temporary(format!(
@@ -188,7 +193,9 @@ impl GitHub<'_> {
 
 fn advice(status: u16, has_token: bool) -> &'static str {
     match (status, has_token) {
-        (401, true) => "the token is not valid (any more); connect the application to GitHub again, or pass another token",
+        (401, true) => {
+            "the token is not valid (any more); connect the application to GitHub again, or pass another token"
+        }
         (403, false) => "requests without a token are few per hour and address; pass a token",
         (403, true) => "the token may not read the repository, or its requests of this hour are used up",
         (404, false) => {
@@ -213,7 +220,8 @@ fn path(revision: &GitHubRevision) -> String {
 fn escaped(text: &str, also: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.as_bytes().contains(&byte);
+        let plain =
+            byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.as_bytes().contains(&byte);
         match plain {
             true => escaped.push(char::from(byte)),
             false => escaped.push_str(&format!("%{byte:02X}")),

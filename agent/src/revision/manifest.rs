@@ -74,7 +74,8 @@ pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
 pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     let mut expected = read(manifest)?;
     examine(archive, &mut |path, entry| {
-        let before = expected.remove(&path).ok_or_else(|| ManifestError::Added { path: archive.join(&path) })?;
+        let before =
+            expected.remove(&path).ok_or_else(|| ManifestError::Added { path: archive.join(&path) })?;
         let executable = before.mode.filter(|_| before.rest.starts_with("file")).map(|mode| mode | 0o111);
         let same_mode = entry.mode == before.mode || entry.mode == executable;
         match same_mode && entry.rest == before.rest {
@@ -153,7 +154,13 @@ fn below(
             FileType::Directory => {
                 visit(path.clone(), Entry { mode: Some(mode), rest: format!("folder {owner} - -") })?;
                 let child = rustix::fs::openat(folder, &name, FOLDER, Mode::empty());
-                below(archive, &child.map_err(io::Error::from).map_err(failed(&path))?, &path, buffer, visit)?;
+                below(
+                    archive,
+                    &child.map_err(io::Error::from).map_err(failed(&path))?,
+                    &path,
+                    buffer,
+                    visit,
+                )?;
             }
             FileType::RegularFile => {
                 let file = rustix::fs::openat(folder, &name, READ, Mode::empty()).map_err(io::Error::from);

@@ -31,8 +31,6 @@ enum ReuseError {
     Damaged(#[from] ManifestError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the source cannot be noted")]
-    Note(#[from] std::io::Error),
 }
 
 impl ReuseFrom {

@@ -25,11 +25,12 @@ pub(super) use error::S3Error;
 use error::{Failure, ObjectName};
 use transfer::Transfer;
 
+/// Brings the object, and says what ETag it has, without quotes.
 pub(super) async fn fetch(
     revision: &S3Revision,
     folder: &DeploymentFolder,
     access: &Access,
-) -> Result<FetchedBundle, S3Error> {
+) -> Result<(FetchedBundle, String), S3Error> {
     let (source, first) = Source::find(revision, access).await?;
     let etag = first.e_tag().map(str::to_owned);
     let found = etag.as_deref().unwrap_or_default().trim_matches('"').to_owned();
@@ -44,9 +45,6 @@ pub(super) async fn fetch(
     incoming.check_space(total.unwrap_or_default())?;
     let bytes = Transfer { source: &source, etag, total, incoming: &incoming }.run(first.body).await?;
     let file = incoming.finish()?;
-    folder
-        .note_source("downloaded", Some(&found))
-        .map_err(|source| super::download::DownloadError::Write { path: folder.bundle(), source })?;
     tracing::info!(
         bucket = revision.bucket,
         key = revision.key,
@@ -55,7 +53,7 @@ pub(super) async fn fetch(
         bytes,
         "bundle downloaded"
     );
-    Ok(FetchedBundle::File { file, bundle_type: revision.bundle_type })
+    Ok((FetchedBundle::File { file, bundle_type: revision.bundle_type }, found))
 }
 
 /// An object, and how it is reached.
@@ -77,10 +75,7 @@ struct Condition {
 
 impl<'a> Source<'a> {
     /// Asks for the whole object, in the bucket's own region.
-    async fn find(
-        revision: &'a S3Revision,
-        access: &'a Access,
-    ) -> Result<(Self, GetObjectOutput), S3Error> {
+    async fn find(revision: &'a S3Revision, access: &'a Access) -> Result<(Self, GetObjectOutput), S3Error> {
         let mut source = Self { revision, access, client: client(access, &access.region) };
         let mut failures = Failures::default();
         let mut may_move = access.endpoints.s3.is_none();
@@ -124,12 +119,12 @@ impl<'a> Source<'a> {
                     if self.revision.version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
                 S3Error::Forbidden { object, identity: self.identity().await, answer, action }
             }
-            Failure::Missing(answer) => {
-                S3Error::Missing { object, identity: self.identity().await, answer }
-            }
+            Failure::Missing(answer) => S3Error::Missing { object, identity: self.identity().await, answer },
             Failure::Replaced => S3Error::Replaced { object, expected: "what it was".into() },
             Failure::Elsewhere(region) => {
-                let reason = format!("the bucket is in {region}; check s3_endpoint_override and the region of the host");
+                let reason = format!(
+                    "the bucket is in {region}; check s3_endpoint_override and the region of the host"
+                );
                 S3Error::Get { object, reason }
             }
             Failure::Temporary(reason) | Failure::Permanent(reason) => S3Error::Get { object, reason },

@@ -124,7 +124,8 @@ impl Store {
     /// Makes the deployment's folder, empty but for logs of its earlier events.
     pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         create_folders(&folder.path, 0o755)?;
-        let leftovers = [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
+        let leftovers =
+            [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
         leftovers.iter().try_for_each(|path| remove(path))?;
         self.clear_incoming(folder)
     }
@@ -234,11 +235,12 @@ impl DeploymentFolder {
     }
 
     /// Notes where the archive came from, and the ETag of its bundle if it has one.
-    pub fn note_source(&self, source: &str, etag: Option<&str>) -> io::Result<()> {
-        if let Some(etag) = etag {
-            replace_file(&self.etag(), etag.as_bytes(), 0o600)?;
-        }
-        replace_file(&self.origin(), source.as_bytes(), 0o600)
+    pub fn note_source(&self, source: &str, etag: Option<&str>) -> Result<(), StoreError> {
+        let write = |path: &Path, text: &str| {
+            replace_file(path, text.as_bytes(), 0o600).map_err(failed("write", path))
+        };
+        etag.map_or(Ok(()), |etag| write(&self.etag(), etag))?;
+        write(&self.origin(), source)
     }
 
     /// The ETag of the bundle, as this agent or an official one noted it.

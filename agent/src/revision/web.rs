@@ -108,7 +108,8 @@ pub(super) async fn get(
         })
         .deserializer_impl::<Taken, NoAnswer>(Streaming)
         .build();
-    let taken = operation.invoke(()).await.map_err(|error| NoAnswer(DisplayErrorContext(error).to_string()))?;
+    let taken =
+        operation.invoke(()).await.map_err(|error| NoAnswer(DisplayErrorContext(error).to_string()))?;
     let answer = taken.0.into_inner().ok().flatten();
     answer.ok_or_else(|| NoAnswer("the answer was lost".into()))
 }
@@ -148,7 +149,10 @@ mod tests {
         let address = Address::parse("https://API.github.com/repos/a/b").unwrap();
         assert_eq!((&*address.origin, &*address.path), ("https://api.github.com", "/repos/a/b"));
         let to = |location| address.redirected(location).map(|next| next.origin + &next.path);
-        assert_eq!(to("/repositories/7/tarball").as_deref(), Some("https://api.github.com/repositories/7/tarball"));
+        assert_eq!(
+            to("/repositories/7/tarball").as_deref(),
+            Some("https://api.github.com/repositories/7/tarball")
+        );
         assert_eq!(
             to("https://codeload.github.com/x?token=1#f").as_deref(),
             Some("https://codeload.github.com/x?token=1")

@@ -111,7 +111,9 @@ impl Transfer<'_> {
             Some(range) if range.starts_with(&format!("bytes {}-", part.from)) => 0,
             Some(range) => {
                 let from = part.from;
-                return Err(Failure::Permanent(format!("asked for bytes from {from}, the answer has {range}")));
+                return Err(Failure::Permanent(format!(
+                    "asked for bytes from {from}, the answer has {range}"
+                )));
             }
         };
         Ok(Stream { body: object.body, skip })
@@ -148,10 +150,9 @@ impl Transfer<'_> {
 
     async fn error(&self, failure: Failure) -> S3Error {
         match (failure, &self.etag) {
-            (Failure::Replaced, Some(etag)) => S3Error::Replaced {
-                object: self.source.name(),
-                expected: etag.trim_matches('"').to_owned(),
-            },
+            (Failure::Replaced, Some(etag)) => {
+                S3Error::Replaced { object: self.source.name(), expected: etag.trim_matches('"').to_owned() }
+            }
             (failure, _) => self.source.error(failure).await,
         }
     }
