@@ -19,8 +19,11 @@ use codedeploy_tests::s3_stub::{Reply, Request, S3Stub};
 const MIB: usize = 1024 * 1024;
 
 /// Who deploys.
-const KEYS: [(&str, &str); 3] =
-    [("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "AKIAPERSON"), ("AWS_SECRET_ACCESS_KEY", "top-secret")];
+const KEYS: [(&str, &str); 3] = [
+    ("AWS_REGION", "us-east-1"),
+    ("AWS_ACCESS_KEY_ID", "AKIAPERSON"),
+    ("AWS_SECRET_ACCESS_KEY", "top-secret"),
+];
 
 /// A machine that deploys what it downloads.
 struct Machine {
@@ -271,7 +274,8 @@ async fn a_bucket_in_another_region_is_found_by_what_s3_says_once_and_not_behind
         let body = machine.revision(MIB);
         let (stub, certificate) = S3Stub::serve_all(&hosts, move |_, request| {
             let there = request.header("host") == Some(hosts[1]);
-            let elsewhere = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+            let elsewhere =
+                "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
             match (there, status) {
                 (true, _) => Reply::object(request, &body, "e1"),
                 (false, 301) => {
@@ -283,7 +287,8 @@ async fn a_bucket_in_another_region_is_found_by_what_s3_says_once_and_not_behind
         .await;
         fs::write(machine.path("ca.pem"), certificate).unwrap();
         let configuration = fs::read_to_string(machine.path("conf.yml")).unwrap();
-        let more = format!("proxy_uri: {}\nssl_ca_bundle: {}\n", stub.endpoint, machine.path("ca.pem").display());
+        let more =
+            format!("proxy_uri: {}\nssl_ca_bundle: {}\n", stub.endpoint, machine.path("ca.pem").display());
         fs::write(machine.path("conf.yml"), configuration + &more).unwrap();
         let ran = machine.deploy("s3://bucket/app.tar", &KEYS).await;
         assert!(ran.succeeded, "{status}: {}", ran.output);
