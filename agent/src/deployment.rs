@@ -19,7 +19,7 @@ use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::errors::Chain;
 use crate::revision::archive::{self, UnpackError};
-use crate::revision::manifest::{self, ManifestError};
+use crate::revision::manifest;
 use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
 use crate::revision::{FetchError, FetchedBundle, fetch, reuse};
 use crate::spec::DeploymentSpec;
@@ -47,8 +47,6 @@ enum CommandError {
     Fetch(#[from] FetchError),
     #[error("the bundle cannot be unpacked")]
     Unpack(#[from] UnpackError),
-    #[error("the unpacked revision cannot be recorded")]
-    Manifest(#[from] ManifestError),
     #[error(transparent)]
     AppSpec(#[from] AppSpecError),
     #[error(transparent)]
@@ -126,8 +124,8 @@ impl Host {
             let archive = folder.incoming_archive();
             let missing = |_| AppSpecError::Missing { path: folder.archive().join(&appspec) };
             appspec::find(&archive, &appspec).map_err(missing)?;
-            if with_manifest {
-                manifest::write(&archive, &folder.manifest())?;
+            if with_manifest && let Err(error) = manifest::write(&archive, &folder.manifest()) {
+                tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
             }
             Ok(store.publish(&folder)?)
         })

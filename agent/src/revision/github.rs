@@ -44,6 +44,11 @@ pub enum GitHubError {
         "github_endpoint: {endpoint:?} is not a server's address; expected https://HOST/api/v3 or the like"
     )]
     Endpoint { endpoint: String },
+    #[error(
+        "github_endpoint: {endpoint} is reached without encryption, and the deployment has a token that must not be \
+         sent so; use https://"
+    )]
+    Unencrypted { endpoint: String },
     #[error("cannot get {commit}: {problem}; {advice}")]
     Refused { commit: String, problem: String, advice: &'static str },
     #[error("cannot get {commit}, in {tries} tries: {problem}; check that this host reaches GitHub")]
@@ -82,6 +87,9 @@ impl GitHub<'_> {
     ) -> Result<FetchedBundle, GitHubError> {
         let address = Address::parse(&format!("{}{}", self.endpoint, path(revision)))
             .ok_or_else(|| GitHubError::Endpoint { endpoint: self.endpoint.to_owned() })?;
+        if revision.token.is_some() && !address.is_private() {
+            return Err(GitHubError::Unencrypted { endpoint: self.endpoint.to_owned() });
+        }
         let incoming = Incoming::create(folder)?;
         let GitHubRevision { account, repository, commit_id, .. } = revision;
         let commit = format!("commit {commit_id} of {account}/{repository}");

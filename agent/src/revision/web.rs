@@ -1,5 +1,6 @@
 //! Plain HTTPS GET through the agent's one HTTP client: its trust store, its proxy, no AWS signature.
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -48,6 +49,17 @@ impl Address {
             origin: format!("{scheme}://{}", authority.to_ascii_lowercase()),
             path: format!("{slash}{path}"),
         })
+    }
+
+    /// Whether nobody else can read what is sent there: by encryption, or because it stays on this host.
+    pub(super) fn is_private(&self) -> bool {
+        let Some((scheme, authority)) = self.origin.split_once("://") else { return false };
+        let loopback = |host: &str| host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, _)) => host,
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        scheme == "https" || host == "localhost" || loopback(host)
     }
 
     /// Where a redirect from here leads. `None` when it is not usable, or gives encryption up.
@@ -143,6 +155,17 @@ impl DeserializeResponse for Streaming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_encryption_and_loopback_are_private() {
+        let private = |text| Address::parse(text).unwrap().is_private();
+        for text in ["https://x", "http://127.0.0.1:80/x", "http://[::1]:8", "http://localhost:1"] {
+            assert!(private(text), "{text}");
+        }
+        for text in ["http://x", "http://127.0.0.1.evil.example", "http://10.0.0.1:443"] {
+            assert!(!private(text), "{text}");
+        }
+    }
 
     #[test]
     fn redirects_are_followed_within_and_beyond_a_host_but_never_out_of_encryption() {

@@ -240,6 +240,35 @@ mod tests {
     }
 
     #[test]
+    fn a_token_goes_to_its_revision_and_is_not_shown() {
+        let mut document = document();
+        document["GitHubAccessToken"] = json!("ghp_secret");
+        document["Revision"] = json!({"RevisionType": "GitHub", "GitHubRevision": {
+            "Account": "octo", "Repository": "shop", "CommitId": "1a2b3c4"}});
+        let spec = parse(&document).unwrap();
+        assert!(!format!("{spec:?}").contains("ghp_secret"));
+        let Revision::GitHub(github) = spec.revision else { panic!("not GitHub") };
+        assert_eq!(github.token, Some(AccessToken::new("ghp_secret".into())));
+        assert_eq!(github.bundle_type, BundleType::Tar);
+    }
+
+    #[test]
+    fn the_archive_to_use_again_is_an_id_or_an_arn_and_never_an_error() {
+        let reuse = |value| {
+            let mut document = document();
+            document["ReuseArchiveFromDeploymentId"] = value;
+            parse(&document).unwrap().reuse_archive_from
+        };
+        let earlier = Some(ReuseFrom::Deployment(PathComponent::new("d-1").unwrap()));
+        assert_eq!(reuse(json!("d-1")), earlier);
+        assert_eq!(reuse(json!("arn:aws:codedeploy:us-east-1:123456789012:deployment/d-1")), earlier);
+        assert_eq!(reuse(json!(null)), None);
+        for malformed in [json!(7), json!("a/b"), json!(["d-1"]), json!("")] {
+            assert!(matches!(reuse(malformed.clone()), Some(ReuseFrom::Malformed(_))), "{malformed}");
+        }
+    }
+
+    #[test]
     fn every_wrong_member_is_named() {
         let cases = [
             ("/DeploymentId", json!(""), "DeploymentId: is missing or empty"),

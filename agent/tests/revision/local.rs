@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -86,4 +87,46 @@ async fn what_an_interrupted_attempt_left_is_no_revision_and_goes() {
     assert!(!folder.join(".bundle.tar.incoming").exists());
     assert!(host.archive("d-1").join("site/a").exists());
     assert_eq!(fs::metadata(host.archive("d-1")).unwrap().mode() & 0o7777, 0o755);
+}
+
+/// A small file system that ends with the test.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    #[allow(clippy::disallowed_methods, reason = "tests start programs")]
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs"]).arg(at).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    #[allow(clippy::disallowed_methods, reason = "tests start programs")]
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_no_archive_and_the_earlier_deployment_which_needs_root() {
+    let host = Host::new();
+    let Some(_disk) = SmallDisk::mount(&host.path("root")) else {
+        eprintln!("nothing can be mounted here: a full disk cannot be made");
+        return;
+    };
+    let revision = host.revision("", &[("site/a", "a")]);
+    host.succeed(&["DownloadBundle", "Install"], "d-1", &revision, &json!({})).await;
+    // A folder has no size that could be compared first: the copy runs into the end of the disk.
+    fs::write(revision.join("site/big"), vec![7; 4 << 20]).unwrap();
+    let report = host.perform("DownloadBundle", "d-2", &revision, &json!({})).await;
+    let message = report.outcome.to_string();
+    assert!(message.contains("site/big") && message.contains("No space left"), "{message}");
+    assert!(!host.archive("d-2").exists());
+    assert!(!host.deployment("d-2").join(".deployment-archive.incoming").exists());
+    let pointer = fs::read_to_string(host.instructions("_most_recent_install")).unwrap();
+    assert_eq!(pointer, host.deployment("d-1").to_str().unwrap());
+    fs::remove_file(revision.join("site/big")).unwrap();
+    host.succeed(&["DownloadBundle", "Install"], "d-2", &revision, &json!({})).await;
 }
