@@ -241,7 +241,7 @@ async fn what_is_refused_or_missing_fails_at_once_and_says_what_to_check() {
         (404, "NoSuchKey", "check the bucket, the key and the version"),
         (404, "NoSuchBucket", "check the bucket, the key and the version"),
     ] {
-        let machine = Machine::new("");
+        let machine = Machine::new("verbose: true\n");
         let stub = S3Stub::serve(move |_, _| Reply::error(status, code)).await;
         let ran = machine.deploy_from_s3(&stub).await;
         assert!(!ran.succeeded && stub.requests().len() == 1, "{}", ran.output);
@@ -339,7 +339,7 @@ async fn a_commit_on_github_is_deployed_and_the_token_stays_with_the_api() {
     })
     .await;
 
-    let machine = Machine::new(&format!("github_endpoint: {}/api/v3\n", api.endpoint));
+    let machine = Machine::new(&format!("verbose: true\ngithub_endpoint: {}/api/v3\n", api.endpoint));
     let token = [("CODEDEPLOY_GITHUB_TOKEN", "ghp_topsecret")];
     let ran = machine.deploy("https://github.com/octo/shop", &token).await;
     assert!(ran.succeeded, "{}", ran.output);
