@@ -30,6 +30,8 @@ pub struct Settings {
     pub on_premises_config_file: PathBuf,
     pub verbose: bool,
     pub enable_deployments_log: bool,
+    /// Whether a restart may use an unpacked archive again.
+    pub enable_archive_reuse: bool,
     pub disable_core_dumps: bool,
     pub wait_between_runs: Duration,
     pub wait_after_error: Duration,
@@ -66,6 +68,8 @@ pub struct Loaded {
 pub struct Endpoints {
     pub deploy_control: Option<String>,
     pub s3: Option<String>,
+    /// GitHub's API, such as that of a GitHub Enterprise Server.
+    pub github: Option<String>,
     pub proxy: Option<String>,
     pub use_fips: bool,
     /// `enable_auth_policy`: the endpoint that knows authorisation policies.
@@ -182,6 +186,7 @@ impl Settings {
             on_premises_config_file: file.path_or("on_premises_config_file", DEFAULT_ON_PREMISES_FILE),
             verbose: file.flag("verbose", false),
             enable_deployments_log: file.flag("enable_deployments_log", true),
+            enable_archive_reuse: file.flag("enable_archive_reuse", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),
             wait_between_runs: file.seconds("wait_between_runs", 30),
             wait_after_error: file.seconds("wait_after_error", 30),
@@ -193,6 +198,7 @@ impl Settings {
             endpoints: Endpoints {
                 deploy_control: file.url("deploy_control_endpoint"),
                 s3: file.url("s3_endpoint_override"),
+                github: file.url("github_endpoint"),
                 proxy: file.url("proxy_uri"),
                 use_fips: file.flag("use_fips_mode", false),
                 secure: file.flag("enable_auth_policy", false),
@@ -220,9 +226,6 @@ impl Settings {
         for (key, why) in ALWAYS {
             file.ignored(key, why);
         }
-        for (key, why) in NOT_YET {
-            file.without_effect(key, why);
-        }
         for key in ["user", "group"] {
             file.refused(
                 key,
@@ -242,10 +245,6 @@ const ALWAYS: [(&str, &str); 5] = [
     ("restrict_agent_dir_permissions", "the agent's own files are always private"),
     ("restrict_log_dir_permissions", "logs with script output are always private"),
 ];
-
-/// Keys of the official agents that have no effect here.
-const NOT_YET: [(&str, &str); 1] =
-    [("enable_archive_reuse", "revisions are always downloaded by this version")];
 
 fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
     let named = TRUST_VARIABLES.iter().filter_map(|name| environment.text(name)).map(PathBuf::from);

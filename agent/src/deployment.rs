@@ -20,8 +20,9 @@ use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::errors::Chain;
 use crate::revision::archive::{self, UnpackError};
+use crate::revision::manifest;
 use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
-use crate::revision::{FetchError, FetchedBundle, fetch};
+use crate::revision::{FetchError, FetchedBundle, fetch, reuse};
 use crate::spec::DeploymentSpec;
 use appspec::AppSpecError;
 
@@ -90,33 +91,89 @@ impl Host {
         self.hook_plan(event, spec).is_ok_and(|plan| plan.is_noop())
     }
 
+    /// Nothing is `deployment-archive` before it is complete: an attempt that ended early is none that other events see.
     async fn download(&self, spec: &DeploymentSpec) -> Result<Report, CommandError> {
         let folder = self.folder(spec);
-        self.store.prune(&spec.deployment_group_id, &folder, self.settings.max_revisions)?;
+        let wanted = spec.reuse_archive_from.as_ref().filter(|_| self.settings.enable_archive_reuse);
+        let earlier = wanted.and_then(|from| from.folder(&self.store, spec));
+        let keep = self.settings.max_revisions;
+        self.store.prune(&spec.deployment_group_id, &folder, earlier.as_ref(), keep)?;
         self.store.create(&folder)?;
-        let bundle = fetch(&spec.revision, &folder, self.access.as_ref()).await?;
-        if let FetchedBundle::File { file, bundle_type } = bundle {
-            let hardening = &self.settings.hardening;
-            let limits = archive::Limits {
-                max_extracted_bytes: hardening.archive_max_extraction_size,
-                reject_symlinks: hardening.reject_symlinks,
-                reject_unsafe_permissions: hardening.reject_unsafe_permissions,
-                ignore_ownership: hardening.ignore_ownership,
-            };
-            let (target, names) = (folder.archive(), appspec::file_names(&spec.appspec_filename));
-            create_folders(&target, 0o755)?;
-            tokio::task::spawn_blocking(move || {
-                let unpacked = archive::unpack(&file, bundle_type, &target, &limits)?;
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                archive::flatten_single_folder(&target, &names)?;
-                tracing::info!(entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
-                Ok::<_, UnpackError>(())
-            })
-            .await??;
+        let brought = self.bring(spec, &folder).await;
+        if brought.is_err() {
+            self.store.clear_incoming(&folder)?;
         }
-        appspec::find(&folder.archive(), &spec.appspec_filename)?;
+        let source = brought?;
         self.store.point(&spec.deployment_group_id, Pointer::MostRecent, &folder)?;
-        Ok(succeeded(Some("BundleSource=downloaded")))
+        Ok(succeeded(Some(&format!("BundleSource={source}"))))
+    }
+
+    /// Makes the deployment's archive; says where it came from.
+    async fn bring(
+        &self,
+        spec: &DeploymentSpec,
+        folder: &DeploymentFolder,
+    ) -> Result<&'static str, CommandError> {
+        let source = if self.reuse(spec, folder).await? {
+            "archive-reuse"
+        } else {
+            let bundle = fetch(&spec.revision, folder, self.access.as_ref(), &self.settings).await?;
+            if let FetchedBundle::File { file, bundle_type } = bundle {
+                self.unpack(spec, folder, file, bundle_type).await?;
+            }
+            "downloaded"
+        };
+        let (store, folder) = (self.store.clone(), folder.clone());
+        let (appspec, with_manifest) = (spec.appspec_filename.clone(), self.settings.enable_archive_reuse);
+        tokio::task::spawn_blocking(move || {
+            let archive = folder.incoming_archive();
+            let missing = |_| AppSpecError::Missing { path: folder.archive().join(&appspec) };
+            appspec::find(&archive, &appspec).map_err(missing)?;
+            if with_manifest && let Err(error) = manifest::write(&archive, &folder.manifest()) {
+                tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
+            }
+            Ok(store.publish(&folder)?)
+        })
+        .await?
+        .map(|()| source)
+    }
+
+    /// Whether an earlier deployment's archive stands in for the revision now.
+    async fn reuse(&self, spec: &DeploymentSpec, folder: &DeploymentFolder) -> Result<bool, CommandError> {
+        let Some(from) = spec.reuse_archive_from.clone() else { return Ok(false) };
+        if !self.settings.enable_archive_reuse {
+            tracing::info!("enable_archive_reuse is off; the revision is downloaded");
+            return Ok(false);
+        }
+        let (store, spec, folder) = (self.store.clone(), spec.clone(), folder.clone());
+        Ok(tokio::task::spawn_blocking(move || reuse(&from, &store, &spec, &folder)).await?)
+    }
+
+    async fn unpack(
+        &self,
+        spec: &DeploymentSpec,
+        folder: &DeploymentFolder,
+        bundle: std::fs::File,
+        kind: archive::BundleType,
+    ) -> Result<(), CommandError> {
+        let hardening = &self.settings.hardening;
+        let limits = archive::Limits {
+            max_extracted_bytes: hardening.archive_max_extraction_size,
+            reject_symlinks: hardening.reject_symlinks,
+            reject_unsafe_permissions: hardening.reject_unsafe_permissions,
+            ignore_ownership: hardening.ignore_ownership,
+        };
+        let (target, names) = (folder.incoming_archive(), appspec::file_names(&spec.appspec_filename));
+        create_folders(&target, 0o755)?;
+        tokio::task::spawn_blocking(move || {
+            let unpacked = archive::unpack(&bundle, kind, &target, &limits)?;
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            archive::flatten_single_folder(&target, &names)?;
+            tracing::info!(entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+            Ok::<_, UnpackError>(())
+        })
+        .await??;
+        Ok(())
     }
 
     async fn install(&self, spec: &DeploymentSpec, stop: &CancellationToken) -> Result<Report, CommandError> {

@@ -4,15 +4,26 @@
 //! unpacks it; [`store`] knows where everything of a deployment lies.
 
 pub mod archive;
+mod copy;
+mod download;
+mod github;
 mod local;
+pub mod manifest;
+mod retry;
+mod reuse;
 mod s3;
 pub mod store;
+mod web;
 
 use std::path::PathBuf;
 
-use crate::aws::Access;
+use crate::aws::{Access, AccessError, http_client};
+use crate::config::Settings;
 use archive::BundleType;
-use store::DeploymentFolder;
+pub use github::AccessToken;
+use github::GitHub;
+pub use reuse::{ReuseFrom, reuse};
+use store::{DeploymentFolder, StoreError};
 
 /// Where a revision's bundle is.
 #[derive(Debug, Clone)]
@@ -41,6 +52,8 @@ pub struct GitHubRevision {
     pub repository: String,
     pub commit_id: String,
     pub bundle_type: BundleType,
+    /// Absent: asked for anonymously.
+    pub token: Option<AccessToken>,
 }
 
 /// A bundle on this host; only the local command deploys one.
@@ -55,7 +68,7 @@ pub enum LocalRevision {
 pub enum FetchedBundle {
     /// The bundle, complete, and the handle it was checked through.
     File { file: std::fs::File, bundle_type: BundleType },
-    /// The unpacked revision itself, already in `deployment-archive`.
+    /// The unpacked revision itself, already where archives are unpacked.
     Unpacked,
 }
 
@@ -64,27 +77,40 @@ pub enum FetchError {
     #[error(transparent)]
     S3(#[from] s3::S3Error),
     #[error(transparent)]
+    GitHub(#[from] github::GitHubError),
+    #[error(transparent)]
     Local(#[from] local::LocalError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("the revision is in S3, but this command was started without access to S3")]
     NoAccess,
-    #[error(
-        "the revision is the commit {commit} of {repository} on GitHub; this version deploys from S3 only: push the bundle to S3"
-    )]
-    GitHub { repository: String, commit: String },
 }
 
-/// Brings the revision's bundle into `folder`.
+/// Brings the revision's bundle into `folder`, which holds no earlier one.
 pub async fn fetch(
     revision: &Revision,
     folder: &DeploymentFolder,
     access: Option<&Access>,
+    settings: &Settings,
 ) -> Result<FetchedBundle, FetchError> {
-    match revision {
-        Revision::S3(s3) => Ok(s3::fetch(s3, folder, access.ok_or(FetchError::NoAccess)?).await?),
-        Revision::Local(local) => Ok(local::fetch(local, folder)?),
-        Revision::GitHub(github) => Err(FetchError::GitHub {
-            repository: format!("{}/{}", github.account, github.repository),
-            commit: github.commit_id.clone(),
-        }),
-    }
+    let (bundle, etag) = match revision {
+        Revision::S3(s3) => {
+            let (bundle, etag) = s3::fetch(s3, folder, access.ok_or(FetchError::NoAccess)?).await?;
+            (bundle, Some(etag))
+        }
+        Revision::Local(local) => (local::fetch(local, folder)?, None),
+        Revision::GitHub(github) => {
+            let http = match access {
+                Some(access) => access.http.clone(),
+                None => http_client(&settings.endpoints)?,
+            };
+            let endpoint = settings.endpoints.github.as_deref().unwrap_or(github::DEFAULT_ENDPOINT);
+            let hub = GitHub { http, endpoint, patience: settings.http_read_timeout };
+            (hub.fetch(github, folder).await?, None)
+        }
+    };
+    folder.note_source("downloaded", etag.as_deref())?;
+    Ok(bundle)
 }

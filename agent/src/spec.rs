@@ -12,7 +12,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
 use codedeploy_hooks::lifecycle::DeploymentKind;
 
-use crate::revision::Revision;
+use crate::revision::{ReuseFrom, Revision};
 pub use parse::SpecError;
 
 /// One deployment as this host is told about it; every member checked.
@@ -29,6 +29,8 @@ pub struct DeploymentSpec {
     /// Absent: the standard events, and whatever the AppSpec names beside them is an error.
     pub all_possible_lifecycle_events: Option<Vec<LifecycleEvent>>,
     pub revision: Revision,
+    /// The earlier deployment whose unpacked archive may stand in for the revision.
+    pub reuse_archive_from: Option<ReuseFrom>,
 }
 
 /// An identifier that is safe as the name of a file or folder: not empty, `.` or `..`, no slash, no NUL.

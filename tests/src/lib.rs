@@ -2,9 +2,9 @@
 //!
 //! * [`programs`] finds and runs the agent, the controller and others, [`roles`] contains them; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
-//! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
+//! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`fleet`] is all of it together.
 
 #![allow(
@@ -26,6 +26,7 @@ pub mod metadata;
 pub mod programs;
 pub mod roles;
 pub mod proxy;
+pub mod s3_stub;
 pub mod service;
 pub mod stub;
 pub mod tree;

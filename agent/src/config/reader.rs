@@ -214,14 +214,6 @@ impl<'a> Reader<'a> {
         self.remove(key);
     }
 
-    /// A known key that changes nothing here: a warning, unless it is switched off.
-    pub fn without_effect(&mut self, key: &'static str, why: &str) {
-        if !matches!(self.remove(key), None | Some(Value::Bool(false))) {
-            let what = format!("has no effect: {why}");
-            self.warnings.push(Warning { place: self.place(key), what });
-        }
-    }
-
     /// A key that must not be there.
     pub fn refused(&mut self, key: &'static str, why: &str) {
         if self.remove(key).is_some() {

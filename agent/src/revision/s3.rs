@@ -1,7 +1,11 @@
 //! Revisions in S3: one object, in the version and with the ETag that the deployment names.
+//!
+//! The first request asks for the whole object. A small one is read to its end; of a large one this stream reads the
+//! first quarter, and three more read the others ([`transfer`]). A stream that breaks off is continued where it ended.
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+mod error;
+mod transfer;
+
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -9,102 +13,159 @@ use aws_sdk_s3::config::{
     BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_smithy_async::rt::sleep::TokioSleep;
-use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use tokio::io::{AsyncWriteExt, BufWriter};
 
+use super::download::Incoming;
+use super::retry::Failures;
 use super::{DeploymentFolder, FetchedBundle, S3Revision};
 use crate::aws::{Access, credentials};
+use crate::identity::Region as HostRegion;
+pub(super) use error::S3Error;
+use error::{Failure, ObjectName};
+use transfer::Transfer;
 
-/// What is written to the bundle at once.
-const WRITE_BUFFER: usize = 1 << 20;
-
-#[derive(Debug, thiserror::Error)]
-pub enum S3Error {
-    #[error("cannot get s3://{bucket}/{key}: {reason}")]
-    Get { bucket: String, key: String, reason: String },
-    #[error(
-        "s3://{bucket}/{key} has the ETag {found}, but the deployment names {expected}; deploy the revision that is there, or upload this one again"
-    )]
-    Changed { bucket: String, key: String, expected: String, found: String },
-    #[error("s3://{bucket}/{key} broke off after {received} of {expected} bytes")]
-    Short { bucket: String, key: String, received: u64, expected: u64 },
-    #[error("cannot write the bundle {}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
-}
-
+/// Brings the object, and says what ETag it has, without quotes.
 pub(super) async fn fetch(
     revision: &S3Revision,
     folder: &DeploymentFolder,
     access: &Access,
-) -> Result<FetchedBundle, S3Error> {
-    let S3Revision { bucket, key, bundle_type, version, etag } = revision;
-    let failed = |reason: String| S3Error::Get { bucket: bucket.clone(), key: key.clone(), reason };
-    let request = client(access).get_object().bucket(bucket).key(key).set_version_id(version.clone());
-    let used = access.credentials.generation();
-    let mut answer = request.clone().send().await;
-    let refused = answer.as_ref().is_err_and(|error| error.code().is_some_and(credentials::is_refusal));
-    if refused && access.credentials.refused(used).await {
-        answer = request.send().await;
-    }
-    let mut object = answer.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
-
-    let found = object.e_tag().unwrap_or_default().trim_matches('"').to_owned();
-    if let Some(expected) = etag
+) -> Result<(FetchedBundle, String), S3Error> {
+    let (source, first) = Source::find(revision, access).await?;
+    let etag = first.e_tag().map(str::to_owned);
+    let found = etag.as_deref().unwrap_or_default().trim_matches('"').to_owned();
+    if let Some(expected) = &revision.etag
         && *expected != found
     {
-        let (bucket, key, expected) = (bucket.clone(), key.clone(), expected.clone());
-        return Err(S3Error::Changed { bucket, key, expected, found });
+        let (object, expected) = (source.name(), expected.clone());
+        return Err(S3Error::NotTheEtag { object, expected, found });
+    }
+    let incoming = Incoming::create(folder)?;
+    let total = first.content_length.and_then(|length| u64::try_from(length).ok());
+    incoming.check_space(total.unwrap_or_default())?;
+    let bytes = Transfer { source: &source, etag, total, incoming: &incoming }.run(first.body).await?;
+    let file = incoming.finish()?;
+    tracing::info!(
+        bucket = revision.bucket,
+        key = revision.key,
+        version = revision.version.as_deref(),
+        etag = found,
+        bytes,
+        "bundle downloaded"
+    );
+    Ok((FetchedBundle::File { file, bundle_type: revision.bundle_type }, found))
+}
+
+/// An object, and how it is reached.
+#[derive(Debug)]
+struct Source<'a> {
+    revision: &'a S3Revision,
+    access: &'a Access,
+    client: Client,
+}
+
+/// What is asked of an object beyond its name.
+#[derive(Debug, Default)]
+struct Condition {
+    /// The header's value.
+    range: Option<String>,
+    /// As S3 sent it, with quotes.
+    etag: Option<String>,
+}
+
+impl<'a> Source<'a> {
+    /// Asks for the whole object, in the bucket's own region.
+    async fn find(revision: &'a S3Revision, access: &'a Access) -> Result<(Self, GetObjectOutput), S3Error> {
+        let mut source = Self { revision, access, client: client(access, &access.region) };
+        let mut failures = Failures::default();
+        let mut may_move = access.endpoints.s3.is_none();
+        loop {
+            match source.get(Condition::default()).await {
+                Ok(object) => return Ok((source, object)),
+                Err(Failure::Elsewhere(region)) if may_move => {
+                    tracing::info!(bucket = revision.bucket, %region, "the bucket is in another region");
+                    source.client = client(access, &region);
+                    may_move = false;
+                }
+                Err(Failure::Temporary(reason)) => match failures.pause_after(0) {
+                    Some(pause) => {
+                        tracing::warn!(reason, object = %source.name(), "S3 did not answer; trying again");
+                        tokio::time::sleep(pause).await;
+                    }
+                    None => return Err(S3Error::Get { object: source.name(), reason }),
+                },
+                Err(failure) => return Err(source.error(failure).await),
+            }
+        }
     }
 
-    let path = folder.bundle();
-    let write = |source| S3Error::Write { path: path.clone(), source };
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(write)?;
-    let reader = file.try_clone().map_err(write)?;
-    let mut writer = BufWriter::with_capacity(WRITE_BUFFER, tokio::fs::File::from_std(file));
-    let mut received = 0;
-    while let Some(chunk) = object.body.next().await {
-        let chunk = chunk.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
-        received += chunk.len() as u64;
-        writer.write_all(&chunk).await.map_err(write)?;
+    async fn get(&self, condition: Condition) -> Result<GetObjectOutput, Failure> {
+        let S3Revision { bucket, key, version, .. } = self.revision;
+        let request = self.client.get_object().bucket(bucket).key(key).set_version_id(version.clone());
+        let request = request.set_range(condition.range).set_if_match(condition.etag);
+        let used = self.access.credentials.generation();
+        let mut answer = request.clone().send().await;
+        let refused = answer.as_ref().is_err_and(|error| error.code().is_some_and(credentials::is_refusal));
+        if refused && self.access.credentials.refused(used).await {
+            answer = request.send().await;
+        }
+        answer.map_err(Failure::of)
     }
-    writer.flush().await.map_err(write)?;
-    match object.content_length.and_then(|length| u64::try_from(length).ok()) {
-        Some(expected) if expected != received => {
-            Err(S3Error::Short { bucket: bucket.clone(), key: key.clone(), received, expected })
+
+    fn name(&self) -> ObjectName {
+        self.revision.into()
+    }
+
+    /// What to say about a failure after which nothing is tried again.
+    async fn error(&self, failure: Failure) -> S3Error {
+        let object = self.name();
+        match failure {
+            Failure::Forbidden(answer) => {
+                let action =
+                    if self.revision.version.is_some() { "s3:GetObjectVersion" } else { "s3:GetObject" };
+                S3Error::Forbidden { object, identity: self.identity().await, answer, action }
+            }
+            Failure::Missing(answer) => S3Error::Missing { object, identity: self.identity().await, answer },
+            Failure::Replaced => S3Error::Replaced { object, expected: "what it was".into() },
+            Failure::Elsewhere(region) => {
+                let reason = format!(
+                    "the bucket is in {region}; check s3_endpoint_override and the region of the host"
+                );
+                S3Error::Get { object, reason }
+            }
+            Failure::Temporary(reason) | Failure::Permanent(reason) => S3Error::Get { object, reason },
         }
-        _ => {
-            folder.note_source(&found).map_err(write)?;
-            tracing::info!(
-                bucket,
-                key,
-                version = version.as_deref(),
-                etag = found,
-                bytes = received,
-                "bundle downloaded"
-            );
-            Ok(FetchedBundle::File { file: reader, bundle_type: *bundle_type })
+    }
+
+    /// Whose credentials were used, without what is secret of them.
+    async fn identity(&self) -> String {
+        use aws_credential_types::provider::ProvideCredentials;
+        match self.access.credentials.provide_credentials().await {
+            Ok(credentials) => format!("the access key {}", credentials.access_key_id()),
+            Err(_) => "credentials that cannot be read".into(),
         }
+    }
+
+    /// How long a stream may be silent.
+    fn patience(&self) -> Duration {
+        self.access.read_timeout
     }
 }
 
-fn client(access: &Access) -> Client {
+fn client(access: &Access, region: &HostRegion) -> Client {
     let mut config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(access.region.as_str().to_owned()))
+        .region(Region::new(region.as_str().to_owned()))
         .credentials_provider(access.credentials.clone())
         .identity_cache(IdentityCache::no_cache())
         .http_client(access.http.clone())
         .sleep_impl(TokioSleep::new())
-        .retry_config(RetryConfig::standard())
+        // Tried again in here, where it is known how much has arrived.
+        .retry_config(RetryConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(10))

@@ -1,14 +1,17 @@
 //! Where deployments lie on this host, and which of a group came last (spec: Files and folders on the host).
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use codedeploy_hooks::fs::replace_file;
 use codedeploy_hooks::install::Records;
 
+use crate::errors::Chain;
 use crate::spec::PathComponent;
 
 /// The folder `deployment-root`. Every method names paths the official agents know.
@@ -73,21 +76,37 @@ impl Store {
         self.root.join("deployment-logs/codedeploy-agent-deployments.log")
     }
 
-    /// What the group's last Install did; the folder for it exists from then on.
+    /// What the group's last Install did; the folder for it exists from then on. What cannot be a record is set aside.
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
         create_folders(&folder, 0o700)?;
-        Ok(Records {
+        let records = Records {
             instructions: folder.join(format!("{group}-install.json")),
             cleanup: folder.join(format!("{group}-cleanup")),
-        })
+        };
+        for path in [&records.instructions, &records.cleanup] {
+            if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+                set_aside(path, "it is not a regular file")?;
+            }
+        }
+        Ok(records)
     }
 
-    /// The deployment that a pointer of the group names, if it names one below the root.
+    /// The deployment that a pointer of the group names. A pointer that names none is set aside, with a warning.
     pub fn pointed(&self, group: &PathComponent, pointer: Pointer) -> Option<DeploymentFolder> {
-        let text = fs::read_to_string(self.pointer_file(group, pointer)).ok()?;
-        let path = PathBuf::from(text.trim_end_matches('\n'));
-        path.is_absolute().then_some(DeploymentFolder { path })
+        let path = self.pointer_file(group, pointer);
+        let problem = match read_state(&path, MAX_POINTER) {
+            Ok(None) => return None,
+            Ok(Some(bytes)) => match deployment_path(&bytes) {
+                Some(path) => return Some(DeploymentFolder { path }),
+                None => "it does not hold the absolute path of a deployment's folder".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        if let Err(error) = set_aside(&path, &problem) {
+            tracing::warn!(error = %Chain(&error), "a file that is no use stays where it is");
+        }
+        None
     }
 
     pub fn point(
@@ -105,16 +124,35 @@ impl Store {
     /// Makes the deployment's folder, empty but for logs of its earlier events.
     pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         create_folders(&folder.path, 0o755)?;
-        remove(&folder.archive())?;
-        remove(&folder.bundle())
+        let leftovers =
+            [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
+        leftovers.iter().try_for_each(|path| remove(path))?;
+        self.clear_incoming(folder)
+    }
+
+    /// Removes what an attempt left that did not end.
+    pub fn clear_incoming(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
+        remove(&folder.incoming_archive())?;
+        remove(&folder.incoming_bundle())
+    }
+
+    /// Makes what was unpacked the deployment's archive, so that it survives a power cut; until here, none exists.
+    pub fn publish(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
+        let (incoming, archive) = (folder.incoming_archive(), folder.archive());
+        let open = |path: &Path| fs::File::open(path).map_err(failed("open", path));
+        let sync = |file: &fs::File| rustix::fs::syncfs(file).map_err(io::Error::from);
+        sync(&open(&folder.path)?).map_err(failed("write to the disk", &incoming))?;
+        fs::rename(&incoming, &archive).map_err(failed("rename to its place", &incoming))?;
+        open(&folder.path)?.sync_all().map_err(failed("write to the disk", &folder.path))
     }
 
     /// Deletes the group's oldest deployments so that `keep` remain, counting the one that is about to be made.
-    /// The last successful one is never deleted, nor is `this`.
+    /// The last successful one is never deleted, nor is `this`, nor `needed`.
     pub fn prune(
         &self,
         group: &PathComponent,
         this: &DeploymentFolder,
+        needed: Option<&DeploymentFolder>,
         keep: usize,
     ) -> Result<(), StoreError> {
         let folder = self.root.join(group.as_str());
@@ -138,7 +176,7 @@ impl Store {
             if surplus == 0 {
                 break;
             }
-            if kept.as_ref().is_some_and(|kept| kept.path == path) {
+            if kept.as_ref().into_iter().chain(needed).any(|kept| kept.path == path) {
                 continue;
             }
             remove(&path)?;
@@ -176,11 +214,94 @@ impl DeploymentFolder {
         self.path.join("logs/scripts.log")
     }
 
-    /// Notes the ETag of a bundle that was downloaded.
-    pub fn note_source(&self, etag: &str) -> io::Result<()> {
-        replace_file(&self.path.join(".bundle-etag"), etag.as_bytes(), 0o600)?;
-        replace_file(&self.path.join(".bundle-source"), b"downloaded", 0o600)
+    /// The agent's whole state, of which this is a part.
+    pub fn root(&self) -> &Path {
+        self.path.ancestors().nth(2).unwrap_or(&self.path)
     }
+
+    /// Where the bundle waits while it is not complete.
+    pub fn incoming_bundle(&self) -> PathBuf {
+        self.path.join(".bundle.tar.incoming")
+    }
+
+    /// Where the revision waits while it is not complete.
+    pub fn incoming_archive(&self) -> PathBuf {
+        self.path.join(".deployment-archive.incoming")
+    }
+
+    /// What the archive held when it was unpacked.
+    pub fn manifest(&self) -> PathBuf {
+        self.path.join(".archive-manifest")
+    }
+
+    /// Notes where the archive came from, and the ETag of its bundle if it has one.
+    pub fn note_source(&self, source: &str, etag: Option<&str>) -> Result<(), StoreError> {
+        let write = |path: &Path, text: &str| {
+            replace_file(path, text.as_bytes(), 0o600).map_err(failed("write", path))
+        };
+        etag.map_or(Ok(()), |etag| write(&self.etag(), etag))?;
+        write(&self.origin(), source)
+    }
+
+    /// The ETag of the bundle, as this agent or an official one noted it.
+    pub fn noted_etag(&self) -> Option<String> {
+        let text = String::from_utf8(read_state(&self.etag(), MAX_POINTER).ok()??).ok()?;
+        let etag = text.trim().trim_matches('"');
+        let plain = !etag.is_empty() && etag.chars().all(|c| c.is_ascii_graphic());
+        plain.then(|| etag.to_owned())
+    }
+
+    fn etag(&self) -> PathBuf {
+        self.path.join(".bundle-etag")
+    }
+
+    fn origin(&self) -> PathBuf {
+        self.path.join(".bundle-source")
+    }
+}
+
+/// Longest text of a pointer, in bytes; no path is longer.
+const MAX_POINTER: u64 = 4096;
+
+/// The path that a pointer holds. Official agents write it without a newline; an editor adds one.
+fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
+    let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)));
+    let plain = path.is_absolute()
+        && path.components().all(|part| part != Component::ParentDir)
+        && !bytes.contains(&0)
+        && path.file_name().is_some();
+    plain.then_some(path)
+}
+
+/// The contents of a small regular file; `None` when there is nothing at all. Never waits for a FIFO.
+fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > most {
+        return Err(io::Error::other(format!("it has {} bytes, more than {most}", metadata.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Renames a state file that is of no use, so that the agent can go on and somebody can look at it.
+fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unusable");
+    let aside = PathBuf::from(aside);
+    remove(&aside)?;
+    fs::rename(path, &aside).map_err(failed("set aside", path))?;
+    tracing::warn!(path = %path.display(), kept = %aside.display(), "set aside: {problem}");
+    Ok(())
 }
 
 /// Makes `path` and its missing parents.
@@ -234,7 +355,7 @@ mod tests {
             fs::File::open(folder.path()).unwrap().set_modified(time).unwrap();
         }
         store.point(&group, Pointer::LastSuccessful, &store.deployment(&group, &id("d-1"))).unwrap();
-        store.prune(&group, &store.deployment(&group, &id("d-5")), 3).unwrap();
+        store.prune(&group, &store.deployment(&group, &id("d-5")), None, 3).unwrap();
         let left = |name| store.deployment(&group, &id(name)).path().exists();
         assert!(left("d-1") && left("d-4"));
         assert!(!left("d-2") && !left("d-3"));

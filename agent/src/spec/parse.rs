@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::envelope::VerifiedSpec;
 use super::{DeploymentSpec, PathComponent};
 use crate::revision::archive::BundleType;
-use crate::revision::{GitHubRevision, LocalRevision, Revision, S3Revision};
+use crate::revision::{AccessToken, GitHubRevision, LocalRevision, ReuseFrom, Revision, S3Revision};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
@@ -19,6 +19,9 @@ pub enum SpecError {
     #[error("the deployment specification: {member}: {problem}")]
     Member { member: String, problem: String },
 }
+
+/// Names a deployment whose unpacked archive is used again.
+pub const REUSE_ARCHIVE_FROM: &str = "ReuseArchiveFromDeploymentId";
 
 /// The file names that an AppSpec may have when the specification names none that exists.
 pub const APPSPEC_FILENAMES: [&str; 2] = ["appspec.yml", "appspec.yaml"];
@@ -50,6 +53,7 @@ impl DeploymentSpec {
             })?,
             all_possible_lifecycle_events: events(&top)?,
             revision: revision(&top)?,
+            reuse_archive_from: reuse_archive_from(&top),
         })
     }
 }
@@ -57,11 +61,21 @@ impl DeploymentSpec {
 /// A deployment's id may be an ARN, of which the part after the slash counts.
 fn identifier(top: &Members, key: &str) -> Result<PathComponent, SpecError> {
     let text = top.text(key)?;
-    let id = match text.strip_prefix("arn:").and_then(|arn| arn.split_once('/')) {
-        Some((_, id)) if key == "DeploymentId" => id,
-        _ => &text,
-    };
+    let id = if key == "DeploymentId" { after_slash(&text) } else { &text };
     PathComponent::new(id).ok_or_else(|| top.wrong(key, format!("{text:?} cannot name a folder")))
+}
+
+/// An id or ARN like `DeploymentId`. What is wrong with it is kept, because it must not fail the deployment.
+fn reuse_archive_from(top: &Members) -> Option<ReuseFrom> {
+    let value = top.value(REUSE_ARCHIVE_FROM)?;
+    let id = value.as_str().and_then(|text| PathComponent::new(after_slash(text)));
+    Some(id.map_or_else(|| ReuseFrom::Malformed(value.to_string()), ReuseFrom::Deployment))
+}
+
+/// What counts of an ARN; all of what is no ARN.
+fn after_slash(text: &str) -> &str {
+    let arn = text.strip_prefix("arn:").and_then(|arn| arn.split_once('/'));
+    arn.map_or(text, |(_, id)| id)
 }
 
 fn appspec_filename(top: &Members) -> Result<String, SpecError> {
@@ -115,6 +129,7 @@ fn revision(top: &Members) -> Result<Revision, SpecError> {
                 repository: github.text("Repository")?,
                 commit_id: github.text("CommitId")?,
                 bundle_type,
+                token: top.optional_text("GitHubAccessToken")?.map(AccessToken::new),
             }))
         }
         kind @ ("Local File" | "Local Directory") => {
@@ -222,6 +237,35 @@ mod tests {
         assert_eq!(spec.appspec_filename, "appspec.yml");
         let Revision::S3(s3) = spec.revision else { panic!("not S3") };
         assert_eq!((s3.version, s3.etag.as_deref()), (None, Some("abc")));
+    }
+
+    #[test]
+    fn a_token_goes_to_its_revision_and_is_not_shown() {
+        let mut document = document();
+        document["GitHubAccessToken"] = json!("ghp_secret");
+        document["Revision"] = json!({"RevisionType": "GitHub", "GitHubRevision": {
+            "Account": "octo", "Repository": "shop", "CommitId": "1a2b3c4"}});
+        let spec = parse(&document).unwrap();
+        assert!(!format!("{spec:?}").contains("ghp_secret"));
+        let Revision::GitHub(github) = spec.revision else { panic!("not GitHub") };
+        assert_eq!(github.token, Some(AccessToken::new("ghp_secret".into())));
+        assert_eq!(github.bundle_type, BundleType::Tar);
+    }
+
+    #[test]
+    fn the_archive_to_use_again_is_an_id_or_an_arn_and_never_an_error() {
+        let reuse = |value| {
+            let mut document = document();
+            document["ReuseArchiveFromDeploymentId"] = value;
+            parse(&document).unwrap().reuse_archive_from
+        };
+        let earlier = Some(ReuseFrom::Deployment(PathComponent::new("d-1").unwrap()));
+        assert_eq!(reuse(json!("d-1")), earlier);
+        assert_eq!(reuse(json!("arn:aws:codedeploy:us-east-1:123456789012:deployment/d-1")), earlier);
+        assert_eq!(reuse(json!(null)), None);
+        for malformed in [json!(7), json!("a/b"), json!(["d-1"]), json!("")] {
+            assert!(matches!(reuse(malformed.clone()), Some(ReuseFrom::Malformed(_))), "{malformed}");
+        }
     }
 
     #[test]

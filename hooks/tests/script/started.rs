@@ -198,16 +198,22 @@ async fn a_script_has_an_empty_stdin_its_own_process_group_and_the_agents_curren
 }
 
 #[tokio::test]
-async fn what_root_runs_is_made_roots_own_which_needs_root() {
-    if !is_root("what_root_runs_is_made_roots_own") {
+async fn what_root_runs_is_roots_own_until_it_has_run_which_needs_root() {
+    if !is_root("what_root_runs_is_roots_own_until_it_has_run") {
         return;
     }
     let host = Host::new();
-    let path = host.file("loose.sh", 0o777, "#!/bin/sh\n");
-    std::os::unix::fs::chown(&path, Some(12345), Some(12345)).unwrap();
-    assert!(host.run(&[named("loose.sh")]).await.outcome.succeeded());
+    let path = host.file("loose.sh", 0o666, "#!/bin/sh\nstat -c '%u %a' \"$0\"\nexit 1\n");
+    std::os::unix::fs::chown(&path, Some(12345), Some(12346)).unwrap();
+    let report = host.run(&[named("loose.sh")]).await;
+    assert!(report.log_tail.ends_with("[stdout]0 755\n"), "{report:?}");
     let found = path.metadata().unwrap();
-    assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o755));
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (12345, 12346, 0o777));
+
+    let path = host.file("own.sh", 0o755, "#!/bin/sh\nchown 33:33 \"$0\"\n");
+    std::os::unix::fs::chown(&path, Some(12345), Some(12346)).unwrap();
+    assert!(host.run(&[named("own.sh")]).await.outcome.succeeded());
+    assert_eq!(path.metadata().unwrap().uid(), 33, "what a script did to itself stays");
 }
 
 #[tokio::test]
@@ -250,12 +256,12 @@ async fn a_private_script_stays_runnable_for_its_user_and_nobody_else_which_need
     let host = Host::new();
     let daemon = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     for (owner, mode) in [(daemon.uid.as_raw(), 0o700), (0, 0o600)] {
-        let path = host.file("private.sh", mode, "#!/bin/sh\nid -un\n");
+        let path = host.file("private.sh", mode, "#!/bin/sh\nstat -c '%U %G %a' \"$0\"\nid -un\n");
         std::os::unix::fs::chown(&path, Some(owner), None).unwrap();
         let report = host.run(&[runas(named("private.sh"), "daemon")]).await;
+        let seen = report.log_tail.lines().rev().nth(1).unwrap_or_default();
+        assert!(seen.contains("[stdout]root daemon 75") && !seen.ends_with(['4', '5']), "{report:?}");
         assert!(report.log_tail.ends_with("[stdout]daemon\n"), "{report:?}");
-        let found = path.metadata().unwrap();
-        assert_eq!((found.uid(), found.gid(), found.mode() & 0o006), (0, daemon.gid.as_raw(), 0));
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -7,19 +7,23 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, geteuid};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::account::Account;
 use super::format::{Format, START};
 use crate::script::outcome::Outcome;
 
-/// A script that is ready to run.
+/// A script that is ready to run. When this is dropped, its file goes back to whom it belonged.
 #[derive(Debug)]
 pub(crate) struct Executable {
     /// Absolute. A script is started by its path, because it may look at `$0`.
     pub(crate) path: PathBuf,
     format: Format,
+    file: OwnedFd,
+    /// What the file was like, and what it was made.
+    found: Access,
+    made: Access,
 }
 
 /// Owner, group and permission bits.
@@ -56,13 +60,13 @@ impl Executable {
             Err(Errno::NOSYS) => return Err(refused(OLD_KERNEL.to_owned())),
             Err(error) => return Err(refused(format!("{} cannot be opened: {error}", path.display()))),
         };
-        let found = rustix::fs::fstat(&file)
+        let stat = rustix::fs::fstat(&file)
             .map_err(|error| refused(format!("{} cannot be examined: {error}", path.display())))?;
-        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(refused(format!("{} is not a file that could be run", path.display())));
         }
 
-        let found = Access { uid: found.st_uid, gid: found.st_gid, mode: found.st_mode & 0o7777 };
+        let found = Access::from(&stat);
         let wanted = found.wanted(geteuid(), user);
         if let Err(error) = found.change(wanted, file.as_fd()) {
             return Err(match found.mode & 0o111 {
@@ -72,7 +76,7 @@ impl Executable {
         }
         let start = |path: PathBuf| read_start(&path).unwrap_or_default();
         let format = Format::of(&start(own_path(&file)), &start("/proc/self/exe".into()));
-        Ok(Self { path, format })
+        Ok(Self { path, format, file, found, made: wanted })
     }
 
     /// What to say when the operating system refused to start the script.
@@ -86,10 +90,40 @@ impl Executable {
     }
 }
 
+impl Drop for Executable {
+    /// The script may be one of the files that Install copies with their owners. It stays executable, as with the
+    /// official agents; what it made of its own file by itself stays, too.
+    fn drop(&mut self) {
+        let Ok(now) = Access::of(&self.file) else { return };
+        let returned = self.made.returned(self.found, now);
+        if let Err(error) = now.change(returned, self.file.as_fd()) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot give the script back to its owner");
+        }
+    }
+}
+
 const OLD_KERNEL: &str = "the kernel has no openat2, without which a script cannot be proved to lie in the revision; Linux \
                           5.6 or later is needed";
 
+impl From<&Stat> for Access {
+    fn from(stat: &Stat) -> Self {
+        Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+    }
+}
+
 impl Access {
+    fn of(file: impl AsFd) -> Result<Self, Errno> {
+        rustix::fs::fstat(file).map(|stat| Self::from(&stat))
+    }
+
+    /// What a file that was `found` so and made like this becomes after the run; what is different `now` stays.
+    fn returned(self, found: Self, now: Self) -> Self {
+        if now != self {
+            return now;
+        }
+        Self { mode: found.mode | (self.mode & 0o111), ..found }
+    }
+
     /// What a script's file must be like before `agent` runs it as `user`.
     fn wanted(self, agent: Uid, user: Option<&Account>) -> Self {
         let mut wanted = self;
@@ -174,6 +208,14 @@ mod tests {
         for (found, expected) in cases {
             assert_eq!(found.wanted(ROOT, None), expected, "{found:?}");
         }
+    }
+
+    #[test]
+    fn after_the_run_a_script_is_as_it_was_but_executable_unless_it_changed_itself() {
+        let (found, made) = (access(1000, 9, 0o664), access(0, 9, 0o755));
+        assert_eq!(made.returned(found, made), access(1000, 9, 0o775));
+        assert_eq!(made.returned(found, access(33, 33, 0o755)), access(33, 33, 0o755));
+        assert_eq!(made.returned(access(0, 0, 0o4755), made), access(0, 0, 0o4755));
     }
 
     #[test]

@@ -1,0 +1,187 @@
+//! Copies a tree of files, folders and links through folder handles: no link is followed, whoever moves things meanwhile.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const NEW: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What a copy keeps of the original, beside contents and links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Owners, modes, times, and which files are one.
+    Everything,
+    /// What `cp -r` keeps: permission bits that the umask lets pass. Files belong to the agent's user.
+    Permissions,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    #[error("cannot copy {}", path.display())]
+    Copy { path: PathBuf, source: io::Error },
+    #[error("{} is {found}; a revision holds only files, folders and links", path.display())]
+    Kind { path: PathBuf, found: &'static str },
+}
+
+/// Copies what is in the folder `from` into the existing, empty folder `to`; the folder `except` is left out.
+pub(super) fn copy_tree(from: &Path, to: &Path, except: Option<&Path>, keep: Keep) -> Result<(), CopyError> {
+    let open = |path: &Path| {
+        rustix::fs::openat(CWD, path, FOLDER, Mode::empty())
+            .map_err(|errno| CopyError::Copy { path: path.to_owned(), source: errno.into() })
+    };
+    let (source, target) = (open(from)?, open(to)?);
+    let mut copier = Copier { except, keep, root: to, made: HashMap::new() };
+    copier.below(&source, &target, from, Path::new(""))
+}
+
+struct Copier<'a> {
+    except: Option<&'a Path>,
+    keep: Keep,
+    root: &'a Path,
+    /// Files with several names that were copied: device and inode, and the copy's path below the root.
+    made: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Copier<'_> {
+    fn below(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path, relative: &Path) -> Result<(), CopyError> {
+        let names = names(from).map_err(|source| CopyError::Copy { path: path.to_owned(), source })?;
+        for name in names {
+            let (path, relative) = (path.join(&name), relative.join(&name));
+            let failed = |source: io::Error| CopyError::Copy { path: path.clone(), source };
+            let stat = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|errno| failed(errno.into()))?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if self.except == Some(&*path) => {}
+                FileType::Directory => {
+                    let (source, target) = self.folder(from, to, &name, &stat).map_err(failed)?;
+                    self.below(&source, &target, &path, &relative)?;
+                    // Last, because it may forbid writing, and writing changes its times.
+                    self.finish(&target, &stat).map_err(failed)?;
+                }
+                FileType::RegularFile => self.file(from, to, &name, &stat, &relative).map_err(failed)?,
+                FileType::Symlink => self.link(from, to, &name, &stat).map_err(failed)?,
+                other => return Err(CopyError::Kind { path, found: describe(other) }),
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(
+        &self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> io::Result<(OwnedFd, OwnedFd)> {
+        let source = rustix::fs::openat(from, name, FOLDER, Mode::empty())?;
+        let mode = match self.keep {
+            Keep::Everything => Mode::RWXU,
+            // Whoever deploys must be able to fill it.
+            Keep::Permissions => Mode::from_raw_mode(stat.st_mode & 0o777) | Mode::RWXU,
+        };
+        rustix::fs::mkdirat(to, name, mode)?;
+        Ok((source, rustix::fs::openat(to, name, FOLDER, Mode::empty())?))
+    }
+
+    fn file(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &OsStr,
+        stat: &Stat,
+        relative: &Path,
+    ) -> io::Result<()> {
+        let several_names = self.keep == Keep::Everything && stat.st_nlink > 1;
+        if several_names && let Some(first) = self.made.get(&(stat.st_dev, stat.st_ino)) {
+            return Ok(rustix::fs::linkat(CWD, self.root.join(first), to, name, AtFlags::empty())?);
+        }
+        let mut source = File::from(rustix::fs::openat(from, name, READ, Mode::empty())?);
+        if !source.metadata()?.is_file() {
+            return Err(io::Error::other("it was replaced while it was copied"));
+        }
+        let mode = match self.keep {
+            Keep::Everything => Mode::RUSR | Mode::WUSR,
+            Keep::Permissions => Mode::from_raw_mode(stat.st_mode & 0o777),
+        };
+        let mut target = File::from(rustix::fs::openat(to, name, NEW, mode)?);
+        // Shares the blocks where the file system can; what copies otherwise does so inside the kernel.
+        if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
+            io::copy(&mut source, &mut target)?;
+        }
+        self.finish(&target, stat)?;
+        if several_names {
+            self.made.insert((stat.st_dev, stat.st_ino), relative.to_owned());
+        }
+        Ok(())
+    }
+
+    fn link(&self, from: &OwnedFd, to: &OwnedFd, name: &OsStr, stat: &Stat) -> io::Result<()> {
+        let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+        rustix::fs::symlinkat(&target, to, name)?;
+        if self.keep == Keep::Everything {
+            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            if rustix::process::geteuid().is_root() {
+                rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a copy the owner, mode and times, in the order in which none undoes another.
+    fn finish(&self, made: impl AsFd, stat: &Stat) -> io::Result<()> {
+        if self.keep == Keep::Permissions {
+            return Ok(());
+        }
+        if rustix::process::geteuid().is_root() {
+            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+            rustix::fs::fchown(&made, Some(uid), Some(gid))?;
+        }
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+        Ok(rustix::fs::futimens(&made, &times(stat))?)
+    }
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds: i64, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.try_into().unwrap_or_default(),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// What a message calls that which a revision cannot hold.
+fn describe(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "of an unknown kind",
+    }
+}
+
+/// The names in a folder, sorted.
+pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}

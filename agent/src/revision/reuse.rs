@@ -1,0 +1,84 @@
+//! RESTART deployments: the unpacked archive of an earlier deployment of the group stands in for a download.
+//!
+//! The archive is copied first and the copy is verified: what is used is what was checked. Whatever is not right means
+//! that the revision is downloaded, with a warning.
+
+use super::copy::{CopyError, Keep, copy_tree};
+use super::manifest::{self, ManifestError};
+use super::store::{DeploymentFolder, Store, StoreError, create_folders};
+use crate::errors::Chain;
+use crate::spec::{DeploymentSpec, PathComponent};
+
+/// What `ReuseArchiveFromDeploymentId` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReuseFrom {
+    Deployment(PathComponent),
+    /// Neither an id nor an ARN: the text as it was found.
+    Malformed(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReuseError {
+    #[error("{text} names no deployment")]
+    Malformed { text: String },
+    #[error("it is this deployment itself")]
+    Itself,
+    #[error("deployment {id} has no unpacked archive on this host")]
+    NoArchive { id: PathComponent },
+    #[error("the archive cannot be copied")]
+    Copy(#[from] CopyError),
+    #[error("the archive cannot be used again")]
+    Damaged(#[from] ManifestError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ReuseFrom {
+    /// The folder of the earlier deployment, if it can be one.
+    pub fn folder(&self, store: &Store, spec: &DeploymentSpec) -> Option<DeploymentFolder> {
+        self.resolve(store, spec).ok()
+    }
+
+    fn resolve(&self, store: &Store, spec: &DeploymentSpec) -> Result<DeploymentFolder, ReuseError> {
+        match self {
+            Self::Malformed(text) => Err(ReuseError::Malformed { text: text.chars().take(200).collect() }),
+            Self::Deployment(id) if *id == spec.deployment_id => Err(ReuseError::Itself),
+            Self::Deployment(id) => {
+                let folder = store.deployment(&spec.deployment_group_id, id);
+                let found = folder.archive().symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+                found.then_some(folder).ok_or_else(|| ReuseError::NoArchive { id: id.clone() })
+            }
+        }
+    }
+}
+
+/// Brings the earlier deployment's archive to where archives are unpacked; says whether it is there. Blocks.
+pub fn reuse(from: &ReuseFrom, store: &Store, spec: &DeploymentSpec, folder: &DeploymentFolder) -> bool {
+    let copied = from.resolve(store, spec).and_then(|earlier| copy(&earlier, folder).map(|()| earlier));
+    match copied {
+        Ok(earlier) => {
+            tracing::info!(from = %earlier.path().display(), "the earlier deployment's archive is used again");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(
+                reason = %Chain(&error),
+                "{} cannot be followed; the revision is downloaded",
+                crate::spec::parse::REUSE_ARCHIVE_FROM
+            );
+            if let Err(error) = store.create(folder) {
+                tracing::warn!(reason = %Chain(&error), "an incomplete copy is left over");
+            }
+            false
+        }
+    }
+}
+
+fn copy(earlier: &DeploymentFolder, folder: &DeploymentFolder) -> Result<(), ReuseError> {
+    let target = folder.incoming_archive();
+    create_folders(&target, 0o755)?;
+    copy_tree(&earlier.archive(), &target, None, Keep::Everything)?;
+    manifest::verify(&target, &earlier.manifest())?;
+    folder.note_source("archive-reuse", earlier.noted_etag().as_deref())?;
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! What can go wrong with an object in S3, and whether another try can help.
+
+use std::fmt;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::error::display::DisplayErrorContext;
+
+use crate::identity::Region;
+use crate::revision::S3Revision;
+use crate::revision::download::DownloadError;
+
+/// An object as messages name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectName(String);
+
+impl From<&S3Revision> for ObjectName {
+    fn from(revision: &S3Revision) -> Self {
+        let S3Revision { bucket, key, version, .. } = revision;
+        let version = version.as_ref().map(|version| format!(" in version {version}")).unwrap_or_default();
+        Self(format!("s3://{bucket}/{key}{version}"))
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum S3Error {
+    #[error("cannot get {object}: {reason}")]
+    Get { object: ObjectName, reason: String },
+    #[error(
+        "S3 refuses {object} to {identity}: {answer}; check that this identity is allowed {action} on the object \
+         (and kms:Decrypt, if its encryption uses a KMS key), and that bucket and key are right: S3 answers so for an \
+         object that does not exist, too, unless s3:ListBucket is allowed"
+    )]
+    Forbidden { object: ObjectName, identity: String, answer: String, action: &'static str },
+    #[error(
+        "{object} does not exist, asked for with {identity}: {answer}; check the bucket, the key and the version of \
+         the revision, and that the object was not deleted"
+    )]
+    Missing { object: ObjectName, identity: String, answer: String },
+    #[error(
+        "{object} has the ETag {found}, but the deployment names {expected}; deploy the revision that is there, or upload this one again"
+    )]
+    NotTheEtag { object: ObjectName, expected: String, found: String },
+    #[error("{object} was replaced while it was downloaded (its ETag is no longer {expected}); deploy again")]
+    Replaced { object: ObjectName, expected: String },
+    #[error("{object} broke off after {received} bytes, again and again: {reason}")]
+    BrokeOff { object: ObjectName, received: u64, reason: String },
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+}
+
+/// Why one request failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The bucket is in another region.
+    Elsewhere(Region),
+    /// Another try can help.
+    Temporary(String),
+    Forbidden(String),
+    Missing(String),
+    /// The object is not the one that was asked for with If-Match.
+    Replaced,
+    Permanent(String),
+}
+
+impl Failure {
+    pub(super) fn of(error: SdkError<GetObjectError, HttpResponse>) -> Self {
+        let SdkError::ServiceError(context) = &error else {
+            let reason = DisplayErrorContext(&error).to_string();
+            return match error {
+                SdkError::ConstructionFailure(_) => Self::Permanent(reason),
+                _ => Self::Temporary(reason),
+            };
+        };
+        let (raw, known) = (context.raw(), context.err());
+        let status = raw.status().as_u16();
+        let code = known.code().unwrap_or("no error code");
+        let answer = match known.message() {
+            Some(message) => format!("{code} (HTTP {status}): {message}"),
+            None => format!("{code} (HTTP {status})"),
+        };
+        let body = raw.body().bytes().unwrap_or_default();
+        match status {
+            301 | 307 | 400 => match region_named(raw.headers().get("x-amz-bucket-region"), body) {
+                Some(region) => Self::Elsewhere(region),
+                None if code == "RequestTimeout" => Self::Temporary(answer),
+                None => Self::Permanent(answer),
+            },
+            401 | 403 => Self::Forbidden(answer),
+            404 => Self::Missing(answer),
+            412 => Self::Replaced,
+            408 | 429 | 500.. => Self::Temporary(answer),
+            _ => Self::Permanent(answer),
+        }
+    }
+}
+
+/// The bucket's region, from the header of a redirect or from the body of an AuthorizationHeaderMalformed.
+fn region_named(header: Option<&str>, body: &[u8]) -> Option<Region> {
+    let text = String::from_utf8_lossy(body);
+    let element = || text.split_once("<Region>")?.1.split_once("</Region>").map(|(region, _)| region.trim());
+    Region::new(header.or_else(element)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_region_is_in_a_header_or_in_the_error() {
+        let malformed = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+        let named = |header, body: &[u8]| region_named(header, body).map(|region| region.to_string());
+        assert_eq!(named(None, malformed).as_deref(), Some("eu-west-1"));
+        assert_eq!(named(Some("us-west-2"), b"").as_deref(), Some("us-west-2"));
+        assert_eq!(named(None, b"<Error/>"), None);
+        assert_eq!(named(Some("evil.example/"), b""), None);
+    }
+}

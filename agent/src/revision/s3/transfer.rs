@@ -1,0 +1,159 @@
+//! Moves an object's bytes to the disk: one stream or four side by side, each continued where it broke off.
+
+use aws_smithy_types::byte_stream::ByteStream;
+use futures_util::future::try_join_all;
+
+use super::error::{Failure, S3Error};
+use super::{Condition, Source};
+use crate::revision::download::{Incoming, PartWriter};
+use crate::revision::retry::Failures;
+
+/// Objects up to this size are one stream.
+const ONE_STREAM: u64 = 16 * 1024 * 1024;
+const STREAMS: u64 = 4;
+
+/// One object on its way into one file.
+#[derive(Debug)]
+pub(super) struct Transfer<'a> {
+    pub(super) source: &'a Source<'a>,
+    /// As S3 sent it, with quotes. Every further request insists on it.
+    pub(super) etag: Option<String>,
+    /// Absent when the store does not say.
+    pub(super) total: Option<u64>,
+    pub(super) incoming: &'a Incoming,
+}
+
+/// A stretch of the object.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    from: u64,
+    /// Exclusive; absent: to the end, wherever it is.
+    to: Option<u64>,
+}
+
+/// Bytes from the store.
+struct Stream {
+    body: ByteStream,
+    /// How many of them come before those that were asked for: all, from a store that ignores ranges.
+    skip: u64,
+}
+
+/// How a stream ended.
+enum Ended {
+    Complete,
+    Broken(String),
+}
+
+impl Transfer<'_> {
+    /// Brings everything; `first` is the body of the whole object. Gives the number of bytes.
+    pub(super) async fn run(&self, first: ByteStream) -> Result<u64, S3Error> {
+        let first = Stream { body: first, skip: 0 };
+        let whole = Part { from: 0, to: self.total };
+        let Some(total) = self.total.filter(|total| *total > ONE_STREAM) else {
+            return self.fill(whole, Some(first)).await;
+        };
+        let quarter = total.div_ceil(STREAMS);
+        let part = |index: u64| Part { from: quarter * index, to: Some((quarter * (index + 1)).min(total)) };
+        let second = match self.open(part(1)).await {
+            Ok(stream) if stream.skip > 0 => {
+                tracing::info!("the store does not know ranges; the bundle comes in one stream");
+                return self.fill(whole, Some(first)).await;
+            }
+            Ok(stream) => Some(stream),
+            Err(Failure::Temporary(_)) => None,
+            Err(failure) => return Err(self.error(failure).await),
+        };
+        let opened = [Some(first), second, None, None];
+        let parts = opened.into_iter().zip(0..).map(|(stream, index)| self.fill(part(index), stream));
+        try_join_all(parts).await?;
+        Ok(total)
+    }
+
+    /// Brings one part, with as many streams as it takes; gives the position behind it.
+    async fn fill(&self, part: Part, mut opened: Option<Stream>) -> Result<u64, S3Error> {
+        let mut writer = self.incoming.at(part.from);
+        let mut failures = Failures::default();
+        loop {
+            let rest = Part { from: writer.position(), to: part.to };
+            let stream = match opened.take() {
+                Some(stream) => Ok(stream),
+                None => self.open(rest).await,
+            };
+            let ended = match stream {
+                Ok(stream) => self.copy(stream, &mut writer, part.to).await?,
+                Err(Failure::Temporary(reason)) => Ended::Broken(reason),
+                Err(failure) => return Err(self.error(failure).await),
+            };
+            let reason = match ended {
+                Ended::Complete => return Ok(writer.position()),
+                Ended::Broken(reason) => reason,
+            };
+            let received = writer.position();
+            let Some(pause) = failures.pause_after(received - part.from) else {
+                return Err(S3Error::BrokeOff { object: self.source.name(), received, reason });
+            };
+            tracing::warn!(received, reason, "the download broke off; it continues where it ended");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Asks for a part of the same object.
+    async fn open(&self, part: Part) -> Result<Stream, Failure> {
+        let end = part.to.map(|to| (to - 1).to_string()).unwrap_or_default();
+        let range = Some(format!("bytes={}-{end}", part.from));
+        let object = self.source.get(Condition { range, etag: self.etag.clone() }).await?;
+        if object.e_tag() != self.etag.as_deref() {
+            // A store that ignores If-Match.
+            return Err(Failure::Replaced);
+        }
+        let skip = match object.content_range() {
+            None => part.from,
+            Some(range) if range.starts_with(&format!("bytes {}-", part.from)) => 0,
+            Some(range) => {
+                let from = part.from;
+                return Err(Failure::Permanent(format!(
+                    "asked for bytes from {from}, the answer has {range}"
+                )));
+            }
+        };
+        Ok(Stream { body: object.body, skip })
+    }
+
+    async fn copy(
+        &self,
+        mut stream: Stream,
+        writer: &mut PartWriter<'_>,
+        to: Option<u64>,
+    ) -> Result<Ended, S3Error> {
+        let patience = self.source.patience();
+        let ended = loop {
+            let wanted = to.map_or(u64::MAX, |to| to - writer.position());
+            if wanted == 0 {
+                break Ended::Complete;
+            }
+            let chunk = match tokio::time::timeout(patience, stream.body.next()).await {
+                Ok(Some(Ok(chunk))) => chunk,
+                Ok(Some(Err(error))) => break Ended::Broken(crate::errors::Chain(&error).to_string()),
+                Ok(None) if to.is_none() => break Ended::Complete,
+                Ok(None) => break Ended::Broken("the stream ended early".into()),
+                Err(_) => break Ended::Broken(format!("nothing arrived for {} s", patience.as_secs())),
+            };
+            let skipped = stream.skip.min(chunk.len() as u64);
+            stream.skip -= skipped;
+            let chunk = &chunk[usize::try_from(skipped).unwrap_or(chunk.len())..];
+            let usable = usize::try_from(wanted).unwrap_or(usize::MAX).min(chunk.len());
+            writer.write(&chunk[..usable]).await?;
+        };
+        writer.flush().await?;
+        Ok(ended)
+    }
+
+    async fn error(&self, failure: Failure) -> S3Error {
+        match (failure, &self.etag) {
+            (Failure::Replaced, Some(etag)) => {
+                S3Error::Replaced { object: self.source.name(), expected: etag.trim_matches('"').to_owned() }
+            }
+            (failure, _) => self.source.error(failure).await,
+        }
+    }
+}
