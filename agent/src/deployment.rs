@@ -8,11 +8,13 @@ mod environment;
 pub mod ledger;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::install::{self, InstallError};
+use codedeploy_hooks::install::{self, InstallError, Summary};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
 use codedeploy_hooks::script::{self, HookRun, Limits, LogError, Outcome, Report, ScriptLog};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Access;
@@ -53,7 +55,7 @@ enum CommandError {
     #[error("the script log cannot be written")]
     Log(#[from] LogError),
     #[error("the work was cut short")]
-    Interrupted(#[from] tokio::task::JoinError),
+    Interrupted(#[from] JoinError),
 }
 
 impl Host {
@@ -89,7 +91,9 @@ impl Host {
         let folder = self.folder(spec);
         self.store.prune(&spec.deployment_group_id, &folder, self.settings.max_revisions)?;
         self.store.create(&folder)?;
+        let began = Instant::now();
         let bundle = fetch(&spec.revision, &folder, self.access.as_ref()).await?;
+        tracing::info!(duration_ms = milliseconds_since(began), "revision fetched");
         if let FetchedBundle::File { file, bundle_type } = bundle {
             let hardening = &self.settings.hardening;
             let limits = archive::Limits {
@@ -100,11 +104,13 @@ impl Host {
             };
             let (target, names) = (folder.archive(), appspec::file_names(&spec.appspec_filename));
             create_folders(&target, 0o755)?;
-            tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            blocking(move || {
                 let unpacked = archive::unpack(&file, bundle_type, &target, &limits)?;
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 archive::flatten_single_folder(&target, &names)?;
-                tracing::info!(entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+                let duration_ms = milliseconds_since(began);
+                tracing::info!(duration_ms, entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
                 Ok::<_, UnpackError>(())
             })
             .await??;
@@ -122,14 +128,21 @@ impl Host {
         let behavior = spec.file_exists_behavior;
         let archive = folder.archive();
         let guard = self.installing.lock().await;
-        tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let summary = blocking(move || {
             let request =
                 install::Request { archive: &archive, appspec: &appspec, behavior, records: &records };
             let plan = install::plan(&request)?;
-            install::install(plan).map(|_| ())
+            install::install(plan)
         })
         .await??;
         drop(guard);
+        for warning in &summary.warnings {
+            tracing::warn!("{warning}");
+        }
+        let Summary { created, replaced, removed, kept, .. } = summary;
+        let duration_ms = milliseconds_since(began);
+        tracing::info!(duration_ms, created, replaced, removed, kept, "files installed");
         self.store.point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
         Ok(succeeded(None))
     }
@@ -192,6 +205,16 @@ impl Host {
     fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {
         self.store.deployment(&spec.deployment_group_id, &spec.deployment_id)
     }
+}
+
+/// Runs `work` where it may block; what it logs belongs to the current span.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    let span = tracing::Span::current();
+    spawn_blocking(move || span.in_scope(work)).await
+}
+
+fn milliseconds_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn succeeded(note: Option<&str>) -> Report {

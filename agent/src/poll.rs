@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
 use crate::deployment::ledger::Ledger;
 use crate::deployment::{Host, failed};
+use crate::errors::Chain;
 use crate::report;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
@@ -147,7 +148,11 @@ impl Agent {
                     "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
                 let outcome = Outcome::FailedAfterRestart { message: message.into() };
                 let report = Report { outcome, log_tail: String::new() };
-                tracing::warn!(deployment_id = interrupted.deployment_id, "{message}");
+                tracing::warn!(
+                    deployment_id = interrupted.deployment_id,
+                    command = interrupted.host_command_identifier,
+                    "{message}; it is reported as failed"
+                );
                 agent.complete(&interrupted.host_command_identifier, &report).await;
                 entry.close();
             });
@@ -163,6 +168,7 @@ impl Agent {
         }
         let span = tracing::info_span!(
             "command",
+            command = command.host_command_identifier,
             lifecycle_event = command.command_name,
             deployment_id = tracing::field::Empty,
             deployment_group = tracing::field::Empty,
@@ -183,8 +189,8 @@ impl Agent {
                     Ok(Ok(Received::Performed(report))) => Some(report),
                     Ok(Ok(Received::OverNoop)) => Some(completed_noop()),
                     Ok(Ok(Received::Over)) => None,
-                    Ok(Err(error)) => Some(failed(&error)),
-                    Err(error) => Some(failed(&error)),
+                    Ok(Err(error)) => Some(refused(&error)),
+                    Err(error) => Some(refused(&error)),
                 };
                 if let Some(report) = report {
                     agent.complete(&id, &report).await;
@@ -212,7 +218,7 @@ impl Agent {
         match self.acknowledge(command, noop).await? {
             Some(CommandStatus::Failed) if noop => return Ok(Received::OverNoop),
             Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
-                tracing::info!("the service has ended this command already; not performed");
+                tracing::info!("{event} is not performed: the service has ended it already");
                 return Ok(Received::Over);
             }
             Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
@@ -221,16 +227,17 @@ impl Agent {
             .ledger
             .begin(&spec.deployment_id, &command.host_command_identifier)
             .map_err(ReceivedError::Ledger)?;
-        tracing::info!("lifecycle event begins");
+        tracing::info!("{event} begins");
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let began = Instant::now();
         let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
         entry.close();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {
-            tracing::info!(duration_ms, "lifecycle event succeeded");
+            tracing::info!(duration_ms, "{event} succeeded");
         } else {
-            tracing::error!(duration_ms, outcome = %report.outcome, "lifecycle event failed");
+            let code = u8::from(report.outcome.code());
+            tracing::error!(duration_ms, code, "{event} failed: {}", report.outcome);
         }
         Ok(Received::Performed(report))
     }
@@ -270,6 +277,12 @@ impl Agent {
             tracing::error!(%error, outcome = %report.outcome, "the service refuses the outcome of a command");
         }
     }
+}
+
+/// The report of a command that was received and could not be performed.
+fn refused(error: &(dyn std::error::Error + 'static)) -> Report {
+    tracing::error!("the command is not performed: {}", Chain(error));
+    failed(error)
 }
 
 fn completed_noop() -> Report {
