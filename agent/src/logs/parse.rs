@@ -208,7 +208,7 @@ mod tests {
                 b"{",
                 b"{}",
                 b"[",
-                b"2026-11-22T21:00:00 ",
+                b"2026-11-22T21:00:00",
                 "2026-11-22 21:00:0é x".as_bytes(),
             ] {
                 let record = parser.line(line);

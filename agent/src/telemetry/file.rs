@@ -217,3 +217,143 @@ fn regular(found: &std::fs::Metadata) -> io::Result<()> {
     };
     Err(io::Error::other(format!("found {what}, expected a file; move it away, or set log_dir")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const TODAY: Day = Day(20261122);
+
+    fn log(folder: &Path, max_size: u64) -> LogFile {
+        LogFile::open(LogName::new(folder, "agent"), max_size).unwrap()
+    }
+
+    fn contents(folder: &Path) -> Vec<(String, String)> {
+        let mut files: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().is_file())
+            .map(|entry| {
+                (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn expect(folder: &Path, expected: &[(&str, &str)]) {
+        let expected: Vec<_> = expected.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        assert_eq!(contents(folder), expected);
+    }
+
+    #[test]
+    fn a_day_has_a_file_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 1000);
+        for (line, day) in [("a\n", 20261121), ("b\n", 20261121), ("c\n", 20261122), ("d\n", 20261121)] {
+            assert_eq!(log.append(line, Day(day)).unwrap(), None);
+        }
+        // A clock that is set back does not bring a day back.
+        expect(folder.path(), &[("agent.20261121.log", "a\nb\n"), ("agent.log", "c\nd\n")]);
+        let mode = folder.path().join("agent.log").metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o644);
+    }
+
+    #[test]
+    fn yesterdays_file_is_set_aside_by_an_agent_that_starts_today() {
+        let folder = tempfile::tempdir().unwrap();
+        log(folder.path(), 1000).append("a\n", TODAY).unwrap();
+        let written = LocalTime::of(folder.path().join("agent.log").metadata().unwrap().modified().unwrap());
+        log(folder.path(), 1000).append("b\n", Day(written.day().0 + 1)).unwrap();
+        let aside = format!("agent.{}.log", written.day().0);
+        expect(folder.path(), &[(&aside, "a\n"), ("agent.log", "b\n")]);
+    }
+
+    #[test]
+    fn a_full_file_is_set_aside_and_seven_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("agent.20260101.log"), "old\n").unwrap();
+        fs::write(folder.path().join("agent.notes.log"), "an operator's\n").unwrap();
+        let mut log = log(folder.path(), 4);
+        for line in ["0\n", "0\n", "1\n", "1\n", "2222222\n"] {
+            log.append(line, TODAY).unwrap();
+        }
+        let notes = ("agent.notes.log", "an operator's\n");
+        let first = [("agent.20261122.1.log", "1\n1\n"), ("agent.20261122.log", "0\n0\n")];
+        expect(
+            folder.path(),
+            &[&[("agent.20260101.log", "old\n")], &first[..], &[("agent.log", "2222222\n"), notes]].concat(),
+        );
+        for number in 3..=9 {
+            log.append(&format!("{number}{number}{number}\n"), TODAY).unwrap();
+        }
+        let names = log.name.rotated().unwrap();
+        let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        let numbers = ["2", "3", "4", "5", "6", "7", "8"];
+        assert_eq!(names, numbers.map(|number| format!("agent.20261122.{number}.log")));
+    }
+
+    #[test]
+    fn an_outside_rotation_is_followed_whichever_way_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.log");
+        let mut log = log(folder.path(), 1000);
+        log.append("a\n", TODAY).unwrap();
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        log.append("b\n", TODAY).unwrap();
+        expect(folder.path(), &[("agent.log", "b\n"), ("moved", "a\n")]);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        log.append("c\n", TODAY).unwrap();
+        fs::copy(&path, folder.path().join("moved")).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        log.append("d\n", TODAY).unwrap();
+        expect(folder.path(), &[("agent.log", "d\n"), ("moved", "c\n")]);
+        fs::remove_dir_all(folder.path()).unwrap();
+        log.append("e\n", TODAY).unwrap();
+        expect(folder.path(), &[("agent.log", "e\n")]);
+    }
+
+    #[test]
+    fn lines_wait_while_the_file_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.log");
+        let mut log = log(folder.path(), u64::MAX);
+        log.append("a\n", TODAY).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let error = log.append("b\n", TODAY).unwrap_err();
+        assert!(error.to_string().contains("found a directory, expected a file"), "{error}");
+        let big = format!("{}\n", "x".repeat(MAX_HELD / 2));
+        (0..3).for_each(|_| drop(log.append(&big, TODAY).unwrap_err()));
+        fs::remove_dir(&path).unwrap();
+        // The one that had room, and what comes after.
+        let notice = log.append("c\n", TODAY).unwrap().unwrap();
+        assert!(notice.starts_with("2 lines are missing here"), "{notice}");
+        expect(folder.path(), &[("agent.log", &format!("b\n{big}c\n"))]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_costs_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(folder.path(), 4);
+        log.append("aaa\n", TODAY).unwrap();
+        let taken = folder.path().join(format!("agent.20261122.{}.log", u32::MAX));
+        fs::create_dir(&taken).unwrap();
+        let notice = log.append("bbb\n", TODAY).unwrap().unwrap();
+        assert!(notice.contains("cannot be rotated"), "{notice}");
+        assert_eq!(log.append("ccc\n", TODAY).unwrap(), None, "told once");
+        expect(folder.path(), &[("agent.log", "aaa\nbbb\nccc\n")]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_by_its_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = LogName::new(folder.path(), "agent");
+        nix::unistd::mkfifo(&name.current(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = LogFile::open(name, 1000).unwrap_err().to_string();
+        assert_eq!(error, "found a FIFO, expected a file; move it away, or set log_dir");
+    }
+}
