@@ -91,9 +91,7 @@ impl Host {
         let folder = self.folder(spec);
         self.store.prune(&spec.deployment_group_id, &folder, self.settings.max_revisions)?;
         self.store.create(&folder)?;
-        let began = Instant::now();
         let bundle = fetch(&spec.revision, &folder, self.access.as_ref()).await?;
-        tracing::info!(duration_ms = milliseconds_since(began), "revision fetched");
         if let FetchedBundle::File { file, bundle_type } = bundle {
             let hardening = &self.settings.hardening;
             let limits = archive::Limits {

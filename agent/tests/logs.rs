@@ -171,7 +171,7 @@ fn a_deployment_without_the_common_log_is_told_by_its_own() {
     let time = LocalTime::of(moment(1)).seconds();
     host.add(host.path("root/group/d-ONE/logs/scripts.log"), &format!("{time} [stdout]one\n{time} [stdout]unfinished"));
     let shown = stdout(&host.logs(&["--deployment", "d-ONE"]));
-    assert!(shown.ends_with("| one\n".to_owned().as_str()) || shown.contains("| one\n"), "{shown}");
+    assert!(shown.contains("| one\n"), "{shown}");
     assert!(shown.contains("| unfinished\n"), "{shown}");
 }
 
@@ -209,7 +209,9 @@ fn whatever_stands_in_place_of_a_log_is_named_or_shown_harmlessly() {
         host.story();
         fs::write(host.agent_log(), content).unwrap();
         fs::write(host.deployments_log(), content).unwrap();
-        for arguments in [&[][..], &["--json"], &["--deployment", "d-ONE"]] {
+        let options = [&[][..], &["--json"], &["--deployment", "d-ONE"]];
+        // Once is enough for what is big.
+        for arguments in options.into_iter().take(if content.len() > 1000 { 1 } else { 3 }) {
             let output = host.logs(arguments);
             assert!(output.status.success(), "{}", stderr(&output));
             let shown = stdout(&output);
@@ -315,15 +317,19 @@ fn following_survives_every_kind_of_rotation() {
 fn daemon(host: &Host, shell: &str) -> Child {
     let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::1:user/x\naws_access_key_id: AKID\naws_secret_access_key: hush\n";
     fs::write(host.path("identity.yml"), identity).unwrap();
-    Command::new("sh")
+    let mut child = Command::new("sh")
         .args(["-c", &format!("{shell} exec \"$0\" run --config-file \"$1\"")])
         .arg(AGENT)
         .arg(host.path("conf.yml"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(File::create(host.path("stderr")).unwrap())
+        .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    // Through a pipe: a limit of the daemon's files must not be one of its last words.
+    let (mut from, mut to) = (child.stderr.take().unwrap(), File::create(host.path("stderr")).unwrap());
+    std::thread::spawn(move || std::io::copy(&mut from, &mut to).unwrap());
+    child
 }
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
@@ -354,7 +360,7 @@ fn a_log_that_is_full_costs_no_line() {
     let lifted = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &pid]).status().unwrap();
     assert!(lifted.success());
     stop(agent);
-    assert!(said().contains("is written again"), "{}", said());
+    wait_for("the log is written again", || said().contains("is written again"));
     let log = fs::read_to_string(host.agent_log()).unwrap();
     let messages: Vec<String> = log
         .lines()
@@ -395,7 +401,7 @@ fn a_log_that_is_no_file_stops_the_start_and_is_named() {
     fs::create_dir(host.agent_log()).unwrap();
     let mut agent = daemon(&host, "");
     assert_eq!(agent.wait().unwrap().code(), Some(1));
-    let said = fs::read_to_string(host.path("stderr")).unwrap();
+    let said = || fs::read_to_string(host.path("stderr")).unwrap();
     let named = format!("cannot open the log {}: found a directory, expected a file", host.agent_log().display());
-    assert!(said.contains(&named), "{said}");
+    wait_for("the reason is told", || said().contains(&named));
 }

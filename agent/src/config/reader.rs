@@ -113,6 +113,10 @@ impl<'a> Reader<'a> {
         match self.take(key)? {
             Value::String(text) if text.is_empty() => None,
             Value::String(text) if is_url(&text) => Some(text.trim_end_matches('/').to_owned()),
+            Value::String(text) => {
+                let found = Value::String(without_password(&text));
+                self.wrong(key, &found, "a URL that begins with https:// or http://")
+            }
             other => self.wrong(key, &other, "a URL that begins with https:// or http://"),
         }
     }
@@ -255,6 +259,17 @@ impl<'a> Reader<'a> {
             .filter(|(far, _)| *far <= 2)
             .min()
             .map(|(_, known)| known)
+    }
+}
+
+/// `text` without what stands before an `@`, which may be a proxy's user and password.
+fn without_password(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
+            format!("{scheme}…@{host}")
+        }
+        None => text.to_owned(),
     }
 }
 
