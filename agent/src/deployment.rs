@@ -108,7 +108,12 @@ impl Host {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 archive::flatten_single_folder(&target, &names)?;
                 let duration_ms = milliseconds_since(began);
-                tracing::info!(duration_ms, entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+                tracing::info!(
+                    duration_ms,
+                    entries = unpacked.entries,
+                    bytes = unpacked.bytes,
+                    "bundle unpacked"
+                );
                 Ok::<_, UnpackError>(())
             })
             .await??;

@@ -189,13 +189,11 @@ impl<W: Write> Page<W> {
             self.header(id, record)?;
         }
         self.deployment = deployment.map(str::to_owned);
-        match record.fields.text(parse::STREAM) {
-            Some(stream) => self.output(record, stream),
-            None => {
-                let style = Style { in_deployment: deployment.is_some(), ..self.style };
-                writeln!(self.out, "{}", style.words(record))
-            }
+        if record.target == parse::SCRIPT_LOG {
+            return self.output(record);
         }
+        let style = Style { in_deployment: deployment.is_some(), ..self.style };
+        writeln!(self.out, "{}", style.words(record))
     }
 
     fn header(&mut self, id: &str, record: &Record) -> io::Result<()> {
@@ -206,18 +204,18 @@ impl<W: Write> Page<W> {
         writeln!(self.out, "{}", self.style.paint(Colour::Bold, &harmless(&title)))
     }
 
-    /// One line of a script's output.
-    fn output(&mut self, record: &Record, stream: &str) -> io::Result<()> {
+    /// One line of a script log: what a script wrote behind its name, stderr marked, or where the log stands.
+    fn output(&mut self, record: &Record) -> io::Result<()> {
         let time = LocalTime::of(record.time).milliseconds();
-        let script = record.fields.text("script").unwrap_or_default();
-        let (bar, colour) = if stream == "stderr" { ("!", Colour::Yellow) } else { ("|", Colour::Dim) };
-        writeln!(
-            self.out,
-            "{}   {} {} {}",
-            self.style.paint(Colour::Dim, &time),
-            self.style.paint(Colour::Cyan, &harmless(script)),
-            self.style.paint(colour, bar),
-            harmless(&record.message)
-        )
+        let time = self.style.paint(Colour::Dim, &time);
+        let message = harmless(&record.message);
+        let (bar, colour) = match record.fields.text(parse::STREAM) {
+            Some("stderr") => ("!", Colour::Yellow),
+            Some(_) => ("|", Colour::Dim),
+            None => return writeln!(self.out, "{time}   {}", self.style.paint(Colour::Dim, &message)),
+        };
+        let script = harmless(record.fields.text("script").unwrap_or("script"));
+        let (script, bar) = (self.style.paint(Colour::Cyan, &script), self.style.paint(colour, bar));
+        writeln!(self.out, "{time}   {script} {bar} {message}")
     }
 }

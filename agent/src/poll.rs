@@ -237,7 +237,8 @@ impl Agent {
             tracing::info!(duration_ms, "{event} succeeded");
         } else {
             let code = u8::from(report.outcome.code());
-            tracing::error!(duration_ms, code, "{event} failed: {}", report.outcome);
+            let script = Some(report.outcome.script_name()).filter(|script| !script.is_empty());
+            tracing::error!(duration_ms, code, script, "{event} failed: {}", report.outcome);
         }
         Ok(Received::Performed(report))
     }

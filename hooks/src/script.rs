@@ -85,7 +85,7 @@ pub async fn run(run: HookRun<'_>) -> Report {
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         span.in_scope(|| match outcome.succeeded() {
             true => tracing::info!(duration_ms, "script succeeded"),
-            false => tracing::error!(duration_ms, code = u8::from(outcome.code()), "{outcome}"),
+            false => tracing::info!(duration_ms, code = u8::from(outcome.code()), "script failed"),
         });
         if !outcome.succeeded() {
             break;

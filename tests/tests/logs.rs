@@ -65,7 +65,9 @@ async fn a_deployment_reads_like_a_story_and_every_line_says_where_it_belongs() 
     ];
     assert_eq!(story, expected);
     for line in &lines {
-        for name in ["time", "level", "target", "deployment_group", "application", "lifecycle_event", "command"] {
+        for name in
+            ["time", "level", "target", "deployment_group", "application", "lifecycle_event", "command"]
+        {
             assert!(line[name].as_str().is_some_and(|value| !value.is_empty()), "no {name} in {line}");
         }
         let message = line["message"].as_str().unwrap();
@@ -91,7 +93,7 @@ async fn script_output_is_complete_when_a_script_fails_and_when_it_is_timed_out(
         let all = root.join("deployment-logs/codedeploy-agent-deployments.log");
         let text = fs::read_to_string(&all).unwrap();
         let prefix = format!("[{}]", deployed.id);
-        let entries = text.lines().filter_map(|line| Some(line.split_once("] ")?.1.strip_prefix(&prefix)?));
+        let entries = text.lines().filter_map(|line| line.split_once("] ")?.1.strip_prefix(&prefix));
         let mut entries: Vec<&str> = entries.collect();
         assert_eq!(entries[..2], ["LifecycleEvent - ApplicationStart", "Script - start.sh"]);
         entries[2..].sort_unstable();
@@ -99,11 +101,13 @@ async fn script_output_is_complete_when_a_script_fails_and_when_it_is_timed_out(
         assert_eq!(all.metadata().unwrap().mode() & 0o777, 0o640);
 
         let lines = lines(&fleet, &deployed.id);
-        let error = lines.iter().find(|line| line["level"] == "ERROR" && line["script"] == "start.sh").unwrap();
+        let error =
+            lines.iter().find(|line| line["level"] == "ERROR" && line["script"] == "start.sh").unwrap();
         assert!(error["message"].as_str().unwrap().contains(told), "{error}");
 
         let configuration = fleet.hosts[0].folder.join("codedeployagent.yml");
-        let arguments = ["logs", "--deployment", &deployed.id, "--config-file", configuration.to_str().unwrap()];
+        let arguments =
+            ["logs", "--deployment", &deployed.id, "--config-file", configuration.to_str().unwrap()];
         let shown = Programs::built().agent.output(arguments).await;
         let shown = String::from_utf8(shown.stdout).unwrap();
         let header = format!("── {} of shop to web\n", deployed.id);
@@ -125,8 +129,7 @@ async fn script_output_is_logged_while_the_script_runs() {
         files.into_iter().map(|(name, text)| (name, text.replace("timeout: 2", "timeout: 60"))).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let id = fleet.create(fleet.push(&files).await).await;
-    let all =
-        fleet.hosts[0].folder.join("deployment-root/deployment-logs/codedeploy-agent-deployments.log");
+    let all = fleet.hosts[0].folder.join("deployment-root/deployment-logs/codedeploy-agent-deployments.log");
     wait::until("the line is there before the script ends", async || {
         let text = fs::read_to_string(&all).unwrap_or_default();
         if text.contains("[stdout]waiting\n") { Ok(()) } else { Err(text) }

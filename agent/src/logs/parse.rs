@@ -16,6 +16,9 @@ use crate::telemetry::record::{Fields, Record};
 /// Name of the field that says whether a line of script output came from `stdout` or `stderr`.
 pub(super) const STREAM: &str = "stream";
 
+/// The target of every line of a script log.
+pub(super) const SCRIPT_LOG: &str = "script_log";
+
 /// Deployments whose place in their lifecycle is remembered.
 const MAX_PLACES: usize = 1000;
 
@@ -92,7 +95,7 @@ impl Parser {
         if let Some(stream) = stream {
             fields.set(STREAM, stream.into());
         }
-        Record { time, level: Level::INFO, target: "".into(), message: message.to_owned(), fields }
+        Record { time, level: Level::INFO, target: SCRIPT_LOG.into(), message: message.to_owned(), fields }
     }
 
     fn continued(&self, line: &str) -> Record {
@@ -106,7 +109,7 @@ impl Parser {
         Record {
             time: last.map_or(UNIX_EPOCH, |last| last.time),
             level: last.map_or(Level::INFO, |last| last.level),
-            target: "".into(),
+            target: last.map_or("".into(), |last| last.target.clone()),
             message: line.to_owned(),
             fields,
         }
