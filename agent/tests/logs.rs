@@ -249,7 +249,7 @@ fn without_permission_the_rest_is_shown_and_the_way_out_is_told() {
     }
     let host = Host::new("");
     host.story();
-    fs::set_permissions(host.deployments_log(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(host.deployments_log(), fs::Permissions::from_mode(0o000)).unwrap();
     let output = host.logs(&[]);
     assert!(stdout(&output).contains("agent started"));
     assert!(stderr(&output).contains("run this with sudo"), "{}", stderr(&output));

@@ -10,6 +10,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use codedeploy_tests::bundle;
 use codedeploy_tests::fleet::Fleet;
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::wait;
@@ -138,6 +139,37 @@ async fn script_output_is_logged_while_the_script_runs() {
     fs::write(&gate, "").unwrap();
     assert_eq!(fleet.outcome(&id).await.status(), "Succeeded");
     fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_a_while_joins_no_two_lines_of_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let revision = folder.path().join("revision");
+    // Fills the agent's files up to its limit, then lifts the limit.
+    let script = format!(
+        "#!/bin/sh\nagent=$PPID\nyes 0123456789 | head -n 9000\n\
+         until [ \"$(cat {root}/*/d-*/logs/scripts.log | wc -c)\" -ge 65536 ]; do sleep 0.05; done\n\
+         prlimit --fsize=unlimited --pid $agent\necho after\n",
+        root = root.display()
+    );
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: fill.sh\n";
+    bundle::write(&revision, &[("appspec.yml", appspec), ("fill.sh", &script)]);
+    fs::write(folder.path().join("conf.yml"), format!("root_dir: {}\n", root.display())).unwrap();
+    let local = Programs::built().local.command(["-c"]);
+    let program = local.as_std().get_program().to_owned();
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -S -f 128; exec \"$0\" -c \"$1\" -l \"$2\""]).arg(program);
+    let output = shell.arg(folder.path().join("conf.yml")).arg(&revision).output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    let all = fs::read_to_string(root.join("deployment-logs/codedeploy-agent-deployments.log")).unwrap();
+    assert!(all.ends_with("[stdout]after\n"), "{}", &all[all.len() - 200..]);
+    assert!(all.matches("[stdout]0123456789\n").count() < 9000, "the limit was met");
+    for line in all.lines() {
+        // Every one begins with its time.
+        assert!(line.rfind("[20").is_none_or(|start| start == 0), "two lines in one: {line}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::parse::{Kind, Parser, deployments_entry};
+use super::parse::{Kind, Parser, SCRIPT_LOG, deployments_entry};
 use super::series::{Files, Problem, Series};
 use crate::config::Settings;
 use crate::revision::store::Store;
@@ -71,7 +71,7 @@ impl Merge {
                 .sources
                 .iter_mut()
                 .filter(|source| source.next.is_some())
-                .min_by_key(|source| source.next.as_ref().map(|record| record.time))?;
+                .min_by_key(|source| source.next.as_ref().map(|record| (record.time, rank(record))))?;
             match oldest.next.take() {
                 Some(record) if self.wanted.is(&record) => return Some(record),
                 _ => {}
@@ -106,6 +106,15 @@ impl Merge {
                 self.add(Files::Single(path), Kind::Scripts { deployment_id });
             }
         }
+    }
+}
+
+/// Where a record stands among those of the same time: what has a duration ended then, after all that it wrote.
+fn rank(record: &Record) -> u8 {
+    match record.fields.get("duration_ms") {
+        _ if record.target == SCRIPT_LOG => 1,
+        None => 0,
+        Some(_) => 2,
     }
 }
 
