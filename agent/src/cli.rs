@@ -15,6 +15,7 @@ use crate::deployment::ledger::Ledger;
 use crate::errors::Chain;
 use crate::identity::{Identity, IdentityError, METADATA_PATIENCE};
 use crate::local;
+use crate::logs;
 use crate::memory;
 use crate::poll::Agent;
 use crate::revision::store::StoreError;
@@ -39,6 +40,8 @@ struct Arguments {
 enum Command {
     /// Run in the foreground until told to stop: poll for deployments and perform them.
     Run,
+    /// Show what the agent and the scripts of deployments have logged, in the order of time.
+    Logs(logs::Arguments),
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::Arguments>),
@@ -94,6 +97,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(Err(error)) => complain("codedeploy-agent", &error),
             Err(error) => complain("codedeploy-agent", &error),
         },
+        Command::Logs(logs) => logs::main(logs, arguments.config_file.as_deref()),
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)
@@ -112,7 +116,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 async fn run(config_file: Option<PathBuf>) -> Result<(), StartError> {
     let environment = Environment::of_process();
     let (settings, warnings) = Settings::load(config_file.as_deref(), &environment)?;
-    telemetry::to_file(&settings.log_dir, &settings.program_name, settings.verbose)?;
+    telemetry::to_file(&settings, &environment)?;
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }

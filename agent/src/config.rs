@@ -29,6 +29,9 @@ pub struct Settings {
     pub ongoing_deployment_tracking: String,
     pub on_premises_config_file: PathBuf,
     pub verbose: bool,
+    pub log_format: LogFormat,
+    /// Bytes beyond which the agent's log is rotated before midnight.
+    pub log_max_size: u64,
     pub enable_deployments_log: bool,
     /// Whether a restart may use an unpacked archive again.
     pub enable_archive_reuse: bool,
@@ -61,6 +64,16 @@ pub struct Loaded {
     pub settings: Settings,
     pub warnings: Vec<Warning>,
     pub effective: Vec<Effective>,
+}
+
+/// How the agent writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// The layout of AWS's agent 1.8.1.
+    Text,
 }
 
 /// Where services are reached.
@@ -185,6 +198,10 @@ impl Settings {
                 .folder_name_or("ongoing_deployment_tracking", "ongoing-deployment"),
             on_premises_config_file: file.path_or("on_premises_config_file", DEFAULT_ON_PREMISES_FILE),
             verbose: file.flag("verbose", false),
+            log_format: file.parsed("log_format", "json or text", LogFormat::parse).unwrap_or_default(),
+            log_max_size: file
+                .parsed("log_max_size", "a size of at least 64KiB, such as 64MiB", log_size)
+                .unwrap_or(64 << 20),
             enable_deployments_log: file.flag("enable_deployments_log", true),
             enable_archive_reuse: file.flag("enable_archive_reuse", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),
@@ -276,6 +293,21 @@ fn signer(file: &mut Reader) -> SignerTrust {
         (None, Some(path)) => SignerTrust::Authority(path),
         (None, None) => SignerTrust::Anyone,
     }
+}
+
+impl LogFormat {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "json" => Some(Self::Json),
+            "text" => Some(Self::Text),
+            _ => None,
+        }
+    }
+}
+
+/// Smaller files would turn over within one deployment.
+fn log_size(text: &str) -> Option<u64> {
+    size::parse(text).filter(|bytes| *bytes >= 64 << 10)
 }
 
 fn sha256_digest(text: &str) -> Option<[u8; 32]> {

@@ -9,11 +9,13 @@ pub mod ledger;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::install::{self, InstallError};
+use codedeploy_hooks::install::{self, InstallError, Summary};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
 use codedeploy_hooks::script::{self, HookRun, Limits, LogError, Outcome, Report, ScriptLog};
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Access;
@@ -55,7 +57,7 @@ enum CommandError {
     #[error("the script log cannot be written")]
     Log(#[from] LogError),
     #[error("the work was cut short")]
-    Interrupted(#[from] tokio::task::JoinError),
+    Interrupted(#[from] JoinError),
 }
 
 impl Host {
@@ -125,7 +127,7 @@ impl Host {
         };
         let (store, folder) = (self.store.clone(), folder.clone());
         let (appspec, with_manifest) = (spec.appspec_filename.clone(), self.settings.enable_archive_reuse);
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let archive = folder.incoming_archive();
             let missing = |_| AppSpecError::Missing { path: folder.archive().join(&appspec) };
             appspec::find(&archive, &appspec).map_err(missing)?;
@@ -146,7 +148,7 @@ impl Host {
             return Ok(false);
         }
         let (store, spec, folder) = (self.store.clone(), spec.clone(), folder.clone());
-        Ok(tokio::task::spawn_blocking(move || reuse(&from, &store, &spec, &folder)).await?)
+        Ok(blocking(move || reuse(&from, &store, &spec, &folder)).await?)
     }
 
     async fn unpack(
@@ -165,11 +167,18 @@ impl Host {
         };
         let (target, names) = (folder.incoming_archive(), appspec::file_names(&spec.appspec_filename));
         create_folders(&target, 0o755)?;
-        tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        blocking(move || {
             let unpacked = archive::unpack(&bundle, kind, &target, &limits)?;
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             archive::flatten_single_folder(&target, &names)?;
-            tracing::info!(entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+            let duration_ms = milliseconds_since(began);
+            tracing::info!(
+                duration_ms,
+                entries = unpacked.entries,
+                bytes = unpacked.bytes,
+                "bundle unpacked"
+            );
             Ok::<_, UnpackError>(())
         })
         .await??;
@@ -189,7 +198,8 @@ impl Host {
             () = stop.cancelled() => return Ok(stopped()),
             turn = Arc::clone(&self.installing).lock_owned() => turn,
         };
-        tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let summary = blocking(move || {
             // Given back when the work ends, even if nobody waits for it any more.
             let _turn = turn;
             let request = install::Request {
@@ -200,9 +210,15 @@ impl Host {
                 reject_unconfined,
             };
             let plan = install::plan(&request)?;
-            install::install(plan).map(|_| ())
+            install::install(plan)
         })
         .await??;
+        for warning in &summary.warnings {
+            tracing::warn!("{warning}");
+        }
+        let Summary { created, replaced, removed, kept, .. } = summary;
+        let duration_ms = milliseconds_since(began);
+        tracing::info!(duration_ms, created, replaced, removed, kept, "files installed");
         self.store.point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
         Ok(succeeded(None))
     }
@@ -265,6 +281,16 @@ impl Host {
     fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {
         self.store.deployment(&spec.deployment_group_id, &spec.deployment_id)
     }
+}
+
+/// Runs `work` where it may block; what it logs belongs to the current span.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    let span = tracing::Span::current();
+    spawn_blocking(move || span.in_scope(work)).await
+}
+
+fn milliseconds_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn succeeded(note: Option<&str>) -> Report {

@@ -15,6 +15,7 @@ pub mod deployment;
 pub mod errors;
 pub mod identity;
 pub mod local;
+pub mod logs;
 mod memory;
 pub mod poll;
 pub mod report;

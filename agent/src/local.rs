@@ -69,7 +69,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let order = events::order(arguments.events.as_deref())?;
     let location = arguments.location()?;
     let settings = settings(arguments.agent_configuration_file.as_deref(), &environment)?;
-    telemetry::to_terminal(settings.verbose)?;
+    telemetry::to_terminal(settings.verbose, &environment)?;
     let id = deployment_id();
     let document = arguments.specification(&id, &location, &order);
     let spec = DeploymentSpec::parse(&trusted(serde_json::to_vec(&document).unwrap_or_default()))?;

@@ -130,6 +130,7 @@ impl Agent {
     ) -> Next {
         let span = tracing::info_span!(
             "command",
+            command = shortened(&command.host_command_identifier),
             lifecycle_event = shortened(&command.command_name),
             deployment_id = tracing::field::Empty,
             deployment_group = tracing::field::Empty,

@@ -1,62 +1,176 @@
-//! The agent's own log.
+//! The agent's own log: where it goes, and in which layout (docs/logs.md).
+//!
+//! Every event becomes a [`record::Record`] with the fields of the spans around it, and goes to the log's file, to
+//! systemd's journal when stderr is connected to it, and in words to a terminal.
 
-use std::fs::OpenOptions;
-use std::io::{self, IsTerminal};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-use std::sync::Mutex;
+mod file;
+mod journal;
+pub mod record;
+mod recorder;
+pub mod words;
 
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use codedeploy_hooks::clock::LocalTime;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// Libraries that log whole requests, and their own configuration, below this level.
-const NOISY: [&str; 7] =
-    ["aws_config", "aws_runtime", "aws_sdk_s3", "aws_sigv4", "aws_smithy_runtime", "hyper", "rustls"];
+use crate::config::{Environment, LogFormat, Settings};
+use file::LogFile;
+pub use file::LogName;
+use journal::Journal;
+use record::{Fields, Record};
+use recorder::Recorder;
+use words::Style;
+
+/// Our own modules begin with this; libraries log whole requests and their configuration, and are heard from warnings up.
+const OURS: &str = "codedeploy";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("cannot open the log {path}")]
-    Open { path: String, source: io::Error },
+    #[error("cannot open the log {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
     #[error("the log was set up twice")]
     Twice(#[from] TryInitError),
 }
 
-/// Logs as JSON lines to `<log_dir>/<program>.log` and, in words, to a terminal on stderr.
-pub fn to_file(log_dir: &Path, program: &str, verbose: bool) -> Result<(), LogError> {
-    let path = log_dir.join(format!("{program}.log"));
-    let open = || {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(log_dir)?;
-        OpenOptions::new().create(true).append(true).mode(0o644).open(&path)
+/// Where the records of a daemon go.
+struct Outputs {
+    file: Mutex<Output>,
+    format: LogFormat,
+    program: String,
+    journal: Option<Journal>,
+    terminal: Option<Style>,
+}
+
+struct Output {
+    file: LogFile,
+    /// The last line could not be written.
+    failing: bool,
+}
+
+/// Logs to `<log_dir>/<program>.log` in the configured layout; to the journal or, in words, to a terminal when stderr is
+/// one of them.
+pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
+    let name = LogName::new(&settings.log_dir, &settings.program_name);
+    let path = name.current();
+    let file =
+        LogFile::open(name, settings.log_max_size).map_err(|source| LogError::Open { path, source })?;
+    let stream = environment.text("JOURNAL_STREAM");
+    let outputs = Outputs {
+        file: Mutex::new(Output { file, failing: false }),
+        format: settings.log_format,
+        program: settings.program_name.clone(),
+        journal: stream.and_then(|stream| Journal::behind(io::stderr(), stream, &settings.program_name)),
+        terminal: io::stderr().is_terminal().then(|| Style {
+            time: true,
+            colour: colours(environment),
+            ..Style::default()
+        }),
     };
-    let file = open().map_err(|source| LogError::Open { path: path.display().to_string(), source })?;
-    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file));
-    let terminal = io::stderr().is_terminal().then(|| {
-        tracing_subscriber::fmt::layer().compact().with_writer(io::stderr).with_filter(filter(verbose))
-    });
-    Ok(tracing_subscriber::registry().with(json.with_filter(filter(verbose))).with(terminal).try_init()?)
+    let level = if settings.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let recorder = Recorder(move |record: &Record| outputs.write(record));
+    Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
 }
 
 /// Logs warnings, in words, to stderr: for commands that a person runs.
-pub fn to_terminal(verbose: bool) -> Result<(), LogError> {
+pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogError> {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
-    let words = tracing_subscriber::fmt::layer()
-        .compact()
-        .without_time()
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    Ok(tracing_subscriber::registry()
-        .with(words.with_filter(quiet(Targets::new().with_default(level))))
-        .try_init()?)
+    let colour = io::stderr().is_terminal() && colours(environment);
+    let style = Style { colour, ..Style::default() };
+    let recorder = Recorder(move |record: &Record| {
+        let _ = writeln!(io::stderr(), "{}", style.words(record));
+    });
+    Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
 }
 
-fn filter(verbose: bool) -> Targets {
-    quiet(Targets::new().with_default(if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO }))
+/// Whether a terminal may be coloured (<https://no-color.org>).
+pub fn colours(environment: &Environment) -> bool {
+    environment.text("NO_COLOR").is_none() && environment.text("TERM") != Some("dumb")
 }
 
-fn quiet(targets: Targets) -> Targets {
-    targets.with_targets(NOISY.map(|name| (name, LevelFilter::WARN)))
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new().with_default(LevelFilter::WARN).with_target(OURS, level)
+}
+
+impl Outputs {
+    fn write(&self, record: &Record) {
+        if let Some(journal) = &self.journal {
+            journal.send(record);
+        }
+        if let Some(style) = self.terminal {
+            to_stderr(&style.words(record));
+        }
+        let mut output = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        self.to_file(&mut output, record);
+    }
+
+    /// What the file does not take goes to stderr, which has it already when that is a terminal or the journal.
+    fn to_file(&self, output: &mut Output, record: &Record) {
+        let line = self.line(record);
+        let (failed, notice) = match output.file.append(&line, LocalTime::of(record.time).day()) {
+            Ok(notice) => (None, notice),
+            Err(error) => (Some(error), None),
+        };
+        let failed_before = std::mem::replace(&mut output.failing, failed.is_some());
+        if let Some(error) = failed {
+            if !failed_before {
+                let path = output.file.path();
+                to_stderr(&format!(
+                    "{}: cannot write the log {}: {error}; until it can be written, its lines come here",
+                    self.program,
+                    path.display()
+                ));
+            }
+            if self.journal.is_none() && self.terminal.is_none() {
+                to_stderr(line.trim_end());
+            }
+        } else if failed_before {
+            to_stderr(&format!(
+                "{}: the log {} is written again",
+                self.program,
+                output.file.path().display()
+            ));
+        }
+        if let Some(notice) = notice {
+            self.to_file(output, &warning(notice));
+        }
+    }
+
+    fn line(&self, record: &Record) -> String {
+        let mut line = match self.format {
+            LogFormat::Json => record.json(),
+            LogFormat::Text => record.text(&self.program, std::process::id()),
+        };
+        line.push('\n');
+        line
+    }
+}
+
+fn warning(message: String) -> Record {
+    let target = module_path!().into();
+    Record { time: SystemTime::now(), level: Level::WARN, target, message, fields: Fields::default() }
+}
+
+/// Writes a line to stderr, unless whoever is behind it does not read: a log must not stop the agent.
+fn to_stderr(line: &str) {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
+        && ready[0].revents().contains(PollFlags::OUT)
+    {
+        // A pipe that is ready takes at least this much without blocking.
+        let line = &line[..line.floor_char_boundary(libc::PIPE_BUF - 1)];
+        let _ = stderr.lock().write_all(format!("{line}\n").as_bytes());
+    }
 }

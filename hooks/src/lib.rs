@@ -4,12 +4,14 @@
 //! * [`lifecycle`] decides, without touching anything, from which revision an event's scripts run and which;
 //! * [`script`] runs those scripts and says how each ended;
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
-//! * [`fs`] is the one place that writes files others rely on.
+//! * [`fs`] is the one place that writes files others rely on;
+//! * [`clock`] shows the host's time zone.
 //!
 //! Nothing here knows of a network, a service or a deployment group's history: paths and values come in,
 //! outcomes go out.
 
 pub mod appspec;
+pub mod clock;
 pub mod fs;
 pub mod install;
 pub mod lifecycle;

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -76,12 +76,17 @@ pub async fn run(run: HookRun<'_>) -> Report {
             outcome = Outcome::Stopped { location: None };
             break;
         }
-        let span = tracing::info_span!("script", event = %plan.event, location = %location(script));
+        let span = tracing::info_span!("script", lifecycle_event = %plan.event, script = %location(script));
         log.script(&script.location);
+        let began = Instant::now();
         outcome =
             run_script(&plan.archive, script, environment, limits, log, &stop).instrument(span.clone()).await;
         log.end_script();
-        span.in_scope(|| tracing::info!(code = u8::from(outcome.code()), %outcome, "script ended"));
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        span.in_scope(|| match outcome.succeeded() {
+            true => tracing::info!(duration_ms, "script succeeded"),
+            false => tracing::info!(duration_ms, code = u8::from(outcome.code()), "script failed"),
+        });
         if !outcome.succeeded() {
             break;
         }
@@ -140,7 +145,8 @@ async fn run_script(
 
 async fn prepare(archive: &Path, script: &Script) -> Result<Prepared, Outcome> {
     let (archive, name, script) = (archive.to_owned(), location(script), script.clone());
-    match tokio::task::spawn_blocking(move || Prepared::new(&archive, &script)).await {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(|| Prepared::new(&archive, &script))).await {
         Ok(prepared) => prepared,
         Err(error) => {
             Err(Outcome::Error { message: format!("the script {name} could not be looked at: {error}") })

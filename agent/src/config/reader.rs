@@ -141,6 +141,10 @@ impl<'a> Reader<'a> {
         match self.take(key)? {
             Value::String(text) if text.is_empty() => None,
             Value::String(text) if is_url(&text) => Some(text.trim_end_matches('/').to_owned()),
+            Value::String(text) => {
+                let found = Value::String(without_password(&text));
+                self.wrong(key, &found, "a URL that begins with https:// or http://")
+            }
             other => self.wrong(key, &other, "a URL that begins with https:// or http://"),
         }
     }

@@ -18,9 +18,9 @@ use futures_util::FutureExt;
 use super::Agent;
 use super::turns::Turn;
 use crate::command::CallError;
-use crate::memory;
 use crate::deployment::failed;
 use crate::deployment::ledger::{Entry, LedgerError};
+use crate::memory;
 use crate::report::{self, Delivered};
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
@@ -128,21 +128,23 @@ impl Agent {
         match self.acknowledge(command, noop).await? {
             Some(CommandStatus::Failed) if noop => return Ok(Some(completed_noop())),
             Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
-                tracing::info!("the service has ended this command already; not performed");
+                tracing::info!("{event} is not performed: the service has ended it already");
                 return Ok(None);
             }
             Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
         }
         *entry = Some(self.ledger.begin(&spec.deployment_id, &command.host_command_identifier)?);
-        tracing::info!("lifecycle event begins");
+        tracing::info!("{event} begins");
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let began = Instant::now();
         let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {
-            tracing::info!(duration_ms, "lifecycle event succeeded");
+            tracing::info!(duration_ms, "{event} succeeded");
         } else {
-            tracing::error!(duration_ms, outcome = %report.outcome, "lifecycle event failed");
+            let code = u8::from(report.outcome.code());
+            let script = Some(report.outcome.script_name()).filter(|script| !script.is_empty());
+            tracing::error!(duration_ms, code, script, "{event} failed: {}", report.outcome);
         }
         Ok(Some(report))
     }

@@ -76,6 +76,21 @@ impl Store {
         self.root.join("deployment-logs/codedeploy-agent-deployments.log")
     }
 
+    /// The script logs of all deployments that are kept, and the ids of these.
+    pub fn scripts_logs(&self) -> io::Result<Vec<(String, PathBuf)>> {
+        let mut found = Vec::new();
+        for group in folders(&self.root)? {
+            for deployment in folders(&group)? {
+                let name = deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let log = DeploymentFolder { path: deployment }.scripts_log();
+                if name.starts_with("d-") && log.parent().is_some_and(Path::is_dir) {
+                    found.push((name, log));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// What the group's last Install did; the folder for it exists from then on. What cannot be a record is set aside.
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
@@ -333,6 +348,24 @@ fn make_writable(folder: &Path) {
             make_writable(&entry.path());
         }
     }
+}
+
+/// The folders in `folder`, none when it is missing.
+fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    folders.sort();
+    Ok(folders)
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 
 use crate::appspec::ArchivePath;
+use crate::clock::LocalTime;
 use file::{FILES_KEPT, LogFile, ROTATE_AT, Rotation};
 use tail::Tail;
 use text::Lines;
@@ -195,37 +195,4 @@ impl ScriptLog {
 fn warn(error: &LogError) {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!("{error}: {source}; scripts run on, what they write is missing there");
-}
-
-/// A moment as the host's clocks on the wall show it, which is what the official logs have.
-struct LocalTime {
-    fields: libc::tm,
-    milliseconds: u32,
-}
-
-impl LocalTime {
-    fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let seconds = libc::time_t::try_from(since_epoch.as_secs()).unwrap_or_default();
-        #[allow(unsafe_code, reason = "libc alone knows the host's time zone; all-zero is a valid `tm`")]
-        // SAFETY: both pointers are valid for the call; the environment (TZ) is never changed in this process.
-        let fields = unsafe {
-            let mut fields: libc::tm = std::mem::zeroed();
-            libc::localtime_r(&seconds, &mut fields);
-            fields
-        };
-        Self { fields, milliseconds: since_epoch.subsec_millis() }
-    }
-
-    /// `YYYY-MM-DD HH:MM:SS`
-    fn seconds(&self) -> String {
-        let libc::tm { tm_year, tm_mon, tm_mday, tm_hour, tm_min, tm_sec, .. } = self.fields;
-        let (year, month) = (tm_year + 1900, tm_mon + 1);
-        format!("{year:04}-{month:02}-{tm_mday:02} {tm_hour:02}:{tm_min:02}:{tm_sec:02}")
-    }
-
-    /// `YYYY-MM-DD HH:MM:SS.mmm`
-    fn milliseconds(&self) -> String {
-        format!("{}.{:03}", self.seconds(), self.milliseconds)
-    }
 }

@@ -29,6 +29,8 @@ pub(super) struct LogFile {
     path: PathBuf,
     file: File,
     rotation: Option<Rotation>,
+    /// The last write ended within a line, as on a full disk.
+    torn: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ impl LogFile {
             make_folder(folder).map_err(|source| LogError::Folder { path: folder.to_owned(), source })?;
         }
         let file = open(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, rotation })
+        Ok(Self { path: path.to_owned(), file, rotation, torn: false })
     }
 
     /// Adds `entries`, whole lines. They are written also when the file should be rotated and cannot be.
@@ -54,10 +56,25 @@ impl LogFile {
             Some(rotation) => self.rotate(rotation, entries.len() as u64),
             None => Ok(()),
         };
-        self.file
-            .write_all(entries.as_bytes())
+        if self.torn { self.write("\n").and_then(|()| self.write(entries)) } else { self.write(entries) }
             .map_err(|source| LogError::Write { path: self.path.clone(), source })?;
         rotated.map_err(|source| LogError::Rotate { path: self.path.clone(), source })
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.torn = rest[written - 1] != b'\n';
+                    rest = &rest[written..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Makes room for `more` bytes. Another process may have rotated the file since the last write, or be about to: the

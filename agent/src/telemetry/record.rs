@@ -1,0 +1,222 @@
+//! One line of a log: what it says, and its layouts. Nothing that a terminal would act upon is ever written raw.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use codedeploy_hooks::clock::LocalTime;
+use serde_json::Value;
+use time::OffsetDateTime;
+use tracing::Level;
+
+/// Fields that come first, in this order, whatever the order in which they were recorded.
+const FIRST: [&str; 7] = [
+    "deployment_id",
+    "deployment_group",
+    "application",
+    "lifecycle_event",
+    "script",
+    "command",
+    "duration_ms",
+];
+
+/// Names that a line has in any case.
+const RESERVED: [&str; 4] = ["time", "level", "message", "target"];
+
+/// The values of a line, each name once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fields(Vec<(Cow<'static, str>, Value)>);
+
+/// One event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub time: SystemTime,
+    pub level: Level,
+    /// The module that says it.
+    pub target: Cow<'static, str>,
+    pub message: String,
+    pub fields: Fields,
+}
+
+impl Fields {
+    /// Sets `name`; a later value replaces an earlier one.
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: Value) {
+        let mut name = name.into();
+        if RESERVED.contains(&name.as_ref()) {
+            name = Cow::Owned(format!("{name}_"));
+        }
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// Sets everything that `others` has.
+    pub fn extend(&mut self, others: &Fields) {
+        for (name, value) in &others.0 {
+            self.set(name.clone(), value.clone());
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// The text called `name`.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+
+    /// All of them, those with a meaning of their own first.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let first = FIRST.iter().filter_map(|name| Some((*name, self.get(name)?)));
+        let others = self.0.iter().map(|(name, value)| (name.as_ref(), value));
+        first.chain(others.filter(|(name, _)| !FIRST.contains(name)))
+    }
+}
+
+impl Record {
+    /// A JSON object on one line, without its end.
+    pub fn json(&self) -> String {
+        let mut line = format!(
+            r#"{{"time":"{}","level":"{}","message":{}"#,
+            rfc3339(self.time),
+            self.level,
+            quoted(&self.message)
+        );
+        for (name, value) in self.fields.iter() {
+            let value = match value {
+                Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+                Value::String(text) => quoted(text),
+                Value::Array(_) | Value::Object(_) => quoted(&value.to_string()),
+            };
+            let _ = write!(line, ",{}:{value}", quoted(name));
+        }
+        let _ = write!(line, r#","target":{}}}"#, quoted(&self.target));
+        line
+    }
+
+    /// A line as AWS's agent 1.8.1 lays it out, without its end: the host's time, the level, and what was said.
+    pub fn text(&self, program: &str, pid: u32) -> String {
+        let time = LocalTime::of(self.time).seconds().replace(' ', "T");
+        format!("{time} {:<5} [{program}({pid})]: {}", self.level, self.sentence())
+    }
+
+    /// The message and every field as `name=value`.
+    pub fn sentence(&self) -> String {
+        let mut sentence = harmless(&self.message).into_owned();
+        for (name, value) in self.fields.iter() {
+            let _ = write!(sentence, " {}={}", harmless(name), shown(value));
+        }
+        sentence
+    }
+}
+
+/// A value as a word: in quotes when it would not be one otherwise.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => {
+            let apart = |c: char| c.is_whitespace() || c == '"' || c == '=';
+            let text = harmless(text);
+            if text.is_empty() || text.contains(apart) {
+                format!("\"{}\"", text.replace('"', "\\\""))
+            } else {
+                text.into_owned()
+            }
+        }
+        other => harmless(&other.to_string()).into_owned(),
+    }
+}
+
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ`
+pub fn rfc3339(moment: SystemTime) -> String {
+    let moment = OffsetDateTime::from(moment);
+    let (date, time) = (moment.date(), moment.time());
+    format!("{date}T{:02}:{:02}:{:02}.{:03}Z", time.hour(), time.minute(), time.second(), time.millisecond())
+}
+
+/// `text` with everything in it escaped that a terminal acts upon, or that would let it look like another line.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().flat_map(|c| {
+        let (plain, escape) = if is_hostile(c) { (None, Some(c.escape_default())) } else { (Some(c), None) };
+        plain.into_iter().chain(escape.into_iter().flatten())
+    });
+    Cow::Owned(escaped.collect())
+}
+
+/// Control characters of both sets, separators of lines, and marks that reorder what is read.
+fn is_hostile(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            // All of them have one UTF-16 unit.
+            c if is_hostile(c) => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn record(message: &str) -> Record {
+        let mut fields = Fields::default();
+        fields.set("bytes", 12.into());
+        fields.set("deployment_id", "d-1".into());
+        fields.set("key", "a b\"\u{1b}[31m".into());
+        fields.set("level", "deep".into());
+        Record {
+            time: UNIX_EPOCH + Duration::from_millis(1_795_381_200_042),
+            level: Level::INFO,
+            target: "module".into(),
+            message: message.into(),
+            fields,
+        }
+    }
+
+    #[test]
+    fn json_has_stable_names_first_and_one_line() {
+        assert_eq!(
+            record("two\nlines \u{9b}31m \\").json(),
+            r#"{"time":"2026-11-22T21:00:00.042Z","level":"INFO","message":"two\nlines \u009b31m \\","deployment_id":"d-1","bytes":12,"key":"a b\"\u001b[31m","level_":"deep","target":"module"}"#
+        );
+    }
+
+    #[test]
+    fn any_text_comes_back_from_json() {
+        let message: String = (0..0x3000).filter_map(char::from_u32).collect();
+        let read: Value = serde_json::from_str(&record(&message).json()).unwrap();
+        assert_eq!(read["message"], message);
+    }
+
+    #[test]
+    fn text_is_laid_out_as_the_official_agent_does_it() {
+        let record = record("two\nlines");
+        let time = LocalTime::of(record.time).seconds().replace(' ', "T");
+        assert_eq!(
+            record.text("codedeploy-agent", 7),
+            format!(
+                r#"{time} INFO  [codedeploy-agent(7)]: two\nlines deployment_id=d-1 bytes=12 key="a b\"\u{{1b}}[31m" level_=deep"#
+            )
+        );
+    }
+}
