@@ -4,7 +4,7 @@
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
 //! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
-//! * [`fleet`] is all of it together.
+//! * [`fleet`] is all of it together; [`cases`] runs many at once.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,6 +18,7 @@
 
 pub mod bucket;
 pub mod bundle;
+pub mod cases;
 pub mod fleet;
 pub mod host;
 pub mod programs;

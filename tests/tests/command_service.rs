@@ -10,15 +10,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
+use codedeploy_tests::cases::side_by_side;
 use codedeploy_tests::stub::lone::{IDENTIFIER, Lone, command, specification};
 use codedeploy_tests::stub::{ACKNOWLEDGE, COMPLETE, Completion, Fault, POLL, SPECIFICATION};
 use codedeploy_tests::wait;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, LocalSet};
 
 const HOOK: &str = "BeforeInstall";
 
@@ -53,22 +51,6 @@ async fn works(host: &Lone) {
     downloaded(host, "d-next").await;
     succeeded(&host.perform("d-next", HOOK).await);
     assert_eq!(runs(host, "d-next"), 1);
-}
-
-/// Each case has an agent and a service of its own; most of the time they wait, so several run at once.
-async fn side_by_side(cases: Vec<impl Future<Output = ()> + 'static>) {
-    let local = LocalSet::new();
-    let mut tasks = JoinSet::new();
-    let places = Rc::new(Semaphore::new(12));
-    for case in cases {
-        let places = Rc::clone(&places);
-        let task = async move {
-            let _place = places.acquire().await.unwrap();
-            case.await;
-        };
-        tasks.spawn_local_on(task, &local);
-    }
-    local.run_until(tasks.join_all()).await;
 }
 
 /// Faults that pass.
