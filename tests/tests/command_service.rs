@@ -79,7 +79,7 @@ async fn a_fault_that_passes_costs_time_and_nothing_else() {
         let lost = ("an answer that is lost", Fault::LostAnswer);
         for (what, fault) in passing().into_iter().chain([lost]) {
             cases.push(async move {
-                let host = Lone::start("http_read_timeout: 2\n").await;
+                let host = Lone::start("http_read_timeout: 5\n").await;
                 downloaded(&host, "d-1").await;
                 host.stub.fail(call, &fault, 1);
                 let id = host.command("d-1", HOOK);
@@ -100,7 +100,7 @@ async fn a_poll_that_fails_is_repeated_after_a_pause() {
     let mut cases = Vec::new();
     for (what, fault) in passing() {
         cases.push(async move {
-            let host = Lone::start("http_read_timeout: 2\n").await;
+            let host = Lone::start("http_read_timeout: 5\n").await;
             host.stub.requested(POLL, 1).await;
             host.stub.fail(POLL, &fault, 1);
             let throttled = ["throttling", "too many requests"].contains(&what);
