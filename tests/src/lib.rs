@@ -6,6 +6,7 @@
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`fleet`] is all of it together.
+//! * [`fleet`] is all of it together; [`cases`] runs many at once.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,6 +21,7 @@
 pub mod bucket;
 pub mod bundle;
 pub mod cloud;
+pub mod cases;
 pub mod fleet;
 pub mod host;
 pub mod metadata;

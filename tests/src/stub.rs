@@ -112,6 +112,11 @@ impl Stub {
         self.shared.changed.notify_one();
     }
 
+    /// Deliveries that no poll has fetched yet.
+    pub fn deliveries(&self) -> usize {
+        self.shared.script().deliveries.len()
+    }
+
     /// Answers GetDeploymentSpecification of `execution` with `specification`, signed.
     pub fn specify(&self, execution: &str, specification: &Value) {
         let payload = self.signer.sign(&specification.to_string());

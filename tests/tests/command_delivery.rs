@@ -12,7 +12,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use codedeploy_tests::stub::lone::{Lone, command};
+use codedeploy_tests::cases::side_by_side;
+use codedeploy_tests::stub::lone::Lone;
 use codedeploy_tests::stub::{ACKNOWLEDGE, COMPLETE, Completion, Fault, POLL, SPECIFICATION};
 use codedeploy_tests::wait;
 
@@ -304,46 +305,55 @@ async fn patience_ends_with_a_second_signal_from_a_keyboard_or_with_time() {
 /// What a network and a service do to one deployment, by dice.
 #[tokio::test]
 async fn whatever_is_lost_late_or_doubled_every_command_runs_once_and_is_answered() {
+    let ten = |tens: u64| async move {
+        let host = Lone::start("http_read_timeout: 5\n").await;
+        for seed in tens * 10..(tens + 1) * 10 {
+            lost_late_or_doubled(&host, seed).await;
+        }
+        assert!(host.agent.stop().await.success());
+    };
+    side_by_side((0..5).map(ten).collect()).await;
+}
+
+async fn lost_late_or_doubled(host: &Lone, seed: u64) {
     const EVENTS: [&str; 3] = ["BeforeInstall", "AfterInstall", "ApplicationStart"];
-    let host = Lone::start("http_read_timeout: 2\n").await;
-    for seed in 0..50 {
-        let mut dice = Dice(seed);
-        let id = format!("d-{seed}");
-        let log = host.path(&format!("runs-{seed}"));
-        let script = format!("echo $LIFECYCLE_EVENT >> {}\n", log.display());
-        deployment(&host, "web", &id, &EVENTS, &script);
-        for call in [SPECIFICATION, ACKNOWLEDGE, COMPLETE] {
-            let fault = match dice.roll(6) {
-                0 => Fault::Reset,
-                1 => Fault::Error(500, "ServerException"),
-                2 => Fault::CutBody,
-                3 => Fault::LostAnswer,
-                _ => continue,
-            };
-            host.stub.fail(call, &fault, 1);
-        }
-        let mut delivered: Vec<&str> = Vec::new();
-        for event in ["DownloadBundle"].iter().chain(&EVENTS) {
-            let again = dice.roll(3);
-            // A late copy of what was delivered before, in front of the new one.
-            if let Some(late) = delivered.get(dice.roll(4)) {
-                host.stub.deliver(command(&format!("{id}/{late}"), &id, late));
-            }
-            let name = host.command(&id, event);
-            for _ in 0..again {
-                host.command(&id, event);
-            }
-            delivered.push(*event);
-            let last = wait::until(&format!("seed {seed}: the end of {name}"), async || {
-                host.stub.completions(&name).pop().ok_or(())
-            })
-            .await;
-            assert_eq!(last.error_code, 0, "seed {seed}: {last:?}");
-        }
-        assert_eq!(lines(&log), EVENTS, "seed {seed}: each ran once, in order");
-        host.stub.recover();
+    let mut dice = Dice(seed);
+    let id = format!("d-{seed}");
+    let log = host.path(&format!("runs-{seed}"));
+    deployment(host, "web", &id, &EVENTS, &format!("echo $LIFECYCLE_EVENT >> {}\n", log.display()));
+    for call in [SPECIFICATION, ACKNOWLEDGE, COMPLETE] {
+        let fault = match dice.roll(6) {
+            0 => Fault::Reset,
+            1 => Fault::Error(500, "ServerException"),
+            2 => Fault::CutBody,
+            3 => Fault::LostAnswer,
+            _ => continue,
+        };
+        host.stub.fail(call, &fault, 1);
     }
-    assert!(host.agent.stop().await.success());
+    let mut delivered: Vec<&str> = Vec::new();
+    for event in ["DownloadBundle"].iter().chain(&EVENTS) {
+        let again = dice.roll(3);
+        // A late copy of what was delivered before, in front of the new one.
+        if let Some(late) = delivered.get(dice.roll(4)) {
+            host.command(&id, late);
+        }
+        let name = host.command(&id, event);
+        for _ in 0..again {
+            host.command(&id, event);
+        }
+        delivered.push(event);
+        let last = host.stub.completed(&name, 1).await;
+        assert_eq!(last.error_code, 0, "seed {seed}: {last:?}");
+    }
+    // Every copy was delivered.
+    wait::until("nothing is left to deliver", async || {
+        let left = host.stub.deliveries();
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    assert_eq!(lines(&log), EVENTS, "seed {seed}: each ran once, in order");
+    host.stub.recover();
 }
 
 /// Numbers that only look random: a seed that fails, fails again.

@@ -10,15 +10,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
+use codedeploy_tests::cases::side_by_side;
 use codedeploy_tests::stub::lone::{IDENTIFIER, Lone, command, specification};
 use codedeploy_tests::stub::{ACKNOWLEDGE, COMPLETE, Completion, Fault, POLL, SPECIFICATION};
 use codedeploy_tests::wait;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, LocalSet};
 
 const HOOK: &str = "BeforeInstall";
 
@@ -55,22 +53,6 @@ async fn works(host: &Lone) {
     assert_eq!(runs(host, "d-next"), 1);
 }
 
-/// Each case has an agent and a service of its own; most of the time they wait, so several run at once.
-async fn side_by_side(cases: Vec<impl Future<Output = ()> + 'static>) {
-    let local = LocalSet::new();
-    let mut tasks = JoinSet::new();
-    let places = Rc::new(Semaphore::new(12));
-    for case in cases {
-        let places = Rc::clone(&places);
-        let task = async move {
-            let _place = places.acquire().await.unwrap();
-            case.await;
-        };
-        tasks.spawn_local_on(task, &local);
-    }
-    local.run_until(tasks.join_all()).await;
-}
-
 /// Faults that pass.
 fn passing() -> Vec<(&'static str, Fault)> {
     vec![
@@ -97,7 +79,7 @@ async fn a_fault_that_passes_costs_time_and_nothing_else() {
         let lost = ("an answer that is lost", Fault::LostAnswer);
         for (what, fault) in passing().into_iter().chain([lost]) {
             cases.push(async move {
-                let host = Lone::start("http_read_timeout: 2\n").await;
+                let host = Lone::start("http_read_timeout: 5\n").await;
                 downloaded(&host, "d-1").await;
                 host.stub.fail(call, &fault, 1);
                 let id = host.command("d-1", HOOK);
@@ -118,7 +100,7 @@ async fn a_poll_that_fails_is_repeated_after_a_pause() {
     let mut cases = Vec::new();
     for (what, fault) in passing() {
         cases.push(async move {
-            let host = Lone::start("http_read_timeout: 2\n").await;
+            let host = Lone::start("http_read_timeout: 5\n").await;
             host.stub.requested(POLL, 1).await;
             host.stub.fail(POLL, &fault, 1);
             let throttled = ["throttling", "too many requests"].contains(&what);

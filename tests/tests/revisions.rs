@@ -235,6 +235,20 @@ async fn errors_that_may_pass_are_retried_and_end_after_a_bounded_time() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_be_reached_is_said_to_be_in_words() {
+    let machine = Machine::new("");
+    // A port on which nobody listens any more.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let [region, id, secret] = KEYS;
+    let environment = [("AWS_ENDPOINT_URL_S3", endpoint.as_str()), region, id, secret];
+    let ran = machine.deploy("s3://bucket/app.tar", &environment).await;
+    assert!(!ran.succeeded && ran.output.contains("Connection refused"), "{}", ran.output);
+    assert!(ran.output.contains("check that this host reaches S3"), "{}", ran.output);
+    assert!(!ran.output.contains("ConnectorError"), "{}", ran.output);
+}
+
+#[tokio::test]
 async fn what_is_refused_or_missing_fails_at_once_and_says_what_to_check() {
     for (status, code, advice) in [
         (403, "AccessDenied", "check that this identity is allowed s3:GetObjectVersion"),

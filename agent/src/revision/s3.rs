@@ -95,7 +95,7 @@ impl<'a> Source<'a> {
                         tracing::warn!(reason, object = %source.name(), "S3 did not answer; trying again");
                         tokio::time::sleep(pause).await;
                     }
-                    None => return Err(S3Error::Get { object: source.name(), reason }),
+                    None => return Err(S3Error::Failing { object: source.name(), reason }),
                 },
                 Err(failure) => return Err(source.error(failure).await),
             }

@@ -16,8 +16,9 @@ use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProt
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::timeout::TimeoutConfig;
+
+use crate::errors::Chain;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -120,8 +121,7 @@ pub(super) async fn get(
         })
         .deserializer_impl::<Taken, NoAnswer>(Streaming)
         .build();
-    let taken =
-        operation.invoke(()).await.map_err(|error| NoAnswer(DisplayErrorContext(error).to_string()))?;
+    let taken = operation.invoke(()).await.map_err(|error| NoAnswer(Chain(&error).to_string()))?;
     let answer = taken.0.into_inner().ok().flatten();
     answer.ok_or_else(|| NoAnswer("the answer was lost".into()))
 }

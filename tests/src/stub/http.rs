@@ -38,9 +38,10 @@ async fn connection(socket: TcpStream, number: usize, shared: &Shared) -> io::Re
     let mut socket = BufStream::new(socket);
     while let Some(request) = read(&mut socket, number).await? {
         let reply = tokio::select! {
-            reply = shared.reply(request) => reply,
-            // Agents send nothing before they have an answer: this one went away.
+            biased;
+            // Agents send nothing before they have an answer: this one went away, and nothing is delivered to it.
             _ = socket.get_ref().readable() => return Ok(()),
+            reply = shared.reply(request) => reply,
         };
         let then = match reply {
             Reply::Json(value) => {

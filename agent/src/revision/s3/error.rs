@@ -5,8 +5,8 @@ use std::fmt;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_types::error::display::DisplayErrorContext;
 
+use crate::errors::Chain;
 use crate::identity::Region;
 use crate::revision::S3Revision;
 use crate::revision::download::DownloadError;
@@ -33,6 +33,11 @@ impl fmt::Display for ObjectName {
 pub enum S3Error {
     #[error("cannot get {object}: {reason}")]
     Get { object: ObjectName, reason: String },
+    #[error(
+        "cannot get {object}, in several tries: {reason}; check that this host reaches S3 (network, proxy_uri, \
+         s3_endpoint_override), and deploy again"
+    )]
+    Failing { object: ObjectName, reason: String },
     #[error(
         "S3 refuses {object} to {identity}: {answer}; check that this identity is allowed {action} on the object \
          (and kms:Decrypt, if its encryption uses a KMS key), and that bucket and key are right: S3 answers so for an \
@@ -73,7 +78,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn of(error: SdkError<GetObjectError, HttpResponse>) -> Self {
         let SdkError::ServiceError(context) = &error else {
-            let reason = DisplayErrorContext(&error).to_string();
+            let reason = Chain(&error).to_string();
             return match error {
                 SdkError::ConstructionFailure(_) => Self::Permanent(reason),
                 _ => Self::Temporary(reason),
