@@ -77,10 +77,20 @@ impl Store {
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
         create_folders(&folder, 0o700)?;
-        Ok(Records {
+        Ok(Self::records_in(&folder, group))
+    }
+
+    /// What the group's last Install did, if there was one of any group; makes nothing.
+    pub fn recorded(&self, group: &PathComponent) -> Option<Records> {
+        let folder = self.instructions();
+        folder.is_dir().then(|| Self::records_in(&folder, group))
+    }
+
+    fn records_in(folder: &Path, group: &PathComponent) -> Records {
+        Records {
             instructions: folder.join(format!("{group}-install.json")),
             cleanup: folder.join(format!("{group}-cleanup")),
-        })
+        }
     }
 
     /// The deployment that a pointer of the group names, if it names one below the root.
