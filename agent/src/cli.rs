@@ -16,6 +16,7 @@ use crate::errors::Chain;
 use crate::identity::{Identity, IdentityError};
 use crate::local;
 use crate::poll::Agent;
+use crate::register;
 use crate::revision::store::StoreError;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -40,7 +41,11 @@ enum Command {
     Run,
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
-    DeployLocal(Box<local::Arguments>),
+    DeployLocal(Box<local::CommandLine>),
+    /// Register this machine with CodeDeploy as an on-premises instance.
+    Register(Box<register::RegisterArguments>),
+    /// Undo `register`.
+    Deregister(register::DeregisterArguments),
 }
 
 /// Why the daemon cannot start.
@@ -73,7 +78,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The whole of `codedeploy-local`; `arguments` begin with the program's name.
 pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match local::Arguments::try_parse_from(arguments) {
+    match local::CommandLine::try_parse_from(arguments) {
         Ok(arguments) => local::main(arguments),
         Err(error) => misused(&error),
     }
@@ -95,6 +100,8 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)
         }
+        Command::Register(register) => register::register(*register, arguments.config_file),
+        Command::Deregister(deregister) => register::deregister(deregister, arguments.config_file),
     }
 }
 

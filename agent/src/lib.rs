@@ -16,6 +16,7 @@ pub mod errors;
 pub mod identity;
 pub mod local;
 pub mod poll;
+pub mod register;
 pub mod report;
 pub mod revision;
 pub mod shutdown;

@@ -132,7 +132,8 @@ impl Host {
         scripts_ran: bool,
         warnings: &mut Vec<String>,
     ) -> Result<EventPreview, CommandError> {
-        let nothing = |origin| EventPreview { event: event.clone(), origin, archive: None, scripts: Vec::new() };
+        let nothing =
+            |origin| EventPreview { event: event.clone(), origin, archive: None, scripts: Vec::new() };
         if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
             return Ok(nothing(None));
         }
@@ -158,7 +159,10 @@ impl Host {
                 Ok(EventPreview { scripts, archive: Some(archive), ..nothing(Some(origin)) })
             }
             Err(AppSpecError::Missing { .. }) => {
-                warnings.push(format!("{event} does nothing: the earlier revision {} is gone", archive.display()));
+                warnings.push(format!(
+                    "{event} does nothing: the earlier revision {} is gone",
+                    archive.display()
+                ));
                 Ok(nothing(Some(origin)))
             }
             Err(error) => Err(error.into()),
@@ -169,13 +173,15 @@ impl Host {
 /// What of `conflicts` stands. Accounts that do not exist yet are a warning when scripts run before Install: creating
 /// them is what BeforeInstall is for.
 fn judge(conflicts: &[Conflict], scripts_ran: bool, warnings: &mut Vec<String>) -> Vec<String> {
-    let may_be_made =
-        |conflict: &&Conflict| matches!(conflict, Conflict::UnknownUser { .. } | Conflict::UnknownGroup { .. });
+    let may_be_made = |conflict: &&Conflict| {
+        matches!(conflict, Conflict::UnknownUser { .. } | Conflict::UnknownGroup { .. })
+    };
     let (accounts, others): (Vec<_>, Vec<_>) = conflicts.iter().partition(may_be_made);
     let accounts = accounts.into_iter().map(ToString::to_string);
     let others = others.into_iter().map(ToString::to_string);
     if scripts_ran {
-        warnings.extend(accounts.map(|text| format!("{text}; an earlier script of this deployment may do so")));
+        warnings
+            .extend(accounts.map(|text| format!("{text}; an earlier script of this deployment may do so")));
         others.collect()
     } else {
         accounts.chain(others).collect()
@@ -188,7 +194,9 @@ fn judged(archive: &Path, script: &Script, scripts_ran: bool) -> ScriptPreview {
         match finding {
             ScriptFinding::NotExecutable => preview.warnings.push(finding.to_string()),
             ScriptFinding::User(_) | ScriptFinding::NoInterpreter(_) if scripts_ran => {
-                preview.warnings.push(format!("{finding}; an earlier script of this deployment may bring it"));
+                preview
+                    .warnings
+                    .push(format!("{finding}; an earlier script of this deployment may bring it"));
             }
             _ => preview.problems.push(finding.to_string()),
         }

@@ -58,9 +58,12 @@ impl Node {
         let mut node = self;
         for step in path.split(['.', '[']) {
             let next = match (&node.value, step.strip_suffix(']')) {
-                (Value::Sequence(items), Some(index)) => index.parse().ok().and_then(|at: usize| items.get(at)),
+                (Value::Sequence(items), Some(index)) => {
+                    index.parse().ok().and_then(|at: usize| items.get(at))
+                }
                 (Value::Mapping(pairs), None) => {
-                    let named = |(key, _): &&Pair| matches!(&key.value, Value::Scalar { text, .. } if text == step);
+                    let named =
+                        |(key, _): &&Pair| matches!(&key.value, Value::Scalar { text, .. } if text == step);
                     pairs.iter().rev().find(named).map(|(_, value)| value)
                 }
                 _ => None,

@@ -65,7 +65,8 @@ impl Preview {
             };
             // A path has its instructions in a row, because it has permissions once.
             if all.last().is_none_or(|last| last.path != path) {
-                let none = Permissions { path, mode: None, owner: None, group: None, acl: &[], selinux_type: None };
+                let none =
+                    Permissions { path, mode: None, owner: None, group: None, acl: &[], selinux_type: None };
                 all.push(none);
             }
             if let Some(entry) = all.last_mut() {

@@ -92,4 +92,3 @@ fn judge(format: &Format) -> Option<ScriptFinding> {
         Format::Interpreted { .. } | Format::Program { .. } | Format::Plain => None,
     }
 }
-
