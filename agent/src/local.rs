@@ -51,7 +51,7 @@ pub struct CommandLine {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show what a deployment would do to this host, and touch nothing.
-    #[command(disable_version_flag = true)]
+    #[command(version, disable_version_flag = true)]
     Plan(plan::Arguments),
     /// Check AppSpec files, and bundles that are folders.
     Validate(validate::Arguments),

@@ -9,7 +9,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{self, Finding, Parsed};
 
 use crate::spec::parse::APPSPEC_FILENAMES;
@@ -141,16 +140,6 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
         Ok(Parsed { appspec, warnings }) => {
             let mut findings: Vec<_> =
                 warnings.into_iter().map(|warning| (Severity::Warning, warning)).collect();
-            for (event, _) in &appspec.hooks {
-                if let LifecycleEvent::Custom(_) = event {
-                    let path = format!("hooks.{event}");
-                    let message = "is not a lifecycle event of CodeDeploy; Install fails unless the deployment knows it \
-                                   as a custom event"
-                        .into();
-                    let position = appspec::position(text, &path);
-                    findings.push((Severity::Warning, Finding { position, path, message }));
-                }
-            }
             findings.extend(folder.into_iter().flat_map(|folder| bundle::check(folder, &appspec, text)));
             (Vec::new(), findings)
         }

@@ -44,6 +44,11 @@ impl Paint {
     }
 }
 
+/// Names come from the revision and from the host; they must not steer the terminal.
+fn printable(text: impl fmt::Display) -> String {
+    text.to_string().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Words { preview, paint } = self;
@@ -79,7 +84,7 @@ impl Words<'_> {
                 (None, false) => "as the agent".to_owned(),
                 (None, true) => "with sudo".to_owned(),
             };
-            let location = spec.location.as_path().display();
+            let location = printable(spec.location.as_path().display());
             writeln!(f, "    {location}  {user}, at most {} s", spec.timeout.as_secs())?;
             for problem in &script.problems {
                 writeln!(f, "      {}: {problem}", self.paint.bad("problem"))?;
@@ -98,7 +103,7 @@ impl Words<'_> {
         }
         writeln!(f, "{}", self.paint.title("Files"))?;
         for change in changes {
-            let path = change.path().display();
+            let path = printable(change.path().display());
             match change {
                 Change::Created(_) => writeln!(f, "  {}  {path}", self.paint.good("create "))?,
                 Change::Replaced(_) => writeln!(f, "  {}  {path}", self.paint.odd("replace"))?,
@@ -122,7 +127,7 @@ impl Words<'_> {
             parts.extend(group.map(|group| format!("group {group}")));
             parts.extend((!acl.is_empty()).then(|| format!("ACL {}", acl.join(" "))));
             parts.extend(selinux_type.map(|kind| format!("SELinux type {kind}")));
-            writeln!(f, "  {path}  {}", parts.join(", "))?;
+            writeln!(f, "  {}  {}", printable(path), parts.join(", "))?;
         }
         Ok(())
     }
@@ -138,7 +143,7 @@ impl Words<'_> {
             return Ok(());
         }
         writeln!(f, "{}", self.paint.title(title))?;
-        lines.iter().try_for_each(|line| writeln!(f, "  {}", paint(line)))
+        lines.iter().try_for_each(|line| writeln!(f, "  {}", paint(&printable(line))))
     }
 
     fn summary(&self) -> String {
