@@ -14,6 +14,7 @@ use words::{Paint, Words};
 
 /// A deployment, and how its plan is shown.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) deployment: super::Arguments,
