@@ -242,6 +242,7 @@ async fn a_bundle_that_cannot_be_deployed_has_no_plan_but_a_reason() {
     nix::unistd::mkfifo(&appspec, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let output = machine.run(&["plan"], &revision).await;
     assert_eq!(output.status.code(), Some(1), "a FIFO is refused, not waited for");
+    fs::remove_file(&appspec).unwrap();
     fs::write(machine.path("bundle"), [b'x'; 4096]).unwrap();
     let (code, text) = machine.plan(&["plan", "-t", "zip"], &machine.text("bundle")).await;
     assert!(code == 1 && text.contains("cannot be unpacked"), "{code}: {text}");

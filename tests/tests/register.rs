@@ -67,7 +67,7 @@ impl Place {
         let secret = self.path("secret").display().to_string();
         let key = self.host.access_key_id.as_str();
         let user = ["register", "--instance-name", "box1", "--iam-user-arn", ARN, "--access-key-id", key];
-        self.run(&[&user, &["--secret-access-key-file", &secret], more].concat()).await
+        self.run(&[&user[..], &["--secret-access-key-file", &secret], more].concat()).await
     }
 
     /// Whether the instance is registered, and its tags as `key=value`; `None` when there never was one.
@@ -206,7 +206,7 @@ async fn what_the_service_would_refuse_is_refused_before_it_is_asked() {
         (&["--instance-name", "box1", "--secret-access-key-file", "/nowhere"], 1, "cannot read /nowhere"),
     ];
     for (arguments, code, expected) in cases {
-        let ran = place.run(&[&["register"], &user[..], arguments].concat()).await;
+        let ran = place.run(&[&["register"][..], &user, arguments].concat()).await;
         assert!(ran.code == code && ran.text.contains(expected), "{arguments:?}: {}: {}", ran.code, ran.text);
     }
     let none = place.run(&["register", "--instance-name", "box1"]).await;

@@ -23,7 +23,7 @@ const ODD: &str = "version: 0.0\nos: linux\nhooks:\n  BeforeInstal:\n    - locat
 
 /// Runs in `folder`, so that names are short; gives the exit code and the output.
 async fn validate(folder: &Path, arguments: &[&str]) -> (i32, String) {
-    let mut command = Programs::built().local.command([&["validate"], arguments].concat());
+    let mut command = Programs::built().local.command([&["validate"][..], arguments].concat());
     let output = command.current_dir(folder).output().await.unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     (output.status.code().unwrap(), text)
