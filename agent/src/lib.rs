@@ -17,6 +17,7 @@ pub mod identity;
 pub mod local;
 pub mod poll;
 pub mod register;
+pub mod regular;
 pub mod report;
 pub mod revision;
 pub mod shutdown;

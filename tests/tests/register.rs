@@ -60,7 +60,10 @@ impl Place {
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(!text.contains(&self.host.secret_access_key), "the secret was printed: {text}");
         let text = text.replace(&self.folder.path().display().to_string(), "");
-        Ran { code: output.status.code().unwrap(), text: text.replace(&self.service.endpoint, "http://controller") }
+        Ran {
+            code: output.status.code().unwrap(),
+            text: text.replace(&self.service.endpoint, "http://controller"),
+        }
     }
 
     async fn register(&self, more: &[&str]) -> Ran {
@@ -158,7 +161,11 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
     fs::write(place.file(), other).unwrap();
     let ran = place.register(&[]).await;
     assert_eq!(ran.code, 1, "{}", ran.text);
-    assert!(ran.text.contains("is for arn:aws:iam::123456789012:user/other; --force replaces it"), "{}", ran.text);
+    assert!(
+        ran.text.contains("is for arn:aws:iam::123456789012:user/other; --force replaces it"),
+        "{}",
+        ran.text
+    );
     assert_eq!(place.instance("box1").await, None, "nothing was sent");
     assert_eq!(place.register(&["--force"]).await.code, 0);
     fs::write(place.file(), other).unwrap();
@@ -177,8 +184,15 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
 #[tokio::test]
 async fn a_session_is_registered_with_the_file_that_keeps_its_keys() {
     let place = Place::new().await;
-    let session =
-        ["register", "--instance-name", "box2", "--iam-session-arn", SESSION_ARN, "--credentials-file", "/etc/keys"];
+    let session = [
+        "register",
+        "--instance-name",
+        "box2",
+        "--iam-session-arn",
+        SESSION_ARN,
+        "--credentials-file",
+        "/etc/keys",
+    ];
     let ran = place.run(&session).await;
     assert_eq!(ran.code, 0, "{}", ran.text);
     let text = fs::read_to_string(place.file()).unwrap();
@@ -186,7 +200,8 @@ async fn a_session_is_registered_with_the_file_that_keeps_its_keys() {
         text,
         format!("---\nregion: {REGION}\niam_session_arn: {SESSION_ARN}\naws_credentials_file: /etc/keys\n")
     );
-    let other = ["register", "--instance-name", "box2", "--iam-session-arn", &SESSION_ARN.replace("box2", "x")];
+    let other =
+        ["register", "--instance-name", "box2", "--iam-session-arn", &SESSION_ARN.replace("box2", "x")];
     let ran = place.run(&[&other[..], &["--credentials-file", "/etc/keys", "--force"]].concat()).await;
     assert_eq!(ran.code, 1, "{}", ran.text);
     assert!(ran.text.contains(&format!("box2 is registered already, as {SESSION_ARN}")), "{}", ran.text);

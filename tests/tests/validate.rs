@@ -123,7 +123,7 @@ async fn whatever_stands_in_a_files_place_is_an_answer_and_never_a_wait() {
         ("fifo", 2, "is not a regular file"),
         ("d", 2, "has no appspec.yml"),
         ("/dev/null", 2, "is not a regular file"),
-        ("missing", 2, "cannot be opened"),
+        ("missing", 2, "cannot be read: No such file"),
     ];
     for (name, expected, words) in cases {
         let (code, text) = validate(folder.path(), &[name]).await;

@@ -3,14 +3,13 @@
 mod bundle;
 mod report;
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use codedeploy_hooks::appspec::{self, Finding, Parsed};
 
+use crate::regular;
 use crate::spec::parse::APPSPEC_FILENAMES;
 use report::Format;
 
@@ -58,12 +57,8 @@ enum Severity {
 
 #[derive(Debug, thiserror::Error)]
 enum UnreadableError {
-    #[error("cannot be opened")]
-    Open(#[source] io::Error),
     #[error("cannot be read")]
     Read(#[source] io::Error),
-    #[error("is not a regular file; `-` reads the standard input")]
-    Kind,
     #[error("has no {0}; -A names another AppSpec file")]
     NoAppSpec(String),
 }
@@ -81,11 +76,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 impl Arguments {
     fn check(&self, path: &Path) -> Checked {
         if path.as_os_str() == "-" {
-            return self.checked(
-                "<stdin>".into(),
-                read_bounded(io::stdin().lock()).map_err(UnreadableError::Read),
-                None,
-            );
+            return self.checked("<stdin>".into(), read_input(), None);
         }
         if !path.is_dir() {
             return self.checked(path.display().to_string(), read(path), None);
@@ -152,22 +143,15 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
     findings
 }
 
+/// One byte more than an AppSpec may have is enough to know that it has too many.
+const MOST: u64 = appspec::MAX_BYTES as u64 + 1;
+
 fn read(path: &Path) -> Result<Vec<u8>, UnreadableError> {
-    // Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(UnreadableError::Open)?;
-    if !file.metadata().map_err(UnreadableError::Open)?.is_file() {
-        return Err(UnreadableError::Kind);
-    }
-    read_bounded(file).map_err(UnreadableError::Read)
+    regular::read(path, MOST).map_err(UnreadableError::Read)
 }
 
-/// One byte more than an AppSpec may have is enough to know that it has too many.
-fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
+fn read_input() -> Result<Vec<u8>, UnreadableError> {
     let mut text = Vec::new();
-    source.take(appspec::MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    io::stdin().lock().take(MOST).read_to_end(&mut text).map_err(UnreadableError::Read)?;
     Ok(text)
 }

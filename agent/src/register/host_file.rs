@@ -1,8 +1,6 @@
 //! The on-premises file: what tells the agent who this host is. It holds a secret, so it is 0600 from its first byte on.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use codedeploy_hooks::fs::replace_file;
@@ -11,6 +9,7 @@ use serde_yaml::Value;
 
 use super::request::Identification;
 use crate::identity::Region;
+use crate::regular;
 use crate::revision::store::{StoreError, create_folders};
 
 const MODE: u32 = 0o600;
@@ -26,7 +25,7 @@ pub(super) struct HostFile<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}; remove it, or name another file with --on-premises-file", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -131,18 +130,9 @@ fn arn(text: &[u8]) -> Option<String> {
 
 /// `None` when there is no such file.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
-    let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other(
-            "it is not a regular file; remove it, or name another with --on-premises-file",
-        ));
+    match regular::read(path, MAX_BYTES) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
-    let mut text = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut text)?;
-    Ok(Some(text))
 }

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use crate::config::Environment;
 use crate::identity::CredentialSource;
+use crate::regular;
+
+/// Far more than a credentials file has.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorError {
@@ -34,8 +38,8 @@ pub(super) fn keys(
     let home = || Some(PathBuf::from(environment.text("HOME")?).join(".aws/credentials"));
     let path = environment.text("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(home);
     let path = path.ok_or(OperatorError::None)?;
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
+    let text = match regular::read(&path, MAX_BYTES) {
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(_) if named.is_none() => return Err(OperatorError::None),
         Err(source) => return Err(OperatorError::File { path, profile, source }),
     };

@@ -1,13 +1,12 @@
 //! What a registration asks for, checked by the rules of the service before anything is sent.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::RegisterArguments;
 use crate::config::Environment;
+use crate::regular;
 
 const MAX_NAME: usize = 100;
 const MAX_TAGS: usize = 10;
@@ -193,20 +192,12 @@ fn secret(file: Option<&Path>, environment: &Environment) -> Result<String, Requ
     if is_one { Ok(secret.to_owned()) } else { Err(RequestError::Secret { path: path.to_owned() }) }
 }
 
-/// A pipe is welcome, so that `<(command)` works.
 fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    if path.as_os_str() == "-" {
-        io::stdin().lock().take(MAX_SECRET).read_to_end(&mut text)?;
-    } else {
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other(
-                "it is not a regular file; use - and the standard input for anything else",
-            ));
-        }
-        file.take(MAX_SECRET).read_to_end(&mut text)?;
+    if path.as_os_str() != "-" {
+        return regular::read(path, MAX_SECRET);
     }
+    let mut text = Vec::new();
+    io::stdin().lock().take(MAX_SECRET).read_to_end(&mut text)?;
     Ok(text)
 }
 
