@@ -18,6 +18,7 @@ use crate::local;
 use crate::logs;
 use crate::memory;
 use crate::poll::Agent;
+use crate::register;
 use crate::revision::store::StoreError;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -44,9 +45,13 @@ enum Command {
     Logs(logs::Arguments),
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
-    DeployLocal(Box<local::Arguments>),
+    DeployLocal(Box<local::CommandLine>),
     /// Print the settings in effect and where each comes from; secrets are hidden.
     Config(config::show::Arguments),
+    /// Register this machine with CodeDeploy as an on-premises instance.
+    Register(Box<register::RegisterArguments>),
+    /// Undo `register`.
+    Deregister(register::DeregisterArguments),
 }
 
 /// Why the daemon cannot start.
@@ -79,7 +84,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The whole of `codedeploy-local`; `arguments` begin with the program's name.
 pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match local::Arguments::try_parse_from(arguments) {
+    match local::CommandLine::try_parse_from(arguments) {
         Ok(arguments) => local::main(arguments),
         Err(error) => misused(&error),
     }
@@ -110,6 +115,8 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
                 Err(error) => complain("codedeploy-agent", &error),
             }
         }
+        Command::Register(register) => register::register(*register, arguments.config_file),
+        Command::Deregister(deregister) => register::deregister(deregister, arguments.config_file),
     }
 }
 

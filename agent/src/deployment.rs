@@ -6,6 +6,7 @@
 mod appspec;
 mod environment;
 pub mod ledger;
+pub mod preview;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -18,6 +18,8 @@ pub mod local;
 pub mod logs;
 mod memory;
 pub mod poll;
+pub mod register;
+pub mod regular;
 pub mod report;
 pub mod revision;
 pub mod shutdown;

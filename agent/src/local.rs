@@ -1,7 +1,10 @@
-//! `codedeploy-local`: the same deployment without any service (spec: codedeploy-local).
+//! `codedeploy-local`: the same deployment without any service (spec: codedeploy-local); [`plan`] tells what it would
+//! do, [`validate`] checks AppSpec files.
 
 mod arguments;
 mod events;
+mod plan;
+mod validate;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,8 +24,49 @@ use crate::shutdown::Shutdown;
 use crate::spec::envelope::trusted;
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::telemetry;
-pub use arguments::Arguments;
+use arguments::Arguments;
 use arguments::UsageError;
+
+/// Deploys a bundle on this machine, without any service.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "codedeploy-local",
+    version,
+    disable_version_flag = true,
+    args_conflicts_with_subcommands = true
+)]
+pub struct CommandLine {
+    #[command(flatten)]
+    arguments: Arguments,
+    /// Show what the deployment would do and touch nothing; the same as `plan`.
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: print JSON.
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show what a deployment would do to this host, and touch nothing.
+    #[command(version, disable_version_flag = true)]
+    Plan(plan::Arguments),
+    /// Check AppSpec files, and bundles that are folders.
+    Validate(validate::Arguments),
+}
+
+impl CommandLine {
+    /// Takes the configuration that was named for the whole program, unless this command names its own.
+    pub fn inherit_configuration(&mut self, named: Option<PathBuf>) {
+        match &mut self.command {
+            None => self.arguments.inherit_configuration(named),
+            Some(Command::Plan(plan)) => plan.deployment.inherit_configuration(named),
+            Some(Command::Validate(_)) => {}
+        }
+    }
+}
 
 /// Characters of deployment ids.
 const ID_CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -49,13 +93,24 @@ enum LocalError {
         "HOME and XDG_STATE_HOME are not set, so there is no place for the deployment's state; set one of them"
     )]
     NoHome,
+    #[error("cannot make a temporary folder to unpack the revision in; TMPDIR can name another place")]
+    Scratch(#[source] std::io::Error),
+    #[error("interrupted; nothing was changed")]
+    Interrupted,
     #[error("cannot write to the standard output")]
     Output(#[from] std::io::Error),
 }
 
 /// The whole of `codedeploy-local`, after its arguments were read.
-pub fn main(arguments: Arguments) -> ExitCode {
-    match on_runtime(deploy(arguments)) {
+pub fn main(line: CommandLine) -> ExitCode {
+    let CommandLine { arguments: deployment, dry_run, json, command } = line;
+    let done = match command {
+        Some(Command::Validate(arguments)) => return validate::main(&arguments),
+        Some(Command::Plan(arguments)) => on_runtime(plan::plan(arguments)),
+        None if dry_run => on_runtime(plan::plan(plan::Arguments { deployment, json })),
+        None => on_runtime(deploy(deployment)),
+    };
+    match done {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::FAILURE,
         Ok(Err(error)) => complain("codedeploy-local", &error),
@@ -63,8 +118,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Deploys, and says whether it succeeded.
-async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
+/// What the options come to: this host, a deployment, and the events in their order.
+fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
     let environment = Environment::of_process();
     let order = events::order(arguments.events.as_deref())?;
     let location = arguments.location()?;
@@ -77,7 +132,12 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         Revision::S3(_) => Some(access(&settings, &environment)?),
         Revision::GitHub(_) | Revision::Local(_) => None,
     };
-    let host = Host::new(settings, environment, access);
+    Ok((Host::new(settings, environment, access), spec, order))
+}
+
+/// Deploys, and says whether it succeeded.
+async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
+    let (host, spec, order) = prepare(&arguments)?;
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 

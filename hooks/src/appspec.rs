@@ -187,6 +187,13 @@ pub fn parse(text: &[u8]) -> Result<Parsed, Invalid> {
     validate::appspec(text)
 }
 
+/// Where the value at `path`, such as `hooks.BeforeInstall[0].location`, stands in the file; when there is none, where
+/// the nearest value around it stands. For findings about what a valid file names.
+pub fn position(text: &[u8], path: &str) -> Option<Position> {
+    let document = raw::read(text).ok()?;
+    Some(document.root.at(path).position)
+}
+
 impl ArchivePath {
     /// Reads a path as an AppSpec writes it: leading slashes mean the revision's root.
     pub fn new(text: &str) -> Result<Self, &'static str> {

@@ -11,6 +11,7 @@ mod conflict;
 mod grant;
 mod layout;
 mod plan;
+mod preview;
 mod records;
 mod schedule;
 mod snapshot;
@@ -26,6 +27,7 @@ pub use self::apply::StepError;
 use self::apply::Transaction;
 pub use self::conflict::Conflict;
 use self::plan::{Decision, Facts};
+pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
@@ -92,6 +94,24 @@ pub enum InstallError {
 /// Looks at the revision and the host and decides everything; nothing is changed. Every conflict is found, not only
 /// the first.
 pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
+    let Considered { revision, host, records, decision, conflicts } = consider(request)?;
+    if !conflicts.is_empty() {
+        return Err(InstallError::Conflicts(conflicts));
+    }
+    let schedule = schedule::schedule(&decision, &revision, &host, &records, &crate::fs::token());
+    Ok(InstallPlan { revision: revision.root, decision, schedule })
+}
+
+/// Everything that was looked at, and what came of it.
+struct Considered {
+    revision: Revision,
+    host: Host,
+    records: Records,
+    decision: Decision,
+    conflicts: Vec<Conflict>,
+}
+
+fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     let unreadable = |(path, source)| InstallError::Unreadable { path, source };
     let records = request.records.resolve().map_err(unreadable)?;
     let revision = Revision::read(request.archive).map_err(unreadable)?;
@@ -102,16 +122,9 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let reject_unconfined = request.reject_unconfined;
     let facts =
         Facts { appspec: request.appspec, behavior, reject_unconfined, revision: &revision, host: &host };
-    match plan::decide(facts, wanted) {
-        Ok(decision) if conflicts.is_empty() => {
-            let schedule = schedule::schedule(&decision, &revision, &host, &records, &crate::fs::token());
-            Ok(InstallPlan { revision: revision.root, decision, schedule })
-        }
-        decided => {
-            conflicts.extend(decided.err().unwrap_or_default());
-            Err(InstallError::Conflicts(conflicts))
-        }
-    }
+    let (decision, found) = plan::decide(facts, wanted);
+    conflicts.extend(found);
+    Ok(Considered { revision, host, records, decision, conflicts })
 }
 
 /// Carries `plan` out. After an error everything is as before, unless the error says otherwise.
@@ -138,16 +151,7 @@ pub fn install(plan: InstallPlan) -> Result<Summary, InstallError> {
 impl InstallPlan {
     /// What the Install will do: what it brings in the order of creation, then what it removes and keeps.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let Decision { planned, removed, kept, .. } = &self.decision;
-        let brought = planned.iter().map(|planned| match &planned.path {
-            path if planned.overwrites || removed.contains(path) => Change::Replaced(path),
-            path => Change::Created(path),
-        });
-        let places: std::collections::BTreeSet<&Path> =
-            planned.iter().map(|planned| planned.path.as_path()).collect();
-        let removed = removed.iter().filter(move |path| !places.contains(path.as_path()));
-        let removed = removed.rev().map(|path| Change::Removed(path));
-        brought.chain(removed).chain(kept.iter().map(|path| Change::Kept(path)))
+        self.decision.changes()
     }
 
     /// What is odd, but no reason to refuse.

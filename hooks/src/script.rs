@@ -23,7 +23,7 @@ use crate::appspec::Script;
 use crate::lifecycle::HookPlan;
 pub use outcome::{Holder, OpenStreams, Outcome};
 pub use output::{LogError, MAX_LOGGED, ScriptLog};
-pub use process::MARK;
+pub use process::{MARK, ScriptFinding, inspect};
 use process::{Pipes, Prepared, Running, location};
 
 /// How long the runner waits where a script does not say.

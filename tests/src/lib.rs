@@ -5,7 +5,6 @@
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`fleet`] is all of it together.
 //! * [`fleet`] is all of it together; [`cases`] runs many at once.
 
 #![allow(

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::appspec::{self, AppSpec, Invalid};
+use codedeploy_hooks::appspec::{self, AppSpec, Invalid, Parsed};
 
 use crate::spec::parse::APPSPEC_FILENAMES;
 
@@ -49,15 +49,21 @@ pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError>
 }
 
 pub(super) fn read(archive: &Path, named: &str) -> Result<AppSpec, AppSpecError> {
+    let (path, parsed) = parsed(archive, named)?;
+    for warning in parsed.warnings {
+        tracing::warn!(file = %path.display(), "AppSpec: {warning}");
+    }
+    Ok(parsed.appspec)
+}
+
+/// The AppSpec file of the revision in `archive`, where it is, and what is odd about it.
+pub(super) fn parsed(archive: &Path, named: &str) -> Result<(PathBuf, Parsed), AppSpecError> {
     let path = find(archive, named)?;
     let text =
         read_bounded(archive, &path).map_err(|source| AppSpecError::Read { path: path.clone(), source })?;
     let parsed =
         appspec::parse(&text).map_err(|problems| AppSpecError::Invalid { path: path.clone(), problems })?;
-    for warning in parsed.warnings {
-        tracing::warn!(file = %path.display(), "AppSpec: {warning}");
-    }
-    Ok(parsed.appspec)
+    Ok((path, parsed))
 }
 
 /// Reads at most one byte more than an AppSpec may have, from a regular file inside the archive.

@@ -11,10 +11,9 @@ use codedeploy_api::specification::{
 use super::events;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
-/// Deploys a bundle on this machine, without any service.
-#[derive(Debug, clap::Parser)]
-#[command(name = "codedeploy-local", version, disable_version_flag = true)]
-pub struct Arguments {
+/// What is deployed, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
     /// The bundle: a path, s3://bucket/key?versionId=…&etag=…, or a repository on https://github.com [default: the current folder]
     #[arg(short = 'l', long, value_name = "LOCATION")]
     bundle_location: Option<String>,
@@ -101,7 +100,7 @@ pub(super) enum UsageError {
 
 impl Arguments {
     /// Takes the configuration that was named for the whole program, unless this command names its own.
-    pub fn inherit_configuration(&mut self, named: Option<PathBuf>) {
+    pub(super) fn inherit_configuration(&mut self, named: Option<PathBuf>) {
         self.agent_configuration_file = self.agent_configuration_file.take().or(named);
     }
 
@@ -267,8 +266,8 @@ mod tests {
     use super::*;
 
     fn location(arguments: &[&str]) -> Result<Location, String> {
-        let arguments = Arguments::try_parse_from([&["codedeploy-local"], arguments].concat()).unwrap();
-        arguments.location().map_err(|error| error.to_string())
+        let line = super::super::CommandLine::try_parse_from([&["codedeploy-local"], arguments].concat());
+        line.unwrap().arguments.location().map_err(|error| error.to_string())
     }
 
     #[test]

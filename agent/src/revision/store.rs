@@ -95,16 +95,26 @@ impl Store {
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
         create_folders(&folder, 0o700)?;
-        let records = Records {
-            instructions: folder.join(format!("{group}-install.json")),
-            cleanup: folder.join(format!("{group}-cleanup")),
-        };
+        let records = Self::records_in(&folder, group);
         for path in [&records.instructions, &records.cleanup] {
             if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
                 set_aside(path, "it is not a regular file")?;
             }
         }
         Ok(records)
+    }
+
+    /// What the group's last Install did, if there was one of any group; makes nothing.
+    pub fn recorded(&self, group: &PathComponent) -> Option<Records> {
+        let folder = self.instructions();
+        folder.is_dir().then(|| Self::records_in(&folder, group))
+    }
+
+    fn records_in(folder: &Path, group: &PathComponent) -> Records {
+        Records {
+            instructions: folder.join(format!("{group}-install.json")),
+            cleanup: folder.join(format!("{group}-cleanup")),
+        }
     }
 
     /// The deployment that a pointer of the group names. A pointer that names none is set aside, with a warning.

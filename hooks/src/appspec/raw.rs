@@ -53,6 +53,27 @@ impl Node {
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// The node at `path`, such as `files[0].source`; as far down as there is one.
+    pub(super) fn at(&self, path: &str) -> &Self {
+        let mut node = self;
+        for step in path.split(['.', '[']) {
+            let next = match (&node.value, step.strip_suffix(']')) {
+                (Value::Sequence(items), Some(index)) => {
+                    index.parse().ok().and_then(|at: usize| items.get(at))
+                }
+                (Value::Mapping(pairs), None) => {
+                    let named =
+                        |(key, _): &&Pair| matches!(&key.value, Value::Scalar { text, .. } if text == step);
+                    pairs.iter().rev().find(named).map(|(_, value)| value)
+                }
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            node = next;
+        }
+        node
+    }
+
     fn empty(position: Position) -> Rc<Self> {
         let value = Value::Scalar { text: String::new(), plain: true };
         Rc::new(Self { position, value })

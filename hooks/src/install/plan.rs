@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use codedeploy_api::specification::FileExistsBehavior;
 
+use super::Change;
 use super::access::{Access, Context, Wish};
 use super::conflict::Conflict;
 use super::grant;
@@ -55,8 +56,8 @@ pub(super) struct Facts<'a> {
     pub(super) host: &'a Host,
 }
 
-/// Decides, or gives every reason why it cannot be done.
-pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> Result<Decision, Vec<Conflict>> {
+/// Decides as far as possible, and gives every reason why it cannot be done.
+pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> (Decision, Vec<Conflict>) {
     let mut planner = Planner {
         facts,
         decision: Decision { warnings: facts.host.previous.warnings.clone(), ..Decision::default() },
@@ -71,7 +72,22 @@ pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> Result<Decision, 
     }
     let Planner { mut decision, mut conflicts, .. } = planner;
     grant::grant(facts, &mut decision, &mut conflicts);
-    if conflicts.is_empty() { Ok(decision) } else { Err(conflicts) }
+    (decision, conflicts)
+}
+
+impl Decision {
+    /// What it brings in the order of creation, then what it removes and keeps.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
+        let Decision { planned, removed, kept, .. } = self;
+        let brought = planned.iter().map(|planned| match &planned.path {
+            path if planned.overwrites || removed.contains(path) => Change::Replaced(path),
+            path => Change::Created(path),
+        });
+        let places: BTreeSet<&Path> = planned.iter().map(|planned| planned.path.as_path()).collect();
+        let removed = removed.iter().filter(move |path| !places.contains(path.as_path()));
+        let removed = removed.rev().map(|path| Change::Removed(path));
+        brought.chain(removed).chain(kept.iter().map(|path| Change::Kept(path)))
+    }
 }
 
 struct Planner<'a> {

@@ -12,6 +12,7 @@ mod account;
 mod cgroup;
 mod executable;
 mod format;
+mod inspect;
 mod pipes;
 mod table;
 
@@ -32,6 +33,7 @@ use crate::appspec::Script;
 use account::Account;
 use cgroup::ControlGroup;
 use executable::Executable;
+pub use inspect::{ScriptFinding, inspect};
 pub(super) use pipes::Pipes;
 use table::Family;
 

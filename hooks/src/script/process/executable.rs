@@ -166,7 +166,7 @@ impl Access {
 }
 
 /// Opens without reading, so that a FIFO does not wait and a file without permissions can be given some.
-fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
     let folder =
         rustix::fs::open(archive, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -174,14 +174,14 @@ fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(folder, location, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
-fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     File::open(path)?.take(START).read_to_end(&mut start)?;
     Ok(start)
 }
 
 /// A path by which a handle that was opened without reading can be used for more.
-fn own_path(file: impl AsFd) -> PathBuf {
+pub(super) fn own_path(file: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }
 

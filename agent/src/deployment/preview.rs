@@ -1,0 +1,207 @@
+//! What a deployment would do to this host, found without touching it.
+//!
+//! The revision is fetched and unpacked by the code that deploys, into a scratch store that goes away; what the host's
+//! own store remembers is only read.
+
+use std::path::{Path, PathBuf};
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::appspec::{AppSpec, Parsed, Script};
+use codedeploy_hooks::install::{self, Conflict};
+use codedeploy_hooks::lifecycle::{Origin, origin};
+use codedeploy_hooks::script::{ScriptFinding, inspect};
+
+use super::{CommandError, Host, appspec};
+use crate::config::Settings;
+use crate::deployment::appspec::AppSpecError;
+use crate::errors::Chain;
+use crate::revision::store::{DeploymentFolder, Pointer};
+use crate::spec::DeploymentSpec;
+
+/// A deployment as it would be.
+#[derive(Debug)]
+pub struct Preview {
+    /// In the order in which they would be performed.
+    pub events: Vec<EventPreview>,
+    pub install: install::Preview,
+    /// Why Install would be refused, those reasons left out that an earlier script may remove.
+    pub conflicts: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// One event and its scripts.
+#[derive(Debug)]
+pub struct EventPreview {
+    pub event: LifecycleEvent,
+    /// Whose scripts they are; `None` for what the agent does itself.
+    pub origin: Option<Origin>,
+    /// The unpacked earlier revision that they would run from; `None` for this deployment's own.
+    pub archive: Option<PathBuf>,
+    pub scripts: Vec<ScriptPreview>,
+}
+
+/// One script, with what was found about it.
+#[derive(Debug)]
+pub struct ScriptPreview {
+    pub script: Script,
+    pub problems: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Why there is nothing to preview: the deployment would fail before its Install.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PreviewError(String);
+
+impl Preview {
+    /// Whether the deployment could start, as far as can be seen.
+    pub fn can_start(&self) -> bool {
+        self.conflicts.is_empty() && self.problems() == 0
+    }
+
+    /// How many things about its scripts would make the deployment fail.
+    pub fn problems(&self) -> usize {
+        self.events.iter().flat_map(|event| &event.scripts).map(|script| script.problems.len()).sum()
+    }
+}
+
+impl Host {
+    /// What `spec` would do, event by event in `order`; `scratch` is an empty folder for the unpacked revision.
+    /// Nothing outside `scratch` is touched.
+    pub async fn preview(
+        &self,
+        spec: &DeploymentSpec,
+        order: &[LifecycleEvent],
+        scratch: &Path,
+    ) -> Result<Preview, PreviewError> {
+        let settings = Settings { root_dir: scratch.to_owned(), ..self.settings.clone() };
+        let elsewhere = Host::new(settings, self.environment.clone(), self.access.clone());
+        let archive = elsewhere.folder(spec).archive();
+        let named = |error: CommandError| {
+            // The scratch folder is gone when this is read.
+            let text = Chain(&error).to_string();
+            PreviewError(text.replace(&format!("{}/", archive.display()), ""))
+        };
+        elsewhere.download(spec).await.map_err(named)?;
+        self.look(spec, order, &elsewhere, &archive).map_err(named)
+    }
+
+    fn look(
+        &self,
+        spec: &DeploymentSpec,
+        order: &[LifecycleEvent],
+        elsewhere: &Host,
+        archive: &Path,
+    ) -> Result<Preview, CommandError> {
+        let (_, Parsed { appspec, warnings }) = appspec::parsed(archive, &spec.appspec_filename)?;
+        appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+
+        let records = match self.store.recorded(&spec.deployment_group_id) {
+            Some(records) => records,
+            None => elsewhere.store.records(&spec.deployment_group_id)?,
+        };
+        let behavior = spec.file_exists_behavior;
+        let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
+        let request =
+            install::Request { archive, appspec: &appspec, behavior, records: &records, reject_unconfined };
+        let install = install::preview(&request)?;
+
+        let mut events = Vec::new();
+        let mut downloaded = false;
+        let mut scripts_ran = false;
+        let mut conflicts = Vec::new();
+        for event in order {
+            if *event == LifecycleEvent::Install {
+                conflicts.extend(judge(install.conflicts(), scripts_ran, &mut warnings));
+            }
+            downloaded |= *event == LifecycleEvent::DownloadBundle;
+            let own = downloaded.then_some((archive, &appspec));
+            let event = self.event(event, spec, own, scripts_ran, &mut warnings)?;
+            scripts_ran |= !event.scripts.is_empty();
+            events.push(event);
+        }
+        warnings.extend(install.warnings().iter().cloned());
+        Ok(Preview { events, install, conflicts, warnings })
+    }
+
+    /// `own` is this deployment's revision, from DownloadBundle on.
+    fn event(
+        &self,
+        event: &LifecycleEvent,
+        spec: &DeploymentSpec,
+        own: Option<(&Path, &AppSpec)>,
+        scripts_ran: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<EventPreview, CommandError> {
+        let nothing =
+            |origin| EventPreview { event: event.clone(), origin, archive: None, scripts: Vec::new() };
+        if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
+            return Ok(nothing(None));
+        }
+        let origin = origin(event, spec.kind, own.is_some());
+        let scripts = |archive: &Path, appspec: &AppSpec| {
+            appspec.scripts(event).iter().map(|script| judged(archive, script, scripts_ran)).collect()
+        };
+        let pointer = match (origin, own) {
+            (Origin::ThisDeployment, Some((archive, appspec))) => {
+                return Ok(EventPreview { scripts: scripts(archive, appspec), ..nothing(Some(origin)) });
+            }
+            (Origin::ThisDeployment, None) => return Ok(nothing(Some(origin))),
+            (Origin::LastSuccessful, _) => Pointer::LastSuccessful,
+            (Origin::MostRecent, _) => Pointer::MostRecent,
+        };
+        let earlier = self.store.pointed(&spec.deployment_group_id, pointer);
+        let Some(archive) = earlier.as_ref().map(DeploymentFolder::archive) else {
+            return Ok(nothing(Some(origin)));
+        };
+        match appspec::parsed(&archive, &spec.appspec_filename) {
+            Ok((_, parsed)) => {
+                let scripts = scripts(&archive, &parsed.appspec);
+                Ok(EventPreview { scripts, archive: Some(archive), ..nothing(Some(origin)) })
+            }
+            Err(AppSpecError::Missing { .. }) => {
+                warnings.push(format!(
+                    "{event} does nothing: the earlier revision {} is gone",
+                    archive.display()
+                ));
+                Ok(nothing(Some(origin)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What of `conflicts` stands. Accounts that do not exist yet are a warning when scripts run before Install: creating
+/// them is what BeforeInstall is for.
+fn judge(conflicts: &[Conflict], scripts_ran: bool, warnings: &mut Vec<String>) -> Vec<String> {
+    let may_be_made = |conflict: &&Conflict| {
+        matches!(conflict, Conflict::UnknownUser { .. } | Conflict::UnknownGroup { .. })
+    };
+    let (accounts, others): (Vec<_>, Vec<_>) = conflicts.iter().partition(may_be_made);
+    let accounts = accounts.into_iter().map(ToString::to_string);
+    let others = others.into_iter().map(ToString::to_string);
+    if scripts_ran {
+        warnings
+            .extend(accounts.map(|text| format!("{text}; an earlier script of this deployment may do so")));
+        others.collect()
+    } else {
+        accounts.chain(others).collect()
+    }
+}
+
+fn judged(archive: &Path, script: &Script, scripts_ran: bool) -> ScriptPreview {
+    let mut preview = ScriptPreview { script: script.clone(), problems: Vec::new(), warnings: Vec::new() };
+    for finding in inspect(archive, script) {
+        match finding {
+            ScriptFinding::NotExecutable => preview.warnings.push(finding.to_string()),
+            ScriptFinding::User(_) | ScriptFinding::NoInterpreter(_) if scripts_ran => {
+                preview
+                    .warnings
+                    .push(format!("{finding}; an earlier script of this deployment may bring it"));
+            }
+            _ => preview.problems.push(finding.to_string()),
+        }
+    }
+    preview
+}
