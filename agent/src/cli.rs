@@ -10,11 +10,17 @@ use clap::{Parser, Subcommand};
 use crate::aws::{Access, AccessError};
 use crate::command::CommandService;
 use crate::config::{ConfigError, Environment, Settings};
+use crate::control::socket::{ControlSocket, SocketError};
+use crate::control::status::Status;
+use crate::control::{self, Place, Waiter};
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
+use crate::doctor;
 use crate::errors::Chain;
+use crate::history::History;
 use crate::identity::{Identity, IdentityError};
 use crate::local;
+use crate::pidfile::{PidFile, PidFileError};
 use crate::poll::Agent;
 use crate::revision::store::StoreError;
 use crate::shutdown::Shutdown;
@@ -38,6 +44,32 @@ struct Arguments {
 enum Command {
     /// Run in the foreground until told to stop: poll for deployments and perform them.
     Run,
+    /// Run in the background; returns when the agent is up, or says why it is not.
+    Start,
+    /// Stop the agent and wait for its end; refused while a deployment is in progress.
+    Stop {
+        /// Stop though a deployment is in progress: its current lifecycle event is finished first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stop the agent if it runs, and start it.
+    Restart {
+        /// Stop though a deployment is in progress: its current lifecycle event is finished first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Say whether the agent runs. Exit code 0: it does, 3: it does not, 4: unknown.
+    Status {
+        /// Say all that the agent knows of itself, as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check everything that a deployment needs, and say what to do. Exit code 1: there is a problem.
+    Doctor {
+        /// Print the checks as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::Arguments>),
@@ -58,6 +90,10 @@ enum StartError {
     Log(#[from] telemetry::LogError),
     #[error("cannot follow signals")]
     Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 /// Whichever program `arguments` name first.
@@ -86,11 +122,12 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => return misused(&error),
     };
     match arguments.command {
-        Command::Run => match on_runtime(run(arguments.config_file)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => complain("codedeploy-agent", &error),
-            Err(error) => complain("codedeploy-agent", &error),
-        },
+        Command::Run => daemon(arguments.config_file, Waiter::default()),
+        Command::Start => control::start(arguments.config_file, daemon),
+        Command::Stop { force } => control::stop(arguments.config_file.as_deref(), force),
+        Command::Restart { force } => control::restart(arguments.config_file, force, daemon),
+        Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
+        Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)
@@ -98,24 +135,53 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-async fn run(config_file: Option<PathBuf>) -> Result<(), StartError> {
+/// The agent itself, in this process until it ends.
+fn daemon(config_file: Option<PathBuf>, mut waiter: Waiter) -> ExitCode {
+    match on_runtime(run(config_file, &mut waiter)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            waiter.failed(&error, matches!(error, StartError::PidFile(PidFileError::Held { .. })));
+            complain("codedeploy-agent", &error)
+        }
+        Err(error) => {
+            waiter.failed(&error, false);
+            complain("codedeploy-agent", &error)
+        }
+    }
+}
+
+async fn run(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), StartError> {
     let environment = Environment::of_process();
     let (settings, warnings) = Settings::load(config_file.as_deref(), &environment)?;
+    let place = Place::of(&settings);
+    let _lock = PidFile::acquire(&place.pid_file)?;
     telemetry::to_file(&settings.log_dir, &settings.program_name, settings.verbose)?;
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
-    let started = start(settings, environment);
+    let started = start(settings, environment, &place);
     if let Err(error) = &started {
         tracing::error!("the agent cannot start: {}", Chain(error));
     }
-    let (agent, shutdown) = started?;
-    agent.run(shutdown).await;
+    let Started { agent, shutdown, status, socket } = started?;
+    waiter.up();
+    tokio::select! {
+        () = agent.run(shutdown) => {}
+        () = socket.serve(&status) => {}
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
-fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Shutdown), StartError> {
+/// Everything that runs.
+struct Started {
+    agent: Arc<Agent>,
+    shutdown: Shutdown,
+    status: Status,
+    socket: ControlSocket,
+}
+
+fn start(settings: Settings, environment: Environment, place: &Place) -> Result<Started, StartError> {
     if settings.disable_core_dumps {
         without_core_dumps();
     }
@@ -141,7 +207,10 @@ fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Sh
         root = %host.settings.root_dir.display(),
         "agent started",
     );
-    Ok((Arc::new(Agent::new(host, service, ledger)), shutdown))
+    let status = Status::new(&identity.host_identifier, History::open(&place.history));
+    let socket = ControlSocket::bind(&place.socket)?;
+    let agent = Arc::new(Agent::new(host, service, ledger, status.clone()));
+    Ok(Started { agent, shutdown, status, socket })
 }
 
 fn is_loopback(endpoint: &str) -> bool {

@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
+use crate::control::status::Status;
 use crate::deployment::ledger::Ledger;
 use crate::deployment::{Host, failed};
 use crate::report;
@@ -34,6 +35,7 @@ pub struct Agent {
     host: Host,
     service: CommandService,
     ledger: Ledger,
+    status: Status,
     in_flight: Mutex<HashSet<String>>,
     /// One command of a deployment group at a time.
     groups: Mutex<HashMap<PathComponent, Arc<tokio::sync::Mutex<()>>>>,
@@ -81,8 +83,8 @@ enum Waited {
 }
 
 impl Agent {
-    pub fn new(host: Host, service: CommandService, ledger: Ledger) -> Self {
-        Self { host, service, ledger, in_flight: Mutex::default(), groups: Mutex::default() }
+    pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
+        Self { host, service, ledger, status, in_flight: Mutex::default(), groups: Mutex::default() }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
@@ -100,6 +102,7 @@ impl Agent {
             let pause = match polled {
                 Ok(Some(command)) => {
                     systemd::ready();
+                    self.status.polled();
                     backoff.reset();
                     self.begin(command, &mut commands, &shutdown);
                     while commands.len() >= MAX_COMMANDS {
@@ -109,6 +112,7 @@ impl Agent {
                 }
                 Ok(None) => {
                     systemd::ready();
+                    self.status.polled();
                     backoff.reset();
                     self.host.settings.wait_between_runs
                 }
@@ -120,6 +124,7 @@ impl Agent {
             }
         }
         systemd::stopping(commands.len());
+        self.status.stopping();
         while commands.join_next().await.is_some() {}
     }
 
@@ -131,6 +136,7 @@ impl Agent {
         };
         tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "cannot poll for commands");
         systemd::status(&format!("cannot poll for commands: {error}"));
+        self.status.poll_failed(&error.to_string());
         pause
     }
 
@@ -224,7 +230,9 @@ impl Agent {
         tracing::info!("lifecycle event begins");
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let began = Instant::now();
+        let running = self.status.began(&event, &spec);
         let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
+        running.ended(&report.outcome);
         entry.close();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {
