@@ -150,7 +150,7 @@ impl Settings {
     fn parse(text: &[u8], environment: &Environment) -> Result<(Self, Vec<Warning>), Vec<ReadError>> {
         let mut file = Reader::new(text).map_err(|error| vec![error])?;
         let settings = Settings {
-            program_name: file.text("program_name").unwrap_or_else(|| "codedeploy-agent".into()),
+            program_name: file.folder_name("program_name").unwrap_or_else(|| "codedeploy-agent".into()),
             log_dir: file.path("log_dir").unwrap_or_else(|| "/var/log/aws/codedeploy-agent".into()),
             pid_dir: file.path("pid_dir").unwrap_or_else(|| "/opt/codedeploy-agent/state/.pid".into()),
             root_dir: file.path("root_dir").unwrap_or_else(|| DEFAULT_ROOT.into()),

@@ -102,7 +102,10 @@ enum ControlError {
 
 /// `start`: `run` in the background. Returns in the caller once the agent is up or has failed, and in the daemon when
 /// that ends.
-pub fn start(config_file: Option<PathBuf>, run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode) -> ExitCode {
+pub fn start(
+    config_file: Option<PathBuf>,
+    run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
+) -> ExitCode {
     // A daemon has no current folder of its own.
     let config_file = config_file.map(|file| std::path::absolute(&file).unwrap_or(file));
     match daemon::background() {
@@ -269,7 +272,10 @@ fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, Contro
     let pid = match pidfile::holder(&place.pid_file)? {
         Holder::Nobody => {
             let note = pidfile::named(&place.pid_file).map(|pid| {
-                format!("{} names process {pid}, which is not the agent: it is stale", place.pid_file.display())
+                format!(
+                    "{} names process {pid}, which is not the agent: it is stale",
+                    place.pid_file.display()
+                )
             });
             let deployments = in_full.then(|| History::peek(&place.history));
             return Ok(Document { deployments, ..Document::of(RunState::Stopped, note) });

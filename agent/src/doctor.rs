@@ -122,7 +122,11 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
     let place = Place::of(&settings);
     let (here, there) = tokio::join!(
         local::checks(&settings),
-        network::checks(&settings, identity.as_ref().ok(), access.as_ref().and_then(|access| access.as_ref().ok())),
+        network::checks(
+            &settings,
+            identity.as_ref().ok(),
+            access.as_ref().and_then(|access| access.as_ref().ok())
+        ),
     );
     checks.push(match (&identity, &access) {
         (Err(error), _) => Check::problem(

@@ -145,9 +145,7 @@ impl Agent {
     /// Sends TERM.
     pub fn terminate(&self) -> io::Result<()> {
         match &self.handle {
-            Some(handle) => {
-                Ok(rustix::process::pidfd_send_signal(handle, rustix::process::Signal::TERM)?)
-            }
+            Some(handle) => Ok(rustix::process::pidfd_send_signal(handle, rustix::process::Signal::TERM)?),
             None => {
                 let pid = nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
                 Ok(kill(pid, Signal::SIGTERM)?)

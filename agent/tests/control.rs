@@ -11,7 +11,8 @@ use std::os::unix::net::UnixStream;
 use support::{Host, json, stderr, stdout};
 
 /// Nobody listens there.
-const NO_SERVICE: &str = "deploy_control_endpoint: http://127.0.0.1:9\ns3_endpoint_override: http://127.0.0.1:9\n";
+const NO_SERVICE: &str =
+    "deploy_control_endpoint: http://127.0.0.1:9\ns3_endpoint_override: http://127.0.0.1:9\n";
 
 fn pid(host: &Host) -> i32 {
     std::fs::read_to_string(host.path("run/codedeploy-agent.pid")).unwrap().trim().parse().unwrap()
@@ -49,7 +50,10 @@ fn an_agent_is_started_asked_restarted_and_stopped() {
     assert_eq!(fields[4], "0", "a daemon has no terminal");
 
     let again = host.run(&["start"]);
-    assert!(again.status.success() && stdout(&again).contains(&format!("already as PID {first}")), "{again:?}");
+    assert!(
+        again.status.success() && stdout(&again).contains(&format!("already as PID {first}")),
+        "{again:?}"
+    );
     let restarted = host.run(&["restart"]);
     assert!(restarted.status.success(), "{restarted:?}");
     let second = pid(&host);
@@ -60,7 +64,10 @@ fn an_agent_is_started_asked_restarted_and_stopped() {
     assert!(!is_alive(second) && !host.path("run/codedeploy-agent.pid").exists());
     assert!(!host.path("run/codedeploy-agent.sock").exists());
     let nothing = host.run(&["stop"]);
-    assert_eq!((nothing.status.code(), stdout(&nothing).as_str()), (Some(0), "No AWS CodeDeploy agent running\n"));
+    assert_eq!(
+        (nothing.status.code(), stdout(&nothing).as_str()),
+        (Some(0), "No AWS CodeDeploy agent running\n")
+    );
 }
 
 #[test]
@@ -72,7 +79,8 @@ fn of_many_starts_at_once_one_runs() {
             .collect();
         let said: Vec<String> =
             starts.into_iter().map(|start| stdout(&start.wait_with_output().unwrap())).collect();
-        let up = said.iter().filter(|said| said.starts_with("The AWS CodeDeploy agent is running as PID")).count();
+        let up =
+            said.iter().filter(|said| said.starts_with("The AWS CodeDeploy agent is running as PID")).count();
         let refused = said.iter().filter(|said| said.contains("is running already")).count();
         assert_eq!((up, refused), (1, 3), "{said:?}");
         assert!(host.run(&["stop"]).status.success());
@@ -166,7 +174,8 @@ fn hostile_clients_of_the_socket_neither_block_nor_end_the_agent() {
     assert!(host.run(&["start"]).status.success());
     let connect = || UnixStream::connect(host.path("run/codedeploy-agent.sock")).unwrap();
     let silent = [connect(), connect()];
-    let requests: [&[u8]; 5] = [b"\n", b"\xff\xfe\n", b"{\"version\":7,\"request\":\"status\"}\n", b"{}\n", b"[[[[[["];
+    let requests: [&[u8]; 5] =
+        [b"\n", b"\xff\xfe\n", b"{\"version\":7,\"request\":\"status\"}\n", b"{}\n", b"[[[[[["];
     for request in requests {
         let mut client = connect();
         client.write_all(request).unwrap();

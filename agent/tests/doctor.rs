@@ -122,7 +122,10 @@ fn a_host_name_that_does_not_exist_and_a_port_that_is_closed_are_told() {
     host.configure(&endpoints("http://127.0.0.1:9"));
     problem(&host, "tls", &["refuses connections", "firewall"]);
     problem(&host, "s3", &["refuses connections", "s3_endpoint_override"]);
-    host.configure(&format!("{}proxy_uri: http://user:hush-hush@127.0.0.1:9\n", endpoints("http://127.0.0.1:9")));
+    host.configure(&format!(
+        "{}proxy_uri: http://user:hush-hush@127.0.0.1:9\n",
+        endpoints("http://127.0.0.1:9")
+    ));
     problem(&host, "proxy", &["127.0.0.1:9 is not reached", "proxy_uri"]);
 }
 
@@ -142,7 +145,17 @@ impl Drop for Tls {
 fn tls_server(host: &Host) -> Tls {
     let (key, certificate) = (host.path("key.pem"), host.path("certificate.pem"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=a test of doctor",
+        ])
         .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
         .arg("-keyout")
         .arg(&key)

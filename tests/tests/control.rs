@@ -42,12 +42,19 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let id = fleet.create(fleet.push(&files).await).await;
     let during = wait::until("ApplicationStart runs", async || {
         let told = status(&fleet).await;
-        if told["agent"]["commands"][0]["lifecycle_event"] == "ApplicationStart" { Ok(told) } else { Err(told) }
+        if told["agent"]["commands"][0]["lifecycle_event"] == "ApplicationStart" {
+            Ok(told)
+        } else {
+            Err(told)
+        }
     })
     .await;
     assert_eq!(during["agent"]["activity"], "deploying");
     let latest = &during["agent"]["deployments"][0];
-    assert_eq!((&latest["deployment_id"], &latest["outcome"]), (&Value::from(id.as_str()), &"in_progress".into()));
+    assert_eq!(
+        (&latest["deployment_id"], &latest["outcome"]),
+        (&Value::from(id.as_str()), &"in_progress".into())
+    );
 
     let refused = agent(&fleet, &["stop"]).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -76,7 +83,10 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let after = status(&fleet).await;
     assert_eq!(after["state"], "stopped");
     let kept = &after["deployments"][0];
-    assert_eq!((&kept["outcome"], &kept["last_lifecycle_event"]), (&"succeeded".into(), &"ApplicationStart".into()));
+    assert_eq!(
+        (&kept["outcome"], &kept["last_lifecycle_event"]),
+        (&"succeeded".into(), &"ApplicationStart".into())
+    );
     assert!(kept["seconds"].as_f64().unwrap() > 0.0);
     assert!(agent(&fleet, &["start"]).await.status.success());
     let deployed = fleet.outcome(&id).await;

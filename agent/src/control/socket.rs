@@ -171,8 +171,8 @@ pub fn ask(path: &Path) -> Result<Report, SocketError> {
         Ok(answer)
     };
     let line = talk().map_err(failed)?;
-    let answer: Answer = serde_json::from_slice(&line)
-        .map_err(|source| SocketError::Answer { path: path.into(), source })?;
+    let answer: Answer =
+        serde_json::from_slice(&line).map_err(|source| SocketError::Answer { path: path.into(), source })?;
     let reason = answer.error.unwrap_or_else(|| "it gave no reason".into());
     answer.status.ok_or(SocketError::Refused { reason })
 }

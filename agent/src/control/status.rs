@@ -268,10 +268,7 @@ mod tests {
         assert_eq!((report.activity, report.commands.len()), (Activity::Deploying, 1));
         let outcomes: Vec<_> =
             report.deployments.iter().map(|known| (known.deployment_id.as_str(), known.outcome)).collect();
-        assert_eq!(
-            outcomes,
-            [("d-1", DeploymentOutcome::InProgress), ("d-2", DeploymentOutcome::Succeeded)]
-        );
+        assert_eq!(outcomes, [("d-1", DeploymentOutcome::InProgress), ("d-2", DeploymentOutcome::Succeeded)]);
         drop(install);
         let report = status.report();
         assert_eq!(report.activity, Activity::Waiting);

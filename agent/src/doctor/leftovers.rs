@@ -51,13 +51,16 @@ pub(super) fn check(settings: &Settings, place: &Place, environment: &Environmen
 fn judge(root: &Path, running: &[Foreign], enabled: &[&str], named: Option<Pid>) -> Check {
     let advice = "stop and disable it: systemctl disable --now codedeploy-agent, or remove its package";
     if let Some(other) = running.iter().find(|other| other.root.as_deref() == Some(root)) {
-        let text =
-            format!("process {} is another agent on the same root_dir {}", other.pid, root.display());
+        let text = format!("process {} is another agent on the same root_dir {}", other.pid, root.display());
         return Check::problem(NAME, text, advice);
     }
     // A binary with a root of its own is another instance that somebody set up.
     if let Some(other) = running.iter().find(|other| other.ruby || other.root.is_none()) {
-        let text = format!("process {} is another agent; as the same host it takes commands away", other.pid);
+        let text = match &other.root {
+            Some(root) => format!("process {} is another agent, on {}", other.pid, root.display()),
+            None => format!("process {} is another agent; its root_dir cannot be seen", other.pid),
+        };
+        let text = format!("{text}: if it is the same host to the service, it takes commands away");
         return Check::warning(NAME, text, advice);
     }
     if let Some(path) = enabled.first() {
@@ -154,7 +157,9 @@ mod tests {
     fn agents_are_known_by_their_command_line() {
         assert!(seen(&["codedeploy-agent: master 4711", ""]).unwrap().ruby);
         assert_eq!(seen(&["codedeploy-agent: InstanceAgent::Plugins::CodeDeployPlugin of master 1"]), None);
-        for none in [&["vi", "codedeploy-agent.yml"][..], &["codedeploy-agent", "status"], &["sh"], &[""], &[]] {
+        for none in
+            [&["vi", "codedeploy-agent.yml"][..], &["codedeploy-agent", "status"], &["sh"], &[""], &[]]
+        {
             assert_eq!(seen(none), None, "{none:?}");
         }
         let folder = tempfile::tempdir().unwrap();

@@ -53,11 +53,8 @@ struct Folder {
 type Secret = Option<(PathBuf, u32)>;
 
 fn folders(settings: &Settings) -> Vec<Folder> {
-    let folders = [
-        ("root_dir", &settings.root_dir),
-        ("log_dir", &settings.log_dir),
-        ("pid_dir", &settings.pid_dir),
-    ];
+    let folders =
+        [("root_dir", &settings.root_dir), ("log_dir", &settings.log_dir), ("pid_dir", &settings.pid_dir)];
     let see = |(key, path): (&'static str, &PathBuf)| {
         let there = existing(path);
         let mode = there.metadata().map_or(0, |metadata| metadata.mode());
@@ -161,7 +158,11 @@ fn disk(spaces: &[Space]) -> Check {
     };
     let unknown = Check::warning(NAME, "the space left cannot be told", "look with `df`");
     // The first of the worst.
-    spaces.iter().map(judge).reduce(|worst, next| if next.verdict > worst.verdict { next } else { worst }).unwrap_or(unknown)
+    spaces
+        .iter()
+        .map(judge)
+        .reduce(|worst, next| if next.verdict > worst.verdict { next } else { worst })
+        .unwrap_or(unknown)
 }
 
 /// A user or a group that an AppSpec file names.
@@ -181,7 +182,10 @@ fn named_principals(root: &Path) -> BTreeSet<Named> {
         .map(|text| PathBuf::from(text.trim_end()).join("deployment-archive"));
     let texts = folders
         .filter_map(|folder| APPSPEC_FILENAMES.iter().find_map(|name| read_bounded(&folder.join(name))));
-    texts.filter_map(|text| appspec::parse(&text).ok()).flat_map(|parsed| principals(&parsed.appspec)).collect()
+    texts
+        .filter_map(|text| appspec::parse(&text).ok())
+        .flat_map(|parsed| principals(&parsed.appspec))
+        .collect()
 }
 
 /// A regular file of bounded size; nothing else is waited for.
@@ -227,10 +231,13 @@ fn users(named: &BTreeSet<Named>) -> Check {
         let text = format!("the last AppSpec file names {}, not known on this host", missing.join(", "));
         return Check::problem("users", text, "create what is missing, or deploy an AppSpec file without it");
     }
-    Check::ok("users", match named.len() {
-        0 => "the last AppSpec file names none, or there is none".into(),
-        count => format!("all {count} users and groups of the last AppSpec file exist"),
-    })
+    Check::ok(
+        "users",
+        match named.len() {
+            0 => "the last AppSpec file names none, or there is none".into(),
+            count => format!("all {count} users and groups of the last AppSpec file exist"),
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What lies between this host and the services: names, proxy, TLS, clocks, credentials, and whether the command
 //! service accepts this host.
 
+mod trouble;
+
 use std::time::Duration;
 
 use aws_credential_types::provider::ProvideCredentials;
@@ -12,7 +14,6 @@ use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, OrchestratorError};
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::timeout::TimeoutConfig;
 use codedeploy_api::command::GetDeploymentSpecificationInput;
 use time::OffsetDateTime;
@@ -22,7 +23,9 @@ use super::Check;
 use crate::aws::Access;
 use crate::command::{CallError, CommandService, ServiceError};
 use crate::config::Settings;
+use crate::errors::Chain;
 use crate::identity::Identity;
+use trouble::Unreached;
 
 /// How long one look may take.
 const TIME: Duration = Duration::from_secs(8);
@@ -71,83 +74,6 @@ struct Answered {
     at: OffsetDateTime,
 }
 
-/// Why a server cannot be talked to, as far as it can be told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
-    UnknownName,
-    Refused,
-    Timeout,
-    NoRoute,
-    UnknownAuthority,
-    WrongName,
-    Expired,
-    NotTls,
-    Other,
-}
-
-/// No answer, and why in the words of the libraries.
-#[derive(Debug)]
-struct Unreached {
-    trouble: Trouble,
-    reason: String,
-}
-
-impl Unreached {
-    fn new(reason: String) -> Self {
-        Self { trouble: Trouble::of(&reason), reason }
-    }
-
-    fn words(&self) -> String {
-        let words = match self.trouble {
-            Trouble::UnknownName => "its name is not known",
-            Trouble::Refused => "it refuses connections",
-            Trouble::Timeout => "it does not answer in time",
-            Trouble::NoRoute => "there is no route to it",
-            Trouble::UnknownAuthority => "its certificate is not signed by an authority that this host trusts",
-            Trouble::WrongName => "its certificate is for another name",
-            Trouble::Expired => "its certificate is not valid at this host's time",
-            Trouble::NotTls => "it does not speak TLS",
-            Trouble::Other => return self.reason.clone(),
-        };
-        words.to_owned()
-    }
-
-    fn advice(&self, setting: &str) -> String {
-        match self.trouble {
-            Trouble::UnknownName => format!("correct {setting} or this host's name server"),
-            Trouble::Refused | Trouble::Timeout | Trouble::NoRoute => {
-                format!("check firewall and routes, {setting}, and whether proxy_uri is needed")
-            }
-            Trouble::UnknownAuthority => {
-                "name the authority's PEM file in ssl_ca_bundle, or add it to the system's store".into()
-            }
-            Trouble::WrongName => format!("use the name in the certificate, in {setting}"),
-            Trouble::Expired => "set this host's clock, or renew the certificate of the service".into(),
-            Trouble::NotTls => format!("correct scheme and port of {setting}"),
-            Trouble::Other => format!("check {setting} and proxy_uri"),
-        }
-    }
-}
-
-impl Trouble {
-    /// What the libraries' words mean; they have no common type to match on.
-    fn of(reason: &str) -> Self {
-        let reason = reason.to_lowercase();
-        let table: [(Self, &[&str]); 8] = [
-            (Self::UnknownAuthority, &["unknownissuer", "unknown issuer", "causedasendentity"]),
-            (Self::WrongName, &["notvalidforname", "not valid for name"]),
-            (Self::Expired, &["expired", "notvalidyet", "not valid yet"]),
-            (Self::NotTls, &["invalidcontenttype", "corrupt message", "unexpected eof during handshake"]),
-            (Self::UnknownName, &["dns error", "failed to lookup", "name or service not known"]),
-            (Self::Refused, &["connection refused"]),
-            (Self::NoRoute, &["unreachable", "no route"]),
-            (Self::Timeout, &["timed out", "timeout"]),
-        ];
-        let said = |(_, words): &&(Self, &[&str])| words.iter().any(|word| reason.contains(word));
-        table.iter().find(said).map_or(Self::Other, |(trouble, _)| *trouble)
-    }
-}
-
 /// One unsigned GET; every answer is a good one.
 async fn reach(access: &Access, endpoint: &str) -> Result<Answered, Unreached> {
     let operation: Operation<(), Option<String>, ServiceError> = Operation::builder()
@@ -178,7 +104,7 @@ async fn reach(access: &Access, endpoint: &str) -> Result<Answered, Unreached> {
             });
             Ok(Answered { date, at: OffsetDateTime::now_utc() })
         }
-        Ok(Err(error)) => Err(Unreached::new(DisplayErrorContext(error).to_string())),
+        Ok(Err(error)) => Err(Unreached::new(Chain(&error).to_string())),
         Err(_) => Err(Unreached::new("timed out".into())),
     }
 }
@@ -228,7 +154,11 @@ fn refusal(endpoint: &str, error: &CallError) -> Check {
     let said = format!("{endpoint} answers {kind} (HTTP {status}): {message}");
     match kind.trim_end_matches("Exception") {
         // The service got as far as looking for the deployment.
-        "Client" | "InvalidInput" | "Validation" | "DeploymentDoesNotExist" | "InvalidDeploymentId"
+        "Client"
+        | "InvalidInput"
+        | "Validation"
+        | "DeploymentDoesNotExist"
+        | "InvalidDeploymentId"
         | "ResourceNotFound" => Check::ok(NAME, format!("{endpoint} accepts this host's signature")),
         "InvalidSignature" | "SignatureDoesNotMatch" | "IncompleteSignature" => Check::problem(
             NAME,
@@ -236,9 +166,14 @@ fn refusal(endpoint: &str, error: &CallError) -> Check {
             "the secret access key is wrong, or the clock is, or a proxy changes requests; put the key that belongs \
              to this access key id in place",
         ),
-        "UnrecognizedClient" | "InvalidClientTokenId" | "InvalidAccessKeyId" | "MissingAuthenticationToken" => {
-            Check::problem(NAME, said, "the access key is not known there; put this host's current key in place")
-        }
+        "UnrecognizedClient"
+        | "InvalidClientTokenId"
+        | "InvalidAccessKeyId"
+        | "MissingAuthenticationToken" => Check::problem(
+            NAME,
+            said,
+            "the access key is not known there; put this host's current key in place",
+        ),
         "ExpiredToken" | "RequestExpired" => Check::problem(
             NAME,
             said,
@@ -284,7 +219,11 @@ fn tls(endpoint: &str, answered: &Result<Answered, Unreached>) -> Check {
 fn clock(theirs: Option<OffsetDateTime>, ours: OffsetDateTime) -> Check {
     const NAME: &str = "clock";
     let Some(theirs) = theirs else {
-        return Check::warning(NAME, "the service does not tell its time", "compare this host's clock by hand");
+        return Check::warning(
+            NAME,
+            "the service does not tell its time",
+            "compare this host's clock by hand",
+        );
     };
     let ahead = (ours - theirs).as_seconds_f64();
     let direction = if ahead > 0.0 { "ahead of" } else { "behind" };
@@ -312,7 +251,7 @@ async fn credentials(access: &Access) -> Check {
                 Check::ok(NAME, text)
             }
         }
-        Ok(Err(error)) => Check::problem(NAME, crate::errors::Chain(&error).to_string(), advice),
+        Ok(Err(error)) => Check::problem(NAME, Chain(&error).to_string(), advice),
         Err(_) => Check::problem(NAME, format!("none within {} s", TIME.as_secs()), advice),
     }
 }
@@ -362,9 +301,10 @@ async fn s3(access: &Access) -> Check {
     let regional = || format!("https://s3.{}.{}", access.region, access.region.domain());
     let endpoint = access.s3_endpoint().unwrap_or_else(regional);
     match reach(access, &endpoint).await {
-        Ok(_) => {
-            Check::ok("s3", format!("{endpoint} is reached; whether a bucket may be read, its deployment shows"))
-        }
+        Ok(_) => Check::ok(
+            "s3",
+            format!("{endpoint} is reached; whether a bucket may be read, its deployment shows"),
+        ),
         Err(error) => Check::problem(
             "s3",
             format!("{endpoint} is not reached: {}", error.words()),
