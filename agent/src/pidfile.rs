@@ -254,25 +254,18 @@ mod tests {
         }
         let elsewhere = folder.path().join("precious");
         std::fs::write(&elsewhere, "precious").unwrap();
-        let obstacles: [(&str, fn(&Path, &Path)); 3] = [
-            ("directory", |path, _| std::fs::create_dir(path).unwrap()),
-            ("regular file", |path, _| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
-            ("symbolic links", |path, elsewhere| std::os::unix::fs::symlink(elsewhere, path).unwrap()),
-        ];
-        for (expected, put) in obstacles {
-            put(&path, &elsewhere);
-            for error in [PidFile::acquire(&path).unwrap_err(), {
-                match holder(&path) {
-                    Ok(Holder::Nobody) if path.is_dir() => continue,
-                    Ok(other) => panic!("{other:?}"),
-                    Err(error) => error,
-                }
-            }] {
-                let text = crate::errors::Chain(&error).to_string();
-                assert!(text.contains("agent.pid"), "{text}");
-                assert!(text.contains(expected) || expected == "directory", "{text}");
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        for (number, expected) in ["irectory", "regular file", "symbolic links"].into_iter().enumerate() {
+            let path = folder.path().join(format!("agent{number}.pid"));
+            match number {
+                0 => std::fs::create_dir(&path).unwrap(),
+                1 => nix::unistd::mkfifo(&path, mode).unwrap(),
+                _ => std::os::unix::fs::symlink(&elsewhere, &path).unwrap(),
             }
-            if path.is_dir() { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) }.unwrap();
+            let error = PidFile::acquire(&path).unwrap_err();
+            let text = crate::errors::Chain(&error).to_string();
+            assert!(text.contains(&path.display().to_string()) && text.contains(expected), "{text}");
+            assert!(holder(&path).is_err());
         }
         assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "precious");
     }

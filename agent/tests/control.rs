@@ -1,6 +1,10 @@
 //! `start`, `stop`, `restart` and `status` with real processes, as an operator sees them.
 
-#![allow(clippy::disallowed_methods, reason = "tests start the program under test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start the program under test, and fail where they cannot"
+)]
 
 mod support;
 

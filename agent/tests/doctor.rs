@@ -1,6 +1,10 @@
 //! `doctor` against services that are as they should be, and as they should not be.
 
-#![allow(clippy::disallowed_methods, reason = "tests start the program under test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests start the program under test, and fail where they cannot"
+)]
 
 mod support;
 

@@ -7,8 +7,10 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
+use std::path::PathBuf;
 use std::process::Output;
 
+use codedeploy_agent::pidfile::{self, Holder};
 use codedeploy_tests::fleet::Fleet;
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::wait;
@@ -24,6 +26,19 @@ async fn agent(fleet: &Fleet, words: &[&str]) -> Output {
 async fn status(fleet: &Fleet) -> Value {
     let output = agent(fleet, &["status", "--json"]).await;
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// An agent in the background does not outlive its test, however that ends.
+struct EndsWithTest(PathBuf);
+
+impl Drop for EndsWithTest {
+    fn drop(&mut self) {
+        if let Ok(Holder::Agent(Some(pid))) = pidfile::holder(&self.0)
+            && let Ok(Some(agent)) = pidfile::Agent::find(&self.0, pid)
+        {
+            let _ = agent.terminate();
+        }
+    }
 }
 
 /// A revision whose ApplicationStart lasts until `gate` exists.
@@ -88,6 +103,7 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
         (&"succeeded".into(), &"ApplicationStart".into())
     );
     assert!(kept["seconds"].as_f64().unwrap() > 0.0);
+    let _daemon = EndsWithTest(fleet.hosts[0].folder.join("run/codedeploy-agent.pid"));
     assert!(agent(&fleet, &["start"]).await.status.success());
     let deployed = fleet.outcome(&id).await;
     assert_eq!(deployed.status(), "Succeeded");

@@ -8,13 +8,13 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 #[derive(Debug)]
-pub struct Host {
-    pub folder: TempDir,
+pub(crate) struct Host {
+    pub(crate) folder: TempDir,
 }
 
 impl Host {
     /// A registered host whose configuration says `more` beside where everything is.
-    pub fn new(more: &str) -> Self {
+    pub(crate) fn new(more: &str) -> Self {
         let host = Self { folder: tempfile::tempdir().unwrap() };
         let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::123456789012:user/box1\n\
             aws_access_key_id: AKIDEXAMPLE\naws_secret_access_key: hush-hush\n";
@@ -26,7 +26,7 @@ impl Host {
         host
     }
 
-    pub fn configure(&self, more: &str) {
+    pub(crate) fn configure(&self, more: &str) {
         let text = format!(
             "on_premises_config_file: {0}/codedeploy.onpremises.yml\nroot_dir: {0}/root\nlog_dir: {0}/log\n\
              pid_dir: {0}/run\nwait_between_runs: 1\n{more}",
@@ -35,11 +35,11 @@ impl Host {
         std::fs::write(self.path("agent.yml"), text).unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_codedeploy-agent"));
         command.args(words).arg("--config-file").arg(self.path("agent.yml"));
         for name in ["AWS_CA_BUNDLE", "AWS_REGION", "SSL_CERT_FILE"] {
@@ -48,7 +48,7 @@ impl Host {
         command
     }
 
-    pub fn run(&self, words: &[&str]) -> Output {
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
         self.command(words).output().unwrap()
     }
 }
@@ -60,14 +60,14 @@ impl Drop for Host {
     }
 }
 
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-pub fn json(output: &Output) -> serde_json::Value {
+pub(crate) fn json(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
