@@ -10,13 +10,19 @@ use clap::{Parser, Subcommand};
 use crate::aws::{Access, AccessError};
 use crate::command::CommandService;
 use crate::config::{self, ConfigError, Environment, Settings};
+use crate::control::socket::{ControlSocket, SocketError};
+use crate::control::status::Status;
+use crate::control::{self, Place, Waiter};
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
+use crate::doctor;
 use crate::errors::Chain;
 use crate::identity::{Identity, IdentityError, METADATA_PATIENCE};
 use crate::local;
 use crate::logs;
 use crate::memory;
+use crate::history::History;
+use crate::pidfile::{PidFile, PidFileError};
 use crate::poll::Agent;
 use crate::register;
 use crate::revision::store::StoreError;
@@ -43,6 +49,32 @@ enum Command {
     Run,
     /// Show what the agent and the scripts of deployments have logged, in the order of time.
     Logs(logs::Arguments),
+    /// Run in the background; returns when the agent is up, or says why it is not.
+    Start,
+    /// Stop the agent and wait for its end; refused while a deployment is in progress.
+    Stop {
+        /// Stop though a deployment is in progress: its current lifecycle event is finished first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stop the agent if it runs, and start it.
+    Restart {
+        /// Stop though a deployment is in progress: its current lifecycle event is finished first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Say whether the agent runs. Exit code 0: it does, 3: it does not, 4: unknown.
+    Status {
+        /// Say all that the agent knows of itself, as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check everything that a deployment needs, and say what to do. Exit code 1: there is a problem.
+    Doctor {
+        /// Print the checks as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::CommandLine>),
@@ -69,6 +101,10 @@ enum StartError {
     Log(#[from] telemetry::LogError),
     #[error("cannot follow signals")]
     Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 /// Whichever program `arguments` name first.
@@ -97,12 +133,13 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => return misused(&error),
     };
     match arguments.command {
-        Command::Run => match on_runtime(run(arguments.config_file)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => complain("codedeploy-agent", &error),
-            Err(error) => complain("codedeploy-agent", &error),
-        },
         Command::Logs(logs) => logs::main(logs, arguments.config_file.as_deref()),
+        Command::Run => daemon(arguments.config_file, Waiter::default()),
+        Command::Start => control::start(arguments.config_file, daemon),
+        Command::Stop { force } => control::stop(arguments.config_file.as_deref(), force),
+        Command::Restart { force } => control::restart(arguments.config_file, force, daemon),
+        Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
+        Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)
@@ -120,24 +157,53 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-async fn run(config_file: Option<PathBuf>) -> Result<(), StartError> {
+/// The agent itself, in this process until it ends.
+fn daemon(config_file: Option<PathBuf>, mut waiter: Waiter) -> ExitCode {
+    match on_runtime(run(config_file, &mut waiter)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            waiter.failed(&error, matches!(error, StartError::PidFile(PidFileError::Held { .. })));
+            complain("codedeploy-agent", &error)
+        }
+        Err(error) => {
+            waiter.failed(&error, false);
+            complain("codedeploy-agent", &error)
+        }
+    }
+}
+
+async fn run(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), StartError> {
     let environment = Environment::of_process();
     let (settings, warnings) = Settings::load(config_file.as_deref(), &environment)?;
+    let place = Place::of(&settings);
+    let _lock = PidFile::acquire(&place.pid_file)?;
     telemetry::to_file(&settings, &environment)?;
     for warning in warnings {
         tracing::warn!("configuration: {warning}");
     }
-    let started = start(settings, environment).await;
+    let started = start(settings, environment, &place).await;
     if let Err(error) = &started {
         tracing::error!("the agent cannot start: {}", Chain(error));
     }
-    let (agent, shutdown) = started?;
-    agent.run(shutdown).await;
+    let Started { agent, shutdown, status, socket } = started?;
+    waiter.up();
+    tokio::select! {
+        () = agent.run(shutdown) => {}
+        () = socket.serve(&status) => {}
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agent>, Shutdown), StartError> {
+/// Everything that runs.
+struct Started {
+    agent: Arc<Agent>,
+    shutdown: Shutdown,
+    status: Status,
+    socket: ControlSocket,
+}
+
+async fn start(settings: Settings, environment: Environment, place: &Place) -> Result<Started, StartError> {
     if settings.disable_core_dumps {
         without_core_dumps();
     }
@@ -163,7 +229,10 @@ async fn start(settings: Settings, environment: Environment) -> Result<(Arc<Agen
         root = %host.settings.root_dir.display(),
         "agent started",
     );
-    Ok((Arc::new(Agent::new(host, service, ledger)), shutdown))
+    let status = Status::new(&identity.host_identifier, History::open(&place.history));
+    let socket = ControlSocket::bind(&place.socket)?;
+    let agent = Arc::new(Agent::new(host, service, ledger, status.clone()));
+    Ok(Started { agent, shutdown, status, socket })
 }
 
 fn is_loopback(endpoint: &str) -> bool {

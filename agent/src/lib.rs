@@ -4,6 +4,8 @@
 //! and has it verified and read ([`spec`]); [`deployment`] performs it, fetching a [`revision`], installing its files
 //! or running its scripts; [`report`] tells the service how it ended. [`local`] does the same without a service.
 //!
+//! [`control`] starts, stops and asks the agent of this host; [`doctor`] says what is wrong with it.
+//!
 //! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line.
 
 pub mod aws;
@@ -11,12 +13,16 @@ pub mod backoff;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod control;
 pub mod deployment;
+pub mod doctor;
 pub mod errors;
+pub mod history;
 pub mod identity;
 pub mod local;
 pub mod logs;
 mod memory;
+pub mod pidfile;
 pub mod poll;
 pub mod register;
 pub mod regular;

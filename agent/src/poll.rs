@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
+use crate::control::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::shutdown::Shutdown;
@@ -32,6 +33,7 @@ pub struct Agent {
     host: Host,
     service: CommandService,
     ledger: Ledger,
+    status: Status,
     known: KnownCommands,
     /// One command of a deployment group at a time.
     groups: Turns<PathComponent>,
@@ -48,8 +50,8 @@ enum Next {
 }
 
 impl Agent {
-    pub fn new(host: Host, service: CommandService, ledger: Ledger) -> Self {
-        Self { host, service, ledger, known: KnownCommands::default(), groups: Turns::default() }
+    pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
+        Self { host, service, ledger, status, known: KnownCommands::default(), groups: Turns::default() }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
@@ -61,6 +63,7 @@ impl Agent {
             () = self.poll(&mut commands, &shutdown) => {}
         }
         systemd::stopping(commands.len());
+        self.status.stopping();
         while commands.join_next().await.is_some() {}
     }
 
@@ -77,6 +80,7 @@ impl Agent {
             let next = match self.service.poll().await {
                 Ok(command) => {
                     systemd::ready();
+                    self.status.polled();
                     if backoff.reset() {
                         tracing::info!("the service answers again");
                     }
@@ -99,6 +103,7 @@ impl Agent {
         let pause = if error.is_temporary() { pause } else { self.host.settings.wait_after_error + pause };
         tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "cannot poll for commands");
         systemd::status(&format!("cannot poll for commands: {error}"));
+        self.status.poll_failed(&error.to_string());
         pause
     }
 

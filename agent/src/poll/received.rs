@@ -136,8 +136,10 @@ impl Agent {
         *entry = Some(self.ledger.begin(&spec.deployment_id, &command.host_command_identifier)?);
         tracing::info!("{event} begins");
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
+        let running = self.status.began(&event, &spec);
         let began = Instant::now();
         let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
+        running.ended(&report.outcome);
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {
             tracing::info!(duration_ms, "{event} succeeded");

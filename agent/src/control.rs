@@ -1,0 +1,304 @@
+//! Starting, stopping and asking the agent of this host: `start`, `stop`, `restart`, `status`
+//! (spec: `codedeploy-agent`).
+//!
+//! The lock on the [pid file](crate::pidfile) says whether an agent runs, the [control socket](socket) what it is doing.
+
+mod daemon;
+pub mod socket;
+pub mod status;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use serde::Serialize;
+
+use crate::config::{ConfigError, Environment, Settings};
+use crate::errors::Chain;
+use crate::history::{Deployment, History};
+use crate::pidfile::{self, Holder, PidFileError};
+use crate::revision::store::Store;
+use daemon::{Caller, Launch, Side};
+use socket::SocketError;
+use status::{Activity, Report};
+
+/// What the official agent says of an agent that is not there.
+const NOT_RUNNING: &str = "No AWS CodeDeploy agent running";
+
+/// How long an agent may take to stop beyond what its commands may take.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+
+/// Exit codes of `status` (LSB: "Init Script Actions"), as of the official agent 2.
+const EXIT_STOPPED: u8 = 3;
+const EXIT_UNKNOWN: u8 = 4;
+
+/// Where the agent of a configuration keeps what says that it runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub pid_file: PathBuf,
+    pub socket: PathBuf,
+    pub history: PathBuf,
+}
+
+impl Place {
+    pub fn of(settings: &Settings) -> Self {
+        let file = |suffix: &str| settings.pid_dir.join(format!("{}.{suffix}", settings.program_name));
+        Self {
+            pid_file: file("pid"),
+            socket: file("sock"),
+            history: settings.root_dir.join("deployment-history.json"),
+        }
+    }
+}
+
+/// Whoever waits for a daemon to be up; nobody does in the foreground.
+#[derive(Debug, Default)]
+pub struct Waiter(Option<Caller>);
+
+impl Waiter {
+    /// The agent polls from now on.
+    pub fn up(&mut self) {
+        self.tell(&Launch::Up { pid: std::process::id() });
+    }
+
+    /// There will be no agent, because of `error`, or because another one runs already.
+    pub fn failed(&mut self, error: &(dyn std::error::Error + 'static), runs_already: bool) {
+        let message = Chain(error).to_string();
+        self.tell(&if runs_already {
+            Launch::AlreadyRunning { message }
+        } else {
+            Launch::Failed { message }
+        });
+    }
+
+    fn tell(&mut self, launch: &Launch) {
+        if let Some(caller) = self.0.take() {
+            caller.tell(launch);
+        }
+    }
+}
+
+/// Why a command that a person gave was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum ControlError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error("the agent is just starting; try again")]
+    Starting,
+    #[error(
+        "A deployment is already in Progress: {}. Wait for its end, or use --force: then this agent takes no more \
+         commands, finishes those in progress and stops",
+        commands.join(", ")
+    )]
+    InProgress { commands: Vec<String> },
+    #[error("cannot send TERM to the agent, process {pid}")]
+    Signal { pid: Pid, source: std::io::Error },
+    #[error("the agent, process {pid}, has not stopped after {} s; its log says what it waits for", patience.as_secs())]
+    StillRunning { pid: Pid, patience: Duration },
+}
+
+/// `start`: `run` in the background. Returns in the caller once the agent is up or has failed, and in the daemon when
+/// that ends.
+pub fn start(
+    config_file: Option<PathBuf>,
+    run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
+) -> ExitCode {
+    // A daemon has no current folder of its own.
+    let config_file = config_file.map(|file| std::path::absolute(&file).unwrap_or(file));
+    match daemon::background() {
+        Ok(Side::Daemon(caller)) => run(config_file, Waiter(Some(caller))),
+        Ok(Side::Caller(Launch::Up { pid })) => {
+            println!("{}", running_as(pid));
+            ExitCode::SUCCESS
+        }
+        Ok(Side::Caller(Launch::AlreadyRunning { message })) => {
+            println!("{message}");
+            ExitCode::SUCCESS
+        }
+        Ok(Side::Caller(Launch::Failed { message })) => {
+            eprintln!("codedeploy-agent: cannot start: {message}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("codedeploy-agent: cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `stop`: tells the agent to stop and waits for its end. While a deployment is in progress only with `force`.
+pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
+    match try_stop(config_file, force) {
+        Ok(Some(pid)) => {
+            println!("The AWS CodeDeploy agent, PID {pid}, has stopped");
+            ExitCode::SUCCESS
+        }
+        Ok(None) => {
+            println!("{NOT_RUNNING}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+/// `restart`: stops the agent if it runs, and starts it.
+pub fn restart(
+    config_file: Option<PathBuf>,
+    force: bool,
+    run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
+) -> ExitCode {
+    match try_stop(config_file.as_deref(), force) {
+        Ok(_) => start(config_file, run),
+        Err(error) => complain(&error),
+    }
+}
+
+fn complain(error: &ControlError) -> ExitCode {
+    eprintln!("error: {}", Chain(error));
+    ExitCode::FAILURE
+}
+
+fn running_as(pid: impl std::fmt::Display) -> String {
+    format!("The AWS CodeDeploy agent is running as PID {pid}")
+}
+
+/// The process that has stopped; `None` when none ran.
+fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, ControlError> {
+    let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
+    let place = Place::of(&settings);
+    let pid = match pidfile::holder(&place.pid_file)? {
+        Holder::Nobody => return Ok(None),
+        Holder::Agent(pid) => pid.ok_or(ControlError::Starting)?,
+    };
+    let Some(agent) = pidfile::Agent::find(&place.pid_file, pid)? else {
+        return Ok(Some(pid));
+    };
+    let commands = in_progress(&settings, &place);
+    if !force && !commands.is_empty() {
+        return Err(ControlError::InProgress { commands });
+    }
+    agent.terminate().map_err(|source| ControlError::Signal { pid, source })?;
+    let patience = settings.kill_agent_max_wait_time + settings.hook_kill_grace + STOP_MARGIN;
+    if agent.wait(patience)? { Ok(Some(pid)) } else { Err(ControlError::StillRunning { pid, patience }) }
+}
+
+/// The commands in progress, in words: from the agent, or from its records when it does not answer.
+fn in_progress(settings: &Settings, place: &Place) -> Vec<String> {
+    match socket::ask(&place.socket) {
+        // It was told before and finishes them.
+        Ok(Report { activity: Activity::Stopping, .. }) => Vec::new(),
+        Ok(report) => {
+            let words = |command: &status::Command| {
+                format!("{} of {} ({})", command.lifecycle_event, command.deployment_id, command.application)
+            };
+            report.commands.iter().map(words).collect()
+        }
+        Err(_) => {
+            let folder = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking).ongoing();
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            // Others are being written.
+            names.filter(|name| !name.starts_with('.')).collect()
+        }
+    }
+}
+
+/// What `status --json` prints.
+#[derive(Debug, Serialize)]
+struct Document {
+    version: u32,
+    state: RunState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    /// What the running agent tells of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<Report>,
+    /// Of an agent that does not run: the last ten deployments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployments: Option<Vec<Deployment>>,
+    /// What could not be found out, or was found beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum RunState {
+    Running,
+    Stopped,
+    Unknown,
+}
+
+impl Document {
+    fn of(state: RunState, note: Option<String>) -> Self {
+        Self { version: 1, state, pid: None, agent: None, deployments: None, note }
+    }
+}
+
+/// `status`: whether the agent runs, as text and exit code of the official agents, or with all it tells as JSON.
+pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
+    let found = examine(config_file, json)
+        .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&found).unwrap_or_default());
+    } else {
+        say(&found);
+    }
+    match found.state {
+        RunState::Running => ExitCode::SUCCESS,
+        RunState::Stopped => ExitCode::from(EXIT_STOPPED),
+        RunState::Unknown => ExitCode::from(EXIT_UNKNOWN),
+    }
+}
+
+fn say(found: &Document) {
+    match (found.state, found.pid) {
+        (RunState::Running, Some(pid)) => println!("{}", running_as(pid)),
+        (RunState::Running, None) => println!("The AWS CodeDeploy agent is starting"),
+        (RunState::Stopped, _) => eprintln!("error: {NOT_RUNNING}"),
+        (RunState::Unknown, _) => eprintln!("error: cannot tell whether the AWS CodeDeploy agent is running"),
+    }
+    if let Some(note) = &found.note {
+        eprintln!("{note}");
+    }
+}
+
+fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, ControlError> {
+    let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
+    let place = Place::of(&settings);
+    let pid = match pidfile::holder(&place.pid_file)? {
+        Holder::Nobody => {
+            let note = pidfile::named(&place.pid_file).map(|pid| {
+                format!(
+                    "{} names process {pid}, which is not the agent: it is stale",
+                    place.pid_file.display()
+                )
+            });
+            let deployments = in_full.then(|| History::peek(&place.history));
+            return Ok(Document { deployments, ..Document::of(RunState::Stopped, note) });
+        }
+        Holder::Agent(pid) => pid,
+    };
+    let mut found = Document::of(RunState::Running, None);
+    found.pid = pid.map(|pid| pid.as_raw_nonzero().get());
+    if in_full {
+        match socket::ask(&place.socket) {
+            Ok(report) => found.agent = Some(report),
+            Err(error) => found.note = Some(unanswered(&error)),
+        }
+    }
+    Ok(found)
+}
+
+fn unanswered(error: &SocketError) -> String {
+    let hint = match error {
+        SocketError::Ask { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "; only root may ask"
+        }
+        _ => "",
+    };
+    format!("{}{hint}", Chain(error))
+}

@@ -1,0 +1,272 @@
+//! The pid file. Its lock says whether an agent runs; the number in it says only which process holds that lock.
+//!
+//! A file that names a live process but is not locked is stale, whatever that process is: it neither stops a start nor
+//! receives a signal. The lock belongs to the open file (`F_OFD_SETLK`, fcntl(2)), so asking who holds it never takes
+//! it, and it ends with the process however that ends.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use rustix::process::{Pid, PidfdFlags};
+
+/// Longest text that can be a process id with its newline, in bytes.
+const MAX_TEXT: u64 = 32;
+
+/// How often the file may be removed by a stopping agent while it is being locked.
+const ATTEMPTS: usize = 16;
+
+/// How often the lock is looked at where the kernel cannot tell that a process has ended.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// The pid file of this process, locked; dropping it removes the file and gives the lock up.
+#[derive(Debug)]
+#[must_use]
+pub struct PidFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// Who holds the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Nobody,
+    /// A running agent; its id is absent for the moment between locking and writing.
+    Agent(Option<Pid>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PidFileError {
+    #[error("cannot {action} the pid file {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("the pid file {} is not a regular file; remove what is there, or set pid_dir to another folder", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("the AWS CodeDeploy agent is running already{}: it holds the lock on {}", as_pid(*holder), path.display())]
+    Held { holder: Option<Pid>, path: PathBuf },
+}
+
+fn as_pid(holder: Option<Pid>) -> String {
+    holder.map_or_else(String::new, |pid| format!(" as PID {pid}"))
+}
+
+impl PidFile {
+    /// Locks `path`, making its folder where needed, and writes this process's id into it.
+    pub fn acquire(path: &Path) -> Result<Self, PidFileError> {
+        let failed = |action| move |source| PidFileError::Io { action, path: path.into(), source };
+        if let Some(folder) = path.parent() {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+            made.map_err(failed("make the folder of"))?;
+        }
+        for _ in 0..ATTEMPTS {
+            let file = open(path, true).map_err(failed("open"))?;
+            require_regular(&file, path)?;
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN | Errno::EACCES) => {
+                    return Err(PidFileError::Held { holder: read(&file), path: path.into() });
+                }
+                Err(error) => return Err(failed("lock")(error.into())),
+            }
+            if is_at(&file, path) {
+                let mut held = Self { path: path.into(), file };
+                held.write().map_err(failed("write"))?;
+                return Ok(held);
+            }
+        }
+        Err(failed("lock")(io::Error::other("it is replaced again and again; something else writes there")))
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        writeln!(self.file, "{}", std::process::id())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if is_at(&self.file, &self.path)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the pid file; without its lock it is stale");
+        }
+    }
+}
+
+/// Who holds the lock on `path`. Nothing on the host changes; the right to read the file is enough.
+pub fn holder(path: &Path) -> Result<Holder, PidFileError> {
+    let failed = |action| move |source| PidFileError::Io { action, path: path.into(), source };
+    let file = match open(path, false) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
+        Err(error) => return Err(failed("open")(error)),
+    };
+    require_regular(&file, path)?;
+    let mut lock = whole_file();
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|error| failed("query")(error.into()))?;
+    if i32::from(lock.l_type) == libc::F_UNLCK {
+        return Ok(Holder::Nobody);
+    }
+    Ok(Holder::Agent(read(&file)))
+}
+
+/// The process that the file names, locked or not: what an agent that takes no lock leaves behind.
+pub fn named(path: &Path) -> Option<Pid> {
+    let file = open(path, false).ok()?;
+    require_regular(&file, path).ok()?;
+    read(&file)
+}
+
+/// A running agent that can be told to stop; a process that has its id later is never meant.
+#[derive(Debug)]
+pub struct Agent {
+    pub pid: Pid,
+    path: PathBuf,
+    /// Absent where the kernel has no such handles (before Linux 5.3).
+    handle: Option<rustix::fd::OwnedFd>,
+}
+
+impl Agent {
+    /// The process `pid`, if it still holds the lock on `path`.
+    pub fn find(path: &Path, pid: Pid) -> Result<Option<Self>, PidFileError> {
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        // Asked after the handle was opened: the handle is of the process that holds the lock now.
+        let same = holder(path)? == Holder::Agent(Some(pid));
+        Ok(same.then(|| Self { pid, path: path.into(), handle }))
+    }
+
+    /// Sends TERM.
+    pub fn terminate(&self) -> io::Result<()> {
+        match &self.handle {
+            Some(handle) => Ok(rustix::process::pidfd_send_signal(handle, rustix::process::Signal::TERM)?),
+            None => {
+                let pid = nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
+                Ok(kill(pid, Signal::SIGTERM)?)
+            }
+        }
+    }
+
+    /// Waits until it no longer holds the lock; `false` when it still does after `patience`.
+    pub fn wait(&self, patience: Duration) -> Result<bool, PidFileError> {
+        let began = Instant::now();
+        while holder(&self.path)? == Holder::Agent(Some(self.pid)) {
+            let left = patience.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let mut ended: Vec<PollFd<'_>> =
+                self.handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)).collect();
+            let pause = if ended.is_empty() { left.min(INTERVAL) } else { left };
+            let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+            // Interrupted or not, the lock is asked again.
+            let _ = poll(&mut ended, pause);
+        }
+        Ok(true)
+    }
+}
+
+fn open(path: &Path, to_hold: bool) -> io::Result<File> {
+    // A FIFO in its place must not block, nor a link lead elsewhere.
+    File::options()
+        .read(true)
+        .write(to_hold)
+        .create(to_hold)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+}
+
+fn require_regular(file: &File, path: &Path) -> Result<(), PidFileError> {
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(PidFileError::NotAFile { path: path.into() }),
+        Err(source) => Err(PidFileError::Io { action: "examine", path: path.into(), source }),
+    }
+}
+
+/// A write lock on everything in a file.
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+fn read(mut file: &File) -> Option<Pid> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.take(MAX_TEXT).read_to_string(&mut text).ok()?;
+    Pid::from_raw(text.trim().parse().ok().filter(|pid| *pid > 0)?)
+}
+
+/// Whether the open file is still the one of this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lock_makes_a_pid_file_true() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("made/agent.pid");
+        assert_eq!(holder(&path).unwrap(), Holder::Nobody);
+        let own = Pid::from_raw(std::process::id().try_into().unwrap());
+        let held = PidFile::acquire(&path).unwrap();
+        assert_eq!(holder(&path).unwrap(), Holder::Agent(own));
+        let refused = PidFile::acquire(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("is running already as PID {}", std::process::id())), "{refused}");
+        drop(held);
+        assert!(!path.exists());
+        for stale in ["1\n".to_owned(), std::process::id().to_string()] {
+            std::fs::write(&path, &stale).unwrap();
+            assert_eq!(holder(&path).unwrap(), Holder::Nobody, "{stale}");
+            assert_eq!(Agent::find(&path, Pid::INIT).unwrap().map(|agent| agent.pid), None);
+        }
+        let _taken_over = PidFile::acquire(&path).unwrap();
+        assert_eq!(holder(&path).unwrap(), Holder::Agent(own));
+    }
+
+    #[test]
+    fn noise_in_the_file_is_overwritten_and_other_things_in_its_place_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.pid");
+        let noise: [&[u8]; 5] = [b"", b"-1", b"99999999999999999999", b"\xff\xfe\x00", &vec![b'7'; 10 << 20]];
+        for noise in noise {
+            std::fs::write(&path, noise).unwrap();
+            assert_eq!(named(&path), None);
+            let held = PidFile::acquire(&path).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+            drop(held);
+        }
+        let elsewhere = folder.path().join("precious");
+        std::fs::write(&elsewhere, "precious").unwrap();
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        for (number, expected) in ["irectory", "regular file", "symbolic links"].into_iter().enumerate() {
+            let path = folder.path().join(format!("agent{number}.pid"));
+            match number {
+                0 => std::fs::create_dir(&path).unwrap(),
+                1 => nix::unistd::mkfifo(&path, mode).unwrap(),
+                _ => std::os::unix::fs::symlink(&elsewhere, &path).unwrap(),
+            }
+            let error = PidFile::acquire(&path).unwrap_err();
+            let text = crate::errors::Chain(&error).to_string();
+            assert!(text.contains(&path.display().to_string()) && text.contains(expected), "{text}");
+            assert!(holder(&path).is_err());
+        }
+        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "precious");
+    }
+}
