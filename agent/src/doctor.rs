@@ -16,7 +16,7 @@ use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::control::Place;
 use crate::errors::Chain;
-use crate::identity::Identity;
+use crate::identity::{Identity, METADATA_PATIENCE};
 
 /// How one thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -8,7 +8,6 @@ use codedeploy_hooks::script::Outcome;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::command::AGENT_VERSION;
 use crate::history::{Deployment, DeploymentOutcome, History};
 use crate::spec::DeploymentSpec;
 
@@ -158,7 +157,7 @@ impl Status {
         let state = self.state();
         let commands: Vec<Command> = state.commands.iter().map(|(_, command)| command.clone()).collect();
         Report {
-            agent_version: AGENT_VERSION.to_owned(),
+            agent_version: crate::version::reported().to_owned(),
             host_identifier: state.host_identifier.clone(),
             activity: state.activity(),
             started_at: state.started_at,
