@@ -31,9 +31,6 @@ use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
 
 use crate::aws::Access;
 
-/// What the agent calls itself in the header [`command::AGENT_VERSION_HEADER`].
-pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// Time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -199,7 +196,7 @@ fn serialize(request: Request) -> Result<HttpRequest, aws_smithy_runtime_api::bo
     let headers = http.headers_mut();
     headers.insert("content-type", command::CONTENT_TYPE);
     headers.insert("x-amz-target", request.target);
-    headers.insert(command::AGENT_VERSION_HEADER, AGENT_VERSION);
+    headers.insert(command::AGENT_VERSION_HEADER, crate::version::reported());
     Ok(http)
 }
 

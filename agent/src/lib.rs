@@ -22,3 +22,4 @@ pub mod shutdown;
 pub mod spec;
 pub mod systemd;
 pub mod telemetry;
+pub mod version;

@@ -23,10 +23,13 @@ use crate::report;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, PathComponent, SpecError};
-use crate::systemd;
+use crate::systemd::{self, Watchdog};
 
 /// Commands that run at once.
 const MAX_COMMANDS: usize = 16;
+
+/// What a poll may take beyond the time that its answer may: credentials, name resolution, a connection.
+const AROUND_POLL: Duration = Duration::from_secs(120);
 
 /// The running agent.
 #[derive(Debug)]
@@ -89,12 +92,14 @@ impl Agent {
     pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
         let mut commands = JoinSet::new();
         let mut backoff = Backoff::default();
+        let mut watchdog = Watchdog::of_process();
+        let longest_poll = self.host.settings.http_read_timeout + AROUND_POLL;
         self.recover(&mut commands);
         while !shutdown.no_more_work.is_cancelled() {
             while commands.try_join_next().is_some() {}
             let began = Instant::now();
             let polled = tokio::select! {
-                polled = self.service.poll() => polled,
+                polled = watchdog.over(Some(longest_poll), self.service.poll()) => polled,
                 () = shutdown.no_more_work.cancelled() => break,
             };
             let pause = match polled {
@@ -103,7 +108,7 @@ impl Agent {
                     backoff.reset();
                     self.begin(command, &mut commands, &shutdown);
                     while commands.len() >= MAX_COMMANDS {
-                        commands.join_next().await;
+                        watchdog.over(None, commands.join_next()).await;
                     }
                     continue;
                 }
@@ -114,13 +119,13 @@ impl Agent {
                 }
                 Err(error) => self.after_error(&error, began.elapsed(), &mut backoff),
             };
-            match wait(pause, &mut commands, &shutdown).await {
+            match watchdog.over(Some(pause), wait(pause, &mut commands, &shutdown)).await {
                 Waited::TimeIsUp | Waited::CommandFinished => {}
                 Waited::Stop => break,
             }
         }
-        systemd::stopping(commands.len());
-        while commands.join_next().await.is_some() {}
+        let count = commands.len();
+        systemd::stopping(count, async { while commands.join_next().await.is_some() {} }).await;
     }
 
     fn after_error(&self, error: &CallError, took: Duration, backoff: &mut Backoff) -> Duration {

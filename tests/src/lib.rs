@@ -3,7 +3,7 @@
 //! * [`programs`] finds and runs the agent, the controller and others; [`wait`] waits for what they do;
 //! * [`service`] is a running controller and clients for it; [`host`] a registered host with a running agent;
 //! * [`bucket`] is an S3 server; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`fleet`] is all of it together.
+//! * [`fleet`] is all of it together; [`machine`] is a Debian system with a systemd of its own, for packages.
 
 #![allow(
     clippy::disallowed_methods,
@@ -19,6 +19,7 @@ pub mod bucket;
 pub mod bundle;
 pub mod fleet;
 pub mod host;
+pub mod machine;
 pub mod programs;
 pub mod service;
 pub mod tree;
