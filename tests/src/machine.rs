@@ -30,7 +30,8 @@ pub struct Machine {
     container: Running,
     /// The pid, on the host, of its init.
     init: u32,
-    name: String,
+    /// The control group that holds all its processes.
+    group: PathBuf,
 }
 
 impl Machine {
@@ -58,7 +59,7 @@ impl Machine {
             init_below(pid).ok_or("none yet")
         })
         .await;
-        let machine = Self { container, init, name };
+        let machine = Self { container, init, group: control_group().join(name) };
         wait::until("the machine is up", async || {
             let state = machine.run("systemctl is-system-running").await;
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
@@ -130,13 +131,20 @@ impl Machine {
 
     /// Ends it as a power cut would.
     pub async fn stop(self) {
-        self.container.kill().await;
-        let folder = control_group().join(&self.name);
+        let group = self.group.clone();
+        drop(self);
         wait::until("the machine's processes are gone", async || {
-            remove_groups(&folder);
-            if folder.exists() { Err(folder.clone()) } else { Ok(()) }
+            remove_groups(&group);
+            if group.exists() { Err(group.clone()) } else { Ok(()) }
         })
         .await;
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The end of the container's manager alone would not end it.
+        let _ = std::fs::write(self.group.join("cgroup.kill"), "1");
     }
 }
 

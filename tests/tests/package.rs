@@ -15,7 +15,7 @@ use codedeploy_tests::bundle;
 use codedeploy_tests::fleet::Deployed;
 use codedeploy_tests::machine::Machine;
 use codedeploy_tests::programs::{Program, Programs};
-use codedeploy_tests::service::{Service, revision};
+use codedeploy_tests::service::{SETTINGS, Service, revision};
 use codedeploy_tests::wait;
 use tempfile::TempDir;
 
@@ -36,7 +36,11 @@ impl Site {
     async fn open() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let machine = Machine::boot(folder.path()).await?;
-        let service = Service::start(&Programs::built(), &folder.path().join("controller")).await;
+        // The agent is ready when its first poll is answered, which must not take long here.
+        let data = folder.path().join("controller");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join(SETTINGS), "timers: {poll: 2}\n").unwrap();
+        let service = Service::start(&Programs::built(), &data).await;
         service.create_group("shop", "web", ("env", "test")).await;
         let bucket = Bucket::versioned(folder.path(), "revisions").await;
         Some(Self { machine, service, bucket, folder })
@@ -114,6 +118,21 @@ fn appspec(hooks: &[(&str, &str)]) -> String {
     )
 }
 
+/// A hook has what a program of root has that init started: none of the agent's files, signals, limits or terminal.
+fn assert_private(machine: &Machine) {
+    assert_eq!(machine.read("/srv/fds"), "0\n1\n2\n3\n", "the last is that of ls");
+    assert_eq!(machine.read("/srv/terminal"), "0\n");
+    let process = machine.read("/srv/process");
+    let field = |name: &str| {
+        let line = process.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Umask:"), "0022");
+    assert_eq!((field("SigBlk:").trim_matches('0'), field("SigIgn:").trim_matches('0')), ("", ""));
+    assert!(field("Max core file size").contains("unlimited"), "{process}");
+    assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
+}
+
 #[tokio::test]
 async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() {
     let Some(site) = Site::open().await else { return };
@@ -139,12 +158,23 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     assert_eq!(machine.property(UNIT, "StatusText").await, "waiting for deployments");
 
     // A deployment: its hooks see /etc/profile, and nothing of the agent's own.
-    let hook = "#!/bin/bash\n{ env -0 | tr '\\0' '\\n' | sort; } > /srv/environment\nls -l /proc/$$/fd > /srv/fds\n\
-         cat /proc/$$/status /proc/$$/limits /proc/$$/stat > /srv/process\n\
+    let hook = "#!/bin/sh\n{ env -0 | tr '\\0' '\\n' | sort; } > /srv/environment\n(exec ls /proc/self/fd) > /srv/fds\n\
+         cat /proc/$$/status /proc/$$/limits > /srv/process\ncut -d' ' -f7 /proc/$$/stat > /srv/terminal\n\
          [ -e /srv/server.pid ] || { setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > /srv/server.pid; }\n";
-    let simple = appspec(&[("ApplicationStart", "start.sh")]);
-    let id = site.create(&[("appspec.yml", &simple), ("start.sh", hook), ("page", "one")]).await;
+    machine.succeed("groupadd deployers && useradd --create-home --groups adm,deployers deploy").await;
+    let who = "#!/bin/sh\n{ id -un; id -Gn; echo $HOME $USER $LOGNAME; echo $SITE_PROXY; } > /tmp/who\n";
+    let simple = appspec(&[("AfterInstall", "who.sh"), ("ApplicationStart", "start.sh")]).replacen(
+        "timeout: 60\n",
+        "timeout: 60\n      runas: deploy\n      sudo: true\n",
+        1,
+    );
+    let id =
+        site.create(&[("appspec.yml", &simple), ("who.sh", who), ("start.sh", hook), ("page", "one")]).await;
     succeeded(&site.outcome(&id).await);
+    assert_eq!(
+        machine.read("/tmp/who"),
+        "deploy\ndeploy adm deployers\n/home/deploy deploy deploy\nhttp://proxy:3128 \"quoted\"\n"
+    );
     assert_eq!(machine.read("/srv/app/page"), "one");
     let environment = machine.read("/srv/environment");
     for line in ["SITE_PROXY=http://proxy:3128 \"quoted\"\n", ":/opt/site/bin\n", "HOME=/root\n"] {
@@ -153,6 +183,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     for name in ["NOTIFY_SOCKET=", "WATCHDOG_USEC=", "INVOCATION_ID=", "RUNTIME_DIRECTORY="] {
         assert!(!environment.contains(name), "{name} in\n{environment}");
     }
+    assert_private(machine);
     let server = machine.read("/srv/server.pid").trim().to_owned();
 
     // A stop waits for the hook in progress, which ends well and is reported.
@@ -233,5 +264,138 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     }
     assert!(machine.path(ON_PREMISES).exists(), "what the operator put there is the operator's");
     assert_eq!(machine.read("/srv/app/page"), "three", "applications are the operator's too");
+    site.close().await;
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_answer_holds_up_neither_boot_nor_agent_which_needs_root() {
+    let Some(site) = Site::open().await else { return };
+    let package = site.package("codedeploy-agent", "0.1.0").await;
+    site.machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
+    site.register().await;
+    let Site { machine, service, bucket, folder } = site;
+    let service = service.kill().await;
+
+    // As at boot: the target that wants the unit is reached while the unit is still on its way.
+    machine
+        .write("/etc/systemd/system/codedeploy-agent.service.d/watchdog.conf", "[Service]\nWatchdogSec=2\n");
+    machine.succeed("systemctl daemon-reload && systemctl --no-block start codedeploy-agent").await;
+    wait::until("the unit says why it is not ready", async || {
+        let text = machine.property(UNIT, "StatusText").await;
+        if text.contains("cannot poll for commands") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "activating");
+    machine.succeed("timeout 20 systemctl restart multi-user.target").await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "activating");
+
+    // It comes up by itself, and then proves that it lives.
+    let agent = machine.property(UNIT, "MainPID").await;
+    let service = service.restart().await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    let first = machine.property(UNIT, "WatchdogTimestampMonotonic").await;
+    wait::until("it proves that it lives", async || {
+        let now = machine.property(UNIT, "WatchdogTimestampMonotonic").await;
+        if now == first { Err(now) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(machine.property(UNIT, "MainPID").await, agent);
+
+    // One that does not is replaced.
+    machine.succeed(&format!("kill -STOP {agent}")).await;
+    wait::until("another agent", async || {
+        let now = machine.property(UNIT, "MainPID").await;
+        if now == agent || now == "0" { Err(now) } else { Ok(()) }
+    })
+    .await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    machine.stop().await;
+    service.stop().await;
+    bucket.stop().await;
+    drop(folder);
+}
+
+/// A package with the files of AWS's, that far.
+const OF_AWS: &str = r#"
+set -e
+cd "$(mktemp -d)"
+mkdir -p DEBIAN etc/codedeploy-agent/conf opt/codedeploy-agent/bin etc/init.d
+printf 'Package: codedeploy-agent\nVersion: 1.8.1-12\nArchitecture: all\nMaintainer: x <x@localhost>\nDescription: x\n' \
+  > DEBIAN/control
+printf '/etc/codedeploy-agent/conf/codedeployagent.yml\n/etc/init.d/codedeploy-agent\n' > DEBIAN/conffiles
+printf -- '---\n:root_dir: /opt/codedeploy-agent/deployment-root\n' > etc/codedeploy-agent/conf/codedeployagent.yml
+printf '#!/bin/sh\nexit 0\n' | tee etc/init.d/codedeploy-agent > opt/codedeploy-agent/bin/codedeploy-agent
+chmod 755 etc/init.d/codedeploy-agent opt/codedeploy-agent/bin/codedeploy-agent
+dpkg-deb --root-owner-group --build . /root/aws.deb
+dpkg --install /root/aws.deb
+mkdir -p /opt/codedeploy-agent/deployment-root/deployment-instructions
+echo -n /opt/codedeploy-agent/deployment-root/g/d-1 \
+  > /opt/codedeploy-agent/deployment-root/deployment-instructions/g_last_successful_install
+echo ':max_revisions: 7' >> /etc/codedeploy-agent/conf/codedeployagent.yml
+"#;
+
+#[tokio::test]
+async fn the_package_takes_over_from_that_of_aws_and_gives_back_which_needs_root() {
+    let Some(site) = Site::open().await else { return };
+    let machine = &site.machine;
+    let instructions =
+        "/opt/codedeploy-agent/deployment-root/deployment-instructions/g_last_successful_install";
+    machine.succeed(OF_AWS).await;
+    let package = site.package("codedeploy-agent", "0.1.0").await;
+    let said = machine.succeed(&format!("dpkg --force-confold --install {package} 2>&1")).await;
+    assert!(!said.contains("downgrading"), "{said}");
+    assert!(
+        machine.read(CONFIGURATION).contains(":max_revisions: 7"),
+        "the operator's configuration is kept"
+    );
+    assert!(machine.path(instructions).exists());
+    site.register().await;
+    machine.succeed("systemctl start codedeploy-agent").await;
+    let hooks = appspec(&[]).replace("hooks:\n", "");
+    let id = site.create(&[("appspec.yml", &hooks), ("page", "one")]).await;
+    succeeded(&site.outcome(&id).await);
+
+    machine
+        .succeed("systemctl stop codedeploy-agent && dpkg --force-confold --install /root/aws.deb 2>&1")
+        .await;
+    assert!(machine.path(instructions).exists());
+    assert!(machine.read(CONFIGURATION).contains(":max_revisions: 7"));
+    assert!(machine.read("/opt/codedeploy-agent/bin/codedeploy-agent").starts_with("#!/bin/sh"));
+    assert!(!machine.path("/lib/systemd/system/codedeploy-agent.service").exists());
+    site.close().await;
+}
+
+#[tokio::test]
+async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root() {
+    const UNIT: &str = "codedeploy-controller.service";
+    let Some(site) = Site::open().await else { return };
+    let machine = &site.machine;
+    let package = site.package("codedeploy-controller", "0.1.0").await;
+    // The host's network is the machine's: any port but the usual one, so that tests do not meet there.
+    machine.write("/etc/codedeploy-controller/controller.yml", "listen: 127.0.0.1:0\n");
+    machine.succeed(&format!("dpkg --force-confold --install {package} 2>&1")).await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    let state = "/var/lib/codedeploy-controller";
+    let address = wait::until("it says where it listens", async || {
+        let address = machine.read(&format!("{state}/address"));
+        if address.is_empty() { Err(machine.status(UNIT).await) } else { Ok(address) }
+    })
+    .await;
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert_eq!(machine.succeed(&format!("stat -c '%U %a' {state}")).await, "codedeploy-controller 700");
+
+    // Root administers it while it runs, and takes nothing from it.
+    machine.succeed("codedeploy-controller host add box1 --tag env=test --json").await;
+    assert_eq!(machine.succeed(&format!("find {state} -user root")).await, "");
+    machine.succeed("systemctl restart codedeploy-controller").await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    let exposure =
+        machine.succeed("systemd-analyze security --threshold=30 codedeploy-controller 2>&1").await;
+    assert!(exposure.contains("OK") || exposure.contains("exposure level"), "{exposure}");
+
+    machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
+    assert!(machine.path(state).exists());
+    machine.succeed("dpkg --purge codedeploy-controller 2>&1").await;
+    assert!(!machine.path(state).exists());
     site.close().await;
 }
