@@ -351,16 +351,16 @@ async fn the_package_takes_over_from_that_of_aws_and_gives_back_which_needs_root
     assert!(machine.path(instructions).exists());
     site.register().await;
     machine.succeed("systemctl start codedeploy-agent").await;
+    let agent = machine.property(UNIT, "MainPID").await;
     let hooks = appspec(&[]).replace("hooks:\n", "");
     let id = site.create(&[("appspec.yml", &hooks), ("page", "one")]).await;
     succeeded(&site.outcome(&id).await);
 
-    machine
-        .succeed("systemctl stop codedeploy-agent && dpkg --force-confold --install /root/aws.deb 2>&1")
-        .await;
+    machine.succeed("dpkg --force-confold --install /root/aws.deb 2>&1").await;
     assert!(machine.path(instructions).exists());
     assert!(machine.read(CONFIGURATION).contains(":max_revisions: 7"));
     assert!(machine.read("/opt/codedeploy-agent/bin/codedeploy-agent").starts_with("#!/bin/sh"));
+    machine.succeed(&format!("! kill -0 {agent}")).await;
     assert!(!machine.path("/lib/systemd/system/codedeploy-agent.service").exists());
     site.close().await;
 }
