@@ -129,7 +129,7 @@ fn assert_private(machine: &Machine) {
     };
     assert_eq!(field("Umask:"), "0022");
     assert_eq!(field("SigBlk:"), "0000000000000000");
-    // The signals that programs know; what is above is the C library's, and comes from where the machine was booted.
+    // Signals from 32 on, some of which the C library keeps for itself, aside.
     assert_eq!(u64::from_str_radix(&field("SigIgn:"), 16).unwrap() & 0x7fff_ffff, 0);
     assert!(field("Max core file size").contains("unlimited"), "{process}");
     assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
