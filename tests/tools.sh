@@ -14,6 +14,10 @@ needs ip iproute2
 needs setfacl acl
 needs unshare util-linux
 needs python3 python3
+if [ "$(id -u)" -eq 0 ]; then
+  needs debootstrap debootstrap
+  needs systemd-nspawn systemd-container
+fi
 
 fetch() {
   apt-get "$@" 2>/dev/null || { apt-get --quiet=2 update && apt-get "$@"; }
@@ -39,4 +43,16 @@ if [ ! -x "$tools/systemctl/usr/bin/systemctl" ]; then
   dpkg-deb --extract "$scratch"/systemctl_*.deb "$scratch/root"
   rm -rf "$tools/systemctl"
   mv "$scratch/root" "$tools/systemctl"
+fi
+
+# A Debian with systemd, of this host's release, so that what was built here runs there: the machine that packages are
+# tried on. Tests boot it and change nothing in it.
+if [ "$(id -u)" -eq 0 ] && [ ! -x "$tools/machine/usr/bin/systemctl" ]; then
+  echo "tests/tools.sh: unpacking a Debian system into $tools/machine"
+  mkdir -p "$tools"
+  release="$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")"
+  rm -rf "$tools/machine" "$tools/machine.new"
+  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus "$release" "$tools/machine.new" >/dev/null
+  rm -rf "$tools/machine.new/var/cache/apt/archives"/*.deb "$tools/machine.new/var/lib/apt/lists"/*
+  mv "$tools/machine.new" "$tools/machine"
 fi

@@ -221,7 +221,7 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
     let host = Host::new(settings, environment, Some(access));
     let ledger = Ledger::open(&host.store)?;
     tracing::info!(
-        version = crate::command::AGENT_VERSION,
+        version = crate::version::reported(),
         host = identity.host_identifier,
         region = identity.region.as_str(),
         credentials = %identity.credentials,
@@ -241,10 +241,10 @@ fn is_loopback(endpoint: &str) -> bool {
     host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
 
-/// Secrets live in this process; they must not end up in a file.
+/// Secrets live in this process; they must not end up in a file. The limit of core dumps would be inherited by hooks and
+/// by the applications that they start; this flag ends with the next program (prctl(2), PR_SET_DUMPABLE).
 fn without_core_dumps() {
-    use nix::sys::resource::{Resource, setrlimit};
-    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
 }

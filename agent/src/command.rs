@@ -36,9 +36,6 @@ use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use limit::AnswerLimit;
 
-/// What the agent calls itself in the header [`command::AGENT_VERSION_HEADER`].
-pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// What stands for the name of an error that has none; the service's own have one.
 const NAMELESS: &str = "an error without a name";
 
@@ -272,7 +269,7 @@ fn serialize(request: Request) -> Result<HttpRequest, aws_smithy_runtime_api::bo
     let headers = http.headers_mut();
     headers.insert("content-type", command::CONTENT_TYPE);
     headers.insert("x-amz-target", request.target);
-    headers.insert(command::AGENT_VERSION_HEADER, AGENT_VERSION);
+    headers.insert(command::AGENT_VERSION_HEADER, crate::version::reported());
     Ok(http)
 }
 

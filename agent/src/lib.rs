@@ -32,3 +32,4 @@ pub mod shutdown;
 pub mod spec;
 pub mod systemd;
 pub mod telemetry;
+pub mod version;

@@ -20,12 +20,15 @@ use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::shutdown::Shutdown;
 use crate::spec::PathComponent;
-use crate::systemd;
+use crate::systemd::{self, Watchdog};
 use known::{Delivery, KnownCommands};
 use turns::Turns;
 
 /// Commands that are carried out at once.
 const MAX_COMMANDS: usize = 16;
+
+/// What a poll may take beyond the time that its answer may: credentials, name resolution, a connection.
+const AROUND_POLL: Duration = Duration::from_secs(120);
 
 /// The running agent.
 #[derive(Debug)]
@@ -49,6 +52,15 @@ enum Next {
     Spare(Duration),
 }
 
+impl Next {
+    fn at_most(self) -> Duration {
+        match self {
+            Self::Now => Duration::ZERO,
+            Self::Idle(pause) | Self::Spare(pause) => pause,
+        }
+    }
+}
+
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
         Self { host, service, ledger, status, known: KnownCommands::default(), groups: Turns::default() }
@@ -62,22 +74,24 @@ impl Agent {
             () = shutdown.no_more_work.cancelled() => {}
             () = self.poll(&mut commands, &shutdown) => {}
         }
-        systemd::stopping(commands.len());
         self.status.stopping();
-        while commands.join_next().await.is_some() {}
+        let count = commands.len();
+        systemd::stopping(count, async { while commands.join_next().await.is_some() {} }).await;
     }
 
     /// Never ends. Dropping the future ends a poll that the service holds open.
     async fn poll(self: &Arc<Self>, commands: &mut JoinSet<()>, shutdown: &Shutdown) {
         let mut backoff = Backoff::default();
+        let mut watchdog = Watchdog::of_process();
+        let longest_poll = self.host.settings.http_read_timeout + AROUND_POLL;
         self.recover(commands, shutdown);
         loop {
             while commands.try_join_next().is_some() {}
             while commands.len() >= MAX_COMMANDS {
-                commands.join_next().await;
+                watchdog.over(None, commands.join_next()).await;
             }
             let began = Instant::now();
-            let next = match self.service.poll().await {
+            let next = match watchdog.over(Some(longest_poll), self.service.poll()).await {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
@@ -94,7 +108,7 @@ impl Agent {
             if commands.is_empty() && !matches!(next, Next::Spare(_)) {
                 systemd::status("waiting for deployments");
             }
-            wait(next, commands).await;
+            watchdog.over(Some(next.at_most()), wait(next, commands)).await;
         }
     }
 

@@ -156,11 +156,14 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
 ///
 /// When it is missing.
 pub fn python_tool(name: &str) -> PathBuf {
-    let folder = std::env::var_os("CODEDEPLOY_TEST_TOOLS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python/bin"),
-        |folder| PathBuf::from(folder).join("python/bin"),
-    );
+    let folder = tools().join("python/bin");
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing; tests/run installs it", path.display());
     path
+}
+
+/// Where `tests/run` puts what tests need beside the toolchain.
+pub fn tools() -> PathBuf {
+    std::env::var_os("CODEDEPLOY_TEST_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from)
 }

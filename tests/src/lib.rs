@@ -5,7 +5,7 @@
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`fleet`] is all of it together; [`cases`] runs many at once.
+//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`machine`] is a Debian system with a systemd of its own, for packages.
 
 #![allow(
     clippy::disallowed_methods,
@@ -24,6 +24,7 @@ pub mod cases;
 pub mod fleet;
 pub mod host;
 pub mod metadata;
+pub mod machine;
 pub mod programs;
 pub mod proxy;
 pub mod roles;

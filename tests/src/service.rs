@@ -18,6 +18,9 @@ use crate::wait;
 pub const REGION: &str = "us-east-1";
 const ROLE: &str = "arn:aws:iam::123456789012:role/codedeploy";
 
+/// A file in a controller's folder with settings beyond those that all tests share; may be missing.
+pub const SETTINGS: &str = "controller.yml";
+
 /// A controller on loopback, with its state in a folder.
 #[derive(Debug)]
 pub struct Service {
@@ -28,6 +31,16 @@ pub struct Service {
     pub client: Client,
     programs: Programs,
     running: Running,
+}
+
+/// A controller that was killed; its state is still there.
+#[derive(Debug)]
+pub struct Killed {
+    endpoint: String,
+    data: PathBuf,
+    operator: Keys,
+    client: Client,
+    programs: Programs,
 }
 
 /// One lifecycle event of one target, when it has ended.
@@ -51,11 +64,15 @@ impl Service {
     }
 
     /// Kills it in the middle of whatever it does, and starts it again on the same state and address.
-    pub async fn kill_and_restart(mut self) -> Self {
+    pub async fn kill_and_restart(self) -> Self {
+        self.kill().await.restart().await
+    }
+
+    /// Kills it in the middle of whatever it does.
+    pub async fn kill(self) -> Killed {
         self.running.kill().await;
-        self.running = serve(&self.programs, &self.data, self.endpoint.trim_start_matches("http://"));
-        address(&self.data, &self.running).await;
-        self
+        let Self { endpoint, data, operator, client, programs, .. } = self;
+        Killed { endpoint, data, operator, client, programs }
     }
 
     pub async fn stop(self) {
@@ -156,6 +173,16 @@ impl Service {
     }
 }
 
+impl Killed {
+    /// Starts it again on the same state and address.
+    pub async fn restart(self) -> Service {
+        let Self { endpoint, data, operator, client, programs } = self;
+        let running = serve(&programs, &data, endpoint.trim_start_matches("http://"));
+        address(&data, &running).await;
+        Service { endpoint, data, operator, client, programs, running }
+    }
+}
+
 /// The revision that `object` is, in the version that was uploaded.
 pub fn revision(bucket: &Bucket, object: &Object, bundle_type: BundleType) -> RevisionLocation {
     let location = S3Location::builder()
@@ -186,6 +213,9 @@ fn serve(programs: &Programs, data: &Path, listen: &str) -> Running {
     let _ = std::fs::remove_file(data.join("address"));
     let arguments = |command: &mut tokio::process::Command| {
         command.args(["serve", "--listen", listen, "--region", REGION, "--data-dir"]).arg(data);
+        if data.join(SETTINGS).exists() {
+            command.arg("--config-file").arg(data.join(SETTINGS));
+        }
     };
     programs.controller.start(arguments, &data.join("controller.log"))
 }

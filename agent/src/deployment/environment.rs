@@ -12,6 +12,24 @@ use crate::spec::DeploymentSpec;
 const SECRETS: [&str; 4] =
     ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIAL_FILE", "AWS_SESSION_TOKEN"];
 
+/// What systemd tells the agent alone: a hook that inherited it would speak for the agent, or take the agent's folders for
+/// its own.
+const OF_THE_UNIT: [&str; 13] = [
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "MANAGERPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
 /// What `restrict_hook_env_to_allowlist` leaves of the agent's environment.
 const ALLOWED: [&str; 13] = [
     "PATH",
@@ -68,6 +86,7 @@ pub(super) fn for_hooks(
     let passed_on = |name: &OsStr| {
         let text = name.to_string_lossy();
         !SECRETS.contains(&&*text)
+            && !OF_THE_UNIT.contains(&&*text)
             && !text.starts_with("BUNDLE_")
             && !deployment.iter().any(|(own, _)| *own == text)
             && (!hardening.hook_env_allowlist || ALLOWED.contains(&&*text) || text.starts_with("LC_"))

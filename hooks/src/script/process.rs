@@ -164,6 +164,7 @@ impl Prepared {
         if let RunsAs::Switched(account) = &self.runs_as {
             switch_to(account, &mut command);
         }
+        keep_handles(&mut command);
         command.spawn()
     }
 }
@@ -235,6 +236,19 @@ fn switch_to(account: &Account, command: &mut Command) {
             rustix::thread::set_thread_groups(&groups)?;
             rustix::thread::set_thread_res_gid(gid, gid, gid)?;
             rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            Ok(())
+        });
+    }
+}
+
+/// Keeps whatever the agent has open from the script, also what the agent itself inherited from whoever started it.
+fn keep_handles(command: &mut Command) {
+    #[allow(unsafe_code, reason = "handles can be closed by the child alone")]
+    // SAFETY: runs between fork and exec; it only makes a raw system call, which closes nothing before exec.
+    unsafe {
+        command.pre_exec(|| {
+            // Kernels before 5.11 do not know it; what the agent opened itself is not inherited there either.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             Ok(())
         });
     }

@@ -4,6 +4,7 @@
 
 mod endings;
 mod host;
+mod inherited;
 mod logs;
 mod started;
 

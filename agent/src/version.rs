@@ -1,0 +1,103 @@
+//! What the agent calls itself to the service: the version of the installed package, else its own.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::LazyLock;
+
+/// Written by packages: `agent_version: X`.
+const FILE: &str = "/opt/codedeploy-agent/.version";
+
+/// The version of this program.
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// More than a version file has.
+const MAX_BYTES: u64 = 4096;
+
+/// The value of the header `x-amz-codedeploy-agent-version`.
+pub fn reported() -> &'static str {
+    static REPORTED: LazyLock<String> = LazyLock::new(|| of_package(Path::new(FILE)));
+    &REPORTED
+}
+
+fn of_package(path: &Path) -> String {
+    match read(path) {
+        Ok(text) => match parse(&text) {
+            Some(version) => return version.to_owned(),
+            None => tracing::warn!(
+                "{} has no line `agent_version: X`; the service is told version {OWN} instead",
+                path.display()
+            ),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(
+            %error,
+            "cannot read {}; the service is told version {OWN} instead",
+            path.display()
+        ),
+    }
+    OWN.to_owned()
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The version in a text, if it can stand in a header.
+fn parse(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?;
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("agent_version:"))?.trim();
+    let usual = |c: char| c.is_ascii_alphanumeric() || "._+-~:".contains(c);
+    (!version.is_empty() && version.len() <= 64 && version.chars().all(usual)).then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_the_package_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".version");
+        for (text, expected) in [
+            ("agent_version: OFFICIAL_1.8.1-12_deb\n", "OFFICIAL_1.8.1-12_deb"),
+            ("# comment\r\nagent_version:2.1.0\r\n", "2.1.0"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(of_package(&path), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_replaced_by_the_agents_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".version");
+        assert_eq!(of_package(&path), OWN, "missing");
+        let noise = vec![0xfe; 10_000_000];
+        let long = format!("agent_version: {}", "1".repeat(65));
+        let texts: [&[u8]; 7] = [
+            b"",
+            b"agent_version:",
+            b"agent_ver",
+            b"agent_version: a b",
+            b"agent_version: a\0b",
+            &noise,
+            long.as_bytes(),
+        ];
+        for text in texts {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(of_package(&path), OWN);
+        }
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(of_package(&path), OWN, "a FIFO nobody writes to");
+        assert_eq!(of_package(folder.path()), OWN, "a directory");
+    }
+}
