@@ -30,6 +30,8 @@ pub struct Partition {
 pub struct Timers {
     /// A poll without a command is answered after this time.
     pub poll: Duration,
+    /// A client must have sent a request within this time, once for its head and once for its body.
+    pub request: Duration,
     /// A command handed out and not acknowledged is handed out again after this time.
     pub lease: Duration,
     /// A command that no host acknowledged fails after this time.
@@ -44,6 +46,7 @@ impl Default for Timers {
     fn default() -> Self {
         Timers {
             poll: Duration::from_secs(45),
+            request: Duration::from_secs(30),
             lease: Duration::from_secs(60),
             pick_up: Duration::from_secs(5 * 60),
             run: Duration::from_secs(4200),
@@ -101,6 +104,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct FileTimers {
     poll: Option<f64>,
+    request: Option<f64>,
     lease: Option<f64>,
     pick_up: Option<f64>,
     run: Option<f64>,
@@ -190,6 +194,7 @@ impl FileTimers {
         let default = Timers::default();
         let timers = Timers {
             poll: seconds("poll", self.poll, default.poll)?,
+            request: seconds("request", self.request, default.request)?,
             lease: seconds("lease", self.lease, default.lease)?,
             pick_up: seconds("pick_up", self.pick_up, default.pick_up)?,
             run: seconds("run", self.run, default.run)?,

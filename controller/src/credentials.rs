@@ -117,6 +117,15 @@ pub fn list(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Listed>> {
         .collect()
 }
 
+/// Revokes every access key of role host that stands for an ARN.
+pub fn revoke_host(tx: &Transaction<'_>, arn: &str) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE credentials SET revoked = ?3 WHERE arn = ?1 AND role = ?2 AND revoked IS NULL",
+        (arn, Role::Host.text(), Timestamp::now().millis()),
+    )?;
+    Ok(())
+}
+
 /// Revokes an access key at once; false when there is none to revoke.
 pub fn revoke(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<bool> {
     let revoked = tx.execute(

@@ -82,8 +82,8 @@ error_names! {
     InvalidNextToken InvalidOnPremisesTagCombination InvalidRegistrationStatus InvalidRevision InvalidRole
     InvalidSignature InvalidSortBy InvalidSortOrder InvalidTag InvalidTagFilter InvalidTagsToAdd
     InvalidTargetFilterName InvalidTargetInstances InvalidTimeRange InvalidTriggerConfig
-    MissingAuthenticationToken MultipleIamArnsProvided RequestEntityTooLarge RevisionDoesNotExist RevisionRequired
-    RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded TriggerTargetsLimitExceeded
+    MissingAuthenticationToken MultipleIamArnsProvided RequestEntityTooLarge RequestTimeout RevisionDoesNotExist
+    RevisionRequired RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded TriggerTargetsLimitExceeded
     UnknownOperation UnrecognizedClient
 }
 
@@ -104,6 +104,7 @@ impl ErrorName {
     pub fn status(self) -> u16 {
         match self {
             Self::InternalFailure => 500,
+            Self::RequestTimeout => 408,
             Self::RequestEntityTooLarge => 413,
             _ => 400,
         }

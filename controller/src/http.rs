@@ -1,10 +1,12 @@
 //! The HTTP side: one endpoint for both APIs. A request is identified, verified and handed to its API.
 
+pub(crate) mod connections;
 mod host;
 mod operator;
 mod sigv4;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -45,8 +47,9 @@ enum Target<'a> {
 async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
     let request_id = crate::registry::new_id().unwrap_or_default();
     let target = request.headers().get("x-amz-target");
-    let target = target.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let span = tracing::info_span!("request", request_id, target);
+    let target = target.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let target = crate::registry::shorten(target);
+    let span = tracing::info_span!("request", request_id, target, by = tracing::field::Empty);
     let answer = answer(&service, &target, request).instrument(span.clone()).await;
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
@@ -70,19 +73,28 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
 async fn answer(service: &Arc<Service>, target: &str, request: Request<Body>) -> Result<Vec<u8>, ApiError> {
     let target = identify(target)?;
     let (head, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        ErrorName::RequestEntityTooLarge
-            .because(format!("The body could not be read; at most {MAX_BODY} bytes are."))
-    })?;
+    let body = receive(body, service.settings.timers.request).await?;
     let services: &'static [&'static str] = match target {
         Target::Operator(_) => &[codedeploy::SIGNING_NAME],
         Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
     let principal = authenticate(service, &head, &body, services).await?;
+    tracing::Span::current().record("by", &principal.arn);
     match target {
         Target::Operator(operation) => operator::call(service, principal, operation, body).await,
         Target::Host(operation) => host::call(service, principal, &head.headers, operation, &body).await,
     }
+}
+
+/// The whole body, if it is not too long and does not take too long.
+async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
+    let received = tokio::time::timeout(patience, to_bytes(body, MAX_BODY)).await.map_err(|_| {
+        ErrorName::RequestTimeout.because(format!("The body did not arrive within {patience:?}."))
+    })?;
+    received.map_err(|_| {
+        ErrorName::RequestEntityTooLarge
+            .because(format!("The body could not be read; at most {MAX_BODY} bytes are."))
+    })
 }
 
 fn identify(target: &str) -> Result<Target<'_>, ApiError> {
@@ -126,6 +138,10 @@ async fn authenticate(
 /// The input of an operation; no body is an input without members.
 fn read<I: serde::de::DeserializeOwned>(body: &[u8]) -> Result<I, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
+    // A structure would be read from an array of its members as well.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ErrorName::Serialization.because("The body is not a JSON object."));
+    }
     serde_json::from_slice(body).map_err(|error| {
         ErrorName::Serialization.because(format!("The body is not the operation's input: {error}"))
     })

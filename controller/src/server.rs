@@ -25,8 +25,6 @@ pub enum ServeError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot write {}", path.display())]
     Announce { path: PathBuf, source: std::io::Error },
-    #[error("the server failed")]
-    Serve(#[source] std::io::Error),
     #[error("deployments cannot be kept going")]
     Reconcile(#[source] ApiError),
 }
@@ -92,12 +90,8 @@ async fn run(
         }
     };
     let shutdown = stopping(&service);
-    let requests = async {
-        axum::serve(listener, http::router(Arc::clone(&service)))
-            .with_graceful_shutdown(shutdown)
-            .await
-            .map_err(ServeError::Serve)
-    };
+    let patience = service.settings.timers.request;
+    let requests = http::connections::serve(listener, http::router(Arc::clone(&service)), patience, shutdown);
     let deployments = async { reconcile::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
     let stop = async {
         stop.await;
@@ -105,7 +99,13 @@ async fn run(
         service.stop();
         tokio::time::sleep(GRACE).await;
     };
-    let both = async { tokio::try_join!(requests, deployments).map(|_| ()) };
+    let both = async {
+        let requests = async {
+            requests.await;
+            Ok(())
+        };
+        tokio::try_join!(requests, deployments).map(|_| ())
+    };
     tokio::select! {
         ended = both => ended,
         () = stop => {

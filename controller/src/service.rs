@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use codedeploy_api::codedeploy::Timestamp;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use crate::config::Settings;
+use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
 use crate::page::Pages;
 use crate::reconcile::Signals;
@@ -91,6 +93,30 @@ impl Service {
                 work(&service, &context)
             })
             .await
+    }
+
+    /// Runs `work` as [`transact`](Self::transact) does, and tells those who wait of its outcome, if it has one.
+    ///
+    /// Both are done even when the caller goes away meanwhile: what is on disk would else stay unknown until a timer
+    /// runs out.
+    pub async fn change<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Outcome>), ApiError> + Send + 'static,
+    {
+        let service = Arc::clone(self);
+        let changing = async move {
+            let (value, outcome) = service.transact(work).await?;
+            if let Some(outcome) = outcome {
+                service.signals.announce(&outcome);
+                service.signals.deployment_changed(&outcome.deployment_id);
+            }
+            Ok(value)
+        };
+        match tokio::spawn(changing.in_current_span()).await {
+            Ok(changed) => changed,
+            Err(_) => Err(StoreError::Gone.into()),
+        }
     }
 
     /// Asks everything that waits to end.

@@ -25,6 +25,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub enum StoreError {
     #[error("cannot open the database {}", path.display())]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot make the database {} its owner's alone", path.display())]
+    Private { path: PathBuf, source: std::io::Error },
     #[error("cannot bring the database {} to schema version {}", path.display(), sqlite::VERSION)]
     Migrate { path: PathBuf, source: rusqlite::Error },
     #[error(

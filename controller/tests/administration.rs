@@ -5,6 +5,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use serde_json::json;
 use support::{Controller, QUICK, command};
 
 fn run(args: &[&str]) -> (bool, String, String) {
@@ -45,14 +46,28 @@ async fn adding_a_host_prints_the_two_files_it_needs() {
     assert!(String::from_utf8(untagged.stderr).unwrap().contains("expected key=value"));
 }
 
+#[tokio::test]
+async fn a_host_that_is_added_again_has_its_new_key_alone() {
+    let controller = Controller::start("timers: {poll: 0.05}");
+    let before = controller.host("box1", &[]);
+    let client = controller.client("operator");
+    client.deregister_on_premises_instance().instance_name("box1").send().await.unwrap();
+    let after = controller.host("box1", &[]);
+    let input = || json!({"HostIdentifier": before.identifier});
+    let (status, answer) = before.call("PollHostCommand", input()).await;
+    assert_eq!((status, &answer["__type"]), (400, &json!("UnrecognizedClientException")));
+    assert_eq!(after.call("PollHostCommand", input()).await, (200, json!({})));
+}
+
 #[test]
 fn the_data_directory_is_its_owners_alone_and_says_the_address() {
     let controller = Controller::start(QUICK);
     let data = controller.folder.path().join("data");
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
-    for key in ["master.key", "signer-key.der"] {
-        assert_eq!(mode(&data.join(key)), 0o600);
+    let database = ["codedeploy.sqlite3", "codedeploy.sqlite3-wal", "codedeploy.sqlite3-shm"];
+    for file in ["master.key", "signer-key.der"].into_iter().chain(database) {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
     }
     let address = std::fs::read_to_string(data.join("address")).unwrap();
     assert_eq!(address.trim(), controller.address.to_string());
@@ -78,6 +93,11 @@ fn mistakes_on_the_command_line_say_what_to_do() {
         (
             vec!["credentials", "create", "--role", "operator", "--user-arn", "me", "--data-dir", data],
             "not an IAM user ARN",
+        ),
+        (vec!["host", "add", "box1", "--endpoint", "box:7080", "--data-dir", data], "not a URL"),
+        (
+            vec!["host", "add", "i-0123", "--endpoint", "http://10.0.0.5", "--data-dir", data],
+            "must not start with i-",
         ),
         (vec!["serve", "--region", "../x", "--data-dir", data], "not a region name"),
         (vec!["deploy"], "unrecognized subcommand"),

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 const TIMERS: Timers = Timers {
     poll: Duration::from_secs(1),
+    request: Duration::from_secs(30),
     lease: Duration::from_secs(10),
     pick_up: Duration::from_secs(50),
     run: Duration::from_secs(100),

@@ -121,6 +121,12 @@ async fn malformed_inputs_and_unknown_operations_are_named() {
     let target = |operation: &str| Forgery { target: format!("CodeDeploy_20141006.{operation}"), ..list() };
     let answer = caller.send(target("CreateApplication"), json!({"applicationName": 1})).await;
     assert_eq!(kind(&answer), (400, "SerializationException".to_owned()));
+    for input in [json!(["shop"]), json!("shop"), Value::Null, json!({"tags": [null]})] {
+        let answer = caller.send(target("CreateApplication"), input.clone()).await;
+        assert_eq!(kind(&answer), (400, "SerializationException".to_owned()), "{input}");
+    }
+    let odd = json!({"applicationName": "a+=,.@_-1", "computePlatform": null, "newerMember": [1.5]});
+    assert_eq!(caller.send(target("CreateApplication"), odd).await.0, 200);
     let answer = caller.send(target("SkipWaitTimeForInstanceTermination"), json!({})).await;
     assert_eq!(kind(&answer), (400, "UnknownOperationException".to_owned()));
     assert!(text(&answer.1, "message").contains("SkipWaitTimeForInstanceTermination"));

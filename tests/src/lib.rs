@@ -19,12 +19,12 @@
 
 pub mod bucket;
 pub mod bundle;
-pub mod cloud;
 pub mod cases;
+pub mod cloud;
 pub mod fleet;
 pub mod host;
-pub mod metadata;
 pub mod machine;
+pub mod metadata;
 pub mod programs;
 pub mod proxy;
 pub mod roles;

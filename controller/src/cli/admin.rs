@@ -1,5 +1,6 @@
 //! The commands that work on the data directory, whether the service runs or not.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use codedeploy_api::codedeploy::{Tag, Timestamp};
@@ -42,6 +43,21 @@ pub(super) enum AdminError {
         "the service of this data directory has not run yet, so its address is not known: start it, or give --endpoint"
     )]
     NoAddress,
+    #[error(
+        "the service listens on every address ({0}): give the one that hosts reach it by with --endpoint"
+    )]
+    AnyAddress(SocketAddr),
+    #[error("the endpoint {0:?} is not a URL such as https://codedeploy.example.com or http://10.0.0.5:7080")]
+    Endpoint(String),
+}
+
+/// Whether agents would take the text for their endpoint; it is printed between quotes.
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        let allowed = |c: char| c.is_ascii_graphic() && !"\"\\".contains(c);
+        !rest.is_empty() && !rest.starts_with('/') && rest.chars().all(allowed)
+    })
 }
 
 /// Reads `key=value`.
@@ -116,7 +132,11 @@ pub(super) fn add_host(
 ) -> Result<(), AdminError> {
     prepare(data_dir)?;
     let endpoint = match (endpoint, Announcement::read(data_dir)) {
-        (Some(endpoint), _) => endpoint,
+        (Some(endpoint), _) if is_url(&endpoint) => endpoint,
+        (Some(endpoint), _) => return Err(AdminError::Endpoint(endpoint)),
+        (None, Some(service)) if service.address.ip().is_unspecified() => {
+            return Err(AdminError::AnyAddress(service.address));
+        }
         (None, Some(service)) => format!("http://{}", service.address),
         (None, None) => return Err(AdminError::NoAddress),
     };
@@ -136,6 +156,8 @@ pub(super) fn add_host(
         };
         let identity = Identity::User(arn.clone());
         instances::enroll(&context, &name, &identity, &tags)?;
+        // Keys of a host that was deregistered must not come back to life with its name.
+        credentials::revoke_host(tx, &arn)?;
         credentials::create(tx, &vault, Role::Host, &arn)
     })?;
     let on_premises = format!(

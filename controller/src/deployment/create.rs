@@ -2,6 +2,7 @@
 
 use codedeploy_api::codedeploy::*;
 
+use super::decide::{Change, Outcome};
 use super::plan::Rules;
 use super::records::Record;
 use super::state::Progress;
@@ -15,7 +16,7 @@ use crate::registry::{
 pub fn create(
     context: &Context<'_>,
     input: CreateDeploymentInput,
-) -> Result<CreateDeploymentOutput, ApiError> {
+) -> Result<(CreateDeploymentOutput, Outcome), ApiError> {
     let application_name = APPLICATION.check(input.application_name)?;
     let group_name = GROUP.check(input.deployment_group_name)?;
     if let Some(mode) = input.deployment_mode.as_ref().filter(|mode| **mode != DeploymentMode::Standard) {
@@ -25,7 +26,8 @@ pub fn create(
         )));
     }
     let revision = revisions::check(input.revision)?;
-    let config_name = input.deployment_config_name.map(|name| CONFIG.check(Some(name))).transpose()?;
+    let config_name = input.deployment_config_name.filter(|name| !name.is_empty());
+    let config_name = config_name.map(|name| CONFIG.check(Some(name))).transpose()?;
     check_description(&input.description)?;
     let file_exists_behavior = input.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
     if !file_exists_behavior.is_known() {
@@ -91,7 +93,9 @@ pub fn create(
         "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
         (&group.id, crate::store::Json(revision), &id),
     )?;
-    Ok(CreateDeploymentOutput { deployment_id: Some(id) })
+    let mut outcome = Outcome::none(&id);
+    outcome.changes.push(Change::Created);
+    Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 
 /// The service moves no traffic: a deployment that relies on it is refused rather than carried out by half.

@@ -27,6 +27,7 @@ pub struct Outcome {
 /// A change of state, for the log.
 #[derive(Debug)]
 pub enum Change {
+    Created,
     Started { targets: usize },
     Ended { status: DeploymentStatus, error: String },
     Target { target: String, status: TargetStatus },
@@ -49,6 +50,7 @@ impl Outcome {
         let deployment_id = self.deployment_id.as_str();
         for change in &self.changes {
             match change {
+                Change::Created => tracing::info!(deployment_id, "deployment created"),
                 Change::Started { targets } => {
                     tracing::info!(deployment_id, targets, "deployment started");
                 }

@@ -138,15 +138,14 @@ async fn acknowledge(
     host: String,
     input: PutHostCommandAcknowledgementInput,
 ) -> Result<PutHostCommandAcknowledgementOutput, ApiError> {
-    let (status, outcome) = service
-        .transact(move |_, context| {
+    // Its outcome makes the command's run timer begin.
+    let status = service
+        .change(move |_, context| {
             let id = &input.host_command_identifier;
-            commands::acknowledge(context, &host, id, input.diagnostics.as_ref())
+            let (status, outcome) = commands::acknowledge(context, &host, id, input.diagnostics.as_ref())?;
+            Ok((status, Some(outcome)))
         })
         .await?;
-    service.signals.announce(&outcome);
-    // The run timer of the command begins.
-    service.signals.deployment_changed(&outcome.deployment_id);
     Ok(PutHostCommandAcknowledgementOutput { command_status: Some(status) })
 }
 
@@ -162,13 +161,12 @@ async fn complete(
             return Err(ErrorName::Client.because("A command is completed as Succeeded or Failed."));
         }
     };
-    let outcome = service
-        .transact(move |_, context| {
+    service
+        .change(move |_, context| {
             let id = &input.host_command_identifier;
-            commands::complete(context, &host, id, succeeded, input.diagnostics.as_ref())
+            let outcome = commands::complete(context, &host, id, succeeded, input.diagnostics.as_ref())?;
+            Ok(((), Some(outcome)))
         })
         .await?;
-    service.signals.announce(&outcome);
-    service.signals.deployment_changed(&outcome.deployment_id);
     Ok(PutHostCommandCompleteOutput {})
 }

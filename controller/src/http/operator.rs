@@ -15,13 +15,8 @@ use crate::error::{ApiError, ErrorName};
 use crate::registry::{Context, applications, configs, groups, instances, revisions, shorten};
 use crate::service::Service;
 
-/// An answer, and what is to be done once it is on disk.
-#[derive(Default)]
-struct Reply {
-    body: Vec<u8>,
-    created: Option<String>,
-    outcome: Option<Outcome>,
-}
+/// An answer's body, and what is to be told once it is on disk.
+type Reply = (Vec<u8>, Option<Outcome>);
 
 type Handler = fn(&Service, &Context<'_>, &[u8]) -> Result<Reply, ApiError>;
 
@@ -36,16 +31,7 @@ pub(super) async fn call(
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
-    let reply = service.transact(move |service, context| handler(service, context, &body)).await?;
-    if let Some(id) = reply.created {
-        tracing::info!(deployment_id = id, by = principal.arn, "deployment created");
-        service.signals.deployment_changed(&id);
-    }
-    if let Some(outcome) = reply.outcome {
-        service.signals.announce(&outcome);
-        service.signals.deployment_changed(&outcome.deployment_id);
-    }
-    Ok(reply.body)
+    service.change(move |service, context| handler(service, context, &body)).await
 }
 
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
@@ -87,15 +73,15 @@ fn handler(operation: &str) -> Option<Handler> {
             |_, context, body| silent(context, body, instances::remove_tags)
         }
         "CreateDeployment" => |_, context, body| {
-            let output = create::create(context, read(body)?)?;
-            Ok(Reply { body: write(&output)?, created: output.deployment_id, ..Reply::default() })
+            let (output, outcome) = create::create(context, read(body)?)?;
+            Ok((write(&output)?, Some(outcome)))
         },
         "GetDeployment" => |_, context, body| answer(context, body, queries::get),
         "BatchGetDeployments" => |_, context, body| answer(context, body, queries::batch_get),
         "ListDeployments" => |_, context, body| answer(context, body, queries::list),
         "StopDeployment" => |service, context, body| {
             let (output, outcome) = queries::stop(context, &service.settings.timers, read(body)?)?;
-            Ok(Reply { body: write(&output)?, outcome: Some(outcome), ..Reply::default() })
+            Ok((write(&output)?, Some(outcome)))
         },
         "ListDeploymentTargets" => |_, context, body| answer(context, body, targets::list),
         "GetDeploymentTarget" => |_, context, body| answer(context, body, targets::get),
@@ -112,7 +98,7 @@ fn answer<I: DeserializeOwned, O: Serialize>(
     operation: fn(&Context<'_>, I) -> Result<O, ApiError>,
 ) -> Result<Reply, ApiError> {
     let output = operation(context, read(body)?)?;
-    Ok(Reply { body: write(&output)?, ..Reply::default() })
+    Ok((write(&output)?, None))
 }
 
 /// An operation without an output is answered with an empty body.
@@ -122,5 +108,5 @@ fn silent<I: DeserializeOwned>(
     operation: fn(&Context<'_>, I) -> Result<Nothing, ApiError>,
 ) -> Result<Reply, ApiError> {
     operation(context, read(body)?)?;
-    Ok(Reply::default())
+    Ok((Vec::new(), None))
 }

@@ -110,11 +110,8 @@ fn not_registered(name: &str) -> ApiError {
 
 pub fn register(context: &Context<'_>, input: RegisterOnPremisesInstanceInput) -> Result<Nothing, ApiError> {
     let name = INSTANCE.check(input.instance_name)?;
-    if name.starts_with("i-") {
-        return Err(ErrorName::InvalidInstanceName
-            .because("The name of an on-premises instance must not start with i-, as EC2 instance ids do."));
-    }
-    let identity = match (&input.iam_user_arn, &input.iam_session_arn) {
+    let given = |arn: Option<String>| arn.filter(|arn| !arn.is_empty());
+    let identity = match (&given(input.iam_user_arn), &given(input.iam_session_arn)) {
         (None, None) => {
             return Err(ErrorName::IamArnRequired.because("Give an IAM user ARN or an IAM session ARN."));
         }
@@ -141,6 +138,10 @@ pub fn register(context: &Context<'_>, input: RegisterOnPremisesInstanceInput) -
 
 /// Registers an instance whose name and identity are checked.
 pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Tag]) -> Result<(), ApiError> {
+    if name.starts_with("i-") {
+        return Err(ErrorName::InvalidInstanceName
+            .because("The name of an on-premises instance must not start with i-, as EC2 instance ids do."));
+    }
     if registered(context, name).is_ok() {
         return Err(ErrorName::InstanceNameAlreadyRegistered
             .because(format!("The on-premises instance name {name} is already registered.")));

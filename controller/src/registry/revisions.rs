@@ -10,9 +10,14 @@ use crate::store::Json;
 
 /// A location that has everything a host needs to fetch the bundle.
 pub(crate) fn check(location: Option<RevisionLocation>) -> Result<RevisionLocation, ApiError> {
-    let location = location.ok_or_else(|| {
+    let mut location = location.ok_or_else(|| {
         ErrorName::RevisionRequired.because("The revision is missing: give an S3 or GitHub location.")
     })?;
+    if let Some(s3) = &mut location.s3_location {
+        // Agents would compare an empty text with what the bucket says.
+        s3.version.take_if(|version| version.is_empty());
+        s3.e_tag.take_if(|e_tag| e_tag.is_empty());
+    }
     let invalid = |message: &str| Err(ErrorName::InvalidRevision.because(message));
     let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     match (&location.revision_type, &location.s3_location, &location.git_hub_location) {

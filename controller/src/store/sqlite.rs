@@ -1,5 +1,8 @@
 //! The schema and its migrations. Times are milliseconds since the epoch.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    make_private(path).map_err(|source| StoreError::Private { path: path.to_owned(), source })?;
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -27,6 +31,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, path)?;
     Ok(connection)
+}
+
+/// Makes the file, if there is none, and takes it from everyone but its owner. SQLite gives its journals the same mode.
+fn make_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
