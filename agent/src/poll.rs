@@ -91,7 +91,7 @@ impl Agent {
                 watchdog.over(None, commands.join_next()).await;
             }
             let began = Instant::now();
-            let next = match watchdog.over(Some(longest_poll), self.service.poll()).await {
+            let next = match watchdog.over(Some(longest_poll), Box::pin(self.service.poll())).await {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
