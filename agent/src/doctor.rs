@@ -9,6 +9,7 @@ pub mod network;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,7 +17,10 @@ use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::control::Place;
 use crate::errors::Chain;
-use crate::identity::{Identity, METADATA_PATIENCE};
+use crate::identity::Identity;
+
+/// How long EC2's metadata may take to say who this host is: somebody is waiting for the checks.
+const EC2_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How one thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -113,7 +117,7 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
         }
     };
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    let identity = Identity::find(&settings, environment, METADATA_PATIENCE).await;
+    let identity = Identity::find(&settings, environment, EC2_PATIENCE).await;
     let access = match &identity {
         Ok(identity) => Some(Access::new(&settings, identity.region.clone(), &identity.credentials)),
         Err(_) => None,

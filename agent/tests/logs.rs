@@ -87,6 +87,7 @@ impl Host {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(AGENT);
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
         command
             .arg("logs")
             .arg("--config-file")

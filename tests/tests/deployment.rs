@@ -233,15 +233,14 @@ async fn a_specification_that_somebody_else_signed_is_not_performed() {
 #[tokio::test]
 async fn every_host_of_the_group_gets_the_revision_at_once() {
     let fleet = Fleet::start(3, "").await;
-    // All hosts of a test share the machine: each takes the files that are there already as its own.
-    let appspec =
-        appspec(&fleet.path("app"), &[("ValidateService", "")]) + "file_exists_behavior: OVERWRITE\n";
+    // All hosts of a test share the machine, so they install nothing: each notes that it was there.
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  ValidateService:\n    - location: hook.sh\n";
     let hosts = fleet.path("hosts");
     let script = format!(
         "#!/bin/sh\ncase $0 in */box*/*) echo \"$0\" | sed 's,.*/\\(box[0-9]\\)/.*,\\1,' >> {} ;; esac\n",
         hosts.display()
     );
-    let deployed = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
+    let deployed = fleet.deploy(&[("appspec.yml", appspec), ("hook.sh", &script)]).await;
     succeeded(&deployed);
     let overview = deployed.info.deployment_overview.unwrap();
     assert_eq!((overview.succeeded, overview.failed, overview.pending), (3, 0, 0));
@@ -259,17 +258,11 @@ async fn an_agent_that_cannot_start_says_what_to_do() {
     let place = folder.path().display().to_string();
     let configuration = folder.path().join("conf.yml");
     let arguments = ["run", "--config-file", configuration.to_str().unwrap()];
+    fs::write(folder.path().join("host.yml"), "region: us-east-1\n").unwrap();
+    let folders = format!("root_dir: {place}/root\nlog_dir: {place}/log\npid_dir: {place}/run\n");
     let cases = [
-        (
-            format!("root_dir: {place}/root\nlog_dir: {place}/log\nmax_revisions: 0\n"),
-            "line 3: max_revisions: found 0",
-        ),
-        (
-            format!(
-                "root_dir: {place}/root\nlog_dir: {place}/log\non_premises_config_file: {place}/none.yml\n"
-            ),
-            "none.yml; register this host and put the file there",
-        ),
+        (format!("{folders}max_revisions: 0\n"), "line 4: max_revisions: found 0"),
+        (format!("{folders}on_premises_config_file: {place}/host.yml\n"), "iam_user_arn: is missing"),
     ];
     let missing = programs.agent.output(arguments).await;
     assert!(

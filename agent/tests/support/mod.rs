@@ -41,6 +41,7 @@ impl Host {
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_codedeploy-agent"));
+        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
         command.args(words).arg("--config-file").arg(self.path("agent.yml"));
         for name in ["AWS_CA_BUNDLE", "AWS_REGION", "SSL_CERT_FILE"] {
             command.env_remove(name);
