@@ -198,10 +198,18 @@ impl Settings {
                 .folder_name_or("ongoing_deployment_tracking", "ongoing-deployment"),
             on_premises_config_file: file.path_or("on_premises_config_file", DEFAULT_ON_PREMISES_FILE),
             verbose: file.flag("verbose", false),
-            log_format: file.parsed("log_format", "json or text", LogFormat::parse).unwrap_or_default(),
-            log_max_size: file
-                .parsed("log_max_size", "a size of at least 64KiB, such as 64MiB", log_size)
-                .unwrap_or(64 << 20),
+            log_format: file.parsed_or(
+                "log_format",
+                "json or text",
+                (LogFormat::default(), "json"),
+                LogFormat::parse,
+            ),
+            log_max_size: file.parsed_or(
+                "log_max_size",
+                "a size of at least 64KiB, such as 64MiB",
+                (64 << 20, "64MiB"),
+                log_size,
+            ),
             enable_deployments_log: file.flag("enable_deployments_log", true),
             enable_archive_reuse: file.flag("enable_archive_reuse", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),

@@ -213,6 +213,21 @@ impl<'a> Reader<'a> {
         text.as_deref().and_then(parse).or_else(|| self.wrong(key, &value, expected))
     }
 
+    /// The same, and what stands when the key is absent: a value, and how a file would write it.
+    pub fn parsed_or<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        (value, written): (T, &str),
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let found = self.parsed(key, expected, parse);
+        found.unwrap_or_else(|| {
+            self.default(key, written.to_owned());
+            value
+        })
+    }
+
     /// A known key that asks for what happens anyway: accepted in silence.
     pub fn ignored(&mut self, key: &'static str, _why: &str) {
         self.remove(key);
