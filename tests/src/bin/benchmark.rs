@@ -9,6 +9,7 @@
     reason = "it starts programs and ends where it cannot"
 )]
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
@@ -77,7 +78,8 @@ async fn run() {
     {
         let theirs =
             theirs.map_or(String::new(), |theirs| format!("{theirs} {unit}: ratio {:.2}", measured / theirs));
-        println!("{name:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}  {unit}", measured / aim);
+        let what = if unit.is_empty() { name.to_owned() } else { format!("{name}, {unit}") };
+        println!("{what:<38} {measured:>10.1} {aim:>8} {:>8.2}   {theirs}", measured / aim);
     }
     println!(
         "\ndeployment of a tar of 1 GiB           {large:>10.1} s; tar -x and cp -a of the same {bare:.1} s; ratio {:.2}",
@@ -164,9 +166,10 @@ impl Bench<'_> {
     /// MiB of proportional memory, and wake-ups a minute, of an agent that waits in a long poll.
     async fn idle(&self) -> (f64, f64) {
         let window = Duration::from_secs(15);
-        let before = wakeups(self.pid());
+        let before = waits(self.pid());
         tokio::time::sleep(window).await;
-        let woken = wakeups(self.pid()) - before;
+        let after = waits(self.pid());
+        let woken: f64 = after.iter().map(|(thread, count)| count - before.get(thread).unwrap_or(&0.0)).sum();
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap_or_default();
         let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
         (kilobytes(pss) / 1024.0, woken * 60.0 / window.as_secs_f64())
@@ -207,16 +210,16 @@ impl Bench<'_> {
     }
 }
 
-fn wakeups(pid: u32) -> f64 {
+/// How often each thread of the process has waited for something.
+fn waits(pid: u32) -> HashMap<OsString, f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the agent runs");
-    tasks
-        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok())
-        .filter_map(|status| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<f64>().ok())
-        })
-        .sum()
+    let count = |task: std::io::Result<fs::DirEntry>| {
+        let task = task.ok()?;
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        Some((task.file_name(), line.trim().parse().ok()?))
+    };
+    tasks.filter_map(count).collect()
 }
 
 /// MiB of a line in the process's status.
