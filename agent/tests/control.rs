@@ -153,7 +153,7 @@ fn why_an_agent_does_not_start_is_told_to_who_started_it() {
     assert_eq!(host.run(&["status"]).status.code(), Some(4));
     std::fs::remove_dir(host.path("run/codedeploy-agent.pid")).unwrap();
 
-    std::fs::remove_file(host.path("codedeploy.onpremises.yml")).unwrap();
+    std::fs::write(host.path("codedeploy.onpremises.yml"), "region: us-east-1\n").unwrap();
     let refused = host.run(&["start"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("codedeploy.onpremises.yml"), "{refused:?}");

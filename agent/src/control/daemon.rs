@@ -10,8 +10,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, fork, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
-/// How long a caller waits for the daemon to be up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a caller waits for the daemon to be up: longer than EC2 may take to say who this host is.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Longest message from the daemon, in bytes.
 const MAX_MESSAGE: u64 = 64 * 1024;
