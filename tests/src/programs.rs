@@ -128,7 +128,7 @@ impl Running {
     }
 
     /// Sends KILL and waits for the end.
-    pub async fn kill(mut self) {
+    pub async fn kill(&mut self) {
         self.child.kill().await.expect("it was a child");
     }
 

@@ -69,7 +69,7 @@ impl Service {
     }
 
     /// Kills it in the middle of whatever it does.
-    pub async fn kill(self) -> Killed {
+    pub async fn kill(mut self) -> Killed {
         self.running.kill().await;
         let Self { endpoint, data, operator, client, programs, .. } = self;
         Killed { endpoint, data, operator, client, programs }

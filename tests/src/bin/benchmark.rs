@@ -111,7 +111,7 @@ async fn first_poll(folder: &Path) -> f64 {
         let arguments = |command: &mut tokio::process::Command| {
             command.args(["run", "--config-file"]).arg(&configuration);
         };
-        let agent = roles::programs().agent.start(arguments, &folder.join("out"));
+        let mut agent = roles::programs().agent.start(arguments, &folder.join("out"));
         let (stream, _) = listener.accept().expect("the agent connects");
         stream.peek(&mut [0]).expect("the agent sends");
         best = best.min(began.elapsed().as_secs_f64() * 1000.0);

@@ -57,8 +57,8 @@ impl Lone {
 
     /// Ends the agent at once, whatever it does, and starts another.
     pub async fn kill_and_restart(&mut self) {
-        let killed = std::mem::replace(&mut self.agent, agent(self.folder.path()));
-        killed.kill().await;
+        self.agent.kill().await;
+        self.agent = agent(self.folder.path());
     }
 
     /// The agent's log.
