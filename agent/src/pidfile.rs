@@ -153,22 +153,33 @@ impl Agent {
         }
     }
 
-    /// Waits until it no longer holds the lock; `false` when it still does after `patience`.
+    /// Waits until it has ended; `false` when it has not after `patience`.
     pub fn wait(&self, patience: Duration) -> Result<bool, PidFileError> {
         let began = Instant::now();
-        while holder(&self.path)? == Holder::Agent(Some(self.pid)) {
+        while self.lives()? {
             let left = patience.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return Ok(false);
             }
-            let mut ended: Vec<PollFd<'_>> =
-                self.handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)).collect();
-            let pause = if ended.is_empty() { left.min(INTERVAL) } else { left };
-            let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
-            // Interrupted or not, the lock is asked again.
-            let _ = poll(&mut ended, pause);
+            self.pause(if self.handle.is_some() { left } else { left.min(INTERVAL) });
         }
         Ok(true)
+    }
+
+    /// The lock goes a moment before the process: only its handle says when that has ended.
+    fn lives(&self) -> Result<bool, PidFileError> {
+        if self.handle.is_some() {
+            return Ok(!self.pause(Duration::ZERO));
+        }
+        Ok(holder(&self.path)? == Holder::Agent(Some(self.pid)))
+    }
+
+    /// Waits for the end of the process, where its handle tells; whether it has ended.
+    fn pause(&self, at_most: Duration) -> bool {
+        let mut ended: Vec<PollFd<'_>> =
+            self.handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)).collect();
+        let at_most = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        poll(&mut ended, at_most).is_ok_and(|count| count > 0)
     }
 }
 
