@@ -4,7 +4,8 @@
 //! and has it verified and read ([`spec`]); [`deployment`] performs it, fetching a [`revision`], installing its files
 //! or running its scripts; [`report`] tells the service how it ended. [`local`] does the same without a service.
 //!
-//! [`control`] starts, stops and asks the agent of this host; [`doctor`] says what is wrong with it.
+//! [`control`] starts, stops and asks the agent of this host; [`doctor`] says what is wrong with it, [`logs`] what it
+//! did; [`register`] makes the host known to a service.
 //!
 //! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line.
 

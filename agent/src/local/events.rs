@@ -4,20 +4,10 @@ use codedeploy_api::lifecycle::LifecycleEvent::{self, *};
 
 use super::arguments::UsageError;
 
-/// What runs when nobody names events.
-const DEFAULT: [LifecycleEvent; 11] = [
-    BeforeBlockTraffic,
-    AfterBlockTraffic,
-    ApplicationStop,
-    DownloadBundle,
-    BeforeInstall,
-    Install,
-    AfterInstall,
-    ApplicationStart,
-    ValidateService,
-    BeforeAllowTraffic,
-    AfterAllowTraffic,
-];
+/// What runs when nobody names events: all but what a service does with its load balancer.
+fn default_order() -> Vec<LifecycleEvent> {
+    LifecycleEvent::standard().filter(|event| !matches!(event, BlockTraffic | AllowTraffic)).collect()
+}
 
 const BEFORE_DOWNLOAD: [LifecycleEvent; 3] = [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop];
 const BEFORE_INSTALL: [LifecycleEvent; 5] =
@@ -26,7 +16,7 @@ const BEFORE_INSTALL: [LifecycleEvent; 5] =
 /// The events in `named`, comma-separated, in that order; DownloadBundle and Install come first when not named.
 pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageError> {
     let Some(named) = named else {
-        return Ok(DEFAULT.to_vec());
+        return Ok(default_order());
     };
     let mut events = Vec::new();
     for name in named.split(',').map(str::trim).filter(|name| !name.is_empty()) {
