@@ -219,6 +219,27 @@ impl Status {
     }
 }
 
+impl Outbox {
+    /// Outcomes that wait since then.
+    pub fn waiting_since(times: impl Iterator<Item = OffsetDateTime> + Clone) -> Self {
+        Self { waiting: times.clone().count(), oldest: times.min().map(to_milliseconds), last_error: None }
+    }
+
+    /// Nothing when nothing waits.
+    pub fn in_words(&self) -> Option<String> {
+        let oldest = self.oldest?;
+        let oldest = oldest.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let mut words = match self.waiting {
+            1 => format!("1 outcome has not been reported to the service since {oldest}"),
+            count => format!("{count} outcomes have not been reported to the service, the oldest since {oldest}"),
+        };
+        if let Some(Failure { message, .. }) = &self.last_error {
+            words += &format!("; last error: {message}");
+        }
+        Some(words)
+    }
+}
+
 impl State {
     fn number(&mut self) -> u64 {
         self.next += 1;
@@ -227,11 +248,8 @@ impl State {
 
     fn outbox(&self) -> Outbox {
         let errors = self.outcomes.values().filter_map(|waiting| waiting.last_error.clone());
-        Outbox {
-            waiting: self.outcomes.len(),
-            oldest: self.outcomes.values().map(|waiting| waiting.since).min(),
-            last_error: errors.max_by_key(|error| error.at),
-        }
+        let waiting = Outbox::waiting_since(self.outcomes.values().map(|waiting| waiting.since));
+        Outbox { last_error: errors.max_by_key(|error| error.at), ..waiting }
     }
 
     fn activity(&self) -> Activity {

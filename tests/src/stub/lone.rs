@@ -58,7 +58,19 @@ impl Lone {
     /// Ends the agent at once, whatever it does, and starts another.
     pub async fn kill_and_restart(&mut self) {
         self.agent.kill().await;
+        self.restart();
+    }
+
+    /// Starts an agent after the last one has ended.
+    pub fn restart(&mut self) {
         self.agent = agent(self.folder.path());
+    }
+
+    /// What `codedeploy-agent` with these words says of the agent.
+    pub async fn ask(&self, words: &[&str]) -> std::process::Output {
+        let configuration = self.path("agent.yml").display().to_string();
+        let words = words.iter().copied().chain(["--config-file", &configuration]);
+        Programs::built().agent.output(words).await
     }
 
     /// The agent's log.
