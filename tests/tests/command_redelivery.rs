@@ -16,8 +16,8 @@ use codedeploy_tests::stub::{ACKNOWLEDGE, COMPLETE, Fault, POLL, SPECIFICATION};
 use codedeploy_tests::wait;
 
 /// Deployments, and how many of them one agent performs.
-const SEEDS: u64 = 200;
-const SEEDS_PER_HOST: u64 = 20;
+const SEEDS: u64 = 120;
+const SEEDS_PER_HOST: u64 = 10;
 
 /// The scripts of a deployment, in order. Those of one event cannot run before those of the one before.
 const EVENTS: [&str; 4] = ["BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
