@@ -45,8 +45,7 @@ pub(crate) fn replace_in_turn(
 ) -> io::Result<File> {
     let (parent, name) = split(path)?;
     let folder = Folder::open(parent)?;
-    let mut temporary = name.to_os_string();
-    temporary.push(".new");
+    let temporary = incoming(name);
     folder.remove_tree(&temporary)?;
     let file = folder.create_file(&temporary)?;
     let mut writer = BufWriter::with_capacity(64 * 1024, &file);
@@ -57,6 +56,13 @@ pub(crate) fn replace_in_turn(
     folder.rename(&temporary, &folder, name)?;
     folder.sync()?;
     Ok(file)
+}
+
+/// The temporary name of a file that [`replace_in_turn`] writes.
+pub(crate) fn incoming(name: &OsStr) -> OsString {
+    let mut incoming = name.to_os_string();
+    incoming.push(".new");
+    incoming
 }
 
 /// A random word for temporary names.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counts, StepError};
 use super::step::{Change, path, paths};
-use crate::fs::{Folder, replace_in_turn, split};
+use crate::fs::{Folder, incoming, replace_in_turn, split};
 
 /// The one form of the file that there has been.
 const VERSION: u32 = 1;
@@ -87,6 +87,8 @@ pub(super) struct Contents {
 pub enum JournalError {
     #[error("cannot read the journal {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot remove the journal {}, which is no longer needed", path.display())]
+    Remove { path: PathBuf, source: io::Error },
     #[error("the journal {} has version {version}, and this agent knows version {VERSION}; run the newer agent that wrote it, once", path.display())]
     Newer { path: PathBuf, version: u32 },
     #[error("{} is no journal of an Install: {problem}", path.display())]
@@ -176,10 +178,11 @@ pub(super) fn write_whole(path: &Path, begun: &Begun, changes: &[Change]) -> io:
     file.map(drop)
 }
 
-/// Removes a journal, durably; fine when it is gone.
+/// Removes a journal, durably, and what was to become one; fine when they are gone.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = Folder::open(parent)?;
+    folder.unlink(&incoming(name))?;
     folder.unlink(name)?;
     folder.sync()
 }

@@ -85,8 +85,15 @@ pub enum RecoverError {
 
 /// Ends what `journal` says was interrupted. Fine when there is none; can be interrupted itself, and repeated.
 pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
+    let remove = || {
+        let removed = journal::remove(journal);
+        removed.map_err(|source| JournalError::Remove { path: journal.to_path_buf(), source })
+    };
     let contents = match journal::read(journal) {
-        Ok(None) => return Ok(Recovery::Nothing),
+        Ok(None) => {
+            remove()?;
+            return Ok(Recovery::Nothing);
+        }
         Ok(Some(contents)) => contents,
         Err(source @ JournalError::Unusable { .. }) => return Err(set_aside(journal, source)),
         Err(error) => return Err(error.into()),
@@ -112,7 +119,7 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
             }
         }
     };
-    journal::remove(journal).map_err(|source| JournalError::Read { path: journal.to_path_buf(), source })?;
+    remove()?;
     Ok(recovery)
 }
 

@@ -106,6 +106,7 @@ fn killed(part: &str, scene: &Scene, at: usize) -> bool {
         }
     }
     ptrace::kill(thread).unwrap();
+    stops(thread, WaitStatus::Signaled(thread, Signal::SIGKILL, false));
     assert!(!child.wait().unwrap().success());
     true
 }

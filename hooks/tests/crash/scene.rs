@@ -58,6 +58,14 @@ impl Scene {
         tree
     }
 
+    /// What differs from `expected`, in short.
+    pub(crate) fn differences(&self, expected: &Tree) -> Vec<String> {
+        let seen = self.seen();
+        let paths: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
+        let differing = paths.into_iter().filter(|path| seen.get(*path) != expected.get(*path));
+        differing.map(|path| format!("{path:?}: {:?}, not {:?}", seen.get(path), expected.get(path))).collect()
+    }
+
     /// Nothing temporary is left anywhere.
     pub(crate) fn assert_clean(&self) {
         for name in ["host", "records"] {
