@@ -37,7 +37,13 @@ fn an_install_that_is_killed_anywhere_is_taken_back_or_completed() {
                 &scene.new
             }
             // Before the journal was begun, or after it was closed.
-            Recovery::Nothing => if forward == 0 { &scene.old } else { &scene.new },
+            Recovery::Nothing => {
+                if forward == 0 {
+                    &scene.old
+                } else {
+                    &scene.new
+                }
+            }
         };
         assert_eq!(scene.differences(expected), [] as [&str; 0], "killed at system call {at}: {recovery}");
         assert_eq!(scene.bed.recover(), Recovery::Nothing);
@@ -45,6 +51,40 @@ fn an_install_that_is_killed_anywhere_is_taken_back_or_completed() {
     });
     println!("{kills} kills: {back} taken back, {forward} completed");
     assert!(back > 50 && forward > 5, "{kills} kills, {back} taken back, {forward} completed");
+}
+
+#[test]
+fn taking_an_install_back_can_be_killed_anywhere() {
+    let scene = Scene::new();
+    let (mut back, mut forward) = (0, 0);
+    let kills = kill_at_every_system_call(Act::Restore, &scene, |at| {
+        let recovery = scene.bed.recover();
+        let expected = match &recovery {
+            Recovery::RolledBack { .. } => {
+                back += 1;
+                &scene.new
+            }
+            Recovery::RolledForward { .. } => {
+                forward += 1;
+                &scene.old
+            }
+            Recovery::Nothing => {
+                if forward == 0 {
+                    &scene.new
+                } else {
+                    &scene.old
+                }
+            }
+        };
+        assert_eq!(scene.differences(expected), [] as [&str; 0], "killed at system call {at}: {recovery}");
+        scene.assert_clean();
+        if expected == &scene.new {
+            scene.bed.restore().unwrap();
+            assert_eq!(scene.differences(&scene.old), [] as [&str; 0], "killed at system call {at}");
+        }
+    });
+    println!("{kills} kills: {back} times not taken back, {forward} times completed");
+    assert!(back > 50 && forward > 5, "{kills} kills, {back}, {forward}");
 }
 
 #[test]
@@ -58,7 +98,8 @@ fn a_recovery_that_is_killed_anywhere_is_recovered() {
         kills += kill_at_every_system_call(Act::RecoverAfter(at), &scene, |kill| {
             scene.bed.recover();
             assert_eq!(scene.bed.recover(), Recovery::Nothing);
-            let expected = *expected.get_or_insert_with(|| if scene.seen() == scene.old { &scene.old } else { &scene.new });
+            let expected = *expected
+                .get_or_insert_with(|| if scene.seen() == scene.old { &scene.old } else { &scene.new });
             let differences = scene.differences(expected);
             assert_eq!(differences, [] as [&str; 0], "Install killed at {at}, its recovery at {kill}");
             scene.assert_clean();

@@ -72,7 +72,9 @@ pub enum Recovery {
 pub enum RecoverError {
     #[error("{}: what an interrupted Install left cannot be told; the journal is kept as {}: look there for the files that it was about to change, and check them", source, kept.display())]
     SetAside { kept: PathBuf, source: JournalError },
-    #[error("cannot tell whether an Install was interrupted; no Install of this deployment group is begun before that is known")]
+    #[error(
+        "cannot tell whether an Install was interrupted; no Install of this deployment group is begun before that is known"
+    )]
     Journal(#[from] JournalError),
     #[error(
         "an Install was interrupted and not everything could be put back; it is tried again at the next start and before \
@@ -136,7 +138,8 @@ fn set_aside(journal: &Path, source: JournalError) -> RecoverError {
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let named =
+            |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match self {
             Self::Nothing => write!(f, "no Install was interrupted"),
             Self::RolledBack { action, deployment } => write!(
