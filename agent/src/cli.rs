@@ -27,6 +27,7 @@ use crate::poll::Agent;
 use crate::recovery;
 use crate::register;
 use crate::revision::store::StoreError;
+use crate::rollback;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -82,6 +83,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take back the last deployment of a deployment group on this host: what was there before its Install returns, and
+    /// the revision before it starts again.
+    Rollback(rollback::Arguments),
     /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::CommandLine>),
@@ -148,6 +152,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
         Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
         Command::Journal { json } => recovery::journal::main(arguments.config_file.as_deref(), json),
+        Command::Rollback(which) => rollback::main(&which, arguments.config_file.as_deref()),
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)

@@ -47,6 +47,8 @@ pub struct Settings {
     pub hook_kill_grace: Duration,
     /// Deployment folders kept per deployment group; at least 1.
     pub max_revisions: usize,
+    /// Whether a deployment that fails after its Install is taken back on this host.
+    pub rollback_on_failure: bool,
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
     pub hardening: Hardening,
@@ -220,6 +222,7 @@ impl Settings {
             hook_drain_grace: file.seconds("hook_drain_grace", 5),
             hook_kill_grace: file.seconds("hook_kill_grace", 10),
             max_revisions: file.at_least_one("max_revisions", 5),
+            rollback_on_failure: file.flag("rollback_on_failure", false),
             endpoints: Endpoints {
                 deploy_control: file.url("deploy_control_endpoint"),
                 s3: file.url("s3_endpoint_override"),

@@ -82,7 +82,7 @@ impl Waiter {
 
 /// Why a command that a person gave was not carried out.
 #[derive(Debug, thiserror::Error)]
-enum ControlError {
+pub enum ControlError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -95,6 +95,8 @@ enum ControlError {
         commands.join(", ")
     )]
     InProgress { commands: Vec<String> },
+    #[error("The agent is busy with {}; wait for its end", commands.join(", "))]
+    Deploying { commands: Vec<String> },
     #[error("cannot send TERM to the agent, process {pid}")]
     Signal { pid: Pid, source: std::io::Error },
     #[error("the agent, process {pid}, has not stopped after {} s; its log says what it waits for", patience.as_secs())]
@@ -184,6 +186,18 @@ fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, Cont
     agent.terminate().map_err(|source| ControlError::Signal { pid, source })?;
     let patience = settings.kill_agent_max_wait_time + settings.hook_kill_grace + STOP_MARGIN;
     if agent.wait(patience)? { Ok(Some(pid)) } else { Err(ControlError::StillRunning { pid, patience }) }
+}
+
+/// An error while the agent that runs has a command in progress.
+pub fn refuse_while_deploying(settings: &Settings) -> Result<(), ControlError> {
+    let place = Place::of(settings);
+    match pidfile::holder(&place.pid_file)? {
+        Holder::Nobody => Ok(()),
+        Holder::Agent(_) => match in_progress(settings, &place) {
+            commands if commands.is_empty() => Ok(()),
+            commands => Err(ControlError::Deploying { commands }),
+        },
+    }
 }
 
 /// The commands in progress, in words: from the agent, or from its records when it does not answer.

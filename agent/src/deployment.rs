@@ -5,10 +5,13 @@
 
 mod appspec;
 mod environment;
+pub mod installed;
 pub mod ledger;
 pub mod preview;
+pub mod rollback;
 pub mod survivors;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,8 +31,10 @@ use crate::revision::archive::{self, UnpackError};
 use crate::revision::manifest;
 use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
 use crate::revision::{FetchError, FetchedBundle, fetch, reuse};
-use crate::spec::DeploymentSpec;
+use crate::spec::{DeploymentSpec, PathComponent};
 use appspec::AppSpecError;
+use installed::{Installed, InstalledError};
+use ledger::About;
 
 /// This host, as deployments see it.
 #[derive(Debug)]
@@ -59,6 +64,8 @@ enum CommandError {
     Install(#[from] InstallError),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    #[error(transparent)]
+    Installed(#[from] InstalledError),
     #[error("the script log cannot be written")]
     Log(#[from] LogError),
     #[error("the work was cut short")]
@@ -88,9 +95,14 @@ impl Host {
             LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => {
                 Err(CommandError::NotForHosts(event.clone()))
             }
-            hook => self.run_scripts(hook, spec, stop).await,
+            hook => self.run_scripts(hook, spec, stop.clone()).await,
         };
-        performed.unwrap_or_else(|error| failed(&error))
+        let report = performed.unwrap_or_else(|error| failed(&error));
+        match event {
+            LifecycleEvent::DownloadBundle | LifecycleEvent::Install => report,
+            _ if report.outcome.succeeded() => report,
+            _ => self.after_failure(&About::of(spec), report, stop).await,
+        }
     }
 
     /// Whether the command has nothing to do on this host.
@@ -199,6 +211,7 @@ impl Host {
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
         let (store, deployment, archive) = (self.store.clone(), folder.path().to_owned(), folder.archive());
         let group = spec.deployment_group_id.clone();
+        Installed::of(spec).write(&folder)?;
         let turn = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(stopped()),
@@ -237,14 +250,28 @@ impl Host {
         stop: CancellationToken,
     ) -> Result<Report, CommandError> {
         let plan = self.hook_plan(event, spec)?;
+        let variables = environment::variables(spec);
+        self.run_plan(&plan, &self.folder(spec), &spec.deployment_id, &variables, stop).await
+    }
+
+    /// Runs scripts whose output goes to the logs of `deployment`, which is in `folder`.
+    async fn run_plan(
+        &self,
+        plan: &HookPlan,
+        folder: &DeploymentFolder,
+        deployment: &PathComponent,
+        variables: &BTreeMap<String, String>,
+        stop: CancellationToken,
+    ) -> Result<Report, CommandError> {
         if plan.is_noop() {
             return Ok(succeeded(None));
         }
-        let mut log = self.script_log(spec)?;
-        let environment = environment::for_hooks(&self.environment, &self.settings.hardening, event, spec);
+        let mut log = self.script_log(folder, deployment)?;
+        let hardening = &self.settings.hardening;
+        let environment = environment::for_hooks(&self.environment, hardening, &plan.event, variables);
         let limits =
             Limits { kill_grace: self.settings.hook_kill_grace, drain_grace: self.settings.hook_drain_grace };
-        Ok(script::run(HookRun { plan: &plan, environment: &environment, limits, log: &mut log, stop }).await)
+        Ok(script::run(HookRun { plan, environment: &environment, limits, log: &mut log, stop }).await)
     }
 
     /// The scripts of `event`, from the revision that they come from. Nothing, when that revision is gone.
@@ -275,13 +302,16 @@ impl Host {
         }
     }
 
-    fn script_log(&self, spec: &DeploymentSpec) -> Result<ScriptLog, CommandError> {
-        let folder = self.folder(spec);
+    fn script_log(
+        &self,
+        folder: &DeploymentFolder,
+        deployment: &PathComponent,
+    ) -> Result<ScriptLog, CommandError> {
         create_folders(folder.path(), 0o755)?;
         let deployments: Option<PathBuf> =
             self.settings.enable_deployments_log.then(|| self.store.deployments_log());
         let log =
-            ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), spec.deployment_id.as_str())?;
+            ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), deployment.as_str())?;
         Ok(log)
     }
 

@@ -32,6 +32,7 @@ pub mod register;
 pub mod regular;
 pub mod report;
 pub mod revision;
+pub mod rollback;
 pub mod shutdown;
 pub mod spec;
 pub mod systemd;

@@ -1,5 +1,6 @@
 //! The environment that hook scripts see (spec: Hook scripts).
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
@@ -7,6 +8,9 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use crate::config::{Environment, Hardening};
 use crate::revision::Revision;
 use crate::spec::DeploymentSpec;
+
+/// Tells a script which event it runs for.
+const EVENT: &str = "LIFECYCLE_EVENT";
 
 /// The agent's own credentials; never passed on.
 const SECRETS: [&str; 4] =
@@ -80,26 +84,26 @@ pub(super) fn for_hooks(
     own: &Environment,
     hardening: &Hardening,
     event: &LifecycleEvent,
-    spec: &DeploymentSpec,
+    deployment: &BTreeMap<String, String>,
 ) -> Vec<(OsString, OsString)> {
-    let deployment = deployment_variables(event, spec);
     let passed_on = |name: &OsStr| {
         let text = name.to_string_lossy();
         !SECRETS.contains(&&*text)
             && !OF_THE_UNIT.contains(&&*text)
             && !text.starts_with("BUNDLE_")
-            && !deployment.iter().any(|(own, _)| *own == text)
+            && text != EVENT
+            && !deployment.contains_key(&*text)
             && (!hardening.hook_env_allowlist || ALLOWED.contains(&&*text) || text.starts_with("LC_"))
             && (!hardening.strip_loader_env || !is_loader(&text))
     };
     let inherited = own.variables().iter().filter(|(name, _)| passed_on(name)).cloned();
-    let added = deployment.iter().map(|(name, value)| ((*name).into(), value.into()));
-    inherited.chain(added).collect()
+    let added = deployment.iter().map(|(name, value)| (name.into(), value.into()));
+    inherited.chain([(EVENT.into(), event.to_string().into())]).chain(added).collect()
 }
 
-fn deployment_variables(event: &LifecycleEvent, spec: &DeploymentSpec) -> Vec<(&'static str, String)> {
+/// What scripts are told of their deployment, beside the event.
+pub(super) fn variables(spec: &DeploymentSpec) -> BTreeMap<String, String> {
     let mut variables = vec![
-        ("LIFECYCLE_EVENT", event.to_string()),
         ("DEPLOYMENT_ID", spec.deployment_id.to_string()),
         ("APPLICATION_NAME", spec.application_name.clone()),
         ("DEPLOYMENT_GROUP_NAME", spec.deployment_group_name.clone()),
@@ -115,7 +119,7 @@ fn deployment_variables(event: &LifecycleEvent, spec: &DeploymentSpec) -> Vec<(&
         Revision::GitHub(github) => variables.push(("BUNDLE_COMMIT", github.commit_id.clone())),
         Revision::Local(_) => {}
     }
-    variables
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]
@@ -133,8 +137,8 @@ mod tests {
             "ApplicationName": "a", "Revision": {"RevisionType": "S3",
             "S3Revision": {"Bucket": "b", "Key": "k", "BundleType": "zip"}}}"#;
         let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
-        let seen =
-            for_hooks(&Environment::new(variables), hardening, &"BeforeInstall".parse().unwrap(), &spec);
+        let (own, event) = (Environment::new(variables), "BeforeInstall".parse().unwrap());
+        let seen = for_hooks(&own, hardening, &event, &super::variables(&spec));
         seen.into_iter()
             .filter(|(_, value)| value == "own")
             .map(|(name, _)| name.into_string().unwrap())

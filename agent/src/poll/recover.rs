@@ -91,10 +91,16 @@ impl Agent {
                 if let Some(begun) = &record.begun {
                     self.lost(&command.command_name, begun, &outcome);
                 }
-                let report = Report { outcome, log_tail: String::new() };
-                let completion = report::completion(&command.host_command_identifier, &report);
-                let outgoing = self.ledger.end(Some(entry), &command.command_name, completion);
-                let task = async move { agent.tell(outgoing, false, &shutdown).await };
+                let about = record.begun.as_ref().map(|begun| begun.about.clone());
+                let task = async move {
+                    let mut report = Report { outcome, log_tail: String::new() };
+                    if let Some(about) = about {
+                        report = agent.host.after_failure(&about, report, shutdown.end_running.clone()).await;
+                    }
+                    let completion = report::completion(&command.host_command_identifier, &report);
+                    let outgoing = agent.ledger.end(Some(entry), &command.command_name, completion);
+                    agent.tell(outgoing, false, &shutdown).await;
+                };
                 commands.spawn(task.instrument(span.clone()));
             }
         }

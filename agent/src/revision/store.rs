@@ -127,22 +127,37 @@ impl Store {
     /// The groups whose Install was interrupted, and their journals.
     pub fn journals(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
         let folder = self.instructions();
+        let journal = |name: String| {
+            // The process may have ended while it began the journal.
+            let group = name.strip_suffix(".new").unwrap_or(&name).strip_suffix(JOURNAL)?;
+            Some((group.to_owned(), folder.join(format!("{group}{JOURNAL}"))))
+        };
+        let mut journals: Vec<_> = self.instruction_names()?.into_iter().filter_map(journal).collect();
+        journals.dedup();
+        Ok(journals)
+    }
+
+    /// The files that join the deployments of groups, sorted.
+    fn instruction_names(&self) -> Result<Vec<String>, StoreError> {
+        let folder = self.instructions();
         let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed("read", &folder)(error)),
         };
-        let journal = |entry: fs::DirEntry| {
-            let name = entry.file_name();
-            // The process may have ended while it began the journal.
-            let name = name.to_str()?;
-            let group = name.strip_suffix(".new").unwrap_or(name).strip_suffix(JOURNAL)?;
-            Some((group.to_owned(), folder.join(format!("{group}{JOURNAL}"))))
-        };
-        let mut journals: Vec<_> = entries.into_iter().filter_map(journal).collect();
-        journals.sort();
-        journals.dedup();
-        Ok(journals)
+        let mut names: Vec<String> =
+            entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The deployments that are installed, each the last of its group.
+    pub fn installed(&self) -> Result<Vec<(PathComponent, DeploymentFolder)>, StoreError> {
+        let suffix = format!("_{}", Pointer::LastSuccessful.suffix());
+        let groups = self.instruction_names()?.into_iter();
+        let groups = groups.filter_map(|name| PathComponent::new(name.strip_suffix(&suffix)?));
+        let pointed = |group| Some((self.pointed(&group, Pointer::LastSuccessful)?, group));
+        Ok(groups.filter_map(pointed).map(|(folder, group)| (group, folder)).collect())
     }
 
     /// The deployment that a pointer of the group names. A pointer that names none is set aside, with a warning.
@@ -265,6 +280,16 @@ impl DeploymentFolder {
     /// The unpacked revision.
     pub fn archive(&self) -> PathBuf {
         self.path.join("deployment-archive")
+    }
+
+    /// What is known of the deployment whose files are installed.
+    pub fn description(&self) -> PathBuf {
+        self.path.join("deployment.json")
+    }
+
+    /// The deployment's id.
+    pub fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     pub fn scripts_log(&self) -> PathBuf {

@@ -1,0 +1,125 @@
+//! `codedeploy-agent rollback`: takes back the last deployment of a deployment group on this host, by hand.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{complain, on_runtime};
+use crate::config::{ConfigError, Environment, Settings};
+use crate::control::{self, ControlError};
+use crate::deployment::Host;
+use crate::deployment::installed::Installed;
+use crate::deployment::rollback::{RollbackError, RolledBack};
+use crate::revision::store::{DeploymentFolder, StoreError};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// The options of `codedeploy-agent rollback`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The deployment group whose last deployment is taken back: its name or its id.
+    #[arg(long, value_name = "GROUP")]
+    deployment_group: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RollbackCommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Log(#[from] telemetry::LogError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "nothing of a deployment group {wanted:?} is installed on this host; installed are: {}",
+        listed(groups)
+    )]
+    Unknown { wanted: String, groups: Vec<String> },
+    #[error("several deployment groups are called {wanted:?}; name one by its id: {}", listed(ids))]
+    Ambiguous { wanted: String, ids: Vec<String> },
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
+    #[error("cannot follow signals, or write to the standard output")]
+    Io(#[from] io::Error),
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// The whole of `codedeploy-agent rollback`.
+pub fn main(arguments: &Arguments, config_file: Option<&Path>) -> ExitCode {
+    match on_runtime(run(&arguments.deployment_group, config_file)) {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::FAILURE,
+        Ok(Err(error)) => complain("codedeploy-agent", &error),
+        Err(error) => complain("codedeploy-agent", &error),
+    }
+}
+
+/// Whether the revision that is back runs, as far as its scripts can say.
+async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackCommandError> {
+    let environment = Environment::of_process();
+    let (settings, warnings) = Settings::load(config_file, &environment)?;
+    telemetry::to_terminal(settings.verbose, &environment)?;
+    warnings.iter().for_each(|warning| tracing::warn!("configuration: {warning}"));
+    control::refuse_while_deploying(&settings)?;
+    let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time)?;
+    let host = Host::new(settings, environment, None);
+    let folder = find(&host, wanted)?;
+
+    let mut out = io::stdout();
+    writeln!(out, "Taking back deployment {} of deployment group {wanted}", folder.id())?;
+    let rolled_back = host.roll_back(&folder, shutdown.end_running.clone()).await?;
+    tell(&mut out, &rolled_back)?;
+    Ok(rolled_back.succeeded())
+}
+
+/// The last deployment of the group with this id or name.
+fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandError> {
+    let installed = host.store.installed()?;
+    if let Some((_, folder)) = installed.iter().find(|(id, _)| id.as_str() == wanted) {
+        return Ok(folder.clone());
+    }
+    let name =
+        |folder: &DeploymentFolder| Installed::read(folder).ok().map(|kept| kept.about.deployment_group);
+    let mut named: Vec<_> =
+        installed.iter().filter(|(_, folder)| name(folder).as_deref() == Some(wanted)).collect();
+    match (named.pop(), named.is_empty()) {
+        (Some((_, folder)), true) => Ok(folder.clone()),
+        (Some((last, _)), false) => {
+            let ids = named.iter().map(|(id, _)| id).chain([last]).map(ToString::to_string).collect();
+            Err(RollbackCommandError::Ambiguous { wanted: wanted.to_owned(), ids })
+        }
+        (None, _) => {
+            let words = |(id, folder): &(_, DeploymentFolder)| match name(folder) {
+                Some(name) => format!("{name} ({id})"),
+                None => format!("{id}"),
+            };
+            let groups = installed.iter().map(words).collect();
+            Err(RollbackCommandError::Unknown { wanted: wanted.to_owned(), groups })
+        }
+    }
+}
+
+fn tell(out: &mut impl Write, rolled_back: &RolledBack) -> io::Result<()> {
+    for warning in &rolled_back.summary.warnings {
+        writeln!(out, "  note: {warning}")?;
+    }
+    for (event, result) in &rolled_back.started {
+        match result {
+            Ok(report) if report.outcome.succeeded() => writeln!(out, "  {event:<20} succeeded")?,
+            Ok(report) => {
+                writeln!(out, "  {event:<20} failed")?;
+                report.log_tail.lines().try_for_each(|line| writeln!(out, "  | {line}"))?;
+            }
+            Err(_) => writeln!(out, "  {event:<20} could not run")?,
+        }
+    }
+    let text = rolled_back.to_string();
+    writeln!(out, "{}{}", text[..1].to_uppercase(), &text[1..])
+}
