@@ -4,8 +4,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::cli::{complain, on_runtime};
 use crate::config::{ConfigError, Environment, Settings};
 use crate::control::{self, ControlError};
