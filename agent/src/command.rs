@@ -3,6 +3,7 @@
 
 mod limit;
 
+use std::error::Error;
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -242,7 +243,7 @@ impl CommandService {
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         self.transport.invoke(request).await.map_err(|error| match error {
             SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: Chain(&other).to_string() },
+            other => CallError::Transport { operation, reason: in_words(&other) },
         })
     }
 }
@@ -325,6 +326,27 @@ fn deserialize(response: &HttpResponse) -> Result<Vec<u8>, OrchestratorError<Ser
     let message = parsed.map_or_else(|| excerpt(body), |error| error.message);
     let kind = kind.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
     Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
+}
+
+/// What libraries call the stages of a call; what follows says it better.
+const STAGES: [&str; 6] = [
+    "dispatch failure",
+    "io error",
+    "other",
+    "response error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+];
+
+/// An error and what caused it, from where it says something about the world.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut telling = error;
+    while STAGES.contains(&telling.to_string().as_str())
+        && let Some(source) = telling.source()
+    {
+        telling = source;
+    }
+    Chain(telling).to_string()
 }
 
 /// The beginning of a body that is no error document, as one line.
