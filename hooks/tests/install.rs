@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up fails")]
 
 #[path = "install/bed.rs"]
+#[allow(dead_code, reason = "shared with the tests of crashes")]
 mod bed;
 #[path = "install/failures.rs"]
 mod failures;
+#[path = "install/journals.rs"]
+mod journals;
 #[path = "install/links.rs"]
 mod links;
 #[path = "install/model.rs"]
 mod model;
+#[path = "install/mounts.rs"]
+mod mounts;
 #[path = "install/permissions.rs"]
 mod permissions;
 #[path = "install/refused.rs"]

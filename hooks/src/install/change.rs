@@ -57,7 +57,10 @@ impl Swap {
         let there = folder.stat(name)?;
         let is_folder = there.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
         match (&self.takes, is_folder) {
-            (_, None) | (Takes::Anything, _) | (Takes::File, Some(false)) | (Takes::Folder(_), Some(true)) => {}
+            (_, None)
+            | (Takes::Anything, _)
+            | (Takes::File, Some(false))
+            | (Takes::Folder(_), Some(true)) => {}
             (Takes::Nothing, Some(_)) => return Err(Errno::EXIST.into()),
             (Takes::File, Some(true)) | (Takes::Folder(_), Some(false)) => return Err(changed_meanwhile()),
         }
@@ -166,6 +169,8 @@ impl Swapped {
             // Somebody took it away.
             (false, Some(_)) => Ok(()),
             (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name),
+            // It was taken back before, and what it had brought is removed.
+            (true, Some(new)) if waiting.is_none() && there.is_some_and(|there| there != new) => Ok(()),
             (true, Some(_)) => Err(changed_meanwhile()),
             (true, None) if waiting.is_some() => Err(Errno::EXIST.into()),
             (true | false, None) => Ok(()),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{self, Begun, Contents, JournalError};
 use super::step::{Change, Keep, Swapped};
 use super::transaction::swaps;
-use crate::fs::{Folder, Handles, split};
+use crate::fs::{Folder, Handles, is_nowhere, is_temporary, split};
 
 /// In the deployment's folder: how to take its Install back.
 const RECORD: &str = "undo.json";
@@ -22,31 +22,41 @@ pub(super) fn record(deployment: &Path) -> PathBuf {
     deployment.join(RECORD)
 }
 
-/// The records that are of no use once this Install is committed: that of the last one, and that of an earlier Install of
-/// the same deployment.
-pub(super) fn superseded(begun: &Begun) -> Vec<PathBuf> {
-    let last = std::fs::read(&begun.pointer).ok().and_then(|text| {
+/// The records that are of no use once an Install of `deployment` is committed: that of the last one, which `pointer`
+/// names, and that of an earlier Install of the same deployment.
+pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
+    let last = std::fs::read(pointer).ok().and_then(|text| {
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
-        let folder = std::fs::canonicalize(OsStr::from_bytes(text)).ok()?;
-        // A pointer may say anything; only a deployment of the same group is a predecessor.
-        (folder.parent() == begun.deployment.parent()).then_some(folder)
+        std::fs::canonicalize(OsStr::from_bytes(text)).ok()
     });
-    let mut records: Vec<PathBuf> =
-        last.iter().chain([&begun.deployment]).map(|folder| record(folder)).collect();
+    let deployment = std::fs::canonicalize(deployment).unwrap_or_default();
+    let mut records: Vec<PathBuf> = last.iter().chain([&deployment]).map(|folder| record(folder)).collect();
     records.dedup();
-    records.retain(|record| record.exists());
+    // A pointer may say anything, and a folder may be a copy.
+    let own = |record: &PathBuf| {
+        journal::read(record)
+            .ok()
+            .flatten()
+            .is_some_and(|found| self::record(&found.begun.deployment) == *record)
+    };
+    records.retain(own);
     records
+}
+
+/// Gives up what earlier Installs displaced; gives what could not be removed, in words.
+pub(super) fn give_up(begun: &Begun) -> Vec<String> {
+    begun.superseded.iter().filter_map(|record| forget_earlier(record, &begun.token)).collect()
 }
 
 /// What remains to do once a transaction is committed. Can be done again. Gives what could not be done, in words.
 pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
-    let mut left = Vec::new();
-    for superseded in &begun.superseded {
-        left.extend(forget_earlier(superseded, &begun.token));
-    }
+    let mut left = give_up(begun);
     let record = record(&begun.deployment);
     if let Err(error) = journal::write_whole(&record, begun, changes) {
-        left.push(format!("this Install cannot be taken back: {} cannot be written: {error}", record.display()));
+        left.push(format!(
+            "this Install cannot be taken back: {} cannot be written: {error}",
+            record.display()
+        ));
         left.extend(discard(begun, changes));
         return left;
     }
@@ -93,8 +103,16 @@ fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
 }
 
 /// Where what a swap displaced is once it was put away.
-fn put_away_as(begun: &Begun, swap: &Swapped) -> PathBuf {
-    begun.deployment.join(DISPLACED).join(swap.spare.file_name().unwrap_or_default())
+pub(super) fn put_away_as(begun: &Begun, swap: &Swapped) -> PathBuf {
+    put_away_name(begun, &swap.spare)
+}
+
+/// Where what is kept as `spare` is once it was put away. What lies in something displaced stays in it.
+pub(super) fn put_away_name(begun: &Begun, spare: &Path) -> PathBuf {
+    match spare.file_name() {
+        Some(name) if is_temporary(name) => begun.deployment.join(DISPLACED).join(name),
+        _ => spare.to_path_buf(),
+    }
 }
 
 /// The swaps that displaced something which is kept for a way back.
@@ -102,19 +120,23 @@ fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
     swaps(changes).filter(|swap| swap.takes && swap.keep == Keep::ForUndo)
 }
 
+/// Every name under which something displaced may be kept.
+pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
+    let kept = kept(changes).flat_map(|swap| [put_away_as(begun, swap), swap.spare.clone()]);
+    kept.chain(begun.displaced.iter().cloned()).collect()
+}
+
 /// Removes what a transaction displaced; gives what could not be removed, in words.
 fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut handles = Handles::default();
     let mut left = Vec::new();
-    for swap in kept(changes) {
-        for path in [&put_away_as(begun, swap), &swap.spare] {
-            let removed = match handles.parent(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                found => found.and_then(|(folder, name)| folder.remove_tree(name)),
-            };
-            if let Err(error) = removed {
-                left.push(format!("{} is no longer used but could not be removed: {error}", path.display()));
-            }
+    for path in displaced(begun, changes) {
+        let removed = match handles.parent(&path) {
+            Err(error) if is_nowhere(&error) => Ok(()),
+            found => found.and_then(|(folder, name)| folder.remove_tree(name)),
+        };
+        if let Err(error) = removed {
+            left.push(format!("{} is no longer used but could not be removed: {error}", path.display()));
         }
     }
     left
