@@ -354,3 +354,24 @@ fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Stage(&'static str, #[source] Option<Box<Stage>>);
+
+    #[test]
+    fn an_error_begins_where_it_says_something_about_the_world() {
+        let error = |stages: &[&'static str]| {
+            stages.iter().rev().fold(None, |source, words| Some(Box::new(Stage(words, source)))).unwrap()
+        };
+        let refused = error(&["dispatch failure", "io error", "tcp connect error", "Connection refused"]);
+        assert_eq!(in_words(&*refused), "tcp connect error: Connection refused");
+        assert_eq!(in_words(&*error(&["dispatch failure", "other"])), "other");
+        let silent = error(&["request has timed out", "HTTP read timeout occurred after 80s"]);
+        assert_eq!(in_words(&*silent), "request has timed out: HTTP read timeout occurred after 80s");
+    }
+}
