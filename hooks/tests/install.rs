@@ -7,10 +7,14 @@
 mod bed;
 #[path = "install/failures.rs"]
 mod failures;
+#[path = "install/journals.rs"]
+mod journals;
 #[path = "install/links.rs"]
 mod links;
 #[path = "install/model.rs"]
 mod model;
+#[path = "install/mounts.rs"]
+mod mounts;
 #[path = "install/permissions.rs"]
 mod permissions;
 #[path = "install/refused.rs"]
