@@ -5,6 +5,7 @@ mod known;
 mod received;
 mod turns;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ const MAX_COMMANDS: usize = 16;
 
 /// What a poll may take beyond the time that its answer may: credentials, name resolution, a connection.
 const AROUND_POLL: Duration = Duration::from_secs(120);
+
+/// A service that refuses a poll does so within this time; after it, a poll without an answer is held open.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// The running agent.
 #[derive(Debug)]
@@ -91,7 +95,7 @@ impl Agent {
                 watchdog.over(None, commands.join_next()).await;
             }
             let began = Instant::now();
-            let next = match watchdog.over(Some(longest_poll), Box::pin(self.service.poll())).await {
+            let next = match watchdog.over(Some(longest_poll), Box::pin(self.next_command())).await {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
@@ -110,6 +114,20 @@ impl Agent {
             }
             watchdog.over(Some(next.at_most()), wait(next, commands)).await;
         }
+    }
+
+    /// A poll. With nothing to do, services hold it open for a minute; whoever waits for readiness need not wait that long.
+    async fn next_command(&self) -> Result<Option<HostCommand>, CallError> {
+        let mut poll = pin!(self.service.poll());
+        while !systemd::is_ready() {
+            tokio::select! {
+                answered = &mut poll => return answered,
+                () = tokio::time::sleep(REFUSAL) => if self.service.is_connected() {
+                    systemd::ready();
+                },
+            }
+        }
+        poll.await
     }
 
     fn after_error(&self, error: &CallError, took: Duration, backoff: &mut Backoff) -> Duration {
