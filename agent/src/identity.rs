@@ -136,7 +136,7 @@ impl Identity {
 }
 
 /// Whether something is at `path`; what cannot be looked at counts, so that reading it says why.
-fn is_there(path: &Path) -> bool {
+pub(crate) fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 

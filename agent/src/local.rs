@@ -9,7 +9,7 @@ mod validate;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::Report;
@@ -18,7 +18,7 @@ use crate::aws::{Access, AccessError};
 use crate::cli::{complain, on_runtime};
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::deployment::Host;
-use crate::identity::{CredentialSource, Identity, IdentityError, Region};
+use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
 use crate::revision::Revision;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::trusted;
@@ -68,6 +68,9 @@ impl CommandLine {
     }
 }
 
+/// How long a person waits to hear that this is no EC2 instance.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Characters of deployment ids.
 const ID_CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
@@ -86,9 +89,10 @@ enum LocalError {
     #[error(transparent)]
     Log(#[from] telemetry::LogError),
     #[error(
-        "no credentials for S3: write {on_premises}, or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
+        "no credentials for S3: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or write {}. EC2 instance \
+         metadata, which would have those of an instance profile, does not answer", on_premises.display()
     )]
-    NoCredentials { on_premises: String },
+    NoCredentials { on_premises: PathBuf },
     #[error(
         "HOME and XDG_STATE_HOME are not set, so there is no place for the deployment's state; set one of them"
     )]
@@ -119,7 +123,7 @@ pub fn main(line: CommandLine) -> ExitCode {
 }
 
 /// What the options come to: this host, a deployment, and the events in their order.
-fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
+async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
     let environment = Environment::of_process();
     let order = events::order(arguments.events.as_deref())?;
     let location = arguments.location()?;
@@ -129,7 +133,7 @@ fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<Lifecycle
     let document = arguments.specification(&id, &location, &order);
     let spec = DeploymentSpec::parse(&trusted(serde_json::to_vec(&document).unwrap_or_default()))?;
     let access = match spec.revision {
-        Revision::S3(_) => Some(access(&settings, &environment)?),
+        Revision::S3(_) => Some(access(&settings, &environment).await?),
         Revision::GitHub(_) | Revision::Local(_) => None,
     };
     Ok((Host::new(settings, environment, access), spec, order))
@@ -137,8 +141,8 @@ fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<Lifecycle
 
 /// Deploys, and says whether it succeeded.
 async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
-    let (host, spec, order) = prepare(&arguments)?;
-    let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
+    let (host, spec, order) = prepare(&arguments).await?;
+    let shutdown = Shutdown::on_signals(Duration::ZERO)?;
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     let mut out = std::io::stdout();
@@ -188,21 +192,26 @@ fn settings(named: Option<&std::path::Path>, environment: &Environment) -> Resul
     Ok(Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..Settings::defaults(environment) })
 }
 
-/// The host's identity when it has one, else the keys of whoever runs this.
-fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
-    let file = &settings.on_premises_config_file;
-    if file.exists() {
-        let identity = Identity::on_premises(file, environment)?;
-        return Ok(Access::new(settings, identity.region, &identity.credentials)?);
-    }
+/// With the credentials of the on-premises file if there is one, else of whoever runs this, else of the EC2 instance.
+async fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
+    let on_premises = &settings.on_premises_config_file;
     let region = environment.text("AWS_REGION").or_else(|| environment.text("AWS_DEFAULT_REGION"));
-    let (Some(region), Some(keys)) = (region, CredentialSource::of_person(environment)) else {
-        return Err(LocalError::NoCredentials { on_premises: file.display().to_string() });
-    };
-    let mut settings = settings.clone();
-    let endpoint = environment.text("AWS_ENDPOINT_URL_S3").map(str::to_owned);
-    settings.endpoints.s3 = settings.endpoints.s3.or(endpoint);
-    Ok(Access::new(&settings, Region::new(region)?, &keys)?)
+    if let (false, Some(region), Some(keys)) =
+        (is_there(on_premises), region, CredentialSource::of_person(environment))
+    {
+        let mut settings = settings.clone();
+        let endpoint = environment.text("AWS_ENDPOINT_URL_S3").map(str::to_owned);
+        settings.endpoints.s3 = settings.endpoints.s3.or(endpoint);
+        return Ok(Access::new(&settings, Region::new(region)?, &keys)?);
+    }
+    let identity = Identity::find(settings, environment, Duration::ZERO);
+    match tokio::time::timeout(METADATA_PATIENCE, identity).await {
+        Ok(Ok(identity)) => Ok(Access::new(settings, identity.region, &identity.credentials)?),
+        Ok(Err(IdentityError::Nobody { .. })) | Err(_) => {
+            Err(LocalError::NoCredentials { on_premises: on_premises.clone() })
+        }
+        Ok(Err(error)) => Err(error.into()),
+    }
 }
 
 fn deployment_id() -> String {

@@ -11,8 +11,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
 use codedeploy_tests::bucket::Bucket;
+use codedeploy_tests::cloud::{Cloud, KeyRing};
+use codedeploy_tests::metadata::{Fault, MetadataServer};
 use codedeploy_tests::programs::{Program, Programs};
 use codedeploy_tests::{bundle, tree};
 
@@ -301,6 +304,49 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
     let missing = deploy("?versionId=nothing").await;
     assert!(!missing.succeeded && missing.stdout.contains("s3://revisions/app.tgz"), "{}", missing.stdout);
     bucket.stop().await;
+}
+
+#[tokio::test]
+async fn on_an_ec2_instance_its_profile_has_the_keys_for_s3() {
+    let machine = Machine::new();
+    let keys = KeyRing { rotation: Duration::from_secs(86_400), overlap: Duration::from_secs(3600) };
+    let metadata = MetadataServer::start(keys.clone()).await;
+    // Checks every signature.
+    let cloud = Cloud::start(&machine.path("cloud"), keys, None).await;
+    cloud.serve_bundle(bundle::tgz(&machine.revision("one")));
+    let configuration = format!(
+        "root_dir: {}\non_premises_config_file: {}\ns3_endpoint_override: http://{}\n",
+        machine.path("root").display(),
+        machine.path("none.yml").display(),
+        cloud.address
+    );
+    fs::write(machine.path("conf.yml"), configuration).unwrap();
+    let run = async |words: &[&str], metadata: &str| {
+        let mut command = Programs::built().local.command(words);
+        command.arg("-c").arg(machine.path("conf.yml")).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata);
+        ran(command.output().await.unwrap())
+    };
+    let s3 = ["-t", "tgz", "-l", "s3://revisions/app.tgz"];
+    let elsewhere = run(&s3, "http://127.0.0.1:9").await;
+    assert!(
+        !elsewhere.succeeded && elsewhere.stderr.contains("no credentials for S3"),
+        "{}",
+        elsewhere.stderr
+    );
+    metadata.fail(Fault::Silence, 1);
+    let silent = run(&s3, &metadata.endpoint).await;
+    assert!(!silent.succeeded && silent.stderr.contains("no credentials for S3"), "{}", silent.stderr);
+    let asked = metadata.requests().len();
+    let deployed = run(&s3, &metadata.endpoint).await;
+    assert!(deployed.succeeded, "{}", deployed.everything());
+    assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "one");
+    assert_eq!(cloud.refusals(), [""; 0]);
+    let asked_for_s3 = metadata.requests().len();
+    assert!(asked_for_s3 > asked);
+    let folder = machine.revision("two").display().to_string();
+    assert!(run(&["-l", &folder], &metadata.endpoint).await.succeeded);
+    assert_eq!(metadata.requests().len(), asked_for_s3, "only S3 needs keys");
 }
 
 #[tokio::test]
