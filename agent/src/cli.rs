@@ -27,6 +27,7 @@ use crate::poll::Agent;
 use crate::register;
 use crate::revision::store::StoreError;
 use crate::shutdown::Shutdown;
+use crate::spec::envelope::{self, EnvelopeError};
 use crate::telemetry;
 
 /// Threads for file work, beside the one that everything else shares.
@@ -95,6 +96,8 @@ enum StartError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Signer(#[from] EnvelopeError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -207,6 +210,7 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
     if settings.disable_core_dumps {
         without_core_dumps();
     }
+    envelope::check_trust(&settings.signer)?;
     let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
     let endpoint = access.command_endpoint();

@@ -1,7 +1,6 @@
 //! The agent's settings: what the configuration file may say, and what is left when nothing is optional any more
 //! (spec: Configuration file).
 
-pub mod file;
 pub mod reader;
 pub mod show;
 mod size;
@@ -11,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reader::{Effective, ReadError, Reader, Warning};
+
+use crate::regular;
 
 /// Read when no file is named; may be missing.
 pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
@@ -168,7 +169,7 @@ impl Settings {
     /// The same, telling also where each value comes from.
     pub fn read(named: Option<&Path>, environment: &Environment) -> Result<Loaded, ConfigError> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        let text = match file::read(path) {
+        let text = match regular::read(path) {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => {

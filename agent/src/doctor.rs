@@ -18,6 +18,7 @@ use crate::config::{Environment, Settings};
 use crate::control::Place;
 use crate::errors::Chain;
 use crate::identity::Identity;
+use crate::spec::envelope;
 
 /// How long EC2's metadata may take to say who this host is: somebody is waiting for the checks.
 const EC2_PATIENCE: Duration = Duration::from_secs(3);
@@ -122,7 +123,14 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
         Ok(identity) => Some(Access::new(&settings, identity.region.clone(), &identity.credentials)),
         Err(_) => None,
     };
-    let mut checks = vec![configuration(named, &warnings)];
+    let mut checks = vec![match envelope::check_trust(&settings.signer) {
+        Ok(()) => configuration(named, &warnings),
+        Err(error) => Check::problem(
+            "configuration",
+            Chain(&error).to_string(),
+            "put the certificate of the authority that signs deployments there; the agent does not start without",
+        ),
+    }];
     let place = Place::of(&settings);
     let (here, there) = tokio::join!(
         local::checks(&settings),

@@ -104,7 +104,10 @@ impl Agent {
                     }
                     match command {
                         Some(command) => self.begin(command, commands, shutdown),
-                        None => Next::Idle(self.host.settings.wait_between_runs),
+                        None => {
+                            tracing::debug!("nothing to do");
+                            Next::Idle(self.host.settings.wait_between_runs)
+                        }
                     }
                 }
                 Err(error) => Next::Spare(self.after_error(&error, began.elapsed(), &mut backoff)),
