@@ -94,6 +94,7 @@ impl Agent {
             while commands.len() >= MAX_COMMANDS {
                 watchdog.over(None, commands.join_next()).await;
             }
+            tracing::debug!("polling");
             let began = Instant::now();
             let next = match watchdog.over(Some(longest_poll), Box::pin(self.next_command())).await {
                 Ok(command) => {
@@ -104,10 +105,7 @@ impl Agent {
                     }
                     match command {
                         Some(command) => self.begin(command, commands, shutdown),
-                        None => {
-                            tracing::debug!("nothing to do");
-                            Next::Idle(self.host.settings.wait_between_runs)
-                        }
+                        None => Next::Idle(self.host.settings.wait_between_runs),
                     }
                 }
                 Err(error) => Next::Spare(self.after_error(&error, began.elapsed(), &mut backoff)),
