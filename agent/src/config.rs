@@ -410,6 +410,22 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_documented_with_its_default() {
+        let page = include_str!("../../docs/configuration.md");
+        let loaded = Settings::parse(b"", &Environment::default()).unwrap();
+        for reader::Effective { key, value, .. } in loaded.effective {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+            let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {key}"));
+            let default = match value {
+                serde_json::Value::Null => "none".to_owned(),
+                serde_json::Value::String(text) => format!("`{text}`"),
+                other => format!("`{other}`"),
+            };
+            assert_eq!(row.split('|').nth(2).unwrap().trim(), default, "{key}");
+        }
+    }
+
+    #[test]
     fn noise_is_refused_with_a_reason() {
         for text in [&b"\xff\xfe\x00"[..], b"- a list", b"just text", b"a: [", b"a: 1\na: 2\n"] {
             let problems = Settings::parse(text, &Environment::default()).unwrap_err();

@@ -75,6 +75,32 @@ fn an_agent_is_started_asked_restarted_and_stopped() {
 }
 
 #[test]
+fn the_environment_says_who_and_where_the_host_is_and_the_log_says_what_came_of_it() {
+    let host = Host::new("deploy_control_endpoint: http://192.0.2.1:9\n");
+    let named = "arn:aws:iam::123456789012:user/named";
+    // The other spelling of the option, of the official agents.
+    let mut start = std::process::Command::new(env!("CARGO_BIN_EXE_codedeploy-agent"));
+    start.args(["start", "--config_file"]).arg(host.path("agent.yml"));
+    let started = start.env("AWS_HOST_IDENTIFIER", named).env("AWS_REGION", "eu-central-1").output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    assert_eq!(json(&host.run(&["status", "--json"]))["agent"]["host_identifier"], named);
+    let log = std::fs::read_to_string(host.path("log/codedeploy-agent.log")).unwrap();
+    let line = |message: &str| {
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .into_iter()
+            .find(|line| line["message"].as_str().unwrap().contains(message))
+            .unwrap_or_else(|| panic!("{log}"))
+    };
+    let started = line("agent started");
+    assert_eq!((&started["region"], &started["host"]), (&"eu-central-1".into(), &named.into()));
+    let source = started["credentials"].as_str().unwrap();
+    assert!(source.contains(host.path("codedeploy.onpremises.yml").to_str().unwrap()), "{source}");
+    assert_eq!(line("plain http, readable by everybody")["level"], "WARN");
+    assert!(!log.contains("hush-hush"), "{log}");
+}
+
+#[test]
 fn of_many_starts_at_once_one_runs() {
     let host = Host::new(NO_SERVICE);
     for _ in 0..5 {

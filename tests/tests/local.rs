@@ -307,6 +307,66 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
 }
 
 #[tokio::test]
+async fn hardening_that_is_configured_refuses_and_hides_what_it_says() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    let configured = fs::read_to_string(machine.path("conf.yml")).unwrap();
+    let configure =
+        |more: &str| fs::write(machine.path("conf.yml"), format!("{configured}{more}\n")).unwrap();
+    std::os::unix::fs::symlink("index.html", revision.join("site/link")).unwrap();
+    fs::set_permissions(revision.join("site/deep/er/page.html"), fs::Permissions::from_mode(0o666)).unwrap();
+    let appspec = fs::read_to_string(revision.join("appspec.yml")).unwrap();
+    let context = format!(
+        "permissions:\n  - object: {}/index.html\n    context: {{user: unconfined_u, type: httpd_sys_content_t}}\nhooks:",
+        machine.app()
+    );
+    let tgz = machine.path("app.tgz");
+    let deploy = async || {
+        fs::write(&tgz, bundle::tgz(&revision)).unwrap();
+        machine.deploy(&["-t", "tgz", "-l", tgz.to_str().unwrap()]).await
+    };
+    for (setting, told) in [
+        ("archive_max_extraction_size: 100B", "archive_max_extraction_size"),
+        ("reject_symlinks_in_bundle: true", "site/link"),
+        ("reject_unsafe_permissions_in_bundle: true", "site/deep/er/page.html"),
+    ] {
+        configure(setting);
+        let ran = deploy().await;
+        assert!(!ran.succeeded && ran.stdout.contains(told), "{setting}: {}", ran.everything());
+        assert!(!Path::new(&machine.app()).exists(), "{setting}: nothing was installed");
+    }
+    fs::write(revision.join("appspec.yml"), appspec.replace("hooks:", &context)).unwrap();
+    configure("reject_unconfined_selinux_in_bundle: true");
+    let refused = deploy().await;
+    assert!(!refused.succeeded && refused.stdout.contains("unconfined_u"), "{}", refused.everything());
+    assert!(!Path::new(&machine.app()).exists());
+
+    fs::write(revision.join("appspec.yml"), appspec).unwrap();
+    let note = format!("#!/bin/sh\nenv >> {}\n", machine.path("env").display());
+    bundle::write(&revision, &[("note.sh", &note)]);
+    for (setting, hidden, seen) in [
+        ("restrict_hook_env_to_allowlist: true", "OPERATORS_OWN=", "TZ=UTC"),
+        ("strip_loader_env_in_hooks: true", "PYTHONPATH=", "OPERATORS_OWN=1"),
+    ] {
+        configure(setting);
+        let _ = fs::remove_file(machine.path("env"));
+        let mut command = Programs::built().local.command(["-l", revision.to_str().unwrap(), "-c"]);
+        command
+            .arg(machine.path("conf.yml"))
+            .env("OPERATORS_OWN", "1")
+            .env("PYTHONPATH", "/x")
+            .env("TZ", "UTC");
+        let deployed = ran(command.output().await.unwrap());
+        assert!(deployed.succeeded, "{setting}: {}", deployed.everything());
+        let seen_by_hooks = fs::read_to_string(machine.path("env")).unwrap();
+        assert!(
+            !seen_by_hooks.contains(hidden) && seen_by_hooks.contains(seen),
+            "{setting}: {seen_by_hooks}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn on_an_ec2_instance_its_profile_has_the_keys_for_s3() {
     let machine = Machine::new();
     let keys = KeyRing { rotation: Duration::from_secs(86_400), overlap: Duration::from_secs(3600) };

@@ -81,6 +81,11 @@ async fn a_deployment_reads_like_a_story_and_every_line_says_where_it_belongs() 
     let line = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap();
     assert_eq!(line("script succeeded")["script"], "start.sh");
     assert_eq!(line("files installed")["created"], 2);
+    let log = fs::read_to_string(fleet.hosts[0].agent_log()).unwrap();
+    let signed = log.lines().find(|line| line.contains("deployment specification verified")).unwrap();
+    let signed: Value = serde_json::from_str(signed).unwrap();
+    assert!(!signed["signer"].as_str().unwrap().is_empty() && !signed["command"].is_null(), "{signed}");
+    assert_eq!(signed["key_sha256"].as_str().unwrap().len(), 64);
     assert!(line("bundle downloaded")["bytes"].as_u64().unwrap() > 0);
     fleet.stop().await;
 }
