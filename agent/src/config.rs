@@ -245,9 +245,12 @@ impl Settings {
                 hook_env_allowlist: file.flag("restrict_hook_env_to_allowlist", false),
                 strip_loader_env: file.flag("strip_loader_env_in_hooks", false),
             },
-            keep_environment_credentials: file
-                .parsed("codedeploy_test_profile", "prod, beta or gamma", test_profile)
-                .unwrap_or_default(),
+            keep_environment_credentials: file.parsed_or(
+                "codedeploy_test_profile",
+                "prod, beta or gamma",
+                (false, "prod"),
+                test_profile,
+            ),
         };
         for (key, why) in ALWAYS {
             file.ignored(key, why);
