@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::aws::{Access, AccessError};
 use crate::command::CommandService;
 use crate::config::{self, ConfigError, Environment, Settings};
+use crate::console;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::control::status::Status;
 use crate::control::{self, Place, Waiter};
@@ -181,9 +182,7 @@ async fn run(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), St
     let place = Place::of(&settings);
     let _lock = PidFile::acquire(&place.pid_file)?;
     telemetry::to_file(&settings, &environment)?;
-    for warning in warnings {
-        tracing::warn!("configuration: {warning}");
-    }
+    config::log_warnings(config_file.as_deref(), &warnings);
     let started = start(settings, environment, &place).await;
     if let Err(error) = &started {
         tracing::error!("the agent cannot start: {}", Chain(error));
@@ -273,8 +272,7 @@ pub fn misused(error: &clap::Error) -> ExitCode {
 }
 
 /// Prints why a program gives up.
-#[allow(clippy::print_stderr, reason = "the last words of a program go to stderr")]
 pub fn complain(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("{program}: {}", Chain(error));
+    console::complain(format_args!("{program}: {}", Chain(error)));
     ExitCode::FAILURE
 }

@@ -136,6 +136,14 @@ fn bullets(problems: &[ReadError]) -> String {
     problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
 }
 
+/// Logs what [`Settings::load`] warned of in the file that it was told, or the default one.
+pub fn log_warnings(named: Option<&Path>, warnings: &[Warning]) {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE)).display();
+    for warning in warnings {
+        tracing::warn!("{path}: {warning}");
+    }
+}
+
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {

@@ -14,7 +14,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::aws::Access;
+use crate::cli;
 use crate::config::{Environment, Settings};
+use crate::console;
 use crate::control::Place;
 use crate::errors::Chain;
 use crate::identity::Identity;
@@ -75,8 +77,7 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("codedeploy-agent: {error}");
-            return ExitCode::FAILURE;
+            return cli::complain("codedeploy-agent", &error);
         }
     };
     let checks = runtime.block_on(examine(config_file, &Environment::of_process()));
@@ -85,9 +86,9 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     if json {
         let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
-        println!("{}", serde_json::to_string_pretty(&document).unwrap_or_default());
+        console::say(serde_json::to_string_pretty(&document).unwrap_or_default());
     } else {
-        checks.iter().for_each(|check| println!("{}", line(check)));
+        checks.iter().for_each(|check| console::say(line(check)));
     }
     if worst == Verdict::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -7,7 +7,7 @@ mod plan;
 mod validate;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use codedeploy_hooks::script::Report;
 
 use crate::aws::{Access, AccessError};
 use crate::cli::{complain, on_runtime};
+use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::deployment::Host;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
@@ -127,8 +128,10 @@ async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<Lif
     let environment = Environment::of_process();
     let order = events::order(arguments.events.as_deref())?;
     let location = arguments.location()?;
-    let settings = settings(arguments.agent_configuration_file.as_deref(), &environment)?;
+    let named = arguments.agent_configuration_file.as_deref();
+    let (settings, warnings) = settings(named, &environment)?;
     telemetry::to_terminal(settings.verbose, &environment)?;
+    config::log_warnings(named, &warnings);
     let id = deployment_id();
     let document = arguments.specification(&id, &location, &order);
     let spec = DeploymentSpec::parse(&trusted(serde_json::to_vec(&document).unwrap_or_default()))?;
@@ -172,15 +175,11 @@ fn explain(out: &mut impl Write, event: &LifecycleEvent, report: &Report) -> std
 
 /// The named configuration, else the host's; without one and without root, everything stays below the person's own
 /// state folder.
-fn settings(named: Option<&std::path::Path>, environment: &Environment) -> Result<Settings, LocalError> {
+fn settings(named: Option<&Path>, environment: &Environment) -> Result<(Settings, Vec<Warning>), LocalError> {
     let shared =
         named.is_some() || nix::unistd::geteuid().is_root() || PathBuf::from(config::DEFAULT_FILE).exists();
     if shared {
-        let (settings, warnings) = Settings::load(named, environment)?;
-        for warning in warnings {
-            tracing::warn!("configuration: {warning}");
-        }
-        return Ok(settings);
+        return Ok(Settings::load(named, environment)?);
     }
     let state = match (environment.text("XDG_STATE_HOME"), environment.text("HOME")) {
         (Some(state), _) if state.starts_with('/') => PathBuf::from(state),
@@ -189,7 +188,8 @@ fn settings(named: Option<&std::path::Path>, environment: &Environment) -> Resul
     };
     let state = state.join("codedeploy");
     let root_dir = state.join("deployment-root");
-    Ok(Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..Settings::defaults(environment) })
+    let defaults = Settings::defaults(environment);
+    Ok((Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..defaults }, Vec::new()))
 }
 
 /// With the credentials of the on-premises file if there is one, else of whoever runs this, else of the EC2 instance.

@@ -125,6 +125,7 @@ impl Agent {
                 answered = &mut poll => return answered,
                 () = tokio::time::sleep(REFUSAL) => if self.service.is_connected() {
                     systemd::ready();
+                    self.status.reached();
                 },
             }
         }

@@ -307,6 +307,17 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
 }
 
 #[tokio::test]
+async fn a_key_of_the_configuration_that_means_nothing_is_warned_of() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    let configured = fs::read_to_string(machine.path("conf.yml")).unwrap();
+    fs::write(machine.path("conf.yml"), format!("{configured}max_revison: 1\n")).unwrap();
+    let ran = machine.deploy(&["-l", revision.to_str().unwrap()]).await;
+    let warning = format!("{}: line 2: max_revison: unknown key", machine.path("conf.yml").display());
+    assert!(ran.succeeded && ran.stderr.contains(&warning), "{}", ran.everything());
+}
+
+#[tokio::test]
 async fn hardening_that_is_configured_refuses_and_hides_what_it_says() {
     let machine = Machine::new();
     let revision = machine.revision("one");

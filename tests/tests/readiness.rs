@@ -5,6 +5,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use codedeploy_tests::programs::Programs;
 use codedeploy_tests::stub::lone::Lone;
 use codedeploy_tests::stub::{Fault, POLL};
 use codedeploy_tests::wait;
@@ -54,6 +55,11 @@ async fn a_first_poll_that_the_service_holds_open_does_not_hold_up_readiness() {
     let told = systemd.until("READY=1").await;
     assert!(told.contains(&"STATUS=waiting for deployments".to_owned()), "{told:?}");
     assert_eq!(host.stub.requests(POLL).len(), 1, "the poll is still open");
+    let configuration = host.path("agent.yml");
+    let words = ["status", "--json", "--config-file", configuration.to_str().unwrap()];
+    let status = Programs::built().agent.output(words).await.stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status["agent"]["activity"], "waiting");
     // And it is a poll like any other.
     host.deployment("g1", "d-1", &[("appspec.yml", "version: 0.0\nos: linux\n")]);
     assert_eq!(host.perform("d-1", "DownloadBundle").await.status, "Succeeded");
