@@ -26,7 +26,6 @@ use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::Layer;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::{Region as SdkRegion, SigningRegion};
@@ -35,6 +34,7 @@ use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
 use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
+use crate::errors::Chain;
 use limit::AnswerLimit;
 use reach::Reach;
 
@@ -212,7 +212,7 @@ impl CommandService {
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         self.transport.invoke(request).await.map_err(|error| match error {
             SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
+            other => CallError::Transport { operation, reason: Chain(&other).to_string() },
         })
     }
 }
