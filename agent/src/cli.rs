@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::aws::{Access, AccessError};
 use crate::command::CommandService;
 use crate::config::{self, ConfigError, Environment, Settings};
+use crate::console;
 use crate::control::socket::{ControlSocket, SocketError};
 use crate::control::status::Status;
 use crate::control::{self, Place, Waiter};
@@ -29,6 +30,7 @@ use crate::register;
 use crate::revision::store::StoreError;
 use crate::rollback;
 use crate::shutdown::Shutdown;
+use crate::spec::envelope::{self, EnvelopeError};
 use crate::telemetry;
 
 /// Threads for file work, beside the one that everything else shares.
@@ -106,6 +108,8 @@ enum StartError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    Signer(#[from] EnvelopeError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -191,9 +195,7 @@ async fn run(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), St
     let place = Place::of(&settings);
     let _lock = PidFile::acquire(&place.pid_file)?;
     telemetry::to_file(&settings, &environment)?;
-    for warning in warnings {
-        tracing::warn!("configuration: {warning}");
-    }
+    config::log_warnings(config_file.as_deref(), &warnings);
     let started = start(settings, environment, &place).await;
     if let Err(error) = &started {
         tracing::error!("the agent cannot start: {}", Chain(error));
@@ -220,6 +222,7 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
     if settings.disable_core_dumps {
         without_core_dumps();
     }
+    envelope::check_trust(&settings.signer)?;
     let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
     let endpoint = access.command_endpoint();
@@ -282,8 +285,7 @@ pub fn misused(error: &clap::Error) -> ExitCode {
 }
 
 /// Prints why a program gives up.
-#[allow(clippy::print_stderr, reason = "the last words of a program go to stderr")]
 pub fn complain(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("{program}: {}", Chain(error));
+    console::complain(format_args!("{program}: {}", Chain(error)));
     ExitCode::FAILURE
 }

@@ -2,6 +2,7 @@
 //! (spec: Command service protocol). Time-outs, limits and attempts are decided here, for every call alike.
 
 mod limit;
+mod reach;
 
 use std::error::Error;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use crate::errors::Chain;
 use limit::AnswerLimit;
+use reach::Reach;
 
 /// What stands for the name of an error that has none; the service's own have one.
 const NAMELESS: &str = "an error without a name";
@@ -51,6 +53,7 @@ pub struct CommandService {
     target_prefix: &'static str,
     credentials: Credentials,
     transport: Transport,
+    reach: Reach,
 }
 
 type Transport = SmithyOperation<Request, Vec<u8>, ServiceError>;
@@ -164,7 +167,14 @@ impl CommandService {
         let target_prefix =
             if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
         let credentials = access.credentials.clone();
-        Self { host_identifier, target_prefix, credentials, transport: transport(access) }
+        let reach = Reach::default();
+        let transport = transport(access, reach.clone());
+        Self { host_identifier, target_prefix, credentials, transport, reach }
+    }
+
+    /// Whether the service has the newest call, though it may not have answered yet.
+    pub fn is_connected(&self) -> bool {
+        self.reach.is_connected()
     }
 
     /// Who this host is to the service.
@@ -248,7 +258,7 @@ impl CommandService {
     }
 }
 
-fn transport(access: &Access) -> Transport {
+fn transport(access: &Access, reach: Reach) -> Transport {
     SmithyOperation::builder()
         .service_name("CodeDeployCommand")
         .operation_name("Command")
@@ -269,6 +279,7 @@ fn transport(access: &Access) -> Transport {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .with_connection_poisoning()
         .interceptor(AnswerLimit)
+        .interceptor(reach)
         .runtime_plugin(signing(access))
         .serializer(serialize)
         .deserializer(deserialize)

@@ -1,7 +1,6 @@
 //! The agent's settings: what the configuration file may say, and what is left when nothing is optional any more
 //! (spec: Configuration file).
 
-pub mod file;
 pub mod reader;
 pub mod show;
 mod size;
@@ -11,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reader::{Effective, ReadError, Reader, Warning};
+
+use crate::regular;
 
 /// Read when no file is named; may be missing.
 pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
@@ -137,6 +138,14 @@ fn bullets(problems: &[ReadError]) -> String {
     problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
 }
 
+/// Logs what [`Settings::load`] warned of in the file that it was told, or the default one.
+pub fn log_warnings(named: Option<&Path>, warnings: &[Warning]) {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE)).display();
+    for warning in warnings {
+        tracing::warn!("{path}: {warning}");
+    }
+}
+
 impl Environment {
     /// The environment of this process.
     pub fn of_process() -> Self {
@@ -170,7 +179,7 @@ impl Settings {
     /// The same, telling also where each value comes from.
     pub fn read(named: Option<&Path>, environment: &Environment) -> Result<Loaded, ConfigError> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        let text = match file::read(path) {
+        let text = match regular::read(path) {
             Ok(text) => text,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => {
@@ -247,9 +256,12 @@ impl Settings {
                 hook_env_allowlist: file.flag("restrict_hook_env_to_allowlist", false),
                 strip_loader_env: file.flag("strip_loader_env_in_hooks", false),
             },
-            keep_environment_credentials: file
-                .parsed("codedeploy_test_profile", "prod, beta or gamma", test_profile)
-                .unwrap_or_default(),
+            keep_environment_credentials: file.parsed_or(
+                "codedeploy_test_profile",
+                "prod, beta or gamma",
+                (false, "prod"),
+                test_profile,
+            ),
         };
         for (key, why) in ALWAYS {
             file.ignored(key, why);
@@ -409,6 +421,22 @@ mod tests {
         let (_, warnings) = parse("verbose: true\n:max_revision: 3\n").unwrap();
         let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["line 2: max_revision: unknown key, ignored; did you mean max_revisions?"]);
+    }
+
+    #[test]
+    fn every_key_is_documented_with_its_default() {
+        let page = include_str!("../../docs/configuration.md");
+        let loaded = Settings::parse(b"", &Environment::default()).unwrap();
+        for reader::Effective { key, value, .. } in loaded.effective {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+            let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {key}"));
+            let default = match value {
+                serde_json::Value::Null => "none".to_owned(),
+                serde_json::Value::String(text) => format!("`{text}`"),
+                other => format!("`{other}`"),
+            };
+            assert_eq!(row.split('|').nth(2).unwrap().trim(), default, "{key}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 use serde::Serialize;
 
 use crate::config::{ConfigError, Environment, Settings};
+use crate::console;
 use crate::deployment::ledger::Ledger;
 use crate::errors::Chain;
 use crate::history::{Deployment, History};
@@ -114,19 +115,19 @@ pub fn start(
     match daemon::background() {
         Ok(Side::Daemon(caller)) => run(config_file, Waiter(Some(caller))),
         Ok(Side::Caller(Launch::Up { pid })) => {
-            println!("{}", running_as(pid));
+            console::say(running_as(pid));
             ExitCode::SUCCESS
         }
         Ok(Side::Caller(Launch::AlreadyRunning { message })) => {
-            println!("{message}");
+            console::say(message);
             ExitCode::SUCCESS
         }
         Ok(Side::Caller(Launch::Failed { message })) => {
-            eprintln!("codedeploy-agent: cannot start: {message}");
+            console::complain(format_args!("codedeploy-agent: cannot start: {message}"));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("codedeploy-agent: cannot start: {error}");
+            console::complain(format_args!("codedeploy-agent: cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -136,11 +137,11 @@ pub fn start(
 pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
     match try_stop(config_file, force) {
         Ok(Some(pid)) => {
-            println!("The AWS CodeDeploy agent, PID {pid}, has stopped");
+            console::say(format_args!("The AWS CodeDeploy agent, PID {pid}, has stopped"));
             ExitCode::SUCCESS
         }
         Ok(None) => {
-            println!("{NOT_RUNNING}");
+            console::say(NOT_RUNNING);
             ExitCode::SUCCESS
         }
         Err(error) => complain(&error),
@@ -160,7 +161,7 @@ pub fn restart(
 }
 
 fn complain(error: &ControlError) -> ExitCode {
-    eprintln!("error: {}", Chain(error));
+    console::complain(format_args!("error: {}", Chain(error)));
     ExitCode::FAILURE
 }
 
@@ -261,7 +262,7 @@ pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
     let found = examine(config_file, json)
         .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
     if json {
-        println!("{}", serde_json::to_string_pretty(&found).unwrap_or_default());
+        console::say(serde_json::to_string_pretty(&found).unwrap_or_default());
     } else {
         say(&found);
     }
@@ -274,19 +275,21 @@ pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
 
 fn say(found: &Document) {
     match (found.state, found.pid) {
-        (RunState::Running, Some(pid)) => println!("{}", running_as(pid)),
-        (RunState::Running, None) => println!("The AWS CodeDeploy agent is starting"),
-        (RunState::Stopped, _) => eprintln!("error: {NOT_RUNNING}"),
-        (RunState::Unknown, _) => eprintln!("error: cannot tell whether the AWS CodeDeploy agent is running"),
+        (RunState::Running, Some(pid)) => console::say(running_as(pid)),
+        (RunState::Running, None) => console::say("The AWS CodeDeploy agent is starting"),
+        (RunState::Stopped, _) => console::complain(format_args!("error: {NOT_RUNNING}")),
+        (RunState::Unknown, _) => {
+            console::complain("error: cannot tell whether the AWS CodeDeploy agent is running");
+        }
     }
     if let Some(note) = &found.note {
-        eprintln!("{note}");
+        console::complain(note);
     }
     // Scripts compare what the official agents print, and that is all of stdout. What is just being reported is no news.
     let troubled =
         found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
     if let Some(words) = troubled.or(found.outbox.as_ref()).and_then(Outbox::in_words) {
-        eprintln!("{words}");
+        console::complain(words);
     }
 }
 

@@ -32,6 +32,7 @@ use crate::revision::manifest;
 use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
 use crate::revision::{FetchError, FetchedBundle, fetch, reuse};
 use crate::spec::{DeploymentSpec, PathComponent};
+use crate::telemetry::milliseconds_since;
 use appspec::AppSpecError;
 use installed::{Installed, InstalledError};
 use ledger::About;
@@ -324,10 +325,6 @@ impl Host {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     let span = tracing::Span::current();
     spawn_blocking(move || span.in_scope(work)).await
-}
-
-fn milliseconds_since(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn succeeded(note: Option<&str>) -> Report {

@@ -14,10 +14,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::aws::Access;
+use crate::cli;
 use crate::config::{Environment, Settings};
+use crate::console;
 use crate::control::Place;
 use crate::errors::Chain;
 use crate::identity::Identity;
+use crate::spec::envelope;
 
 /// How long EC2's metadata may take to say who this host is: somebody is waiting for the checks.
 const EC2_PATIENCE: Duration = Duration::from_secs(3);
@@ -74,8 +77,7 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("codedeploy-agent: {error}");
-            return ExitCode::FAILURE;
+            return cli::complain("codedeploy-agent", &error);
         }
     };
     let checks = runtime.block_on(examine(config_file, &Environment::of_process()));
@@ -84,9 +86,9 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     if json {
         let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
-        println!("{}", serde_json::to_string_pretty(&document).unwrap_or_default());
+        console::say(serde_json::to_string_pretty(&document).unwrap_or_default());
     } else {
-        checks.iter().for_each(|check| println!("{}", line(check)));
+        checks.iter().for_each(|check| console::say(line(check)));
     }
     if worst == Verdict::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -122,7 +124,14 @@ pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> V
         Ok(identity) => Some(Access::new(&settings, identity.region.clone(), &identity.credentials)),
         Err(_) => None,
     };
-    let mut checks = vec![configuration(named, &warnings)];
+    let mut checks = vec![match envelope::check_trust(&settings.signer) {
+        Ok(()) => configuration(named, &warnings),
+        Err(error) => Check::problem(
+            "configuration",
+            Chain(&error).to_string(),
+            "put the certificate of the authority that signs deployments there; the agent does not start without",
+        ),
+    }];
     let place = Place::of(&settings);
     let (here, there) = tokio::join!(
         local::checks(&settings),

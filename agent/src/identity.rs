@@ -136,18 +136,21 @@ impl Identity {
 }
 
 /// Whether something is at `path`; what cannot be looked at counts, so that reading it says why.
-fn is_there(path: &Path) -> bool {
+pub(crate) fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Asks until there is an answer, or one that will not change, or `patience` is over.
 async fn wait_for(metadata: &Metadata, patience: Duration) -> Result<Instance, MetadataError> {
     let began = Instant::now();
+    let mut told = false;
     loop {
         match metadata.instance().await {
             Err(error) if error.is_temporary() && began.elapsed() + METADATA_PAUSE < patience => {
-                tracing::warn!(%error, "waiting for EC2 instance metadata, because there is no on-premises file");
-                systemd::status("waiting for EC2 instance metadata");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "waiting for EC2 instance metadata, because there is no on-premises file");
+                    systemd::status("waiting for EC2 instance metadata");
+                }
             }
             answered => return answered,
         }

@@ -9,13 +9,15 @@
 //! [`control`] starts, stops and asks the agent of this host; [`doctor`] says what is wrong with it, [`logs`] what it
 //! did; [`register`] makes the host known to a service.
 //!
-//! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line.
+//! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line,
+//! [`console`] how it speaks.
 
 pub mod aws;
 pub mod backoff;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod deployment;
 pub mod doctor;

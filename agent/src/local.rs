@@ -7,18 +7,19 @@ mod plan;
 mod validate;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::Report;
 
 use crate::aws::{Access, AccessError};
 use crate::cli::{complain, on_runtime};
+use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::deployment::Host;
-use crate::identity::{CredentialSource, Identity, IdentityError, Region};
+use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
 use crate::recovery::{self, RecoveryError};
 use crate::revision::Revision;
 use crate::shutdown::Shutdown;
@@ -69,6 +70,9 @@ impl CommandLine {
     }
 }
 
+/// How long a person waits to hear that this is no EC2 instance.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Characters of deployment ids.
 const ID_CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
@@ -87,9 +91,10 @@ enum LocalError {
     #[error(transparent)]
     Log(#[from] telemetry::LogError),
     #[error(
-        "no credentials for S3: write {on_premises}, or set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION"
+        "no credentials for S3: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or write {}. EC2 instance \
+         metadata, which would have those of an instance profile, does not answer", on_premises.display()
     )]
-    NoCredentials { on_premises: String },
+    NoCredentials { on_premises: PathBuf },
     #[error(
         "HOME and XDG_STATE_HOME are not set, so there is no place for the deployment's state; set one of them"
     )]
@@ -122,17 +127,19 @@ pub fn main(line: CommandLine) -> ExitCode {
 }
 
 /// What the options come to: this host, a deployment, and the events in their order.
-fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
+async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
     let environment = Environment::of_process();
     let order = events::order(arguments.events.as_deref())?;
     let location = arguments.location()?;
-    let settings = settings(arguments.agent_configuration_file.as_deref(), &environment)?;
+    let named = arguments.agent_configuration_file.as_deref();
+    let (settings, warnings) = settings(named, &environment)?;
     telemetry::to_terminal(settings.verbose, &environment)?;
+    config::log_warnings(named, &warnings);
     let id = deployment_id();
     let document = arguments.specification(&id, &location, &order);
     let spec = DeploymentSpec::parse(&trusted(serde_json::to_vec(&document).unwrap_or_default()))?;
     let access = match spec.revision {
-        Revision::S3(_) => Some(access(&settings, &environment)?),
+        Revision::S3(_) => Some(access(&settings, &environment).await?),
         Revision::GitHub(_) | Revision::Local(_) => None,
     };
     Ok((Host::new(settings, environment, access), spec, order))
@@ -140,8 +147,8 @@ fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<Lifecycle
 
 /// Deploys, and says whether it succeeded.
 async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
-    let (host, spec, order) = prepare(&arguments)?;
-    let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
+    let (host, spec, order) = prepare(&arguments).await?;
+    let shutdown = Shutdown::on_signals(Duration::ZERO)?;
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(&host.store)?;
@@ -172,15 +179,11 @@ fn explain(out: &mut impl Write, event: &LifecycleEvent, report: &Report) -> std
 
 /// The named configuration, else the host's; without one and without root, everything stays below the person's own
 /// state folder.
-fn settings(named: Option<&std::path::Path>, environment: &Environment) -> Result<Settings, LocalError> {
+fn settings(named: Option<&Path>, environment: &Environment) -> Result<(Settings, Vec<Warning>), LocalError> {
     let shared =
         named.is_some() || nix::unistd::geteuid().is_root() || PathBuf::from(config::DEFAULT_FILE).exists();
     if shared {
-        let (settings, warnings) = Settings::load(named, environment)?;
-        for warning in warnings {
-            tracing::warn!("configuration: {warning}");
-        }
-        return Ok(settings);
+        return Ok(Settings::load(named, environment)?);
     }
     let state = match (environment.text("XDG_STATE_HOME"), environment.text("HOME")) {
         (Some(state), _) if state.starts_with('/') => PathBuf::from(state),
@@ -189,24 +192,30 @@ fn settings(named: Option<&std::path::Path>, environment: &Environment) -> Resul
     };
     let state = state.join("codedeploy");
     let root_dir = state.join("deployment-root");
-    Ok(Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..Settings::defaults(environment) })
+    let defaults = Settings::defaults(environment);
+    Ok((Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..defaults }, Vec::new()))
 }
 
-/// The host's identity when it has one, else the keys of whoever runs this.
-fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
-    let file = &settings.on_premises_config_file;
-    if file.exists() {
-        let identity = Identity::on_premises(file, environment)?;
-        return Ok(Access::new(settings, identity.region, &identity.credentials)?);
-    }
+/// With the credentials of the on-premises file if there is one, else of whoever runs this, else of the EC2 instance.
+async fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
+    let on_premises = &settings.on_premises_config_file;
     let region = environment.text("AWS_REGION").or_else(|| environment.text("AWS_DEFAULT_REGION"));
-    let (Some(region), Some(keys)) = (region, CredentialSource::of_person(environment)) else {
-        return Err(LocalError::NoCredentials { on_premises: file.display().to_string() });
-    };
-    let mut settings = settings.clone();
-    let endpoint = environment.text("AWS_ENDPOINT_URL_S3").map(str::to_owned);
-    settings.endpoints.s3 = settings.endpoints.s3.or(endpoint);
-    Ok(Access::new(&settings, Region::new(region)?, &keys)?)
+    if let (false, Some(region), Some(keys)) =
+        (is_there(on_premises), region, CredentialSource::of_person(environment))
+    {
+        let mut settings = settings.clone();
+        let endpoint = environment.text("AWS_ENDPOINT_URL_S3").map(str::to_owned);
+        settings.endpoints.s3 = settings.endpoints.s3.or(endpoint);
+        return Ok(Access::new(&settings, Region::new(region)?, &keys)?);
+    }
+    let identity = Identity::find(settings, environment, Duration::ZERO);
+    match tokio::time::timeout(METADATA_PATIENCE, identity).await {
+        Ok(Ok(identity)) => Ok(Access::new(settings, identity.region, &identity.credentials)?),
+        Ok(Err(IdentityError::Nobody { .. })) | Err(_) => {
+            Err(LocalError::NoCredentials { on_premises: on_premises.clone() })
+        }
+        Ok(Err(error)) => Err(error.into()),
+    }
 }
 
 fn deployment_id() -> String {

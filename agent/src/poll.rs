@@ -6,6 +6,7 @@ mod received;
 mod recover;
 mod turns;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ const AROUND_POLL: Duration = Duration::from_secs(120);
 
 /// The commands that are carried out or told, each until the service has its outcome.
 type Commands = JoinSet<()>;
+/// A service that refuses a poll does so within this time; after it, a poll without an answer is held open.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// The running agent.
 #[derive(Debug)]
@@ -97,8 +100,9 @@ impl Agent {
             while commands.try_join_next().is_some() {}
             // Given back at once: whoever carries a command out takes its own.
             drop(watchdog.over(None, self.places.acquire()).await);
+            tracing::debug!("polling");
             let began = Instant::now();
-            let next = match watchdog.over(Some(longest_poll), Box::pin(self.service.poll())).await {
+            let next = match watchdog.over(Some(longest_poll), Box::pin(self.next_command())).await {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
@@ -117,6 +121,21 @@ impl Agent {
             }
             watchdog.over(Some(next.at_most()), wait(next, commands)).await;
         }
+    }
+
+    /// A poll. With nothing to do, services hold it open for a minute; whoever waits for readiness need not wait that long.
+    async fn next_command(&self) -> Result<Option<HostCommand>, CallError> {
+        let mut poll = pin!(self.service.poll());
+        while !systemd::is_ready() {
+            tokio::select! {
+                answered = &mut poll => return answered,
+                () = tokio::time::sleep(REFUSAL) => if self.service.is_connected() {
+                    systemd::ready();
+                    self.status.reached();
+                },
+            }
+        }
+        poll.await
     }
 
     fn after_error(&self, error: &CallError, took: Duration, backoff: &mut Backoff) -> Duration {

@@ -65,10 +65,16 @@ impl Watchdog {
     }
 }
 
+static READY: Once = Once::new();
+
 /// Told once: the service was reached.
 pub fn ready() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| notify(&[NotifyState::Ready, NotifyState::Status("waiting for deployments")]));
+    READY.call_once(|| notify(&[NotifyState::Ready, NotifyState::Status("waiting for deployments")]));
+}
+
+/// Whether that was told.
+pub fn is_ready() -> bool {
+    READY.is_completed()
 }
 
 pub fn status(text: &str) {

@@ -13,7 +13,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use codedeploy_hooks::clock::LocalTime;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,6 +41,11 @@ pub enum LogError {
     Open { path: PathBuf, source: io::Error },
     #[error("the log was set up twice")]
     Twice(#[from] TryInitError),
+}
+
+/// The value of the field `duration_ms` of what began then.
+pub fn milliseconds_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where the records of a daemon go.

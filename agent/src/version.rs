@@ -1,19 +1,16 @@
 //! What the agent calls itself to the service: the version of the installed package, else its own.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
+
+use crate::regular;
 
 /// Written by packages: `agent_version: X`.
 const FILE: &str = "/opt/codedeploy-agent/.version";
 
 /// The version of this program.
 const OWN: &str = env!("CARGO_PKG_VERSION");
-
-/// More than a version file has.
-const MAX_BYTES: u64 = 4096;
 
 /// The value of the header `x-amz-codedeploy-agent-version`.
 pub fn reported() -> &'static str {
@@ -22,7 +19,7 @@ pub fn reported() -> &'static str {
 }
 
 fn of_package(path: &Path) -> String {
-    match read(path) {
+    match regular::read(path) {
         Ok(text) => match parse(&text) {
             Some(version) => return version.to_owned(),
             None => tracing::warn!(
@@ -38,16 +35,6 @@ fn of_package(path: &Path) -> String {
         ),
     }
     OWN.to_owned()
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// The version in a text, if it can stand in a header.

@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 
@@ -72,6 +72,62 @@ fn an_agent_is_started_asked_restarted_and_stopped() {
         (nothing.status.code(), stdout(&nothing).as_str()),
         (Some(0), "No AWS CodeDeploy agent running\n")
     );
+}
+
+#[test]
+fn the_environment_says_who_and_where_the_host_is_and_the_log_says_what_came_of_it() {
+    let host = Host::new("deploy_control_endpoint: http://192.0.2.1:9\n");
+    let named = "arn:aws:iam::123456789012:user/named";
+    // The other spelling of the option, of the official agents.
+    let mut start = std::process::Command::new(env!("CARGO_BIN_EXE_codedeploy-agent"));
+    start.args(["start", "--config_file"]).arg(host.path("agent.yml"));
+    let started = start.env("AWS_HOST_IDENTIFIER", named).env("AWS_REGION", "eu-central-1").output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    assert_eq!(json(&host.run(&["status", "--json"]))["agent"]["host_identifier"], named);
+    let log = std::fs::read_to_string(host.path("log/codedeploy-agent.log")).unwrap();
+    let line = |message: &str| {
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .into_iter()
+            .find(|line| line["message"].as_str().unwrap().contains(message))
+            .unwrap_or_else(|| panic!("{log}"))
+    };
+    let started = line("agent started");
+    assert_eq!((&started["region"], &started["host"]), (&"eu-central-1".into(), &named.into()));
+    let source = started["credentials"].as_str().unwrap();
+    assert!(source.contains(host.path("codedeploy.onpremises.yml").to_str().unwrap()), "{source}");
+    assert_eq!(line("plain http, readable by everybody")["level"], "WARN");
+    assert!(!log.contains("hush-hush"), "{log}");
+}
+
+#[test]
+fn a_start_that_takes_long_says_so_and_can_be_stopped() {
+    let host = Host::new(NO_SERVICE);
+    // Nobody answers for EC2 here, which may be because it is still booting.
+    std::fs::remove_file(host.path("codedeploy.onpremises.yml")).unwrap();
+    let mut start = host.command(&["start"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    // Whoever reads this stops reading; that is no reason to fail.
+    std::io::BufReader::new(start.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("still starting"), "{said}");
+    let log = std::fs::read_to_string(host.path("log/codedeploy-agent.log")).unwrap();
+    assert_eq!(log.matches("waiting for EC2 instance metadata").count(), 1, "{log}");
+    assert!(host.run(&["stop"]).status.success());
+    assert_eq!(start.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_reader_who_has_gone_fails_no_command() {
+    let host = Host::new(NO_SERVICE);
+    for words in [&["status", "--json"][..], &["status"]] {
+        let (_, out) = std::io::pipe().unwrap();
+        let (_, err) = std::io::pipe().unwrap();
+        assert_eq!(
+            host.command(words).stdout(out).stderr(err).status().unwrap().code(),
+            Some(3),
+            "{words:?}"
+        );
+    }
 }
 
 #[test]

@@ -150,6 +150,11 @@ impl Cloud {
             .collect();
     }
 
+    /// Serves this bundle alone.
+    pub fn serve_bundle(&self, bundle: Vec<u8>) {
+        self.state().bundle = bundle;
+    }
+
     /// `<event> <status>` of every command that was completed, in order.
     pub fn completed(&self) -> Vec<String> {
         let state = self.state();

@@ -80,7 +80,7 @@ async fn a_command_that_comes_again_while_it_runs_is_ignored_and_afterwards_answ
 
 #[tokio::test]
 async fn a_service_that_repeats_itself_is_not_asked_without_a_pause() {
-    let host = Lone::prepared("wait_between_runs: 3600\n", Duration::from_secs(2), |_| {}).await;
+    let host = Lone::prepared("wait_between_runs: 3600\n", Duration::from_secs(2), |_, _| {}).await;
     let (log, go) = (host.path("log-of-runs"), host.path("go"));
     deployment(&host, "web", "d-1", &["BeforeInstall"], &waiting(&log, &go));
     // The first poll is held until these are there; commands one after another need no pause.
@@ -211,7 +211,7 @@ async fn deployments_to_one_destination_do_not_mix() {
 #[tokio::test]
 async fn an_idle_agent_ends_at_once_even_while_the_service_holds_its_poll() {
     for signal in ["TERM", "INT", "QUIT"] {
-        let mut host = Lone::prepared("", Duration::from_secs(70), |_| {}).await;
+        let mut host = Lone::prepared("", Duration::from_secs(70), |_, _| {}).await;
         host.stub.requested(POLL, 1).await;
         let began = Instant::now();
         host.agent.signal(signal).await;
@@ -223,7 +223,7 @@ async fn an_idle_agent_ends_at_once_even_while_the_service_holds_its_poll() {
 
 #[tokio::test]
 async fn an_agent_that_backs_off_or_pauses_ends_at_once() {
-    let paused = Lone::prepared("wait_between_runs: 3600\n", Duration::ZERO, |_| {}).await;
+    let paused = Lone::prepared("wait_between_runs: 3600\n", Duration::ZERO, |_, _| {}).await;
     paused.stub.requested(POLL, 1).await;
     let backs_off = Lone::start("wait_after_error: 3600\n").await;
     backs_off.stub.fail(POLL, &Fault::Error(400, "AccessDeniedException"), 1);

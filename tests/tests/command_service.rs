@@ -314,7 +314,7 @@ async fn requests_look_as_the_official_agents_make_them_and_share_a_connection()
 
 #[tokio::test]
 async fn a_command_that_cannot_be_recorded_is_not_performed() {
-    let host = Lone::prepared("", Duration::from_millis(200), |root| {
+    let host = Lone::prepared("", Duration::from_millis(200), |root, _| {
         fs::create_dir_all(root.join("ongoing-deployment/d-blocked/by-a-folder")).unwrap();
         let noise = vec![b'x'; 10 << 20];
         fs::write(root.join("ongoing-deployment/d-noise"), noise).unwrap();

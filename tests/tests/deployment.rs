@@ -8,7 +8,7 @@
 )]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_sdk_codedeploy::types::LifecycleErrorCode;
 use codedeploy_tests::fleet::{Deployed, Fleet};
@@ -52,6 +52,36 @@ fn failure(deployed: &Deployed) -> (LifecycleErrorCode, String, String, String) 
         diagnostics.message.unwrap_or_default(),
         diagnostics.log_tail.unwrap_or_default(),
     )
+}
+
+/// A deployment whose BeforeInstall runs until it is let go.
+struct Held {
+    id: String,
+    started: PathBuf,
+}
+
+impl Held {
+    async fn begin(fleet: &Fleet) -> Self {
+        let started = fleet.path("started");
+        let appspec = appspec(&fleet.path("app"), &[("BeforeInstall", "")]);
+        let script = format!(
+            "#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n",
+            started.display()
+        );
+        let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
+        let id = fleet.create(revision).await;
+        wait::until("the script runs", async || fs::read_to_string(&started)).await;
+        Self { id, started }
+    }
+
+    fn let_go(&self) {
+        fs::write(self.started.with_extension("go"), "").unwrap();
+    }
+
+    /// How often the script was started.
+    fn starts(&self) -> usize {
+        fs::read_to_string(&self.started).unwrap().lines().count()
+    }
 }
 
 #[tokio::test]
@@ -132,53 +162,34 @@ async fn an_object_that_was_replaced_since_is_not_deployed() {
 #[tokio::test]
 async fn a_command_that_the_agent_lost_is_failed_and_its_script_does_not_run_again() {
     let mut fleet = Fleet::start(1, "").await;
-    let appspec = appspec(&fleet.path("app"), &[("BeforeInstall", "")]);
-    let started = fleet.path("started");
-    let script =
-        format!("#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n", started.display());
-    let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
-    let id = fleet.create(revision).await;
-    wait::until("the script runs", async || fs::read_to_string(&started)).await;
+    let held = Held::begin(&fleet).await;
     fleet.agents.remove(0).kill().await;
     fleet.agents.push(fleet.hosts[0].start_agent());
-    let deployed = fleet.outcome(&id).await;
-    fs::write(started.with_extension("go"), "").unwrap();
+    let deployed = fleet.outcome(&held.id).await;
+    held.let_go();
     let (code, _, message, _) = failure(&deployed);
     assert_eq!(deployed.failed_event().name, "BeforeInstall");
     assert_eq!(code, LifecycleErrorCode::UnknownError);
     assert!(message.contains("restarted while this lifecycle event was in progress"), "{message}");
-    assert_eq!(fs::read_to_string(&started).unwrap().lines().count(), 1);
+    assert_eq!(held.starts(), 1);
     fleet.stop().await;
 }
 
 #[tokio::test]
 async fn a_service_that_was_killed_goes_on_with_the_deployment() {
     let mut fleet = Fleet::start(1, "").await;
-    let app = fleet.path("app");
-    let appspec = appspec(&app, &[("BeforeInstall", "")]);
-    let started = fleet.path("started");
-    let script =
-        format!("#!/bin/sh\necho $$ >> {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n", started.display());
-    let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
-    let id = fleet.create(revision).await;
-    wait::until("the script runs", async || fs::read_to_string(&started)).await;
+    let held = Held::begin(&fleet).await;
     fleet.service = fleet.service.kill_and_restart().await;
-    fs::write(fleet.path("started.go"), "").unwrap();
-    succeeded(&fleet.outcome(&id).await);
-    assert_eq!(fs::read_to_string(&started).unwrap().lines().count(), 1, "the script ran once");
+    held.let_go();
+    succeeded(&fleet.outcome(&held.id).await);
+    assert_eq!(held.starts(), 1, "the script ran once");
     fleet.stop().await;
 }
 
 #[tokio::test]
 async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
     let mut fleet = Fleet::start(1, "").await;
-    let appspec = appspec(&fleet.path("app"), &[("BeforeInstall", "")]);
-    let started = fleet.path("started");
-    let script =
-        format!("#!/bin/sh\necho $$ > {0}\nwhile [ ! -e {0}.go ]; do sleep 0.05; done\n", started.display());
-    let revision = fleet.push(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
-    let id = fleet.create(revision).await;
-    wait::until("the script runs", async || fs::read_to_string(&started)).await;
+    let held = Held::begin(&fleet).await;
     let agent = fleet.agents.remove(0);
     agent.signal("TERM").await;
     wait::until("the agent says that it stops", async || {
@@ -186,16 +197,16 @@ async fn an_agent_that_is_told_to_stop_finishes_its_script_and_reports_it() {
         if log.contains("stopping: no new commands") { Ok(()) } else { Err(log) }
     })
     .await;
-    fs::write(fleet.path("started.go"), "").unwrap();
+    held.let_go();
     assert!(agent.stop().await.success());
     wait::until("the event is reported", async || {
-        let events = fleet.service.events(&id, "box1").await;
+        let events = fleet.service.events(&held.id, "box1").await;
         let reported = events.iter().find(|event| event.name == "BeforeInstall");
         reported.filter(|event| event.status.as_str() == "Succeeded").map(|_| ()).ok_or(events.len())
     })
     .await;
     fleet.agents.push(fleet.hosts[0].start_agent());
-    succeeded(&fleet.outcome(&id).await);
+    succeeded(&fleet.outcome(&held.id).await);
     fleet.stop().await;
 }
 

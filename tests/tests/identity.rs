@@ -390,10 +390,19 @@ async fn the_wire_is_logged_without_secrets_bundles_and_the_output_of_scripts() 
 async fn files_that_are_none_end_the_start_with_their_name() {
     let metadata = MetadataServer::start(STEADY).await;
     let instance = Instance::new(&metadata);
+    let good = instance.path("good.yml");
+    fs::write(
+        &good,
+        "region: us-east-1\niam_user_arn: arn:aws:iam::123456789012:user/box1\naws_access_key_id: AKID\n\
+         aws_secret_access_key: secret\n",
+    )
+    .unwrap();
     type Make = fn(&Path);
-    let places: [(&str, Make); 5] = [
+    let places: [(&str, Make); 7] = [
         ("fifo", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
         ("folder", |path| fs::create_dir(path).unwrap()),
+        ("empty", |path| fs::write(path, "").unwrap()),
+        ("cut", |path| fs::write(path, "iam_user_arn: arn:aws:iam::123456789012:us").unwrap()),
         ("noise", |path| fs::write(path, vec![b'{'; 10 << 20]).unwrap()),
         ("binary", |path| fs::write(path, [0xff, 0xfe, 0]).unwrap()),
         ("dangling", |path| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap()),
@@ -401,12 +410,21 @@ async fn files_that_are_none_end_the_start_with_their_name() {
     for (name, make) in places {
         let path = instance.path(name);
         make(&path);
-        let on_premises = format!(":on_premises_config_file: {}\n", path.display());
-        let mut agent = instance.start(&on_premises, &[]);
-        let status = wait::until("the agent gives up", async || agent.ended().ok_or(name)).await;
-        assert_eq!(status.code(), Some(1), "{name}");
-        assert!(agent.output().contains(path.to_str().unwrap()), "{}", agent.output());
-
+        for key in ["on_premises_config_file", "deployment_signer_ca", "ssl_ca_bundle"] {
+            let mut lines = format!("{key}: {}\n", path.display());
+            if key != "on_premises_config_file" {
+                lines += &format!("on_premises_config_file: {}\n", good.display());
+            }
+            let mut agent = instance.start(&lines, &[]);
+            let what = format!("{key}: {name}: the agent gives up");
+            let status = wait::until(&what, async || agent.ended().ok_or(name)).await;
+            assert_eq!(status.code(), Some(1), "{key}: {name}");
+            assert!(agent.output().contains(path.to_str().unwrap()), "{key}: {}", agent.output());
+        }
+        if ["empty", "cut"].contains(&name) {
+            // As the agent's configuration, these are no mistake, or one that is told of elsewhere.
+            continue;
+        }
         let shown = Programs::built().agent.output(["config", "--config-file", path.to_str().unwrap()]).await;
         assert_eq!(shown.status.code(), Some(1), "{name}");
         assert!(String::from_utf8_lossy(&shown.stderr).contains(path.to_str().unwrap()));

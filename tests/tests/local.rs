@@ -7,6 +7,9 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
+#[path = "local/settings.rs"]
+mod settings;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

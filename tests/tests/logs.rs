@@ -13,8 +13,10 @@ use std::os::unix::fs::MetadataExt;
 use codedeploy_tests::bundle;
 use codedeploy_tests::fleet::Fleet;
 use codedeploy_tests::programs::Programs;
+use codedeploy_tests::s3_stub::{Reply, S3Stub};
+use codedeploy_tests::stub::{self, lone::Lone};
 use codedeploy_tests::wait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const APPSPEC: &str = "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: APP\nhooks:\n  \
     ApplicationStart:\n    - location: start.sh\n      timeout: 2\n";
@@ -72,12 +74,18 @@ async fn a_deployment_reads_like_a_story_and_every_line_says_where_it_belongs() 
             assert!(line[name].as_str().is_some_and(|value| !value.is_empty()), "no {name} in {line}");
         }
         let message = line["message"].as_str().unwrap();
-        let ended = ["succeeded", "installed", "unpacked"].iter().any(|end| message.ends_with(end));
+        let ended =
+            ["succeeded", "installed", "downloaded", "unpacked"].iter().any(|end| message.ends_with(end));
         assert!(line["duration_ms"].is_u64() || !ended, "{line}");
     }
     let line = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap();
     assert_eq!(line("script succeeded")["script"], "start.sh");
     assert_eq!(line("files installed")["created"], 2);
+    let log = fs::read_to_string(fleet.hosts[0].agent_log()).unwrap();
+    let signed = log.lines().find(|line| line.contains("deployment specification verified")).unwrap();
+    let signed: Value = serde_json::from_str(signed).unwrap();
+    assert!(!signed["signer"].as_str().unwrap().is_empty() && !signed["command"].is_null(), "{signed}");
+    assert_eq!(signed["key_sha256"].as_str().unwrap().len(), 64);
     assert!(line("bundle downloaded")["bytes"].as_u64().unwrap() > 0);
     fleet.stop().await;
 }
@@ -185,6 +193,42 @@ async fn no_secret_is_logged_at_any_level() {
     }
     assert!(fs::read_to_string(host.agent_log()).unwrap().contains(r#""level":"DEBUG""#));
     fleet.stop().await;
+}
+
+#[tokio::test]
+async fn the_token_of_github_is_neither_logged_nor_kept() {
+    let source = tempfile::tempdir().unwrap();
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: env.sh\n";
+    bundle::write(source.path(), &[("appspec.yml", appspec), ("env.sh", "#!/bin/sh\nenv\n")]);
+    let archive = bundle::tgz(source.path());
+    let github = S3Stub::serve(move |_, _| Reply::new(200, archive.clone())).await;
+    let more = format!("verbose: true\nlog_aws_wire: true\ngithub_endpoint: {}\n", github.endpoint);
+    let host = Lone::start(&more).await;
+    let mut specification = stub::lone::specification("g1", "d-1", source.path());
+    specification["Revision"] = json!({"RevisionType": "GitHub",
+        "GitHubRevision": {"Account": "octo", "Repository": "shop", "CommitId": "1a2b3c4"}});
+    specification["GitHubAccessToken"] = "ghp_topsecret".into();
+    host.stub.specify("d-1", &specification);
+    for event in ["DownloadBundle", "Install", "ApplicationStart"] {
+        let ended = host.perform("d-1", event).await;
+        assert_eq!(ended.status, "Succeeded", "{event}: {}", ended.message);
+    }
+    assert_eq!(github.requests()[0].header("authorization"), Some("token ghp_topsecret"));
+    let (mut folders, mut logged) = (vec![host.path("log"), host.path("root"), host.path("run")], false);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                let text = String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned();
+                assert!(!text.contains("ghp_topsecret"), "the token is in {}", entry.path().display());
+                logged |= text.contains("LIFECYCLE_EVENT=ApplicationStart");
+            }
+        }
+    }
+    assert!(logged && !host.agent.output().contains("ghp_topsecret"));
+    assert!(host.agent.stop().await.success());
 }
 
 #[tokio::test]

@@ -177,7 +177,7 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
     fs::remove_file(place.file()).unwrap();
     nix::unistd::mkfifo(&place.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let ran = place.register(&[]).await;
-    assert!(ran.code == 1 && ran.text.contains("not a regular file"), "{}: {}", ran.code, ran.text);
+    assert!(ran.code == 1 && ran.text.contains("expected a regular file"), "{}: {}", ran.code, ran.text);
     place.service.stop().await;
 }
 

@@ -11,11 +11,11 @@ use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
-use crate::config::file;
 use crate::errors::Chain;
 use crate::identity::metadata::MetadataError;
 use crate::identity::on_premises::{self, Login};
 use crate::identity::{CredentialSource, IdentityError};
+use crate::regular;
 
 /// How long keys are used before their source is read again.
 const REREAD_AFTER: Duration = Duration::from_secs(30 * 60);
@@ -213,7 +213,7 @@ fn read_again(expires: Option<SystemTime>) -> Instant {
 }
 
 fn read_profile(path: &Path) -> Result<(String, String, Option<String>), KeysError> {
-    let bytes = file::read(path).map_err(|source| KeysError::Read { path: path.into(), source })?;
+    let bytes = regular::read(path).map_err(|source| KeysError::Read { path: path.into(), source })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| KeysError::Incomplete { path: path.into() })?;
     let value = |key| default_profile(text, key).map(str::to_owned);
     match (value("aws_access_key_id"), value("aws_secret_access_key")) {

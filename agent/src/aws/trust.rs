@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::AccessError;
-use crate::config::file;
+use crate::regular;
 
 /// Where distributions keep the system's store; the first that exists counts.
 const SYSTEM: [&str; 6] = [
@@ -70,7 +70,7 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
 
 /// The certificates in a file that TLS can use; others are passed over when there are some.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
-    let bytes = file::read_up_to(path, LIMIT);
+    let bytes = regular::read_up_to(path, LIMIT);
     let bytes = bytes.map_err(|source| AccessError::Trust { path: path.into(), source })?;
     let unusable = |what: String| AccessError::Certificate { path: path.into(), what };
     let (mut usable, mut problem) = (Vec::new(), "there is none in it".to_owned());

@@ -15,6 +15,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use serde_json::Value;
 
 use crate::errors::Chain;
+use crate::telemetry::milliseconds_since;
 
 const HIDDEN: &str = "(hidden)";
 /// Query parameters that say nothing secret; signed URLs have others.
@@ -72,7 +73,7 @@ impl HttpConnector for LoggedConnector {
                 status = response.status().as_u16(),
                 headers = headers(response.headers()),
                 body,
-                duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                duration_ms = milliseconds_since(began),
                 "response"
             );
             Ok(response)

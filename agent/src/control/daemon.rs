@@ -10,8 +10,12 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, fork, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
+use crate::console;
+
 /// How long a caller waits for the daemon to be up: longer than EC2 may take to say who this host is.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// After what time it tells that it waits.
+const LONG: Duration = Duration::from_secs(5);
 
 /// Longest message from the daemon, in bytes.
 const MAX_MESSAGE: u64 = 64 * 1024;
@@ -109,10 +113,16 @@ fn listen(pipe: OwnedFd, patience: Duration) -> Launch {
     let mut text = Vec::new();
     let failed = |message: String| Launch::Failed { message };
     let mut pipe = File::from(pipe);
+    let mut told = false;
     loop {
-        let left = patience.saturating_sub(began.elapsed());
+        let left = if told { patience } else { LONG }.saturating_sub(began.elapsed());
         let mut waited = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
         match poll(&mut waited, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) if !told => {
+                console::complain("the agent is still starting; its log says what it waits for");
+                told = true;
+                continue;
+            }
             Ok(0) => {
                 return failed(format!(
                     "the agent is not up after {} s; its log says what it is doing, and `status` whether it runs",

@@ -21,6 +21,7 @@ pub struct Status(Arc<Mutex<State>>);
 struct State {
     host_identifier: String,
     started_at: OffsetDateTime,
+    reached: bool,
     last_poll_at: Option<OffsetDateTime>,
     last_error: Option<Failure>,
     /// Whether the latest poll failed.
@@ -75,7 +76,7 @@ pub struct Outbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
-    /// No poll has ended yet.
+    /// The service was not reached yet.
     Starting,
     Waiting,
     Deploying,
@@ -123,6 +124,7 @@ impl Status {
         Self(Arc::new(Mutex::new(State {
             host_identifier: host_identifier.into(),
             started_at: now(),
+            reached: false,
             last_poll_at: None,
             last_error: None,
             unreachable: false,
@@ -134,11 +136,16 @@ impl Status {
         })))
     }
 
+    /// The service has a poll, which it may hold open.
+    pub fn reached(&self) {
+        let mut state = self.state();
+        (state.reached, state.unreachable) = (true, false);
+    }
+
     /// The service has answered a poll.
     pub fn polled(&self) {
-        let mut state = self.state();
-        state.last_poll_at = Some(now());
-        state.unreachable = false;
+        self.reached();
+        self.state().last_poll_at = Some(now());
     }
 
     pub fn poll_failed(&self, error: &str) {
@@ -261,7 +268,7 @@ impl State {
             Activity::Deploying
         } else if self.unreachable {
             Activity::Unreachable
-        } else if self.last_poll_at.is_none() {
+        } else if !self.reached {
             Activity::Starting
         } else {
             Activity::Waiting

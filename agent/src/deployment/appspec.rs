@@ -1,12 +1,12 @@
 //! Finding and reading a revision's AppSpec, and what the deployment allows it to say.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{self, AppSpec, Invalid, Parsed};
 
+use crate::regular;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +72,8 @@ fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
     if !real.starts_with(archive.canonicalize()?) {
         return Err(io::Error::other("it is a link that leads out of the revision"));
     }
-    if !real.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
     let mut text = Vec::new();
-    File::open(real)?.take(appspec::MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
+    regular::open(&real)?.take(appspec::MAX_BYTES as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 

@@ -11,6 +11,7 @@ use super::Check;
 use crate::config::{DEFAULT_FILE, Environment, Settings};
 use crate::control::Place;
 use crate::pidfile::{self, Holder};
+use crate::regular;
 
 const NAME: &str = "other-agents";
 
@@ -92,15 +93,7 @@ fn command_line(pid: i32) -> Option<Vec<OsString>> {
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
-    use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut text).ok()?;
-    Some(text)
+    regular::read_up_to(path, MAX_BYTES).ok()
 }
 
 /// An agent's master, by its command line: `codedeploy-agent: master …` of Ruby, or a binary that polls.

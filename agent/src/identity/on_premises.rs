@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::IdentityError;
-use crate::config::file;
 use crate::config::reader::{ReadError, Reader, Warning};
+use crate::regular;
 
 /// What the file says, complete in one of its forms.
 pub(crate) struct OnPremises {
@@ -24,7 +24,7 @@ pub(crate) enum Login {
 
 /// Reads the file; `region` wins over the one that it names.
 pub(crate) fn read(path: &Path, region: Option<&str>) -> Result<OnPremises, IdentityError> {
-    let text = file::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
+    let text = regular::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
     parse(&text, region).map_err(|problems| IdentityError::Invalid { path: path.into(), problems })
 }
 

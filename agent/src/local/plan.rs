@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 /// Shows the plan, and says whether the deployment could start.
 pub(super) async fn plan(arguments: Arguments) -> Result<bool, LocalError> {
-    let (host, spec, order) = super::prepare(&arguments.deployment)?;
+    let (host, spec, order) = super::prepare(&arguments.deployment).await?;
     let paint = Paint::new(io::stdout().is_terminal(), host.environment.text("NO_COLOR"));
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
     // Private: the revision may hold secrets. It goes with this value.

@@ -147,11 +147,15 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
 const MOST: u64 = appspec::MAX_BYTES as u64 + 1;
 
 fn read(path: &Path) -> Result<Vec<u8>, UnreadableError> {
-    regular::read(path, MOST).map_err(UnreadableError::Read)
+    regular::open(path).and_then(beginning).map_err(UnreadableError::Read)
 }
 
 fn read_input() -> Result<Vec<u8>, UnreadableError> {
+    beginning(io::stdin().lock()).map_err(UnreadableError::Read)
+}
+
+fn beginning(input: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    io::stdin().lock().take(MOST).read_to_end(&mut text).map_err(UnreadableError::Read)?;
+    input.take(MOST).read_to_end(&mut text)?;
     Ok(text)
 }

@@ -13,8 +13,6 @@ use crate::regular;
 use crate::revision::store::{StoreError, create_folders};
 
 const MODE: u32 = 0o600;
-/// Far more than an on-premises file has.
-const MAX_BYTES: u64 = 64 * 1024;
 
 /// The file as it shall be.
 pub(super) struct HostFile<'a> {
@@ -130,7 +128,7 @@ fn arn(text: &[u8]) -> Option<String> {
 
 /// `None` when there is no such file.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match regular::read(path, MAX_BYTES) {
+    match regular::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -7,9 +7,6 @@ use crate::config::Environment;
 use crate::identity::CredentialSource;
 use crate::regular;
 
-/// Far more than a credentials file has.
-const MAX_BYTES: u64 = 1024 * 1024;
-
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorError {
     #[error(
@@ -38,7 +35,7 @@ pub(super) fn keys(
     let home = || Some(PathBuf::from(environment.text("HOME")?).join(".aws/credentials"));
     let path = environment.text("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(home);
     let path = path.ok_or(OperatorError::None)?;
-    let text = match regular::read(&path, MAX_BYTES) {
+    let text = match regular::read(&path) {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(_) if named.is_none() => return Err(OperatorError::None),
         Err(source) => return Err(OperatorError::File { path, profile, source }),

@@ -5,10 +5,10 @@ use aws_sdk_codedeploy::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_codedeploy::operation::get_on_premises_instance::GetOnPremisesInstanceError;
 use aws_sdk_codedeploy::types;
 use aws_sdk_codedeploy::{Client, Config};
-use aws_smithy_types::error::display::DisplayErrorContext;
 
 use super::request::{Identification, Tag};
 use crate::aws::Access;
+use crate::errors::Chain;
 
 /// The service, called with an operator's keys.
 pub(super) struct Registry {
@@ -119,6 +119,6 @@ where
             kind: kind.to_owned(),
             message: error.message().unwrap_or("no reason given").to_owned(),
         },
-        None => ServiceError::Unreached { operation, reason: DisplayErrorContext(error).to_string() },
+        None => ServiceError::Unreached { operation, reason: Chain(&error).to_string() },
     }
 }

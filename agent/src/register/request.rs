@@ -194,7 +194,7 @@ fn secret(file: Option<&Path>, environment: &Environment) -> Result<String, Requ
 
 fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     if path.as_os_str() != "-" {
-        return regular::read(path, MAX_SECRET);
+        return regular::read_up_to(path, MAX_SECRET);
     }
     let mut text = Vec::new();
     io::stdin().lock().take(MAX_SECRET).read_to_end(&mut text)?;

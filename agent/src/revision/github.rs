@@ -1,7 +1,7 @@
 //! Revisions on GitHub: the archive of one commit, as GitHub makes it.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
@@ -9,6 +9,7 @@ use super::archive::BundleType;
 use super::download::{DownloadError, Incoming};
 use super::web::{self, Address, Answer};
 use super::{DeploymentFolder, FetchedBundle, GitHubRevision};
+use crate::telemetry::milliseconds_since;
 
 /// Where GitHub is, unless `github_endpoint` says otherwise.
 pub(super) const DEFAULT_ENDPOINT: &str = "https://api.github.com";
@@ -90,6 +91,7 @@ impl GitHub<'_> {
         if revision.token.is_some() && !address.is_private() {
             return Err(GitHubError::Unencrypted { endpoint: self.endpoint.to_owned() });
         }
+        let began = Instant::now();
         let incoming = Incoming::create(folder)?;
         let GitHubRevision { account, repository, commit_id, .. } = revision;
         let commit = format!("commit {commit_id} of {account}/{repository}");
@@ -115,7 +117,8 @@ impl GitHub<'_> {
             tokio::time::sleep(*pause).await;
         };
         let file = incoming.finish()?;
-        tracing::info!(commit, bytes, anonymous = revision.token.is_none(), "bundle downloaded");
+        let (anonymous, duration_ms) = (revision.token.is_none(), milliseconds_since(began));
+        tracing::info!(commit, bytes, anonymous, duration_ms, "bundle downloaded");
         Ok(FetchedBundle::File { file, bundle_type: revision.bundle_type })
     }
 

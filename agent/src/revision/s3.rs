@@ -6,7 +6,7 @@
 mod error;
 mod transfer;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -24,6 +24,7 @@ use super::retry::Failures;
 use super::{DeploymentFolder, FetchedBundle, S3Revision};
 use crate::aws::{Access, credentials};
 use crate::identity::Region as HostRegion;
+use crate::telemetry::milliseconds_since;
 pub(super) use error::S3Error;
 use error::{Failure, ObjectName};
 use transfer::Transfer;
@@ -34,6 +35,7 @@ pub(super) async fn fetch(
     folder: &DeploymentFolder,
     access: &Access,
 ) -> Result<(FetchedBundle, String), S3Error> {
+    let began = Instant::now();
     let (source, first) = Source::find(revision, access).await?;
     let etag = first.e_tag().map(str::to_owned);
     let found = etag.as_deref().unwrap_or_default().trim_matches('"').to_owned();
@@ -54,6 +56,7 @@ pub(super) async fn fetch(
         version = revision.version.as_deref(),
         etag = found,
         bytes,
+        duration_ms = milliseconds_since(began),
         "bundle downloaded"
     );
     Ok((FetchedBundle::File { file, bundle_type: revision.bundle_type }, found))

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use base64::Engine;
 use codedeploy_api::command::Envelope;
 
-use super::pkcs7::{self, Pkcs7Error, Signer};
+use super::pkcs7::{self, Authorities, Pkcs7Error, Signer};
 use crate::config::SignerTrust;
+use crate::regular;
 
 /// Largest envelope that is opened, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -30,6 +31,8 @@ pub enum EnvelopeError {
     Signature { source: Pkcs7Error },
     #[error("cannot read deployment_signer_ca {}", path.display())]
     Authority { path: PathBuf, source: std::io::Error },
+    #[error("deployment_signer_ca {} is of no use: it {source}", path.display())]
+    NoAuthority { path: PathBuf, source: Pkcs7Error },
     #[error(
         "the specification is signed by {subject} with the key {found}, which is not the one in deployment_signer_pin; \
          if the service's key was changed on purpose, put the new digest there"
@@ -43,14 +46,9 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
         return Err(EnvelopeError::Format { found: envelope.format.chars().take(64).collect() });
     }
     let der = decode(&envelope.payload)?;
-    let authorities = match trust {
-        SignerTrust::Authority(path) => Some(
-            std::fs::read(path).map_err(|source| EnvelopeError::Authority { path: path.clone(), source })?,
-        ),
-        SignerTrust::Anyone | SignerTrust::Pin(_) => None,
-    };
+    let authorities = authorities(trust)?;
     let opened =
-        pkcs7::open(&der, authorities.as_deref()).map_err(|source| EnvelopeError::Signature { source })?;
+        pkcs7::open(&der, authorities.as_ref()).map_err(|source| EnvelopeError::Signature { source })?;
     for signer in &opened.signers {
         if let SignerTrust::Pin(pin) = trust
             && signer.key_sha256 != *pin
@@ -65,6 +63,22 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
     Ok(VerifiedSpec { json: opened.content })
 }
 
+/// Whether specifications can be checked with these settings: the authorities that they name are there.
+pub fn check_trust(trust: &SignerTrust) -> Result<(), EnvelopeError> {
+    authorities(trust).map(drop)
+}
+
+/// Read each time: whoever replaces the file need not restart the agent.
+fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError> {
+    let SignerTrust::Authority(path) = trust else {
+        return Ok(None);
+    };
+    let pem =
+        regular::read(path).map_err(|source| EnvelopeError::Authority { path: path.clone(), source })?;
+    let found = Authorities::read(&pem);
+    found.map(Some).map_err(|source| EnvelopeError::NoAuthority { path: path.clone(), source })
+}
+
 /// A specification that this process wrote for itself, as the local command does.
 pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
     VerifiedSpec { json }
@@ -72,7 +86,7 @@ pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
 
 fn log_signers(signers: &[Signer]) {
     for Signer { subject, key_sha256 } in signers {
-        tracing::debug!(signer = %subject, key_sha256 = %hex(key_sha256), "deployment specification verified");
+        tracing::info!(signer = %subject, key_sha256 = %hex(key_sha256), "deployment specification verified");
     }
 }
 

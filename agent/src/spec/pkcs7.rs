@@ -79,9 +79,42 @@ unsafe extern "C" fn free_stack(stack: *mut lc::stack_st_X509) {
     unsafe { lc::OPENSSL_sk_free(stack.cast()) };
 }
 
-/// Opens SignedData in DER or BER form. Every signature must verify with an enclosed certificate; with `authorities`
-/// (PEM), every signer must chain to one of them.
-pub(super) fn open(data: &[u8], authorities: Option<&[u8]>) -> Result<Opened, Pkcs7Error> {
+/// Certificates that a signer may chain to.
+pub(super) struct Authorities(Owned<lc::X509_STORE>);
+
+impl Authorities {
+    fn none() -> Result<Self, Pkcs7Error> {
+        // SAFETY: the function takes nothing and gives a store or null.
+        let store = unsafe { lc::X509_STORE_new() };
+        Owned::new(store, lc::X509_STORE_free).map(Self).ok_or(Pkcs7Error::Memory)
+    }
+
+    /// The certificates in a text in PEM form, of which there must be one at least.
+    pub(super) fn read(pem: &[u8]) -> Result<Self, Pkcs7Error> {
+        let authorities = Self::none()?;
+        // SAFETY: the BIO reads from `pem`, which outlives it; the store takes its own reference to each certificate.
+        unsafe {
+            let length = lc::ossl_ssize_t::try_from(pem.len()).map_err(|_| Pkcs7Error::NoAuthority)?;
+            let source = Owned::new(lc::BIO_new_mem_buf(pem.as_ptr().cast(), length), free_bio);
+            let source = source.ok_or(Pkcs7Error::Memory)?;
+            let mut found = false;
+            loop {
+                let next = lc::PEM_read_bio_X509(source.as_ptr(), ptr::null_mut(), None, ptr::null_mut());
+                let Some(certificate) = Owned::new(next, lc::X509_free) else {
+                    break;
+                };
+                lc::X509_STORE_add_cert(authorities.0.as_ptr(), certificate.as_ptr());
+                found = true;
+            }
+            lc::ERR_clear_error();
+            if found { Ok(authorities) } else { Err(Pkcs7Error::NoAuthority) }
+        }
+    }
+}
+
+/// Opens SignedData in DER or BER form. Every signature must verify with an enclosed certificate; with `authorities`,
+/// every signer must chain to one of them.
+pub(super) fn open(data: &[u8], authorities: Option<&Authorities>) -> Result<Opened, Pkcs7Error> {
     // SAFETY: every pointer passed below comes from a live `Owned` or a live slice with its true length, null is
     // passed only where the functions' documentation allows it, and borrowed results do not outlive their owner.
     unsafe {
@@ -100,13 +133,10 @@ pub(super) fn open(data: &[u8], authorities: Option<&[u8]>) -> Result<Opened, Pk
         let signers = Owned::new(signers, free_stack).ok_or(Pkcs7Error::NoSigner)?;
         let described = described_signers(&pkcs7, &signers)?;
 
-        let store = Owned::new(lc::X509_STORE_new(), lc::X509_STORE_free).ok_or(Pkcs7Error::Memory)?;
-        let flags = match authorities {
-            Some(pem) => {
-                add_authorities(&store, pem)?;
-                0
-            }
-            None => lc::PKCS7_NOVERIFY,
+        let nobody = Authorities::none()?;
+        let (store, flags) = match authorities {
+            Some(Authorities(store)) => (store, 0),
+            None => (&nobody.0, lc::PKCS7_NOVERIFY),
         };
         let content = Owned::new(lc::BIO_new(lc::BIO_s_mem()), free_bio).ok_or(Pkcs7Error::Memory)?;
         let verified = lc::PKCS7_verify(
@@ -216,28 +246,6 @@ unsafe fn key_digest(certificate: *mut lc::X509) -> Result<[u8; 32], Pkcs7Error>
         lc::SHA256(der, length, digest.as_mut_ptr());
         lc::OPENSSL_free(der.cast());
         Ok(digest)
-    }
-}
-
-/// # Safety
-/// `store` must be live.
-unsafe fn add_authorities(store: &Owned<lc::X509_STORE>, pem: &[u8]) -> Result<(), Pkcs7Error> {
-    // SAFETY: the BIO reads from `pem`, which outlives it; the store takes its own reference to each certificate.
-    unsafe {
-        let length = lc::ossl_ssize_t::try_from(pem.len()).map_err(|_| Pkcs7Error::NoAuthority)?;
-        let source = Owned::new(lc::BIO_new_mem_buf(pem.as_ptr().cast(), length), free_bio);
-        let source = source.ok_or(Pkcs7Error::Memory)?;
-        let mut found = false;
-        loop {
-            let next = lc::PEM_read_bio_X509(source.as_ptr(), ptr::null_mut(), None, ptr::null_mut());
-            let Some(certificate) = Owned::new(next, lc::X509_free) else {
-                break;
-            };
-            lc::X509_STORE_add_cert(store.as_ptr(), certificate.as_ptr());
-            found = true;
-        }
-        lc::ERR_clear_error();
-        if found { Ok(()) } else { Err(Pkcs7Error::NoAuthority) }
     }
 }
 

@@ -23,11 +23,12 @@ pub struct Lone {
 impl Lone {
     /// Starts an agent that polls without a pause, with `more` lines in its configuration.
     pub async fn start(more: &str) -> Self {
-        Self::prepared(more, Duration::from_millis(200), |_| {}).await
+        Self::prepared(more, Duration::from_millis(200), |_, _| {}).await
     }
 
-    /// The same with empty polls held open for `hold`, after `prepare` was given the folder of the host's state.
-    pub async fn prepared(more: &str, hold: Duration, prepare: impl FnOnce(&Path)) -> Self {
+    /// The same with empty polls held open for `hold`, after `prepare` was given the folder of the host's state
+    /// and the service.
+    pub async fn prepared(more: &str, hold: Duration, prepare: impl FnOnce(&Path, &Stub)) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let stub = Stub::start(folder.path(), hold).await;
         let identity = format!(
@@ -45,7 +46,7 @@ impl Lone {
         let pauses: String = pauses.map(|key| format!("{key}: 0\n")).collect();
         std::fs::write(at("agent.yml"), configuration + &pauses).expect("the file can be written");
         std::fs::create_dir(at("root")).expect("the folder can be made");
-        prepare(&at("root"));
+        prepare(&at("root"), &stub);
         let agent = agent(folder.path());
         Self { stub, agent, folder }
     }
@@ -72,6 +73,8 @@ impl Lone {
         let words = words.iter().copied().chain(["--config-file", &configuration]);
         Programs::built().agent.output(words).await
     }
+    /// Where a test that binds a datagram socket there is told what systemd would be.
+    pub const NOTIFY: &str = "notify";
 
     /// The agent's log.
     pub fn log(&self) -> String {
@@ -102,6 +105,7 @@ impl Lone {
 fn agent(folder: &Path) -> Running {
     let arguments = |command: &mut tokio::process::Command| {
         command.args(["run", "--config-file"]).arg(folder.join("agent.yml"));
+        command.env("NOTIFY_SOCKET", folder.join(Lone::NOTIFY));
     };
     Programs::built().agent.start(arguments, &folder.join("agent.out"))
 }
