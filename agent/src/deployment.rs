@@ -235,7 +235,9 @@ impl Host {
             return Ok(succeeded(None));
         }
         let mut log = self.script_log(spec)?;
-        let environment = environment::for_hooks(&self.environment, &self.settings.hardening, event, spec);
+        let etag = self.folder(spec).noted_etag();
+        let environment =
+            environment::for_hooks(&self.environment, &self.settings.hardening, event, spec, etag);
         let limits =
             Limits { kill_grace: self.settings.hook_kill_grace, drain_grace: self.settings.hook_drain_grace };
         Ok(script::run(HookRun { plan: &plan, environment: &environment, limits, log: &mut log, stop }).await)

@@ -75,14 +75,16 @@ fn is_loader(name: &str) -> bool {
     ["LD_", "BASH_FUNC_"].iter().any(|prefix| name.starts_with(prefix)) || LOADER.contains(&name)
 }
 
-/// The agent's environment without its secrets, and what a script may want to know of its deployment.
+/// The agent's environment without its secrets, and what a script may want to know of its deployment. `downloaded` is
+/// the ETag that the deployment's bundle had: the service does not always name one.
 pub(super) fn for_hooks(
     own: &Environment,
     hardening: &Hardening,
     event: &LifecycleEvent,
     spec: &DeploymentSpec,
+    downloaded: Option<String>,
 ) -> Vec<(OsString, OsString)> {
-    let deployment = deployment_variables(event, spec);
+    let deployment = deployment_variables(event, spec, downloaded);
     let passed_on = |name: &OsStr| {
         let text = name.to_string_lossy();
         !SECRETS.contains(&&*text)
@@ -97,7 +99,11 @@ pub(super) fn for_hooks(
     inherited.chain(added).collect()
 }
 
-fn deployment_variables(event: &LifecycleEvent, spec: &DeploymentSpec) -> Vec<(&'static str, String)> {
+fn deployment_variables(
+    event: &LifecycleEvent,
+    spec: &DeploymentSpec,
+    downloaded: Option<String>,
+) -> Vec<(&'static str, String)> {
     let mut variables = vec![
         ("LIFECYCLE_EVENT", event.to_string()),
         ("DEPLOYMENT_ID", spec.deployment_id.to_string()),
@@ -110,7 +116,7 @@ fn deployment_variables(event: &LifecycleEvent, spec: &DeploymentSpec) -> Vec<(&
             variables.push(("BUNDLE_BUCKET", s3.bucket.clone()));
             variables.push(("BUNDLE_KEY", s3.key.clone()));
             variables.extend(s3.version.clone().map(|version| ("BUNDLE_VERSION", version)));
-            variables.extend(s3.etag.clone().map(|etag| ("BUNDLE_ETAG", etag)));
+            variables.extend(s3.etag.clone().or(downloaded).map(|etag| ("BUNDLE_ETAG", etag)));
         }
         Revision::GitHub(github) => variables.push(("BUNDLE_COMMIT", github.commit_id.clone())),
         Revision::Local(_) => {}
@@ -134,7 +140,7 @@ mod tests {
             "S3Revision": {"Bucket": "b", "Key": "k", "BundleType": "zip"}}}"#;
         let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
         let seen =
-            for_hooks(&Environment::new(variables), hardening, &"BeforeInstall".parse().unwrap(), &spec);
+            for_hooks(&Environment::new(variables), hardening, &"BeforeInstall".parse().unwrap(), &spec, None);
         seen.into_iter()
             .filter(|(_, value)| value == "own")
             .map(|(name, _)| name.into_string().unwrap())
