@@ -1,6 +1,7 @@
 //! The command line of `codedeploy-agent`, and what it and `codedeploy-local` share.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -268,9 +269,8 @@ pub fn misused(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
-/// Prints why a program gives up.
-#[allow(clippy::print_stderr, reason = "the last words of a program go to stderr")]
+/// Prints why a program gives up, if anybody still reads what it says.
 pub fn complain(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("{program}: {}", Chain(error));
+    let _ = writeln!(std::io::stderr(), "{program}: {}", Chain(error));
     ExitCode::FAILURE
 }

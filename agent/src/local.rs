@@ -141,29 +141,36 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
-    let mut out = std::io::stdout();
-    writeln!(out, "Starting to execute deployment from within folder {}", folder.path().display())?;
+    tell(format_args!("Starting to execute deployment from within folder {}", folder.path().display()));
     for event in &order {
         let began = Instant::now();
         let report = host.perform(event, &spec, shutdown.end_running.clone()).await;
         let seconds = began.elapsed().as_secs_f64();
         if !report.outcome.succeeded() {
-            writeln!(out, "  {event:<20} failed after {seconds:.2} s")?;
-            explain(&mut out, event, &report)?;
-            writeln!(out, "See the deployment log at {} for more details", folder.scripts_log().display())?;
+            tell(format_args!("  {event:<20} failed after {seconds:.2} s"));
+            explain(event, &report);
+            let log = folder.scripts_log();
+            if log.exists() {
+                tell(format_args!("See the deployment log at {} for more details", log.display()));
+            }
             return Ok(false);
         }
-        writeln!(out, "  {event:<20} succeeded in {seconds:.2} s")?;
+        tell(format_args!("  {event:<20} succeeded in {seconds:.2} s"));
     }
-    writeln!(out, "AppSpec file valid. Local deployment successful")?;
+    tell(format_args!("AppSpec file valid. Local deployment successful"));
     Ok(true)
 }
 
-fn explain(out: &mut impl Write, event: &LifecycleEvent, report: &Report) -> std::io::Result<()> {
+fn explain(event: &LifecycleEvent, report: &Report) {
     let script = report.outcome.script_name();
     let at = if script.is_empty() { String::new() } else { format!(" in {script}") };
-    writeln!(out, "Your local deployment failed at {event}{at}: {}", report.outcome)?;
-    report.log_tail.lines().try_for_each(|line| writeln!(out, "  | {line}"))
+    tell(format_args!("Your local deployment failed at {event}{at}: {}", report.outcome));
+    report.log_tail.lines().for_each(|line| tell(format_args!("  | {line}")));
+}
+
+/// A line for whoever watches. That nobody does any more is no reason to leave a host half deployed.
+fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The named configuration, else the host's; without one and without root, everything stays below the person's own

@@ -360,15 +360,45 @@ async fn the_agent_has_it_as_a_subcommand_too() {
 #[tokio::test]
 async fn misuse_is_explained_before_anything_happens() {
     let machine = Machine::new();
+    let revision = machine.revision("one");
+    let folder = revision.to_str().unwrap();
     for (arguments, expected) in [
         (vec!["-t", "rar"], "expected tgz, tar, zip or directory"),
         (vec!["-l", "/nowhere/at/all"], "/nowhere/at/all"),
         (vec!["-l", "http://example.com/app.zip", "-t", "zip"], "https://"),
         (vec!["-e", "BeforeInstall,DownloadBundle"], "BeforeInstall cannot come before"),
         (vec!["-b", "MAYBE"], "MAYBE"),
+        (vec!["-l", folder, "-A", "other.yml"], "has no AppSpec file other.yml"),
+        (vec!["-l", folder, "-A", ""], "--appspec-filename"),
+        (vec!["-l", ""], "--bundle-location"),
+        (vec!["-l", folder, "-g", "a/b"], "cannot name a folder"),
+        (vec!["-l", folder, "-A", "../other.yml"], "other.yml"),
     ] {
         let ran = machine.deploy(&arguments).await;
         assert!(!ran.succeeded && ran.stderr.contains(expected), "{arguments:?}: {}", ran.everything());
     }
     assert!(!machine.path("root").exists());
+}
+
+#[tokio::test]
+async fn a_deployment_that_nobody_watches_any_more_is_finished() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    for output in ["/dev/full", "a pipe that nobody reads"] {
+        let _ = fs::remove_dir_all(machine.path("app"));
+        let configuration = machine.path("conf.yml");
+        let mut command =
+            Programs::built().local.command(["-l", revision.to_str().unwrap(), "-b", "OVERWRITE", "-c"]);
+        command.arg(configuration);
+        let status = if output == "/dev/full" {
+            let full = || fs::File::options().write(true).open(output).unwrap();
+            command.stdout(full()).stderr(full()).status().await.unwrap()
+        } else {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            command.stdout(writer.try_clone().unwrap()).stderr(writer).status().await.unwrap()
+        };
+        assert!(status.success(), "{output}: {status}");
+        assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "one", "{output}");
+    }
 }
