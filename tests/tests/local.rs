@@ -402,3 +402,39 @@ async fn a_deployment_that_nobody_watches_any_more_is_finished() {
         assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "one", "{output}");
     }
 }
+
+#[tokio::test]
+async fn the_current_folder_is_deployed_under_an_id_of_its_own_when_nothing_else_is_said() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut command = Programs::built().local.command(["--agent-configuration-file"]);
+        command.arg(machine.path("conf.yml")).current_dir(&revision);
+        let ran = ran(command.output().await.unwrap());
+        assert!(ran.succeeded, "{}", ran.everything());
+        let id = ran.stdout.lines().next().unwrap().rsplit('/').next().unwrap().to_owned();
+        let word = id.strip_prefix("d-").and_then(|id| id.strip_suffix("-local")).unwrap();
+        assert!(
+            word.len() == 9 && word.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()),
+            "{id}"
+        );
+        ids.push(id);
+    }
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn help_and_version_have_their_short_names() {
+    let machine = Machine::new();
+    for (option, expected) in [
+        ("-h", "--file-exists-behavior"),
+        ("--help", "--appspec-filename"),
+        ("-v", "codedeploy-local "),
+        ("--version", "codedeploy-local "),
+    ] {
+        let ran = machine.deploy(&[option]).await;
+        assert!(ran.succeeded && ran.stdout.contains(expected), "{option}: {}", ran.everything());
+    }
+    assert!(!machine.path("root").exists());
+}

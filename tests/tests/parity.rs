@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use codedeploy_tests::cases::side_by_side;
-use codedeploy_tests::programs::Programs;
+use codedeploy_tests::programs::{Program, Programs};
 use codedeploy_tests::s3_stub::{Reply, S3Stub};
 use codedeploy_tests::{bundle, tree};
 
@@ -410,6 +410,20 @@ const HOOKS: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "the AppSpec file that is named",
+        bundle: &[
+            ("a.sh", "#!/bin/sh\necho other\n"),
+            (
+                "deploy/other.yml",
+                "version: 0.0\nos: linux\nhooks: {AfterInstall: [{location: a.sh}], ValidateService: [{location: a.sh}]}\n",
+            ),
+        ],
+        appspec: "hooks:\n  AfterInstall: [{location: nothing.sh}]\n",
+        options: &["-A", "deploy/other.yml", "-e", "ValidateService"],
+        log: &["LifecycleEvent - ValidateService", "Script - a.sh", "[stdout]other"],
+        ..PLAIN
+    },
+    Case {
         name: "sections and events with nothing in them",
         appspec: "files:\npermissions: ~\nhooks:\n  BeforeInstall:\n  AfterInstall: []\n",
         ..PLAIN
@@ -564,4 +578,38 @@ async fn scripts_of_a_revision_in_s3_see_where_it_came_from_even_when_nobody_nam
         assert!(output.status.success(), "{output:?}");
         assert_eq!(machine.log()[2..], [&noted[..], versions].concat());
     }
+}
+
+#[tokio::test]
+async fn selinux_rules_are_added_as_aws_adds_them_and_removed_by_the_next_install_which_needs_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not tried: only root can put tools of its own in the place of the system's");
+        return;
+    }
+    let case = Case {
+        bundle: &[("d/g", "deep"), ("d/h", "deeper")],
+        appspec: "files: [{source: d, destination: @/app}]\npermissions:\n\
+                  - {object: @/app/g, context: {name: system_u, type: httpd_sys_content_t, range: \"s0-s1:c0.c5\"}}\n\
+                  - {object: @/app/h, context: {type: etc_t}}\n",
+        ..PLAIN
+    };
+    let machine = Machine::of(&case);
+    let note = format!("#!/bin/sh\necho \"${{0##*/}} $*\" >> {}\n", machine.path("noted").display());
+    bundle::write(&machine.path("tools"), &[("semanage", &note), ("restorecon", &note)]);
+    let deploy = async || {
+        let local = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
+        let mut command = Program::at("unshare").command(["--mount", "/bin/sh", "-c"]);
+        command.arg("mount --bind \"$0\" /usr/sbin && exec \"$@\"").arg(machine.path("tools")).arg(local);
+        command.arg("-l").arg(machine.path("bundle")).arg("-c").arg(machine.path("conf.yml"));
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let noted = fs::read_to_string(machine.path("noted")).unwrap();
+        fs::remove_file(machine.path("noted")).unwrap();
+        noted.replace(&machine.host(), "@")
+    };
+    let added = "semanage fcontext -a -s system_u -t httpd_sys_content_t -r s0-s1:c0.c5 @/app/g\nrestorecon -v @/app/g\n\
+                 semanage fcontext -a -t etc_t @/app/h\nrestorecon -v @/app/h\n";
+    assert_eq!(deploy().await, added);
+    let removed = "semanage fcontext -d @/app/g\nsemanage fcontext -d @/app/h\n";
+    assert_eq!(deploy().await, format!("{removed}{added}"));
 }
