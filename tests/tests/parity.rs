@@ -267,8 +267,9 @@ const PERMISSIONS: &[Case] = &[
     },
     Case {
         name: "an object that is a file gets its mode, and a short one is padded with zeros",
-        appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app/g, mode: 40}]\n",
-        host: &["app/ 0755", "app/e/ 0755", r#"app/e/h 0644 "deeper""#, r#"app/g 0040 "deep""#],
+        bundle: &[("d/empty", "")],
+        appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app/empty, mode: 40}]\n",
+        host: &["app/ 0755", r#"app/empty 0040 """#],
         ..PLAIN
     },
     // YAML 1.1 reads 0644 as 420, which AWS's agent 1.8.1 then refuses or sets.

@@ -139,8 +139,13 @@ mod tests {
             "ApplicationName": "a", "Revision": {"RevisionType": "S3",
             "S3Revision": {"Bucket": "b", "Key": "k", "BundleType": "zip"}}}"#;
         let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
-        let seen =
-            for_hooks(&Environment::new(variables), hardening, &"BeforeInstall".parse().unwrap(), &spec, None);
+        let seen = for_hooks(
+            &Environment::new(variables),
+            hardening,
+            &"BeforeInstall".parse().unwrap(),
+            &spec,
+            None,
+        );
         seen.into_iter()
             .filter(|(_, value)| value == "own")
             .map(|(name, _)| name.into_string().unwrap())
@@ -155,5 +160,27 @@ mod tests {
         assert_eq!(passed_on(&stripped), ["PATH", "LC_ALL", "MINE"]);
         let listed = Hardening { hook_env_allowlist: true, ..Hardening::default() };
         assert_eq!(passed_on(&listed), ["PATH", "LC_ALL"]);
+    }
+
+    #[test]
+    fn scripts_see_where_their_revision_came_from() {
+        let seen = |revision: &str, downloaded: Option<&str>| {
+            let spec = format!(
+                r#"{{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n", "ApplicationName": "a",
+                    "Revision": {revision}}}"#
+            );
+            let spec = DeploymentSpec::parse(&envelope::trusted(spec.into_bytes())).unwrap();
+            let variables =
+                deployment_variables(&"AfterInstall".parse().unwrap(), &spec, downloaded.map(str::to_owned));
+            let bundle = variables.into_iter().filter(|(name, _)| name.starts_with("BUNDLE_"));
+            bundle.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        let s3 = r#"{"RevisionType": "S3", "S3Revision":
+            {"Bucket": "b", "Key": "k", "BundleType": "zip", "Version": "v", "ETag": "named"}}"#;
+        let all = "BUNDLE_BUCKET=b BUNDLE_KEY=k BUNDLE_VERSION=v BUNDLE_ETAG=named";
+        assert_eq!(seen(s3, Some("noted")), all);
+        let github = r#"{"RevisionType": "GitHub", "GitHubRevision":
+            {"Account": "o", "Repository": "r", "CommitId": "c0ffee"}}"#;
+        assert_eq!(seen(github, None), "BUNDLE_COMMIT=c0ffee");
     }
 }

@@ -89,6 +89,8 @@ pub(super) enum UsageError {
     File { path: PathBuf },
     #[error("--type directory cannot be in S3 or on GitHub; use --type tgz, tar or zip")]
     RemoteDirectory,
+    #[error("--bundle-location: cannot look into the folder {}; deploy as a user who may", path.display())]
+    Closed { path: PathBuf, source: std::io::Error },
     #[error("--bundle-location: the folder {} has no AppSpec file {name}", path.display())]
     NoAppSpec { path: PathBuf, name: String },
     #[error("--events: {source}")]
@@ -141,10 +143,11 @@ impl Arguments {
                 // Whoever names a file means that one.
                 let named = self.appspec_filename.as_deref();
                 let names = named.map_or(APPSPEC_FILENAMES.to_vec(), |name| vec![name]);
-                if names.iter().any(|name| path.join(name).symlink_metadata().is_ok()) {
-                    return Ok(Location::Directory(path));
+                match names.iter().map(|name| path.join(name).symlink_metadata()).find_map(found) {
+                    Some(Ok(())) => Ok(Location::Directory(path)),
+                    Some(Err(source)) => Err(UsageError::Closed { path, source }),
+                    None => Err(UsageError::NoAppSpec { path, name: names[0].to_owned() }),
                 }
-                Err(UsageError::NoAppSpec { path, name: names[0].to_owned() })
             }
             (true, kind) => Err(UsageError::Folder { path, kind: kind.into() }),
             (false, "directory") => Err(UsageError::File { path }),
@@ -210,6 +213,15 @@ impl Arguments {
             Location::Directory(path) => local("Local Directory", path, "directory"),
         };
         RevisionDocument { revision_type, s3_revision, github_revision, local_revision }
+    }
+}
+
+/// Nothing, when an object is not there; else that it is, or why nobody can tell.
+fn found(looked: std::io::Result<std::fs::Metadata>) -> Option<std::io::Result<()>> {
+    match looked {
+        Ok(_) => Some(Ok(())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(error)),
     }
 }
 
