@@ -82,7 +82,7 @@ fn fifo(path: &Path) {
 
 fn closed(path: &Path) {
     // The owner is not asked, but the mode: whoever runs the tests may own it.
-    fs::set_permissions(path, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o000)).unwrap();
 }
 
 #[tokio::test]
