@@ -316,7 +316,10 @@ fn boolean(place: &Place<'_>, report: &mut Report) -> Option<bool> {
         Some(true) if !plain => {
             place.warning(
                 report,
-                format_args!("found the text {}, which is taken for true; write it without quotes", quoted(text)),
+                format_args!(
+                    "found the text {}, which is taken for true; write it without quotes",
+                    quoted(text)
+                ),
             );
             value
         }

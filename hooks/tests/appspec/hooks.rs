@@ -45,8 +45,10 @@ fn timeouts_that_aws_would_not_wait_for_are_warned_about() {
     let (_, warnings) = read(hook(&["timeout: 1800", "timeout: 1801", "sudo: false"]));
     assert_eq!(
         warnings,
-        ["line 4, column 3: hooks.AfterInstall: the timeouts of its scripts add up to 3601 seconds; AWS CodeDeploy \
-          ends a lifecycle event after 3600"]
+        [
+            "line 4, column 3: hooks.AfterInstall: the timeouts of its scripts add up to 3601 seconds; AWS CodeDeploy \
+          ends a lifecycle event after 3600"
+        ]
     );
     // Whoever names none has not asked for two hours.
     clean(hook(&["timeout: 1800", "timeout: 1800", "sudo: false", "sudo: false"]));
