@@ -284,7 +284,7 @@ pub fn misused(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
-/// Prints why a program gives up.
+/// Prints why a program gives up, if anybody still reads what it says.
 pub fn complain(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
     console::complain(format_args!("{program}: {}", Chain(error)));
     ExitCode::FAILURE

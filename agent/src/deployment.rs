@@ -212,7 +212,7 @@ impl Host {
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
         let (store, deployment, archive) = (self.store.clone(), folder.path().to_owned(), folder.archive());
         let group = spec.deployment_group_id.clone();
-        Installed::of(spec).write(&folder)?;
+        Installed::of(spec, &folder).write(&folder)?;
         let turn = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(stopped()),
@@ -251,7 +251,7 @@ impl Host {
         stop: CancellationToken,
     ) -> Result<Report, CommandError> {
         let plan = self.hook_plan(event, spec)?;
-        let variables = environment::variables(spec);
+        let variables = environment::variables(spec, self.folder(spec).noted_etag());
         self.run_plan(&plan, &self.folder(spec), &spec.deployment_id, &variables, stop).await
     }
 

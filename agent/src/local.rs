@@ -6,7 +6,6 @@ mod events;
 mod plan;
 mod validate;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use crate::aws::{Access, AccessError};
 use crate::cli::{complain, on_runtime};
 use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
+use crate::console;
 use crate::deployment::Host;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
 use crate::recovery::{self, RecoveryError};
@@ -152,29 +152,31 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(&host.store)?;
-    let mut out = std::io::stdout();
-    writeln!(out, "Starting to execute deployment from within folder {}", folder.path().display())?;
+    console::say(format_args!("Starting to execute deployment from within folder {}", folder.path().display()));
     for event in &order {
         let began = Instant::now();
         let report = host.perform(event, &spec, shutdown.end_running.clone()).await;
         let seconds = began.elapsed().as_secs_f64();
         if !report.outcome.succeeded() {
-            writeln!(out, "  {event:<20} failed after {seconds:.2} s")?;
-            explain(&mut out, event, &report)?;
-            writeln!(out, "See the deployment log at {} for more details", folder.scripts_log().display())?;
+            console::say(format_args!("  {event:<20} failed after {seconds:.2} s"));
+            explain(event, &report);
+            let log = folder.scripts_log();
+            if log.exists() {
+                console::say(format_args!("See the deployment log at {} for more details", log.display()));
+            }
             return Ok(false);
         }
-        writeln!(out, "  {event:<20} succeeded in {seconds:.2} s")?;
+        console::say(format_args!("  {event:<20} succeeded in {seconds:.2} s"));
     }
-    writeln!(out, "AppSpec file valid. Local deployment successful")?;
+    console::say(format_args!("AppSpec file valid. Local deployment successful"));
     Ok(true)
 }
 
-fn explain(out: &mut impl Write, event: &LifecycleEvent, report: &Report) -> std::io::Result<()> {
+fn explain(event: &LifecycleEvent, report: &Report) {
     let script = report.outcome.script_name();
     let at = if script.is_empty() { String::new() } else { format!(" in {script}") };
-    writeln!(out, "Your local deployment failed at {event}{at}: {}", report.outcome)?;
-    report.log_tail.lines().try_for_each(|line| writeln!(out, "  | {line}"))
+    console::say(format_args!("Your local deployment failed at {event}{at}: {}", report.outcome));
+    report.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
 }
 
 /// The named configuration, else the host's; without one and without root, everything stays below the person's own

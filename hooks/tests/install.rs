@@ -134,6 +134,21 @@ fn existing_files_are_kept_or_replaced_as_asked_and_belong_accordingly() {
 }
 
 #[test]
+fn a_folder_where_a_file_would_go_is_kept_too() {
+    let mut bed = Bed::new();
+    bed.behavior = FileExistsBehavior::Retain;
+    write(&bed.host("app/config/of-operator"), "mine");
+    std::os::unix::fs::symlink("config", bed.host("app/alias")).unwrap();
+    bed.revision(&[("config", "revision's"), ("alias", "revision's"), ("x", "1")]);
+    let summary = bed.install_all("app").unwrap();
+    assert_eq!(
+        bed.listing(),
+        ["app/", "app/alias -> config", "app/config/", "app/config/of-operator mine", "app/x 1"]
+    );
+    assert_eq!(summary.kept, 2);
+}
+
+#[test]
 fn the_appspec_decides_about_existing_files_before_the_deployment_does() {
     let mut bed = Bed::new();
     write(&bed.host("app/config"), "operator's");
@@ -196,12 +211,31 @@ fn corrupt_records_are_set_aside_with_a_warning() {
     write(&bed.records.instructions, "{\"instruc");
     bed.revision(&[("a", "new")]);
     let summary = bed.install_all("app").unwrap();
-    assert_eq!(summary.warnings.len(), 3, "{:#?}", summary.warnings);
+    assert_eq!(summary.warnings.len(), 2, "{:#?}", summary.warnings);
+    let lines = "2 of its lines are no absolute paths, the first of them line 2 (\"rubbish\")";
+    assert!(summary.warnings.iter().any(|warning| warning.contains(lines)), "{:#?}", summary.warnings);
     assert_eq!(bed.listing(), ["app/", "app/a new"]);
     let kept = std::fs::read_dir(bed.root.path().join("records")).unwrap();
     let kept =
         kept.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().contains(".corrupt-"));
     assert_eq!(kept.count(), 2);
+}
+
+#[test]
+fn noise_in_place_of_the_records_is_one_warning_each_and_removes_nothing() {
+    let bed = Bed::new();
+    // Lines of every length and byte, among them absolute paths that are too long for any host.
+    let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let path = |length: usize| [b"/", "n".repeat(length).as_bytes(), b"\n"].concat();
+    let noise = [path(300), path(5000), "/deep".repeat(1000).into_bytes(), b"\n".to_vec(), noise].concat();
+    std::fs::write(&bed.records.cleanup, &noise).unwrap();
+    std::fs::write(&bed.records.instructions, &noise).unwrap();
+    write(&bed.host("mine"), "operator's");
+    bed.revision(&[("a", "new")]);
+    let summary = bed.install_all("app").unwrap();
+    assert_eq!(summary.warnings.len(), 2, "{:#?}", summary.warnings);
+    assert!(summary.warnings.iter().all(|warning| warning.len() < 1000), "{:#?}", summary.warnings);
+    assert_eq!(bed.listing(), ["app/", "app/a new", "mine operator's"]);
 }
 
 #[test]

@@ -363,15 +363,81 @@ async fn the_agent_has_it_as_a_subcommand_too() {
 #[tokio::test]
 async fn misuse_is_explained_before_anything_happens() {
     let machine = Machine::new();
+    let revision = machine.revision("one");
+    let folder = revision.to_str().unwrap();
     for (arguments, expected) in [
         (vec!["-t", "rar"], "expected tgz, tar, zip or directory"),
         (vec!["-l", "/nowhere/at/all"], "/nowhere/at/all"),
         (vec!["-l", "http://example.com/app.zip", "-t", "zip"], "https://"),
         (vec!["-e", "BeforeInstall,DownloadBundle"], "BeforeInstall cannot come before"),
         (vec!["-b", "MAYBE"], "MAYBE"),
+        (vec!["-l", folder, "-A", "other.yml"], "has no AppSpec file other.yml"),
+        (vec!["-l", folder, "-A", ""], "--appspec-filename"),
+        (vec!["-l", ""], "--bundle-location"),
+        (vec!["-l", folder, "-g", "a/b"], "cannot name a folder"),
+        (vec!["-l", folder, "-A", "../other.yml"], "other.yml"),
     ] {
         let ran = machine.deploy(&arguments).await;
         assert!(!ran.succeeded && ran.stderr.contains(expected), "{arguments:?}: {}", ran.everything());
+    }
+    assert!(!machine.path("root").exists());
+}
+
+#[tokio::test]
+async fn a_deployment_that_nobody_watches_any_more_is_finished() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    for output in ["/dev/full", "a pipe that nobody reads"] {
+        let _ = fs::remove_dir_all(machine.path("app"));
+        let configuration = machine.path("conf.yml");
+        let mut command =
+            Programs::built().local.command(["-l", revision.to_str().unwrap(), "-b", "OVERWRITE", "-c"]);
+        command.arg(configuration);
+        let status = if output == "/dev/full" {
+            let full = || fs::File::options().write(true).open(output).unwrap();
+            command.stdout(full()).stderr(full()).status().await.unwrap()
+        } else {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            command.stdout(writer.try_clone().unwrap()).stderr(writer).status().await.unwrap()
+        };
+        assert!(status.success(), "{output}: {status}");
+        assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "one", "{output}");
+    }
+}
+
+#[tokio::test]
+async fn the_current_folder_is_deployed_under_an_id_of_its_own_when_nothing_else_is_said() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let mut command = Programs::built().local.command(["--agent-configuration-file"]);
+        command.arg(machine.path("conf.yml")).current_dir(&revision);
+        let ran = ran(command.output().await.unwrap());
+        assert!(ran.succeeded, "{}", ran.everything());
+        let id = ran.stdout.lines().next().unwrap().rsplit('/').next().unwrap().to_owned();
+        let word = id.strip_prefix("d-").and_then(|id| id.strip_suffix("-local")).unwrap();
+        assert!(
+            word.len() == 9 && word.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()),
+            "{id}"
+        );
+        ids.push(id);
+    }
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn help_and_version_have_their_short_names() {
+    let machine = Machine::new();
+    for (option, expected) in [
+        ("-h", "--file-exists-behavior"),
+        ("--help", "--appspec-filename"),
+        ("-v", "codedeploy-local "),
+        ("--version", "codedeploy-local "),
+    ] {
+        let ran = machine.deploy(&[option]).await;
+        assert!(ran.succeeded && ran.stdout.contains(expected), "{option}: {}", ran.everything());
     }
     assert!(!machine.path("root").exists());
 }

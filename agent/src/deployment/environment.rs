@@ -79,7 +79,8 @@ fn is_loader(name: &str) -> bool {
     ["LD_", "BASH_FUNC_"].iter().any(|prefix| name.starts_with(prefix)) || LOADER.contains(&name)
 }
 
-/// The agent's environment without its secrets, and what a script may want to know of its deployment.
+/// The agent's environment without its secrets, and what a script may want to know of its deployment. `downloaded` is
+/// the ETag that the deployment's bundle had: the service does not always name one.
 pub(super) fn for_hooks(
     own: &Environment,
     hardening: &Hardening,
@@ -102,7 +103,7 @@ pub(super) fn for_hooks(
 }
 
 /// What scripts are told of their deployment, beside the event.
-pub(super) fn variables(spec: &DeploymentSpec) -> BTreeMap<String, String> {
+pub(super) fn variables(spec: &DeploymentSpec, downloaded: Option<String>) -> BTreeMap<String, String> {
     let mut variables = vec![
         ("DEPLOYMENT_ID", spec.deployment_id.to_string()),
         ("APPLICATION_NAME", spec.application_name.clone()),
@@ -114,7 +115,7 @@ pub(super) fn variables(spec: &DeploymentSpec) -> BTreeMap<String, String> {
             variables.push(("BUNDLE_BUCKET", s3.bucket.clone()));
             variables.push(("BUNDLE_KEY", s3.key.clone()));
             variables.extend(s3.version.clone().map(|version| ("BUNDLE_VERSION", version)));
-            variables.extend(s3.etag.clone().map(|etag| ("BUNDLE_ETAG", etag)));
+            variables.extend(s3.etag.clone().or(downloaded).map(|etag| ("BUNDLE_ETAG", etag)));
         }
         Revision::GitHub(github) => variables.push(("BUNDLE_COMMIT", github.commit_id.clone())),
         Revision::Local(_) => {}
@@ -138,7 +139,7 @@ mod tests {
             "S3Revision": {"Bucket": "b", "Key": "k", "BundleType": "zip"}}}"#;
         let spec = DeploymentSpec::parse(&envelope::trusted(spec.to_vec())).unwrap();
         let (own, event) = (Environment::new(variables), "BeforeInstall".parse().unwrap());
-        let seen = for_hooks(&own, hardening, &event, &super::variables(&spec));
+        let seen = for_hooks(&own, hardening, &event, &super::variables(&spec, None));
         seen.into_iter()
             .filter(|(_, value)| value == "own")
             .map(|(name, _)| name.into_string().unwrap())
@@ -153,5 +154,27 @@ mod tests {
         assert_eq!(passed_on(&stripped), ["PATH", "LC_ALL", "MINE"]);
         let listed = Hardening { hook_env_allowlist: true, ..Hardening::default() };
         assert_eq!(passed_on(&listed), ["PATH", "LC_ALL"]);
+    }
+
+    #[test]
+    fn scripts_see_where_their_revision_came_from() {
+        let seen = |revision: &str, downloaded: Option<&str>| {
+            let spec = format!(
+                r#"{{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n", "ApplicationName": "a",
+                    "Revision": {revision}}}"#
+            );
+            let spec = DeploymentSpec::parse(&envelope::trusted(spec.into_bytes())).unwrap();
+            let variables =
+                deployment_variables(&"AfterInstall".parse().unwrap(), &spec, downloaded.map(str::to_owned));
+            let bundle = variables.into_iter().filter(|(name, _)| name.starts_with("BUNDLE_"));
+            bundle.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        let s3 = r#"{"RevisionType": "S3", "S3Revision":
+            {"Bucket": "b", "Key": "k", "BundleType": "zip", "Version": "v", "ETag": "named"}}"#;
+        let all = "BUNDLE_BUCKET=b BUNDLE_KEY=k BUNDLE_VERSION=v BUNDLE_ETAG=named";
+        assert_eq!(seen(s3, Some("noted")), all);
+        let github = r#"{"RevisionType": "GitHub", "GitHubRevision":
+            {"Account": "o", "Repository": "r", "CommitId": "c0ffee"}}"#;
+        assert_eq!(seen(github, None), "BUNDLE_COMMIT=c0ffee");
     }
 }

@@ -17,9 +17,6 @@ use crate::spec::DeploymentSpec;
 /// The one form of the file that there has been.
 const VERSION: u32 = 1;
 
-/// Largest file that is read, in bytes; ours has a few hundred.
-const MAX_BYTES: u64 = 1024 * 1024;
-
 /// A deployment whose Install was begun on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installed {
@@ -45,12 +42,12 @@ pub enum InstalledError {
 }
 
 impl Installed {
-    pub(super) fn of(spec: &DeploymentSpec) -> Self {
+    pub(super) fn of(spec: &DeploymentSpec, folder: &DeploymentFolder) -> Self {
         Self {
             version: VERSION,
             about: About::of(spec),
             appspec_filename: spec.appspec_filename.clone(),
-            variables: environment::variables(spec),
+            variables: environment::variables(spec, folder.noted_etag()),
         }
     }
 
@@ -64,7 +61,7 @@ impl Installed {
     /// What `folder` says.
     pub fn read(folder: &DeploymentFolder) -> Result<Self, InstalledError> {
         let path = folder.description();
-        let bytes = match regular::read(&path, MAX_BYTES) {
+        let bytes = match regular::read(&path) {
             Ok(bytes) => bytes,
             Err(source) => return Err(InstalledError::Read { path, source }),
         };

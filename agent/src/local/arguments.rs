@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, FileExistsBehavior, GitHubRevisionDocument, LocalRevisionDocument,
@@ -15,7 +16,7 @@ use crate::spec::parse::APPSPEC_FILENAMES;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The bundle: a path, s3://bucket/key?versionId=…&etag=…, or a repository on https://github.com [default: the current folder]
-    #[arg(short = 'l', long, value_name = "LOCATION")]
+    #[arg(short = 'l', long, value_name = "LOCATION", value_parser = NonEmptyStringValueParser::new())]
     bundle_location: Option<String>,
     /// What the bundle is.
     #[arg(short = 't', long, value_name = "tgz|tar|zip|directory", default_value = "directory")]
@@ -38,9 +39,9 @@ pub(super) struct Arguments {
     /// The agent's configuration.
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(super) agent_configuration_file: Option<PathBuf>,
-    /// The AppSpec file's name inside the bundle.
-    #[arg(short = 'A', long, value_name = "NAME", default_value = APPSPEC_FILENAMES[0])]
-    appspec_filename: String,
+    /// The AppSpec file's name inside the bundle [default: appspec.yml]
+    #[arg(short = 'A', long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    appspec_filename: Option<String>,
     /// Token for a private repository.
     #[arg(long, env = "CODEDEPLOY_GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     github_token: Option<String>,
@@ -88,6 +89,8 @@ pub(super) enum UsageError {
     File { path: PathBuf },
     #[error("--type directory cannot be in S3 or on GitHub; use --type tgz, tar or zip")]
     RemoteDirectory,
+    #[error("--bundle-location: cannot look into the folder {}; deploy as a user who may", path.display())]
+    Closed { path: PathBuf, source: std::io::Error },
     #[error("--bundle-location: the folder {} has no AppSpec file {name}", path.display())]
     NoAppSpec { path: PathBuf, name: String },
     #[error("--events: {source}")]
@@ -137,11 +140,14 @@ impl Arguments {
         let path = path.canonicalize().map_err(|source| UsageError::Missing { path: path.into(), source })?;
         match (path.is_dir(), kind) {
             (true, "directory") => {
-                let names = [self.appspec_filename.as_str(), APPSPEC_FILENAMES[0], APPSPEC_FILENAMES[1]];
-                if names.iter().any(|name| path.join(name).symlink_metadata().is_ok()) {
-                    return Ok(Location::Directory(path));
+                // Whoever names a file means that one.
+                let named = self.appspec_filename.as_deref();
+                let names = named.map_or(APPSPEC_FILENAMES.to_vec(), |name| vec![name]);
+                match names.iter().map(|name| path.join(name).symlink_metadata()).find_map(found) {
+                    Some(Ok(())) => Ok(Location::Directory(path)),
+                    Some(Err(source)) => Err(UsageError::Closed { path, source }),
+                    None => Err(UsageError::NoAppSpec { path, name: names[0].to_owned() }),
                 }
-                Err(UsageError::NoAppSpec { path, name: self.appspec_filename.clone() })
             }
             (true, kind) => Err(UsageError::Folder { path, kind: kind.into() }),
             (false, "directory") => Err(UsageError::File { path }),
@@ -169,7 +175,7 @@ impl Arguments {
             application_name: application,
             deployment_creator: Some("codedeploy-local".into()),
             deployment_type: None,
-            app_spec_filename: Some(self.appspec_filename.clone()),
+            app_spec_filename: self.appspec_filename.clone(),
             agent_action_overrides: Some(AgentActionOverrides {
                 agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(behavior) }),
             }),
@@ -207,6 +213,15 @@ impl Arguments {
             Location::Directory(path) => local("Local Directory", path, "directory"),
         };
         RevisionDocument { revision_type, s3_revision, github_revision, local_revision }
+    }
+}
+
+/// Nothing, when an object is not there; else that it is, or why nobody can tell.
+fn found(looked: std::io::Result<std::fs::Metadata>) -> Option<std::io::Result<()>> {
+    match looked {
+        Ok(_) => Some(Ok(())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(error)),
     }
 }
 
@@ -298,6 +313,7 @@ mod tests {
             (vec!["-t", "zip", "-l", path], "is a folder, but --type is zip"),
             (vec!["-t", "directory", "-l", file], "is a file, but --type is directory"),
             (vec!["-l", path], "has no AppSpec file appspec.yml"),
+            (vec!["-l", path, "-A", "other.yml"], "has no AppSpec file other.yml"),
             (vec!["-l", "s3://bucket/key"], "--type directory cannot be in S3"),
         ];
         for (arguments, expected) in cases {
@@ -306,5 +322,7 @@ mod tests {
         }
         std::fs::write(folder.path().join("appspec.yaml"), "").unwrap();
         assert!(location(&["-l", path]).is_ok());
+        let message = location(&["-l", path, "-A", "other.yml"]).unwrap_err();
+        assert!(message.contains("has no AppSpec file other.yml"), "{message}");
     }
 }

@@ -147,13 +147,7 @@ impl Agent {
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let running = self.status.began(&event, &spec);
         let began = Instant::now();
-        // The agent ended after the Install was committed and before its outcome was on disk.
-        let report = if begun && event == LifecycleEvent::Install && self.host.is_installed(&spec.deployment_group_id, &spec.deployment_id) {
-            tracing::info!("the Install was complete when the agent was restarted");
-            Report { outcome: Outcome::Succeeded { note: None }, log_tail: String::new() }
-        } else {
-            self.host.perform(&event, &spec, shutdown.end_running.clone()).await
-        };
+        let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
         running.ended(&report.outcome);
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {

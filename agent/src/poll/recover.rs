@@ -107,7 +107,7 @@ impl Agent {
                 let about = record.begun.as_ref().map(|begun| begun.about.clone());
                 let task = async move {
                     let mut report = Report { outcome, log_tail: String::new() };
-                    if let Some(about) = about {
+                    if let Some(about) = about.filter(|_| !report.outcome.succeeded()) {
                         report = agent.host.after_failure(&about, report, shutdown.end_running.clone()).await;
                     }
                     let completion = report::completion(&command.host_command_identifier, &report);

@@ -101,11 +101,9 @@ impl Store {
         let folder = self.instructions();
         create_folders(&folder, 0o700)?;
         let records = Self::records_in(&folder, group);
-        for path in [&records.instructions, &records.cleanup, &records.pointer] {
-            if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-                set_aside(path, "it is not a regular file")?;
-            }
-        }
+        set_aside_unless_file(&records.instructions)?;
+        set_aside_unless_file(&records.cleanup)?;
+        set_aside_unless_file(&records.pointer)?;
         Ok(records)
     }
 
@@ -193,6 +191,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let path = self.pointer_file(group, pointer);
         create_folders(&self.instructions(), 0o700)?;
+        set_aside_unless_file(&path)?;
         let text = to.path.as_os_str().as_encoded_bytes();
         replace_file(&path, text, 0o600).map_err(failed("write", &path))
     }
@@ -356,11 +355,15 @@ const JOURNAL: &str = "-journal.json";
 /// Longest text of a pointer, in bytes; no path is longer.
 const MAX_POINTER: u64 = 4096;
 
+/// Longest name in a folder, in bytes (limits.h).
+const NAME_MAX: usize = 255;
+
 /// The path that a pointer holds. Official agents write it without a newline; an editor adds one.
 fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
     let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)));
+    let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
     let plain = path.is_absolute()
-        && path.components().all(|part| part != Component::ParentDir)
+        && path.components().all(possible)
         && !bytes.contains(&0)
         && path.file_name().is_some();
     plain.then_some(path)
@@ -384,6 +387,13 @@ fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
+}
+
+fn set_aside_unless_file(path: &Path) -> Result<(), StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => set_aside(path, "it is not a regular file"),
+        _ => Ok(()),
+    }
 }
 
 /// Renames a state file that is of no use, so that the agent can go on and somebody can look at it.

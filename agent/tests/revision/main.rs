@@ -3,5 +3,6 @@
 
 mod host;
 mod local;
+mod origin;
 mod reuse;
 mod takeover;

@@ -92,13 +92,14 @@ async fn what_we_leave_is_what_the_official_agents_write() {
 #[tokio::test]
 async fn a_state_file_that_is_no_use_is_set_aside_and_the_deployment_goes_on() {
     type Spoil = fn(&Path);
-    let spoilt: [(&str, Spoil); 7] = [
+    let spoilt: [(&str, Spoil); 8] = [
         ("empty", |path| fs::write(path, "").unwrap()),
         ("truncated", |path| {
             let bytes = fs::read(path).unwrap();
             fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
         }),
         ("noise", |path| fs::write(path, [vec![0xfe; 10 << 20], vec![b'\n']].concat()).unwrap()),
+        ("a path too long", |path| fs::write(path, format!("/{}\n", "n".repeat(300))).unwrap()),
         ("NUL", |path| fs::write(path, "/a\0b\n").unwrap()),
         ("upwards", |path| fs::write(path, "/../../etc\n").unwrap()),
         ("a folder", |path| {
@@ -128,4 +129,14 @@ async fn a_state_file_that_is_no_use_is_set_aside_and_the_deployment_goes_on() {
             assert!(harmless || beside > 4, "{name} {how}: it was not kept");
         }
     }
+}
+
+#[tokio::test]
+async fn a_pointer_that_became_a_folder_is_set_aside_by_who_writes_it() {
+    let host = left_by("1.8.1");
+    let pointer = host.instructions("_most_recent_install");
+    fs::remove_file(&pointer).unwrap();
+    fs::create_dir_all(pointer.join("full")).unwrap();
+    host.succeed(&EVENTS, "d-NEW000001", &next_revision(&host), &json!({})).await;
+    assert_eq!(text(pointer), host.deployment("d-NEW000001").to_str().unwrap());
 }

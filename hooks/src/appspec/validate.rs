@@ -174,8 +174,27 @@ fn hook(entry: &Entry<'_>, report: &mut Report) -> Option<(LifecycleEvent, Vec<S
         }
     };
     note_event(entry, &event, report);
-    let scripts = entry.value.items(report, "a list of scripts, each beginning with \"- location: \"");
-    let scripts = scripts.into_iter().filter_map(|item| script(item, report)).collect();
+    let items = entry.value.items(report, "a list of scripts, each beginning with \"- location: \"");
+    let mut named = Duration::ZERO;
+    let mut scripts = Vec::new();
+    for item in items {
+        let names_timeout = has_key(&item, "timeout");
+        let Some(script) = script(item, report) else { continue };
+        if names_timeout {
+            named = named.saturating_add(script.timeout);
+        }
+        scripts.push(script);
+    }
+    if named > DEFAULT_TIMEOUT {
+        entry.warning(
+            report,
+            format_args!(
+                "the timeouts of its scripts add up to {} seconds; AWS CodeDeploy ends a lifecycle event after {}",
+                named.as_secs(),
+                DEFAULT_TIMEOUT.as_secs()
+            ),
+        );
+    }
     Some((event, scripts))
 }
 
@@ -225,14 +244,22 @@ fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
         Some(path)
     });
     let timeout = fields.get("timeout").map(|place| timeout(place, report));
-    let runas = fields.get("runas").map(|place| place.text(report, "the name of a user"));
+    let runas = fields.get("runas").and_then(|place| runas(place, report));
     let sudo = fields.get("sudo").map(|place| boolean(place, report));
     Some(Script {
         location: location?,
         timeout: timeout.unwrap_or(Some(DEFAULT_TIMEOUT))?,
-        runas: runas.flatten().map(str::to_owned),
+        runas,
         sudo: sudo.unwrap_or(Some(false))?,
     })
+}
+
+fn runas(place: &Place<'_>, report: &mut Report) -> Option<String> {
+    if place.scalar().is_some_and(|(text, _)| text.trim().is_empty()) {
+        place.warning(report, "names no user; the script runs as the agent's user, as without the key");
+        return None;
+    }
+    place.text(report, "the name of a user").map(str::to_owned)
 }
 
 /// Whole seconds. More than [`u32`] holds would overflow the clocks that they are added to.
@@ -285,7 +312,18 @@ fn boolean(place: &Place<'_>, report: &mut Report) -> Option<bool> {
         _ => None,
     };
     match value {
-        Some(_) if !plain => {
+        // Official agent 1.8.1 takes any text for true.
+        Some(true) if !plain => {
+            place.warning(
+                report,
+                format_args!(
+                    "found the text {}, which is taken for true; write it without quotes",
+                    quoted(text)
+                ),
+            );
+            value
+        }
+        Some(false) if !plain => {
             place.problem(
                 report,
                 format_args!("found the text {}; expected true or false, without quotes", quoted(text)),

@@ -215,17 +215,20 @@ impl<'a> Planner<'a> {
         }
         let mut overwrites = false;
         if let Some(node) = self.existing(&path) {
-            if self.leads_to_folder(node).is_some() || matches!(node.kind, NodeKind::Folder { .. }) {
-                self.conflicts.push(Conflict::FolderInTheWay { path: wanted.path });
-                return;
-            }
+            let is_folder =
+                self.leads_to_folder(node).is_some() || matches!(node.kind, NodeKind::Folder { .. });
             match self.facts.behavior {
-                FileExistsBehavior::Disallow => {
-                    self.conflicts.push(Conflict::Exists { path: wanted.path });
-                    return;
-                }
+                // Whatever it is that is there.
                 FileExistsBehavior::Retain => {
                     self.decision.kept.push(path);
+                    return;
+                }
+                _ if is_folder => {
+                    self.conflicts.push(Conflict::FolderInTheWay { path: wanted.path });
+                    return;
+                }
+                FileExistsBehavior::Disallow => {
+                    self.conflicts.push(Conflict::Exists { path: wanted.path });
                     return;
                 }
                 FileExistsBehavior::Overwrite if movable(node, &path, &mut self.conflicts) => {

@@ -30,6 +30,13 @@ const VERSION: u32 = 1;
 /// Before the path of an SELinux rule in the cleanup file.
 const RULE: &[u8] = b"semanage\0";
 
+/// Characters of a senseless line that are repeated to the operator.
+const SHOWN: usize = 60;
+
+/// Longest name and path in bytes (limits.h).
+const NAME_MAX: usize = 255;
+const PATH_MAX: usize = 4096;
+
 /// What the last Install left, as far as it can be read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Previous {
@@ -143,31 +150,38 @@ impl Previous {
         self.cleanup = State::Sound;
         // A last line without its end was being written when the agent died.
         let finished = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let mut senseless = Vec::new();
         for (index, line) in bytes[..finished].split_inclusive(|byte| *byte == b'\n').enumerate() {
             let line = &line[..line.len() - 1];
             let (text, rule) = line.strip_prefix(RULE).map_or((line, false), |path| (path, true));
             let listed = Path::new(OsStr::from_bytes(text));
             if !plain(listed) || text.contains(&0) {
-                self.cleanup = State::Corrupt;
-                self.warnings.push(format!(
-                    "{}: line {} ({:?}) is not an absolute path; it is skipped, and the file is kept beside its successor",
-                    path.display(),
-                    index + 1,
-                    String::from_utf8_lossy(line)
-                ));
+                senseless.push((index + 1, line));
             } else if rule {
                 self.rules.push((listed.into(), contexts.get(listed).cloned()));
             } else {
                 self.created.push(listed.into());
             }
         }
+        if let [(number, line), ..] = senseless[..] {
+            self.cleanup = State::Corrupt;
+            let shown: String = String::from_utf8_lossy(line).chars().take(SHOWN).collect();
+            self.warnings.push(format!(
+                "{}: {} of its lines are no absolute paths, the first of them line {number} ({shown:?}); they are \
+                 skipped, and the file is kept beside its successor",
+                path.display(),
+                senseless.len(),
+            ));
+        }
     }
 }
 
-/// Whether `path` is absolute and nothing in it goes up.
+/// Whether `path` is absolute, nothing in it goes up, and a host can have it.
 fn plain(path: &Path) -> bool {
+    let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
     path.is_absolute()
-        && path.components().all(|part| part != Component::ParentDir)
+        && path.as_os_str().len() < PATH_MAX
+        && path.components().all(possible)
         && path.file_name().is_some()
 }
 

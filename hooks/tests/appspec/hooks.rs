@@ -10,11 +10,13 @@ use crate::support::{HEAD, clean, problem, read, script, with_script};
 #[test]
 fn timeouts_are_whole_seconds() {
     assert_eq!(script("sudo: false").timeout, Duration::from_secs(3600));
-    for (text, seconds) in
-        [("300", 300), ("\"300\"", 300), ("1", 1), ("~", 3600), ("4294967295", 4_294_967_295)]
-    {
+    for (text, seconds) in [("300", 300), ("\"300\"", 300), ("1", 1), ("~", 3600), ("3600", 3600)] {
         assert_eq!(script(&format!("timeout: {text}")).timeout, Duration::from_secs(seconds), "{text}");
     }
+    let (appspec, warnings) = read(with_script("timeout: 4294967295"));
+    let timeout = appspec.scripts(&LifecycleEvent::ApplicationStart)[0].timeout;
+    assert_eq!(timeout, Duration::from_secs(4_294_967_295));
+    assert!(warnings[0].contains("add up to 4294967295 seconds"), "{warnings:?}");
     for (text, hint) in [
         ("5m", "such as 300; write 300"),
         ("2 hours", "write 7200"),
@@ -35,6 +37,24 @@ fn timeouts_are_whole_seconds() {
 }
 
 #[test]
+fn timeouts_that_aws_would_not_wait_for_are_warned_about() {
+    let hook = |timeouts: &[&str]| {
+        let script = |text: &&str| format!("    - location: a.sh\n      {text}\n");
+        format!("{HEAD}hooks:\n  AfterInstall:\n{}", timeouts.iter().map(script).collect::<String>())
+    };
+    let (_, warnings) = read(hook(&["timeout: 1800", "timeout: 1801", "sudo: false"]));
+    assert_eq!(
+        warnings,
+        [
+            "line 4, column 3: hooks.AfterInstall: the timeouts of its scripts add up to 3601 seconds; AWS CodeDeploy \
+          ends a lifecycle event after 3600"
+        ]
+    );
+    // Whoever names none has not asked for two hours.
+    clean(hook(&["timeout: 1800", "timeout: 1800", "sudo: false", "sudo: false"]));
+}
+
+#[test]
 fn sudo_is_a_boolean_of_yaml_1_1() {
     for (text, sudo) in [
         ("true", true),
@@ -48,7 +68,12 @@ fn sudo_is_a_boolean_of_yaml_1_1() {
     ] {
         assert_eq!(script(&format!("sudo: {text}")).sudo, sudo, "{text}");
     }
-    for text in ["\"true\"", "'no'", "1", "y", "maybe", "[]"] {
+    for text in ["\"true\"", "'yes'"] {
+        let (appspec, warnings) = read(with_script(&format!("sudo: {text}")));
+        assert!(appspec.scripts(&LifecycleEvent::ApplicationStart)[0].sudo, "{text}");
+        assert!(warnings.iter().all(|warning| warning.contains("taken for true")) && warnings.len() == 1);
+    }
+    for text in ["'false'", "'no'", "1", "y", "maybe", "[]"] {
         let problem = problem(with_script(&format!("sudo: {text}")));
         assert!(problem.contains("expected true or false"), "{problem}");
     }
@@ -61,10 +86,13 @@ fn runas_is_a_user_name() {
     {
         assert_eq!(script(&format!("runas: {text}")).runas.as_deref(), user);
     }
-    for text in ["\"\"", "' '", "[www]"] {
-        let problem = problem(with_script(&format!("runas: {text}")));
-        assert!(problem.contains("expected the name of a user"), "{problem}");
+    for text in ["\"\"", "' '"] {
+        let (appspec, warnings) = read(with_script(&format!("runas: {text}")));
+        assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStart)[0].runas, None);
+        assert!(warnings[0].contains("names no user"), "{warnings:?}");
     }
+    let problem = problem(with_script("runas: [www]"));
+    assert!(problem.contains("expected the name of a user"), "{problem}");
 }
 
 #[test]

@@ -71,11 +71,11 @@ fn expected(
         match (host.get(path), what) {
             (None, _) => {}
             (Some(What::Folder), What::Folder) => continue,
-            (Some(What::Folder), _) | (_, What::Folder) => return None,
-            (Some(_), _) => match behavior {
-                FileExistsBehavior::Disallow => return None,
+            (_, What::Folder) => return None,
+            (Some(there), _) => match behavior {
                 FileExistsBehavior::Retain => continue,
-                FileExistsBehavior::Overwrite => {}
+                FileExistsBehavior::Overwrite if *there != What::Folder => {}
+                FileExistsBehavior::Disallow | FileExistsBehavior::Overwrite => return None,
             },
         }
         host.insert(path.clone(), what.clone());

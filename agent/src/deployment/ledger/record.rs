@@ -74,8 +74,6 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 pub(super) enum Useless {
     #[error("it cannot be read")]
     Read(#[from] io::Error),
-    #[error("it has more than {MAX_BYTES} bytes")]
-    TooLarge,
     #[error("it is not what an agent writes")]
     Json(#[from] serde_json::Error),
     #[error("it has version {0}; this agent reads version {VERSION}")]
@@ -135,10 +133,7 @@ pub(super) fn file_name(host_command_identifier: &str) -> String {
 
 /// Reads what is at `path`, if it is a record of the command that this name stands for.
 pub(super) fn read<R: Record>(path: &Path) -> Result<R, Useless> {
-    let bytes = regular::read(path, MAX_BYTES + 1)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(Useless::TooLarge);
-    }
+    let bytes = regular::read_up_to(path, MAX_BYTES)?;
     // The version first: what a newer agent writes may have another form.
     let value: serde_json::Value = serde_json::from_slice(&bytes)?;
     match value["version"].as_u64() {
