@@ -147,8 +147,9 @@ impl Host {
         let (appspec, with_manifest) = (spec.appspec_filename.clone(), self.settings.enable_archive_reuse);
         blocking(move || {
             let archive = folder.incoming_archive();
-            let missing = |_| AppSpecError::Missing { path: folder.archive().join(&appspec) };
-            appspec::find(&archive, &appspec).map_err(missing)?;
+            // Told with the place that the archive will have.
+            appspec::find(&archive, &appspec)
+                .map_err(|error| error.in_archive(&folder.archive(), &appspec))?;
             if with_manifest && let Err(error) = manifest::write(&archive, &folder.manifest()) {
                 tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
             }

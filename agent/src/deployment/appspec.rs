@@ -1,5 +1,6 @@
 //! Finding and reading a revision's AppSpec, and what the deployment allows it to say.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,12 @@ use crate::spec::parse::APPSPEC_FILENAMES;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppSpecError {
-    #[error("the revision has no AppSpec file: {} does not exist; it belongs at the root of the bundle", path.display())]
-    Missing { path: PathBuf },
+    #[error(
+        "the revision has no AppSpec file: {} does not exist; {}",
+        path.display(),
+        where_it_belongs(elsewhere.as_deref())
+    )]
+    Missing { path: PathBuf, elsewhere: Option<OsString> },
     #[error("cannot read the AppSpec file {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the AppSpec file {} is not valid:\n{problems}", path.display())]
@@ -28,6 +33,16 @@ pub(super) enum AppSpecError {
     LackingEvents { events: Vec<LifecycleEvent> },
 }
 
+impl AppSpecError {
+    /// The same, for a revision that is on its way to `archive`.
+    pub(super) fn in_archive(self, archive: &Path, named: &str) -> Self {
+        match self {
+            Self::Missing { elsewhere, .. } => Self::Missing { path: archive.join(named), elsewhere },
+            other => other,
+        }
+    }
+}
+
 fn names(events: &[LifecycleEvent]) -> String {
     events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", ")
 }
@@ -41,11 +56,29 @@ pub(super) fn file_names(named: &str) -> Vec<String> {
 /// The AppSpec file of the revision in `archive`: the one that is named, else one with a usual name.
 pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError> {
     let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
-    file_names(named)
-        .iter()
-        .map(|name| archive.join(name))
-        .find(exists)
-        .ok_or_else(|| AppSpecError::Missing { path: archive.join(named) })
+    file_names(named).iter().map(|name| archive.join(name)).find(exists).ok_or_else(|| {
+        AppSpecError::Missing { path: archive.join(named), elsewhere: elsewhere(archive, named) }
+    })
+}
+
+/// The folder of the revision that has the AppSpec file, as when a bundle is made of a folder instead of its contents,
+/// and something else comes along (`__MACOSX`).
+fn elsewhere(archive: &Path, named: &str) -> Option<OsString> {
+    let holds_it = |folder: &Path| {
+        let exists = |name: &String| folder.join(name).symlink_metadata().is_ok();
+        !folder.is_symlink() && file_names(named).iter().any(exists)
+    };
+    let mut folders = std::fs::read_dir(archive).ok()?.filter_map(Result::ok);
+    folders.find(|entry| holds_it(&entry.path())).map(|entry| entry.file_name())
+}
+
+fn where_it_belongs(elsewhere: Option<&OsStr>) -> String {
+    let rule = "it belongs at the root of the bundle";
+    elsewhere.map_or(rule.to_owned(), |folder| {
+        format!(
+            "{rule}, and this bundle has it in {folder:?}: pack what is in that folder, and nothing beside it"
+        )
+    })
 }
 
 pub(super) fn read(archive: &Path, named: &str) -> Result<AppSpec, AppSpecError> {
@@ -138,6 +171,20 @@ mod tests {
         assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yml"));
         std::fs::write(archive.path().join("appspec.yaml"), "").unwrap();
         assert_eq!(find(archive.path(), "deploy/app.yml").unwrap(), archive.path().join("appspec.yaml"));
+    }
+
+    #[test]
+    fn a_missing_file_is_looked_for_one_folder_deeper() {
+        let archive = tempfile::tempdir().unwrap();
+        let message = |named| find(archive.path(), named).unwrap_err().to_string();
+        std::fs::create_dir(archive.path().join("__MACOSX")).unwrap();
+        std::fs::create_dir(archive.path().join("my app")).unwrap();
+        assert!(message("appspec.yml").ends_with("it belongs at the root of the bundle"));
+        std::fs::write(archive.path().join("my app/appspec.yml"), "").unwrap();
+        for named in ["appspec.yml", "deploy.yml"] {
+            let message = message(named);
+            assert!(message.contains(r#"this bundle has it in "my app": pack what is in"#), "{message}");
+        }
     }
 
     #[test]
