@@ -312,8 +312,7 @@ impl Host {
         create_folders(folder.path(), 0o755)?;
         let deployments: Option<PathBuf> =
             self.settings.enable_deployments_log.then(|| self.store.deployments_log());
-        let log =
-            ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), deployment.as_str())?;
+        let log = ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), deployment.as_str())?;
         Ok(log)
     }
 

@@ -152,7 +152,10 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(&host.store)?;
-    console::say(format_args!("Starting to execute deployment from within folder {}", folder.path().display()));
+    console::say(format_args!(
+        "Starting to execute deployment from within folder {}",
+        folder.path().display()
+    ));
     for event in &order {
         let began = Instant::now();
         let report = host.perform(event, &spec, shutdown.end_running.clone()).await;

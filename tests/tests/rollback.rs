@@ -11,7 +11,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use codedeploy_tests::programs::Programs;
-use codedeploy_tests::{bundle, tree};
+use codedeploy_tests::stub::lone::Lone;
+use codedeploy_tests::{bundle, tree, wait};
 
 /// A machine with one application, whose revisions say which files they have and whether they are healthy.
 struct Machine {
@@ -215,4 +216,58 @@ async fn what_is_known_of_a_deployment_may_be_damaged() {
     fs::write(&file, sound).unwrap();
     let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", GROUP]).await;
     assert!(succeeded, "{said}");
+}
+
+/// A host on which the first revision runs, and the second is installed. Its ValidateService is this script.
+async fn second_installed(validate: &str) -> (Lone, String) {
+    let host = Lone::start("rollback_on_failure: true\n").await;
+    let scripts = [("d-1", "#!/bin/sh\necho first >> NOTES\n".to_owned()), ("d-2", validate.to_owned())];
+    for (id, script) in scripts {
+        let notes = host.path("notes").display().to_string();
+        let script = script.replace("NOTES", &notes);
+        let appspec = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\nhooks:\n  ValidateService:\n    - \
+             location: validate.sh\n",
+            host.path("app").display()
+        );
+        host.deployment("web", id, &[("appspec.yml", &appspec), ("page", id), ("validate.sh", &script)]);
+        for event in ["DownloadBundle", "Install"] {
+            assert_eq!(host.perform(id, event).await.error_code, 0);
+        }
+    }
+    let page = host.path("app/page").display().to_string();
+    (host, page)
+}
+
+#[tokio::test]
+async fn the_service_is_told_of_the_failure_and_in_one_line_more_of_the_rollback() {
+    let (host, page) = second_installed("#!/bin/sh\necho it is broken\nexit 9\n").await;
+    let completion = host.perform("d-2", "ValidateService").await;
+    assert_eq!(
+        (completion.error_code, completion.script_name.as_str()),
+        (4, "validate.sh"),
+        "{completion:?}"
+    );
+    assert!(completion.message.contains("exit code 9"), "{completion:?}");
+    let mut lines = completion.log.lines().rev();
+    assert!(lines.next().unwrap().starts_with("this host was rolled back: "), "{completion:?}");
+    assert_eq!(lines.next(), Some("[stdout]it is broken"));
+    assert_eq!(fs::read_to_string(page).unwrap(), "d-1");
+    assert_eq!(fs::read_to_string(host.path("notes")).unwrap(), "first\n");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_in_a_script_rolls_back_when_it_starts_again() {
+    let (mut host, page) = second_installed("#!/bin/sh\necho second >> NOTES\nexec sleep 60\n").await;
+    let command = host.command("d-2", "ValidateService");
+    wait::until("the script runs", async || {
+        fs::read_to_string(host.path("notes")).map_err(|error| error.to_string())
+    })
+    .await;
+    host.kill_and_restart().await;
+    let completion = host.stub.completed(&command, 1).await;
+    assert_eq!(completion.error_code, 7, "{completion:?}");
+    assert!(completion.log.starts_with("this host was rolled back: "), "{completion:?}");
+    assert_eq!(fs::read_to_string(page).unwrap(), "d-1");
+    assert_eq!(fs::read_to_string(host.path("notes")).unwrap(), "second\nfirst\n");
 }
