@@ -57,7 +57,9 @@ pub struct Request {
 pub struct Completion {
     pub status: String,
     pub error_code: u64,
+    pub script_name: String,
     pub message: String,
+    pub log: String,
     pub at: Instant,
 }
 
@@ -231,10 +233,13 @@ impl From<Request> for Completion {
         let payload = request.body["Diagnostics"]["Payload"].as_str().unwrap_or_default();
         assert!(payload.chars().count() <= 8192, "a payload of {} characters", payload.chars().count());
         let payload: Value = serde_json::from_str(payload).expect("a completion says how it ended, in JSON");
+        let text = |member: &str| payload[member].as_str().unwrap_or_default().to_owned();
         Self {
             status: request.body["CommandStatus"].as_str().unwrap_or_default().into(),
             error_code: payload["error_code"].as_u64().expect("a number"),
-            message: payload["message"].as_str().unwrap_or_default().into(),
+            script_name: text("script_name"),
+            message: text("message"),
+            log: text("log"),
             at: request.at,
         }
     }
