@@ -84,7 +84,8 @@ error_names! {
     InvalidTargetFilterName InvalidTargetInstances InvalidTimeRange InvalidTriggerConfig
     MissingAuthenticationToken MultipleIamArnsProvided RequestEntityTooLarge RequestTimeout RevisionDoesNotExist
     RevisionRequired RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded TriggerTargetsLimitExceeded
-    UnknownOperation UnrecognizedClient
+    UnknownOperation UnrecognizedClient DeploymentIsNotInReadyState InvalidDeploymentWaitType
+    UnsupportedActionForDeploymentType
 }
 
 impl ErrorName {

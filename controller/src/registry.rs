@@ -13,9 +13,10 @@ pub(crate) mod settings;
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use rusqlite::Transaction;
 
-use crate::config::{Partition, Quotas};
+use crate::config::{Partition, Quotas, Timers};
 use crate::error::{ApiError, ErrorName};
 use crate::page::Pages;
+use crate::traffic::Balancers;
 
 /// A transaction and what every operation needs beside its input.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Context<'a> {
     pub now: Timestamp,
     pub partition: &'a Partition,
     pub quotas: &'a Quotas,
+    pub timers: &'a Timers,
+    pub balancers: &'a Balancers,
     pub pages: &'a Pages,
 }
 

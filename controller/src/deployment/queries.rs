@@ -1,11 +1,9 @@
-//! GetDeployment, BatchGetDeployments, ListDeployments and StopDeployment.
+//! GetDeployment, BatchGetDeployments and ListDeployments.
 
 use codedeploy_api::codedeploy::*;
 
-use super::decide::{Outcome, decide};
+use super::progress::Progress;
 use super::records::{Record, overview};
-use super::state::{DeploymentInput, Ending, Progress};
-use crate::config::Timers;
 use crate::error::{ApiError, ErrorName};
 use crate::registry::{BATCH, Context, applications, groups, shorten};
 
@@ -34,7 +32,7 @@ pub(super) fn find(context: &Context<'_>, id: Option<String>) -> Result<Record, 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
     let error_information = match &record.progress {
         Progress::Ended { ending, .. } => ending.error().cloned(),
-        Progress::Created | Progress::InProgress { .. } => None,
+        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => None,
     };
     let overview = match record.progress.started() {
         Some(_) => Some(overview(context.tx, &record.id)?),
@@ -151,51 +149,4 @@ pub fn list(context: &Context<'_>, input: ListDeploymentsInput) -> Result<ListDe
     let listing = format!("deployments{group_id:?}{statuses:?}{range:?}");
     let (deployments, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
     Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
-}
-
-/// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
-pub fn stop(
-    context: &Context<'_>,
-    timers: &Timers,
-    input: StopDeploymentInput,
-) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
-    let mut record = find(context, input.deployment_id)?;
-    if input.auto_rollback_enabled == Some(true) {
-        return Err(ErrorName::InvalidInput.because(
-            "autoRollbackEnabled is true; this service starts no rollback: stop without it, then deploy the earlier \
-             revision.",
-        ));
-    }
-    let outcome = match &record.progress {
-        Progress::Created => {
-            let message = "The deployment was stopped by a user before it started.";
-            let ending = Ending::stopped(ErrorCode::ManualStop, message);
-            record.progress = record.progress.next(DeploymentInput::End(ending), context.now)?;
-            record.save_progress(context.tx)?;
-            Outcome::none(&record.id)
-        }
-        Progress::InProgress { .. } => {
-            record.progress = record.progress.next(DeploymentInput::RequestStop, context.now)?;
-            record.save_progress(context.tx)?;
-            decide(context, timers, &record.id)?
-        }
-        Progress::Ended { ending: Ending::Stopped(_), .. } => Outcome::none(&record.id),
-        Progress::Ended { .. } => {
-            return Err(ErrorName::DeploymentAlreadyCompleted
-                .because(format!("The deployment {} has already completed.", record.id)));
-        }
-    };
-    let record = find(context, Some(record.id))?;
-    let (status, message) = match record.progress {
-        Progress::Ended { .. } => (
-            StopStatus::Succeeded,
-            "No more commands will be scheduled for execution in the deployment instances",
-        ),
-        Progress::Created | Progress::InProgress { .. } => (
-            StopStatus::Pending,
-            "The deployment will be stopped when the commands that are running have ended",
-        ),
-    };
-    let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
-    Ok((output, outcome))
 }

@@ -42,7 +42,7 @@ fn present(target: Target) -> DeploymentTarget {
             target_arn: Some(target.member.arn),
             status: Some(target.status),
             last_updated_at: Some(target.updated),
-            instance_label: None,
+            instance_label: target.state.label,
         }),
     }
 }
@@ -189,7 +189,7 @@ pub fn get_instance(
             instance_id: Some(target.member.arn),
             status: Some(target.status),
             last_updated_at: Some(target.updated),
-            instance_type: None,
+            instance_type: target.state.label,
         }),
     })
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{read, write};
 use crate::credentials::{Principal, Role};
 use crate::deployment::decide::Outcome;
-use crate::deployment::{create, queries, targets};
+use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::registry::{Context, applications, configs, groups, instances, revisions, shorten};
 use crate::service::Service;
@@ -79,9 +79,13 @@ fn handler(operation: &str) -> Option<Handler> {
         "GetDeployment" => |_, context, body| answer(context, body, queries::get),
         "BatchGetDeployments" => |_, context, body| answer(context, body, queries::batch_get),
         "ListDeployments" => |_, context, body| answer(context, body, queries::list),
-        "StopDeployment" => |service, context, body| {
-            let (output, outcome) = queries::stop(context, &service.settings.timers, read(body)?)?;
+        "StopDeployment" => |_, context, body| {
+            let (output, outcome) = intervene::stop(context, read(body)?)?;
             Ok((write(&output)?, Some(outcome)))
+        },
+        "ContinueDeployment" => |_, context, body| {
+            let (_, outcome) = intervene::proceed(context, read(body)?)?;
+            Ok((Vec::new(), Some(outcome)))
         },
         "ListDeploymentTargets" => |_, context, body| answer(context, body, targets::list),
         "GetDeploymentTarget" => |_, context, body| answer(context, body, targets::get),

@@ -84,6 +84,9 @@ enumerations! {
 
     StopStatus { Pending = "Pending", Succeeded = "Succeeded", }
 
+    /// Which wait of a blue/green deployment is to end.
+    DeploymentWaitType { ReadyWait = "READY_WAIT", TerminationWait = "TERMINATION_WAIT", }
+
     DeploymentTargetType { InstanceTarget = "InstanceTarget", }
 
     /// Which fleet of a blue/green deployment a target belongs to.
@@ -247,4 +250,5 @@ shapes! {
     ListDeploymentInstancesOutput { instances_list: Vec<String>, next_token: String, }
     GetDeploymentInstanceInput { deployment_id: String, instance_id: String, }
     GetDeploymentInstanceOutput { instance_summary: InstanceSummary, }
+    ContinueDeploymentInput { deployment_id: String, deployment_wait_type: DeploymentWaitType, }
 }
