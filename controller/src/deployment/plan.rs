@@ -142,8 +142,10 @@ pub fn plan(rules: &Rules, progress: &Progress, counts: &[Count], timers: &Timer
     let Progress::InProgress { stage, .. } = *progress else {
         return Move::Wait;
     };
-    let tally = tally(rules, stage, counts);
-    match judge(rules, stage, tally) {
+    // A deployment that has failed cuts its targets off, perhaps in several steps.
+    let has_failed = counts.iter().any(|count| count.class == Class::Skipped && count.targets > 0);
+    match judge(rules, stage, tally(rules, stage, counts)) {
+        _ if has_failed => close(counts, failure(rules, stage, counts)),
         Verdict::Continue { start: 0 } => Move::Wait,
         Verdict::Continue { start } => Move::Begin(start),
         Verdict::Succeeded => proceed(rules, stage, now),
@@ -187,7 +189,6 @@ fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
             Class::Waiting => &mut tally.not_attempted,
             Class::Offered | Class::Performing => &mut tally.in_progress,
             Class::Succeeded => &mut tally.succeeded,
-            // Only the end of a deployment skips a target.
             Class::Failed | Class::Skipped => &mut tally.failed,
         };
         *field += count.targets;
