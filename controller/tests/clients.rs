@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentStatus, Nothing};
+use codedeploy_controller::alarms::Alarms;
 use codedeploy_controller::config::{Partition, Quotas, Settings, Timers};
 use codedeploy_controller::deployment::{create, queries};
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::reconcile;
 use codedeploy_controller::registry::{Context, applications, groups};
 use codedeploy_controller::service::Service;
+use codedeploy_controller::traffic::Balancers;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use support::{Controller, eventually};
