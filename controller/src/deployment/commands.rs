@@ -15,7 +15,8 @@ use super::records::{Command, Record, Target};
 use super::state::{EventInput, EventState};
 use crate::config::{Partition, Timers};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, shorten};
+use crate::registry::Context;
+use crate::request::members::shorten;
 
 /// The answer to a poll.
 #[derive(Debug)]

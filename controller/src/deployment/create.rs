@@ -6,60 +6,37 @@ use super::decide::{Change, Outcome};
 use super::plan::Rules;
 use super::records::Record;
 use super::state::Progress;
+use crate::config::Timers;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{
-    APPLICATION, CONFIG, Context, GROUP, applications, check_description, configs, groups, random_text,
-    revisions, settings, shorten,
-};
+use crate::registry::{Context, applications, configs, groups, random_text, revisions};
+use crate::request;
 
 /// Accepts a deployment; its targets are found when it starts.
 pub fn create(
     context: &Context<'_>,
-    input: CreateDeploymentInput,
+    _: &Timers,
+    request: request::CreateDeployment,
 ) -> Result<(CreateDeploymentOutput, Outcome), ApiError> {
-    let application_name = APPLICATION.check(input.application_name)?;
-    let group_name = GROUP.check(input.deployment_group_name)?;
-    if let Some(mode) = input.deployment_mode.as_ref().filter(|mode| **mode != DeploymentMode::Standard) {
-        return Err(ErrorName::InvalidInput.because(format!(
-            "The deployment mode {:?} is not STANDARD, the only mode of this service.",
-            shorten(mode.as_str())
-        )));
-    }
-    let revision = revisions::check(input.revision)?;
-    let config_name = input.deployment_config_name.filter(|name| !name.is_empty());
-    let config_name = config_name.map(|name| CONFIG.check(Some(name))).transpose()?;
-    check_description(&input.description)?;
-    let file_exists_behavior = input.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
-    if !file_exists_behavior.is_known() {
-        return Err(ErrorName::InvalidFileExistsBehavior.because(format!(
-            "{:?} is not one of {}.",
-            shorten(file_exists_behavior.as_str()),
-            FileExistsBehavior::KNOWN.join(", ")
-        )));
-    }
-    if let Some(rollback) = &input.auto_rollback_configuration {
-        settings::check_rollback(rollback)?;
-    }
-    if let Some(alarms) = &input.override_alarm_configuration {
-        settings::check_alarms(alarms)?;
-    }
-    settings::check_processes(input.ec2_deployment_options.as_ref())?;
-
-    let application = applications::find(context, Some(application_name))?;
-    let group = groups::find(context, &application, Some(group_name))?;
+    let application = applications::find(context, &request.application_name)?;
+    let group = groups::find(context, &application, &request.deployment_group_name)?;
     let style = group.style();
     check_style(&style)?;
-    if input.target_instances.is_some() {
+    if request.target_instances.is_some() {
         return Err(ErrorName::InvalidTargetInstances.because(
             "targetInstances are for blue/green deployments; the deployment group deploys in place.",
         ));
     }
-    let config_name = config_name.unwrap_or_else(|| group.config_name().to_owned());
-    let minimum_healthy = configs::minimum_healthy(&config_name)?;
+    let config_name = request.deployment_config_name;
+    let config_name = config_name.map_or_else(|| group.config_name().to_owned(), String::from);
+    let minimum_healthy = configs::minimum_healthy(context, &config_name)?;
+    let request::Source::Revision(revision) = request.source else {
+        return Err(ErrorName::InvalidInput
+            .because("The deployment mode RESTART is not one of this service; STANDARD is the only one."));
+    };
     refuse_second(context, &group.id, &group.name)?;
 
     let id = new_deployment_id(context)?;
-    let ignore_application_stop_failures = input.ignore_application_stop_failures.unwrap_or(false);
+    let ignore_application_stop_failures = request.ignore_application_stop_failures;
     let record = Record {
         id: id.clone(),
         group_id: group.id.clone(),
@@ -70,18 +47,20 @@ pub fn create(
             deployment_config_name: Some(config_name),
             previous_revision: last_successful_revision(context, &group)?,
             revision: Some(revision.clone()),
-            description: input.description,
+            description: request.description.map(|description| description.0),
             creator: Some(DeploymentCreator::User),
             ignore_application_stop_failures: Some(ignore_application_stop_failures),
-            auto_rollback_configuration: input.auto_rollback_configuration.or(Some(group.auto_rollback())),
-            update_outdated_instances_only: Some(input.update_outdated_instances_only.unwrap_or(false)),
+            auto_rollback_configuration: request
+                .auto_rollback_configuration
+                .or_else(|| Some(group.auto_rollback())),
+            update_outdated_instances_only: Some(request.update_outdated_instances_only),
             deployment_style: Some(style),
             instance_termination_wait_time_started: Some(false),
             load_balancer_info: group.settings.load_balancer_info.clone(),
-            file_exists_behavior: Some(file_exists_behavior),
+            file_exists_behavior: Some(request.file_exists_behavior),
             compute_platform: Some(ComputePlatform::Server),
-            override_alarm_configuration: input.override_alarm_configuration,
-            ec2_deployment_options: input.ec2_deployment_options,
+            override_alarm_configuration: request.override_alarm_configuration,
+            ec2_deployment_options: request.ec2_deployment_options,
             ..DeploymentInfo::default()
         },
         application_name: application.name.clone(),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::StoreError;
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v3.sql")];
 
 /// The schema version this program writes, kept in `user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
