@@ -150,6 +150,13 @@ impl Member for Ec2DeploymentOptions {
 
     fn check(raw: Ec2DeploymentOptions) -> Result<Self, ApiError> {
         let processes = raw.auto_scaling_group_processes_to_suspend.clone().unwrap_or_default();
+        if processes.len() > AutoScalingGroupProcess::KNOWN.len() {
+            return Err(ErrorName::InvalidAutoScalingGroupProcessToSuspend.because(format!(
+                "{} Auto Scaling group processes were given; there are {}.",
+                processes.len(),
+                AutoScalingGroupProcess::KNOWN.len()
+            )));
+        }
         Vec::<AutoScalingGroupProcess>::check(processes)?;
         Ok(raw)
     }

@@ -348,7 +348,7 @@ impl Member for Resource {
         let &["arn", partition, service, _, _, resource] = parts.as_slice() else {
             return Err(invalid_arn(&raw));
         };
-        if partition.is_empty() || service.is_empty() || resource.is_empty() {
+        if raw.len() > 1011 || partition.is_empty() || service.is_empty() || resource.is_empty() {
             return Err(invalid_arn(&raw));
         }
         let not_supported = || {
