@@ -12,6 +12,7 @@
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
 //! call, [`config`] the settings, [`cli`] the command line.
 
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -27,6 +28,7 @@ pub mod server;
 pub mod service;
 pub mod signing;
 pub mod store;
+pub mod traffic;
 pub mod vault;
 
 pub use cli::main;

@@ -14,9 +14,10 @@ pub mod tokens;
 use codedeploy_api::codedeploy::Timestamp;
 use rusqlite::Transaction;
 
-use crate::config::{Partition, Quotas};
+use crate::config::{Partition, Quotas, Timers};
 use crate::error::ApiError;
 use crate::page::Pages;
+use crate::traffic::Balancers;
 
 /// A transaction and what every operation needs beside its input.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub now: Timestamp,
     pub partition: &'a Partition,
     pub quotas: &'a Quotas,
+    pub timers: &'a Timers,
+    pub balancers: &'a Balancers,
     pub pages: &'a Pages,
 }
 

@@ -45,7 +45,15 @@ pub enum StoreError {
 impl Store {
     /// Opens the database, making or migrating it where needed.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let mut connection = sqlite::open(path)?;
+        Self::of(sqlite::open(path)?)
+    }
+
+    /// A database that is gone with the last handle, for simulations.
+    pub fn in_memory() -> Result<Store, StoreError> {
+        Self::of(sqlite::in_memory()?)
+    }
+
+    fn of(mut connection: Connection) -> Result<Store, StoreError> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new()
             .name("store".into())

@@ -92,8 +92,8 @@ async fn a_deployment_goes_on_though_the_client_left_before_the_answer() {
     .unwrap();
     let reconciler = tokio::spawn(reconcile::run(Arc::clone(&service)));
     service.transact(open_shop).await.unwrap();
-    let mut request = Box::pin(service.change(|service, context| {
-        let (output, outcome) = create::create(context, &service.settings.timers, checked(deploy()))?;
+    let mut request = Box::pin(service.change(|_, context| {
+        let (output, outcome) = create::create(context, checked(deploy()))?;
         Ok((output, Some(outcome)))
     }));
     tokio::select! {

@@ -6,7 +6,7 @@ use std::path::Path;
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use serde_json::json;
 
-use crate::config::{ConfigError, Partition, Quotas};
+use crate::config::{ConfigError, Partition, Quotas, Timers};
 use crate::credentials::{self, Role};
 use crate::error::ApiError;
 use crate::page::Pages;
@@ -17,6 +17,7 @@ use crate::request::members::InstanceName;
 use crate::server::Announcement;
 use crate::service::{OpenError, open_store, prepare};
 use crate::signing::{Signer, SigningError};
+use crate::traffic::Balancers;
 use crate::vault::{Vault, VaultError};
 
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +155,8 @@ pub(super) fn add_host(
             now: Timestamp::now(),
             partition: &partition,
             quotas: &Quotas::default(),
+            timers: &Timers::default(),
+            balancers: &Balancers::default(),
             pages: &Pages::new(vault.page_key()),
         };
         let identity = Identity::User(arn.clone());

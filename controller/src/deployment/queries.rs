@@ -1,11 +1,9 @@
-//! What operators see of deployments, and how they end one.
+//! What operators see of deployments.
 
 use codedeploy_api::codedeploy::*;
 
-use super::decide::{Outcome, decide};
+use super::progress::Progress;
 use super::records::{Record, overview};
-use super::state::{DeploymentInput, Ending, Progress};
-use crate::config::Timers;
 use crate::error::{ApiError, ErrorName};
 use crate::registry::{Context, applications, groups};
 use crate::request;
@@ -20,7 +18,7 @@ pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
     let error_information = match &record.progress {
         Progress::Ended { ending, .. } => ending.error().cloned(),
-        Progress::Created | Progress::InProgress { .. } => None,
+        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => None,
     };
     let overview = match record.progress.started() {
         Some(_) => Some(overview(context.tx, &record.id)?),
@@ -110,77 +108,6 @@ pub fn list(
     });
     let (deployments, next_token) = listing.page(wanted)?;
     Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
-}
-
-/// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
-pub fn stop(
-    context: &Context<'_>,
-    timers: &Timers,
-    request: request::StopDeployment,
-) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
-    let mut record = find(context, &request.deployment_id)?;
-    if request.auto_rollback_enabled == Some(true) {
-        return Err(ErrorName::InvalidInput.because(
-            "autoRollbackEnabled is true; this service starts no rollback: stop without it, then deploy the earlier \
-             revision.",
-        ));
-    }
-    let outcome = match &record.progress {
-        Progress::Created => {
-            let message = "The deployment was stopped by a user before it started.";
-            let ending = Ending::stopped(ErrorCode::ManualStop, message);
-            record.progress = record.progress.next(DeploymentInput::End(ending), context.now)?;
-            record.save_progress(context.tx)?;
-            Outcome::none(&record.id)
-        }
-        Progress::InProgress { .. } => {
-            record.progress = record.progress.next(DeploymentInput::RequestStop, context.now)?;
-            record.save_progress(context.tx)?;
-            decide(context, timers, &record.id)?
-        }
-        Progress::Ended { ending: Ending::Stopped(_), .. } => Outcome::none(&record.id),
-        Progress::Ended { .. } => {
-            return Err(ErrorName::DeploymentAlreadyCompleted
-                .because(format!("The deployment {} has already completed.", record.id)));
-        }
-    };
-    let record = find(context, &record.id)?;
-    let (status, message) = match record.progress {
-        Progress::Ended { .. } => (
-            StopStatus::Succeeded,
-            "No more commands will be scheduled for execution in the deployment instances",
-        ),
-        Progress::Created | Progress::InProgress { .. } => (
-            StopStatus::Pending,
-            "The deployment will be stopped when the commands that are running have ended",
-        ),
-    };
-    let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
-    Ok((output, outcome))
-}
-
-/// Ends a wait of a blue/green deployment.
-pub fn go_on(context: &Context<'_>, request: request::ContinueDeployment) -> Result<Nothing, ApiError> {
-    no_blue_green(&find(context, &request.deployment_id)?)
-}
-
-/// The older name of the end of the wait for the termination of the original instances.
-pub fn skip_wait(
-    context: &Context<'_>,
-    request: request::SkipWaitTimeForInstanceTermination,
-) -> Result<Nothing, ApiError> {
-    no_blue_green(&find(context, &request.deployment_id)?)
-}
-
-fn no_blue_green(record: &Record) -> Result<Nothing, ApiError> {
-    if let Progress::Ended { .. } = record.progress {
-        return Err(ErrorName::DeploymentAlreadyCompleted
-            .because(format!("The deployment {} has already completed.", record.id)));
-    }
-    Err(ErrorName::UnsupportedActionForDeploymentType.because(format!(
-        "The deployment {} is in place; only blue/green deployments wait to be continued.",
-        record.id
-    )))
 }
 
 /// Lambda functions and ECS call this while a deployment waits for them; a host reports to the other API.

@@ -2,6 +2,7 @@
 
 use codedeploy_api::codedeploy::*;
 
+use super::course::Course;
 use super::queries::find;
 use super::records::{Record, Target};
 use crate::error::{ApiError, ErrorName};
@@ -43,7 +44,7 @@ fn present(target: Target) -> DeploymentTarget {
             target_arn: Some(target.member.arn),
             status: Some(target.status),
             last_updated_at: Some(target.updated),
-            instance_label: None,
+            instance_label: target.state.label,
         }),
     }
 }
@@ -55,20 +56,23 @@ fn names_with(
     labels: &[TargetLabel],
     token: Option<&str>,
 ) -> Result<(Vec<String>, Option<String>), ApiError> {
-    refuse_labels(labels)?;
-    let name = format!("targets of {} {statuses:?}", record.id);
+    refuse_labels(record, labels)?;
+    let name = format!("targets of {} {statuses:?} {labels:?}", record.id);
     let listing = context.pages.listing::<i64>(name, token)?;
     let mut statement = context.tx.prepare_cached(
-        "SELECT position, target_id, status FROM targets
+        "SELECT position, target_id, status, label FROM targets
          WHERE deployment_id = ?1 AND position > ?2 ORDER BY position",
     )?;
     let after = listing.after().copied().unwrap_or(-1);
     let rows = statement.query_map((&record.id, after), |row| {
-        Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        let status = TargetStatus::from(row.get::<_, String>(2)?);
+        let label = row.get::<_, Option<String>>(3)?.map(TargetLabel::from);
+        Ok((row.get(0)?, row.get::<_, String>(1)?, status, label))
     })?;
     let wanted = rows.filter_map(|row| match row {
-        Ok((position, name, status)) => {
-            let listed = statuses.is_empty() || statuses.contains(&TargetStatus::from(status));
+        Ok((position, name, status, label)) => {
+            let listed = (statuses.is_empty() || statuses.contains(&status))
+                && (labels.is_empty() || label.is_some_and(|label| labels.contains(&label)));
             listed.then_some(Ok((position, name)))
         }
         Err(error) => Some(Err(error)),
@@ -77,8 +81,8 @@ fn names_with(
 }
 
 /// Labels tell the fleets of a blue/green deployment apart; a deployment in place has none.
-fn refuse_labels(labels: &[TargetLabel]) -> Result<(), ApiError> {
-    if labels.is_empty() {
+fn refuse_labels(record: &Record, labels: &[TargetLabel]) -> Result<(), ApiError> {
+    if labels.is_empty() || matches!(record.rules.course, Course::BlueGreen { .. }) {
         return Ok(());
     }
     Err(ErrorName::InvalidDeploymentInstanceType.because(
@@ -146,7 +150,7 @@ fn summary(target: Target) -> InstanceSummary {
         instance_id: Some(target.member.arn),
         status: Some(target.status),
         last_updated_at: Some(target.updated),
-        instance_type: None,
+        instance_type: target.state.label,
     }
 }
 

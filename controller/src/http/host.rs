@@ -90,8 +90,7 @@ async fn poll(service: &Arc<Service>, host: String) -> Result<PollHostCommandOut
         woken.as_mut().enable();
         let offer = {
             let host = host.clone();
-            service
-                .transact(move |service, context| commands::lease(context, &service.settings.timers, &host))
+            service.transact(move |_, context| commands::lease(context, &host))
         };
         let again_at = match offer.await? {
             Offer::Command(command, outcome) => {

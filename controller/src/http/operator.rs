@@ -7,10 +7,9 @@ use codedeploy_api::codedeploy::Nothing;
 use serde::Serialize;
 
 use super::{read, write};
-use crate::config::Timers;
 use crate::credentials::{Principal, Role};
 use crate::deployment::decide::Outcome;
-use crate::deployment::{create, queries, targets};
+use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::registry::{Context, applications, configs, groups, instances, revisions, tags, tokens};
 use crate::request::{Request, members::shorten};
@@ -19,7 +18,7 @@ use crate::service::Service;
 /// An answer's body, and what is to be told once it is on disk.
 type Reply = (Vec<u8>, Option<Outcome>);
 
-type Handler = fn(&Service, &Context<'_>, &[u8]) -> Result<Reply, ApiError>;
+type Handler = fn(&Context<'_>, &[u8]) -> Result<Reply, ApiError>;
 
 pub(super) async fn call(
     service: &Arc<Service>,
@@ -32,7 +31,7 @@ pub(super) async fn call(
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
-    service.change(move |service, context| handler(service, context, &body)).await
+    service.change(move |_, context| handler(context, &body)).await
 }
 
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
@@ -49,7 +48,8 @@ fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
 ///
 /// * `answer`: it is sent;
 /// * `silent`: it says nothing, and the body is empty;
-/// * `decide`: it is sent, and what was decided is told to those who wait for it. The function is given the timers too.
+/// * `decide`: it is sent, and what was decided is told to those who wait for it;
+/// * `settle`: it says nothing, the body is empty, and what was decided is told.
 macro_rules! operations {
     ($($kind:ident $name:ident => $function:path,)*) => {
         /// Every operation there is.
@@ -58,7 +58,7 @@ macro_rules! operations {
 
         fn handler(operation: &str) -> Option<Handler> {
             Some(match operation {
-                $(stringify!($name) => |service, context, body| $kind(service, context, body, $function),)*
+                $(stringify!($name) => |context, body| $kind(context, body, $function),)*
                 _ => return None,
             })
         }
@@ -102,9 +102,9 @@ operations! {
     answer GetDeployment => queries::get,
     answer BatchGetDeployments => queries::batch_get,
     answer ListDeployments => queries::list,
-    decide StopDeployment => queries::stop,
-    silent ContinueDeployment => queries::go_on,
-    silent SkipWaitTimeForInstanceTermination => queries::skip_wait,
+    decide StopDeployment => intervene::stop,
+    settle ContinueDeployment => intervene::proceed,
+    settle SkipWaitTimeForInstanceTermination => intervene::skip_wait,
     silent PutLifecycleEventHookExecutionStatus => queries::put_hook_status,
     answer DeleteResourcesByExternalId => queries::delete_by_external_id,
 
@@ -123,7 +123,6 @@ operations! {
 }
 
 fn answer<R: Request, O: Serialize>(
-    _: &Service,
     context: &Context<'_>,
     body: &[u8],
     operation: fn(&Context<'_>, R) -> Result<O, ApiError>,
@@ -133,7 +132,6 @@ fn answer<R: Request, O: Serialize>(
 }
 
 fn silent<R: Request>(
-    _: &Service,
     context: &Context<'_>,
     body: &[u8],
     operation: fn(&Context<'_>, R) -> Result<Nothing, ApiError>,
@@ -143,13 +141,21 @@ fn silent<R: Request>(
 }
 
 fn decide<R: Request, O: Serialize>(
-    service: &Service,
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, &Timers, R) -> Result<(O, Outcome), ApiError>,
+    operation: fn(&Context<'_>, R) -> Result<(O, Outcome), ApiError>,
 ) -> Result<Reply, ApiError> {
-    let (output, outcome) = operation(context, &service.settings.timers, R::check(read(body)?)?)?;
+    let (output, outcome) = operation(context, R::check(read(body)?)?)?;
     Ok((write(&output)?, Some(outcome)))
+}
+
+fn settle<R: Request>(
+    context: &Context<'_>,
+    body: &[u8],
+    operation: fn(&Context<'_>, R) -> Result<(Nothing, Outcome), ApiError>,
+) -> Result<Reply, ApiError> {
+    let (Nothing {}, outcome) = operation(context, R::check(read(body)?)?)?;
+    Ok((Vec::new(), Some(outcome)))
 }
 
 #[cfg(test)]
