@@ -1,8 +1,14 @@
 //! Owns BlockTraffic and AllowTraffic: the lifecycle events that the service performs itself, at load balancers.
 
+mod haproxy;
+mod webhook;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use haproxy::Haproxy;
+use webhook::Webhook;
 
 /// The load balancers that the service is connected to, by the names that deployment groups give them.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -13,8 +19,11 @@ pub struct Balancers {
 
 /// How a load balancer is told.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Provider {}
+#[serde(rename_all = "snake_case")]
+enum Provider {
+    Haproxy(Haproxy),
+    Webhook(Webhook),
+}
 
 impl Balancers {
     pub fn has(&self, name: &str) -> bool {

@@ -88,6 +88,8 @@ async fn a_deployment_goes_on_though_the_client_left_before_the_answer() {
         partition: Partition::new(None, None).unwrap(),
         timers: Timers::default(),
         quotas: Quotas::default(),
+        balancers: Balancers::default(),
+        alarms: Alarms::default(),
     })
     .unwrap();
     let reconciler = tokio::spawn(reconcile::run(Arc::clone(&service)));

@@ -255,7 +255,7 @@ impl Outcome {
 pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
     let mut statement = context.tx.prepare_cached(
         "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready') OR retire_at IS NOT NULL
-         ORDER BY created",
+         ORDER BY created, rowid",
     )?;
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
