@@ -76,6 +76,8 @@ impl Default for Timers {
 pub struct Quotas {
     pub applications: usize,
     pub deployment_groups_per_application: usize,
+    /// Beside the predefined ones.
+    pub deployment_configs: usize,
     pub active_deployments: usize,
     pub targets_per_deployment: usize,
 }
@@ -85,6 +87,7 @@ impl Default for Quotas {
         Quotas {
             applications: 1000,
             deployment_groups_per_application: 1000,
+            deployment_configs: 200,
             active_deployments: 1000,
             targets_per_deployment: 1000,
         }
@@ -139,6 +142,7 @@ struct FileTimers {
 struct FileQuotas {
     applications: Option<usize>,
     deployment_groups_per_application: Option<usize>,
+    deployment_configs: Option<usize>,
     active_deployments: Option<usize>,
     targets_per_deployment: Option<usize>,
 }
@@ -251,6 +255,7 @@ impl FileQuotas {
             deployment_groups_per_application: self
                 .deployment_groups_per_application
                 .unwrap_or(default.deployment_groups_per_application),
+            deployment_configs: self.deployment_configs.unwrap_or(default.deployment_configs),
             active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
             targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
         }

@@ -69,9 +69,8 @@ fn an_expired_lease_is_given_again_and_keeps_the_first_start() {
 fn every_pair_of_progress_and_input() {
     let error = ErrorInformation::default();
     let started = at(1);
-    let ended = |retire_at| {
-        Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded, retire_at }
-    };
+    let ended =
+        |retire_at| Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded, retire_at };
     let states = [
         Progress::Created,
         Progress::InProgress { started, stage: Stage::Deploy, stop: None },

@@ -47,7 +47,7 @@ pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Outcome, 
     };
     match (sight, &record.progress) {
         (Sight::Active(message), _) => {
-            intervene::request(context, &mut record, Stop::Alarm { message }, &mut outcome)?;
+            intervene::end_early(context, &mut record, Stop::Alarm { message }, &mut outcome)?;
         }
         (Sight::Quiet, Progress::Created) => {
             start::start(context, &mut record, &mut outcome)?;

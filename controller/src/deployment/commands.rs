@@ -19,7 +19,8 @@ use super::records::{Record, Target};
 use super::state::{EventInput, EventState};
 use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, shorten};
+use crate::registry::Context;
+use crate::request::members::shorten;
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -256,11 +257,8 @@ pub(super) fn advance(
     target.state.advance(command.event, input, context.now)?;
     let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
     let ended = target.state.events.get(command.event).is_some_and(|event| event.state.ended().is_some());
-    let issued = if ended {
-        target.state.settle(&record.rules, closing, context.timers, context.now)?
-    } else {
-        None
-    };
+    let issued =
+        if ended { target.state.settle(&record.rules, closing, context.timers, context.now)? } else { None };
     outcome.save(context, record, target, &before, issued)?;
     // What a target does by itself is done; the deployment's turn comes with the target's end, or with its own.
     if closing || (ended && issued.is_none()) {

@@ -9,57 +9,30 @@ use super::progress::Progress;
 use super::records::{Record, Relations};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::{self, Membership};
-use crate::registry::{
-    APPLICATION, CONFIG, Context, GROUP, applications, check_description, configs, groups, random_text,
-    revisions, settings, shorten,
-};
+use crate::registry::{Context, applications, configs, groups, random_text, revisions};
+use crate::request::{self, Source, members::shorten};
 
 /// Accepts a deployment; its targets are found when it starts.
 pub fn create(
     context: &Context<'_>,
-    input: CreateDeploymentInput,
+    request: request::CreateDeployment,
 ) -> Result<(CreateDeploymentOutput, Outcome), ApiError> {
-    let application_name = APPLICATION.check(input.application_name)?;
-    let group_name = GROUP.check(input.deployment_group_name)?;
-    let outdated_only = input.update_outdated_instances_only == Some(true);
-    let restarts = check_mode(input.deployment_mode.as_ref(), input.revision.is_some(), outdated_only)?;
-    let revision = match restarts {
-        true => None,
-        false => Some(revisions::check(input.revision)?),
-    };
-    let config_name = input.deployment_config_name.filter(|name| !name.is_empty());
-    let config_name = config_name.map(|name| CONFIG.check(Some(name))).transpose()?;
-    check_description(&input.description)?;
-    let file_exists_behavior = input.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
-    if !file_exists_behavior.is_known() {
-        return Err(ErrorName::InvalidFileExistsBehavior.because(format!(
-            "{:?} is not one of {}.",
-            shorten(file_exists_behavior.as_str()),
-            FileExistsBehavior::KNOWN.join(", ")
-        )));
-    }
-    if let Some(rollback) = &input.auto_rollback_configuration {
-        settings::check_rollback(rollback)?;
-    }
-    if let Some(alarms) = &input.override_alarm_configuration {
-        settings::check_alarms(alarms)?;
-    }
-    settings::check_processes(input.ec2_deployment_options.as_ref())?;
-
-    let application = applications::find(context, Some(application_name))?;
-    let group = groups::find(context, &application, Some(group_name))?;
+    let application = applications::find(context, &request.application_name)?;
+    let group = groups::find(context, &application, &request.deployment_group_name)?;
     let style = group.style();
-    let course = course(context, &group, &style, input.target_instances.as_ref(), restarts)?;
-    let (revision, reuse_archive_from) = match revision {
-        Some(revision) => (revision, None),
-        None => restarted(context, &group)?,
+    let restarts = request.source == Source::LastSuccessful;
+    let course = course(context, &group, &style, request.target_instances.as_ref(), restarts)?;
+    let (revision, reuse_archive_from) = match request.source {
+        Source::Revision(revision) => (revision, None),
+        Source::LastSuccessful => restarted(context, &group)?,
     };
-    let config_name = config_name.unwrap_or_else(|| group.config_name().to_owned());
-    let minimum_healthy = configs::minimum_healthy(&config_name)?;
+    let config_name = request.deployment_config_name;
+    let config_name = config_name.map_or_else(|| group.config_name().to_owned(), String::from);
+    let minimum_healthy = configs::minimum_healthy(context, &config_name)?;
     refuse_second(context, &group.id, &group.name)?;
 
     let id = new_deployment_id(context)?;
-    let ignore_application_stop_failures = input.ignore_application_stop_failures.unwrap_or(false);
+    let ignore_application_stop_failures = request.ignore_application_stop_failures;
     let record = Record {
         id: id.clone(),
         group_id: group.id.clone(),
@@ -70,27 +43,29 @@ pub fn create(
             ignore_application_stop_failures,
             course,
             alarms: watch(
-                input.override_alarm_configuration.as_ref().or(group.settings.alarm_configuration.as_ref()),
+                request.override_alarm_configuration.as_ref().or(group.settings.alarm_configuration.as_ref()),
             ),
         },
         snapshot: DeploymentInfo {
             deployment_config_name: Some(config_name),
             previous_revision: last_successful_revision(context, &group)?,
             revision: Some(revision.clone()),
-            description: input.description,
+            description: request.description.map(|description| description.0),
             creator: Some(DeploymentCreator::User),
             ignore_application_stop_failures: Some(ignore_application_stop_failures),
-            auto_rollback_configuration: input.auto_rollback_configuration.or(Some(group.auto_rollback())),
-            update_outdated_instances_only: Some(input.update_outdated_instances_only.unwrap_or(false)),
+            auto_rollback_configuration: request
+                .auto_rollback_configuration
+                .or_else(|| Some(group.auto_rollback())),
+            update_outdated_instances_only: Some(request.update_outdated_instances_only),
             deployment_style: Some(style),
-            target_instances: input.target_instances,
+            target_instances: request.target_instances,
             blue_green_deployment_configuration: group.settings.blue_green_deployment_configuration.clone(),
             deployment_mode: restarts.then_some(DeploymentMode::Restart),
             load_balancer_info: group.settings.load_balancer_info.clone(),
-            file_exists_behavior: Some(file_exists_behavior),
+            file_exists_behavior: Some(request.file_exists_behavior),
             compute_platform: Some(ComputePlatform::Server),
-            override_alarm_configuration: input.override_alarm_configuration,
-            ec2_deployment_options: input.ec2_deployment_options,
+            override_alarm_configuration: request.override_alarm_configuration,
+            ec2_deployment_options: request.ec2_deployment_options,
             ..DeploymentInfo::default()
         },
         relations: Relations { rollback: None, reuse_archive_from },
@@ -107,26 +82,6 @@ pub fn create(
     outcome.stir();
     outcome.changes.push(Change::Created);
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
-}
-
-/// Whether the deployment restarts the application that is there instead of bringing a revision.
-fn check_mode(mode: Option<&DeploymentMode>, has_revision: bool, outdated_only: bool) -> Result<bool, ApiError> {
-    let refuse = |reason: &str| Err(ErrorName::InvalidInput.because(reason));
-    match mode {
-        None | Some(DeploymentMode::Standard) => Ok(false),
-        Some(DeploymentMode::Restart) if has_revision => {
-            refuse("The deployment mode RESTART takes no revision: it is that of the last successful deployment.")
-        }
-        Some(DeploymentMode::Restart) if outdated_only => {
-            refuse("updateOutdatedInstancesOnly cannot be true in the deployment mode RESTART.")
-        }
-        Some(DeploymentMode::Restart) => Ok(true),
-        Some(other) => refuse(&format!(
-            "The deployment mode {:?} is not one of {}.",
-            shorten(other.as_str()),
-            DeploymentMode::KNOWN.join(", ")
-        )),
-    }
 }
 
 /// The revision of a group's last successful deployment, and that deployment.
@@ -196,19 +151,6 @@ fn check_replacement(context: &Context<'_>, replacement: Option<&TargetInstances
             "The deployment group is blue/green: name the replacement instances with the tags in targetInstances.",
         );
     };
-    if replacement.auto_scaling_groups.iter().flatten().next().is_some() {
-        return refuse("This service has no Auto Scaling groups: name the replacement instances by their tags.");
-    }
-    if replacement.tag_filters.iter().flatten().count() > 10 {
-        return refuse("targetInstances can have at most 10 tag filters.");
-    }
-    let lists = replacement.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
-    let filters = replacement.tag_filters.iter().flatten().chain(lists.flatten());
-    for filter in filters {
-        if let Err(reason) = fleet::TagTest::read(filter) {
-            return refuse(&format!("A tag filter of targetInstances is not valid: {reason}."));
-        }
-    }
     if fleet::members(context.tx, &Membership::of_replacement(replacement))?.is_empty() {
         return refuse("The tags in targetInstances match no registered instance.");
     }

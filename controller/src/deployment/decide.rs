@@ -146,29 +146,30 @@ pub(super) fn advance(
             break;
         }
         let counts = record.counts(context.tx)?;
-        let (targets, closing) = match plan(&record.rules, &record.progress, &counts, context.timers, context.now) {
-            Move::Wait => break,
-            Move::Enter(stage) => {
-                record.step(context, DeploymentInput::Enter(stage))?;
-                continue;
-            }
-            Move::AwaitContinue { until } => {
-                record.step(context, DeploymentInput::AwaitContinue { until })?;
-                outcome.changes.push(Change::Ready);
-                break;
-            }
-            Move::End { ending, retire_at } => {
-                end::end(context, record, ending, retire_at, outcome)?;
-                break;
-            }
-            Move::Begin(number) => match record.progress {
-                Progress::InProgress { stage, .. } => {
-                    (Target::waiting(context.tx, record, stage, number.min(room))?, false)
+        let (targets, closing) =
+            match plan(&record.rules, &record.progress, &counts, context.timers, context.now) {
+                Move::Wait => break,
+                Move::Enter(stage) => {
+                    record.step(context, DeploymentInput::Enter(stage))?;
+                    continue;
                 }
-                _ => break,
-            },
-            Move::Close => (Target::open(context.tx, &record.id, room)?, true),
-        };
+                Move::AwaitContinue { until } => {
+                    record.step(context, DeploymentInput::AwaitContinue { until })?;
+                    outcome.changes.push(Change::Ready);
+                    break;
+                }
+                Move::End { ending, retire_at } => {
+                    end::end(context, record, ending, retire_at, outcome)?;
+                    break;
+                }
+                Move::Begin(number) => match record.progress {
+                    Progress::InProgress { stage, .. } => {
+                        (Target::waiting(context.tx, record, stage, number.min(room))?, false)
+                    }
+                    _ => break,
+                },
+                Move::Close => (Target::open(context.tx, &record.id, room)?, true),
+            };
         if targets.is_empty() {
             tracing::error!(deployment_id = record.id, "the counts of targets are not those of their rows");
             break;
@@ -201,7 +202,7 @@ impl Outcome {
     fn settle(
         &mut self,
         context: &Context<'_>,
-            record: &Record,
+        record: &Record,
         target: &mut Target,
     ) -> Result<(), ApiError> {
         let before = target.state.clone();
@@ -215,7 +216,7 @@ impl Outcome {
     pub(super) fn save(
         &mut self,
         context: &Context<'_>,
-            record: &Record,
+        record: &Record,
         target: &mut Target,
         before: &TargetState,
         issued: Option<usize>,

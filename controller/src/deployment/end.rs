@@ -132,7 +132,8 @@ fn roll_back(
     let message = match plan_rollback(context, record, stage, group)? {
         Err(reason) => reason.to_owned(),
         Ok(mut rollback) => {
-            let message = format!("Deployment {} is triggered to roll back deployment {}.", rollback.id, record.id);
+            let message =
+                format!("Deployment {} is triggered to roll back deployment {}.", rollback.id, record.id);
             rollback.relations.rollback = Some(RollbackInfo {
                 rollback_triggering_deployment_id: Some(record.id.clone()),
                 rollback_message: Some(message.clone()),
@@ -156,7 +157,8 @@ fn roll_back(
             return Ok(record.save_progress(context.tx)?);
         }
     };
-    record.relations.rollback = Some(RollbackInfo { rollback_message: Some(message), ..RollbackInfo::default() });
+    record.relations.rollback =
+        Some(RollbackInfo { rollback_message: Some(message), ..RollbackInfo::default() });
     Ok(record.save_progress(context.tx)?)
 }
 

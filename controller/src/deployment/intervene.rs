@@ -1,4 +1,4 @@
-//! StopDeployment and ContinueDeployment.
+//! StopDeployment, ContinueDeployment and what ends a wait by its older name.
 
 use codedeploy_api::codedeploy::*;
 
@@ -9,19 +9,21 @@ use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::queries::find;
 use super::records::Record;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, shorten};
+use crate::registry::Context;
+use crate::request;
 
 /// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
 pub fn stop(
     context: &Context<'_>,
-    input: StopDeploymentInput,
+    request: request::StopDeployment,
 ) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
-    let mut record = find(context, input.deployment_id)?;
+    let mut record = find(context, &request.deployment_id)?;
     if matches!(&record.progress, Progress::Ended { ending, .. } if !matches!(ending, Ending::Stopped(_))) {
         return Err(already_completed(&record));
     }
     let mut outcome = Outcome::none(&record.id);
-    request(context, &mut record, Stop::Request { rollback: input.auto_rollback_enabled }, &mut outcome)?;
+    let stop = Stop::Request { rollback: request.auto_rollback_enabled };
+    end_early(context, &mut record, stop, &mut outcome)?;
     let (status, message) = match record.progress {
         Progress::Ended { .. } => (
             StopStatus::Succeeded,
@@ -37,7 +39,7 @@ pub fn stop(
 }
 
 /// Asks a deployment that is not over to end.
-pub(super) fn request(
+pub(super) fn end_early(
     context: &Context<'_>,
     record: &mut Record,
     stop: Stop,
@@ -62,17 +64,10 @@ pub(super) fn request(
 /// Lets a blue/green deployment go on that waits: for its traffic, or for the end of the original instances.
 pub fn proceed(
     context: &Context<'_>,
-    input: ContinueDeploymentInput,
+    request: request::ContinueDeployment,
 ) -> Result<(Nothing, Outcome), ApiError> {
-    let mut record = find(context, input.deployment_id)?;
-    let wait = input.deployment_wait_type.unwrap_or(DeploymentWaitType::ReadyWait);
-    if !wait.is_known() {
-        return Err(ErrorName::InvalidDeploymentWaitType.because(format!(
-            "{:?} is not one of {}.",
-            shorten(wait.as_str()),
-            DeploymentWaitType::KNOWN.join(", ")
-        )));
-    }
+    let mut record = find(context, &request.deployment_id)?;
+    let wait = request.deployment_wait_type.unwrap_or(DeploymentWaitType::ReadyWait);
     if !matches!(record.rules.course, Course::BlueGreen { .. }) {
         return Err(ErrorName::UnsupportedActionForDeploymentType.because(format!(
             "The deployment {} moves no traffic to replacement instances: only blue/green deployments wait.",
@@ -101,6 +96,22 @@ pub fn proceed(
     }
 }
 
+/// The older name of the end of the wait for the original instances' end.
+pub fn skip_wait(
+    context: &Context<'_>,
+    request: request::SkipWaitTimeForInstanceTermination,
+) -> Result<(Nothing, Outcome), ApiError> {
+    let request = request::ContinueDeployment {
+        deployment_id: request.deployment_id,
+        deployment_wait_type: Some(DeploymentWaitType::TerminationWait),
+    };
+    proceed(context, request).map_err(|refused| match refused.name {
+        ErrorName::DeploymentIsNotInReadyState => ErrorName::DeploymentNotStarted.because(refused.message),
+        _ => refused,
+    })
+}
+
 fn already_completed(record: &Record) -> ApiError {
-    ErrorName::DeploymentAlreadyCompleted.because(format!("The deployment {} has already completed.", record.id))
+    ErrorName::DeploymentAlreadyCompleted
+        .because(format!("The deployment {} has already completed.", record.id))
 }

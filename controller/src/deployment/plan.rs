@@ -117,7 +117,8 @@ pub fn closing(rules: &Rules, progress: &Progress, timers: &Timers, now: Timesta
             Some(Ending::failed(ErrorCode::Timeout, message))
         }
         Progress::Ready { until, .. } if *until <= now => {
-            let message = "The replacement instances were ready, and nobody continued the deployment in time.";
+            let message =
+                "The replacement instances were ready, and nobody continued the deployment in time.";
             Some(Ending::stopped(ErrorCode::Timeout, message))
         }
         _ => None,
@@ -154,7 +155,8 @@ pub fn plan(rules: &Rules, progress: &Progress, counts: &[Count], timers: &Timer
 }
 
 fn close(counts: &[Count], ending: Ending) -> Move {
-    let left = |wanted: &[Class]| counts.iter().any(|count| count.targets > 0 && wanted.contains(&count.class));
+    let left =
+        |wanted: &[Class]| counts.iter().any(|count| count.targets > 0 && wanted.contains(&count.class));
     if left(&[Class::Waiting, Class::Offered]) {
         Move::Close
     } else if left(&[Class::Performing]) {

@@ -1,7 +1,7 @@
 //! The rows of deployments and of their targets. Those of commands are in [`command`].
 
-pub(super) mod command;
 mod columns;
+pub(super) mod command;
 
 use codedeploy_api::codedeploy::{
     DeploymentCreator, DeploymentInfo, DeploymentOverview, RevisionLocation, RollbackInfo, TargetLabel,
@@ -133,8 +133,10 @@ impl Record {
 
     /// When the first of the commands that are out has waited too long.
     pub(super) fn first_deadline(&self, tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
-        tx.prepare_cached("SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL")?
-            .query_row([&self.id], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp::from_millis)))
+        tx.prepare_cached(
+            "SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL",
+        )?
+        .query_row([&self.id], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp::from_millis)))
     }
 }
 

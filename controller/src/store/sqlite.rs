@@ -11,7 +11,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::StoreError;
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql"), include_str!("sqlite/v3.sql")];
 
 /// The schema version this program writes, kept in `user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -32,8 +33,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
 
 pub(super) fn in_memory() -> Result<Connection, StoreError> {
     let path = Path::new(":memory:");
-    let connection = Connection::open_in_memory()
-        .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    let connection =
+        Connection::open_in_memory().map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
     prepare(connection, path)
 }
 

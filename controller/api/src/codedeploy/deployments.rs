@@ -250,5 +250,19 @@ shapes! {
     ListDeploymentInstancesOutput { instances_list: Vec<String>, next_token: String, }
     GetDeploymentInstanceInput { deployment_id: String, instance_id: String, }
     GetDeploymentInstanceOutput { instance_summary: InstanceSummary, }
+    BatchGetDeploymentInstancesInput { deployment_id: String, instance_ids: Vec<String>, }
+    BatchGetDeploymentInstancesOutput {
+        /// Says which instances the deployment does not have; empty when it has all.
+        error_message: String,
+        instances_summary: Vec<InstanceSummary>,
+    }
+
     ContinueDeploymentInput { deployment_id: String, deployment_wait_type: DeploymentWaitType, }
+    SkipWaitTimeForInstanceTerminationInput { deployment_id: String, }
+    PutLifecycleEventHookExecutionStatusInput {
+        deployment_id: String,
+        lifecycle_event_hook_execution_id: String,
+        status: LifecycleEventStatus,
+    }
+    DeleteResourcesByExternalIdInput { external_id: String, }
 }

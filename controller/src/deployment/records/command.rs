@@ -60,7 +60,10 @@ impl Command {
     }
 
     /// The commands that wait for a host, the oldest first.
-    pub(in crate::deployment) fn offered_to(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Vec<Command>> {
+    pub(in crate::deployment) fn offered_to(
+        tx: &Transaction<'_>,
+        host: &str,
+    ) -> rusqlite::Result<Vec<Command>> {
         tx.prepare_cached("SELECT * FROM commands WHERE host = ?1 AND offered = 1 ORDER BY sequence")?
             .query_map([host], Command::read)?
             .collect()
@@ -77,7 +80,11 @@ impl Command {
     }
 
     /// The command with an identifier, if it is this host's.
-    pub(in crate::deployment) fn of_host(tx: &Transaction<'_>, host: &str, id: &str) -> rusqlite::Result<Option<Command>> {
+    pub(in crate::deployment) fn of_host(
+        tx: &Transaction<'_>,
+        host: &str,
+        id: &str,
+    ) -> rusqlite::Result<Option<Command>> {
         tx.prepare_cached("SELECT * FROM commands WHERE id = ?1 AND host = ?2")?
             .query_row((id, host), Command::read)
             .optional()
@@ -89,4 +96,3 @@ impl Command {
         Ok(())
     }
 }
-
