@@ -16,6 +16,7 @@ use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, groups};
+use codedeploy_controller::request::Request;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
 use fastrand::Rng;
@@ -218,8 +219,8 @@ impl World {
         self.transact(move |context| {
             context.tx.execute_batch("DELETE FROM applications; DELETE FROM instances;")?;
             let application = json!({"applicationName": "shop"});
-            applications::create(context, serde_json::from_value(application).unwrap())?;
-            groups::create(context, serde_json::from_value(settings).unwrap())?;
+            applications::create(context, checked(application))?;
+            groups::create(context, checked(settings))?;
             for (number, (name, arn)) in fleets.iter().enumerate() {
                 let fleet = if number < split { "blue" } else { "green" };
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
@@ -410,7 +411,7 @@ impl World {
         self.say(format!("the operator continues {name}"));
         let input = json!({"deploymentId": id});
         let done = self.act(move |context| {
-            let (_, outcome) = intervene::proceed(context, serde_json::from_value(input).unwrap())?;
+            let (_, outcome) = intervene::proceed(context, checked(input))?;
             Ok(((), vec![outcome]))
         });
         if let Some(done) = done {
@@ -424,7 +425,7 @@ impl World {
         self.say(format!("the operator stops {name}, rollback {rollback}"));
         let input = json!({"deploymentId": id, "autoRollbackEnabled": rollback});
         let done = self.act(move |context| {
-            let (output, outcome) = intervene::stop(context, serde_json::from_value(input).unwrap())?;
+            let (output, outcome) = intervene::stop(context, checked(input))?;
             Ok((output, vec![outcome]))
         });
         if let Some(done) = done {
@@ -450,7 +451,7 @@ impl World {
         }
         self.say(format!("the operator deploys {input}"));
         let done = self.act(move |context| {
-            let (output, outcome) = create::create(context, serde_json::from_value(input).unwrap())?;
+            let (output, outcome) = create::create(context, checked(input))?;
             Ok((output.deployment_id.unwrap(), vec![outcome]))
         });
         match done {
@@ -558,6 +559,11 @@ impl World {
             None => {}
         }
     }
+}
+
+/// An operator's request, as it is once it was read from the wire.
+fn checked<R: Request>(input: Value) -> R {
+    R::check(serde_json::from_value(input).unwrap()).unwrap()
 }
 
 fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Outcome, ApiError> {
