@@ -9,6 +9,8 @@
 //! 3. A host's poll, waiting in [`http`], is answered the moment its command is on disk. The host reads the
 //!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
+//! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
+//!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
 //! call, [`config`] the settings, [`cli`] the command line.
 
@@ -20,6 +22,7 @@ pub mod deployment;
 pub mod error;
 pub mod fleet;
 pub mod http;
+pub mod outgoing;
 pub mod page;
 pub mod reconcile;
 pub mod registry;

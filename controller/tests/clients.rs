@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentStatus, Nothing};
+use codedeploy_controller::alarms::Alarms;
 use codedeploy_controller::config::{Partition, Quotas, Settings, Timers};
 use codedeploy_controller::deployment::{create, queries};
 use codedeploy_controller::error::ApiError;
@@ -14,6 +15,7 @@ use codedeploy_controller::reconcile;
 use codedeploy_controller::registry::{Context, applications, groups};
 use codedeploy_controller::request::Request;
 use codedeploy_controller::service::Service;
+use codedeploy_controller::traffic::Balancers;
 use serde_json::{Value, json};
 use support::{Controller, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
