@@ -55,7 +55,7 @@ async fn what_operators_declare_with_the_aws_cli() {
 
 #[tokio::test]
 async fn deployments_with_the_aws_cli() {
-    run("deployed.py", &["one_host", "nobody", "two_hosts", "ten_hosts"], "").await;
+    run("deployed.py", &["one_host", "nobody", "two_hosts", "rollback", "ten_hosts"], "").await;
 }
 
 #[tokio::test]
