@@ -125,7 +125,8 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
     }
     let committed = transaction.commit().map_err(Arc::new);
     for answer in answers {
-        answer(committed.as_ref().map(|()| ()).map_err(|error| StoreError::Commit(Arc::clone(error))));
+        let committed = committed.as_ref().copied();
+        answer(committed.map_err(|error| StoreError::Commit(Arc::clone(error))));
     }
 }
 

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 
 use aws_sdk_codedeploy::Client;
 use aws_sdk_codedeploy::types::{
-    Alarm, AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent, DeploymentCreator, DeploymentInfo,
-    DeploymentMode, DeploymentOption, DeploymentStatus, DeploymentStyle, DeploymentType, ErrorCode,
-    LoadBalancerInfo, TargetGroupInfo,
+    Alarm, AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent, DeploymentCreator,
+    DeploymentInfo, DeploymentMode, DeploymentOption, DeploymentStatus, DeploymentStyle, DeploymentType,
+    ErrorCode, LoadBalancerInfo, TargetGroupInfo,
 };
 use axum::Router;
 use axum::routing::{get, post};
@@ -90,14 +90,14 @@ async fn a_failure_is_rolled_back_once_to_the_last_revision_that_succeeded() {
 async fn a_stop_is_rolled_back_when_it_asks_for_it_or_else_when_the_group_does() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     deploy_well(&client, &agent, "good.zip").await;
-    for (configured, asked, expected) in [
-        (false, None, false),
-        (false, Some(true), true),
-        (true, Some(false), false),
-        (true, None, true),
-    ] {
-        let events: &[_] =
-            if configured { &[AutoRollbackEvent::DeploymentStopOnRequest] } else { &[AutoRollbackEvent::DeploymentFailure] };
+    for (configured, asked, expected) in
+        [(false, None, false), (false, Some(true), true), (true, Some(false), false), (true, None, true)]
+    {
+        let events: &[_] = if configured {
+            &[AutoRollbackEvent::DeploymentStopOnRequest]
+        } else {
+            &[AutoRollbackEvent::DeploymentFailure]
+        };
         roll_back_on(&client, events).await;
         let id = shop::deploy(&client, "new.zip").await;
         let running = agent.poll().await.unwrap();
@@ -214,15 +214,19 @@ async fn a_webhook_is_told_to_move_traffic_and_asked_again_until_it_is_done() {
         let calls = Arc::clone(&calls);
         move |body: axum::body::Bytes| {
             let body: Value = serde_json::from_slice(&body).unwrap();
-            let call = format!("{} {} {}", body["action"], body["loadBalancer"], body["instance"]).replace('"', "");
+            let call =
+                format!("{} {} {}", body["action"], body["loadBalancer"], body["instance"]).replace('"', "");
             let mut calls = calls.lock().unwrap();
             let again = !calls.contains(&call);
             calls.push(call);
-            async move { if again { axum::http::StatusCode::ACCEPTED } else { axum::http::StatusCode::NO_CONTENT } }
+            async move {
+                if again { axum::http::StatusCode::ACCEPTED } else { axum::http::StatusCode::NO_CONTENT }
+            }
         }
     };
     let balancer = serve(Router::new().route("/", post(answer))).await;
-    let config = format!("timers: {{poll: 5}}\nload_balancers:\n  lb: {{webhook: {{url: 'http://{balancer}/'}}}}\n");
+    let config =
+        format!("timers: {{poll: 5}}\nload_balancers:\n  lb: {{webhook: {{url: 'http://{balancer}/'}}}}\n");
     let (_controller, client, agent) = shop::one_host(&config).await;
     let update = |name: &str| {
         let group = TargetGroupInfo::builder().name(name).build();
@@ -247,7 +251,8 @@ async fn a_webhook_is_told_to_move_traffic_and_asked_again_until_it_is_done() {
     assert_eq!(names.len(), 11, "{names:?}");
     assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
     assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "S".repeat(13));
-    let expected = ["BlockTraffic lb box1", "BlockTraffic lb box1", "AllowTraffic lb box1", "AllowTraffic lb box1"];
+    let expected =
+        ["BlockTraffic lb box1", "BlockTraffic lb box1", "AllowTraffic lb box1", "AllowTraffic lb box1"];
     assert_eq!(*calls.lock().unwrap(), expected);
 }
 
@@ -300,7 +305,8 @@ impl Persistent {
 #[tokio::test]
 async fn a_controller_that_is_killed_again_and_again_loses_nothing_it_acknowledged() {
     let mut controller = Controller::start("timers: {poll: 0.2, lease: 0.3}");
-    let agents: Vec<_> = (0..4).map(|number| controller.host(&format!("box{number}"), &["env=prod"])).collect();
+    let agents: Vec<_> =
+        (0..4).map(|number| controller.host(&format!("box{number}"), &["env=prod"])).collect();
     let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
     let (access_key_id, secret) =
         (support::text(&key, "access_key_id"), support::text(&key, "secret_access_key"));

@@ -101,7 +101,8 @@ impl Host {
             let id = &command["HostCommandIdentifier"];
             let noop = json!({"Format": "JSON", "Payload": "{\"IsCommandNoop\":false}"});
             let acknowledgement = json!({"HostCommandIdentifier": id, "Diagnostics": noop});
-            self.call(&mut connection, service, "PutHostCommandAcknowledgement", &acknowledgement, &deeds).await;
+            self.call(&mut connection, service, "PutHostCommandAcknowledgement", &acknowledgement, &deeds)
+                .await;
             let done = json!({"HostCommandIdentifier": id, "CommandStatus": "Succeeded"});
             self.call(&mut connection, service, "PutHostCommandComplete", &done, &deeds).await;
             completed = Some(Instant::now());
@@ -137,7 +138,9 @@ impl Host {
         let stamp = stamp(SystemTime::now());
         let target = format!("CodeDeployCommandService_v20141006.{operation}");
         let hash = sha256(body);
-        let headers = format!("host:{service}\nx-amz-content-sha256:{hash}\nx-amz-date:{stamp}\nx-amz-target:{target}\n");
+        let headers = format!(
+            "host:{service}\nx-amz-content-sha256:{hash}\nx-amz-date:{stamp}\nx-amz-target:{target}\n"
+        );
         let names = "host;x-amz-content-sha256;x-amz-date;x-amz-target";
         let scope = format!("{}/{REGION}/codedeploy-commands/aws4_request", &stamp[..8]);
         let canonical = sha256(&format!("POST\n/\n\n{headers}\n{names}\n{hash}"));
@@ -199,7 +202,8 @@ async fn exchange(
         }
         if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
             break (end + 4, length.unwrap_or(0));
         }
     };

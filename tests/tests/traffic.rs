@@ -6,9 +6,9 @@ use std::path::Path;
 
 use aws_sdk_codedeploy::types::{
     BlueGreenDeploymentConfiguration, BlueInstanceTerminationOption, DeploymentOption, DeploymentReadyAction,
-    DeploymentReadyOption, DeploymentStatus, DeploymentStyle, DeploymentType, Ec2TagFilter, GreenFleetProvisioningAction,
-    GreenFleetProvisioningOption, InstanceAction, LoadBalancerInfo, RevisionLocation, TargetGroupInfo,
-    TargetInstances,
+    DeploymentReadyOption, DeploymentStatus, DeploymentStyle, DeploymentType, Ec2TagFilter,
+    GreenFleetProvisioningAction, GreenFleetProvisioningOption, InstanceAction, LoadBalancerInfo,
+    RevisionLocation, TargetGroupInfo, TargetInstances,
 };
 use codedeploy_tests::balancer::{self, BACKEND, Balancer, Clients, Server, free_port, request, socket};
 use codedeploy_tests::fleet::{APPLICATION, Fleet, GROUP};
@@ -58,7 +58,9 @@ async fn push(fleet: &Fleet, page: &str) -> RevisionLocation {
 
 fn settings(folder: &Path) -> String {
     let socket = socket(folder).display().to_string();
-    format!("load_balancers:\n  shop-web:\n    haproxy: {{socket: {socket}, backend: {BACKEND}, drain: 20}}\n")
+    format!(
+        "load_balancers:\n  shop-web:\n    haproxy: {{socket: {socket}, backend: {BACKEND}, drain: 20}}\n"
+    )
 }
 
 /// Gives the host its port.
@@ -76,7 +78,10 @@ impl Drop for Leftovers {
         for file in &self.0 {
             let pid = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<i32>().ok());
             if let Some(pid) = pid {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
             }
         }
     }
@@ -86,7 +91,11 @@ fn leftovers<'a>(hosts: impl IntoIterator<Item = &'a Host>) -> Leftovers {
     Leftovers(hosts.into_iter().map(|host| host.folder.join("pid")).collect())
 }
 
-async fn with_traffic_control(fleet: &Fleet, kind: DeploymentType, more: Option<BlueGreenDeploymentConfiguration>) {
+async fn with_traffic_control(
+    fleet: &Fleet,
+    kind: DeploymentType,
+    more: Option<BlueGreenDeploymentConfiguration>,
+) {
     let group = TargetGroupInfo::builder().name("shop-web").build();
     fleet
         .service

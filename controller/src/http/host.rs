@@ -119,8 +119,9 @@ async fn specification(
     host: Host,
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
-    let document =
-        service.transact(move |_, context| commands::specification(context, host.admit(context)?, &execution_id)).await?;
+    let document = service
+        .transact(move |_, context| commands::specification(context, host.admit(context)?, &execution_id))
+        .await?;
     let payload = service.signer.sign(&write(&document)?).map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
         ErrorName::InternalFailure.because("the deployment specification could not be signed")
@@ -144,7 +145,8 @@ async fn acknowledge(
     let status = service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let (status, outcome) = commands::acknowledge(context, host.admit(context)?, id, input.diagnostics.as_ref())?;
+            let (status, outcome) =
+                commands::acknowledge(context, host.admit(context)?, id, input.diagnostics.as_ref())?;
             Ok((status, Some(outcome)))
         })
         .await?;
@@ -166,7 +168,8 @@ async fn complete(
     service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let outcome = commands::complete(context, host.admit(context)?, id, succeeded, input.diagnostics.as_ref())?;
+            let outcome =
+                commands::complete(context, host.admit(context)?, id, succeeded, input.diagnostics.as_ref())?;
             Ok(((), Some(outcome)))
         })
         .await?;

@@ -47,19 +47,23 @@ fn main() -> ExitCode {
     let hosts = number(1).unwrap_or(10_000);
     let deployed = number(2).unwrap_or(hosts).min(hosts);
     if cfg!(debug_assertions) {
-        println!("This is a debug build; the figures mean little. Use cargo run --release --bin fleet_benchmark.\n");
+        println!(
+            "This is a debug build; the figures mean little. Use cargo run --release --bin fleet_benchmark.\n"
+        );
     }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit of open files");
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the limit can be raised to its maximum");
-    assert!(most > hosts as u64 + 100, "{hosts} connections need more than {most} open files: raise ulimit -Hn");
+    assert!(
+        most > hosts as u64 + 100,
+        "{hosts} connections need more than {most} open files: raise ulimit -Hn"
+    );
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     runtime.block_on(run(hosts, deployed));
     ExitCode::SUCCESS
 }
 
 async fn run(hosts: usize, deployed: usize) {
-    let folder =
-        tempfile::Builder::new().prefix("codedeploy-fleet-").tempdir().expect("a temporary folder");
+    let folder = tempfile::Builder::new().prefix("codedeploy-fleet-").tempdir().expect("a temporary folder");
     let data = folder.path().join("controller");
     let fleet = register(&data, hosts, deployed);
     let settings = format!("quotas: {{targets_per_deployment: {hosts}}}\n");
@@ -99,7 +103,11 @@ fn report(what: &str, hosts: usize, took: Duration, deeds: &Deeds) {
     println!("{:<44} {:>10.2} s", "CreateDeployment to the end", took.as_secs_f64());
     println!("{:<44} {:>10.0}", "commands a second", commands as f64 / took.as_secs_f64());
     println!("{:<44} {:>10.1} ms", "dispatch of a command, median", deeds.quantile(0.5));
-    println!("{:<44} {:>10.1} ms    aim 50, when few", "dispatch of a command, 99th percentile", deeds.quantile(0.99));
+    println!(
+        "{:<44} {:>10.1} ms    aim 50, when few",
+        "dispatch of a command, 99th percentile",
+        deeds.quantile(0.99)
+    );
     println!("{:<44} {:>10}", "connections made anew", deeds.reconnects.load(Ordering::Relaxed));
 }
 
