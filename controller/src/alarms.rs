@@ -71,7 +71,9 @@ impl Alarms {
                     let reason = chain(&error);
                     tracing::warn!(alarm = name, error = reason, "an alarm cannot be read");
                     if !watch.ignore_poll_failure {
-                        return Sight::Active(format!("The state of the alarm {name} cannot be read: {reason}."));
+                        return Sight::Active(format!(
+                            "The state of the alarm {name} cannot be read: {reason}."
+                        ));
                     }
                 }
             }
@@ -101,7 +103,9 @@ impl Source {
         }
         let (found, expected) = match self {
             Source::Webhook(_) => (read_state(&answer.body), "a state such as {\"state\": \"OK\"}"),
-            Source::Prometheus(_) => (read_result(&answer.body), "the result of an instant query of Prometheus"),
+            Source::Prometheus(_) => {
+                (read_result(&answer.body), "the result of an instant query of Prometheus")
+            }
         };
         found.ok_or(AlarmError::Form { url, expected, text })
     }
@@ -203,7 +207,10 @@ mod tests {
     fn a_query_is_active_as_an_alerting_rule_is() {
         for (answer, active) in [
             (r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#, Some(false)),
-            (r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0"]}]}}"#, Some(true)),
+            (
+                r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"0"]}]}}"#,
+                Some(true),
+            ),
             (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0"]}}"#, Some(false)),
             (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2.5"]}}"#, Some(true)),
             (r#"{"status":"error","data":{"resultType":"vector","result":[]}}"#, None),

@@ -62,13 +62,12 @@ fn client() -> Result<&'static Https, OutgoingError> {
         Ok(Client::builder(TokioExecutor::new()).build(connector))
     });
     // The error of a first attempt is every attempt's.
-    CLIENT.as_ref().map_err(|error| OutgoingError::Roots(std::io::Error::new(error.kind(), error.to_string())))
+    CLIENT
+        .as_ref()
+        .map_err(|error| OutgoingError::Roots(std::io::Error::new(error.kind(), error.to_string())))
 }
 
-async fn send(
-    url: &str,
-    request: Result<Request<Body>, axum::http::Error>,
-) -> Result<Answer, OutgoingError> {
+async fn send(url: &str, request: Result<Request<Body>, axum::http::Error>) -> Result<Answer, OutgoingError> {
     let url = || url.to_owned();
     let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
     let client = client()?;

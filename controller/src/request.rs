@@ -11,11 +11,13 @@ pub mod members;
 mod options;
 mod registry;
 mod settings;
+mod tags;
 
 pub use deployments::*;
 pub use fleet::*;
 pub use registry::*;
 pub use settings::Settings;
+pub use tags::*;
 
 use crate::error::{ApiError, ErrorName};
 

@@ -38,7 +38,9 @@ enum Provider {
 /// Why a load balancer did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 enum TrafficError {
-    #[error("the service is connected to no load balancer {0:?}: add it to load_balancers in its configuration")]
+    #[error(
+        "the service is connected to no load balancer {0:?}: add it to load_balancers in its configuration"
+    )]
     Unknown(String),
     #[error(transparent)]
     Haproxy(#[from] haproxy::HaproxyError),
@@ -131,7 +133,13 @@ async fn perform(service: Arc<Service>, job: Job) -> String {
     let result = service.settings.balancers.perform(&job, service.settings.timers.traffic).await;
     let result = result.map_err(|error| {
         let reason = chain(&error);
-        tracing::warn!(deployment_id, host = instance, ?direction, error = reason, "traffic could not be changed");
+        tracing::warn!(
+            deployment_id,
+            host = instance,
+            ?direction,
+            error = reason,
+            "traffic could not be changed"
+        );
         reason
     });
     loop {

@@ -148,7 +148,9 @@ impl Server {
         let column = |name: &str| header.iter().position(|column| *column == name);
         let (name, status, current, queued) =
             (column("svname")?, column("status")?, column("scur")?, column("qcur")?);
-        let row = lines.map(|line| line.split(',').collect::<Vec<_>>()).find(|row| row.get(name) == Some(&server))?;
+        let row = lines
+            .map(|line| line.split(',').collect::<Vec<_>>())
+            .find(|row| row.get(name) == Some(&server))?;
         let number = |column: usize| row.get(column).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         Some(Server { status: (*row.get(status)?).to_owned(), sessions: number(current) + number(queued) })
     }
@@ -165,7 +167,8 @@ mod tests {
 
     #[test]
     fn statistics_are_read_by_their_columns_names() {
-        let shown = "# pxname,svname,qcur,qmax,scur,smax,status,\nweb,box1,1,0,2,5,DRAIN,\nweb,box2,,0,0,5,UP 1/2,\n";
+        let shown =
+            "# pxname,svname,qcur,qmax,scur,smax,status,\nweb,box1,1,0,2,5,DRAIN,\nweb,box2,,0,0,5,UP 1/2,\n";
         let server = |name| Server::read(shown, name);
         assert_eq!(server("box1"), Some(Server { status: "DRAIN".into(), sessions: 3 }));
         assert!(server("box2").unwrap().takes_traffic());

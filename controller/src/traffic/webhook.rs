@@ -18,7 +18,9 @@ pub(super) struct Webhook {
 pub(super) enum WebhookError {
     #[error(transparent)]
     Call(#[from] OutgoingError),
-    #[error("{url} answered {status}: expected 200 or 204 when it is done, 202 when it is under way; it said {text:?}")]
+    #[error(
+        "{url} answered {status}: expected 200 or 204 when it is done, 202 when it is under way; it said {text:?}"
+    )]
     Refused { url: String, status: u16, text: String },
 }
 

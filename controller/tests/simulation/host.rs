@@ -65,10 +65,17 @@ pub(crate) enum Deed {
     Poll,
     Specify(usize),
     Acknowledge(usize),
-    Complete { held: usize, succeeded: bool },
+    Complete {
+        held: usize,
+        succeeded: bool,
+    },
     Forget(usize),
     /// Says something about a command that it completed, or that was never its own.
-    Lie { command: String, acknowledge: bool, succeeded: bool },
+    Lie {
+        command: String,
+        acknowledge: bool,
+        succeeded: bool,
+    },
 }
 
 impl Host {

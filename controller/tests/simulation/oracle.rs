@@ -37,7 +37,8 @@ const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
 
 pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
     let json = |text: String| serde_json::from_str(&text).unwrap();
-    let sql = "SELECT id, group_id, status, progress, rules, snapshot, relations FROM deployments ORDER BY rowid";
+    let sql =
+        "SELECT id, group_id, status, progress, rules, snapshot, relations FROM deployments ORDER BY rowid";
     tx.prepare_cached(sql)
         .unwrap()
         .query_map([], |row| {
@@ -57,7 +58,8 @@ pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
 }
 
 fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
-    let sql = "SELECT position, status, label, events FROM targets WHERE deployment_id = ?1 ORDER BY position";
+    let sql =
+        "SELECT position, status, label, events FROM targets WHERE deployment_id = ?1 ORDER BY position";
     tx.prepare_cached(sql)
         .unwrap()
         .query_map([id], |row| {

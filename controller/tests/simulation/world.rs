@@ -213,7 +213,8 @@ impl World {
         let tempers: Vec<_> = self.hosts.iter().map(|host| host.temper).collect();
         self.say(format!("{:?}, hosts {tempers:?}", self.style));
         let settings = self.draw_group();
-        let fleets: Vec<_> = self.hosts.iter().map(|host| (host.name.clone(), host.identifier.clone())).collect();
+        let fleets: Vec<_> =
+            self.hosts.iter().map(|host| (host.name.clone(), host.identifier.clone())).collect();
         let split = self.rng.usize(0..fleets.len());
         self.say(format!("group {settings}; green from box{split}"));
         self.transact(move |context| {
@@ -235,7 +236,11 @@ impl World {
     fn draw_group(&mut self) -> Value {
         let config = *self
             .rng
-            .choice(&["CodeDeployDefault.OneAtATime", "CodeDeployDefault.HalfAtATime", "CodeDeployDefault.AllAtOnce"])
+            .choice(&[
+                "CodeDeployDefault.OneAtATime",
+                "CodeDeployDefault.HalfAtATime",
+                "CodeDeployDefault.AllAtOnce",
+            ])
             .unwrap();
         let mut settings = json!({
             "applicationName": "shop", "deploymentGroupName": "web",
@@ -361,7 +366,12 @@ impl World {
         }
         let job = self.jobs.swap_remove(self.rng.usize(0..self.jobs.len()));
         let fails = self.rng.u32(0..30) == 0;
-        self.say(format!("{:?} of {} {}", job.direction, job.instance, if fails { "fails" } else { "is done" }));
+        self.say(format!(
+            "{:?} of {} {}",
+            job.direction,
+            job.instance,
+            if fails { "fails" } else { "is done" }
+        ));
         let result = if fails { Err("no route to host".into()) } else { Ok(String::new()) };
         if let Some(done) =
             self.act(move |context| Ok(((), vec![traffic::complete(context, &job.command, result)?])))
@@ -469,7 +479,8 @@ impl World {
     }
 
     fn live(&mut self, index: usize) {
-        let foreign = (0..self.hosts.len()).find(|other| *other != index && !self.hosts[*other].held.is_empty());
+        let foreign =
+            (0..self.hosts.len()).find(|other| *other != index && !self.hosts[*other].held.is_empty());
         let foreign = foreign.map(|other| self.hosts[other].held[0].command.host_command_identifier.clone());
         let deed = self.hosts[index].next(&mut self.rng, foreign.as_ref());
         let host = self.hosts[index].identifier.clone();
@@ -478,7 +489,8 @@ impl World {
             Deed::Poll => self.poll(index, host),
             Deed::Specify(held) => {
                 let execution = self.hosts[index].held[held].command.deployment_execution_id.clone();
-                let answer = self.transact(move |context| commands::specification(context, &host, &execution));
+                let answer =
+                    self.transact(move |context| commands::specification(context, &host, &execution));
                 answer.unwrap();
             }
             Deed::Acknowledge(held) => self.acknowledge(index, host, held),
@@ -486,8 +498,7 @@ impl World {
                 let held = self.hosts[index].held.swap_remove(held);
                 self.say(format!("box{index} completes {}: {succeeded}", held.command.command_name));
                 let id = held.command.host_command_identifier.clone();
-                let done =
-                    self.act(move |context| Ok(((), vec![complete(context, &host, &id, succeeded)?])));
+                let done = self.act(move |context| Ok(((), vec![complete(context, &host, &id, succeeded)?])));
                 match done {
                     Some(done) => {
                         done.unwrap();
