@@ -96,7 +96,6 @@ macro_rules! requests {
 
             fn check(input: Self::Input) -> Result<Self, $crate::error::ApiError> {
                 $(<$type as $crate::request::Field>::demand(&input.$member)?;)*
-                let _ = &input;
                 Ok($name { $($member: $crate::request::Field::read(input.$member)?,)* })
             }
         }
