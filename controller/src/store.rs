@@ -218,4 +218,25 @@ mod tests {
         drop(connection);
         assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
     }
+
+    #[test]
+    fn the_first_schema_is_migrated_and_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(include_str!("store/sqlite/v1.sql")).unwrap();
+        let insert = "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
+        connection.execute(insert, []).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        let store = Store::open(&path).unwrap();
+        let found: (i64, String, i64) = store
+            .transact_blocking(|tx| {
+                let sql = "SELECT user_version, name, (SELECT count(*) FROM deployment_configs)
+                           FROM applications, pragma_user_version";
+                tx.query_row(sql, [], |row| row.try_into()).map_err(StoreError::Transaction)
+            })
+            .unwrap();
+        assert_eq!(found, (sqlite::VERSION, "shop".to_owned(), 0));
+    }
 }

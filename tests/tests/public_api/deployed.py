@@ -144,6 +144,7 @@ def nobody():
     identifier = deploy("nobody")
     shown = ended(identifier)
     assert (shown["status"], shown["errorInformation"]["code"]) == ("Failed", "NO_INSTANCES"), shown
+    assert ok(f"list-deployment-targets --deployment-id {identifier}")["targetIds"] == []
     assert aws(f"wait deployment-successful --deployment-id {identifier}").code == 255
     for options, *name in [
         ("--description " + "x" * 257, "DescriptionTooLong"),
@@ -232,6 +233,31 @@ def rollback():
     shown = ended(restarted)
     assert (shown["status"], shown["deploymentMode"]) == ("Succeeded", "RESTART"), shown
     assert shown["revision"]["s3Location"]["key"] == "good.zip", shown
+
+
+def every_form_of_filter():
+    """Which hosts a group has, read off the targets of a deployment to it that nobody carries out."""
+    for name, *tags in [("a", "fleet=f", "env=prod", "role=web"), ("b", "fleet=f", "env=prod"), ("c", "fleet=f", "env=test")]:
+        Host(f"form-{name}", *tags)
+    fleet = {"Key": "fleet", "Value": "f", "Type": "KEY_AND_VALUE"}
+    prod = {"Key": "env", "Value": "prod", "Type": "KEY_AND_VALUE"}
+    test = {"Value": "test", "Type": "VALUE_ONLY"}
+    role = {"Key": "role", "Type": "KEY_ONLY"}
+    forms = {
+        "flat": (f"--on-premises-instance-tag-filters '{json.dumps([role, test])}'", "ac"),
+        "set": (f"--on-premises-tag-set '{json.dumps({'onPremisesTagSetList': [[fleet], [prod]]})}'", "ab"),
+        "ec2": (f"--ec2-tag-filters '{json.dumps([test])}'", "c"),
+        "ec2-set": (f"--ec2-tag-set '{json.dumps({'ec2TagSetList': [[role, test], [prod]]})}'", "a"),
+    }
+    forms["union"] = (f"{forms['flat'][0]} {forms['ec2-set'][0]}", "ac")
+    for name, (options, expected) in forms.items():
+        ok(
+            f"create-deployment-group --application-name site --deployment-group-name {name} --service-role-arn {ROLE} "
+            f"--deployment-config-name CodeDeployDefault.AllAtOnce {options}"
+        )
+        identifier = deploy(name)
+        found = until("the targets", lambda: targets(identifier))
+        assert sorted(found) == [f"form-{letter}" for letter in expected], (name, found)
 
 
 def ten_hosts():
