@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::alarms::Alarms;
+use crate::traffic::Balancers;
+
 /// What the service runs with; nothing is optional.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -15,6 +18,10 @@ pub struct Settings {
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
+    /// The load balancers that deployments take instances out of and put them back into.
+    pub balancers: Balancers,
+    /// Where the states of alarms are read.
+    pub alarms: Alarms,
 }
 
 /// Where this service's resources are, as its ARNs say.
@@ -40,6 +47,12 @@ pub struct Timers {
     pub run: Duration,
     /// A deployment that has not ended fails after this time.
     pub deployment: Duration,
+    /// The same for a deployment that moves traffic between two fleets, with the time it waits to be continued.
+    pub blue_green: Duration,
+    /// A load balancer that has not done what it was asked to fails the lifecycle event after this time.
+    pub traffic: Duration,
+    /// The alarms of active deployments are looked at this often.
+    pub alarms: Duration,
 }
 
 impl Default for Timers {
@@ -51,6 +64,9 @@ impl Default for Timers {
             pick_up: Duration::from_secs(5 * 60),
             run: Duration::from_secs(4200),
             deployment: Duration::from_secs(8 * 3600),
+            blue_green: Duration::from_secs(109 * 3600),
+            traffic: Duration::from_secs(3600),
+            alarms: Duration::from_secs(10),
         }
     }
 }
@@ -60,6 +76,8 @@ impl Default for Timers {
 pub struct Quotas {
     pub applications: usize,
     pub deployment_groups_per_application: usize,
+    /// Beside the predefined ones.
+    pub deployment_configs: usize,
     pub active_deployments: usize,
     pub targets_per_deployment: usize,
 }
@@ -69,6 +87,7 @@ impl Default for Quotas {
         Quotas {
             applications: 1000,
             deployment_groups_per_application: 1000,
+            deployment_configs: 200,
             active_deployments: 1000,
             targets_per_deployment: 1000,
         }
@@ -98,6 +117,10 @@ struct File {
     timers: FileTimers,
     #[serde(default)]
     quotas: FileQuotas,
+    #[serde(default)]
+    load_balancers: Balancers,
+    #[serde(default)]
+    alarms: Alarms,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,6 +132,9 @@ struct FileTimers {
     pick_up: Option<f64>,
     run: Option<f64>,
     deployment: Option<f64>,
+    blue_green: Option<f64>,
+    traffic: Option<f64>,
+    alarms: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +142,7 @@ struct FileTimers {
 struct FileQuotas {
     applications: Option<usize>,
     deployment_groups_per_application: Option<usize>,
+    deployment_configs: Option<usize>,
     active_deployments: Option<usize>,
     targets_per_deployment: Option<usize>,
 }
@@ -163,6 +190,8 @@ impl Settings {
             )?,
             timers: file.timers.settle()?,
             quotas: file.quotas.settle(),
+            balancers: file.load_balancers,
+            alarms: file.alarms,
         })
     }
 }
@@ -199,6 +228,9 @@ impl FileTimers {
             pick_up: seconds("pick_up", self.pick_up, default.pick_up)?,
             run: seconds("run", self.run, default.run)?,
             deployment: seconds("deployment", self.deployment, default.deployment)?,
+            blue_green: seconds("blue_green", self.blue_green, default.blue_green)?,
+            traffic: seconds("traffic", self.traffic, default.traffic)?,
+            alarms: seconds("alarms", self.alarms, default.alarms)?,
         };
         if timers.poll > Duration::from_secs(75) {
             return Err(ConfigError::PollTooLong { poll: timers.poll });
@@ -223,6 +255,7 @@ impl FileQuotas {
             deployment_groups_per_application: self
                 .deployment_groups_per_application
                 .unwrap_or(default.deployment_groups_per_application),
+            deployment_configs: self.deployment_configs.unwrap_or(default.deployment_configs),
             active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
             targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
         }

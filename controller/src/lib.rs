@@ -2,16 +2,19 @@
 //!
 //! How a deployment flows:
 //!
-//! 1. An operator's request arrives at [`http`], is verified, and becomes a function of one transaction: in [`registry`]
-//!    for what operators declare, in [`deployment`] for deployments. What was decided is on disk before it is answered.
+//! 1. An operator's request arrives at [`http`], is verified, its members are checked by the tables of [`request`], and
+//!    it becomes a function of one transaction: in [`registry`] for what operators declare, in [`deployment`] for deployments. What was decided is on disk before it is answered.
 //! 2. [`reconcile`] hears of the new deployment, and of everything that happens to it. It asks
 //!    [`deployment::plan`] – pure – what to do now, and carries that out in one transaction ([`deployment::decide`]).
 //! 3. A host's poll, waiting in [`http`], is answered the moment its command is on disk. The host reads the
 //!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
+//! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
+//!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
 //! call, [`config`] the settings, [`cli`] the command line.
 
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -19,13 +22,16 @@ pub mod deployment;
 pub mod error;
 pub mod fleet;
 pub mod http;
+pub mod outgoing;
 pub mod page;
 pub mod reconcile;
 pub mod registry;
+pub mod request;
 pub mod server;
 pub mod service;
 pub mod signing;
 pub mod store;
+pub mod traffic;
 pub mod vault;
 
 pub use cli::main;

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::config::{Partition, Settings};
 use crate::error::ApiError;
 use crate::service::{OpenError, Service};
-use crate::{http, reconcile};
+use crate::{alarms, http, reconcile, traffic};
 
 /// How long requests may take to end once the service stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -104,7 +104,9 @@ async fn run(
             requests.await;
             Ok(())
         };
-        tokio::try_join!(requests, deployments).map(|_| ())
+        let traffic = async { traffic::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        let alarms = async { alarms::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        tokio::try_join!(requests, deployments, traffic, alarms).map(|_| ())
     };
     tokio::select! {
         ended = both => ended,

@@ -6,15 +6,18 @@ use std::path::Path;
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use serde_json::json;
 
-use crate::config::{ConfigError, Partition, Quotas};
+use crate::config::{ConfigError, Partition, Quotas, Timers};
 use crate::credentials::{self, Role};
 use crate::error::ApiError;
 use crate::page::Pages;
+use crate::registry::Context;
 use crate::registry::instances::{self, Identity};
-use crate::registry::{Context, INSTANCE};
+use crate::request::Field as _;
+use crate::request::members::InstanceName;
 use crate::server::Announcement;
 use crate::service::{OpenError, open_store, prepare};
 use crate::signing::{Signer, SigningError};
+use crate::traffic::Balancers;
 use crate::vault::{Vault, VaultError};
 
 #[derive(Debug, thiserror::Error)]
@@ -145,13 +148,15 @@ pub(super) fn add_host(
     let region = partition.region.clone();
     let signer = Signer::open(data_dir)?;
     let key = open_store(data_dir)?.transact_blocking(move |tx| {
-        let name = INSTANCE.check(Some(name))?;
+        let name = InstanceName::read(Some(name))?;
         let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
         let context = Context {
             tx,
             now: Timestamp::now(),
             partition: &partition,
             quotas: &Quotas::default(),
+            timers: &Timers::default(),
+            balancers: &Balancers::default(),
             pages: &Pages::new(vault.page_key()),
         };
         let identity = Identity::User(arn.clone());
