@@ -112,7 +112,7 @@ fn identify(target: &str) -> Result<Target<'_>, ApiError> {
     }
 }
 
-/// Whose request it is. A session token, if one is sent, proves nothing that the secret does not.
+/// Whose request it is.
 async fn authenticate(
     service: &Arc<Service>,
     head: &Parts,
@@ -123,16 +123,17 @@ async fn authenticate(
     let access_key_id = claim.access_key_id.clone();
     let found =
         service.transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
-    let Some((principal, sealed)) = found else {
+    let Some(key) = found else {
         return Err(ErrorName::UnrecognizedClient.because(format!(
             "The access key {:?} is unknown or revoked.",
             crate::registry::shorten(&claim.access_key_id)
         )));
     };
-    let secret = service.vault.unseal(&principal.access_key_id, &sealed)?;
+    let secret = key.secret(&service.vault)?;
+    let now = Timestamp::now();
     let signed = sigv4::Request { method: &head.method, uri: &head.uri, headers: &head.headers, body };
-    claim.verify(signed, &secret, &service.settings.partition.region, services, Timestamp::now())?;
-    Ok(principal)
+    claim.verify(signed, &secret, &service.settings.partition.region, services, now)?;
+    key.admit(claim.token.as_deref(), now)
 }
 
 /// The input of an operation; no body is an input without members.

@@ -10,7 +10,7 @@
 //!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`config`] the settings, [`cli`] the command line.
+//! call, [`tls`] the certificate, [`config`] the settings, [`cli`] the command line.
 
 pub mod cli;
 pub mod config;
@@ -26,6 +26,7 @@ pub mod server;
 pub mod service;
 pub mod signing;
 pub mod store;
+pub mod tls;
 pub mod vault;
 
 pub use cli::main;

@@ -185,6 +185,12 @@ pub fn deregister(
     Ok(Nothing {})
 }
 
+/// The principal of an instance that is registered.
+pub fn identity_of(context: &Context<'_>, name: &str) -> Result<Option<String>, ApiError> {
+    let found = lookup(context, name)?.filter(|instance| instance.deregistered.is_none());
+    Ok(found.map(|instance| instance.principal))
+}
+
 pub fn get(
     context: &Context<'_>,
     input: GetOnPremisesInstanceInput,

@@ -9,9 +9,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
+use crate::vault::give_to_owner_of_folder;
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/v1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/v1.sql"), include_str!("sqlite/v3.sql")];
 
 /// The schema version this program writes, kept in `user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -36,6 +37,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
 /// Makes the file, if there is none, and takes it from everyone but its owner. SQLite gives its journals the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    give_to_owner_of_folder(&file, path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
 }

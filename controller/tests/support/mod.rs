@@ -48,11 +48,20 @@ impl Controller {
         (self.child, self.address) = spawn(&self.folder);
     }
 
+    /// The folder of its database and keys.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(command("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Asks the process to end, and gives how long that took.
     pub(crate) fn terminate(&mut self) -> Duration {
         let asked = SystemTime::now();
-        let pid = self.child.id().to_string();
-        assert!(command("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         assert!(self.child.wait().unwrap().success());
         asked.elapsed().unwrap()
     }
@@ -72,15 +81,18 @@ impl Controller {
     /// A client of the public API with a new access key.
     pub(crate) fn client(&self, role: &str) -> Client {
         let key = self.admin_json(&["credentials", "create", "--role", role, "--json"]);
-        self.client_with(&text(&key, "access_key_id"), &text(&key, "secret_access_key"))
+        self.client_with(&key)
     }
 
-    pub(crate) fn client_with(&self, access_key_id: &str, secret: &str) -> Client {
+    /// A client with an access key as `credentials create --json` shows it.
+    pub(crate) fn client_with(&self, key: &Value) -> Client {
+        let token = key["session_token"].as_str().map(str::to_owned);
+        let (id, secret) = (text(key, "access_key_id"), text(key, "secret_access_key"));
         let config = aws_sdk_codedeploy::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
             .endpoint_url(format!("http://{}", self.address))
-            .credentials_provider(Credentials::new(access_key_id, secret, None, None, "test"))
+            .credentials_provider(Credentials::new(id, secret, token, None, "test"))
             .retry_config(RetryConfig::disabled())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build();
