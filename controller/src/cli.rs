@@ -45,6 +45,18 @@ enum Command {
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
     Certificate(DataDir),
+    /// Copy the database into a new file, while the service runs or not.
+    Backup {
+        #[command(flatten)]
+        data: DataDir,
+        file: PathBuf,
+    },
+    /// Put a backup in the place of the database; the service must be stopped.
+    Restore {
+        #[command(flatten)]
+        data: DataDir,
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +206,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
         Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
         Command::Certificate(data) => Ok(admin::show_certificate(&data.data_dir)?),
+        Command::Backup { data, file } => Ok(admin::back_up(&data.data_dir, &file)?),
+        Command::Restore { data, file } => Ok(admin::restore(&data.data_dir, &file)?),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Settings {
     pub tls: Tls,
     /// How hosts and clients reach the service, where that is not by the address it listens on.
     pub endpoint: Option<Endpoint>,
+    /// The folder of revisions, where the service has one.
+    pub s3: Option<S3Folder>,
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
@@ -31,6 +33,14 @@ pub enum Tls {
     Given { certificate: PathBuf, key: PathBuf },
     /// A certificate for these names and addresses, by an authority of the data directory's own.
     SelfSigned { names: Vec<String> },
+}
+
+/// What is served by the protocol of S3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Folder {
+    pub folder: PathBuf,
+    /// Made at the start, where they are missing.
+    pub buckets: Vec<String>,
 }
 
 /// The URL of a service: scheme, host and port, without a path.
@@ -173,6 +183,8 @@ pub enum ConfigError {
     NamesOfGiven,
     #[error("tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address")]
     Name(String),
+    #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]
+    Bucket(String),
     #[error("{key} is {}: expected an absolute path", path.display())]
     Relative { key: &'static str, path: PathBuf },
 }
@@ -277,6 +289,9 @@ mod tests {
             ("tls: {certificate: /c.pem, key: /k.pem, self_signed: true}", "the one or the other"),
             ("tls: {certificate: /c.pem, key: /k.pem, names: [a]}", "tls.names"),
             ("tls: {names: [a]}", "tls.names"),
+            ("s3: {buckets: [Shop]}", "lower-case"),
+            ("s3: {folder: revisions}", "absolute path"),
+            ("s3: true", "invalid type"),
             ("tls: {self_signed: true, names: ['a b']}", "host name"),
         ] {
             let error = load("127.0.0.1:0", false, wrong).map(|_| ()).unwrap_err();

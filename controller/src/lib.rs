@@ -10,7 +10,8 @@
 //!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`tls`] the certificate, [`config`] the settings, [`cli`] the command line.
+//! call, [`tls`] the certificate, [`objects`] the folder of
+//! revisions, [`config`] the settings, [`cli`] the command line.
 
 pub mod cli;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod deployment;
 pub mod error;
 pub mod fleet;
 pub mod http;
+pub mod objects;
 pub mod page;
 pub mod reconcile;
 pub mod registry;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
@@ -46,6 +47,9 @@ pub struct Announcement {
     /// Names in the certificate that it made itself; none where it did not.
     #[serde(default)]
     pub self_signed_for: Vec<String>,
+    /// Whether it serves revisions itself.
+    #[serde(default)]
+    pub has_s3: bool,
 }
 
 impl Announcement {
@@ -83,6 +87,7 @@ pub async fn serve(
     let address = settings.listen;
     let data_dir = settings.data_dir.clone();
     let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();
+    let has_s3 = settings.s3.is_some();
     let service = Service::open(settings)?;
     let certificates = Certificates::open(&tls, &data_dir)?;
     let acceptor = certificates.as_ref().map(Certificates::acceptor).transpose()?;
@@ -92,7 +97,7 @@ pub async fn serve(
     let endpoint = endpoint.as_ref().map(|endpoint| endpoint.url().to_owned());
     let endpoint = endpoint.or_else(|| by_address(address, &tls));
     let self_signed_for = if let Tls::SelfSigned { names } = tls { names } else { Vec::new() };
-    let announcement = Announcement { address, region, account_id, endpoint, self_signed_for };
+    let announcement = Announcement { address, region, account_id, endpoint, self_signed_for, has_s3 };
     announcement.write(&data_dir)?;
     tracing::info!(
         %address,
@@ -101,6 +106,7 @@ pub async fn serve(
         data_dir = %data_dir.display(),
         "ready"
     );
+    tell_systemd(NotifyState::Ready);
     let door = Door { listener, tls: acceptor.map(connections::Tls) };
     let fresh = async {
         match certificates {
@@ -111,6 +117,13 @@ pub async fn serve(
     tokio::select! {
         ended = run(service, door, stop) => ended,
         () = fresh => Ok(()),
+    }
+}
+
+/// Without systemd nobody is told.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "systemd could not be told");
     }
 }
 
@@ -136,6 +149,7 @@ async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) 
     let stop = async {
         stop.await;
         tracing::info!("stopping");
+        tell_systemd(NotifyState::Stopping);
         service.stop();
         tokio::time::sleep(GRACE).await;
     };

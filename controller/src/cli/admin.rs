@@ -12,9 +12,10 @@ use crate::credentials::{self, Role};
 use crate::error::ApiError;
 use crate::registry::instances::Identity;
 use crate::server::Announcement;
-use crate::service::{OpenError, open_store, prepare};
+use crate::service::{Lock, OpenError, database, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
+use crate::store::backup::{self, BackupError};
 use crate::tls::Authority;
 use crate::vault::{Vault, VaultError};
 
@@ -48,6 +49,8 @@ pub(super) enum AdminError {
         "there is no authority in {}: it is made when the service first runs with tls.self_signed: true", .0.display()
     )]
     NoAuthority(PathBuf),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Host(#[from] HostError),
 }
@@ -145,5 +148,18 @@ pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     let authority = Authority::certificate_pem(data_dir);
     print!("{}", authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?);
+    Ok(())
+}
+
+pub(super) fn back_up(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
+    Ok(backup::backup(&database(data_dir), file)?)
+}
+
+pub(super) fn restore(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
+    prepare(data_dir)?;
+    let _lock = Lock::take(data_dir)?;
+    if let Some(before) = backup::restore(&database(data_dir), file)? {
+        println!("The database that was there is kept as {}", before.display());
+    }
     Ok(())
 }

@@ -71,6 +71,7 @@ struct Rendezvous {
     signer_pin: String,
     /// PEM of the authority that the host must trust.
     authority: Option<String>,
+    has_s3: bool,
     conf_dir: PathBuf,
 }
 
@@ -83,6 +84,7 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     }
     let announcement = Announcement::read(data_dir);
     let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
+    let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
     let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
     let partition = partition(data_dir)?;
     let rendezvous = Rendezvous {
@@ -90,6 +92,7 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
         region: partition.region.clone(),
         signer_pin: Signer::open(data_dir)?.pin()?,
         authority: Authority::certificate_pem(data_dir).filter(|_| own),
+        has_s3,
         conf_dir,
     };
     let vault = Vault::open(data_dir)?;
@@ -159,6 +162,9 @@ impl Rendezvous {
             self.endpoint.url(),
             self.signer_pin,
         );
+        if self.has_s3 {
+            agent.push_str(&format!(":s3_endpoint_override: {:?}\n", self.endpoint.url()));
+        }
         if self.authority.is_some() {
             agent.push_str(&format!(":ssl_ca_bundle: {:?}\n", on_the_host(AUTHORITY)));
         }

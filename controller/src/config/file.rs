@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, Settings, Timers, Tls, is_name};
+use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Timers, Tls, is_name};
 
 /// Most bytes of a configuration file.
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
@@ -22,6 +22,7 @@ pub(super) struct File {
     endpoint: Option<String>,
     #[serde(default)]
     tls: FileTls,
+    s3: Option<FileS3>,
     #[serde(default)]
     timers: FileTimers,
     #[serde(default)]
@@ -57,6 +58,13 @@ struct FileTls {
     names: Option<Vec<String>>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileS3 {
+    folder: Option<PathBuf>,
+    buckets: Option<Vec<String>>,
+}
+
 /// An empty file says nothing.
 pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
     let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
@@ -89,11 +97,13 @@ impl File {
         if tls == Tls::Off && !listen.ip().is_loopback() && !insecure_http {
             return Err(ConfigError::PlainHttp(listen));
         }
+        let s3 = self.s3.map(|s3| s3.settle(&arguments.data_dir)).transpose()?;
         Ok(Settings {
             data_dir: arguments.data_dir,
             listen,
             tls,
             endpoint,
+            s3,
             partition: Partition::new(
                 arguments.region.or(self.region),
                 arguments.account_id.or(self.account_id),
@@ -140,6 +150,17 @@ impl FileTls {
             }
             _ => Ok(tls),
         }
+    }
+}
+
+impl FileS3 {
+    fn settle(self, data_dir: &Path) -> Result<S3Folder, ConfigError> {
+        let buckets = self.buckets.unwrap_or_else(|| vec!["revisions".into()]);
+        if let Some(wrong) = buckets.iter().find(|name| !crate::objects::is_bucket(name)) {
+            return Err(ConfigError::Bucket(wrong.clone()));
+        }
+        let folder = self.folder.map(|folder| absolute("s3.folder", folder)).transpose()?;
+        Ok(S3Folder { folder: folder.unwrap_or_else(|| data_dir.join("s3")), buckets })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
@@ -35,7 +36,16 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) fn start(config: &str) -> Controller {
+        Self::start_on(config, |_| ())
+    }
+
+    /// Starts it on a data directory with something in it.
+    pub(crate) fn start_on(config: &str, prepare: impl FnOnce(&std::path::Path)) -> Controller {
         let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+        prepare(&data);
         std::fs::write(folder.path().join("controller.yml"), config).unwrap();
         let (child, address) = spawn(&folder);
         Controller { folder, child, address }
@@ -45,6 +55,11 @@ impl Controller {
     pub(crate) fn crash_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.start_again();
+    }
+
+    /// Starts the process again when it has ended.
+    pub(crate) fn start_again(&mut self) {
         (self.child, self.address) = spawn(&self.folder);
     }
 

@@ -1,0 +1,646 @@
+//! The operations of S3 on a folder of objects, in the terms of `s3s`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use s3s::dto::{self, *};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+use crate::objects::{Algorithm, Checksums, Intake, Labels, ObjectError, Objects, Version};
+
+/// Most keys in one answer.
+const PAGE: usize = 1000;
+
+/// How much of an object is read at once.
+const CHUNK: usize = 64 * 1024;
+
+pub(super) struct Folder {
+    pub(super) objects: Arc<Objects>,
+    /// How long a client may send nothing in the middle of its content.
+    pub(super) patience: Duration,
+}
+
+impl From<ObjectError> for S3Error {
+    fn from(error: ObjectError) -> Self {
+        let code = match &error {
+            ObjectError::NoSuchBucket(_) => S3ErrorCode::NoSuchBucket,
+            ObjectError::BucketNotEmpty(_) => S3ErrorCode::BucketNotEmpty,
+            ObjectError::NoSuchKey(_) => S3ErrorCode::NoSuchKey,
+            ObjectError::NoSuchVersion(_) => S3ErrorCode::NoSuchVersion,
+            ObjectError::NoSuchUpload(_) => S3ErrorCode::NoSuchUpload,
+            ObjectError::NoSuchPart(_) => S3ErrorCode::InvalidPart,
+            ObjectError::Key => S3ErrorCode::InvalidArgument,
+            ObjectError::Digest(_) => S3ErrorCode::BadDigest,
+            ObjectError::Incomplete(_) => S3ErrorCode::IncompleteBody,
+            ObjectError::Precondition => S3ErrorCode::PreconditionFailed,
+            ObjectError::Io { .. } => S3ErrorCode::InternalError,
+        };
+        if code == S3ErrorCode::InternalError {
+            tracing::error!(error = crate::error::chain(&error), "an S3 request failed inside the service");
+            return S3Error::with_message(
+                code,
+                "We encountered an internal error. Its cause is in the service's log.",
+            );
+        }
+        S3Error::with_message(code, error.to_string())
+    }
+}
+
+impl Folder {
+    /// Runs what waits for the disk where it holds nobody up.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,
+    ) -> S3Result<T> {
+        let objects = Arc::clone(&self.objects);
+        let done = tokio::task::spawn_blocking(move || work(&objects)).await;
+        Ok(done.map_err(|error| s3_error!(error, InternalError))??)
+    }
+
+    /// The version that a request is about, if it passes the request's conditions.
+    async fn find(&self, wanted: Wanted) -> S3Result<(Version, std::path::PathBuf)> {
+        let Wanted { bucket, key, version, if_match, if_none_match } = wanted;
+        let found = self.on_disk(move |objects| objects.find(&bucket, &key, version.as_deref())).await?;
+        if found.0.deleted {
+            return Err(s3_error!(MethodNotAllowed, "This version marks that the object was deleted."));
+        }
+        let is_it = |condition: &ETagCondition| match condition {
+            ETagCondition::Any => true,
+            ETagCondition::ETag(etag) => etag.value() == found.0.etag,
+        };
+        if if_match.as_ref().is_some_and(|condition| !is_it(condition)) {
+            return Err(ObjectError::Precondition.into());
+        }
+        if if_none_match.as_ref().is_some_and(is_it) {
+            return Err(s3_error!(NotModified));
+        }
+        Ok(found)
+    }
+}
+
+struct Wanted {
+    bucket: String,
+    key: String,
+    version: Option<String>,
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+}
+
+/// What a client says of its content: in headers before it, or in trailers after it.
+struct Said {
+    md5: Option<String>,
+    algorithms: Vec<Algorithm>,
+    headers: Checksums,
+    trailers: Option<s3s::TrailingHeaders>,
+}
+
+impl Said {
+    fn new<T>(request: &S3Request<T>, md5: Option<String>, headers: Checksums) -> Self {
+        let announced = request.headers.get_all("x-amz-trailer").iter();
+        let announced: Vec<_> = announced.filter_map(|value| value.to_str().ok()).collect();
+        let named = |algorithm: &Algorithm| {
+            let trailer = |list: &&str| {
+                list.split(',').any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
+            };
+            headers.of(*algorithm).is_some() || announced.iter().any(|list| trailer(list))
+        };
+        let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
+        Said { md5, algorithms, headers, trailers: request.trailing_headers.clone() }
+    }
+
+    fn check(&self, content: &crate::objects::Staged) -> S3Result<()> {
+        if let Some(md5) = &self.md5 {
+            content.check_md5(md5)?;
+        }
+        for algorithm in &self.algorithms {
+            let trailer = |headers: &HeaderMap| {
+                headers.get(algorithm.header()).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            };
+            let trailer = self.trailers.as_ref().and_then(|trailers| trailers.read(trailer)).flatten();
+            let said = self.headers.of(*algorithm).cloned().or(trailer);
+            let said =
+                said.ok_or_else(|| s3_error!(InvalidRequest, "The trailer with the checksum is missing."))?;
+            content.checksums().check(*algorithm, &said)?;
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a checksum, which many inputs and outputs have.
+macro_rules! checksums {
+    ($input:expr) => {
+        Checksums {
+            crc32: $input.checksum_crc32.clone(),
+            crc32c: $input.checksum_crc32c.clone(),
+            crc64nvme: $input.checksum_crc64nvme.clone(),
+            sha1: $input.checksum_sha1.clone(),
+            sha256: $input.checksum_sha256.clone(),
+        }
+    };
+}
+
+macro_rules! labels {
+    ($input:expr) => {
+        Labels {
+            content_type: $input.content_type.clone(),
+            content_encoding: $input.content_encoding.clone(),
+            content_disposition: $input.content_disposition.clone(),
+            cache_control: $input.cache_control.clone(),
+            metadata: $input.metadata.clone().unwrap_or_default().into_iter().collect(),
+        }
+    };
+}
+
+fn etag(version: &Version) -> Option<ETag> {
+    Some(ETag::Strong(version.etag.clone()))
+}
+
+fn timestamp(version: &Version) -> Option<dto::Timestamp> {
+    let seconds = version.modified.millis().div_euclid(1000);
+    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    Some(dto::Timestamp::from(time))
+}
+
+fn size(bytes: u64) -> Option<i64> {
+    i64::try_from(bytes).ok()
+}
+
+/// The keys of one page, with those behind a delimiter put together; `after` is excluded.
+struct Page {
+    keys: Vec<String>,
+    prefixes: Vec<String>,
+    /// The last of them, if there are more.
+    next: Option<String>,
+}
+
+fn page(keys: Vec<String>, prefix: &str, delimiter: Option<&str>, after: &str, most: usize) -> Page {
+    let mut page = Page { keys: Vec::new(), prefixes: Vec::new(), next: None };
+    let mut last = String::new();
+    for key in keys {
+        let rest = key.get(prefix.len()..).unwrap_or_default();
+        let folder = delimiter
+            .filter(|delimiter| !delimiter.is_empty())
+            .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()))
+            .and_then(|end| key.get(..end));
+        let entry = folder.unwrap_or(&key);
+        if entry <= after || page.prefixes.last().is_some_and(|last| last == entry) {
+            continue;
+        }
+        if page.keys.len() + page.prefixes.len() >= most {
+            page.next = Some(last);
+            break;
+        }
+        last = entry.to_owned();
+        let (is_folder, entry) = (folder.is_some(), entry.to_owned());
+        if is_folder { page.prefixes.push(entry) } else { page.keys.push(key) }
+    }
+    page
+}
+
+fn most(asked: Option<i32>) -> usize {
+    asked.and_then(|asked| usize::try_from(asked).ok()).unwrap_or(PAGE).min(PAGE)
+}
+
+fn common(prefixes: Vec<String>) -> Option<Vec<CommonPrefix>> {
+    let prefixes = prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) });
+    Some(prefixes.collect())
+}
+
+#[async_trait::async_trait]
+impl S3 for Folder {
+    async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+        let buckets = self.on_disk(Objects::buckets).await?.into_iter().map(|(name, made)| Bucket {
+            name: Some(name),
+            creation_date: Some(dto::Timestamp::from(made)),
+            ..Bucket::default()
+        });
+        let buckets = Some(buckets.collect());
+        Ok(S3Response::new(ListBucketsOutput { buckets, ..ListBucketsOutput::default() }))
+    }
+
+    async fn create_bucket(
+        &self,
+        req: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let bucket = req.input.bucket;
+        let location = Some(format!("/{bucket}"));
+        self.on_disk(move |objects| objects.create_bucket(&bucket)).await?;
+        Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }))
+    }
+
+    async fn delete_bucket(
+        &self,
+        req: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        self.on_disk(move |objects| objects.delete_bucket(&req.input.bucket)).await?;
+        Ok(S3Response::new(DeleteBucketOutput {}))
+    }
+
+    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        Ok(S3Response::new(HeadBucketOutput::default()))
+    }
+
+    async fn get_bucket_location(
+        &self,
+        req: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        Ok(S3Response::new(GetBucketLocationOutput::default()))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        let status = Some(BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED));
+        Ok(S3Response::new(GetBucketVersioningOutput { status, ..GetBucketVersioningOutput::default() }))
+    }
+
+    /// Buckets have versions from the start, and keep them.
+    async fn put_bucket_versioning(
+        &self,
+        req: S3Request<PutBucketVersioningInput>,
+    ) -> S3Result<S3Response<PutBucketVersioningOutput>> {
+        let status = req.input.versioning_configuration.status;
+        if status.is_none_or(|status| status.as_str() != BucketVersioningStatus::ENABLED) {
+            return Err(s3_error!(
+                NotImplemented,
+                "The versions of this service's buckets cannot be switched off."
+            ));
+        }
+        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        Ok(S3Response::new(PutBucketVersioningOutput::default()))
+    }
+
+    async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let said = Said::new(&req, req.input.content_md5.clone(), checksums!(req.input));
+        let labels = labels!(req.input);
+        let PutObjectInput { bucket, key, body, if_match, if_none_match, .. } = req.input;
+        let bucket_name = bucket.clone();
+        self.on_disk(move |objects| objects.bucket(&bucket_name)).await?;
+        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
+        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience).await?;
+        said.check(&staged)?;
+        let version = self
+            .on_disk(move |objects| {
+                objects.add(&bucket, &key, staged, labels, may_replace(if_match, if_none_match))
+            })
+            .await?;
+        let sums = version.checksums.clone();
+        Ok(S3Response::new(PutObjectOutput {
+            e_tag: etag(&version),
+            checksum_crc32: sums.crc32,
+            checksum_crc32c: sums.crc32c,
+            checksum_crc64nvme: sums.crc64nvme,
+            checksum_sha1: sums.sha1,
+            checksum_sha256: sums.sha256,
+            version_id: Some(version.id),
+            ..PutObjectOutput::default()
+        }))
+    }
+
+    async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let GetObjectInput { bucket, key, version_id, if_match, if_none_match, range, checksum_mode, .. } =
+            req.input;
+        let wanted = Wanted { bucket, key, version: version_id, if_match, if_none_match };
+        let (version, path) = self.find(wanted).await?;
+        let opened = tokio::fs::File::open(&path).await;
+        let mut file = opened.map_err(|source| ObjectError::Io { path: path.clone(), source })?;
+        let bytes = range.map(|range| range.check(version.size)).transpose()?;
+        let content_range = bytes
+            .as_ref()
+            .map(|bytes| format!("bytes {}-{}/{}", bytes.start, bytes.end.saturating_sub(1), version.size));
+        let whole = bytes.is_none() && checksum_mode.is_some();
+        let bytes = bytes.unwrap_or(0..version.size);
+        let sought = file.seek(std::io::SeekFrom::Start(bytes.start)).await;
+        sought.map_err(|source| ObjectError::Io { path, source })?;
+        let length = bytes.end - bytes.start;
+        let body = StreamingBlob::wrap(ReaderStream::with_capacity(file.take(length), CHUNK));
+        let sums = if whole { version.checksums.clone() } else { Checksums::default() };
+        let output = GetObjectOutput {
+            body: Some(body),
+            accept_ranges: Some("bytes".into()),
+            content_length: size(length),
+            content_range,
+            e_tag: etag(&version),
+            last_modified: timestamp(&version),
+            checksum_crc32: sums.crc32,
+            checksum_crc32c: sums.crc32c,
+            checksum_crc64nvme: sums.crc64nvme,
+            checksum_sha1: sums.sha1,
+            checksum_sha256: sums.sha256,
+            content_type: version.labels.content_type,
+            content_encoding: version.labels.content_encoding,
+            content_disposition: version.labels.content_disposition,
+            cache_control: version.labels.cache_control,
+            metadata: Some(version.labels.metadata.into_iter().collect()),
+            version_id: Some(version.id),
+            ..GetObjectOutput::default()
+        };
+        Ok(S3Response::new(output))
+    }
+
+    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        let HeadObjectInput { bucket, key, version_id, if_match, if_none_match, .. } = req.input;
+        let wanted = Wanted { bucket, key, version: version_id, if_match, if_none_match };
+        let (version, _) = self.find(wanted).await?;
+        Ok(S3Response::new(HeadObjectOutput {
+            accept_ranges: Some("bytes".into()),
+            content_length: size(version.size),
+            e_tag: etag(&version),
+            last_modified: timestamp(&version),
+            content_type: version.labels.content_type,
+            content_encoding: version.labels.content_encoding,
+            content_disposition: version.labels.content_disposition,
+            cache_control: version.labels.cache_control,
+            metadata: Some(version.labels.metadata.into_iter().collect()),
+            version_id: Some(version.id),
+            ..HeadObjectOutput::default()
+        }))
+    }
+
+    async fn delete_object(
+        &self,
+        req: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let DeleteObjectInput { bucket, key, version_id, .. } = req.input;
+        let deleted =
+            self.on_disk(move |objects| objects.delete(&bucket, &key, version_id.as_deref())).await?;
+        let (delete_marker, version_id) = deleted.map(|version| (version.deleted, version.id)).unzip();
+        Ok(S3Response::new(DeleteObjectOutput { delete_marker, version_id, ..DeleteObjectOutput::default() }))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let ListObjectsV2Input {
+            bucket, continuation_token, delimiter, max_keys, prefix, start_after, ..
+        } = req.input;
+        let after = match &continuation_token {
+            // A token is where the page before ended, in hexadecimal as keys may have any character.
+            Some(token) => {
+                hex::decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+                    s3_error!(InvalidArgument, "The continuation token is not one of this service.")
+                })?
+            }
+            None => start_after.clone().unwrap_or_default(),
+        };
+        let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
+        let most = most(max_keys);
+        let (contents, prefixes, next) = self
+            .on_disk(move |objects| {
+                let mut keys = objects.keys(&bucket, &wanted)?;
+                // Deleted ones are not among the most that a page has.
+                let mut versions = std::collections::HashMap::new();
+                let mut kept = Vec::with_capacity(keys.len());
+                for key in keys.drain(..) {
+                    if let Some(version) =
+                        objects.versions(&bucket, &key)?.into_iter().next().filter(|newest| !newest.deleted)
+                    {
+                        versions.insert(key.clone(), version);
+                        kept.push(key);
+                    }
+                }
+                let page = page(kept, &wanted, by.as_deref(), &after, most);
+                let contents: Vec<Object> = page
+                    .keys
+                    .into_iter()
+                    .filter_map(|key| versions.remove(&key).map(|version| (key, version)))
+                    .map(|(key, version)| Object {
+                        e_tag: etag(&version),
+                        last_modified: timestamp(&version),
+                        size: size(version.size),
+                        key: Some(key),
+                        ..Object::default()
+                    })
+                    .collect();
+                Ok((contents, page.prefixes, page.next))
+            })
+            .await?;
+        Ok(S3Response::new(ListObjectsV2Output {
+            name: Some(name),
+            prefix,
+            delimiter,
+            start_after,
+            continuation_token,
+            max_keys: i32::try_from(most).ok(),
+            key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
+            is_truncated: Some(next.is_some()),
+            next_continuation_token: next.map(hex::encode),
+            contents: Some(contents),
+            common_prefixes: common(prefixes),
+            ..ListObjectsV2Output::default()
+        }))
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let ListObjectVersionsInput { bucket, delimiter, key_marker, max_keys, prefix, .. } = req.input;
+        let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
+        let after = key_marker.clone().unwrap_or_default();
+        let most = most(max_keys);
+        let (versions, delete_markers, prefixes, next) = self
+            .on_disk(move |objects| {
+                let page = page(objects.keys(&bucket, &wanted)?, &wanted, by.as_deref(), &after, most);
+                let (mut versions, mut marks) = (Vec::new(), Vec::new());
+                for key in page.keys {
+                    for (place, version) in objects.versions(&bucket, &key)?.into_iter().enumerate() {
+                        let (key, is_latest) = (Some(key.clone()), Some(place == 0));
+                        let (last_modified, version_id) = (timestamp(&version), Some(version.id.clone()));
+                        if version.deleted {
+                            marks.push(DeleteMarkerEntry {
+                                key,
+                                is_latest,
+                                last_modified,
+                                version_id,
+                                ..Default::default()
+                            });
+                        } else {
+                            let (e_tag, size) = (etag(&version), size(version.size));
+                            versions.push(ObjectVersion {
+                                key,
+                                is_latest,
+                                last_modified,
+                                version_id,
+                                e_tag,
+                                size,
+                                ..Default::default()
+                            });
+                        }
+                    }
+                }
+                Ok((versions, marks, page.prefixes, page.next))
+            })
+            .await?;
+        Ok(S3Response::new(ListObjectVersionsOutput {
+            name: Some(name),
+            prefix,
+            delimiter,
+            key_marker,
+            max_keys: i32::try_from(most).ok(),
+            is_truncated: Some(next.is_some()),
+            next_key_marker: next,
+            versions: Some(versions),
+            delete_markers: Some(delete_markers),
+            common_prefixes: common(prefixes),
+            ..ListObjectVersionsOutput::default()
+        }))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        req: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let labels = labels!(req.input);
+        let CreateMultipartUploadInput { bucket, key, checksum_algorithm, checksum_type, .. } = req.input;
+        let (named, of) = (bucket.clone(), key.clone());
+        let id = self.on_disk(move |objects| objects.begin_upload(&named, &of, labels)).await?;
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(bucket),
+            key: Some(key),
+            upload_id: Some(id),
+            checksum_algorithm,
+            checksum_type,
+            ..CreateMultipartUploadOutput::default()
+        }))
+    }
+
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let said = Said::new(&req, req.input.content_md5.clone(), checksums!(req.input));
+        let UploadPartInput { bucket, key, upload_id, part_number, body, .. } = req.input;
+        let id = upload_id.clone();
+        self.on_disk(move |objects| objects.upload(&bucket, &key, &id)).await?;
+        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
+        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience).await?;
+        said.check(&staged)?;
+        let sums = staged.checksums().clone();
+        let part = self.on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged)).await?;
+        Ok(S3Response::new(UploadPartOutput {
+            e_tag: Some(ETag::Strong(part.etag)),
+            checksum_crc32: sums.crc32,
+            checksum_crc32c: sums.crc32c,
+            checksum_crc64nvme: sums.crc64nvme,
+            checksum_sha1: sums.sha1,
+            checksum_sha256: sums.sha256,
+            ..UploadPartOutput::default()
+        }))
+    }
+
+    async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+        let ListPartsInput { bucket, key, upload_id, .. } = req.input;
+        let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
+        let parts = self
+            .on_disk(move |objects| {
+                objects.upload(&named, &of, &id)?;
+                objects.parts(&id)
+            })
+            .await?;
+        let parts = parts.into_iter().map(|part| Part {
+            part_number: Some(part.number),
+            e_tag: Some(ETag::Strong(part.etag)),
+            size: size(part.size),
+            ..Part::default()
+        });
+        Ok(S3Response::new(ListPartsOutput {
+            bucket: Some(bucket),
+            key: Some(key),
+            upload_id: Some(upload_id),
+            is_truncated: Some(false),
+            parts: Some(parts.collect()),
+            ..ListPartsOutput::default()
+        }))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        // A composite checksum is one of checksums, each of which was checked with its part.
+        let full = |kind: &ChecksumType| kind.as_str() == ChecksumType::FULL_OBJECT;
+        let full = req.input.checksum_type.as_ref().is_some_and(full);
+        let said = if full { checksums!(req.input) } else { Checksums::default() };
+        let said = Said::new(&req, None, said);
+        let CompleteMultipartUploadInput {
+            bucket,
+            key,
+            upload_id,
+            multipart_upload,
+            if_match,
+            if_none_match,
+            ..
+        } = req.input;
+        let chosen = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let chosen: Vec<_> = chosen
+            .into_iter()
+            .map(|part| (part.part_number.unwrap_or(0), part.e_tag.map(ETag::into_value)))
+            .collect();
+        if chosen.is_empty() {
+            return Err(s3_error!(MalformedXML, "At least one part is needed."));
+        }
+        if !chosen.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(s3_error!(InvalidPartOrder));
+        }
+        let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
+        let intake = Intake::new(&said.algorithms);
+        let (upload, staged) = self
+            .on_disk(move |objects| {
+                let upload = objects.upload(&named, &of, &id)?;
+                Ok((upload, objects.join_parts(&id, &chosen, intake)?))
+            })
+            .await?;
+        said.check(&staged)?;
+        let (named, of) = (bucket.clone(), key.clone());
+        let version = self
+            .on_disk(move |objects| {
+                let may = may_replace(if_match, if_none_match);
+                let version = objects.add(&named, &of, staged, upload.labels, may)?;
+                objects.end_upload(&upload_id)?;
+                Ok(version)
+            })
+            .await?;
+        Ok(S3Response::new(CompleteMultipartUploadOutput {
+            location: Some(format!("/{bucket}/{key}")),
+            bucket: Some(bucket),
+            key: Some(key),
+            e_tag: etag(&version),
+            version_id: Some(version.id),
+            ..CompleteMultipartUploadOutput::default()
+        }))
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let AbortMultipartUploadInput { bucket, key, upload_id, .. } = req.input;
+        self.on_disk(move |objects| {
+            objects.upload(&bucket, &key, &upload_id)?;
+            objects.end_upload(&upload_id)
+        })
+        .await?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+}
+
+/// Whether what is there may be replaced, as the conditions of an upload say.
+fn may_replace(
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+) -> impl FnOnce(Option<&Version>) -> bool {
+    move |present| {
+        let is_it = |condition: ETagCondition| match (condition, present) {
+            (_, None) => false,
+            (ETagCondition::Any, Some(_)) => true,
+            (ETagCondition::ETag(etag), Some(present)) => etag.value() == present.etag,
+        };
+        if_match.is_none_or(is_it) && !if_none_match.is_some_and(is_it)
+    }
+}
