@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use axum::http::Uri;
 
+use crate::alarms::Alarms;
+use crate::traffic::Balancers;
+
 /// What the service runs with; nothing is optional.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -22,6 +25,10 @@ pub struct Settings {
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
+    /// The load balancers that deployments take instances out of and put them back into.
+    pub balancers: Balancers,
+    /// Where the states of alarms are read.
+    pub alarms: Alarms,
 }
 
 /// How requests are kept from being read on the way.
@@ -101,6 +108,12 @@ pub struct Timers {
     pub run: Duration,
     /// A deployment that has not ended fails after this time.
     pub deployment: Duration,
+    /// The same for a deployment that moves traffic between two fleets, with the time it waits to be continued.
+    pub blue_green: Duration,
+    /// A load balancer that has not done what it was asked to fails the lifecycle event after this time.
+    pub traffic: Duration,
+    /// The alarms of active deployments are looked at this often.
+    pub alarms: Duration,
 }
 
 impl Default for Timers {
@@ -112,6 +125,9 @@ impl Default for Timers {
             pick_up: Duration::from_secs(5 * 60),
             run: Duration::from_secs(4200),
             deployment: Duration::from_secs(8 * 3600),
+            blue_green: Duration::from_secs(109 * 3600),
+            traffic: Duration::from_secs(3600),
+            alarms: Duration::from_secs(10),
         }
     }
 }
@@ -121,6 +137,8 @@ impl Default for Timers {
 pub struct Quotas {
     pub applications: usize,
     pub deployment_groups_per_application: usize,
+    /// Beside the predefined ones.
+    pub deployment_configs: usize,
     pub active_deployments: usize,
     pub targets_per_deployment: usize,
 }
@@ -130,6 +148,7 @@ impl Default for Quotas {
         Quotas {
             applications: 1000,
             deployment_groups_per_application: 1000,
+            deployment_configs: 200,
             active_deployments: 1000,
             targets_per_deployment: 1000,
         }

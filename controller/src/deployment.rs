@@ -1,28 +1,30 @@
 //! Deployments: how one is created, decided about, carried out by its hosts, and shown.
 //!
-//! * [`state`] has the states, [`plan`] the scheduling decision, [`health`] its arithmetic; all three are pure;
-//! * [`decide`] carries a decision out on the database, and is the only place where a deployment goes on by itself;
-//! * [`commands`] is the hosts' side, [`create`], [`queries`] and [`targets`] are the operators'.
+//! * [`state`] and [`progress`] have the states of a lifecycle event and of a deployment, [`course`] which events there
+//!   are, [`target`] what one target does next, [`plan`] what the whole does, [`health`] the arithmetic; all are pure;
+//! * [`decide`] carries a decision out on the database, with [`start`] and [`end`] for both ends of a deployment; nothing
+//!   else lets a deployment go on;
+//! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
+//! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators'.
 
+pub mod alarm;
 pub mod commands;
+pub mod course;
 pub mod create;
 pub mod decide;
 pub mod diagnostics;
+mod end;
 pub mod health;
+pub mod intervene;
 pub mod plan;
+pub mod progress;
 pub mod queries;
 mod records;
+mod start;
 pub mod state;
+pub mod target;
 pub mod targets;
-
-use codedeploy_api::lifecycle::LifecycleEvent;
+pub mod traffic;
 
 pub use health::MinimumHealthy;
 pub(crate) use queries::last_info;
-
-/// The lifecycle events of an in-place deployment without a load balancer, in their order.
-pub(crate) fn in_place_events() -> impl Iterator<Item = LifecycleEvent> {
-    use LifecycleEvent::*;
-    [ApplicationStop, DownloadBundle, BeforeInstall, Install, AfterInstall, ApplicationStart, ValidateService]
-        .into_iter()
-}

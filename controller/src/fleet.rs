@@ -1,6 +1,6 @@
 //! Owns which hosts belong to a deployment group: tag filters, and the on-premises instances they match.
 
-use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType};
+use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType, TargetInstances};
 use rusqlite::{OptionalExtension, Transaction, named_params};
 
 use crate::store::Json;
@@ -87,6 +87,14 @@ impl Membership {
         let flat = settings.on_premises_instance_tag_filters.iter().filter(|list| !list.is_empty());
         let set = settings.on_premises_tag_set.iter();
         let set = set.flat_map(|set| set.on_premises_tag_set_list.iter().flatten());
+        Membership { all_of: flat.chain(set).map(tests).collect() }
+    }
+
+    /// The membership of the replacement instances that a blue/green deployment names.
+    pub fn of_replacement(instances: &TargetInstances) -> Self {
+        let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
+        let flat = instances.tag_filters.iter().filter(|list| !list.is_empty());
+        let set = instances.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
         Membership { all_of: flat.chain(set).map(tests).collect() }
     }
 

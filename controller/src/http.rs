@@ -59,7 +59,7 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     let request_id = crate::registry::new_id().unwrap_or_default();
     let target = request.headers().get("x-amz-target");
     let target = target.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let target = crate::registry::shorten(target);
+    let target = crate::request::members::shorten(target);
     let span = tracing::info_span!("request", request_id, target, by = tracing::field::Empty);
     let answer = answer(&service, &target, request).instrument(span.clone()).await;
     let (status, body) = match answer {
@@ -116,7 +116,7 @@ fn identify(target: &str) -> Result<Target<'_>, ApiError> {
         }
         _ => Err(ErrorName::UnknownOperation.because(format!(
             "X-Amz-Target {:?} names no API of this service: expected {}.<Operation> or {}.<Operation>.",
-            crate::registry::shorten(target),
+            crate::request::members::shorten(target),
             codedeploy::TARGET_PREFIX,
             command::TARGET_PREFIX
         ))),
@@ -137,7 +137,7 @@ async fn authenticate(
     let Some(key) = found else {
         return Err(ErrorName::UnrecognizedClient.because(format!(
             "The access key {:?} is unknown or revoked.",
-            crate::registry::shorten(&claim.access_key_id)
+            crate::request::members::shorten(&claim.access_key_id)
         )));
     };
     let secret = key.secret(&service.vault)?;

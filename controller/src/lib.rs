@@ -2,8 +2,8 @@
 //!
 //! How a deployment flows:
 //!
-//! 1. An operator's request arrives at [`http`], is verified, and becomes a function of one transaction: in [`registry`]
-//!    for what operators declare, in [`deployment`] for deployments. What was decided is on disk before it is answered.
+//! 1. An operator's request arrives at [`http`], is verified, its members are checked by the tables of [`request`], and
+//!    it becomes a function of one transaction: in [`registry`] for what operators declare, in [`deployment`] for deployments. What was decided is on disk before it is answered.
 //! 2. [`reconcile`] hears of the new deployment, and of everything that happens to it. It asks
 //!    [`deployment::plan`] – pure – what to do now, and carries that out in one transaction ([`deployment::decide`]).
 //! 3. A host's poll, waiting in [`http`], is answered the moment its command is on disk. The host reads the
@@ -13,6 +13,7 @@
 //! call, [`tls`] the certificate, [`objects`] the folder of
 //! revisions, [`config`] the settings, [`cli`] the command line.
 
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -24,11 +25,13 @@ pub mod objects;
 pub mod page;
 pub mod reconcile;
 pub mod registry;
+pub mod request;
 pub mod server;
 pub mod service;
 pub mod signing;
 pub mod store;
 pub mod tls;
+pub mod traffic;
 pub mod vault;
 
 pub use cli::main;

@@ -3,6 +3,8 @@
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ErrorName};
 
@@ -15,47 +17,90 @@ pub struct Pages {
     key: hmac::Key,
 }
 
+/// A list that is being read; `K` is what its items are sorted by.
+#[derive(Debug)]
+pub struct Listing<'a, K> {
+    pages: &'a Pages,
+    name: String,
+    after: Option<K>,
+}
+
 impl Pages {
     pub fn new(secret: &[u8]) -> Self {
         Pages { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
-    /// The page of `items` after `token`, and the token of the next page, if there is one.
+    /// Goes on with a list where `token` says, or begins it.
     ///
-    /// `items` come with their sort keys, in ascending order. A token is good for the same `listing` only, which names
-    /// the operation and its filters.
-    pub fn cut<T>(
+    /// A token is good for the same `name` only, which names the operation and its filters.
+    pub fn listing<K: DeserializeOwned>(
         &self,
-        listing: &str,
+        name: impl Into<String>,
         token: Option<&str>,
-        items: impl IntoIterator<Item = (String, T)>,
-    ) -> Result<(Vec<T>, Option<String>), ApiError> {
-        let after = token.map(|token| self.open(listing, token)).transpose()?;
-        let mut rest =
-            items.into_iter().skip_while(|(key, _)| after.as_ref().is_some_and(|after| key <= after));
-        let mut last = String::new();
+    ) -> Result<Listing<'_, K>, ApiError> {
+        let name = name.into();
+        let after = token.map(|token| self.open(&name, token)).transpose()?;
+        Ok(Listing { pages: self, name, after })
+    }
+
+    fn seal<K: Serialize>(&self, listing: &str, key: &K) -> Result<String, ApiError> {
+        let key = serde_json::to_string(key)
+            .map_err(|_| ErrorName::InternalFailure.because("a token could not be made"))?;
+        let tag = hmac::sign(&self.key, &message(listing, &key));
+        Ok(format!("{}.{}", URL_SAFE_NO_PAD.encode(key), URL_SAFE_NO_PAD.encode(tag)))
+    }
+
+    fn open<K: DeserializeOwned>(&self, listing: &str, token: &str) -> Result<K, ApiError> {
+        let opened = || {
+            let (key, tag) = token.split_once('.')?;
+            let key = String::from_utf8(URL_SAFE_NO_PAD.decode(key).ok()?).ok()?;
+            let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
+            hmac::verify(&self.key, &message(listing, &key), &tag).ok()?;
+            serde_json::from_str(&key).ok()
+        };
+        opened().ok_or_else(|| {
+            ErrorName::InvalidNextToken.because(
+                "The nextToken was not issued for this list: give it back as it was received, with the same filters.",
+            )
+        })
+    }
+}
+
+impl<K: Serialize> Listing<'_, K> {
+    /// The sort key of the last item of the page before; none on the first page.
+    pub fn after(&self) -> Option<&K> {
+        self.after.as_ref()
+    }
+
+    /// The next page, and the token of the one after it, if there is one.
+    ///
+    /// `items` are those after [`after`](Self::after) with their sort keys, in their order; no more of them are taken
+    /// than are needed.
+    pub fn page<T, E>(
+        self,
+        items: impl IntoIterator<Item = Result<(K, T), E>>,
+    ) -> Result<(Vec<T>, Option<String>), ApiError>
+    where
+        ApiError: From<E>,
+    {
         let mut page = Vec::new();
-        for (key, item) in rest.by_ref().take(PAGE) {
-            last = key;
-            page.push(item);
+        let mut last = None;
+        for item in items {
+            if let (PAGE, Some(last)) = (page.len(), &last) {
+                return Ok((page, Some(self.pages.seal(&self.name, last)?)));
+            }
+            let (key, value) = item?;
+            last = Some(key);
+            page.push(value);
         }
-        let next = rest.next().map(|_| self.seal(listing, &last));
-        Ok((page, next))
+        Ok((page, None))
     }
+}
 
-    fn seal(&self, listing: &str, key: &str) -> String {
-        let tag = hmac::sign(&self.key, &message(listing, key));
-        format!("{}.{}", URL_SAFE_NO_PAD.encode(key), URL_SAFE_NO_PAD.encode(tag))
-    }
-
-    fn open(&self, listing: &str, token: &str) -> Result<String, ApiError> {
-        let refused = || ErrorName::InvalidNextToken.because("nextToken was not issued for this list");
-        let (key, tag) = token.split_once('.').ok_or_else(refused)?;
-        let key = URL_SAFE_NO_PAD.decode(key).map_err(|_| refused())?;
-        let key = String::from_utf8(key).map_err(|_| refused())?;
-        let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| refused())?;
-        hmac::verify(&self.key, &message(listing, &key), &tag).map_err(|_| refused())?;
-        Ok(key)
+impl Listing<'_, String> {
+    /// The name after which this page begins; empty, which is before every name, on the first page.
+    pub fn after_name(&self) -> String {
+        self.after.clone().unwrap_or_default()
     }
 }
 
@@ -68,29 +113,33 @@ fn message(listing: &str, key: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn numbers(count: usize) -> Vec<(String, usize)> {
-        (0..count).map(|n| (format!("{n:06}"), n)).collect()
+    fn page(
+        count: usize,
+        listing: &str,
+        token: Option<&str>,
+    ) -> Result<(Vec<usize>, Option<String>), ApiError> {
+        let pages = Pages::new(b"k");
+        let listing = pages.listing::<usize>(listing, token)?;
+        let first = listing.after().map_or(0, |after| after + 1);
+        listing.page((first..count).map(|number| Ok::<_, ApiError>((number, number))))
     }
 
     #[test]
     fn pages_follow_each_other_and_the_last_has_no_token() {
-        let pages = Pages::new(b"k");
-        let (first, token) = pages.cut("l", None, numbers(250)).unwrap();
+        let (first, token) = page(250, "l", None).unwrap();
         assert_eq!((first[0], first.len()), (0, 100));
-        let (second, token) = pages.cut("l", token.as_deref(), numbers(250)).unwrap();
+        let (second, token) = page(250, "l", token.as_deref()).unwrap();
         assert_eq!(second[0], 100);
-        let (third, token) = pages.cut("l", token.as_deref(), numbers(250)).unwrap();
+        let (third, token) = page(250, "l", token.as_deref()).unwrap();
         assert_eq!((third[0], third.len(), token), (200, 50, None));
-        assert_eq!(pages.cut("l", None, numbers(100)).unwrap().1, None);
+        assert_eq!(page(100, "l", None).unwrap().1, None);
     }
 
     #[test]
     fn forged_tokens_and_those_of_another_list_are_refused() {
-        let pages = Pages::new(b"k");
-        let token = pages.cut("l", None, numbers(101)).unwrap().1.unwrap();
+        let token = page(101, "l", None).unwrap().1.unwrap();
         for (listing, token) in [("m", token.as_str()), ("l", "x"), ("l", ""), ("l", "MDAx.AAAA")] {
-            let refused = pages.cut(listing, Some(token), numbers(101)).unwrap_err();
-            assert_eq!(refused.name, ErrorName::InvalidNextToken);
+            assert_eq!(page(101, listing, Some(token)).unwrap_err().name, ErrorName::InvalidNextToken);
         }
     }
 }

@@ -14,19 +14,69 @@ use crate::deployment::decide::{self, Outcome};
 use crate::error::ApiError;
 use crate::service::Service;
 
-/// Who waits for what: the reconciler for deployments that something happened to, polls for their hosts' commands.
+/// Who waits for what: the reconciler for deployments that something happened to or whose time has come, polls for their
+/// hosts' commands, the load balancers' side for its own, the alarms' for a deployment that waits for them.
 #[derive(Debug, Default)]
 pub struct Signals {
-    changed: Mutex<BTreeSet<String>>,
-    change: Notify,
+    agenda: Mutex<Agenda>,
+    /// The agenda has something earlier than it had.
+    earlier: Notify,
     hosts: Mutex<HashMap<String, Arc<Notify>>>,
+    pub traffic: Notify,
+    pub alarms: Notify,
+}
+
+/// The deployments to decide about.
+#[derive(Debug, Default)]
+struct Agenda {
+    now: BTreeSet<String>,
+    /// When to look at a deployment to which nothing happens.
+    timers: HashMap<String, Timestamp>,
+    by_time: BTreeSet<(Timestamp, String)>,
+}
+
+impl Agenda {
+    /// Looks at a deployment at `at`, unless it is looked at earlier. Says whether this is the first of all timers now.
+    fn look_at(&mut self, id: &str, at: Timestamp) -> bool {
+        match self.timers.get(id) {
+            Some(earlier) if *earlier <= at => return false,
+            Some(later) => {
+                self.by_time.remove(&(*later, id.to_owned()));
+            }
+            None => {}
+        }
+        self.timers.insert(id.to_owned(), at);
+        self.by_time.insert((at, id.to_owned()));
+        self.by_time.first().is_some_and(|(first, _)| *first == at)
+    }
+
+    /// Takes the deployments whose time has come.
+    fn due(&mut self, now: Timestamp) -> BTreeSet<String> {
+        let mut due = std::mem::take(&mut self.now);
+        while let Some((at, id)) = self.by_time.pop_first() {
+            if at > now {
+                self.by_time.insert((at, id));
+                break;
+            }
+            self.timers.remove(&id);
+            due.insert(id);
+        }
+        // The decision says when to look again.
+        for id in &due {
+            if let Some(at) = self.timers.remove(id) {
+                self.by_time.remove(&(at, id.clone()));
+            }
+        }
+        due
+    }
 }
 
 impl Signals {
     /// Says that a deployment should be decided about.
     pub fn deployment_changed(&self, id: &str) {
-        lock(&self.changed).insert(id.to_owned());
-        self.change.notify_one();
+        if lock(&self.agenda).now.insert(id.to_owned()) {
+            self.earlier.notify_one();
+        }
     }
 
     /// What a poll of a host waits on. Enable the wait before looking for a command, and none is missed.
@@ -45,6 +95,20 @@ impl Signals {
     pub fn announce(&self, outcome: &Outcome) {
         outcome.log();
         self.wake_hosts(&outcome.hosts);
+        if outcome.traffic {
+            self.traffic.notify_one();
+        }
+        if outcome.alarms {
+            self.alarms.notify_one();
+        }
+        if let Some(at) = outcome.again_at
+            && lock(&self.agenda).look_at(&outcome.deployment_id, at)
+        {
+            self.earlier.notify_one();
+        }
+        for id in &outcome.stirred {
+            self.deployment_changed(id);
+        }
     }
 }
 
@@ -60,39 +124,32 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let active = service.transact(|_, context| decide::active(context)).await?;
     tracing::info!(deployments = active.len(), "going on with active deployments");
-    let mut timers: HashMap<String, Timestamp> = HashMap::new();
     for id in active {
         service.signals.deployment_changed(&id);
     }
     let mut stop = service.stopping();
     loop {
-        let now = Timestamp::now();
-        let mut due = std::mem::take(&mut *lock(&service.signals.changed));
-        due.extend(timers.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()));
+        let due = lock(&service.signals.agenda).due(Timestamp::now());
         for id in due {
             let decided = {
                 let id = id.clone();
-                service
-                    .transact(move |service, context| decide::decide(context, &service.settings.timers, &id))
+                service.transact(move |_, context| decide::decide(context, &id))
             };
-            let again_at = match decided.await {
-                Ok(outcome) => {
-                    service.signals.announce(&outcome);
-                    outcome.again_at
-                }
+            match decided.await {
+                Ok(outcome) => service.signals.announce(&outcome),
                 Err(error) => {
                     tracing::error!(deployment_id = id, %error, "a deployment could not be decided about; trying again");
-                    Some(Timestamp::now() + RETRY)
+                    lock(&service.signals.agenda).look_at(&id, Timestamp::now() + RETRY);
                 }
-            };
-            match again_at {
-                Some(at) => timers.insert(id, at),
-                None => timers.remove(&id),
-            };
+            }
         }
-        let next = timers.values().min().map(|at| at.since(Timestamp::now()));
+        let next = {
+            let agenda = lock(&service.signals.agenda);
+            let first = agenda.by_time.first().map(|(at, _)| at.since(Timestamp::now()));
+            if agenda.now.is_empty() { first } else { Some(Duration::ZERO) }
+        };
         tokio::select! {
-            () = service.signals.change.notified() => {}
+            () = service.signals.earlier.notified() => {}
             () = sleep(next) => {}
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }

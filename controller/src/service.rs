@@ -130,6 +130,8 @@ impl Service {
                     now: Timestamp::now(),
                     partition: &service.settings.partition,
                     quotas: &service.settings.quotas,
+                    timers: &service.settings.timers,
+                    balancers: &service.settings.balancers,
                     pages: &service.pages,
                 };
                 work(&service, &context)
@@ -151,7 +153,6 @@ impl Service {
             let (value, outcome) = service.transact(work).await?;
             if let Some(outcome) = outcome {
                 service.signals.announce(&outcome);
-                service.signals.deployment_changed(&outcome.deployment_id);
             }
             Ok(value)
         };

@@ -60,6 +60,11 @@ impl Store {
         Self::of(connection)
     }
 
+    /// A database that is gone with the last handle, for simulations.
+    pub fn in_memory() -> Result<Store, StoreError> {
+        Self::of(sqlite::in_memory()?)
+    }
+
     fn of(mut connection: Connection) -> Result<Store, StoreError> {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new()

@@ -12,8 +12,8 @@ use codedeploy_controller::deployment::{create, queries};
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::reconcile;
 use codedeploy_controller::registry::{Context, applications, groups};
+use codedeploy_controller::request::Request;
 use codedeploy_controller::service::Service;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use support::{Controller, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -55,18 +55,18 @@ async fn an_endless_head_is_refused() {
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 }
 
-fn input<I: DeserializeOwned>(value: Value) -> I {
-    serde_json::from_value(value).unwrap()
+fn checked<R: Request>(value: Value) -> R {
+    R::check(serde_json::from_value(value).unwrap()).unwrap()
 }
 
 fn open_shop(_: &Service, context: &Context<'_>) -> Result<Nothing, ApiError> {
-    applications::create(context, input(json!({"applicationName": "shop"})))?;
+    applications::create(context, checked(json!({"applicationName": "shop"})))?;
     let group = json!({
         "applicationName": "shop",
         "deploymentGroupName": "web",
         "serviceRoleArn": "arn:aws:iam::123456789012:role/cd",
     });
-    groups::create(context, input(group))?;
+    groups::create(context, checked(group))?;
     Ok(Nothing {})
 }
 
@@ -94,7 +94,7 @@ async fn a_deployment_goes_on_though_the_client_left_before_the_answer() {
     let reconciler = tokio::spawn(reconcile::run(Arc::clone(&service)));
     service.transact(open_shop).await.unwrap();
     let mut request = Box::pin(service.change(|_, context| {
-        let (output, outcome) = create::create(context, input(deploy()))?;
+        let (output, outcome) = create::create(context, checked(deploy()))?;
         Ok((output, Some(outcome)))
     }));
     tokio::select! {
@@ -105,8 +105,8 @@ async fn a_deployment_goes_on_though_the_client_left_before_the_answer() {
     drop(request);
     let ended = eventually("the end of the deployment", async || {
         let found = service.transact(|_, context| {
-            let ids = queries::list(context, input(json!({})))?.deployments.unwrap_or_default();
-            let infos = ids.into_iter().map(|id| queries::get(context, input(json!({"deploymentId": id}))));
+            let ids = queries::list(context, checked(json!({})))?.deployments.unwrap_or_default();
+            let infos = ids.into_iter().map(|id| queries::get(context, checked(json!({"deploymentId": id}))));
             Ok(infos.collect::<Result<Vec<_>, _>>()?.pop().and_then(|output| output.deployment_info))
         });
         let info: DeploymentInfo = found.await.unwrap()?;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{Diagnostics, Timestamp};
-use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_controller::config::Timers;
 use codedeploy_controller::deployment::MinimumHealthy;
-use codedeploy_controller::deployment::plan::{
-    Action, DeploymentState, Event, Rules, Standing, TargetState, plan, standing,
-};
-use codedeploy_controller::deployment::state::{DeploymentInput, Ending, EventInput, EventState, Progress};
+use codedeploy_controller::deployment::course::Course;
+use codedeploy_controller::deployment::plan::{Class, Count, Move, Rules, closing, plan};
+use codedeploy_controller::deployment::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_controller::deployment::state::EventInput;
+use codedeploy_controller::deployment::target::{Event, Standing, TargetState, standing};
 use proptest::prelude::*;
 
 const TIMERS: Timers = Timers {
@@ -20,20 +20,99 @@ const TIMERS: Timers = Timers {
     pick_up: Duration::from_secs(50),
     run: Duration::from_secs(100),
     deployment: Duration::from_secs(5000),
+    blue_green: Duration::from_secs(5000),
+    traffic: Duration::from_secs(60),
+    alarms: Duration::from_secs(10),
 };
 
-fn deployment(minimum_healthy: MinimumHealthy, targets: usize, ignore: bool) -> DeploymentState {
-    let names = [LifecycleEvent::ApplicationStop, LifecycleEvent::Install, LifecycleEvent::ValidateService];
-    let event = |name: &LifecycleEvent| Event { name: name.clone(), state: EventState::Pending };
-    DeploymentState {
-        rules: Rules { minimum_healthy, ignore_application_stop_failures: ignore },
-        progress: Progress::InProgress { started: at(0), stop_requested: None },
-        targets: vec![TargetState { events: names.iter().map(event).collect() }; targets],
+/// A deployment in memory, decided about as the service does on its database.
+struct Deployment {
+    rules: Rules,
+    progress: Progress,
+    targets: Vec<TargetState>,
+    /// Commands taken out by the last decision.
+    issued: usize,
+}
+
+impl Deployment {
+    fn new(minimum_healthy: MinimumHealthy, targets: usize, ignore: bool) -> Deployment {
+        let rules = Rules {
+            minimum_healthy,
+            ignore_application_stop_failures: ignore,
+            course: Course::InPlace,
+            alarms: None,
+        };
+        let progress = Progress::InProgress { started: at(0), stage: Stage::Deploy, stop: None };
+        Deployment { targets: vec![TargetState::new(&rules, None); targets], rules, progress, issued: 0 }
+    }
+
+    fn counts(&self) -> Vec<Count> {
+        let count = |target: &TargetState| Count {
+            label: None,
+            class: Class::of(target, &self.rules),
+            stage: target.stage(&self.rules),
+            targets: 1,
+        };
+        self.targets.iter().map(count).collect()
+    }
+
+    /// Does everything that can be done now.
+    fn decide(&mut self, now: Timestamp) {
+        self.issued = 0;
+        let closing = closing(&self.rules, &self.progress, &TIMERS, now).is_some();
+        for target in &mut self.targets {
+            let issued = target.settle(&self.rules, closing, &TIMERS, now).unwrap();
+            self.issued += usize::from(issued.is_some());
+        }
+        loop {
+            match plan(&self.rules, &self.progress, &self.counts(), &TIMERS, now) {
+                Move::Wait => return,
+                Move::Begin(number) => {
+                    assert!(number > 0, "a move that moves nothing");
+                    let waiting = |target: &&mut TargetState| {
+                        matches!(standing(target, &self.rules), Standing::Next(0))
+                    };
+                    for target in self.targets.iter_mut().filter(waiting).take(number) {
+                        target.begin(&self.rules, now).unwrap();
+                        self.issued += 1;
+                    }
+                }
+                Move::Close => {
+                    for target in &mut self.targets {
+                        assert_eq!(target.settle(&self.rules, true, &TIMERS, now).unwrap(), None);
+                    }
+                }
+                Move::End { ending, retire_at } => {
+                    self.progress =
+                        self.progress.next(DeploymentInput::End { ending, retire_at }, now).unwrap();
+                }
+                Move::Enter(_) | Move::AwaitContinue { .. } => panic!("in place, there is one stage"),
+            }
+        }
+    }
+
+    fn request_stop(&mut self, now: Timestamp) {
+        let input = DeploymentInput::RequestStop(Stop::Request { rollback: None });
+        if let Ok(stopping) = self.progress.next(input, now) {
+            self.progress = stopping;
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.progress, Progress::InProgress { stop: Some(_), .. })
+    }
+
+    fn count(&self, wanted: impl Fn(Standing) -> bool) -> usize {
+        self.targets.iter().filter(|target| wanted(standing(target, &self.rules))).count()
     }
 }
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1000)
+}
+
+fn running(standing: Standing) -> bool {
+    matches!(standing, Standing::Running(_)) || matches!(standing, Standing::Next(event) if event > 0)
 }
 
 /// What a host does with its command at one step of time.
@@ -80,51 +159,38 @@ fn minimum() -> impl Strategy<Value = MinimumHealthy> {
     ]
 }
 
-fn count(state: &DeploymentState, wanted: impl Fn(Standing) -> bool) -> usize {
-    state.targets.iter().filter(|target| wanted(standing(target, &state.rules))).count()
-}
-
-fn running(standing: Standing) -> bool {
-    matches!(standing, Standing::Running(_) | Standing::Next(_))
-}
-
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
     #[test]
-    fn whatever_hosts_do(
+    fn promises_hold_whatever_hosts_do(
         minimum in minimum(),
         targets in 1..12usize,
         ignore: bool,
-        deeds in prop::collection::vec(prop::collection::vec(deed(), 12), 40),
+        deeds in prop::collection::vec(prop::collection::vec(deed(), 12), 60),
         stop_at in prop::option::of(0..30i64),
     ) {
         let Ok(budget) = minimum.budget(targets) else { return Ok(()); };
-        let mut state = deployment(minimum, targets, ignore);
+        let mut deployment = Deployment::new(minimum, targets, ignore);
         let mut second = 0;
         for step in 0.. {
             let now = at(second);
-            if stop_at == Some(step)
-                && let Ok(stopping) = state.progress.next(DeploymentInput::RequestStop, now)
-            {
-                state.progress = stopping;
+            if stop_at == Some(step) {
+                deployment.request_stop(now);
             }
-            let stopping = matches!(state.progress, Progress::InProgress { stop_requested: Some(_), .. });
-            let decision = plan(&state, &TIMERS, now);
-            for action in &decision.actions {
-                let issues = matches!(action, Action::Issue { .. });
-                prop_assert!(!(stopping && issues), "a command after the stop");
-                prop_assert!(state.apply(action, now).is_ok(), "{action:?} does not fit");
-            }
-            prop_assert_eq!(&plan(&state, &TIMERS, now).actions, &vec![], "a decision leaves nothing to decide");
-            let failed = count(&state, |s| s == Standing::Failed);
-            let in_progress = count(&state, running);
+            let stopping = deployment.is_stopping();
+            deployment.decide(now);
+            prop_assert!(!stopping || deployment.issued == 0, "a command after the stop");
+            let failed = deployment.count(|s| s == Standing::Failed);
+            let in_progress = deployment.count(running);
             if !stopping {
                 prop_assert!(failed + in_progress <= budget.unavailable, "healthy below the minimum");
                 prop_assert!(in_progress <= budget.parallel);
             }
-            if let Progress::Ended { ending, .. } = &state.progress {
+            if let Progress::Ended { ending, .. } = &deployment.progress {
                 prop_assert_eq!(in_progress, 0, "ended with a command out");
-                prop_assert_eq!(count(&state, |s| s == Standing::NotAttempted), 0);
-                let succeeded = count(&state, |s| s == Standing::Succeeded);
+                prop_assert_eq!(deployment.count(|s| s == Standing::Next(0)), 0);
+                let succeeded = deployment.count(|s| s == Standing::Succeeded);
                 match ending {
                     Ending::Succeeded => prop_assert!(succeeded >= 1 && succeeded + failed == targets),
                     Ending::Stopped(_) => prop_assert!(stopping),
@@ -132,11 +198,10 @@ proptest! {
                 }
                 return Ok(());
             }
-            prop_assert!(decision.again_at.is_some() || stopping, "nothing would wake it");
             // The hosts act for a while, then they are silent; the timers must end it.
             match deeds.get(step as usize) {
                 Some(deeds) => {
-                    for (target, deed) in state.targets.iter_mut().zip(deeds) {
+                    for (target, deed) in deployment.targets.iter_mut().zip(deeds) {
                         if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
                             act(event, *deed, now);
                         }
@@ -152,22 +217,25 @@ proptest! {
 
 #[test]
 fn a_stop_withdraws_what_is_offered_and_waits_for_what_runs() {
-    let mut state = deployment(MinimumHealthy::FleetPercent(0), 3, false);
-    for action in plan(&state, &TIMERS, at(0)).actions {
-        state.apply(&action, at(0)).unwrap();
-    }
-    act(&mut state.targets[1].events[0], Deed::Lease, at(1));
-    act(&mut state.targets[2].events[0], Deed::Lease, at(1));
-    act(&mut state.targets[2].events[0], Deed::Acknowledge, at(1));
-    state.progress = state.progress.next(DeploymentInput::RequestStop, at(2)).unwrap();
-    let decision = plan(&state, &TIMERS, at(2));
-    assert_eq!(decision.actions, [Action::SkipRest { target: 0 }, Action::SkipRest { target: 1 }]);
-    assert_eq!(decision.again_at, Some(at(101)));
+    let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 3, false);
+    deployment.decide(at(0));
+    act(&mut deployment.targets[1].events[0], Deed::Lease, at(1));
+    act(&mut deployment.targets[2].events[0], Deed::Lease, at(1));
+    act(&mut deployment.targets[2].events[0], Deed::Acknowledge, at(1));
+    deployment.request_stop(at(2));
+    deployment.decide(at(2));
+    let standings: Vec<_> = deployment.targets.iter().map(|t| standing(t, &deployment.rules)).collect();
+    assert_eq!(standings, [Standing::Skipped, Standing::Skipped, Standing::Running(0)]);
+    assert!(deployment.is_stopping());
+    act(&mut deployment.targets[2].events[0], Deed::Succeed, at(3));
+    deployment.decide(at(3));
+    assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Stopped(_), .. }));
+    assert_eq!(standing(&deployment.targets[2], &deployment.rules), Standing::Skipped);
 }
 
 #[test]
 fn a_deployment_that_takes_too_long_fails() {
-    let state = deployment(MinimumHealthy::FleetPercent(0), 1, false);
-    let decision = plan(&state, &TIMERS, at(5000));
-    assert!(matches!(decision.actions.last(), Some(Action::End(Ending::Failed(_)))));
+    let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 1, false);
+    deployment.decide(at(5000));
+    assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Failed(_), .. }));
 }

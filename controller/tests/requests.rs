@@ -127,7 +127,7 @@ async fn malformed_inputs_and_unknown_operations_are_named() {
     }
     let odd = json!({"applicationName": "a+=,.@_-1", "computePlatform": null, "newerMember": [1.5]});
     assert_eq!(caller.send(target("CreateApplication"), odd).await.0, 200);
-    let answer = caller.send(target("SkipWaitTimeForInstanceTermination"), json!({})).await;
+    let answer = caller.send(target("SkipWaitTime"), json!({})).await;
     assert_eq!(kind(&answer), (400, "UnknownOperationException".to_owned()));
-    assert!(text(&answer.1, "message").contains("SkipWaitTimeForInstanceTermination"));
+    assert!(text(&answer.1, "message").contains("SkipWaitTime"));
 }

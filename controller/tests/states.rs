@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use codedeploy_api::codedeploy::{Diagnostics, ErrorInformation, Timestamp};
-use codedeploy_controller::deployment::state::{DeploymentInput, Ending, EventInput, EventState, Progress};
+use codedeploy_controller::deployment::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_controller::deployment::state::{EventInput, EventState};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -39,7 +40,7 @@ fn event_inputs() -> Vec<EventInput> {
 fn every_pair_of_event_state_and_input() {
     let expected = [
         "Queued - - - - - Skipped",
-        "- Leased - - - Failed Skipped",
+        "- Leased Acknowledged Succeeded Failed Failed Skipped",
         "- - Acknowledged Succeeded Failed Failed Skipped",
         "- - Acknowledged Succeeded Failed Failed -",
         "- - - - - - -",
@@ -67,21 +68,38 @@ fn an_expired_lease_is_given_again_and_keeps_the_first_start() {
 #[test]
 fn every_pair_of_progress_and_input() {
     let error = ErrorInformation::default();
+    let started = at(1);
+    let ended =
+        |retire_at| Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded, retire_at };
     let states = [
         Progress::Created,
-        Progress::InProgress { started: at(1), stop_requested: None },
-        Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded },
+        Progress::InProgress { started, stage: Stage::Deploy, stop: None },
+        Progress::InProgress { started, stage: Stage::Deploy, stop: Some(Stop::Request { rollback: None }) },
+        Progress::Ready { started, until: at(9) },
+        ended(None),
+        ended(Some(at(9))),
     ];
+    let end = |ending| DeploymentInput::End { ending, retire_at: None };
     let inputs = || {
         [
-            DeploymentInput::Start,
-            DeploymentInput::RequestStop,
-            DeploymentInput::End(Ending::Succeeded),
-            DeploymentInput::End(Ending::Failed(error.clone())),
-            DeploymentInput::End(Ending::Stopped(error.clone())),
+            DeploymentInput::Start(Stage::Deploy),
+            DeploymentInput::RequestStop(Stop::Alarm { message: "too hot".into() }),
+            DeploymentInput::AwaitContinue { until: at(20) },
+            DeploymentInput::Enter(Stage::Allow),
+            end(Ending::Succeeded),
+            end(Ending::Failed(error.clone())),
+            end(Ending::Stopped(error.clone())),
+            DeploymentInput::Retire,
         ]
     };
-    let expected = ["InProgress - - Failed Stopped", "- InProgress Succeeded Failed Stopped", "- - - - -"];
+    let expected = [
+        "InProgress - - - - Failed Stopped -",
+        "- InProgress Ready InProgress Succeeded Failed Stopped -",
+        "- InProgress - - Succeeded Failed Stopped -",
+        "- - - InProgress Succeeded Failed Stopped -",
+        "- - - - - - - Succeeded",
+        "- - - - - - - Succeeded",
+    ];
     for (state, row) in states.iter().zip(expected) {
         let found: Vec<_> = inputs()
             .into_iter()

@@ -10,6 +10,7 @@ mod configs;
 mod deployments;
 mod groups;
 mod instances;
+mod resources;
 mod timestamp;
 
 pub use applications::*;
@@ -17,6 +18,7 @@ pub use configs::*;
 pub use deployments::*;
 pub use groups::*;
 pub use instances::*;
+pub use resources::*;
 pub use timestamp::Timestamp;
 
 /// Prefix of `X-Amz-Target`.
@@ -109,6 +111,9 @@ shapes! {
 
     /// Output of an operation that gives nothing: the body is empty.
     Nothing {}
+
+    /// Output of an operation whose answer is an object without members.
+    Empty {}
 }
 
 #[cfg(test)]

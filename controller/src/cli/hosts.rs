@@ -6,19 +6,22 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use codedeploy_api::codedeploy::{DeregisterOnPremisesInstanceInput, Tag, Timestamp};
+use codedeploy_api::codedeploy::{Tag, Timestamp};
 use serde_json::{Map, json};
 
 use super::admin::{AdminError, partition};
-use crate::config::{Endpoint, Quotas};
+use crate::config::{Endpoint, Quotas, Timers};
 use crate::credentials::{self, AccessKey, Role};
 use crate::page::Pages;
+use crate::registry::Context;
 use crate::registry::instances::{self, Identity};
-use crate::registry::{Context, INSTANCE};
+use crate::request::Field as _;
+use crate::request::members::InstanceName;
 use crate::server::Announcement;
 use crate::service::{open_store, prepare};
 use crate::signing::Signer;
 use crate::tls::Authority;
+use crate::traffic::Balancers;
 use crate::vault::Vault;
 
 /// Where AWS's agents and this project's look for their files.
@@ -98,13 +101,15 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let vault = Vault::open(data_dir)?;
     let written = output.clone();
     let (key, files) = open_store(data_dir)?.transact_blocking(move |tx| {
-        let name = INSTANCE.check(Some(name))?;
+        let name = InstanceName::read(Some(name))?;
         let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
         let context = Context {
             tx,
             now: Timestamp::now(),
             partition: &partition,
             quotas: &Quotas::default(),
+            timers: &Timers::default(),
+            balancers: &Balancers::default(),
             pages: &Pages::new(vault.page_key()),
         };
         let identity = Identity::User(arn.clone());
@@ -208,13 +213,13 @@ pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
             now: Timestamp::now(),
             partition: &partition,
             quotas: &Quotas::default(),
+            timers: &Timers::default(),
+            balancers: &Balancers::default(),
             pages: &Pages::new(vault.page_key()),
         };
-        let Some(arn) = instances::identity_of(&context, &name)? else {
+        let Some(arn) = instances::remove(&context, &name)? else {
             return Ok(false);
         };
-        let input = DeregisterOnPremisesInstanceInput { instance_name: Some(name) };
-        instances::deregister(&context, input)?;
         credentials::revoke_host(tx, &arn)?;
         Ok::<_, AdminError>(true)
     })?;

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::alarms::Alarms;
+use crate::traffic::Balancers;
+
 use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Timers, Tls, is_name};
 
 /// Most bytes of a configuration file.
@@ -27,6 +30,10 @@ pub(super) struct File {
     timers: FileTimers,
     #[serde(default)]
     quotas: FileQuotas,
+    #[serde(default)]
+    load_balancers: Balancers,
+    #[serde(default)]
+    alarms: Alarms,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -38,6 +45,9 @@ struct FileTimers {
     pick_up: Option<f64>,
     run: Option<f64>,
     deployment: Option<f64>,
+    blue_green: Option<f64>,
+    traffic: Option<f64>,
+    alarms: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +55,7 @@ struct FileTimers {
 struct FileQuotas {
     applications: Option<usize>,
     deployment_groups_per_application: Option<usize>,
+    deployment_configs: Option<usize>,
     active_deployments: Option<usize>,
     targets_per_deployment: Option<usize>,
 }
@@ -110,6 +121,8 @@ impl File {
             )?,
             timers: self.timers.settle()?,
             quotas: self.quotas.settle(),
+            balancers: self.load_balancers,
+            alarms: self.alarms,
         })
     }
 }
@@ -178,6 +191,9 @@ impl FileTimers {
             pick_up: seconds("pick_up", self.pick_up, default.pick_up)?,
             run: seconds("run", self.run, default.run)?,
             deployment: seconds("deployment", self.deployment, default.deployment)?,
+            blue_green: seconds("blue_green", self.blue_green, default.blue_green)?,
+            traffic: seconds("traffic", self.traffic, default.traffic)?,
+            alarms: seconds("alarms", self.alarms, default.alarms)?,
         };
         if timers.poll > Duration::from_secs(75) {
             return Err(ConfigError::PollTooLong { poll: timers.poll });
@@ -202,6 +218,7 @@ impl FileQuotas {
             deployment_groups_per_application: self
                 .deployment_groups_per_application
                 .unwrap_or(default.deployment_groups_per_application),
+            deployment_configs: self.deployment_configs.unwrap_or(default.deployment_configs),
             active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
             targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
         }

@@ -2,7 +2,9 @@
 //!
 //! A function here gets the identifier of a host that proved to be it.
 
-use codedeploy_api::codedeploy::{FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp};
+use codedeploy_api::codedeploy::{
+    Diagnostics, FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp,
+};
 use codedeploy_api::command::{CommandStatus, Envelope, HostCommand};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
@@ -11,11 +13,14 @@ use codedeploy_api::specification::{
 
 use super::decide::Outcome;
 use super::diagnostics;
-use super::records::{Command, Record, Target};
+use super::plan;
+use super::records::command::Command;
+use super::records::{Record, Target};
 use super::state::{EventInput, EventState};
-use crate::config::{Partition, Timers};
+use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, shorten};
+use crate::registry::Context;
+use crate::request::members::shorten;
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -28,10 +33,10 @@ pub enum Offer {
 }
 
 /// Hands the oldest waiting command to its host.
-pub fn lease(context: &Context<'_>, timers: &Timers, host: &str) -> Result<Offer, ApiError> {
+pub fn lease(context: &Context<'_>, host: &str) -> Result<Offer, ApiError> {
     let mut again_at: Option<Timestamp> = None;
     for command in Command::offered_to(context.tx, host)? {
-        let (record, target) = of(context, &command)?;
+        let (record, mut target) = of(context, &command)?;
         let Some(event) = target.state.events.get(command.event) else {
             continue;
         };
@@ -41,9 +46,13 @@ pub fn lease(context: &Context<'_>, timers: &Timers, host: &str) -> Result<Offer
             again_at = again_at.into_iter().chain([until]).min();
             continue;
         }
-        let until = context.now + timers.lease;
+        // About to be withdrawn.
+        if is_over(context, &record, &target) {
+            continue;
+        }
+        let until = context.now + context.timers.lease;
         let command_name = event.name.name().to_owned();
-        let outcome = advance(context, &command, &record, target, EventInput::Lease { until })?;
+        let outcome = advance(context, &command, &record, &mut target, EventInput::Lease { until })?;
         return Ok(Offer::Command(
             HostCommand {
                 host_command_identifier: command.id,
@@ -66,14 +75,19 @@ pub fn acknowledge(
     envelope: Option<&Envelope>,
 ) -> Result<(CommandStatus, Outcome), ApiError> {
     let command = find(context, host, id)?;
-    let (record, target) = of(context, &command)?;
+    let (record, mut target) = of(context, &command)?;
     let Some(event) = target.state.events.get(command.event) else {
         return Err(unknown(id));
     };
     if event.state.ended().is_some() {
         return Ok((status(&event.state), Outcome::none(&record.id)));
     }
-    let outcome = advance(context, &command, &record, target, EventInput::Acknowledge)?;
+    if event.state.is_offered() && is_over(context, &record, &target) {
+        let mut outcome = Outcome::none(&record.id);
+        outcome.stir();
+        return Ok((CommandStatus::Failed, outcome));
+    }
+    let outcome = advance(context, &command, &record, &mut target, EventInput::Acknowledge)?;
     if let Some(noop) = diagnostics::is_noop(envelope) {
         command.note_noop(context.tx, noop)?;
     }
@@ -88,16 +102,26 @@ pub fn complete(
     succeeded: bool,
     envelope: Option<&Envelope>,
 ) -> Result<Outcome, ApiError> {
+    finish(context, host, id, succeeded, diagnostics::read(succeeded, envelope))
+}
+
+/// Ends a command, unless it has ended.
+pub(super) fn finish(
+    context: &Context<'_>,
+    host: &str,
+    id: &str,
+    succeeded: bool,
+    diagnostics: Diagnostics,
+) -> Result<Outcome, ApiError> {
     let command = find(context, host, id)?;
-    let (record, target) = of(context, &command)?;
+    let (record, mut target) = of(context, &command)?;
     let Some(event) = target.state.events.get(command.event) else {
         return Err(unknown(id));
     };
     if event.state.ended().is_some() {
         return Ok(Outcome::none(&record.id));
     }
-    let input = EventInput::Complete { succeeded, diagnostics: diagnostics::read(succeeded, envelope) };
-    advance(context, &command, &record, target, input)
+    advance(context, &command, &record, &mut target, EventInput::Complete { succeeded, diagnostics })
 }
 
 /// Where a command stands.
@@ -157,7 +181,7 @@ fn document(record: Record) -> SpecificationDocument {
         all_possible_lifecycle_events: None,
         revision,
         github_access_token: None,
-        reuse_archive_from_deployment_id: None,
+        reuse_archive_from_deployment_id: record.relations.reuse_archive_from,
     }
 }
 
@@ -199,6 +223,13 @@ fn status(state: &EventState) -> CommandStatus {
     }
 }
 
+/// Whether the command of a target that is out will not be carried out any more, as the next decision will say.
+pub(super) fn is_over(context: &Context<'_>, record: &Record, target: &Target) -> bool {
+    let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now);
+    let deadline = target.state.deadline(&record.rules, context.timers);
+    closing.is_some() || deadline.is_some_and(|deadline| deadline <= context.now)
+}
+
 fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Command, ApiError> {
     Command::of_host(context.tx, host, id)?.ok_or_else(|| unknown(id))
 }
@@ -207,25 +238,31 @@ fn unknown(id: &str) -> ApiError {
     ErrorName::Client.because(format!("{:?} is not a command of this host.", shorten(id)))
 }
 
-fn of(context: &Context<'_>, command: &Command) -> Result<(Record, Target), ApiError> {
+pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<(Record, Target), ApiError> {
     let record = Record::load(context.tx, &command.deployment_id)?;
     let target = Target::at(context.tx, &command.deployment_id, command.target)?;
     record.zip(target).ok_or_else(|| unknown(&command.id))
 }
 
-/// Takes the command's event a step further.
-fn advance(
+/// Takes the command's event a step further, and does what follows for its target.
+pub(super) fn advance(
     context: &Context<'_>,
     command: &Command,
     record: &Record,
-    mut target: Target,
+    target: &mut Target,
     input: EventInput,
 ) -> Result<Outcome, ApiError> {
     let mut outcome = Outcome::none(&record.id);
     let before = target.state.clone();
-    let event = target.state.events.get_mut(command.event);
-    let event = event.ok_or_else(|| unknown(&command.id))?;
-    event.state = event.state.next(input, context.now)?;
-    outcome.save(context, record, &mut target, &before)?;
+    target.state.advance(command.event, input, context.now)?;
+    let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
+    let ended = target.state.events.get(command.event).is_some_and(|event| event.state.ended().is_some());
+    let issued =
+        if ended { target.state.settle(&record.rules, closing, context.timers, context.now)? } else { None };
+    outcome.save(context, record, target, &before, issued)?;
+    // What a target does by itself is done; the deployment's turn comes with the target's end, or with its own.
+    if closing || (ended && issued.is_none()) {
+        outcome.stir();
+    }
     Ok(outcome)
 }

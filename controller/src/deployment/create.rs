@@ -2,88 +2,73 @@
 
 use codedeploy_api::codedeploy::*;
 
+use super::course::Course;
 use super::decide::{Change, Outcome};
-use super::plan::Rules;
-use super::records::Record;
-use super::state::Progress;
+use super::plan::{Rules, Watch};
+use super::progress::Progress;
+use super::records::{Record, Relations};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{
-    APPLICATION, CONFIG, Context, GROUP, applications, check_description, configs, groups, random_text,
-    revisions, settings, shorten,
-};
+use crate::fleet::{self, Membership};
+use crate::registry::{Context, applications, configs, groups, random_text, revisions};
+use crate::request::{self, Source, members::shorten};
 
 /// Accepts a deployment; its targets are found when it starts.
 pub fn create(
     context: &Context<'_>,
-    input: CreateDeploymentInput,
+    request: request::CreateDeployment,
 ) -> Result<(CreateDeploymentOutput, Outcome), ApiError> {
-    let application_name = APPLICATION.check(input.application_name)?;
-    let group_name = GROUP.check(input.deployment_group_name)?;
-    if let Some(mode) = input.deployment_mode.as_ref().filter(|mode| **mode != DeploymentMode::Standard) {
-        return Err(ErrorName::InvalidInput.because(format!(
-            "The deployment mode {:?} is not STANDARD, the only mode of this service.",
-            shorten(mode.as_str())
-        )));
-    }
-    let revision = revisions::check(input.revision)?;
-    let config_name = input.deployment_config_name.filter(|name| !name.is_empty());
-    let config_name = config_name.map(|name| CONFIG.check(Some(name))).transpose()?;
-    check_description(&input.description)?;
-    let file_exists_behavior = input.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
-    if !file_exists_behavior.is_known() {
-        return Err(ErrorName::InvalidFileExistsBehavior.because(format!(
-            "{:?} is not one of {}.",
-            shorten(file_exists_behavior.as_str()),
-            FileExistsBehavior::KNOWN.join(", ")
-        )));
-    }
-    if let Some(rollback) = &input.auto_rollback_configuration {
-        settings::check_rollback(rollback)?;
-    }
-    if let Some(alarms) = &input.override_alarm_configuration {
-        settings::check_alarms(alarms)?;
-    }
-    settings::check_processes(input.ec2_deployment_options.as_ref())?;
-
-    let application = applications::find(context, Some(application_name))?;
-    let group = groups::find(context, &application, Some(group_name))?;
+    let application = applications::find(context, &request.application_name)?;
+    let group = groups::find(context, &application, &request.deployment_group_name)?;
     let style = group.style();
-    check_style(&style)?;
-    if input.target_instances.is_some() {
-        return Err(ErrorName::InvalidTargetInstances.because(
-            "targetInstances are for blue/green deployments; the deployment group deploys in place.",
-        ));
-    }
-    let config_name = config_name.unwrap_or_else(|| group.config_name().to_owned());
-    let minimum_healthy = configs::minimum_healthy(&config_name)?;
+    let restarts = request.source == Source::LastSuccessful;
+    let course = course(context, &group, &style, request.target_instances.as_ref(), restarts)?;
+    let (revision, reuse_archive_from) = match request.source {
+        Source::Revision(revision) => (revision, None),
+        Source::LastSuccessful => restarted(context, &group)?,
+    };
+    let config_name = request.deployment_config_name;
+    let config_name = config_name.map_or_else(|| group.config_name().to_owned(), String::from);
+    let minimum_healthy = configs::minimum_healthy(context, &config_name)?;
     refuse_second(context, &group.id, &group.name)?;
 
     let id = new_deployment_id(context)?;
-    let ignore_application_stop_failures = input.ignore_application_stop_failures.unwrap_or(false);
+    let ignore_application_stop_failures = request.ignore_application_stop_failures;
     let record = Record {
         id: id.clone(),
         group_id: group.id.clone(),
         created: context.now,
         progress: Progress::Created,
-        rules: Rules { minimum_healthy, ignore_application_stop_failures },
+        rules: Rules {
+            minimum_healthy,
+            ignore_application_stop_failures,
+            course,
+            alarms: watch(
+                request.override_alarm_configuration.as_ref().or(group.settings.alarm_configuration.as_ref()),
+            ),
+        },
         snapshot: DeploymentInfo {
             deployment_config_name: Some(config_name),
             previous_revision: last_successful_revision(context, &group)?,
             revision: Some(revision.clone()),
-            description: input.description,
+            description: request.description.map(|description| description.0),
             creator: Some(DeploymentCreator::User),
             ignore_application_stop_failures: Some(ignore_application_stop_failures),
-            auto_rollback_configuration: input.auto_rollback_configuration.or(Some(group.auto_rollback())),
-            update_outdated_instances_only: Some(input.update_outdated_instances_only.unwrap_or(false)),
+            auto_rollback_configuration: request
+                .auto_rollback_configuration
+                .or_else(|| Some(group.auto_rollback())),
+            update_outdated_instances_only: Some(request.update_outdated_instances_only),
             deployment_style: Some(style),
-            instance_termination_wait_time_started: Some(false),
+            target_instances: request.target_instances,
+            blue_green_deployment_configuration: group.settings.blue_green_deployment_configuration.clone(),
+            deployment_mode: restarts.then_some(DeploymentMode::Restart),
             load_balancer_info: group.settings.load_balancer_info.clone(),
-            file_exists_behavior: Some(file_exists_behavior),
+            file_exists_behavior: Some(request.file_exists_behavior),
             compute_platform: Some(ComputePlatform::Server),
-            override_alarm_configuration: input.override_alarm_configuration,
-            ec2_deployment_options: input.ec2_deployment_options,
+            override_alarm_configuration: request.override_alarm_configuration,
+            ec2_deployment_options: request.ec2_deployment_options,
             ..DeploymentInfo::default()
         },
+        relations: Relations { rollback: None, reuse_archive_from },
         application_name: application.name.clone(),
         group_name: group.name.clone(),
     };
@@ -94,29 +79,116 @@ pub fn create(
         (&group.id, crate::store::Json(revision), &id),
     )?;
     let mut outcome = Outcome::none(&id);
+    outcome.stir();
     outcome.changes.push(Change::Created);
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 
-/// The service moves no traffic: a deployment that relies on it is refused rather than carried out by half.
-fn check_style(style: &DeploymentStyle) -> Result<(), ApiError> {
-    if style.deployment_type == Some(DeploymentType::BlueGreen) {
-        return Err(ErrorName::InvalidInput
-            .because("The deployment group has the type BLUE_GREEN; this service deploys IN_PLACE only."));
-    }
+/// The revision of a group's last successful deployment, and that deployment.
+fn restarted(
+    context: &Context<'_>,
+    group: &groups::Group,
+) -> Result<(RevisionLocation, Option<String>), ApiError> {
+    let revision = last_successful_revision(context, group)?;
+    let revision = revision.ok_or_else(|| {
+        ErrorName::RevisionDoesNotExist.because(format!(
+            "The deployment group {} has no successful deployment whose revision could be restarted.",
+            group.name
+        ))
+    })?;
+    Ok((revision, group.last_successful.clone()))
+}
+
+/// The way the deployment takes, if this service can take it.
+fn course(
+    context: &Context<'_>,
+    group: &groups::Group,
+    style: &DeploymentStyle,
+    replacement: Option<&TargetInstances>,
+    restarts: bool,
+) -> Result<Course, ApiError> {
     if style.deployment_option == Some(DeploymentOption::WithTrafficControl) {
-        return Err(ErrorName::InvalidLoadBalancerInfo.because(
-            "The deployment group has the option WITH_TRAFFIC_CONTROL; this service is connected to no load balancer. \
-             Set WITHOUT_TRAFFIC_CONTROL.",
-        ));
+        let names = load_balancers(group.settings.load_balancer_info.as_ref());
+        if let Some(unknown) = names.iter().find(|name| !context.balancers.has(name)) {
+            return Err(ErrorName::InvalidLoadBalancerInfo.because(format!(
+                "The load balancer {:?} is not one that this service is connected to; its configuration has {}.",
+                shorten(unknown),
+                context.balancers.list()
+            )));
+        }
+    }
+    if style.deployment_type != Some(DeploymentType::BlueGreen) {
+        return match replacement {
+            None => Ok(Course::in_place(style.deployment_option.as_ref())),
+            Some(_) => Err(ErrorName::InvalidTargetInstances.because(
+                "targetInstances are for blue/green deployments; the deployment group deploys in place.",
+            )),
+        };
+    }
+    if restarts {
+        return Err(
+            ErrorName::InvalidInput.because("The deployment mode RESTART is for deployments in place only.")
+        );
+    }
+    check_replacement(context, replacement)?;
+    blue_green(group.settings.blue_green_deployment_configuration.clone().unwrap_or_default())
+}
+
+/// The names that a group gives its load balancers.
+pub fn load_balancers(info: Option<&LoadBalancerInfo>) -> Vec<String> {
+    let Some(info) = info else {
+        return Vec::new();
+    };
+    let classic = info.elb_info_list.iter().flatten().filter_map(|elb| elb.name.clone());
+    let groups = info.target_group_info_list.iter().flatten().filter_map(|group| group.name.clone());
+    classic.chain(groups).collect()
+}
+
+fn check_replacement(context: &Context<'_>, replacement: Option<&TargetInstances>) -> Result<(), ApiError> {
+    let refuse = |reason: &str| Err(ErrorName::InvalidTargetInstances.because(reason));
+    let Some(replacement) = replacement else {
+        return refuse(
+            "The deployment group is blue/green: name the replacement instances with the tags in targetInstances.",
+        );
+    };
+    if fleet::members(context.tx, &Membership::of_replacement(replacement))?.is_empty() {
+        return refuse("The tags in targetInstances match no registered instance.");
     }
     Ok(())
+}
+
+fn blue_green(configuration: BlueGreenDeploymentConfiguration) -> Result<Course, ApiError> {
+    let provisioning = configuration.green_fleet_provisioning_option.and_then(|option| option.action);
+    if provisioning == Some(GreenFleetProvisioningAction::CopyAutoScalingGroup) {
+        return Err(ErrorName::InvalidInput.because(
+            "The deployment group copies an Auto Scaling group, which this service has none of; set \
+             greenFleetProvisioningOption to DISCOVER_EXISTING.",
+        ));
+    }
+    let minutes = |minutes: Option<i64>| u32::try_from(minutes.unwrap_or(0)).unwrap_or(0);
+    let ready = configuration.deployment_ready_option.unwrap_or_default();
+    let waits = ready.action_on_timeout == Some(DeploymentReadyAction::StopDeployment);
+    let blue = configuration.terminate_blue_instances_on_deployment_success.unwrap_or_default();
+    // AWS terminates them unless it is told not to; nobody should lose hosts by leaving a member out.
+    let retires = blue.action == Some(InstanceAction::Terminate);
+    Ok(Course::BlueGreen {
+        wait_minutes: waits.then(|| minutes(ready.wait_time_in_minutes)),
+        retire_minutes: retires.then(|| minutes(blue.termination_wait_time_in_minutes)),
+    })
+}
+
+fn watch(configuration: Option<&AlarmConfiguration>) -> Option<Watch> {
+    let configuration = configuration.filter(|configuration| configuration.enabled == Some(true))?;
+    let alarms = configuration.alarms.iter().flatten();
+    let names: Vec<_> = alarms.filter_map(|alarm| alarm.name.clone()).collect();
+    let ignore_poll_failure = configuration.ignore_poll_alarm_failure.unwrap_or(false);
+    (!names.is_empty()).then_some(Watch { names, ignore_poll_failure })
 }
 
 /// CI plug-ins find the running deployment's id in this text.
 fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Result<(), ApiError> {
     let mut statement = context.tx.prepare_cached(
-        "SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress') LIMIT 1",
+        "SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1",
     )?;
     if let Some(row) = statement.query([group_id])?.next()? {
         let running: String = row.get(0)?;
@@ -125,7 +197,7 @@ fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Res
         )));
     }
     let active: usize = context.tx.query_row(
-        "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress')",
+        "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')",
         [],
         |row| row.get(0),
     )?;
@@ -148,7 +220,7 @@ pub(super) fn last_successful_revision(
 }
 
 /// `d-` and nine characters: agents make folders of it.
-fn new_deployment_id(context: &Context<'_>) -> Result<String, ApiError> {
+pub(super) fn new_deployment_id(context: &Context<'_>) -> Result<String, ApiError> {
     loop {
         let id = format!("d-{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", 9)?);
         if Record::load(context.tx, &id)?.is_none() {

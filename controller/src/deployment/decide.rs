@@ -1,26 +1,34 @@
-//! Carries decisions out: one transaction takes a deployment as far as it can go now.
+//! Carries decisions out: one transaction takes a deployment as far as it can go now, or a bounded part of that way.
 
-use codedeploy_api::codedeploy::{DeploymentStatus, ErrorCode, RevisionLocation, TargetStatus, Timestamp};
-use rusqlite::named_params;
+use codedeploy_api::codedeploy::{DeploymentStatus, RevisionLocation, TargetStatus, Timestamp};
 
-use super::create::last_successful_revision;
-use super::plan::{Action, Event, Standing, TargetState, plan, standing, target_status};
-use super::records::{self, Command, Record, Target};
-use super::state::{DeploymentInput, Ending, EventState, IllegalEvent};
-use crate::config::Timers;
+use super::plan::{self, Move, plan};
+use super::progress::{DeploymentInput, Progress};
+use super::records::command::{Command, SERVICE};
+use super::records::{Record, Target};
+use super::state::{EventState, IllegalEvent};
+use super::target::TargetState;
+use super::{end, start};
 use crate::error::{ApiError, ErrorName};
-use crate::fleet::{self, Member, Membership};
-use crate::registry::{Context, groups};
-use crate::store::Json;
+use crate::registry::Context;
+
+/// Most targets that one transaction takes further. Others, of other deployments and hosts, wait meanwhile.
+const BATCH: usize = 250;
 
 /// What a decision did, for those who act on it once it is on disk.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     pub deployment_id: String,
-    /// When to decide again if nothing happens before; absent for an ended deployment.
+    /// Deployments to decide about now.
+    pub stirred: Vec<String>,
+    /// When to decide about the deployment again if nothing happens before.
     pub again_at: Option<Timestamp>,
     /// Hosts that have a new command.
     pub hosts: Vec<String>,
+    /// The service has a new command to perform itself.
+    pub traffic: bool,
+    /// The deployment waits for the first look at its alarms.
+    pub alarms: bool,
     pub changes: Vec<Change>,
 }
 
@@ -29,7 +37,10 @@ pub struct Outcome {
 pub enum Change {
     Created,
     Started { targets: usize },
+    Ready,
     Ended { status: DeploymentStatus, error: String },
+    RolledBack { by: String, revision: Option<RevisionLocation> },
+    Retired { instances: usize },
     Target { target: String, status: TargetStatus },
     Event { target: String, event: String, state: &'static str, message: String },
 }
@@ -37,12 +48,16 @@ pub enum Change {
 impl Outcome {
     /// Nothing was done.
     pub(super) fn none(deployment_id: &str) -> Self {
-        Outcome {
-            deployment_id: deployment_id.to_owned(),
-            again_at: None,
-            hosts: Vec::new(),
-            changes: Vec::new(),
-        }
+        Outcome { deployment_id: deployment_id.to_owned(), ..Outcome::default() }
+    }
+
+    /// Something was done that the deployment as a whole may follow.
+    pub(super) fn stir(&mut self) {
+        self.stirred.push(self.deployment_id.clone());
+    }
+
+    pub(super) fn look_again(&mut self, at: Option<Timestamp>) {
+        self.again_at = self.again_at.into_iter().chain(at).min();
     }
 
     /// Writes every change to the log.
@@ -54,8 +69,15 @@ impl Outcome {
                 Change::Started { targets } => {
                     tracing::info!(deployment_id, targets, "deployment started");
                 }
+                Change::Ready => tracing::info!(deployment_id, "replacement instances ready"),
                 Change::Ended { status, error } => {
                     tracing::info!(deployment_id, %status, error, "deployment ended");
+                }
+                Change::RolledBack { by, .. } => {
+                    tracing::info!(deployment_id, rollback_deployment_id = by, "deployment rolled back");
+                }
+                Change::Retired { instances } => {
+                    tracing::info!(deployment_id, instances, "original instances deregistered");
                 }
                 Change::Target { target, status } => {
                     tracing::info!(deployment_id, host = target, %status, "target changed");
@@ -82,55 +104,132 @@ impl From<IllegalEvent> for ApiError {
     }
 }
 
-/// Decides about a deployment and carries the decision out. Nothing happens to one that ended or does not exist.
-pub fn decide(context: &Context<'_>, timers: &Timers, id: &str) -> Result<Outcome, ApiError> {
+/// Decides about a deployment and carries the decision out. Nothing happens to one that is over or does not exist.
+pub fn decide(context: &Context<'_>, id: &str) -> Result<Outcome, ApiError> {
     let mut outcome = Outcome::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         return Ok(outcome);
     };
-    if record.progress.status() == DeploymentStatus::Created {
-        start(context, &mut record, &mut outcome)?;
-    }
-    let mut targets = Target::load_all(context.tx, id)?;
-    let mut state = records::state(&record, &targets);
-    let decision = plan(&state, timers, context.now);
-    for action in &decision.actions {
-        state.apply(action, context.now)?;
-        let changed = match action {
-            Action::Issue { target, .. } | Action::Expire { target, .. } | Action::SkipRest { target } => {
-                *target
-            }
-            Action::End(ending) => {
-                record.progress = state.progress.clone();
-                end(context, &record, &targets, ending, &mut outcome)?;
-                continue;
-            }
-        };
-        let (Some(target), Some(new)) = (targets.get_mut(changed), state.targets.get(changed)) else {
-            continue;
-        };
-        let before = std::mem::replace(&mut target.state, new.clone());
-        outcome.save(context, &record, target, &before)?;
-        if let Action::Issue { event, .. } = action {
-            Command::offer(context.tx, target, *event)?;
-            outcome.hosts.push(target.member.host.clone());
+    match &record.progress {
+        Progress::Created if record.rules.alarms.is_some() => outcome.alarms = true,
+        Progress::Created => {
+            start::start(context, &mut record, &mut outcome)?;
+            advance(context, &mut record, &mut outcome)?;
         }
+        Progress::InProgress { .. } | Progress::Ready { .. } => {
+            advance(context, &mut record, &mut outcome)?;
+        }
+        Progress::Ended { retire_at: Some(at), .. } if *at <= context.now => {
+            end::retire(context, &mut record, &mut outcome)?;
+        }
+        Progress::Ended { .. } => {}
     }
-    outcome.again_at = decision.again_at;
+    outcome.look_again(plan::deadline(&record.rules, &record.progress, context.timers));
     Ok(outcome)
 }
 
+/// Takes a deployment further whose targets are known.
+pub(super) fn advance(
+    context: &Context<'_>,
+    record: &mut Record,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    let mut room = BATCH;
+    let overdue = Target::overdue(context.tx, &record.id, context.now, room)?;
+    room -= overdue.len().min(room);
+    for mut target in overdue {
+        outcome.settle(context, record, &mut target)?;
+    }
+    loop {
+        if room == 0 {
+            outcome.stir();
+            break;
+        }
+        let counts = record.counts(context.tx)?;
+        let (targets, closing) =
+            match plan(&record.rules, &record.progress, &counts, context.timers, context.now) {
+                Move::Wait => break,
+                Move::Enter(stage) => {
+                    record.step(context, DeploymentInput::Enter(stage))?;
+                    continue;
+                }
+                Move::AwaitContinue { until } => {
+                    record.step(context, DeploymentInput::AwaitContinue { until })?;
+                    outcome.changes.push(Change::Ready);
+                    break;
+                }
+                Move::End { ending, retire_at } => {
+                    end::end(context, record, ending, retire_at, outcome)?;
+                    break;
+                }
+                Move::Begin(number) => match record.progress {
+                    Progress::InProgress { stage, .. } => {
+                        (Target::waiting(context.tx, record, stage, number.min(room))?, false)
+                    }
+                    _ => break,
+                },
+                Move::Close => (Target::open(context.tx, &record.id, room)?, true),
+            };
+        if targets.is_empty() {
+            tracing::error!(deployment_id = record.id, "the counts of targets are not those of their rows");
+            break;
+        }
+        room -= targets.len().min(room);
+        for mut target in targets {
+            let before = target.state.clone();
+            let issued = if closing {
+                target.state.settle(&record.rules, true, context.timers, context.now)?
+            } else {
+                target.state.begin(&record.rules, context.now)?
+            };
+            outcome.save(context, record, &mut target, &before, issued)?;
+        }
+    }
+    outcome.look_again(record.first_deadline(context.tx)?);
+    Ok(())
+}
+
+impl Record {
+    /// Takes the deployment a step further, on disk.
+    pub(super) fn step(&mut self, context: &Context<'_>, input: DeploymentInput) -> Result<(), ApiError> {
+        self.progress = self.progress.next(input, context.now)?;
+        Ok(self.save_progress(context.tx)?)
+    }
+}
+
 impl Outcome {
-    /// Writes a target whose state was `before`, and notes what changed. Skipped events are told by their target.
+    /// Does what follows for a target by itself.
+    fn settle(
+        &mut self,
+        context: &Context<'_>,
+        record: &Record,
+        target: &mut Target,
+    ) -> Result<(), ApiError> {
+        let before = target.state.clone();
+        let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
+        let issued = target.state.settle(&record.rules, closing, context.timers, context.now)?;
+        self.save(context, record, target, &before, issued)
+    }
+
+    /// Writes a target whose state was `before`, with the command that was taken out, and notes what changed. Skipped
+    /// events are told by their target.
     pub(super) fn save(
         &mut self,
         context: &Context<'_>,
         record: &Record,
         target: &mut Target,
         before: &TargetState,
+        issued: Option<usize>,
     ) -> Result<(), ApiError> {
         let status = target.status.clone();
-        target.save(context.tx, &record.rules, context.now)?;
+        target.save(context.tx, &record.rules, context.timers, context.now)?;
+        if let Some(event) = issued {
+            match Command::offer(context.tx, target, event)? {
+                SERVICE => self.traffic = true,
+                host => self.hosts.push(host.to_owned()),
+            }
+        }
+        self.look_again(target.state.deadline(&record.rules, context.timers));
         for (old, new) in before.events.iter().zip(&target.state.events) {
             let skipped = matches!(new.state, EventState::Skipped { .. });
             if old.state.name() != new.state.name() && !skipped {
@@ -152,178 +251,11 @@ impl Outcome {
     }
 }
 
-/// Finds the targets; a deployment that cannot be carried out ends here.
-fn start(context: &Context<'_>, record: &mut Record, outcome: &mut Outcome) -> Result<(), ApiError> {
-    let Some(group) = groups::by_id(context, &record.group_id)? else {
-        return Ok(());
-    };
-    let members = fleet::members(context.tx, &Membership::of(&group.settings))?;
-    let history = History::load(context, &group)?;
-    let (members, ending) = admit(context, record, members, &history);
-    let targets: Vec<Target> = in_order_of_attempt(members, &history)
-        .into_iter()
-        .enumerate()
-        .map(|(position, member)| new_target(record, position, member, ending.is_some(), context.now))
-        .collect();
-    record.progress = record.progress.next(DeploymentInput::Start, context.now)?;
-    for target in &targets {
-        target.insert(context.tx)?;
-    }
-    outcome.changes.push(Change::Started { targets: targets.len() });
-    match ending {
-        Some(ending) => {
-            record.progress = record.progress.next(DeploymentInput::End(ending.clone()), context.now)?;
-            end(context, record, &targets, &ending, outcome)
-        }
-        None => Ok(record.save_progress(context.tx)?),
-    }
-}
-
-/// Which of a group's members become targets, and the ending of a deployment that cannot begin.
-fn admit(
-    context: &Context<'_>,
-    record: &Record,
-    members: Vec<Member>,
-    history: &History,
-) -> (Vec<Member>, Option<Ending>) {
-    if members.is_empty() {
-        let message = "The deployment failed because no instances were found for your deployment group. Check that its \
-                       tag filters match the tags of registered instances.";
-        return (members, Some(Ending::failed(ErrorCode::NoInstances, message)));
-    }
-    let outdated_only = record.snapshot.update_outdated_instances_only == Some(true);
-    let revision = record.revision();
-    let members: Vec<_> = members
-        .into_iter()
-        .filter(|member| !outdated_only || history.revision(member) != Some(&revision))
-        .collect();
-    if members.is_empty() {
-        return (members, Some(Ending::Succeeded));
-    }
-    let most = context.quotas.targets_per_deployment;
-    if members.len() > most {
-        let message =
-            format!("The deployment group has {} instances; a deployment can have {most}.", members.len());
-        return (Vec::new(), Some(Ending::failed(ErrorCode::OverMaxInstances, message)));
-    }
-    let ending =
-        record.rules.minimum_healthy.budget(members.len()).err().map(|unsatisfiable| {
-            Ending::failed(ErrorCode::HealthConstraintsInvalid, unsatisfiable.to_string())
-        });
-    (members, ending)
-}
-
-fn new_target(record: &Record, position: usize, member: Member, skipped: bool, now: Timestamp) -> Target {
-    let event_state = if skipped { EventState::Skipped { ended: now } } else { EventState::Pending };
-    let state = TargetState {
-        events: super::in_place_events().map(|name| Event { name, state: event_state.clone() }).collect(),
-    };
-    Target {
-        deployment_id: record.id.clone(),
-        position,
-        member,
-        updated: now,
-        status: target_status(&state, &record.rules),
-        state,
-    }
-}
-
-/// How earlier deployments of a group left its instances.
-struct History {
-    /// The group's revision: that of its last successful deployment.
-    current: Option<RevisionLocation>,
-    instances: std::collections::HashMap<String, (bool, Option<RevisionLocation>)>,
-}
-
-impl History {
-    fn load(context: &Context<'_>, group: &groups::Group) -> Result<Self, ApiError> {
-        let mut statement = context
-            .tx
-            .prepare_cached("SELECT target_id, healthy, revision FROM health WHERE group_id = ?1")?;
-        let rows = statement.query_map([&group.id], |row| {
-            let revision: Option<Json<_>> = row.get(2)?;
-            Ok((row.get(0)?, (row.get(1)?, revision.map(|json| json.0))))
-        })?;
-        Ok(History {
-            current: last_successful_revision(context, group)?,
-            instances: rows.collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn revision(&self, member: &Member) -> Option<&RevisionLocation> {
-        self.instances.get(&member.name).and_then(|(_, revision)| revision.as_ref())
-    }
-}
-
-/// Unhealthy instances first, then those of unknown, old and current revision; by name within each.
-fn in_order_of_attempt(mut members: Vec<Member>, history: &History) -> Vec<Member> {
-    let class = |member: &Member| match history.instances.get(&member.name) {
-        None | Some((false, _)) => 0,
-        Some((true, None)) => 1,
-        Some((true, revision)) if *revision != history.current => 2,
-        Some((true, _)) => 3,
-    };
-    members.sort_by(|a, b| class(a).cmp(&class(b)).then_with(|| a.name.cmp(&b.name)));
-    members
-}
-
-/// Writes the end of a deployment and what it means for its group and for later deployments.
-fn end(
-    context: &Context<'_>,
-    record: &Record,
-    targets: &[Target],
-    ending: &Ending,
-    outcome: &mut Outcome,
-) -> Result<(), ApiError> {
-    record.save_progress(context.tx)?;
-    let Some(group) = groups::by_id(context, &record.group_id)? else {
-        return Ok(());
-    };
-    let history = History::load(context, &group)?;
-    for target in targets {
-        let attempted = target.state.events.iter().any(|event| event.state.diagnostics().is_some());
-        if !attempted {
-            continue;
-        }
-        let healthy = standing(&target.state, &record.rules) == Standing::Succeeded;
-        let before = history.revision(&target.member);
-        let revision = if healthy {
-            Some(record.revision())
-        } else {
-            // What is on a host after a failure is not known to be the group's revision any more.
-            before.filter(|revision| Some(*revision) != history.current.as_ref()).cloned()
-        };
-        context
-            .tx
-            .prepare_cached(
-                "INSERT INTO health (group_id, target_id, healthy, revision)
-                 VALUES (:group, :target, :healthy, :revision)
-                 ON CONFLICT DO UPDATE SET healthy = excluded.healthy, revision = excluded.revision",
-            )?
-            .execute(named_params! {
-                ":group": record.group_id,
-                ":target": target.member.name,
-                ":healthy": healthy,
-                ":revision": revision.map(Json),
-            })?;
-    }
-    if *ending == Ending::Succeeded {
-        context.tx.execute(
-            "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
-            (&record.group_id, &record.id),
-        )?;
-    }
-    let error = ending.error().and_then(|error| error.message.clone());
-    outcome
-        .changes
-        .push(Change::Ended { status: record.progress.status(), error: error.unwrap_or_default() });
-    Ok(())
-}
-
 /// The deployments that are not over: what the service goes on with after a restart.
 pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
     let mut statement = context.tx.prepare_cached(
-        "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress') ORDER BY created",
+        "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready') OR retire_at IS NOT NULL
+         ORDER BY created, rowid",
     )?;
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)

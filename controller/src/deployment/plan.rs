@@ -1,11 +1,18 @@
-//! The scheduling decision: what to do about a deployment now, and when to look again. Pure; it touches nothing.
+//! The scheduling decision: what a deployment as a whole does now. Pure; it touches nothing.
+//!
+//! What a target does by itself is in [`target`](super::target); here is how many may begin, which stage follows, and
+//! when and how the deployment ends.
 
-use codedeploy_api::codedeploy::{Diagnostics, ErrorCode, LifecycleErrorCode, TargetStatus, Timestamp};
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::{ErrorCode, TargetLabel, Timestamp};
 use codedeploy_api::lifecycle::LifecycleEvent;
 use serde::{Deserialize, Serialize};
 
+use super::course::Course;
 use super::health::{MinimumHealthy, Tally, Verdict};
-use super::state::{DeploymentInput, Ending, EventInput, EventState, IllegalEvent, Progress};
+use super::progress::{Ending, Progress, Stage};
+use super::target::{Standing, TargetState, standing};
 use crate::config::Timers;
 
 /// What was decided about a deployment when it was created, and the planner needs to know.
@@ -14,393 +21,220 @@ pub struct Rules {
     pub minimum_healthy: MinimumHealthy,
     /// A failure of an event that runs the previous revision's scripts does not fail the target.
     pub ignore_application_stop_failures: bool,
+    #[serde(default)]
+    pub course: Course,
+    /// Alarms that stop the deployment; it starts once they were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<Watch>,
 }
 
-/// A deployment as the planner sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeploymentState {
-    pub rules: Rules,
-    pub progress: Progress,
-    /// In the order in which they are attempted.
-    pub targets: Vec<TargetState>,
-}
-
-/// One target: its lifecycle events in their order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TargetState {
-    pub events: Vec<Event>,
-}
-
-/// One lifecycle event of one target.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    pub name: LifecycleEvent,
-    #[serde(flatten)]
-    pub state: EventState,
-}
-
-/// A step of a decision. Indexes are those of [`DeploymentState::targets`] and [`TargetState::events`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Offer the event's command to its host.
-    Issue {
-        target: usize,
-        event: usize,
-    },
-    /// Fail the event: its host was silent for too long.
-    Expire {
-        target: usize,
-        event: usize,
-        silence: Silence,
-    },
-    /// Perform nothing more on the target; a command not acknowledged yet is withdrawn.
-    SkipRest {
-        target: usize,
-    },
-    End(Ending),
-}
-
-/// Which of the service's timers ran out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
-    /// The host did not acknowledge the command.
-    PickUp,
-    /// The host acknowledged the command, and did not say how it ended.
-    Run,
-}
-
-/// What to do now, in this order, and when to decide again if nothing happens before.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Decision {
-    pub actions: Vec<Action>,
-    pub again_at: Option<Timestamp>,
-}
-
-/// How far a target is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    NotAttempted,
-    /// The command of this event is out.
-    Running(usize),
-    /// This event comes next.
-    Next(usize),
-    Succeeded,
-    Failed,
-    /// Cut off before its last event without a failure, or never attempted.
-    Skipped,
-}
-
-/// Reads a target's standing off its events.
-pub fn standing(target: &TargetState, rules: &Rules) -> Standing {
-    for (index, event) in target.events.iter().enumerate() {
-        match &event.state {
-            EventState::Succeeded { .. } => {}
-            EventState::Failed { .. } if rules.ignores(&event.name) => {}
-            EventState::Failed { .. } => return Standing::Failed,
-            EventState::Skipped { .. } => return Standing::Skipped,
-            EventState::Pending if index == 0 => return Standing::NotAttempted,
-            EventState::Pending => return Standing::Next(index),
-            EventState::Queued { .. } | EventState::Leased { .. } | EventState::Acknowledged { .. } => {
-                return Standing::Running(index);
-            }
-        }
-    }
-    Standing::Succeeded
-}
-
-/// The status of a target that clients are shown.
-pub fn target_status(target: &TargetState, rules: &Rules) -> TargetStatus {
-    match standing(target, rules) {
-        Standing::NotAttempted => TargetStatus::Pending,
-        Standing::Running(0) if target.events.first().is_some_and(|e| e.state.started().is_none()) => {
-            TargetStatus::Pending
-        }
-        Standing::Running(_) | Standing::Next(_) => TargetStatus::InProgress,
-        Standing::Succeeded => TargetStatus::Succeeded,
-        Standing::Failed => TargetStatus::Failed,
-        Standing::Skipped => TargetStatus::Skipped,
-    }
+/// The alarms of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    pub names: Vec<String>,
+    /// Go on when the state of an alarm cannot be read.
+    pub ignore_poll_failure: bool,
 }
 
 impl Rules {
-    fn ignores(&self, event: &LifecycleEvent) -> bool {
+    pub(super) fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
         self.ignore_application_stop_failures
             && matches!(event, ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic)
     }
-}
 
-/// Decides about a deployment whose targets are known; about any other there is nothing to decide here.
-pub fn plan(state: &DeploymentState, timers: &Timers, now: Timestamp) -> Decision {
-    let Progress::InProgress { started, stop_requested } = state.progress else {
-        return Decision::default();
-    };
-    let mut decision = Decision::default();
-    let standings = expire(state, timers, now, &mut decision);
-    let deadline = started + timers.deployment;
-    if let Some(ending) = cut_short(stop_requested, deadline, now) {
-        wind_down(state, &standings, timers, ending, &mut decision);
-    } else {
-        decision.look_again(deadline);
-        advance(state, &standings, timers, now, &mut decision);
-    }
-    decision
-}
-
-/// Why the deployment must end now, whatever its targets do.
-fn cut_short(stop_requested: Option<Timestamp>, deadline: Timestamp, now: Timestamp) -> Option<Ending> {
-    if stop_requested.is_some() {
-        let message = "The deployment was stopped by a user; no more commands were scheduled.";
-        Some(Ending::stopped(ErrorCode::ManualStop, message))
-    } else if deadline <= now {
-        let message = "The deployment did not end within the time that deployments are given.";
-        Some(Ending::failed(ErrorCode::Timeout, message))
-    } else {
-        None
-    }
-}
-
-/// Fails the commands whose hosts were silent too long; gives every target's standing after that.
-fn expire(
-    state: &DeploymentState,
-    timers: &Timers,
-    now: Timestamp,
-    decision: &mut Decision,
-) -> Vec<Standing> {
-    let mut standings = Vec::with_capacity(state.targets.len());
-    for (index, target) in state.targets.iter().enumerate() {
-        let standing = standing(target, &state.rules);
-        standings.push(match overdue(target, standing, timers, now) {
-            Overdue::No => standing,
-            Overdue::At(deadline) => {
-                decision.look_again(deadline);
-                standing
-            }
-            Overdue::Yes { event, silence } => {
-                decision.actions.push(Action::Expire { target: index, event, silence });
-                after_failure(target, event, &state.rules)
-            }
-        });
-    }
-    standings
-}
-
-enum Overdue {
-    /// No timer runs.
-    No,
-    At(Timestamp),
-    Yes {
-        event: usize,
-        silence: Silence,
-    },
-}
-
-fn overdue(target: &TargetState, standing: Standing, timers: &Timers, now: Timestamp) -> Overdue {
-    let Standing::Running(event) = standing else {
-        return Overdue::No;
-    };
-    match target.events.get(event).and_then(|event| timeout(&event.state, timers)) {
-        None => Overdue::No,
-        Some((deadline, silence)) if deadline <= now => Overdue::Yes { event, silence },
-        Some((deadline, _)) => Overdue::At(deadline),
-    }
-}
-
-fn after_failure(target: &TargetState, event: usize, rules: &Rules) -> Standing {
-    match target.events.get(event) {
-        Some(failed) if rules.ignores(&failed.name) && event + 1 < target.events.len() => {
-            Standing::Next(event + 1)
+    /// How long a deployment of this kind may take.
+    pub fn patience(&self, timers: &Timers) -> Duration {
+        match self.course {
+            Course::BlueGreen { .. } | Course::BlueGreenRollback => timers.blue_green,
+            Course::InPlace | Course::InPlaceBehindLoadBalancer => timers.deployment,
         }
-        Some(failed) if rules.ignores(&failed.name) => Standing::Succeeded,
-        _ => Standing::Failed,
     }
 }
 
-fn timeout(state: &EventState, timers: &Timers) -> Option<(Timestamp, Silence)> {
-    match *state {
-        EventState::Queued { since } => Some((since + timers.pick_up, Silence::PickUp)),
-        EventState::Leased { queued, .. } => Some((queued + timers.pick_up, Silence::PickUp)),
-        EventState::Acknowledged { since, .. } => Some((since + timers.run, Silence::Run)),
+/// How targets are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Nothing is out.
+    Waiting,
+    /// A command is out, and its host has not acknowledged it.
+    Offered,
+    /// A host, or the service at a load balancer, performs a command.
+    Performing,
+    Succeeded,
+    Failed,
+    Skipped,
+}
+
+impl Class {
+    pub fn of(target: &TargetState, rules: &Rules) -> Class {
+        match standing(target, rules) {
+            Standing::Next(_) => Class::Waiting,
+            Standing::Running(event) => match target.events.get(event) {
+                Some(event) if event.state.is_offered() => Class::Offered,
+                _ => Class::Performing,
+            },
+            Standing::Succeeded => Class::Succeeded,
+            Standing::Failed => Class::Failed,
+            Standing::Skipped => Class::Skipped,
+        }
+    }
+}
+
+/// A number of targets that are alike to the planner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Count {
+    pub label: Option<TargetLabel>,
+    pub class: Class,
+    /// See [`TargetState::stage`].
+    pub stage: Stage,
+    pub targets: usize,
+}
+
+/// What a deployment does now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Move {
+    /// Nothing; its targets go on by themselves.
+    Wait,
+    /// Let so many waiting targets begin the stage, in their order.
+    Begin(usize),
+    /// Go on to the next stage.
+    Enter(Stage),
+    /// The replacement instances are ready: wait for someone who lets it go on.
+    AwaitContinue { until: Timestamp },
+    /// Let no target begin anything, withdraw what is offered.
+    Close,
+    /// Nothing is left to do.
+    End { ending: Ending, retire_at: Option<Timestamp> },
+}
+
+/// Why a deployment must end now, whatever its targets do.
+pub fn closing(rules: &Rules, progress: &Progress, timers: &Timers, now: Timestamp) -> Option<Ending> {
+    match progress {
+        Progress::InProgress { stop: Some(stop), .. } => Some(stop.ending()),
+        Progress::InProgress { started, .. } if *started + rules.patience(timers) <= now => {
+            let message = "The deployment did not end within the time that deployments are given.";
+            Some(Ending::failed(ErrorCode::Timeout, message))
+        }
+        Progress::Ready { until, .. } if *until <= now => {
+            let message =
+                "The replacement instances were ready, and nobody continued the deployment in time.";
+            Some(Ending::stopped(ErrorCode::Timeout, message))
+        }
         _ => None,
     }
 }
 
-/// Goes on with every target, starts what the budget allows, and ends the deployment when nothing is left to do.
-fn advance(
-    state: &DeploymentState,
-    standings: &[Standing],
-    timers: &Timers,
-    now: Timestamp,
-    decision: &mut Decision,
-) {
+/// When a deployment must be decided about if nothing happens before, its targets' timers aside.
+pub fn deadline(rules: &Rules, progress: &Progress, timers: &Timers) -> Option<Timestamp> {
+    match progress {
+        Progress::InProgress { stop: None, started, .. } => Some(*started + rules.patience(timers)),
+        Progress::Ready { until, .. } => Some(*until),
+        Progress::Ended { retire_at, .. } => *retire_at,
+        Progress::InProgress { .. } | Progress::Created => None,
+    }
+}
+
+/// Decides about a deployment whose targets were settled; about one that is not under way there is nothing to decide.
+pub fn plan(rules: &Rules, progress: &Progress, counts: &[Count], timers: &Timers, now: Timestamp) -> Move {
+    if let Some(ending) = closing(rules, progress, timers, now) {
+        return close(counts, ending);
+    }
+    let Progress::InProgress { stage, .. } = *progress else {
+        return Move::Wait;
+    };
+    // A deployment that has failed cuts its targets off, perhaps in several steps.
+    let has_failed = counts.iter().any(|count| count.class == Class::Skipped && count.targets > 0);
+    match judge(rules, stage, tally(rules, stage, counts)) {
+        _ if has_failed => close(counts, failure(rules, stage, counts)),
+        Verdict::Continue { start: 0 } => Move::Wait,
+        Verdict::Continue { start } => Move::Begin(start),
+        Verdict::Succeeded => proceed(rules, stage, now),
+        Verdict::Failed => close(counts, failure(rules, stage, counts)),
+    }
+}
+
+fn close(counts: &[Count], ending: Ending) -> Move {
+    let left =
+        |wanted: &[Class]| counts.iter().any(|count| count.targets > 0 && wanted.contains(&count.class));
+    if left(&[Class::Waiting, Class::Offered]) {
+        Move::Close
+    } else if left(&[Class::Performing]) {
+        // Each has a timer.
+        Move::Wait
+    } else {
+        Move::End { ending, retire_at: None }
+    }
+}
+
+fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
+    let minutes = |minutes: u32| now + Duration::from_secs(u64::from(minutes) * 60);
+    match (rules.course, rules.course.stage_after(stage)) {
+        (Course::BlueGreen { wait_minutes: Some(wait), .. }, Some(Stage::Allow)) => {
+            Move::AwaitContinue { until: minutes(wait) }
+        }
+        (_, Some(stage)) => Move::Enter(stage),
+        (Course::BlueGreen { retire_minutes, .. }, None) => {
+            Move::End { ending: Ending::Succeeded, retire_at: retire_minutes.map(minutes) }
+        }
+        (_, None) => Move::End { ending: Ending::Succeeded, retire_at: None },
+    }
+}
+
+/// How the targets of a stage's fleet stand towards that stage.
+fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
+    let fleet = rules.course.fleet(stage);
     let mut tally = Tally::default();
-    for (index, standing) in standings.iter().enumerate() {
-        match *standing {
-            Standing::NotAttempted => tally.not_attempted += 1,
-            Standing::Running(_) => tally.in_progress += 1,
-            Standing::Next(event) => {
-                tally.in_progress += 1;
-                decision.issue(index, event, timers, now);
-            }
-            Standing::Succeeded => tally.succeeded += 1,
-            Standing::Failed => {
-                tally.failed += 1;
-                decision.skip_rest(index, state);
-            }
-            // Only the end of a deployment skips a target.
-            Standing::Skipped => tally.failed += 1,
-        }
-    }
-    let verdict = match state.rules.minimum_healthy.budget(state.targets.len()) {
-        Ok(budget) => budget.judge(tally),
-        Err(_) => Verdict::Failed,
-    };
-    match verdict {
-        Verdict::Continue { start } => {
-            let waiting =
-                standings.iter().enumerate().filter(|(_, standing)| **standing == Standing::NotAttempted);
-            for (index, _) in waiting.take(start) {
-                decision.issue(index, 0, timers, now);
-            }
-        }
-        Verdict::Succeeded => decision.end(state, standings, Ending::Succeeded),
-        Verdict::Failed => {
-            let message = format!(
-                "The deployment failed because too many individual instances failed deployment, too few healthy \
-                 instances are available for deployment, or some instances are experiencing problems: {} failed, {} \
-                 succeeded, {} were not attempted.",
-                tally.failed, tally.succeeded, tally.not_attempted
-            );
-            decision.end(state, standings, Ending::failed(ErrorCode::HealthConstraints, message));
-        }
-    }
-}
-
-/// Withdraws what can be withdrawn, and ends the deployment once no host runs a command of it.
-fn wind_down(
-    state: &DeploymentState,
-    standings: &[Standing],
-    timers: &Timers,
-    ending: Ending,
-    decision: &mut Decision,
-) {
-    decision.again_at = None;
-    for (index, (target, standing)) in state.targets.iter().zip(standings).enumerate() {
-        match in_flight(target, *standing) {
-            Some(event) => {
-                let deadline = timeout(event, timers).map(|(deadline, _)| deadline);
-                decision.again_at = decision.again_at.into_iter().chain(deadline).min();
-            }
-            None => decision.skip_rest(index, state),
-        }
-    }
-    // Every command in flight has a timer.
-    if decision.again_at.is_none() {
-        decision.actions.push(Action::End(ending));
-    }
-}
-
-/// The state of the event whose command the host runs, and which cannot be withdrawn.
-fn in_flight(target: &TargetState, standing: Standing) -> Option<&EventState> {
-    let Standing::Running(event) = standing else {
-        return None;
-    };
-    let state = &target.events.get(event)?.state;
-    (!state.is_offered()).then_some(state)
-}
-
-impl Decision {
-    fn look_again(&mut self, at: Timestamp) {
-        self.again_at = Some(self.again_at.map_or(at, |earlier| earlier.min(at)));
-    }
-
-    fn issue(&mut self, target: usize, event: usize, timers: &Timers, now: Timestamp) {
-        self.actions.push(Action::Issue { target, event });
-        self.look_again(now + timers.pick_up);
-    }
-
-    /// Nothing is said about a target with nothing left to skip.
-    fn skip_rest(&mut self, target: usize, state: &DeploymentState) {
-        let expired = |index: usize| {
-            self.actions.iter().rev().any(|action| {
-                matches!(action, Action::Expire { target: t, event: e, .. } if *t == target && *e == index)
-            })
+    for count in counts.iter().filter(|count| fleet.is_none() || count.label == fleet) {
+        let field = match count.class {
+            Class::Waiting if count.stage > stage => &mut tally.succeeded,
+            Class::Waiting => &mut tally.not_attempted,
+            Class::Offered | Class::Performing => &mut tally.in_progress,
+            Class::Succeeded => &mut tally.succeeded,
+            Class::Failed | Class::Skipped => &mut tally.failed,
         };
-        let left = state.targets.get(target).is_some_and(|target| {
-            let mut events = target.events.iter().enumerate();
-            events.any(|(index, event)| event.state.ended().is_none() && !expired(index))
-        });
-        if left {
-            self.actions.push(Action::SkipRest { target });
-        }
+        *field += count.targets;
     }
+    tally
+}
 
-    fn end(&mut self, state: &DeploymentState, standings: &[Standing], ending: Ending) {
-        for (index, standing) in standings.iter().enumerate() {
-            if *standing == Standing::NotAttempted {
-                self.skip_rest(index, state);
-            }
+fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
+    let targets = tally.not_attempted + tally.in_progress + tally.succeeded + tally.failed;
+    match stage {
+        Stage::Deploy => match rules.minimum_healthy.budget(targets) {
+            Ok(budget) => budget.judge(tally),
+            Err(_) => Verdict::Failed,
+        },
+        // A load balancer takes any number at a time: traffic is added before any is taken away.
+        Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
+            Verdict::Continue { start: tally.not_attempted }
         }
-        self.actions.push(Action::End(ending));
-        self.again_at = None;
+        Stage::Allow => match rules.minimum_healthy.budget(targets) {
+            Ok(budget) if tally.succeeded > 0 && tally.failed <= budget.unavailable => Verdict::Succeeded,
+            _ => Verdict::Failed,
+        },
+        Stage::Block if tally.failed == 0 => Verdict::Succeeded,
+        Stage::Block => Verdict::Failed,
     }
 }
 
-impl DeploymentState {
-    /// Carries out one step of a decision; the targets it changed are those the step names.
-    pub fn apply(&mut self, action: &Action, now: Timestamp) -> Result<(), IllegalEvent> {
-        match action {
-            Action::Issue { target, event } => self.advance_event(*target, *event, EventInput::Issue, now),
-            Action::Expire { target, event, silence } => {
-                let diagnostics = silence.diagnostics();
-                self.advance_event(*target, *event, EventInput::Expire { diagnostics }, now)
-            }
-            Action::SkipRest { target } => {
-                let events = self.targets.get_mut(*target).into_iter().flat_map(|t| &mut t.events);
-                for event in events.filter(|event| event.state.ended().is_none()) {
-                    event.state = event.state.next(EventInput::Skip, now)?;
-                }
-                Ok(())
-            }
-            Action::End(ending) => {
-                self.progress = self.progress.next(DeploymentInput::End(ending.clone()), now)?;
-                Ok(())
-            }
-        }
-    }
-
-    fn advance_event(
-        &mut self,
-        target: usize,
-        event: usize,
-        input: EventInput,
-        now: Timestamp,
-    ) -> Result<(), IllegalEvent> {
-        if let Some(event) = self.targets.get_mut(target).and_then(|t| t.events.get_mut(event)) {
-            event.state = event.state.next(input, now)?;
-        }
-        Ok(())
-    }
-}
-
-impl Silence {
-    /// What clients are shown of an event that the service failed.
-    fn diagnostics(self) -> Diagnostics {
-        let message = match self {
-            Silence::PickUp => {
-                "CodeDeploy agent was not able to receive the lifecycle event. Check the CodeDeploy agent logs on \
-                 your host and make sure the agent is running and can connect to the CodeDeploy server."
-            }
-            Silence::Run => {
-                "CodeDeploy agent received the lifecycle event and did not report how it ended in time. Check the \
-                 CodeDeploy agent logs on your host and make sure the agent is running."
-            }
-        };
-        Diagnostics {
-            error_code: Some(LifecycleErrorCode::UnknownError),
-            script_name: Some(String::new()),
-            message: Some(message.into()),
-            log_tail: Some(String::new()),
-        }
-    }
+fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Ending {
+    let fleet = rules.course.fleet(stage);
+    let number = |class: Class| -> usize {
+        let alike = |count: &&Count| count.class == class && (fleet.is_none() || count.label == fleet);
+        counts.iter().filter(alike).map(|count| count.targets).sum()
+    };
+    let (failed, succeeded) = (number(Class::Failed), number(Class::Succeeded));
+    let message = match stage {
+        Stage::Deploy | Stage::Allow => format!(
+            "The deployment failed because too many individual instances failed deployment, too few healthy instances \
+             are available for deployment, or some instances are experiencing problems: {failed} failed, {succeeded} \
+             succeeded, {} did not go on.",
+            number(Class::Waiting) + number(Class::Skipped)
+        ),
+        Stage::Block => format!(
+            "The deployment failed because traffic could not be taken from {failed} instances; it was from {succeeded}."
+        ),
+    };
+    Ending::failed(ErrorCode::HealthConstraints, message)
 }

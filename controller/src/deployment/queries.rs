@@ -1,32 +1,16 @@
-//! GetDeployment, BatchGetDeployments, ListDeployments and StopDeployment.
+//! What operators see of deployments.
 
 use codedeploy_api::codedeploy::*;
 
-use super::decide::{Outcome, decide};
+use super::progress::Progress;
 use super::records::{Record, overview};
-use super::state::{DeploymentInput, Ending, Progress};
-use crate::config::Timers;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{BATCH, Context, applications, groups, shorten};
-
-/// An identifier of the right form.
-pub(super) fn check_id(id: Option<String>) -> Result<String, ApiError> {
-    let id = id
-        .filter(|id| !id.is_empty())
-        .ok_or_else(|| ErrorName::DeploymentIdRequired.because("The deployment id is missing."))?;
-    let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
-    let valid = id.strip_prefix("d-").is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed));
-    if !valid || id.len() > 64 {
-        return Err(ErrorName::InvalidDeploymentId
-            .because(format!("{:?} is not a deployment id such as d-A1B2C3D4E.", shorten(&id))));
-    }
-    Ok(id)
-}
+use crate::registry::{Context, applications, groups};
+use crate::request;
 
 /// The deployment named by a request.
-pub(super) fn find(context: &Context<'_>, id: Option<String>) -> Result<Record, ApiError> {
-    let id = check_id(id)?;
-    Record::load(context.tx, &id)?.ok_or_else(|| {
+pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
+    Record::load(context.tx, id)?.ok_or_else(|| {
         ErrorName::DeploymentDoesNotExist.because(format!("The deployment {id} could not be found."))
     })
 }
@@ -34,7 +18,7 @@ pub(super) fn find(context: &Context<'_>, id: Option<String>) -> Result<Record, 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
     let error_information = match &record.progress {
         Progress::Ended { ending, .. } => ending.error().cloned(),
-        Progress::Created | Progress::InProgress { .. } => None,
+        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => None,
     };
     let overview = match record.progress.started() {
         Some(_) => Some(overview(context.tx, &record.id)?),
@@ -64,29 +48,18 @@ pub(crate) fn last_info(context: &Context<'_>, id: &str) -> Result<Option<LastDe
     }))
 }
 
-pub fn get(context: &Context<'_>, input: GetDeploymentInput) -> Result<GetDeploymentOutput, ApiError> {
-    let record = find(context, input.deployment_id)?;
+pub fn get(context: &Context<'_>, request: request::GetDeployment) -> Result<GetDeploymentOutput, ApiError> {
+    let record = find(context, &request.deployment_id)?;
     Ok(GetDeploymentOutput { deployment_info: Some(info(context, record)?) })
 }
 
 /// Deployments that do not exist are left out.
 pub fn batch_get(
     context: &Context<'_>,
-    input: BatchGetDeploymentsInput,
+    request: request::BatchGetDeployments,
 ) -> Result<BatchGetDeploymentsOutput, ApiError> {
-    let ids = input.deployment_ids.unwrap_or_default();
-    if ids.is_empty() {
-        return Err(ErrorName::DeploymentIdRequired.because("At least one deployment id is needed."));
-    }
-    if ids.len() > BATCH {
-        return Err(ErrorName::BatchLimitExceeded.because(format!(
-            "{} deployment ids were given; at most {BATCH} can be given at once.",
-            ids.len()
-        )));
-    }
-    let ids = ids.into_iter().map(|id| check_id(Some(id))).collect::<Result<Vec<_>, _>>()?;
     let mut infos = Vec::new();
-    for id in ids {
+    for id in request.deployment_ids.0 {
         if let Some(record) = Record::load(context.tx, &id)? {
             infos.push(info(context, record)?);
         }
@@ -95,107 +68,64 @@ pub fn batch_get(
 }
 
 /// The newest first.
-pub fn list(context: &Context<'_>, input: ListDeploymentsInput) -> Result<ListDeploymentsOutput, ApiError> {
-    if let Some(id) = input.external_id.as_deref().filter(|id| !id.is_empty()) {
-        return Err(ErrorName::InvalidExternalId.because(format!(
-            "No deployment of this service has an external id; {:?} was given.",
-            shorten(id)
-        )));
-    }
-    let statuses = input.include_only_statuses.unwrap_or_default();
-    if let Some(status) = statuses.iter().find(|status| !status.is_known()) {
-        return Err(ErrorName::InvalidDeploymentStatus.because(format!(
-            "{:?} is not one of {}.",
-            shorten(status.as_str()),
-            DeploymentStatus::KNOWN.join(", ")
-        )));
-    }
-    let range = input.create_time_range.unwrap_or_default();
-    if range.start.zip(range.end).is_some_and(|(start, end)| start > end) {
-        return Err(ErrorName::InvalidTimeRange.because("The time range ends before it starts."));
-    }
-    let group_id = match (input.application_name, input.deployment_group_name) {
-        (None, None) => None,
-        (Some(_), None) => {
-            return Err(ErrorName::DeploymentGroupNameRequired.because(
-                "The deployment group name is missing: give it together with the application name.",
-            ));
-        }
-        (None, Some(_)) => {
-            return Err(ErrorName::ApplicationNameRequired.because(
-                "The application name is missing: give it together with the deployment group name.",
-            ));
-        }
-        (application, group) => {
+pub fn list(
+    context: &Context<'_>,
+    request: request::ListDeployments,
+) -> Result<ListDeploymentsOutput, ApiError> {
+    let group_id = match &request.group {
+        Some((application, group)) => {
             let application = applications::find(context, application)?;
             Some(groups::find(context, &application, group)?.id)
         }
+        None => None,
     };
-    let mut statement = context.tx.prepare_cached(
-        "SELECT id, created, status FROM deployments
-         WHERE (?1 IS NULL OR group_id = ?1) AND created BETWEEN ?2 AND ?3
-         ORDER BY created DESC, id",
-    )?;
-    let mut rows = statement.query((
-        &group_id,
-        range.start.map_or(i64::MIN, Timestamp::millis),
-        range.end.map_or(i64::MAX, Timestamp::millis),
-    ))?;
-    let mut items = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (id, created, status): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if statuses.is_empty() || statuses.contains(&DeploymentStatus::from(status)) {
-            items.push((format!("{:020}{id}", i64::MAX - created), id));
-        }
+    let (statuses, created) = (request.include_only_statuses, request.created);
+    let name = format!("deployments of {group_id:?} {statuses:?} {created:?}");
+    let listing = context.pages.listing::<(i64, i64)>(name, request.next_token.as_deref())?;
+    // Only CloudFormation gives deployments an external id.
+    if request.external_id.is_some() {
+        return Ok(ListDeploymentsOutput { deployments: Some(Vec::new()), next_token: None });
     }
-    let listing = format!("deployments{group_id:?}{statuses:?}{range:?}");
-    let (deployments, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
+    let before = listing.after().copied().unwrap_or((i64::MAX, i64::MAX));
+    // Of those made in the same millisecond, the one made last has the highest row id.
+    let of_group = if group_id.is_some() { "group_id = ?1" } else { "?1 IS NULL" };
+    let mut statement = context.tx.prepare_cached(&format!(
+        "SELECT created, rowid, id, status FROM deployments
+         WHERE {of_group} AND created BETWEEN ?2 AND ?3 AND (created, rowid) < (?4, ?5)
+         ORDER BY created DESC, rowid DESC"
+    ))?;
+    let range =
+        (created.start.map_or(i64::MIN, Timestamp::millis), created.end.map_or(i64::MAX, Timestamp::millis));
+    let rows = statement.query_map((&group_id, range.0, range.1, before.0, before.1), |row| {
+        Ok(((row.get(0)?, row.get(1)?), row.get::<_, String>(2)?, row.get::<_, String>(3)?))
+    })?;
+    let wanted = rows.filter_map(|row| match row {
+        Ok((key, id, status)) => {
+            let listed = statuses.is_empty() || statuses.contains(&DeploymentStatus::from(status));
+            listed.then_some(Ok((key, id)))
+        }
+        Err(error) => Some(Err(error)),
+    });
+    let (deployments, next_token) = listing.page(wanted)?;
     Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
 }
 
-/// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
-pub fn stop(
+/// Lambda functions and ECS call this while a deployment waits for them; a host reports to the other API.
+pub fn put_hook_status(
     context: &Context<'_>,
-    timers: &Timers,
-    input: StopDeploymentInput,
-) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
-    let mut record = find(context, input.deployment_id)?;
-    if input.auto_rollback_enabled == Some(true) {
-        return Err(ErrorName::InvalidInput.because(
-            "autoRollbackEnabled is true; this service starts no rollback: stop without it, then deploy the earlier \
-             revision.",
-        ));
-    }
-    let outcome = match &record.progress {
-        Progress::Created => {
-            let message = "The deployment was stopped by a user before it started.";
-            let ending = Ending::stopped(ErrorCode::ManualStop, message);
-            record.progress = record.progress.next(DeploymentInput::End(ending), context.now)?;
-            record.save_progress(context.tx)?;
-            Outcome::none(&record.id)
-        }
-        Progress::InProgress { .. } => {
-            record.progress = record.progress.next(DeploymentInput::RequestStop, context.now)?;
-            record.save_progress(context.tx)?;
-            decide(context, timers, &record.id)?
-        }
-        Progress::Ended { ending: Ending::Stopped(_), .. } => Outcome::none(&record.id),
-        Progress::Ended { .. } => {
-            return Err(ErrorName::DeploymentAlreadyCompleted
-                .because(format!("The deployment {} has already completed.", record.id)));
-        }
-    };
-    let record = find(context, Some(record.id))?;
-    let (status, message) = match record.progress {
-        Progress::Ended { .. } => (
-            StopStatus::Succeeded,
-            "No more commands will be scheduled for execution in the deployment instances",
-        ),
-        Progress::Created | Progress::InProgress { .. } => (
-            StopStatus::Pending,
-            "The deployment will be stopped when the commands that are running have ended",
-        ),
-    };
-    let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
-    Ok((output, outcome))
+    request: request::PutLifecycleEventHookExecutionStatus,
+) -> Result<Nothing, ApiError> {
+    let record = find(context, &request.deployment_id)?;
+    Err(ErrorName::UnsupportedActionForDeploymentType.because(format!(
+        "The deployment {} is to the Server compute platform, whose lifecycle events are performed by agents.",
+        record.id
+    )))
+}
+
+/// Only CloudFormation gives resources an external id: there is nothing to delete.
+pub fn delete_by_external_id(
+    _: &Context<'_>,
+    _: request::DeleteResourcesByExternalId,
+) -> Result<Empty, ApiError> {
+    Ok(Empty {})
 }

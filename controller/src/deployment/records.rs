@@ -1,15 +1,21 @@
-//! The rows of deployments, their targets and their commands.
+//! The rows of deployments and of their targets. Those of commands are in [`command`].
+
+mod columns;
+pub(super) mod command;
 
 use codedeploy_api::codedeploy::{
-    DeploymentInfo, DeploymentOverview, RevisionLocation, TargetStatus, Timestamp,
+    DeploymentCreator, DeploymentInfo, DeploymentOverview, RevisionLocation, RollbackInfo, TargetLabel,
+    TargetStatus, Timestamp,
 };
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+use serde::{Deserialize, Serialize};
 
-use super::plan::{DeploymentState, Event, Rules, TargetState, target_status};
-use super::state::Progress;
-use crate::error::ApiError;
+use super::course::Course;
+use super::plan::{Class, Count, Rules};
+use super::progress::{Ending, Progress, Stage};
+use super::target::{Event, TargetState};
+use crate::config::Timers;
 use crate::fleet::Member;
-use crate::registry::random_text;
 use crate::store::Json;
 
 /// A deployment without its targets.
@@ -22,9 +28,20 @@ pub(super) struct Record {
     pub rules: Rules,
     /// What does not change after the creation.
     pub snapshot: DeploymentInfo,
+    pub relations: Relations,
     /// The names of today; a group and an application can be renamed.
     pub application_name: String,
     pub group_name: String,
+}
+
+/// How a deployment is connected to others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Relations {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RollbackInfo>,
+    /// The deployment whose archives hosts still have, in a deployment that restarts the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse_archive_from: Option<String>,
 }
 
 const SELECT: &str = "SELECT d.*, g.name AS group_name, a.name AS application_name
@@ -34,13 +51,20 @@ const SELECT: &str = "SELECT d.*, g.name AS group_name, a.name AS application_na
 
 impl Record {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let Json(relations): Json<Relations> = row.get("relations")?;
+        let Json(rules): Json<Rules> = row.get("rules")?;
+        let Json(progress): Json<Progress> = row.get("progress")?;
+        let Json(mut snapshot): Json<DeploymentInfo> = row.get("snapshot")?;
+        snapshot.rollback_info = relations.rollback.clone();
+        snapshot.instance_termination_wait_time_started = Some(waits_for_termination(&rules, &progress));
         Ok(Record {
             id: row.get("id")?,
             group_id: row.get("group_id")?,
             created: Timestamp::from_millis(row.get("created")?),
-            progress: row.get::<_, Json<_>>("progress")?.0,
-            rules: row.get::<_, Json<_>>("rules")?.0,
-            snapshot: row.get::<_, Json<_>>("snapshot")?.0,
+            progress,
+            rules,
+            snapshot,
+            relations,
             application_name: row.get("application_name")?,
             group_name: row.get("group_name")?,
         })
@@ -52,8 +76,8 @@ impl Record {
 
     pub(super) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
         tx.execute(
-            "INSERT INTO deployments (id, group_id, created, status, progress, rules, snapshot)
-             VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot)",
+            "INSERT INTO deployments (id, group_id, created, status, progress, rules, snapshot, relations)
+             VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot, :relations)",
             named_params! {
                 ":id": self.id,
                 ":group": self.group_id,
@@ -62,16 +86,22 @@ impl Record {
                 ":progress": Json(&self.progress),
                 ":rules": Json(&self.rules),
                 ":snapshot": Json(&self.snapshot),
+                ":relations": Json(&self.relations),
             },
         )?;
         Ok(())
     }
 
     pub(super) fn save_progress(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        tx.prepare_cached("UPDATE deployments SET status = ?2, progress = ?3 WHERE id = ?1")?.execute((
+        tx.prepare_cached(
+            "UPDATE deployments SET status = ?2, progress = ?3, retire_at = ?4, relations = ?5 WHERE id = ?1",
+        )?
+        .execute((
             &self.id,
             self.progress.status().as_str(),
             Json(&self.progress),
+            self.progress.retire_at().map(Timestamp::millis),
+            Json(&self.relations),
         ))?;
         Ok(())
     }
@@ -79,6 +109,40 @@ impl Record {
     pub(super) fn revision(&self) -> RevisionLocation {
         self.snapshot.revision.clone().unwrap_or_default()
     }
+
+    /// Whether the service made this deployment to undo another.
+    pub(super) fn is_rollback(&self) -> bool {
+        self.snapshot.creator == Some(DeploymentCreator::CodeDeployRollback)
+    }
+
+    /// The targets of one kind of each.
+    pub(super) fn counts(&self, tx: &Transaction<'_>) -> rusqlite::Result<Vec<Count>> {
+        let mut statement = tx.prepare_cached(
+            "SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY class, stage, label",
+        )?;
+        let counts = statement.query_map([&self.id], |row| {
+            Ok(Count {
+                label: row.get::<_, Option<String>>(0)?.map(TargetLabel::from),
+                class: row.get(1)?,
+                stage: row.get(2)?,
+                targets: row.get(3)?,
+            })
+        })?;
+        counts.collect()
+    }
+
+    /// When the first of the commands that are out has waited too long.
+    pub(super) fn first_deadline(&self, tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
+        tx.prepare_cached(
+            "SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL",
+        )?
+        .query_row([&self.id], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp::from_millis)))
+    }
+}
+
+fn waits_for_termination(rules: &Rules, progress: &Progress) -> bool {
+    let retires = matches!(rules.course, Course::BlueGreen { retire_minutes: Some(_), .. });
+    retires && matches!(progress, Progress::Ended { ending: Ending::Succeeded, .. })
 }
 
 /// One target of a deployment.
@@ -94,20 +158,67 @@ pub(super) struct Target {
 
 impl Target {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let label = row.get::<_, Option<String>>("label")?.map(TargetLabel::from);
+        let Json(events): Json<Vec<Event>> = row.get("events")?;
         Ok(Target {
             deployment_id: row.get("deployment_id")?,
             position: row.get("position")?,
             member: Member { name: row.get("target_id")?, arn: row.get("arn")?, host: row.get("host")? },
             updated: Timestamp::from_millis(row.get("updated")?),
-            state: TargetState { events: row.get::<_, Json<Vec<Event>>>("events")?.0 },
+            state: TargetState { label, events },
             status: TargetStatus::from(row.get::<_, String>("status")?),
         })
     }
 
+    /// All targets of a deployment, in the order of attempt.
     pub(super) fn load_all(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::Result<Vec<Target>> {
         tx.prepare_cached("SELECT * FROM targets WHERE deployment_id = ?1 ORDER BY position")?
             .query_map([deployment_id], Target::read)?
             .collect()
+    }
+
+    /// Targets whose hosts were silent too long.
+    pub(super) fn overdue(
+        tx: &Transaction<'_>,
+        deployment_id: &str,
+        now: Timestamp,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Target>> {
+        tx.prepare_cached("SELECT * FROM targets WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3")?
+            .query_map((deployment_id, now.millis(), most), Target::read)?
+            .collect()
+    }
+
+    /// Targets that wait to begin a stage, in the order of attempt.
+    pub(super) fn waiting(
+        tx: &Transaction<'_>,
+        record: &Record,
+        stage: Stage,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Target>> {
+        let fleet = record.rules.course.fleet(stage);
+        tx.prepare_cached(
+            "SELECT * FROM targets WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4
+             ORDER BY position LIMIT ?5",
+        )?
+        .query_map(
+            (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
+            Target::read,
+        )?
+        .collect()
+    }
+
+    /// Targets that can be cut off: no host has acknowledged a command of theirs.
+    pub(super) fn open(
+        tx: &Transaction<'_>,
+        deployment_id: &str,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Target>> {
+        tx.prepare_cached(
+            "SELECT * FROM targets WHERE deployment_id = ?1 AND class IN (?2, ?3) ORDER BY class, position LIMIT ?4",
+        )?
+        .query_map((deployment_id, Class::Offered, Class::Waiting, most), Target::read)?
+        .collect()
     }
 
     pub(super) fn at(
@@ -131,10 +242,12 @@ impl Target {
             .optional()
     }
 
-    pub(super) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    pub(super) fn insert(&self, tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
         tx.prepare_cached(
-            "INSERT INTO targets (deployment_id, position, target_id, arn, host, status, updated, events)
-             VALUES (:deployment, :position, :name, :arn, :host, :status, :updated, :events)",
+            "INSERT INTO targets
+             (deployment_id, position, target_id, arn, host, status, updated, events, label, class, stage, attempted)
+             VALUES
+             (:deployment, :position, :name, :arn, :host, :status, :updated, :events, :label, :class, :stage, 0)",
         )?
         .execute(named_params! {
             ":deployment": self.deployment_id,
@@ -145,6 +258,9 @@ impl Target {
             ":status": self.status.as_str(),
             ":updated": self.updated.millis(),
             ":events": Json(&self.state.events),
+            ":label": self.state.label.as_ref().map(TargetLabel::as_str),
+            ":class": Class::of(&self.state, rules),
+            ":stage": self.state.stage(rules),
         })?;
         Ok(())
     }
@@ -154,20 +270,27 @@ impl Target {
         &mut self,
         tx: &Transaction<'_>,
         rules: &Rules,
+        timers: &Timers,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        self.status = target_status(&self.state, rules);
+        self.status = self.state.status(rules);
         self.updated = now;
         tx.prepare_cached(
-            "UPDATE targets SET status = ?3, updated = ?4, events = ?5 WHERE deployment_id = ?1 AND position = ?2",
+            "UPDATE targets SET status = :status, updated = :updated, events = :events, class = :class, stage = :stage,
+                    attempted = :attempted, deadline = :deadline
+             WHERE deployment_id = :deployment AND position = :position",
         )?
-        .execute((
-            &self.deployment_id,
-            self.position,
-            self.status.as_str(),
-            now.millis(),
-            Json(&self.state.events),
-        ))?;
+        .execute(named_params! {
+            ":deployment": self.deployment_id,
+            ":position": self.position,
+            ":status": self.status.as_str(),
+            ":updated": now.millis(),
+            ":events": Json(&self.state.events),
+            ":class": Class::of(&self.state, rules),
+            ":stage": self.state.stage(rules),
+            ":attempted": self.state.was_attempted(),
+            ":deadline": self.state.deadline(rules, timers).map(Timestamp::millis),
+        })?;
         let offered = self.state.events.iter().position(|event| event.state.is_offered());
         tx.prepare_cached(
             "UPDATE commands SET offered = 0
@@ -204,73 +327,4 @@ pub(super) fn overview(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::R
         }
     }
     Ok(overview)
-}
-
-/// What the planner sees of a deployment.
-pub(super) fn state(record: &Record, targets: &[Target]) -> DeploymentState {
-    DeploymentState {
-        rules: record.rules.clone(),
-        progress: record.progress.clone(),
-        targets: targets.iter().map(|target| target.state.clone()).collect(),
-    }
-}
-
-/// The command that performs one event on one target.
-#[derive(Debug, Clone)]
-pub(super) struct Command {
-    pub sequence: i64,
-    pub id: String,
-    pub deployment_id: String,
-    pub target: usize,
-    pub event: usize,
-}
-
-impl Command {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Command {
-            sequence: row.get("sequence")?,
-            id: row.get("id")?,
-            deployment_id: row.get("deployment_id")?,
-            target: row.get("target")?,
-            event: row.get("event")?,
-        })
-    }
-
-    /// Offers an event of a target to its host.
-    pub(super) fn offer(tx: &Transaction<'_>, target: &Target, event: usize) -> Result<(), ApiError> {
-        let name = target.state.events.get(event).map_or("", |event| event.name.name());
-        let random = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 20)?;
-        tx.prepare_cached(
-            "INSERT INTO commands (id, deployment_id, target, event, host, offered) VALUES (?1, ?2, ?3, ?4, ?5, 1)",
-        )?
-        .execute((
-            // The readable part is for people who find it in an agent's folder.
-            format!("{}.{name}.{random}", target.deployment_id),
-            &target.deployment_id,
-            target.position,
-            event,
-            &target.member.host,
-        ))?;
-        Ok(())
-    }
-
-    /// The commands that wait for a host, the oldest first.
-    pub(super) fn offered_to(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Vec<Command>> {
-        tx.prepare_cached("SELECT * FROM commands WHERE host = ?1 AND offered = 1 ORDER BY sequence")?
-            .query_map([host], Command::read)?
-            .collect()
-    }
-
-    /// The command with an identifier, if it is this host's.
-    pub(super) fn of_host(tx: &Transaction<'_>, host: &str, id: &str) -> rusqlite::Result<Option<Command>> {
-        tx.prepare_cached("SELECT * FROM commands WHERE id = ?1 AND host = ?2")?
-            .query_row((id, host), Command::read)
-            .optional()
-    }
-
-    pub(super) fn note_noop(&self, tx: &Transaction<'_>, noop: bool) -> rusqlite::Result<()> {
-        tx.prepare_cached("UPDATE commands SET noop = ?2 WHERE sequence = ?1")?
-            .execute((self.sequence, noop))?;
-        Ok(())
-    }
 }

@@ -1,12 +1,10 @@
-//! The states of a deployment and of a lifecycle event on one target, each with its one transition function.
+//! The states of a lifecycle event on one target, with their one transition function.
 //!
-//! A lifecycle event and the host command that performs it are one thing here: the command's life (waiting for its
-//! host, handed out, acknowledged) is the event's way from pending to its end. A target has no state of its own;
-//! [`standing`](super::plan::standing) reads it off its events.
+//! A lifecycle event and the command that performs it are one thing here: the command's life (waiting for its host,
+//! handed out, acknowledged) is the event's way from pending to its end. A target has no state of its own;
+//! [`standing`](super::target::standing) reads it off its events.
 
-use codedeploy_api::codedeploy::{
-    DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleEventStatus, Timestamp,
-};
+use codedeploy_api::codedeploy::{Diagnostics, LifecycleEventStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Where a lifecycle event of one target stands.
@@ -68,8 +66,8 @@ pub enum EventInput {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{input} is not possible while {state}")]
 pub struct IllegalEvent {
-    state: &'static str,
-    input: &'static str,
+    pub(super) state: &'static str,
+    pub(super) input: &'static str,
 }
 
 impl EventState {
@@ -93,19 +91,23 @@ impl EventState {
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Lease"),
             },
             In::Acknowledge => match *self {
+                // The host knows the command, so it had it: a service restored from a backup may have forgotten.
+                St::Queued { .. } => Ok(St::Acknowledged { started: now, since: now }),
                 St::Leased { started, .. } => Ok(St::Acknowledged { started, since: now }),
                 St::Acknowledged { started, since } => Ok(St::Acknowledged { started, since }),
-                St::Pending | St::Queued { .. } => illegal("Acknowledge"),
+                St::Pending => illegal("Acknowledge"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Acknowledge"),
             },
             In::Complete { succeeded, diagnostics } => match *self {
-                St::Leased { started, .. } | St::Acknowledged { started, .. } if succeeded => {
-                    Ok(St::Succeeded { started, ended: now, diagnostics })
+                St::Queued { .. } | St::Leased { .. } | St::Acknowledged { .. } => {
+                    let (started, ended) = (self.started().unwrap_or(now), now);
+                    Ok(if succeeded {
+                        St::Succeeded { started, ended, diagnostics }
+                    } else {
+                        St::Failed { started: Some(started), ended, diagnostics }
+                    })
                 }
-                St::Leased { started, .. } | St::Acknowledged { started, .. } => {
-                    Ok(St::Failed { started: Some(started), ended: now, diagnostics })
-                }
-                St::Pending | St::Queued { .. } => illegal("Complete"),
+                St::Pending => illegal("Complete"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Complete"),
             },
             In::Expire { diagnostics } => match *self {
@@ -177,120 +179,5 @@ impl EventState {
     /// Whether the command still waits for its host to acknowledge it.
     pub fn is_offered(&self) -> bool {
         matches!(self, Self::Queued { .. } | Self::Leased { .. })
-    }
-}
-
-/// Where a deployment stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "status")]
-pub enum Progress {
-    /// Accepted; its targets are not known.
-    Created,
-    /// Its targets are known, and commands are being made.
-    InProgress {
-        started: Timestamp,
-        /// A user asked for its end.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        stop_requested: Option<Timestamp>,
-    },
-    Ended {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        started: Option<Timestamp>,
-        completed: Timestamp,
-        ending: Ending,
-    },
-}
-
-/// How a deployment ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Ending {
-    Succeeded,
-    Failed(ErrorInformation),
-    Stopped(ErrorInformation),
-}
-
-impl Ending {
-    pub fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
-        Ending::Failed(ErrorInformation { code: Some(code), message: Some(message.into()) })
-    }
-
-    pub fn stopped(code: ErrorCode, message: impl Into<String>) -> Self {
-        Ending::Stopped(ErrorInformation { code: Some(code), message: Some(message.into()) })
-    }
-
-    /// What clients are told about an ending that is not a success.
-    pub fn error(&self) -> Option<&ErrorInformation> {
-        match self {
-            Ending::Succeeded => None,
-            Ending::Failed(error) | Ending::Stopped(error) => Some(error),
-        }
-    }
-}
-
-/// What can happen to a deployment.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DeploymentInput {
-    /// Its targets are known.
-    Start,
-    /// A user asks for its end while commands may be running.
-    RequestStop,
-    End(Ending),
-}
-
-impl Progress {
-    /// The state after `input` at `now`.
-    pub fn next(&self, input: DeploymentInput, now: Timestamp) -> Result<Progress, IllegalEvent> {
-        use DeploymentInput as In;
-        let illegal = |input: &'static str| Err(IllegalEvent { state: self.name(), input });
-        match (self, input) {
-            (Progress::Created, In::Start) => Ok(Progress::InProgress { started: now, stop_requested: None }),
-            (Progress::InProgress { started, stop_requested }, In::RequestStop) => {
-                Ok(Progress::InProgress { started: *started, stop_requested: stop_requested.or(Some(now)) })
-            }
-            (Progress::Created, In::End(ending @ (Ending::Failed(_) | Ending::Stopped(_)))) => {
-                Ok(Progress::Ended { started: None, completed: now, ending })
-            }
-            (Progress::InProgress { started, .. }, In::End(ending)) => {
-                Ok(Progress::Ended { started: Some(*started), completed: now, ending })
-            }
-            (Progress::InProgress { .. } | Progress::Ended { .. }, In::Start) => illegal("Start"),
-            (Progress::Created | Progress::Ended { .. }, In::RequestStop) => illegal("RequestStop"),
-            (Progress::Created | Progress::Ended { .. }, In::End(_)) => illegal("End"),
-        }
-    }
-
-    pub fn status(&self) -> DeploymentStatus {
-        match self {
-            Progress::Created => DeploymentStatus::Created,
-            Progress::InProgress { .. } => DeploymentStatus::InProgress,
-            Progress::Ended { ending, .. } => match ending {
-                Ending::Succeeded => DeploymentStatus::Succeeded,
-                Ending::Failed(_) => DeploymentStatus::Failed,
-                Ending::Stopped(_) => DeploymentStatus::Stopped,
-            },
-        }
-    }
-
-    pub fn started(&self) -> Option<Timestamp> {
-        match self {
-            Progress::Created => None,
-            Progress::InProgress { started, .. } => Some(*started),
-            Progress::Ended { started, .. } => *started,
-        }
-    }
-
-    pub fn completed(&self) -> Option<Timestamp> {
-        match self {
-            Progress::Ended { completed, .. } => Some(*completed),
-            Progress::Created | Progress::InProgress { .. } => None,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Progress::Created => "Created",
-            Progress::InProgress { .. } => "InProgress",
-            Progress::Ended { .. } => "Ended",
-        }
     }
 }

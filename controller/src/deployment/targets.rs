@@ -2,13 +2,15 @@
 
 use codedeploy_api::codedeploy::*;
 
+use super::course::Course;
 use super::queries::find;
 use super::records::{Record, Target};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{BATCH, Context, shorten};
+use crate::registry::Context;
+use crate::request::{self, members::shorten};
 
 /// A deployment whose targets are known.
-fn started(context: &Context<'_>, id: Option<String>) -> Result<Record, ApiError> {
+fn started(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     let record = find(context, id)?;
     match record.progress.started() {
         Some(_) => Ok(record),
@@ -42,7 +44,7 @@ fn present(target: Target) -> DeploymentTarget {
             target_arn: Some(target.member.arn),
             status: Some(target.status),
             last_updated_at: Some(target.updated),
-            instance_label: None,
+            instance_label: target.state.label,
         }),
     }
 }
@@ -51,145 +53,144 @@ fn names_with(
     context: &Context<'_>,
     record: &Record,
     statuses: &[TargetStatus],
+    labels: &[TargetLabel],
     token: Option<&str>,
 ) -> Result<(Vec<String>, Option<String>), ApiError> {
-    if let Some(status) = statuses.iter().find(|status| !status.is_known()) {
-        return Err(ErrorName::InvalidInstanceStatus.because(format!(
-            "{:?} is not one of {}.",
-            shorten(status.as_str()),
-            TargetStatus::KNOWN.join(", ")
-        )));
-    }
+    refuse_labels(record, labels)?;
+    let name = format!("targets of {} {statuses:?} {labels:?}", record.id);
+    let listing = context.pages.listing::<i64>(name, token)?;
     let mut statement = context.tx.prepare_cached(
-        "SELECT position, target_id, status FROM targets WHERE deployment_id = ?1 ORDER BY position",
+        "SELECT position, target_id, status, label FROM targets
+         WHERE deployment_id = ?1 AND position > ?2 ORDER BY position",
     )?;
-    let mut rows = statement.query([&record.id])?;
-    let mut items = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (position, name, status): (usize, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if statuses.is_empty() || statuses.contains(&TargetStatus::from(status)) {
-            items.push((format!("{position:020}"), name));
+    let after = listing.after().copied().unwrap_or(-1);
+    let rows = statement.query_map((&record.id, after), |row| {
+        let status = TargetStatus::from(row.get::<_, String>(2)?);
+        let label = row.get::<_, Option<String>>(3)?.map(TargetLabel::from);
+        Ok((row.get(0)?, row.get::<_, String>(1)?, status, label))
+    })?;
+    let wanted = rows.filter_map(|row| match row {
+        Ok((position, name, status, label)) => {
+            let listed = (statuses.is_empty() || statuses.contains(&status))
+                && (labels.is_empty() || label.is_some_and(|label| labels.contains(&label)));
+            listed.then_some(Ok((position, name)))
         }
-    }
-    let listing = format!("targets{}{statuses:?}", record.id);
-    context.pages.cut(&listing, token, items)
+        Err(error) => Some(Err(error)),
+    });
+    listing.page(wanted)
 }
 
 /// Labels tell the fleets of a blue/green deployment apart; a deployment in place has none.
-fn refuse_labels(labels: &[TargetLabel]) -> Result<(), ApiError> {
-    match labels {
-        [] => Ok(()),
-        labels if labels.iter().any(|label| !label.is_known()) => {
-            Err(ErrorName::InvalidInstanceType.because("An instance type must be Blue or Green."))
-        }
-        _ => Err(ErrorName::InvalidDeploymentInstanceType.because(
-            "The deployment is in place; only blue/green deployments have instances of type Blue and Green.",
-        )),
+fn refuse_labels(record: &Record, labels: &[TargetLabel]) -> Result<(), ApiError> {
+    if labels.is_empty() || matches!(record.rules.course, Course::BlueGreen { .. }) {
+        return Ok(());
     }
+    Err(ErrorName::InvalidDeploymentInstanceType.because(
+        "The deployment is in place; only blue/green deployments have instances of type Blue and Green.",
+    ))
 }
 
 pub fn list(
     context: &Context<'_>,
-    input: ListDeploymentTargetsInput,
+    request: request::ListDeploymentTargets,
 ) -> Result<ListDeploymentTargetsOutput, ApiError> {
-    let record = started(context, input.deployment_id)?;
-    let mut statuses = Vec::new();
-    for (name, values) in input.target_filters.unwrap_or_default() {
-        match name.as_str() {
-            "TargetStatus" => statuses = values.into_iter().map(TargetStatus::from).collect(),
-            "ServerInstanceLabel" => {
-                refuse_labels(&values.into_iter().map(TargetLabel::from).collect::<Vec<_>>())?;
-            }
-            other => {
-                return Err(ErrorName::InvalidTargetFilterName.because(format!(
-                    "{:?} is not one of TargetStatus and ServerInstanceLabel.",
-                    shorten(other)
-                )));
-            }
-        }
-    }
-    let (names, next_token) = names_with(context, &record, &statuses, input.next_token.as_deref())?;
+    let record = started(context, &request.deployment_id)?;
+    let filters = request.target_filters.unwrap_or_default();
+    let token = request.next_token.as_deref();
+    let (names, next_token) = names_with(context, &record, &filters.statuses, &filters.labels, token)?;
     Ok(ListDeploymentTargetsOutput { target_ids: Some(names), next_token })
 }
 
-fn target(context: &Context<'_>, record: &Record, id: Option<String>) -> Result<Target, ApiError> {
-    let id = id
-        .filter(|id| !id.is_empty())
-        .ok_or_else(|| ErrorName::DeploymentTargetIdRequired.because("The target id is missing."))?;
-    Target::named(context.tx, &record.id, &id)?.ok_or_else(|| {
+fn target(context: &Context<'_>, record: &Record, id: &str) -> Result<Target, ApiError> {
+    Target::named(context.tx, &record.id, id)?.ok_or_else(|| {
         ErrorName::DeploymentTargetDoesNotExist.because(format!(
             "The deployment {} has no target {:?}.",
             record.id,
-            shorten(&id)
+            shorten(id)
         ))
     })
 }
 
 pub fn get(
     context: &Context<'_>,
-    input: GetDeploymentTargetInput,
+    request: request::GetDeploymentTarget,
 ) -> Result<GetDeploymentTargetOutput, ApiError> {
-    let record = started(context, input.deployment_id)?;
-    Ok(GetDeploymentTargetOutput {
-        deployment_target: Some(present(target(context, &record, input.target_id)?)),
-    })
+    let record = started(context, &request.deployment_id)?;
+    let target = target(context, &record, &request.target_id)?;
+    Ok(GetDeploymentTargetOutput { deployment_target: Some(present(target)) })
 }
 
 pub fn batch_get(
     context: &Context<'_>,
-    input: BatchGetDeploymentTargetsInput,
+    request: request::BatchGetDeploymentTargets,
 ) -> Result<BatchGetDeploymentTargetsOutput, ApiError> {
-    let record = started(context, input.deployment_id)?;
-    let ids = input.target_ids.unwrap_or_default();
-    if ids.is_empty() {
-        return Err(ErrorName::DeploymentTargetIdRequired.because("At least one target id is needed."));
-    }
-    if ids.len() > BATCH {
-        return Err(ErrorName::InvalidDeploymentTargetId
-            .because(format!("{} target ids were given; at most {BATCH} can be given at once.", ids.len())));
-    }
-    let targets = ids
-        .into_iter()
-        .map(|id| target(context, &record, Some(id)).map(present))
-        .collect::<Result<_, _>>()?;
+    let record = started(context, &request.deployment_id)?;
+    let ids = request.target_ids.0.iter();
+    let targets = ids.map(|id| target(context, &record, id).map(present)).collect::<Result<_, _>>()?;
     Ok(BatchGetDeploymentTargetsOutput { deployment_targets: Some(targets) })
 }
 
 pub fn list_instances(
     context: &Context<'_>,
-    input: ListDeploymentInstancesInput,
+    request: request::ListDeploymentInstances,
 ) -> Result<ListDeploymentInstancesOutput, ApiError> {
-    let record = started(context, input.deployment_id)?;
-    refuse_labels(&input.instance_type_filter.unwrap_or_default())?;
-    let statuses = input.instance_status_filter.unwrap_or_default();
-    let (names, next_token) = names_with(context, &record, &statuses, input.next_token.as_deref())?;
+    let record = started(context, &request.deployment_id)?;
+    let statuses = request.instance_status_filter.unwrap_or_default();
+    let labels = request.instance_type_filter.unwrap_or_default();
+    let token = request.next_token.as_deref();
+    let (names, next_token) = names_with(context, &record, &statuses, &labels, token)?;
     Ok(ListDeploymentInstancesOutput { instances_list: Some(names), next_token })
+}
+
+/// A target in the older shape.
+fn summary(target: Target) -> InstanceSummary {
+    InstanceSummary {
+        lifecycle_events: Some(lifecycle_events(&target)),
+        deployment_id: Some(target.deployment_id),
+        instance_id: Some(target.member.arn),
+        status: Some(target.status),
+        last_updated_at: Some(target.updated),
+        instance_type: target.state.label,
+    }
 }
 
 pub fn get_instance(
     context: &Context<'_>,
-    input: GetDeploymentInstanceInput,
+    request: request::GetDeploymentInstance,
 ) -> Result<GetDeploymentInstanceOutput, ApiError> {
-    let record = find(context, input.deployment_id)?;
-    let id = input
-        .instance_id
-        .filter(|id| !id.is_empty())
-        .ok_or_else(|| ErrorName::InstanceIdRequired.because("The instance id is missing."))?;
-    let target = Target::named(context.tx, &record.id, &id)?.ok_or_else(|| {
+    let record = find(context, &request.deployment_id)?;
+    let id = &request.instance_id;
+    let target = Target::named(context.tx, &record.id, id)?.ok_or_else(|| {
         ErrorName::InstanceDoesNotExist.because(format!(
             "The deployment {} has no instance {:?}.",
             record.id,
-            shorten(&id)
+            shorten(id)
         ))
     })?;
-    Ok(GetDeploymentInstanceOutput {
-        instance_summary: Some(InstanceSummary {
-            lifecycle_events: Some(lifecycle_events(&target)),
-            deployment_id: Some(target.deployment_id),
-            instance_id: Some(target.member.arn),
-            status: Some(target.status),
-            last_updated_at: Some(target.updated),
-            instance_type: None,
-        }),
+    Ok(GetDeploymentInstanceOutput { instance_summary: Some(summary(target)) })
+}
+
+/// Instances that the deployment does not have are left out, and named in the message.
+pub fn batch_get_instances(
+    context: &Context<'_>,
+    request: request::BatchGetDeploymentInstances,
+) -> Result<BatchGetDeploymentInstancesOutput, ApiError> {
+    let record = find(context, &request.deployment_id)?;
+    let (mut summaries, mut missing) = (Vec::new(), Vec::new());
+    for id in request.instance_ids.0 {
+        match Target::named(context.tx, &record.id, &id)? {
+            Some(target) => summaries.push(summary(target)),
+            None => missing.push(shorten(&id)),
+        }
+    }
+    let error_message = match missing.as_slice() {
+        [] => String::new(),
+        missing => {
+            format!("Instances that the deployment {} does not have: {}", record.id, missing.join(", "))
+        }
+    };
+    Ok(BatchGetDeploymentInstancesOutput {
+        error_message: Some(error_message),
+        instances_summary: Some(summaries),
     })
 }

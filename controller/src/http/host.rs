@@ -43,7 +43,7 @@ pub(super) async fn call(
         }
         other => Err(ErrorName::UnknownOperation.because(format!(
             "The operation {:?} is not one of the agents' API.",
-            crate::registry::shorten(other)
+            crate::request::members::shorten(other)
         ))),
     }
 }
@@ -54,7 +54,7 @@ async fn authorise(
     principal: Principal,
     agent_version: Option<&str>,
 ) -> Result<String, ApiError> {
-    let agent_version = agent_version.map(crate::registry::shorten);
+    let agent_version = agent_version.map(crate::request::members::shorten);
     service
         .transact(move |_, context| {
             let registered = fleet::instance_of_host(context.tx, &principal.arn)?;
@@ -76,7 +76,7 @@ fn owns(host: &str, identifier: &str) -> Result<(), ApiError> {
     }
     Err(ErrorName::AccessDenied.because(format!(
         "The request is signed by {host}, which is not the host {:?}.",
-        crate::registry::shorten(identifier)
+        crate::request::members::shorten(identifier)
     )))
 }
 
@@ -90,8 +90,7 @@ async fn poll(service: &Arc<Service>, host: String) -> Result<PollHostCommandOut
         woken.as_mut().enable();
         let offer = {
             let host = host.clone();
-            service
-                .transact(move |service, context| commands::lease(context, &service.settings.timers, &host))
+            service.transact(move |_, context| commands::lease(context, &host))
         };
         let again_at = match offer.await? {
             Offer::Command(command, outcome) => {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use codedeploy_api::codedeploy::Nothing;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::{read, write};
 use crate::credentials::{Principal, Role};
 use crate::deployment::decide::Outcome;
-use crate::deployment::{create, queries, targets};
+use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, applications, configs, groups, instances, revisions, shorten};
+use crate::registry::{Context, applications, configs, groups, instances, revisions, tags, tokens};
+use crate::request::{Request, members::shorten};
 use crate::service::Service;
 
 /// An answer's body, and what is to be told once it is on disk.
 type Reply = (Vec<u8>, Option<Outcome>);
 
-type Handler = fn(&Service, &Context<'_>, &[u8]) -> Result<Reply, ApiError>;
+type Handler = fn(&Context<'_>, &[u8]) -> Result<Reply, ApiError>;
 
 pub(super) async fn call(
     service: &Arc<Service>,
@@ -31,7 +31,7 @@ pub(super) async fn call(
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
-    service.change(move |service, context| handler(service, context, &body)).await
+    service.change(move |_, context| handler(context, &body)).await
 }
 
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
@@ -44,69 +44,129 @@ fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
     }
 }
 
-fn handler(operation: &str) -> Option<Handler> {
-    Some(match operation {
-        "CreateApplication" => |_, context, body| answer(context, body, applications::create),
-        "GetApplication" => |_, context, body| answer(context, body, applications::get),
-        "ListApplications" => |_, context, body| answer(context, body, applications::list),
-        "BatchGetApplications" => |_, context, body| answer(context, body, applications::batch_get),
-        "UpdateApplication" => |_, context, body| silent(context, body, applications::update),
-        "DeleteApplication" => |_, context, body| silent(context, body, applications::delete),
-        "RegisterApplicationRevision" => |_, context, body| silent(context, body, revisions::register),
-        "GetApplicationRevision" => |_, context, body| answer(context, body, revisions::get),
-        "ListApplicationRevisions" => |_, context, body| answer(context, body, revisions::list),
-        "CreateDeploymentGroup" => |_, context, body| answer(context, body, groups::create),
-        "GetDeploymentGroup" => |_, context, body| answer(context, body, groups::get),
-        "BatchGetDeploymentGroups" => |_, context, body| answer(context, body, groups::batch_get),
-        "ListDeploymentGroups" => |_, context, body| answer(context, body, groups::list),
-        "UpdateDeploymentGroup" => |_, context, body| answer(context, body, groups::update),
-        "DeleteDeploymentGroup" => |_, context, body| answer(context, body, groups::delete),
-        "GetDeploymentConfig" => |_, context, body| answer(context, body, configs::get),
-        "ListDeploymentConfigs" => |_, context, body| answer(context, body, configs::list),
-        "RegisterOnPremisesInstance" => |_, context, body| silent(context, body, instances::register),
-        "DeregisterOnPremisesInstance" => |_, context, body| silent(context, body, instances::deregister),
-        "GetOnPremisesInstance" => |_, context, body| answer(context, body, instances::get),
-        "BatchGetOnPremisesInstances" => |_, context, body| answer(context, body, instances::batch_get),
-        "ListOnPremisesInstances" => |_, context, body| answer(context, body, instances::list),
-        "AddTagsToOnPremisesInstances" => |_, context, body| silent(context, body, instances::add_tags),
-        "RemoveTagsFromOnPremisesInstances" => {
-            |_, context, body| silent(context, body, instances::remove_tags)
+/// Operations by name: what becomes of the answer of the function that carries each out.
+///
+/// * `answer`: it is sent;
+/// * `silent`: it says nothing, and the body is empty;
+/// * `decide`: it is sent, and what was decided is told to those who wait for it;
+/// * `settle`: it says nothing, the body is empty, and what was decided is told.
+macro_rules! operations {
+    ($($kind:ident $name:ident => $function:path,)*) => {
+        /// Every operation there is.
+        #[cfg(test)]
+        const OPERATIONS: &[&str] = &[$(stringify!($name),)*];
+
+        fn handler(operation: &str) -> Option<Handler> {
+            Some(match operation {
+                $(stringify!($name) => |context, body| $kind(context, body, $function),)*
+                _ => return None,
+            })
         }
-        "CreateDeployment" => |_, context, body| {
-            let (output, outcome) = create::create(context, read(body)?)?;
-            Ok((write(&output)?, Some(outcome)))
-        },
-        "GetDeployment" => |_, context, body| answer(context, body, queries::get),
-        "BatchGetDeployments" => |_, context, body| answer(context, body, queries::batch_get),
-        "ListDeployments" => |_, context, body| answer(context, body, queries::list),
-        "StopDeployment" => |service, context, body| {
-            let (output, outcome) = queries::stop(context, &service.settings.timers, read(body)?)?;
-            Ok((write(&output)?, Some(outcome)))
-        },
-        "ListDeploymentTargets" => |_, context, body| answer(context, body, targets::list),
-        "GetDeploymentTarget" => |_, context, body| answer(context, body, targets::get),
-        "BatchGetDeploymentTargets" => |_, context, body| answer(context, body, targets::batch_get),
-        "ListDeploymentInstances" => |_, context, body| answer(context, body, targets::list_instances),
-        "GetDeploymentInstance" => |_, context, body| answer(context, body, targets::get_instance),
-        _ => return None,
-    })
+    };
 }
 
-fn answer<I: DeserializeOwned, O: Serialize>(
+operations! {
+    answer CreateApplication => applications::create,
+    answer GetApplication => applications::get,
+    answer ListApplications => applications::list,
+    answer BatchGetApplications => applications::batch_get,
+    silent UpdateApplication => applications::update,
+    silent DeleteApplication => applications::delete,
+
+    silent RegisterApplicationRevision => revisions::register,
+    answer GetApplicationRevision => revisions::get,
+    answer BatchGetApplicationRevisions => revisions::batch_get,
+    answer ListApplicationRevisions => revisions::list,
+
+    answer CreateDeploymentConfig => configs::create,
+    answer GetDeploymentConfig => configs::get,
+    answer ListDeploymentConfigs => configs::list,
+    silent DeleteDeploymentConfig => configs::delete,
+
+    answer CreateDeploymentGroup => groups::create,
+    answer GetDeploymentGroup => groups::get,
+    answer BatchGetDeploymentGroups => groups::batch_get,
+    answer ListDeploymentGroups => groups::list,
+    answer UpdateDeploymentGroup => groups::update,
+    answer DeleteDeploymentGroup => groups::delete,
+
+    silent RegisterOnPremisesInstance => instances::register,
+    silent DeregisterOnPremisesInstance => instances::deregister,
+    answer GetOnPremisesInstance => instances::get,
+    answer BatchGetOnPremisesInstances => instances::batch_get,
+    answer ListOnPremisesInstances => instances::list,
+    silent AddTagsToOnPremisesInstances => instances::add_tags,
+    silent RemoveTagsFromOnPremisesInstances => instances::remove_tags,
+
+    decide CreateDeployment => create::create,
+    answer GetDeployment => queries::get,
+    answer BatchGetDeployments => queries::batch_get,
+    answer ListDeployments => queries::list,
+    decide StopDeployment => intervene::stop,
+    settle ContinueDeployment => intervene::proceed,
+    settle SkipWaitTimeForInstanceTermination => intervene::skip_wait,
+    silent PutLifecycleEventHookExecutionStatus => queries::put_hook_status,
+    answer DeleteResourcesByExternalId => queries::delete_by_external_id,
+
+    answer ListDeploymentTargets => targets::list,
+    answer GetDeploymentTarget => targets::get,
+    answer BatchGetDeploymentTargets => targets::batch_get,
+    answer ListDeploymentInstances => targets::list_instances,
+    answer GetDeploymentInstance => targets::get_instance,
+    answer BatchGetDeploymentInstances => targets::batch_get_instances,
+
+    answer TagResource => tags::tag,
+    answer UntagResource => tags::untag,
+    answer ListTagsForResource => tags::list,
+    answer ListGitHubAccountTokenNames => tokens::list,
+    answer DeleteGitHubAccountToken => tokens::delete,
+}
+
+fn answer<R: Request, O: Serialize>(
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, I) -> Result<O, ApiError>,
+    operation: fn(&Context<'_>, R) -> Result<O, ApiError>,
 ) -> Result<Reply, ApiError> {
-    let output = operation(context, read(body)?)?;
+    let output = operation(context, R::check(read(body)?)?)?;
     Ok((write(&output)?, None))
 }
 
-/// An operation without an output is answered with an empty body.
-fn silent<I: DeserializeOwned>(
+fn silent<R: Request>(
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, I) -> Result<Nothing, ApiError>,
+    operation: fn(&Context<'_>, R) -> Result<Nothing, ApiError>,
 ) -> Result<Reply, ApiError> {
-    operation(context, read(body)?)?;
+    operation(context, R::check(read(body)?)?)?;
     Ok((Vec::new(), None))
+}
+
+fn decide<R: Request, O: Serialize>(
+    context: &Context<'_>,
+    body: &[u8],
+    operation: fn(&Context<'_>, R) -> Result<(O, Outcome), ApiError>,
+) -> Result<Reply, ApiError> {
+    let (output, outcome) = operation(context, R::check(read(body)?)?)?;
+    Ok((write(&output)?, Some(outcome)))
+}
+
+fn settle<R: Request>(
+    context: &Context<'_>,
+    body: &[u8],
+    operation: fn(&Context<'_>, R) -> Result<(Nothing, Outcome), ApiError>,
+) -> Result<Reply, ApiError> {
+    let (Nothing {}, outcome) = operation(context, R::check(read(body)?)?)?;
+    Ok((Vec::new(), Some(outcome)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_of_the_model_is_there_once() {
+        let names: std::collections::BTreeSet<_> = OPERATIONS.iter().collect();
+        assert_eq!((OPERATIONS.len(), names.len()), (47, 47));
+        assert!(OPERATIONS.iter().all(|name| handler(name).is_some()));
+        assert!(handler("CreateApplications").is_none());
+    }
 }

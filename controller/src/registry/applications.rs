@@ -3,8 +3,9 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{APPLICATION, Context, check_resource_tags, new_id};
+use super::{Context, by_name, new_id};
 use crate::error::{ApiError, ErrorName};
+use crate::request;
 use crate::store::Json;
 
 /// An application as it is stored.
@@ -37,36 +38,30 @@ impl Application {
 }
 
 /// The application named by a request.
-pub(crate) fn find(context: &Context<'_>, name: Option<String>) -> Result<Application, ApiError> {
-    let name = APPLICATION.check(name)?;
-    lookup(context, &name)?.ok_or_else(|| {
+pub(crate) fn find(context: &Context<'_>, name: &str) -> Result<Application, ApiError> {
+    lookup(context, name)?.ok_or_else(|| {
         ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
     })
 }
 
-pub(super) fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
+fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
     let mut statement = context.tx.prepare_cached("SELECT * FROM applications WHERE name = ?1")?;
     Ok(statement.query_row([name], Application::read).optional()?)
 }
 
+fn refuse_taken(context: &Context<'_>, name: &str) -> Result<(), ApiError> {
+    match lookup(context, name)? {
+        None => Ok(()),
+        Some(_) => Err(ErrorName::ApplicationAlreadyExists
+            .because(format!("An application already exists with the name: {name}"))),
+    }
+}
+
 pub fn create(
     context: &Context<'_>,
-    input: CreateApplicationInput,
+    request: request::CreateApplication,
 ) -> Result<CreateApplicationOutput, ApiError> {
-    let name = APPLICATION.check(input.application_name)?;
-    match input.compute_platform {
-        None | Some(ComputePlatform::Server) => {}
-        Some(platform) => {
-            return Err(ErrorName::InvalidComputePlatform.because(format!(
-                "The compute platform {:?} is not valid: this service deploys to Server only.",
-                super::shorten(platform.as_str())
-            )));
-        }
-    }
-    let tags = check_resource_tags(input.tags)?;
-    if lookup(context, &name)?.is_some() {
-        return Err(already_exists(&name));
-    }
+    refuse_taken(context, &request.application_name)?;
     let count: usize = context.tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
     if count >= context.quotas.applications {
         return Err(ErrorName::ApplicationLimitExceeded
@@ -75,55 +70,58 @@ pub fn create(
     let id = new_id()?;
     context.tx.execute(
         "INSERT INTO applications (id, name, created, tags) VALUES (:id, :name, :created, :tags)",
-        named_params! {":id": id, ":name": name, ":created": context.now.millis(), ":tags": Json(tags)},
+        named_params! {
+            ":id": id,
+            ":name": &*request.application_name,
+            ":created": context.now.millis(),
+            ":tags": Json(request.tags.unwrap_or_default().0),
+        },
     )?;
     Ok(CreateApplicationOutput { application_id: Some(id) })
 }
 
-pub fn get(context: &Context<'_>, input: GetApplicationInput) -> Result<GetApplicationOutput, ApiError> {
-    Ok(GetApplicationOutput { application: Some(find(context, input.application_name)?.info()) })
+pub fn get(
+    context: &Context<'_>,
+    request: request::GetApplication,
+) -> Result<GetApplicationOutput, ApiError> {
+    Ok(GetApplicationOutput { application: Some(find(context, &request.application_name)?.info()) })
 }
 
-pub fn list(context: &Context<'_>, input: ListApplicationsInput) -> Result<ListApplicationsOutput, ApiError> {
-    let mut statement = context.tx.prepare_cached("SELECT name FROM applications ORDER BY name")?;
-    let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    let items = names.into_iter().map(|name| (name.clone(), name));
-    let (applications, next_token) = context.pages.cut("applications", input.next_token.as_deref(), items)?;
+pub fn list(
+    context: &Context<'_>,
+    request: request::ListApplications,
+) -> Result<ListApplicationsOutput, ApiError> {
+    let listing = context.pages.listing("applications", request.next_token.as_deref())?;
+    let mut statement =
+        context.tx.prepare_cached("SELECT name FROM applications WHERE name > ?1 ORDER BY name")?;
+    let names = statement.query_map([listing.after_name()], by_name)?;
+    let (applications, next_token) = listing.page(names)?;
     Ok(ListApplicationsOutput { applications: Some(applications), next_token })
 }
 
 pub fn batch_get(
     context: &Context<'_>,
-    input: BatchGetApplicationsInput,
+    request: request::BatchGetApplications,
 ) -> Result<BatchGetApplicationsOutput, ApiError> {
-    let names = APPLICATION.check_batch(input.application_names, ErrorName::BatchLimitExceeded)?;
-    let applications = names
-        .into_iter()
-        .map(|name| find(context, Some(name)).map(Application::info))
-        .collect::<Result<_, _>>()?;
+    let names = request.application_names.0.iter();
+    let applications =
+        names.map(|name| find(context, name).map(Application::info)).collect::<Result<_, _>>()?;
     Ok(BatchGetApplicationsOutput { applications_info: Some(applications) })
 }
 
 /// Renames an application; its identifier and all that it owns stay.
-pub fn update(context: &Context<'_>, input: UpdateApplicationInput) -> Result<Nothing, ApiError> {
-    let name = APPLICATION.check(input.application_name)?;
-    let renamed = APPLICATION.check(input.new_application_name)?;
-    let application = find(context, Some(name))?;
-    if renamed != application.name && lookup(context, &renamed)?.is_some() {
-        return Err(already_exists(&renamed));
+pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Result<Nothing, ApiError> {
+    let application = find(context, &request.application_name)?;
+    let renamed = request.new_application_name;
+    if *renamed != application.name {
+        refuse_taken(context, &renamed)?;
     }
-    context.tx.execute("UPDATE applications SET name = ?2 WHERE id = ?1", (application.id, renamed))?;
+    context.tx.execute("UPDATE applications SET name = ?2 WHERE id = ?1", (application.id, &*renamed))?;
     Ok(Nothing {})
 }
 
-fn already_exists(name: &str) -> ApiError {
-    ErrorName::ApplicationAlreadyExists
-        .because(format!("An application already exists with the name: {name}"))
-}
-
 /// Deletes an application with its groups, revisions and deployments; one that does not exist is deleted already.
-pub fn delete(context: &Context<'_>, input: DeleteApplicationInput) -> Result<Nothing, ApiError> {
-    let name = APPLICATION.check(input.application_name)?;
-    context.tx.execute("DELETE FROM applications WHERE name = ?1", [name])?;
+pub fn delete(context: &Context<'_>, request: request::DeleteApplication) -> Result<Nothing, ApiError> {
+    context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
     Ok(Nothing {})
 }

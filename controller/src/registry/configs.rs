@@ -1,83 +1,169 @@
-//! Deployment configurations: the predefined ones of the Server platform.
+//! Deployment configurations: those that operators make, and the [predefined](self::predefined) ones.
+
+mod predefined;
 
 use codedeploy_api::codedeploy::*;
+use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{CONFIG, Context};
+use super::{Context, by_name, new_id};
 use crate::deployment::MinimumHealthy;
 use crate::error::{ApiError, ErrorName};
+use crate::request;
+use crate::store::Json;
 
 /// The configuration of a group that names none.
-pub(crate) const DEFAULT: &str = "CodeDeployDefault.OneAtATime";
+pub(crate) const DEFAULT: &str = predefined::ONE_AT_A_TIME;
 
-/// A configuration that always exists.
-struct Predefined {
-    name: &'static str,
-    id: &'static str,
+/// A configuration that an operator made.
+struct Custom {
+    id: String,
+    name: String,
+    created: Timestamp,
     minimum: MinimumHealthy,
+    zonal: Option<ZonalConfig>,
 }
 
-const PREDEFINED: [Predefined; 3] = [
-    Predefined {
-        name: "CodeDeployDefault.AllAtOnce",
-        id: "00000000-0000-0000-0000-000000000003",
-        minimum: MinimumHealthy::FleetPercent(0),
-    },
-    Predefined {
-        name: "CodeDeployDefault.HalfAtATime",
-        id: "00000000-0000-0000-0000-000000000002",
-        minimum: MinimumHealthy::HalfAtATime,
-    },
-    Predefined {
-        name: DEFAULT,
-        id: "00000000-0000-0000-0000-000000000001",
-        minimum: MinimumHealthy::OneAtATime,
-    },
-];
+impl Custom {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Custom {
+            id: row.get("id")?,
+            name: row.get("name")?,
+            created: Timestamp::from_millis(row.get("created")?),
+            minimum: row.get::<_, Json<_>>("minimum")?.0,
+            zonal: row.get::<_, Option<Json<_>>>("zonal")?.map(|json| json.0),
+        })
+    }
 
-impl Predefined {
-    fn info(&self) -> DeploymentConfigInfo {
-        let (kind, value) = match self.minimum {
-            MinimumHealthy::HostCount(count) => (MinimumHealthyHostsType::HostCount, i64::from(count)),
-            MinimumHealthy::FleetPercent(percent) => {
-                (MinimumHealthyHostsType::FleetPercent, i64::from(percent))
-            }
-            MinimumHealthy::HalfAtATime => (MinimumHealthyHostsType::FleetPercent, 50),
-            // AWS reports a type that is in no enumeration of its model.
-            MinimumHealthy::OneAtATime => (MinimumHealthyHostsType::Other("MOST_CONCURRENCY".into()), 1),
-        };
+    fn info(self) -> DeploymentConfigInfo {
         DeploymentConfigInfo {
-            deployment_config_id: Some(self.id.into()),
-            deployment_config_name: Some(self.name.into()),
-            minimum_healthy_hosts: Some(MinimumHealthyHosts { kind: Some(kind), value: Some(value) }),
-            // The day the API was published.
-            create_time: Some(Timestamp::from_millis(1_412_553_600_000)),
+            deployment_config_id: Some(self.id),
+            deployment_config_name: Some(self.name),
+            minimum_healthy_hosts: Some(present(self.minimum)),
+            create_time: Some(self.created),
             compute_platform: Some(ComputePlatform::Server),
+            traffic_routing_config: None,
+            zonal_config: self.zonal,
         }
     }
 }
 
-fn find(name: Option<String>) -> Result<&'static Predefined, ApiError> {
-    let name = CONFIG.check(name)?;
-    PREDEFINED.iter().find(|config| config.name == name).ok_or_else(|| {
-        ErrorName::DeploymentConfigDoesNotExist
-            .because(format!("No deployment configuration found for name: {name}"))
-    })
+/// A minimum as clients are shown it.
+fn present(minimum: MinimumHealthy) -> MinimumHealthyHosts {
+    let (kind, value) = match minimum {
+        MinimumHealthy::HostCount(count) => (MinimumHealthyHostsType::HostCount, i64::from(count)),
+        MinimumHealthy::FleetPercent(percent) => (MinimumHealthyHostsType::FleetPercent, i64::from(percent)),
+        MinimumHealthy::HalfAtATime => (MinimumHealthyHostsType::FleetPercent, 50),
+        // AWS reports a type that is in no enumeration of its model.
+        MinimumHealthy::OneAtATime => (MinimumHealthyHostsType::Other("MOST_CONCURRENCY".into()), 1),
+    };
+    MinimumHealthyHosts { kind: Some(kind), value: Some(value) }
 }
 
-/// What the configuration of a group or a deployment demands.
-pub(crate) fn minimum_healthy(name: &str) -> Result<MinimumHealthy, ApiError> {
-    Ok(find(Some(name.to_owned()))?.minimum)
+fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Custom>, ApiError> {
+    let mut statement = context.tx.prepare_cached("SELECT * FROM deployment_configs WHERE name = ?1")?;
+    Ok(statement.query_row([name], Custom::read).optional()?)
 }
 
-pub fn get(_: &Context<'_>, input: GetDeploymentConfigInput) -> Result<GetDeploymentConfigOutput, ApiError> {
-    Ok(GetDeploymentConfigOutput { deployment_config_info: Some(find(input.deployment_config_name)?.info()) })
+fn does_not_exist(name: &str) -> ApiError {
+    ErrorName::DeploymentConfigDoesNotExist
+        .because(format!("No deployment configuration found for name: {name}"))
 }
 
+/// What the configuration of a group or a deployment demands of the fleet.
+pub(crate) fn minimum_healthy(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
+    if let Some(minimum) = predefined::minimum(name) {
+        return Ok(minimum);
+    }
+    Ok(lookup(context, name)?.ok_or_else(|| does_not_exist(name))?.minimum)
+}
+
+/// Refuses the name of what a deployment group cannot use.
+pub(super) fn for_server(context: &Context<'_>, name: &str) -> Result<(), ApiError> {
+    match predefined::platform(name) {
+        None | Some(ComputePlatform::Server) => minimum_healthy(context, name).map(|_| ()),
+        Some(platform) => Err(ErrorName::InvalidInput.because(format!(
+            "The deployment configuration {name} is for the compute platform {platform}, not for Server."
+        ))),
+    }
+}
+
+pub fn create(
+    context: &Context<'_>,
+    request: request::CreateDeploymentConfig,
+) -> Result<CreateDeploymentConfigOutput, ApiError> {
+    let name = request.deployment_config_name.0;
+    if lookup(context, &name)?.is_some() {
+        return Err(ErrorName::DeploymentConfigAlreadyExists
+            .because(format!("A deployment configuration already exists with the name: {name}")));
+    }
+    let count: usize =
+        context.tx.query_row("SELECT count(*) FROM deployment_configs", [], |row| row.get(0))?;
+    if count >= context.quotas.deployment_configs {
+        return Err(ErrorName::DeploymentConfigLimitExceeded
+            .because(format!("There are {count} custom deployment configurations, which is the quota.")));
+    }
+    let id = new_id()?;
+    context.tx.execute(
+        "INSERT INTO deployment_configs (name, id, created, minimum, zonal, tags)
+         VALUES (:name, :id, :created, :minimum, :zonal, '[]')",
+        named_params! {
+            ":name": &*name,
+            ":id": id,
+            ":created": context.now.millis(),
+            ":minimum": Json(request.minimum_healthy_hosts),
+            ":zonal": request.zonal_config.map(Json),
+        },
+    )?;
+    Ok(CreateDeploymentConfigOutput { deployment_config_id: Some(id) })
+}
+
+pub fn get(
+    context: &Context<'_>,
+    request: request::GetDeploymentConfig,
+) -> Result<GetDeploymentConfigOutput, ApiError> {
+    let name = request.deployment_config_name;
+    let info = match predefined::info(&name) {
+        Some(info) => info,
+        None => lookup(context, &name)?.ok_or_else(|| does_not_exist(&name))?.info(),
+    };
+    Ok(GetDeploymentConfigOutput { deployment_config_info: Some(info) })
+}
+
+/// The predefined ones and the others, by name.
 pub fn list(
     context: &Context<'_>,
-    input: ListDeploymentConfigsInput,
+    request: request::ListDeploymentConfigs,
 ) -> Result<ListDeploymentConfigsOutput, ApiError> {
-    let items = PREDEFINED.iter().map(|config| (config.name.to_owned(), config.name.to_owned()));
-    let (names, next_token) = context.pages.cut("configs", input.next_token.as_deref(), items)?;
+    let listing = context.pages.listing("configs", request.next_token.as_deref())?;
+    let after = listing.after_name();
+    let mut statement =
+        context.tx.prepare_cached("SELECT name FROM deployment_configs WHERE name > ?1 ORDER BY name")?;
+    // No more than the quota.
+    let mut names = statement.query_map([&after], by_name)?.collect::<Result<Vec<_>, _>>()?;
+    names.extend(predefined::names().filter(|name| *name > after).map(|name| (name.clone(), name)));
+    names.sort_unstable();
+    let (names, next_token) = listing.page(names.into_iter().map(Ok::<_, ApiError>))?;
     Ok(ListDeploymentConfigsOutput { deployment_configs_list: Some(names), next_token })
+}
+
+/// Deletes a configuration that no group uses; one that does not exist is deleted already.
+pub fn delete(context: &Context<'_>, request: request::DeleteDeploymentConfig) -> Result<Nothing, ApiError> {
+    let name = request.deployment_config_name;
+    if predefined::platform(&name).is_some() {
+        return Err(ErrorName::InvalidOperation
+            .because(format!("The deployment configuration {name} is predefined and cannot be deleted.")));
+    }
+    let mut statement = context.tx.prepare_cached(
+        "SELECT g.name || ' of the application ' || a.name
+         FROM deployment_groups g JOIN applications a ON a.id = g.application_id
+         WHERE g.settings ->> '$.deploymentConfigName' = ?1 LIMIT 1",
+    )?;
+    let user: Option<String> = statement.query_row([&*name], |row| row.get(0)).optional()?;
+    if let Some(user) = user {
+        return Err(ErrorName::DeploymentConfigInUse.because(format!(
+            "The deployment configuration {name} is in use by the deployment group {user}."
+        )));
+    }
+    context.tx.execute("DELETE FROM deployment_configs WHERE name = ?1", [&*name])?;
+    Ok(Nothing {})
 }

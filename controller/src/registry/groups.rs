@@ -4,9 +4,10 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
-use super::{Context, GROUP, check_resource_tags, configs, new_id, settings};
+use super::{Context, by_name, configs, new_id};
 use crate::deployment;
 use crate::error::{ApiError, ErrorName};
+use crate::request;
 use crate::store::Json;
 
 /// A deployment group as it is stored.
@@ -95,13 +96,8 @@ impl Group {
 }
 
 /// The group named by a request.
-pub(crate) fn find(
-    context: &Context<'_>,
-    application: &Application,
-    name: Option<String>,
-) -> Result<Group, ApiError> {
-    let name = GROUP.check(name)?;
-    lookup(context, application, &name)?.ok_or_else(|| {
+pub(crate) fn find(context: &Context<'_>, application: &Application, name: &str) -> Result<Group, ApiError> {
+    lookup(context, application, name)?.ok_or_else(|| {
         ErrorName::DeploymentGroupDoesNotExist.because(format!(
             "No Deployment Group found for name: {name} in the application {}",
             application.name
@@ -131,18 +127,29 @@ fn refuse_taken(context: &Context<'_>, application: &Application, name: &str) ->
     }
 }
 
+/// A topic is in the region of its triggers.
+fn refuse_foreign_topics(context: &Context<'_>, settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
+    let region = context.partition.region.as_str();
+    let mut arns =
+        settings.trigger_configurations.iter().flatten().filter_map(|t| t.trigger_target_arn.as_ref());
+    match arns.find(|arn| arn.split(':').nth(3) != Some(region)) {
+        None => Ok(()),
+        Some(arn) => Err(ErrorName::InvalidTriggerConfig.because(format!(
+            "The target {:?} of a trigger is not valid: it is in another region than {region}.",
+            request::members::shorten(arn)
+        ))),
+    }
+}
+
 pub fn create(
     context: &Context<'_>,
-    input: CreateDeploymentGroupInput,
+    request: request::CreateDeploymentGroup,
 ) -> Result<CreateDeploymentGroupOutput, ApiError> {
-    let application_name = super::APPLICATION.check(input.application_name)?;
-    let name = GROUP.check(input.deployment_group_name)?;
-    if input.settings.service_role_arn.as_deref().unwrap_or_default().is_empty() {
-        return Err(ErrorName::RoleRequired.because("The service role ARN is missing."));
+    let application = applications::find(context, &request.application_name)?;
+    if let Some(name) = request.settings.config_name() {
+        configs::for_server(context, name)?;
     }
-    settings::check(&input.settings, &input.settings)?;
-    let tags = check_resource_tags(input.tags)?;
-    let application = applications::find(context, Some(application_name))?;
+    let name = request.deployment_group_name;
     refuse_taken(context, &application, &name)?;
     let count: usize = context.tx.query_row(
         "SELECT count(*) FROM deployment_groups WHERE application_id = ?1",
@@ -155,6 +162,8 @@ pub fn create(
             application.name
         )));
     }
+    let settings = request.settings.complete()?;
+    refuse_foreign_topics(context, &settings)?;
     let id = new_id()?;
     context.tx.execute(
         "INSERT INTO deployment_groups (id, application_id, name, settings, tags)
@@ -162,9 +171,9 @@ pub fn create(
         named_params! {
             ":id": id,
             ":application": application.id,
-            ":name": name,
-            ":settings": Json(input.settings),
-            ":tags": Json(tags),
+            ":name": &*name,
+            ":settings": Json(settings),
+            ":tags": Json(request.tags.unwrap_or_default().0),
         },
     )?;
     Ok(CreateDeploymentGroupOutput { deployment_group_id: Some(id) })
@@ -172,25 +181,24 @@ pub fn create(
 
 pub fn get(
     context: &Context<'_>,
-    input: GetDeploymentGroupInput,
+    request: request::GetDeploymentGroup,
 ) -> Result<GetDeploymentGroupOutput, ApiError> {
-    let application = applications::find(context, input.application_name)?;
-    let group = find(context, &application, input.deployment_group_name)?;
+    let application = applications::find(context, &request.application_name)?;
+    let group = find(context, &application, &request.deployment_group_name)?;
     Ok(GetDeploymentGroupOutput { deployment_group_info: Some(group.info(context, application)?) })
 }
 
 /// Groups that do not exist are left out, and named in the message.
 pub fn batch_get(
     context: &Context<'_>,
-    input: BatchGetDeploymentGroupsInput,
+    request: request::BatchGetDeploymentGroups,
 ) -> Result<BatchGetDeploymentGroupsOutput, ApiError> {
-    let application = applications::find(context, input.application_name)?;
-    let names = GROUP.check_batch(input.deployment_group_names, ErrorName::BatchLimitExceeded)?;
+    let application = applications::find(context, &request.application_name)?;
     let (mut infos, mut missing) = (Vec::new(), Vec::new());
-    for name in names {
+    for name in request.deployment_group_names.0 {
         match lookup(context, &application, &name)? {
             Some(group) => infos.push(group.info(context, application.clone())?),
-            None => missing.push(name),
+            None => missing.push(String::from(name)),
         }
     }
     let error_message = match missing.as_slice() {
@@ -205,17 +213,16 @@ pub fn batch_get(
 
 pub fn list(
     context: &Context<'_>,
-    input: ListDeploymentGroupsInput,
+    request: request::ListDeploymentGroups,
 ) -> Result<ListDeploymentGroupsOutput, ApiError> {
-    let application = applications::find(context, input.application_name)?;
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT name FROM deployment_groups WHERE application_id = ?1 ORDER BY name")?;
-    let names: Vec<String> =
-        statement.query_map([&application.id], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    let items = names.into_iter().map(|name| (name.clone(), name));
-    let listing = format!("groups{}", application.id);
-    let (names, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
+    let application = applications::find(context, &request.application_name)?;
+    let name = format!("groups of {}", application.id);
+    let listing = context.pages.listing(name, request.next_token.as_deref())?;
+    let mut statement = context.tx.prepare_cached(
+        "SELECT name FROM deployment_groups WHERE application_id = ?1 AND name > ?2 ORDER BY name",
+    )?;
+    let names = statement.query_map((&application.id, listing.after_name()), by_name)?;
+    let (names, next_token) = listing.page(names)?;
     Ok(ListDeploymentGroupsOutput {
         application_name: Some(application.name),
         deployment_groups: Some(names),
@@ -226,73 +233,35 @@ pub fn list(
 /// A member that is given replaces the stored one as a whole; the others stay. The identifier never changes.
 pub fn update(
     context: &Context<'_>,
-    input: UpdateDeploymentGroupInput,
+    request: request::UpdateDeploymentGroup,
 ) -> Result<UpdateDeploymentGroupOutput, ApiError> {
-    let application_name = super::APPLICATION.check(input.application_name)?;
-    let current = GROUP.check(input.current_deployment_group_name)?;
-    let renamed = input.new_deployment_group_name;
-    let renamed = renamed.map(|name| GROUP.check(Some(name))).transpose()?;
-    let application = applications::find(context, Some(application_name))?;
-    let group = find(context, &application, Some(current))?;
-    let complete = replace(group.settings, input.settings.clone());
-    settings::check(&input.settings, &complete)?;
-    let name = renamed.unwrap_or_else(|| group.name.clone());
+    let application = applications::find(context, &request.application_name)?;
+    let group = find(context, &application, &request.current_deployment_group_name)?;
+    if let Some(name) = request.settings.config_name() {
+        configs::for_server(context, name)?;
+    }
+    let name = request.new_deployment_group_name.map_or_else(|| group.name.clone(), String::from);
     if name != group.name {
         refuse_taken(context, &application, &name)?;
     }
+    let settings = request.settings.replace(group.settings)?;
+    refuse_foreign_topics(context, &settings)?;
     context.tx.execute(
         "UPDATE deployment_groups SET name = ?2, settings = ?3 WHERE id = ?1",
-        (group.id, name, Json(complete)),
+        (group.id, name, Json(settings)),
     )?;
     Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
-}
-
-fn replace(stored: DeploymentGroupSettings, given: DeploymentGroupSettings) -> DeploymentGroupSettings {
-    // The two forms of a filter replace each other.
-    let ec2_given = given.ec2_tag_filters.is_some() || given.ec2_tag_set.is_some();
-    let on_premises_given =
-        given.on_premises_instance_tag_filters.is_some() || given.on_premises_tag_set.is_some();
-    let keep = |given: bool, stored| if given { None } else { stored };
-    DeploymentGroupSettings {
-        deployment_config_name: given.deployment_config_name.or(stored.deployment_config_name),
-        ec2_tag_filters: given.ec2_tag_filters.or(keep(ec2_given, stored.ec2_tag_filters)),
-        on_premises_instance_tag_filters: given
-            .on_premises_instance_tag_filters
-            .or(keep(on_premises_given, stored.on_premises_instance_tag_filters)),
-        auto_scaling_groups: given.auto_scaling_groups.or(stored.auto_scaling_groups),
-        service_role_arn: given.service_role_arn.or(stored.service_role_arn),
-        trigger_configurations: given.trigger_configurations.or(stored.trigger_configurations),
-        alarm_configuration: given.alarm_configuration.or(stored.alarm_configuration),
-        auto_rollback_configuration: given.auto_rollback_configuration.or(stored.auto_rollback_configuration),
-        outdated_instances_strategy: given.outdated_instances_strategy.or(stored.outdated_instances_strategy),
-        deployment_style: given.deployment_style.or(stored.deployment_style),
-        blue_green_deployment_configuration: given
-            .blue_green_deployment_configuration
-            .or(stored.blue_green_deployment_configuration),
-        load_balancer_info: given.load_balancer_info.or(stored.load_balancer_info),
-        ec2_tag_set: given.ec2_tag_set.or(if ec2_given { None } else { stored.ec2_tag_set }),
-        ecs_services: None,
-        on_premises_tag_set: given.on_premises_tag_set.or(if on_premises_given {
-            None
-        } else {
-            stored.on_premises_tag_set
-        }),
-        ec2_deployment_options: given.ec2_deployment_options.or(stored.ec2_deployment_options),
-        termination_hook_enabled: given.termination_hook_enabled.or(stored.termination_hook_enabled),
-    }
 }
 
 /// Deletes a group with its deployments; one that does not exist, or whose application does not, is deleted already.
 pub fn delete(
     context: &Context<'_>,
-    input: DeleteDeploymentGroupInput,
+    request: request::DeleteDeploymentGroup,
 ) -> Result<DeleteDeploymentGroupOutput, ApiError> {
-    let application = super::APPLICATION.check(input.application_name)?;
-    let name = GROUP.check(input.deployment_group_name)?;
     context.tx.execute(
         "DELETE FROM deployment_groups
          WHERE name = ?2 AND application_id = (SELECT id FROM applications WHERE name = ?1)",
-        (application, name),
+        (&*request.application_name, &*request.deployment_group_name),
     )?;
     Ok(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
 }

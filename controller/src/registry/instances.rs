@@ -3,9 +3,10 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{Context, INSTANCE, check_tags, random_text, shorten};
+use super::{Context, random_text};
 use crate::error::{ApiError, ErrorName};
-use crate::fleet::TagTest;
+use crate::request;
+use crate::request::members::{InstanceName, check_tags};
 use crate::store::Json;
 
 /// Most tags of one instance.
@@ -93,7 +94,8 @@ impl Instance {
 /// The instance registered under a name now, else the one deregistered last.
 fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
     let mut statement = context.tx.prepare_cached(
-        "SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC LIMIT 1",
+        "SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, rowid DESC
+         LIMIT 1",
     )?;
     Ok(statement.query_row([name], Instance::read).optional()?)
 }
@@ -108,31 +110,11 @@ fn not_registered(name: &str) -> ApiError {
     ErrorName::InstanceNotRegistered.because(format!("The on-premises instance {name} is not registered."))
 }
 
-pub fn register(context: &Context<'_>, input: RegisterOnPremisesInstanceInput) -> Result<Nothing, ApiError> {
-    let name = INSTANCE.check(input.instance_name)?;
-    let given = |arn: Option<String>| arn.filter(|arn| !arn.is_empty());
-    let identity = match (&given(input.iam_user_arn), &given(input.iam_session_arn)) {
-        (None, None) => {
-            return Err(ErrorName::IamArnRequired.because("Give an IAM user ARN or an IAM session ARN."));
-        }
-        (Some(_), Some(_)) => {
-            return Err(ErrorName::MultipleIamArnsProvided
-                .because("Give an IAM user ARN or an IAM session ARN, not both."));
-        }
-        (Some(arn), None) => Identity::user(arn).ok_or_else(|| {
-            ErrorName::InvalidIamUserArn.because(format!(
-                "{:?} is not an IAM user ARN such as arn:aws:iam::123456789012:user/name.",
-                shorten(arn)
-            ))
-        })?,
-        (None, Some(arn)) => Identity::session(arn).ok_or_else(|| {
-            ErrorName::InvalidIamSessionArn.because(format!(
-                "{:?} is not a session ARN such as arn:aws:sts::123456789012:assumed-role/role/session.",
-                shorten(arn)
-            ))
-        })?,
-    };
-    enroll(context, &name, &identity, &[])?;
+pub fn register(
+    context: &Context<'_>,
+    request: request::RegisterOnPremisesInstance,
+) -> Result<Nothing, ApiError> {
+    enroll(context, &request.instance_name, &request.identity, &[])?;
     Ok(Nothing {})
 }
 
@@ -172,30 +154,32 @@ pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Ta
     Ok(())
 }
 
+const DEREGISTER: &str =
+    "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL";
+
 /// Deregisters an instance; one that is not registered is deregistered already.
 pub fn deregister(
     context: &Context<'_>,
-    input: DeregisterOnPremisesInstanceInput,
+    request: request::DeregisterOnPremisesInstance,
 ) -> Result<Nothing, ApiError> {
-    let name = INSTANCE.check(input.instance_name)?;
-    context.tx.execute(
-        "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL",
-        (name, context.now.millis()),
-    )?;
+    context.tx.execute(DEREGISTER, (&*request.instance_name, context.now.millis()))?;
     Ok(Nothing {})
 }
 
-/// The principal of an instance that is registered.
-pub fn identity_of(context: &Context<'_>, name: &str) -> Result<Option<String>, ApiError> {
+/// Deregisters an instance and gives its principal; `None` when there is none that is registered.
+pub fn remove(context: &Context<'_>, name: &str) -> Result<Option<String>, ApiError> {
     let found = lookup(context, name)?.filter(|instance| instance.deregistered.is_none());
+    if found.is_some() {
+        context.tx.execute(DEREGISTER, (name, context.now.millis()))?;
+    }
     Ok(found.map(|instance| instance.principal))
 }
 
 pub fn get(
     context: &Context<'_>,
-    input: GetOnPremisesInstanceInput,
+    request: request::GetOnPremisesInstance,
 ) -> Result<GetOnPremisesInstanceOutput, ApiError> {
-    let name = INSTANCE.check(input.instance_name)?;
+    let name = request.instance_name;
     let instance = lookup(context, &name)?.ok_or_else(|| not_registered(&name))?;
     Ok(GetOnPremisesInstanceOutput { instance_info: Some(instance.info()) })
 }
@@ -203,91 +187,82 @@ pub fn get(
 /// Names that were never registered are left out.
 pub fn batch_get(
     context: &Context<'_>,
-    input: BatchGetOnPremisesInstancesInput,
+    request: request::BatchGetOnPremisesInstances,
 ) -> Result<BatchGetOnPremisesInstancesOutput, ApiError> {
     let mut infos = Vec::new();
-    for name in INSTANCE.check_batch(input.instance_names, ErrorName::BatchLimitExceeded)? {
+    for name in request.instance_names.0 {
         infos.extend(lookup(context, &name)?.map(Instance::info));
     }
     Ok(BatchGetOnPremisesInstancesOutput { instance_infos: Some(infos) })
 }
 
+/// A name that was used before is judged by its present instance.
 pub fn list(
     context: &Context<'_>,
-    input: ListOnPremisesInstancesInput,
+    request: request::ListOnPremisesInstances,
 ) -> Result<ListOnPremisesInstancesOutput, ApiError> {
-    let status = match &input.registration_status {
-        Some(RegistrationStatus::Other(text)) => {
-            return Err(ErrorName::InvalidRegistrationStatus.because(format!(
-                "The registration status {:?} is not Registered or Deregistered.",
-                shorten(text)
-            )));
-        }
-        status => status,
-    };
-    let filters = input.tag_filters.as_deref().unwrap_or_default();
-    let tests = filters
-        .iter()
-        .map(TagTest::read)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|invalid| ErrorName::InvalidTagFilter.because(invalid.to_string()))?;
-    // A name that was used before is judged by its present instance.
-    let mut statement = context.tx.prepare_cached("SELECT DISTINCT name FROM instances ORDER BY name")?;
-    let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    let mut items = Vec::new();
-    for name in names {
-        let Some(instance) = lookup(context, &name)? else {
-            continue;
-        };
-        let wanted = match status {
+    let status = request.registration_status;
+    let tests = request.tag_filters.unwrap_or_default();
+    let wanted = |instance: &Instance| {
+        let of_status = match status {
             Some(RegistrationStatus::Registered) => instance.deregistered.is_none(),
             Some(RegistrationStatus::Deregistered) => instance.deregistered.is_some(),
             _ => true,
         };
-        if wanted && (tests.is_empty() || tests.iter().any(|test| test.matches(&instance.tags))) {
-            items.push((name.clone(), name));
+        of_status && (tests.is_empty() || tests.iter().any(|test| test.matches(&instance.tags)))
+    };
+    let name = format!("instances {status:?} {tests:?}");
+    let listing = context.pages.listing(name, request.next_token.as_deref())?;
+    let mut statement = context.tx.prepare_cached(
+        "SELECT * FROM instances WHERE name > ?1
+         ORDER BY name, deregistered IS NULL DESC, registered DESC, rowid DESC",
+    )?;
+    let mut previous = None;
+    let instances = statement.query_map([listing.after_name()], Instance::read)?.filter(|instance| {
+        let Ok(instance) = instance else {
+            return true;
+        };
+        let present = previous.as_ref() != Some(&instance.name);
+        if present {
+            previous = Some(instance.name.clone());
         }
-    }
-    let listing = format!("instances{status:?}{tests:?}");
-    let (names, next_token) = context.pages.cut(&listing, input.next_token.as_deref(), items)?;
+        present && wanted(instance)
+    });
+    let names = instances.map(|instance| instance.map(|instance| (instance.name.clone(), instance.name)));
+    let (names, next_token) = listing.page(names)?;
     Ok(ListOnPremisesInstancesOutput { instance_names: Some(names), next_token })
 }
 
 pub fn add_tags(
     context: &Context<'_>,
-    input: AddTagsToOnPremisesInstancesInput,
+    request: request::AddTagsToOnPremisesInstances,
 ) -> Result<Nothing, ApiError> {
-    change_tags(context, input.tags, input.instance_names, merge)
+    change_tags(context, &request.instance_names.0, |present| merge(present, &request.tags.0))
 }
 
 /// Removes the tags whose key and value match; a tag given with a key alone goes by its key.
 pub fn remove_tags(
     context: &Context<'_>,
-    input: RemoveTagsFromOnPremisesInstancesInput,
+    request: request::RemoveTagsFromOnPremisesInstances,
 ) -> Result<Nothing, ApiError> {
-    change_tags(context, input.tags, input.instance_names, |mut present, tags| {
-        present.retain(|tag| {
-            !tags.iter().any(|gone| gone.key == tag.key && (gone.value.is_none() || gone.value == tag.value))
-        });
+    let removed = |tag: &Tag| {
+        let mut tags = request.tags.0.iter();
+        tags.any(|gone| gone.key == tag.key && (gone.value.is_none() || gone.value == tag.value))
+    };
+    change_tags(context, &request.instance_names.0, |mut present| {
+        present.retain(|tag| !removed(tag));
         Ok(present)
     })
 }
 
 fn change_tags(
     context: &Context<'_>,
-    tags: Option<Vec<Tag>>,
-    names: Option<Vec<String>>,
-    change: impl Fn(Vec<Tag>, &[Tag]) -> Result<Vec<Tag>, ApiError>,
+    names: &[InstanceName],
+    change: impl Fn(Vec<Tag>) -> Result<Vec<Tag>, ApiError>,
 ) -> Result<Nothing, ApiError> {
-    let tags = tags.unwrap_or_default();
-    if tags.is_empty() {
-        return Err(ErrorName::TagRequired.because("At least one tag is needed."));
-    }
-    let names = INSTANCE.check_batch(names, ErrorName::InstanceLimitExceeded)?;
-    check_tags(&tags, ErrorName::InvalidTag)?;
     for name in names {
-        let instance = registered(context, &name)?;
-        let tags = change(instance.tags, &tags)?;
+        let instance = registered(context, name)?;
+        let tags = change(instance.tags)?;
         context
             .tx
             .prepare_cached("UPDATE instances SET tags = ?2 WHERE arn = ?1")?

@@ -74,6 +74,8 @@ shapes! {
         register_time: Timestamp,
     }
 
+    RevisionInfo { revision_location: RevisionLocation, generic_revision_info: GenericRevisionInfo, }
+
     RegisterApplicationRevisionInput {
         application_name: String,
         description: String,
@@ -84,6 +86,13 @@ shapes! {
         application_name: String,
         revision: RevisionLocation,
         revision_info: GenericRevisionInfo,
+    }
+    BatchGetApplicationRevisionsInput { application_name: String, revisions: Vec<RevisionLocation>, }
+    BatchGetApplicationRevisionsOutput {
+        application_name: String,
+        /// Says which revisions are not registered; empty when all are.
+        error_message: String,
+        revisions: Vec<RevisionInfo>,
     }
     ListApplicationRevisionsInput {
         application_name: String,

@@ -84,6 +84,9 @@ enumerations! {
 
     StopStatus { Pending = "Pending", Succeeded = "Succeeded", }
 
+    /// Which wait of a blue/green deployment is to end.
+    DeploymentWaitType { ReadyWait = "READY_WAIT", TerminationWait = "TERMINATION_WAIT", }
+
     DeploymentTargetType { InstanceTarget = "InstanceTarget", }
 
     /// Which fleet of a blue/green deployment a target belongs to.
@@ -247,4 +250,19 @@ shapes! {
     ListDeploymentInstancesOutput { instances_list: Vec<String>, next_token: String, }
     GetDeploymentInstanceInput { deployment_id: String, instance_id: String, }
     GetDeploymentInstanceOutput { instance_summary: InstanceSummary, }
+    BatchGetDeploymentInstancesInput { deployment_id: String, instance_ids: Vec<String>, }
+    BatchGetDeploymentInstancesOutput {
+        /// Says which instances the deployment does not have; empty when it has all.
+        error_message: String,
+        instances_summary: Vec<InstanceSummary>,
+    }
+
+    ContinueDeploymentInput { deployment_id: String, deployment_wait_type: DeploymentWaitType, }
+    SkipWaitTimeForInstanceTerminationInput { deployment_id: String, }
+    PutLifecycleEventHookExecutionStatusInput {
+        deployment_id: String,
+        lifecycle_event_hook_execution_id: String,
+        status: LifecycleEventStatus,
+    }
+    DeleteResourcesByExternalIdInput { external_id: String, }
 }

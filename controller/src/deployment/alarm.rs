@@ -1,0 +1,60 @@
+//! What alarms do to deployments.
+
+use super::decide::{self, Outcome};
+use super::intervene;
+use super::plan::{self, Watch};
+use super::progress::{Progress, Stop};
+use super::records::Record;
+use super::start;
+use crate::error::ApiError;
+use crate::registry::Context;
+
+/// A deployment that its alarms can stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    pub deployment_id: String,
+    pub watch: Watch,
+}
+
+/// What a look at the alarms of a deployment gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// None is active.
+    Quiet,
+    /// One is active, or cannot be read; the text says which.
+    Active(String),
+}
+
+/// The deployments whose alarms matter now.
+pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
+    let mut watched = Vec::new();
+    for id in decide::active(context)? {
+        if let Some(record) = Record::load(context.tx, &id)?
+            && let Some(watch) = record.rules.alarms
+            && !matches!(record.progress, Progress::Ended { .. })
+        {
+            watched.push(Watched { deployment_id: id, watch });
+        }
+    }
+    Ok(watched)
+}
+
+/// Acts on a look at the alarms of a deployment: the first one lets it start, an active alarm stops it.
+pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Outcome, ApiError> {
+    let mut outcome = Outcome::none(id);
+    let Some(mut record) = Record::load(context.tx, id)? else {
+        return Ok(outcome);
+    };
+    match (sight, &record.progress) {
+        (Sight::Active(message), _) => {
+            intervene::end_early(context, &mut record, Stop::Alarm { message }, &mut outcome)?;
+        }
+        (Sight::Quiet, Progress::Created) => {
+            start::start(context, &mut record, &mut outcome)?;
+            decide::advance(context, &mut record, &mut outcome)?;
+        }
+        (Sight::Quiet, _) => {}
+    }
+    outcome.look_again(plan::deadline(&record.rules, &record.progress, context.timers));
+    Ok(outcome)
+}

@@ -1,0 +1,241 @@
+//! The end of a deployment: what it means for its group, for later deployments, and whether it is rolled back.
+
+use codedeploy_api::codedeploy::{
+    AutoRollbackEvent, DeploymentCreator, DeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
+};
+use rusqlite::named_params;
+
+use super::course::Course;
+use super::create::{last_successful_revision, new_deployment_id};
+use super::decide::{Change, Outcome};
+use super::plan::Rules;
+use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
+use super::records::{Record, Relations};
+use crate::error::ApiError;
+use crate::registry::{Context, groups};
+use crate::store::Json;
+
+/// Ends a deployment none of whose targets has anything left to do.
+pub(super) fn end(
+    context: &Context<'_>,
+    record: &mut Record,
+    ending: Ending,
+    retire_at: Option<Timestamp>,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    let (stop, stage) = match &record.progress {
+        Progress::InProgress { stop, stage, .. } => (stop.clone(), *stage),
+        _ => (None, record.rules.course.first_stage()),
+    };
+    finish(context, record, ending, retire_at, outcome)?;
+    let Some(group) = groups::by_id(context, &record.group_id)? else {
+        return Ok(());
+    };
+    keep_health(context, record, &group)?;
+    if record.progress.retire_at().is_some_and(|at| at <= context.now) {
+        retire(context, record, outcome)?;
+    }
+    roll_back(context, record, stop.as_ref(), stage, &group, outcome)
+}
+
+/// Ends a deployment that never started.
+pub(super) fn cancel(
+    context: &Context<'_>,
+    record: &mut Record,
+    stop: &Stop,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    finish(context, record, stop.ending(), None, outcome)?;
+    match groups::by_id(context, &record.group_id)? {
+        Some(group) => {
+            roll_back(context, record, Some(stop), record.rules.course.first_stage(), &group, outcome)
+        }
+        None => Ok(()),
+    }
+}
+
+fn finish(
+    context: &Context<'_>,
+    record: &mut Record,
+    ending: Ending,
+    retire_at: Option<Timestamp>,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    let error = ending.error().and_then(|error| error.message.clone()).unwrap_or_default();
+    record.step(context, DeploymentInput::End { ending, retire_at })?;
+    outcome.changes.push(Change::Ended { status: record.progress.status(), error });
+    Ok(())
+}
+
+/// Notes how the deployment left the instances it attempted, and the group's revision.
+fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) -> Result<(), ApiError> {
+    if record.rules.course != Course::BlueGreenRollback {
+        // What is on a host after a failure is not known to be the group's revision any more.
+        context
+            .tx
+            .prepare_cached(
+                "INSERT INTO health (group_id, target_id, healthy, revision)
+                 SELECT :group, target_id, class = 'succeeded', iif(class = 'succeeded', :revision, NULL)
+                 FROM targets WHERE deployment_id = :deployment AND attempted = 1 AND label IS NOT 'Blue'
+                 ON CONFLICT DO UPDATE SET healthy = excluded.healthy, revision =
+                     CASE WHEN excluded.healthy THEN excluded.revision
+                          WHEN health.revision IS :current THEN NULL
+                          ELSE health.revision END",
+            )?
+            .execute(named_params! {
+                ":group": record.group_id,
+                ":deployment": record.id,
+                ":revision": Json(record.revision()),
+                ":current": last_successful_revision(context, group)?.map(Json),
+            })?;
+    }
+    let succeeded = matches!(record.progress, Progress::Ended { ending: Ending::Succeeded, .. });
+    if succeeded {
+        context.tx.execute(
+            "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
+            (&record.group_id, &record.id),
+        )?;
+    }
+    Ok(())
+}
+
+/// Deregisters the original instances of a blue/green deployment whose time is over.
+pub(super) fn retire(
+    context: &Context<'_>,
+    record: &mut Record,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    let instances = context
+        .tx
+        .prepare_cached(
+            "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE deregistered IS NULL AND arn IN
+             (SELECT arn FROM targets WHERE deployment_id = ?1 AND label = ?3)",
+        )?
+        .execute((&record.id, context.now.millis(), TargetLabel::Blue.as_str()))?;
+    record.step(context, DeploymentInput::Retire)?;
+    outcome.changes.push(Change::Retired { instances });
+    Ok(())
+}
+
+/// Makes the deployment that undoes this one, if its ending and its settings ask for it.
+fn roll_back(
+    context: &Context<'_>,
+    record: &mut Record,
+    stop: Option<&Stop>,
+    stage: Stage,
+    group: &groups::Group,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    if record.is_rollback() || !asks_for_rollback(record, stop) {
+        return Ok(());
+    }
+    let message = match plan_rollback(context, record, stage, group)? {
+        Err(reason) => reason.to_owned(),
+        Ok(mut rollback) => {
+            let message =
+                format!("Deployment {} is triggered to roll back deployment {}.", rollback.id, record.id);
+            rollback.relations.rollback = Some(RollbackInfo {
+                rollback_triggering_deployment_id: Some(record.id.clone()),
+                rollback_message: Some(message.clone()),
+                ..RollbackInfo::default()
+            });
+            rollback.insert(context.tx)?;
+            context.tx.execute(
+                "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
+                (&group.id, Json(rollback.revision()), &rollback.id),
+            )?;
+            outcome.stirred.push(rollback.id.clone());
+            outcome.changes.push(Change::RolledBack {
+                by: rollback.id.clone(),
+                revision: rollback.snapshot.revision.clone(),
+            });
+            record.relations.rollback = Some(RollbackInfo {
+                rollback_deployment_id: Some(rollback.id),
+                rollback_message: Some(message),
+                ..RollbackInfo::default()
+            });
+            return Ok(record.save_progress(context.tx)?);
+        }
+    };
+    record.relations.rollback =
+        Some(RollbackInfo { rollback_message: Some(message), ..RollbackInfo::default() });
+    Ok(record.save_progress(context.tx)?)
+}
+
+fn asks_for_rollback(record: &Record, stop: Option<&Stop>) -> bool {
+    let configured = record.snapshot.auto_rollback_configuration.clone().unwrap_or_default();
+    let on = |event: AutoRollbackEvent| {
+        configured.enabled == Some(true) && configured.events.iter().flatten().any(|e| *e == event)
+    };
+    let Progress::Ended { ending, .. } = &record.progress else {
+        return false;
+    };
+    match (ending, stop) {
+        (Ending::Succeeded, _) => false,
+        (Ending::Failed(_), _) => on(AutoRollbackEvent::DeploymentFailure),
+        (Ending::Stopped(_), Some(Stop::Alarm { .. })) => on(AutoRollbackEvent::DeploymentStopOnAlarm),
+        (Ending::Stopped(_), Some(Stop::Request { rollback: Some(wanted) })) => *wanted,
+        (Ending::Stopped(_), Some(Stop::Request { rollback: None })) => {
+            on(AutoRollbackEvent::DeploymentStopOnRequest)
+        }
+        // Nobody continued it: the traffic is where it was.
+        (Ending::Stopped(_), None) => false,
+    }
+}
+
+/// The deployment that undoes this one, or why there is nothing to undo.
+fn plan_rollback(
+    context: &Context<'_>,
+    record: &Record,
+    stage: Stage,
+    group: &groups::Group,
+) -> Result<Result<Record, &'static str>, ApiError> {
+    let good = match &group.last_successful {
+        Some(id) => Record::load(context.tx, id)?,
+        None => None,
+    };
+    let (course, revision, behavior) = match record.rules.course {
+        Course::BlueGreen { .. } if stage == Stage::Deploy => {
+            return Ok(Err("Nothing was rolled back: the original instances have kept their traffic."));
+        }
+        Course::BlueGreen { .. } | Course::BlueGreenRollback => {
+            let revision = good.as_ref().map_or_else(|| record.revision(), Record::revision);
+            (Course::BlueGreenRollback, revision, record.snapshot.file_exists_behavior.clone())
+        }
+        course @ (Course::InPlace | Course::InPlaceBehindLoadBalancer) => match good {
+            Some(good) => (course, good.revision(), good.snapshot.file_exists_behavior.clone()),
+            None => {
+                return Ok(Err(
+                    "Nothing was rolled back: no earlier deployment of the deployment group has succeeded.",
+                ));
+            }
+        },
+    };
+    let failed = &record.snapshot;
+    Ok(Ok(Record {
+        id: new_deployment_id(context)?,
+        group_id: record.group_id.clone(),
+        created: context.now,
+        progress: Progress::Created,
+        // An alarm that is still active would stop this deployment as well.
+        rules: Rules { course, alarms: None, ..record.rules.clone() },
+        snapshot: DeploymentInfo {
+            deployment_config_name: failed.deployment_config_name.clone(),
+            previous_revision: last_successful_revision(context, group)?,
+            revision: Some(revision),
+            creator: Some(DeploymentCreator::CodeDeployRollback),
+            ignore_application_stop_failures: failed.ignore_application_stop_failures,
+            auto_rollback_configuration: failed.auto_rollback_configuration.clone(),
+            update_outdated_instances_only: Some(false),
+            deployment_style: failed.deployment_style.clone(),
+            blue_green_deployment_configuration: failed.blue_green_deployment_configuration.clone(),
+            load_balancer_info: failed.load_balancer_info.clone(),
+            file_exists_behavior: behavior,
+            compute_platform: failed.compute_platform.clone(),
+            ..DeploymentInfo::default()
+        },
+        relations: Relations::default(),
+        application_name: record.application_name.clone(),
+        group_name: record.group_name.clone(),
+    }))
+}

@@ -1,0 +1,117 @@
+//! StopDeployment, ContinueDeployment and what ends a wait by its older name.
+
+use codedeploy_api::codedeploy::*;
+
+use super::course::Course;
+use super::decide::{self, Outcome, decide};
+use super::end;
+use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
+use super::queries::find;
+use super::records::Record;
+use crate::error::{ApiError, ErrorName};
+use crate::registry::Context;
+use crate::request;
+
+/// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
+pub fn stop(
+    context: &Context<'_>,
+    request: request::StopDeployment,
+) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
+    let mut record = find(context, &request.deployment_id)?;
+    if matches!(&record.progress, Progress::Ended { ending, .. } if !matches!(ending, Ending::Stopped(_))) {
+        return Err(already_completed(&record));
+    }
+    let mut outcome = Outcome::none(&record.id);
+    let stop = Stop::Request { rollback: request.auto_rollback_enabled };
+    end_early(context, &mut record, stop, &mut outcome)?;
+    let (status, message) = match record.progress {
+        Progress::Ended { .. } => (
+            StopStatus::Succeeded,
+            "No more commands will be scheduled for execution in the deployment instances",
+        ),
+        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => (
+            StopStatus::Pending,
+            "The deployment will be stopped when the commands that are running have ended",
+        ),
+    };
+    let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
+    Ok((output, outcome))
+}
+
+/// Asks a deployment that is not over to end.
+pub(super) fn end_early(
+    context: &Context<'_>,
+    record: &mut Record,
+    stop: Stop,
+    outcome: &mut Outcome,
+) -> Result<(), ApiError> {
+    match &record.progress {
+        Progress::Created => end::cancel(context, record, &stop, outcome),
+        Progress::InProgress { .. } => {
+            record.step(context, DeploymentInput::RequestStop(stop))?;
+            decide::advance(context, record, outcome)
+        }
+        Progress::Ready { .. } => {
+            // The wait is over, for another reason than the one waited for.
+            record.step(context, DeploymentInput::Enter(Stage::Deploy))?;
+            record.step(context, DeploymentInput::RequestStop(stop))?;
+            decide::advance(context, record, outcome)
+        }
+        Progress::Ended { .. } => Ok(()),
+    }
+}
+
+/// Lets a blue/green deployment go on that waits: for its traffic, or for the end of the original instances.
+pub fn proceed(
+    context: &Context<'_>,
+    request: request::ContinueDeployment,
+) -> Result<(Nothing, Outcome), ApiError> {
+    let mut record = find(context, &request.deployment_id)?;
+    let wait = request.deployment_wait_type.unwrap_or(DeploymentWaitType::ReadyWait);
+    if !matches!(record.rules.course, Course::BlueGreen { .. }) {
+        return Err(ErrorName::UnsupportedActionForDeploymentType.because(format!(
+            "The deployment {} moves no traffic to replacement instances: only blue/green deployments wait.",
+            record.id
+        )));
+    }
+    let ends_wait = wait == DeploymentWaitType::TerminationWait;
+    match &record.progress {
+        Progress::Ready { .. } if !ends_wait => {
+            record.step(context, DeploymentInput::Enter(Stage::Allow))?;
+            Ok((Nothing {}, decide(context, &record.id)?))
+        }
+        Progress::Ended { retire_at: Some(_), .. } if ends_wait => {
+            let mut outcome = Outcome::none(&record.id);
+            end::retire(context, &mut record, &mut outcome)?;
+            Ok((Nothing {}, outcome))
+        }
+        Progress::Ended { .. } => Err(already_completed(&record)),
+        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => {
+            Err(ErrorName::DeploymentIsNotInReadyState.because(format!(
+                "The deployment {} has the status {}; it can be continued only while it waits.",
+                record.id,
+                record.progress.status()
+            )))
+        }
+    }
+}
+
+/// The older name of the end of the wait for the original instances' end.
+pub fn skip_wait(
+    context: &Context<'_>,
+    request: request::SkipWaitTimeForInstanceTermination,
+) -> Result<(Nothing, Outcome), ApiError> {
+    let request = request::ContinueDeployment {
+        deployment_id: request.deployment_id,
+        deployment_wait_type: Some(DeploymentWaitType::TerminationWait),
+    };
+    proceed(context, request).map_err(|refused| match refused.name {
+        ErrorName::DeploymentIsNotInReadyState => ErrorName::DeploymentNotStarted.because(refused.message),
+        _ => refused,
+    })
+}
+
+fn already_completed(record: &Record) -> ApiError {
+    ErrorName::DeploymentAlreadyCompleted
+        .because(format!("The deployment {} has already completed.", record.id))
+}

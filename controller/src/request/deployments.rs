@@ -1,0 +1,183 @@
+//! Requests about deployments and their targets.
+
+use std::collections::BTreeMap;
+
+use codedeploy_api::codedeploy::*;
+
+use super::members::*;
+use super::registry::Revision;
+use super::{Field, Member, Request, requests};
+use crate::error::{ApiError, ErrorName};
+
+requests! {
+    GetDeployment(GetDeploymentInput) { deployment_id: DeploymentId, }
+    BatchGetDeployments(BatchGetDeploymentsInput) { deployment_ids: Batch<DeploymentId>, }
+    StopDeployment(StopDeploymentInput) { deployment_id: DeploymentId, auto_rollback_enabled: Option<bool>, }
+    ContinueDeployment(ContinueDeploymentInput) {
+        deployment_id: DeploymentId,
+        deployment_wait_type: Option<DeploymentWaitType>,
+    }
+    SkipWaitTimeForInstanceTermination(SkipWaitTimeForInstanceTerminationInput) {
+        deployment_id: DeploymentId,
+    }
+    PutLifecycleEventHookExecutionStatus(PutLifecycleEventHookExecutionStatusInput) {
+        deployment_id: DeploymentId,
+    }
+    DeleteResourcesByExternalId(DeleteResourcesByExternalIdInput) { external_id: Option<String>, }
+
+    ListDeploymentTargets(ListDeploymentTargetsInput) {
+        deployment_id: DeploymentId,
+        target_filters: Option<TargetFilters>,
+        next_token: Option<String>,
+    }
+    GetDeploymentTarget(GetDeploymentTargetInput) { deployment_id: DeploymentId, target_id: TargetId, }
+    BatchGetDeploymentTargets(BatchGetDeploymentTargetsInput) {
+        deployment_id: DeploymentId,
+        target_ids: TargetIds,
+    }
+    ListDeploymentInstances(ListDeploymentInstancesInput) {
+        deployment_id: DeploymentId,
+        instance_status_filter: Option<Vec<TargetStatus>>,
+        instance_type_filter: Option<Vec<TargetLabel>>,
+        next_token: Option<String>,
+    }
+    GetDeploymentInstance(GetDeploymentInstanceInput) { deployment_id: DeploymentId, instance_id: InstanceId, }
+    BatchGetDeploymentInstances(BatchGetDeploymentInstancesInput) {
+        deployment_id: DeploymentId,
+        instance_ids: Batch<InstanceId>,
+    }
+}
+
+/// Which targets ListDeploymentTargets gives; none of a kind stands for all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TargetFilters {
+    pub statuses: Vec<TargetStatus>,
+    pub labels: Vec<TargetLabel>,
+}
+
+impl Member for TargetFilters {
+    type Raw = BTreeMap<String, Vec<String>>;
+
+    fn check(raw: Self::Raw) -> Result<Self, ApiError> {
+        let mut filters = TargetFilters::default();
+        for (name, values) in raw {
+            match name.as_str() {
+                "TargetStatus" => filters.statuses = Member::check(read_all(values))?,
+                "ServerInstanceLabel" => filters.labels = Member::check(read_all(values))?,
+                other => {
+                    return Err(ErrorName::InvalidTargetFilterName.because(format!(
+                        "The target filter name {:?} is not one of TargetStatus and ServerInstanceLabel.",
+                        shorten(other)
+                    )));
+                }
+            }
+        }
+        Ok(filters)
+    }
+}
+
+fn read_all<T: From<String>>(texts: Vec<String>) -> Vec<T> {
+    texts.into_iter().map(T::from).collect()
+}
+
+/// An application is named together with one of its groups, or not at all.
+#[derive(Debug, Clone)]
+pub struct ListDeployments {
+    pub group: Option<(ApplicationName, GroupName)>,
+    pub external_id: Option<ExternalId>,
+    pub include_only_statuses: Vec<DeploymentStatus>,
+    pub created: Period,
+    pub next_token: Option<String>,
+}
+
+impl Request for ListDeployments {
+    type Input = ListDeploymentsInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        let group = match (input.application_name, input.deployment_group_name) {
+            (None, None) => None,
+            (application, group) => {
+                ApplicationName::demand(&application)?;
+                GroupName::demand(&group)?;
+                Some((Field::read(application)?, Field::read(group)?))
+            }
+        };
+        let statuses: Option<Vec<DeploymentStatus>> = Field::read(input.include_only_statuses)?;
+        let created: Option<Period> = Field::read(input.create_time_range)?;
+        Ok(ListDeployments {
+            group,
+            external_id: Field::read(input.external_id)?,
+            include_only_statuses: statuses.unwrap_or_default(),
+            created: created.unwrap_or_default(),
+            next_token: input.next_token,
+        })
+    }
+}
+
+/// What CreateDeployment is asked for, as far as it can be judged without the group.
+#[derive(Debug, Clone)]
+pub struct CreateDeployment {
+    pub application_name: ApplicationName,
+    pub deployment_group_name: GroupName,
+    pub source: Source,
+    pub deployment_config_name: Option<ConfigName>,
+    pub description: Option<Description>,
+    pub ignore_application_stop_failures: bool,
+    pub target_instances: Option<TargetInstances>,
+    pub auto_rollback_configuration: Option<AutoRollbackConfiguration>,
+    pub update_outdated_instances_only: bool,
+    pub file_exists_behavior: FileExistsBehavior,
+    pub override_alarm_configuration: Option<AlarmConfiguration>,
+    pub ec2_deployment_options: Option<Ec2DeploymentOptions>,
+}
+
+/// What hosts are to run after a deployment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    Revision(RevisionLocation),
+    /// Mode RESTART: what the group's last successful deployment put there.
+    LastSuccessful,
+}
+
+impl Request for CreateDeployment {
+    type Input = CreateDeploymentInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        ApplicationName::demand(&input.application_name)?;
+        GroupName::demand(&input.deployment_group_name)?;
+        let mode: Option<DeploymentMode> = Field::read(input.deployment_mode)?;
+        let restart = mode == Some(DeploymentMode::Restart);
+        let refused = |what: &str| {
+            Err(ErrorName::InvalidInput
+                .because(format!("{what} does not go with the deployment mode RESTART.")))
+        };
+        if restart && input.revision.is_some() {
+            return refused("A revision");
+        }
+        let update_outdated_instances_only = input.update_outdated_instances_only.unwrap_or(false);
+        if restart && update_outdated_instances_only {
+            return refused("updateOutdatedInstancesOnly");
+        }
+        if !restart {
+            Revision::demand(&input.revision)?;
+        }
+        let application_name = Field::read(input.application_name)?;
+        let deployment_group_name = Field::read(input.deployment_group_name)?;
+        let revision: Option<Revision> = Field::read(input.revision)?;
+        let file_exists_behavior: Option<FileExistsBehavior> = Field::read(input.file_exists_behavior)?;
+        Ok(CreateDeployment {
+            application_name,
+            deployment_group_name,
+            source: revision.map_or(Source::LastSuccessful, |Revision(location)| Source::Revision(location)),
+            deployment_config_name: Field::read(input.deployment_config_name)?,
+            description: Field::read(input.description)?,
+            ignore_application_stop_failures: input.ignore_application_stop_failures.unwrap_or(false),
+            target_instances: Field::read(input.target_instances)?,
+            auto_rollback_configuration: Field::read(input.auto_rollback_configuration)?,
+            update_outdated_instances_only,
+            file_exists_behavior: file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow),
+            override_alarm_configuration: Field::read(input.override_alarm_configuration)?,
+            ec2_deployment_options: Field::read(input.ec2_deployment_options)?,
+        })
+    }
+}

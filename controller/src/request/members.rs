@@ -1,0 +1,427 @@
+//! The members that requests share, and what is checked of each.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+
+use codedeploy_api::codedeploy::*;
+
+use super::Member;
+use crate::error::{ApiError, ErrorName};
+use crate::fleet::TagTest;
+
+/// Most names or ids in one batch.
+const BATCH: usize = 100;
+/// Most characters of a description.
+const MAX_DESCRIPTION: usize = 256;
+
+/// A client's text for a message or a log: never long, never more than one line once quoted.
+pub(crate) fn shorten(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+/// Texts of one kind: what they are called, how they are refused, and which are allowed.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident {
+        $what:literal, missing: $missing:ident, invalid: $invalid:ident, allowed: $allowed:expr, $expected:literal
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl Member for $name {
+            type Raw = String;
+
+            fn missing() -> ApiError {
+                ErrorName::$missing.because(concat!("The ", $what, " is missing."))
+            }
+
+            fn is_given(raw: &String) -> bool {
+                !raw.is_empty()
+            }
+
+            fn check(raw: String) -> Result<Self, ApiError> {
+                let allowed: fn(&str) -> bool = $allowed;
+                if allowed(&raw) {
+                    return Ok($name(raw));
+                }
+                Err(ErrorName::$invalid.because(format!(
+                    concat!("The ", $what, " {:?} is not valid: expected ", $expected, "."),
+                    shorten(&raw)
+                )))
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> String {
+                text.0
+            }
+        }
+    )*};
+}
+
+texts! {
+    ApplicationName {
+        "application name", missing: ApplicationNameRequired, invalid: InvalidApplicationName,
+        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+    }
+    GroupName {
+        "deployment group name", missing: DeploymentGroupNameRequired, invalid: InvalidDeploymentGroupName,
+        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+    }
+    ConfigName {
+        "deployment configuration name",
+        missing: DeploymentConfigNameRequired, invalid: InvalidDeploymentConfigName,
+        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+    }
+    InstanceName {
+        "instance name", missing: InstanceNameRequired, invalid: InvalidInstanceName,
+        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+    }
+    DeploymentId {
+        "deployment id", missing: DeploymentIdRequired, invalid: InvalidDeploymentId,
+        allowed: is_deployment_id, "an id such as d-A1B2C3D4E"
+    }
+    /// A target by its id or its ARN.
+    TargetId {
+        "target id", missing: DeploymentTargetIdRequired, invalid: InvalidDeploymentTargetId,
+        allowed: is_target_id, "an instance name or an instance ARN"
+    }
+    /// A target by its id or its ARN, as the older operations call it.
+    InstanceId {
+        "instance id", missing: InstanceIdRequired, invalid: InvalidInstanceName,
+        allowed: is_target_id, "an instance name or an instance ARN"
+    }
+    /// The name of a stored GitHub token.
+    TokenName {
+        "GitHub account token name",
+        missing: GitHubAccountTokenNameRequired, invalid: InvalidGitHubAccountTokenName,
+        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+    }
+    /// The id that another service gave a deployment.
+    ExternalId {
+        "external id", missing: InvalidExternalId, invalid: InvalidExternalId,
+        allowed: |text| (1..=256).contains(&text.chars().count()) && !text.contains(char::is_control),
+        "1 to 256 characters"
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
+    (1..=100).contains(&text.len()) && text.chars().all(allowed)
+}
+
+fn is_deployment_id(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+    text.len() <= 64
+        && text.strip_prefix("d-").is_some_and(|rest| !rest.is_empty() && rest.chars().all(allowed))
+}
+
+fn is_target_id(text: &str) -> bool {
+    let resource = text.strip_prefix("arn:").and_then(|arn| arn.split_once(":instance/"));
+    resource.map_or_else(
+        || is_name(text),
+        |(_, name)| text.len() <= 1024 && !name.is_empty() && !name.contains('/'),
+    )
+}
+
+/// Enumerations: what a text that is none of them is refused with.
+macro_rules! choices {
+    ($($type:ident: $what:literal, $invalid:ident;)*) => {$(
+        impl Member for $type {
+            type Raw = $type;
+
+            fn check(raw: $type) -> Result<Self, ApiError> {
+                if raw.is_known() {
+                    return Ok(raw);
+                }
+                Err(ErrorName::$invalid.because(format!(
+                    concat!("The ", $what, " {:?} is not one of {}."),
+                    shorten(raw.as_str()),
+                    $type::KNOWN.join(", ")
+                )))
+            }
+        }
+    )*};
+}
+
+choices! {
+    ApplicationRevisionSortBy: "sort key", InvalidSortBy;
+    AutoRollbackEvent: "automatic rollback event", InvalidAutoRollbackConfig;
+    AutoScalingGroupProcess: "Auto Scaling group process", InvalidAutoScalingGroupProcessToSuspend;
+    DeploymentMode: "deployment mode", InvalidInput;
+    DeploymentStatus: "deployment status", InvalidDeploymentStatus;
+    DeploymentWaitType: "deployment wait type", InvalidDeploymentWaitType;
+    FileExistsBehavior: "file exists behavior", InvalidFileExistsBehavior;
+    ListStateFilterAction: "deployed state filter", InvalidDeployedStateFilter;
+    OutdatedInstancesStrategy: "outdated instances strategy", InvalidInput;
+    RegistrationStatus: "registration status", InvalidRegistrationStatus;
+    SortOrder: "sort order", InvalidSortOrder;
+    TargetLabel: "instance type", InvalidInstanceType;
+    TargetStatus: "instance status", InvalidInstanceStatus;
+}
+
+impl Member for String {
+    type Raw = String;
+
+    fn check(raw: String) -> Result<Self, ApiError> {
+        Ok(raw)
+    }
+}
+
+impl Member for bool {
+    type Raw = bool;
+
+    fn check(raw: bool) -> Result<Self, ApiError> {
+        Ok(raw)
+    }
+}
+
+/// As many as there are.
+impl<M: Member> Member for Vec<M> {
+    type Raw = Vec<M::Raw>;
+
+    fn missing() -> ApiError {
+        M::missing()
+    }
+
+    fn is_given(raw: &Vec<M::Raw>) -> bool {
+        !raw.is_empty()
+    }
+
+    fn check(raw: Vec<M::Raw>) -> Result<Self, ApiError> {
+        let read = |one: M::Raw| if M::is_given(&one) { M::check(one) } else { Err(M::missing()) };
+        raw.into_iter().map(read).collect()
+    }
+}
+
+fn refuse_more_than(most: usize, given: usize, refusal: ErrorName) -> Result<(), ApiError> {
+    if given <= most {
+        return Ok(());
+    }
+    Err(refusal.because(format!("{given} were given; at most {most} can be given at once.")))
+}
+
+/// What a batch operation asks about; `MOST` of them at once.
+#[derive(Debug, Clone)]
+pub struct Batch<M, const MOST: usize = BATCH>(pub Vec<M>);
+
+impl<M: Member, const MOST: usize> Member for Batch<M, MOST> {
+    type Raw = Vec<M::Raw>;
+
+    fn missing() -> ApiError {
+        M::missing()
+    }
+
+    fn is_given(raw: &Vec<M::Raw>) -> bool {
+        !raw.is_empty()
+    }
+
+    fn check(raw: Vec<M::Raw>) -> Result<Self, ApiError> {
+        refuse_more_than(MOST, raw.len(), ErrorName::BatchLimitExceeded)?;
+        Ok(Batch(Vec::check(raw)?))
+    }
+}
+
+/// Lists that are refused by a name of their own when they are too long.
+macro_rules! limited {
+    ($($name:ident($member:ident): $limit:ident;)*) => {$(
+        #[derive(Debug, Clone)]
+        pub struct $name(pub Vec<$member>);
+
+        impl Member for $name {
+            type Raw = Vec<<$member as Member>::Raw>;
+
+            fn missing() -> ApiError {
+                $member::missing()
+            }
+
+            fn is_given(raw: &Self::Raw) -> bool {
+                !raw.is_empty()
+            }
+
+            fn check(raw: Self::Raw) -> Result<Self, ApiError> {
+                refuse_more_than(BATCH, raw.len(), ErrorName::$limit)?;
+                Ok($name(Vec::check(raw)?))
+            }
+        }
+    )*};
+}
+
+limited! {
+    InstanceNames(InstanceName): InstanceLimitExceeded;
+    TargetIds(TargetId): InvalidDeploymentTargetId;
+}
+
+/// What a deployment or a revision is for, in a person's words.
+#[derive(Debug, Clone)]
+pub struct Description(pub String);
+
+impl Member for Description {
+    type Raw = String;
+
+    fn check(raw: String) -> Result<Self, ApiError> {
+        match raw.chars().count() {
+            0..=MAX_DESCRIPTION => Ok(Description(raw)),
+            length => Err(ErrorName::DescriptionTooLong.because(format!(
+                "The description has {length} characters; at most {MAX_DESCRIPTION} are allowed."
+            ))),
+        }
+    }
+}
+
+/// The one platform of this service.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerPlatform;
+
+impl Member for ServerPlatform {
+    type Raw = ComputePlatform;
+
+    fn check(raw: ComputePlatform) -> Result<Self, ApiError> {
+        if raw == ComputePlatform::Server {
+            return Ok(ServerPlatform);
+        }
+        Err(ErrorName::InvalidComputePlatform.because(format!(
+            "The compute platform {:?} is not valid: this service deploys to Server only.",
+            shorten(raw.as_str())
+        )))
+    }
+}
+
+/// From when to when; either end may be open.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Period {
+    pub start: Option<Timestamp>,
+    pub end: Option<Timestamp>,
+}
+
+impl Member for Period {
+    type Raw = TimeRange;
+
+    fn check(TimeRange { start, end }: TimeRange) -> Result<Self, ApiError> {
+        if start.zip(end).is_some_and(|(start, end)| start > end) {
+            return Err(ErrorName::InvalidTimeRange.because("The time range ends before it starts."));
+        }
+        Ok(Period { start, end })
+    }
+}
+
+/// Tags of a resource of this service.
+#[derive(Debug, Clone, Default)]
+pub struct ResourceTags(pub Vec<Tag>);
+
+impl Member for ResourceTags {
+    type Raw = Vec<Tag>;
+
+    fn missing() -> ApiError {
+        ErrorName::TagRequired.because("At least one tag is needed.")
+    }
+
+    fn is_given(raw: &Vec<Tag>) -> bool {
+        !raw.is_empty()
+    }
+
+    fn check(raw: Vec<Tag>) -> Result<Self, ApiError> {
+        check_tags(&raw, ErrorName::InvalidTagsToAdd)?;
+        match raw.iter().filter_map(|tag| tag.key.as_deref()).find(|key| key.starts_with("aws:")) {
+            None => Ok(ResourceTags(raw)),
+            Some(key) => Err(ErrorName::InvalidTagsToAdd
+                .because(format!("The tag key {:?} starts with aws:, which is reserved.", shorten(key)))),
+        }
+    }
+}
+
+/// Tags of an on-premises instance.
+#[derive(Debug, Clone)]
+pub struct InstanceTags(pub Vec<Tag>);
+
+impl Member for InstanceTags {
+    type Raw = Vec<Tag>;
+
+    fn missing() -> ApiError {
+        ResourceTags::missing()
+    }
+
+    fn is_given(raw: &Vec<Tag>) -> bool {
+        !raw.is_empty()
+    }
+
+    fn check(raw: Vec<Tag>) -> Result<Self, ApiError> {
+        check_tags(&raw, ErrorName::InvalidTag)?;
+        Ok(InstanceTags(raw))
+    }
+}
+
+/// Tags that are complete and within their lengths, each key once.
+pub(crate) fn check_tags(tags: &[Tag], refusal: ErrorName) -> Result<(), ApiError> {
+    let mut keys = BTreeSet::new();
+    for tag in tags {
+        let key = tag.key.as_deref().unwrap_or_default();
+        if key.is_empty() || key.chars().count() > 128 {
+            return Err(refusal.because("A tag key must have 1 to 128 characters."));
+        }
+        if tag.value.as_deref().unwrap_or_default().chars().count() > 256 {
+            return Err(refusal
+                .because(format!("The value of the tag {:?} has more than 256 characters.", shorten(key))));
+        }
+        if !keys.insert(key) {
+            return Err(refusal.because(format!("The tag key {:?} is given twice.", shorten(key))));
+        }
+    }
+    Ok(())
+}
+
+impl Member for TagTest {
+    type Raw = TagFilter;
+
+    fn check(raw: TagFilter) -> Result<Self, ApiError> {
+        TagTest::read(&raw).map_err(|invalid| ErrorName::InvalidTagFilter.because(invalid.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Field;
+
+    #[test]
+    fn names_and_ids() {
+        let name =
+            |text: Option<&str>| ApplicationName::read(text.map(Into::into)).map_err(|refused| refused.name);
+        assert!(name(Some("shop+=,.@_-1")).is_ok());
+        assert_eq!(name(None), Err(ErrorName::ApplicationNameRequired));
+        assert_eq!(name(Some("")), Err(ErrorName::ApplicationNameRequired));
+        for text in ["bad name", "a/b", "ä", &"x".repeat(101)] {
+            assert_eq!(name(Some(text)), Err(ErrorName::InvalidApplicationName), "{text}");
+        }
+        assert!(is_deployment_id("d-A1B2C3D4E"));
+        for text in ["A1B2C3D4E", "d-", "d-a1b2c3d4e", "d-../X", &format!("d-{}", "A".repeat(63))] {
+            assert!(!is_deployment_id(text), "{text}");
+        }
+        assert!(is_target_id("i-0123") && is_target_id("arn:aws:codedeploy:r:1:instance/box1_Ab3dE6gH9k"));
+        assert!(!is_target_id("a b") && !is_target_id("arn:aws:s3:::x"));
+    }
+
+    #[test]
+    fn batches_are_limited_and_name_what_they_lack() {
+        let batch = |count: usize| Batch::<InstanceName>::read(Some(vec!["a".to_owned(); count])).map(|_| ());
+        assert!(batch(100).is_ok());
+        assert_eq!(batch(101).unwrap_err().name, ErrorName::BatchLimitExceeded);
+        assert_eq!(batch(0).unwrap_err().name, ErrorName::InstanceNameRequired);
+        let blank = Batch::<InstanceName>::read(Some(vec![String::new()]));
+        assert_eq!(blank.unwrap_err().name, ErrorName::InstanceNameRequired);
+    }
+}

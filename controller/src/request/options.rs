@@ -1,0 +1,273 @@
+//! The members that deployment groups and deployments are set up with.
+
+use std::collections::BTreeSet;
+
+use codedeploy_api::codedeploy::*;
+
+use super::Member;
+use super::members::shorten;
+use crate::error::{ApiError, ErrorName};
+use crate::fleet::TagTest;
+
+/// Most of anything that is listed: filters, triggers, alarms, load balancers, target groups.
+pub(super) const MAX_LISTED: usize = 10;
+
+/// The ARN of a role.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Role;
+
+impl Member for Role {
+    type Raw = String;
+
+    fn missing() -> ApiError {
+        ErrorName::RoleRequired.because("The service role ARN is missing.")
+    }
+
+    fn is_given(raw: &String) -> bool {
+        !raw.is_empty()
+    }
+
+    fn check(raw: String) -> Result<Self, ApiError> {
+        let parts: Vec<&str> = raw.splitn(6, ':').collect();
+        if let &["arn", partition, "iam", "", account, resource] = parts.as_slice() {
+            let numbered = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+            let named = resource.strip_prefix("role/").is_some_and(|name| !name.is_empty());
+            if partition.starts_with("aws") && numbered && named {
+                return Ok(Role);
+            }
+        }
+        Err(ErrorName::InvalidRole.because(format!(
+            "{:?} is not a role ARN such as arn:aws:iam::123456789012:role/name.",
+            shorten(&raw)
+        )))
+    }
+}
+
+/// Who is told what of a group's deployments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Triggers;
+
+impl Member for Triggers {
+    type Raw = Vec<TriggerConfig>;
+
+    fn check(raw: Vec<TriggerConfig>) -> Result<Self, ApiError> {
+        let invalid = |message: String| Err(ErrorName::InvalidTriggerConfig.because(message));
+        let (mut names, mut arns) = (BTreeSet::new(), BTreeSet::new());
+        for trigger in &raw {
+            let name = trigger.trigger_name.as_deref().unwrap_or_default();
+            let arn = trigger.trigger_target_arn.as_deref().unwrap_or_default();
+            if name.is_empty() {
+                return invalid("A trigger has no name.".into());
+            }
+            // Clients retry when a message has the words "Topic ARN"; this will not get better.
+            if !is_topic(arn) {
+                return invalid(format!(
+                    "The target of the trigger {:?} is {:?}, which is not the ARN of an SNS topic.",
+                    shorten(name),
+                    shorten(arn)
+                ));
+            }
+            if !names.insert(name) || !arns.insert(arn) {
+                return invalid(format!(
+                    "The name or the target of the trigger {:?} is that of another trigger.",
+                    shorten(name)
+                ));
+            }
+            let events = trigger.trigger_events.as_deref().unwrap_or_default();
+            if events.is_empty() {
+                return invalid(format!("The trigger {:?} has no events.", shorten(name)));
+            }
+            if let Some(event) = events.iter().find(|event| !event.is_known()) {
+                return invalid(format!(
+                    "The event {:?} is not one of {}.",
+                    shorten(event.as_str()),
+                    TriggerEventType::KNOWN.join(", ")
+                ));
+            }
+        }
+        if raw.len() > MAX_LISTED {
+            return Err(ErrorName::TriggerTargetsLimitExceeded.because(format!(
+                "{} trigger targets were given; at most {MAX_LISTED} are allowed.",
+                raw.len()
+            )));
+        }
+        Ok(Triggers)
+    }
+}
+
+fn is_topic(arn: &str) -> bool {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    matches!(parts.as_slice(), ["arn", _, "sns", region, account, name]
+        if !region.is_empty() && !account.is_empty() && !name.is_empty())
+}
+
+impl Member for AlarmConfiguration {
+    type Raw = AlarmConfiguration;
+
+    fn check(raw: AlarmConfiguration) -> Result<Self, ApiError> {
+        let invalid = |message: &str| Err(ErrorName::InvalidAlarmConfig.because(message));
+        match (raw.enabled, &raw.alarms) {
+            (Some(true), None) => {
+                return invalid("The alarm configuration is enabled, but its list of alarms is null.");
+            }
+            (Some(true), Some(alarms)) if alarms.is_empty() => {
+                return invalid("The alarm configuration is enabled, but its list of alarms is empty.");
+            }
+            _ => {}
+        }
+        let alarms = raw.alarms.as_deref().unwrap_or_default();
+        let mut names = BTreeSet::new();
+        for alarm in alarms {
+            let name = alarm.name.as_deref().unwrap_or_default();
+            if name.is_empty() || name.chars().count() > 255 || !names.insert(name) {
+                return invalid("Every alarm needs a name of its own of at most 255 characters.");
+            }
+        }
+        if alarms.len() > MAX_LISTED {
+            return Err(ErrorName::AlarmsLimitExceeded
+                .because(format!("{} alarms were given; at most {MAX_LISTED} are allowed.", alarms.len())));
+        }
+        Ok(raw)
+    }
+}
+
+impl Member for AutoRollbackConfiguration {
+    type Raw = AutoRollbackConfiguration;
+
+    fn check(raw: AutoRollbackConfiguration) -> Result<Self, ApiError> {
+        let events = raw.events.clone().unwrap_or_default();
+        if raw.enabled == Some(true) && events.is_empty() {
+            return Err(ErrorName::InvalidAutoRollbackConfig
+                .because("An enabled automatic rollback needs at least one event."));
+        }
+        Vec::<AutoRollbackEvent>::check(events)?;
+        Ok(raw)
+    }
+}
+
+impl Member for Ec2DeploymentOptions {
+    type Raw = Ec2DeploymentOptions;
+
+    fn check(raw: Ec2DeploymentOptions) -> Result<Self, ApiError> {
+        let processes = raw.auto_scaling_group_processes_to_suspend.clone().unwrap_or_default();
+        if processes.len() > AutoScalingGroupProcess::KNOWN.len() {
+            return Err(ErrorName::InvalidAutoScalingGroupProcessToSuspend.because(format!(
+                "{} Auto Scaling group processes were given; there are {}.",
+                processes.len(),
+                AutoScalingGroupProcess::KNOWN.len()
+            )));
+        }
+        Vec::<AutoScalingGroupProcess>::check(processes)?;
+        Ok(raw)
+    }
+}
+
+impl Member for LoadBalancerInfo {
+    type Raw = LoadBalancerInfo;
+
+    fn check(raw: LoadBalancerInfo) -> Result<Self, ApiError> {
+        let invalid = |message: &str| Err(ErrorName::InvalidLoadBalancerInfo.because(message));
+        let balancers = raw.elb_info_list.as_deref().unwrap_or_default();
+        let target_groups = raw.target_group_info_list.as_deref().unwrap_or_default();
+        if balancers.len() > MAX_LISTED || target_groups.len() > MAX_LISTED {
+            return invalid("At most 10 load balancers and 10 target groups can be given.");
+        }
+        let usable = |name: &Option<String>| {
+            name.as_ref().is_some_and(|name| (1..=32).contains(&name.chars().count()))
+        };
+        if !balancers.iter().all(|elb| usable(&elb.name))
+            || !target_groups.iter().all(|group| usable(&group.name))
+        {
+            return invalid("A load balancer or target group is given by its name, of 1 to 32 characters.");
+        }
+        Ok(raw)
+    }
+}
+
+impl Member for DeploymentStyle {
+    type Raw = DeploymentStyle;
+
+    fn check(raw: DeploymentStyle) -> Result<Self, ApiError> {
+        let known = raw.deployment_type.as_ref().is_none_or(DeploymentType::is_known)
+            && raw.deployment_option.as_ref().is_none_or(DeploymentOption::is_known);
+        if known {
+            return Ok(raw);
+        }
+        Err(ErrorName::InvalidDeploymentStyle.because(format!(
+            "The deployment type must be one of {} and the deployment option one of {}.",
+            DeploymentType::KNOWN.join(", "),
+            DeploymentOption::KNOWN.join(", ")
+        )))
+    }
+}
+
+impl Member for BlueGreenDeploymentConfiguration {
+    type Raw = BlueGreenDeploymentConfiguration;
+
+    fn check(raw: BlueGreenDeploymentConfiguration) -> Result<Self, ApiError> {
+        let invalid =
+            |message: &str| Err(ErrorName::InvalidBlueGreenDeploymentConfiguration.because(message));
+        let Some(ready) = &raw.deployment_ready_option else {
+            return invalid("deploymentReadyOption is null.");
+        };
+        let Some(termination) = &raw.terminate_blue_instances_on_deployment_success else {
+            return invalid("terminateBlueInstancesOnDeploymentSuccess is null.");
+        };
+        let wait = ready.wait_time_in_minutes.unwrap_or(0);
+        let minutes = 0..=2880;
+        if !minutes.contains(&wait)
+            || !minutes.contains(&termination.termination_wait_time_in_minutes.unwrap_or(0))
+        {
+            return invalid("A wait time must be 0 to 2880 minutes, which are two days.");
+        }
+        if termination.action.as_ref().is_some_and(|action| !action.is_known()) {
+            return invalid("The action for blue instances must be TERMINATE or KEEP_ALIVE.");
+        }
+        match &ready.action_on_timeout {
+            Some(DeploymentReadyAction::StopDeployment) if wait == 0 => {
+                return invalid("STOP_DEPLOYMENT needs a wait of 1 minute or more.");
+            }
+            Some(DeploymentReadyAction::ContinueDeployment) if wait > 0 => {
+                return invalid("CONTINUE_DEPLOYMENT takes no wait time.");
+            }
+            Some(DeploymentReadyAction::Other(_)) => {
+                return invalid("The action on timeout must be CONTINUE_DEPLOYMENT or STOP_DEPLOYMENT.");
+            }
+            _ => {}
+        }
+        let green = raw.green_fleet_provisioning_option.as_ref().and_then(|green| green.action.as_ref());
+        match green {
+            Some(GreenFleetProvisioningAction::CopyAutoScalingGroup) => invalid(
+                "COPY_AUTO_SCALING_GROUP needs exactly one Auto Scaling group, and this service knows none.",
+            ),
+            Some(GreenFleetProvisioningAction::Other(_)) => {
+                invalid("The green fleet action must be DISCOVER_EXISTING or COPY_AUTO_SCALING_GROUP.")
+            }
+            _ => Ok(raw),
+        }
+    }
+}
+
+impl Member for TargetInstances {
+    type Raw = TargetInstances;
+
+    fn check(raw: TargetInstances) -> Result<Self, ApiError> {
+        let invalid = |message: String| Err(ErrorName::InvalidTargetInstances.because(message));
+        if raw.auto_scaling_groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
+            return invalid(
+                "This service knows no Auto Scaling groups: give the tags of the instances.".into(),
+            );
+        }
+        let flat = raw.tag_filters.iter();
+        let sets = raw.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
+        for list in flat.chain(sets) {
+            if list.len() > MAX_LISTED {
+                return invalid(format!("{} tags were given; at most {MAX_LISTED} are allowed.", list.len()));
+            }
+            if let Some(refused) = list.iter().find_map(|filter| TagTest::read(filter).err()) {
+                return invalid(refused.to_string());
+            }
+        }
+        Ok(raw)
+    }
+}

@@ -1,0 +1,446 @@
+//! Requests about what operators declare: applications, revisions, configurations, groups, tags, GitHub tokens.
+
+use codedeploy_api::codedeploy::*;
+
+use super::members::*;
+use super::options::Role;
+use super::settings::Settings;
+use super::{Field, Member, Request, requests};
+use crate::deployment::MinimumHealthy;
+use crate::error::{ApiError, ErrorName};
+
+requests! {
+    CreateApplication(CreateApplicationInput) {
+        application_name: ApplicationName,
+        compute_platform: Option<ServerPlatform>,
+        tags: Option<ResourceTags>,
+    }
+    GetApplication(GetApplicationInput) { application_name: ApplicationName, }
+    ListApplications(ListApplicationsInput) { next_token: Option<String>, }
+    BatchGetApplications(BatchGetApplicationsInput) { application_names: Batch<ApplicationName>, }
+    UpdateApplication(UpdateApplicationInput) {
+        application_name: ApplicationName,
+        new_application_name: ApplicationName,
+    }
+    DeleteApplication(DeleteApplicationInput) { application_name: ApplicationName, }
+
+    RegisterApplicationRevision(RegisterApplicationRevisionInput) {
+        application_name: ApplicationName,
+        revision: Revision,
+        description: Option<Description>,
+    }
+    GetApplicationRevision(GetApplicationRevisionInput) {
+        application_name: ApplicationName,
+        revision: Revision,
+    }
+    BatchGetApplicationRevisions(BatchGetApplicationRevisionsInput) {
+        application_name: ApplicationName,
+        revisions: Batch<Revision, 25>,
+    }
+
+    CreateDeploymentConfig(CreateDeploymentConfigInput) {
+        deployment_config_name: NewConfigName,
+        compute_platform: Option<ServerPlatform>,
+        minimum_healthy_hosts: MinimumHealthy,
+        traffic_routing_config: Option<NoTrafficRouting>,
+        zonal_config: Option<ZonalConfig>,
+    }
+    GetDeploymentConfig(GetDeploymentConfigInput) { deployment_config_name: ConfigName, }
+    ListDeploymentConfigs(ListDeploymentConfigsInput) { next_token: Option<String>, }
+    DeleteDeploymentConfig(DeleteDeploymentConfigInput) { deployment_config_name: ConfigName, }
+
+    GetDeploymentGroup(GetDeploymentGroupInput) {
+        application_name: ApplicationName,
+        deployment_group_name: GroupName,
+    }
+    BatchGetDeploymentGroups(BatchGetDeploymentGroupsInput) {
+        application_name: ApplicationName,
+        deployment_group_names: Batch<GroupName>,
+    }
+    ListDeploymentGroups(ListDeploymentGroupsInput) {
+        application_name: ApplicationName,
+        next_token: Option<String>,
+    }
+    DeleteDeploymentGroup(DeleteDeploymentGroupInput) {
+        application_name: ApplicationName,
+        deployment_group_name: GroupName,
+    }
+
+    TagResource(TagResourceInput) { resource_arn: Resource, tags: ResourceTags, }
+    UntagResource(UntagResourceInput) { resource_arn: Resource, tag_keys: TagKeys, }
+    ListTagsForResource(ListTagsForResourceInput) { resource_arn: Resource, }
+
+    ListGitHubAccountTokenNames(ListGitHubAccountTokenNamesInput) { next_token: Option<String>, }
+    DeleteGitHubAccountToken(DeleteGitHubAccountTokenInput) { token_name: TokenName, }
+}
+
+/// The settings are members of the input like the others, and are checked together.
+#[derive(Debug, Clone)]
+pub struct CreateDeploymentGroup {
+    pub application_name: ApplicationName,
+    pub deployment_group_name: GroupName,
+    pub settings: Settings,
+    pub tags: Option<ResourceTags>,
+}
+
+impl Request for CreateDeploymentGroup {
+    type Input = CreateDeploymentGroupInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        ApplicationName::demand(&input.application_name)?;
+        GroupName::demand(&input.deployment_group_name)?;
+        Role::demand(&input.settings.service_role_arn)?;
+        Ok(CreateDeploymentGroup {
+            application_name: Field::read(input.application_name)?,
+            deployment_group_name: Field::read(input.deployment_group_name)?,
+            settings: Settings::check(input.settings)?,
+            tags: Field::read(input.tags)?,
+        })
+    }
+}
+
+/// A member of the settings that is absent keeps its value.
+#[derive(Debug, Clone)]
+pub struct UpdateDeploymentGroup {
+    pub application_name: ApplicationName,
+    pub current_deployment_group_name: GroupName,
+    pub new_deployment_group_name: Option<GroupName>,
+    pub settings: Settings,
+}
+
+impl Request for UpdateDeploymentGroup {
+    type Input = UpdateDeploymentGroupInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        ApplicationName::demand(&input.application_name)?;
+        GroupName::demand(&input.current_deployment_group_name)?;
+        Ok(UpdateDeploymentGroup {
+            application_name: Field::read(input.application_name)?,
+            current_deployment_group_name: Field::read(input.current_deployment_group_name)?,
+            new_deployment_group_name: Field::read(input.new_deployment_group_name)?,
+            settings: Settings::check(input.settings)?,
+        })
+    }
+}
+
+/// What ListApplicationRevisions is asked for: its members depend on each other.
+#[derive(Debug, Clone)]
+pub struct ListApplicationRevisions {
+    pub application_name: ApplicationName,
+    pub sort_by: ApplicationRevisionSortBy,
+    pub descending: bool,
+    /// A bucket, and what keys in it begin with.
+    pub place: Option<(String, String)>,
+    /// Only target revisions of groups, or only the others.
+    pub deployed: Option<bool>,
+    pub next_token: Option<String>,
+}
+
+impl Request for ListApplicationRevisions {
+    type Input = ListApplicationRevisionsInput;
+
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        let application_name = Field::read(input.application_name)?;
+        let sort_by: Option<ApplicationRevisionSortBy> = Field::read(input.sort_by)?;
+        let sort_order: Option<SortOrder> = Field::read(input.sort_order)?;
+        let place = match (input.s3_bucket, input.s3_key_prefix) {
+            (None, None) => None,
+            (Some(bucket), _) if bucket.is_empty() => {
+                return Err(ErrorName::InvalidBucketNameFilter.because("s3Bucket is empty."));
+            }
+            (_, Some(prefix)) if prefix.is_empty() => {
+                return Err(ErrorName::InvalidKeyPrefixFilter.because("s3KeyPrefix is empty."));
+            }
+            (None, Some(_)) => {
+                return Err(
+                    ErrorName::BucketNameFilterRequired.because("s3KeyPrefix needs s3Bucket beside it.")
+                );
+            }
+            (Some(bucket), prefix) => Some((bucket, prefix.unwrap_or_default())),
+        };
+        let deployed: Option<ListStateFilterAction> = Field::read(input.deployed)?;
+        Ok(ListApplicationRevisions {
+            application_name,
+            sort_by: sort_by.unwrap_or(ApplicationRevisionSortBy::RegisterTime),
+            descending: sort_order == Some(SortOrder::Descending),
+            place,
+            deployed: match deployed {
+                Some(ListStateFilterAction::Include) => Some(true),
+                Some(ListStateFilterAction::Exclude) => Some(false),
+                _ => None,
+            },
+            next_token: input.next_token,
+        })
+    }
+}
+
+/// A location that has everything a host needs to fetch the bundle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revision(pub RevisionLocation);
+
+impl Member for Revision {
+    type Raw = RevisionLocation;
+
+    fn missing() -> ApiError {
+        ErrorName::RevisionRequired.because("The revision is missing: give an S3 or GitHub location.")
+    }
+
+    fn check(mut location: RevisionLocation) -> Result<Self, ApiError> {
+        if let Some(s3) = &mut location.s3_location {
+            // Agents would compare an empty text with what the bucket says.
+            s3.version.take_if(|version| version.is_empty());
+            s3.e_tag.take_if(|e_tag| e_tag.is_empty());
+        }
+        let invalid = |message: &str| Err(ErrorName::InvalidRevision.because(message));
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        match (&location.revision_type, &location.s3_location, &location.git_hub_location) {
+            (Some(RevisionLocationType::S3), Some(s3), None) => {
+                if !given(&s3.bucket) || !given(&s3.key) {
+                    return invalid("The S3 location needs a bucket and a key.");
+                }
+                match s3.bundle_type {
+                    Some(BundleType::Tar | BundleType::Tgz | BundleType::Zip) => Ok(Revision(location)),
+                    _ => invalid("The bundle type must be one of tar, tgz and zip."),
+                }
+            }
+            (Some(RevisionLocationType::GitHub), None, Some(github)) => {
+                let repository = github.repository.as_deref().unwrap_or_default();
+                let named = repository.split_once('/').is_some_and(|(account, name)| {
+                    !account.is_empty() && !name.is_empty() && !name.contains('/')
+                });
+                if !named {
+                    return invalid("The GitHub repository must be given as account/repository.");
+                }
+                let commit = github.commit_id.as_deref().unwrap_or_default();
+                if commit.len() != 40 || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    return invalid("The GitHub commit id must be the full SHA-1 of 40 hexadecimal digits.");
+                }
+                Ok(Revision(location))
+            }
+            (Some(RevisionLocationType::S3), ..) => {
+                invalid("A revision of type S3 needs s3Location and no other location.")
+            }
+            (Some(RevisionLocationType::GitHub), ..) => {
+                invalid("A revision of type GitHub needs gitHubLocation and no other location.")
+            }
+            _ => invalid("The revision type must be S3 or GitHub for the Server compute platform."),
+        }
+    }
+}
+
+/// A name that an operator may give a configuration.
+#[derive(Debug, Clone)]
+pub struct NewConfigName(pub ConfigName);
+
+/// What the names of predefined configurations begin with.
+pub(crate) const PREDEFINED_PREFIX: &str = "CodeDeployDefault.";
+
+impl Member for NewConfigName {
+    type Raw = String;
+
+    fn missing() -> ApiError {
+        ConfigName::missing()
+    }
+
+    fn is_given(raw: &String) -> bool {
+        ConfigName::is_given(raw)
+    }
+
+    fn check(raw: String) -> Result<Self, ApiError> {
+        if raw.starts_with(PREDEFINED_PREFIX) {
+            return Err(ErrorName::InvalidDeploymentConfigName.because(format!(
+                "Deployment configuration names that begin with {PREDEFINED_PREFIX} are reserved: {:?} was given.",
+                shorten(&raw)
+            )));
+        }
+        ConfigName::check(raw).map(NewConfigName)
+    }
+}
+
+impl Member for MinimumHealthy {
+    type Raw = MinimumHealthyHosts;
+
+    fn missing() -> ApiError {
+        ErrorName::InvalidMinimumHealthyHostValue.because(
+            "The minimumHealthyHosts argument is missing: give a type, HOST_COUNT or FLEET_PERCENT, and a value.",
+        )
+    }
+
+    fn check(raw: MinimumHealthyHosts) -> Result<Self, ApiError> {
+        use MinimumHealthyHostsType::{FleetPercent, HostCount};
+        let invalid = |message: String| Err(ErrorName::InvalidMinimumHealthyHostValue.because(message));
+        match (raw.kind, raw.value) {
+            (Some(HostCount), Some(value)) => match u32::try_from(value) {
+                Ok(count) => Ok(MinimumHealthy::HostCount(count)),
+                Err(_) => invalid(format!("A HOST_COUNT must be 0 or more, not {value}.")),
+            },
+            (Some(FleetPercent), Some(value)) => match u8::try_from(value) {
+                Ok(percent) if percent < 100 => Ok(MinimumHealthy::FleetPercent(percent)),
+                _ => invalid(format!("A FLEET_PERCENT must be positive and below 100, or 0, not {value}.")),
+            },
+            (Some(MinimumHealthyHostsType::Other(text)), _) => {
+                invalid(format!("The type {:?} is not one of HOST_COUNT and FLEET_PERCENT.", shorten(&text)))
+            }
+            (None, _) | (_, None) => Err(Self::missing()),
+        }
+    }
+}
+
+/// The absence of what a Server configuration cannot have.
+#[derive(Debug, Clone, Copy)]
+pub struct NoTrafficRouting;
+
+impl Member for NoTrafficRouting {
+    type Raw = TrafficRoutingConfig;
+
+    fn check(_: TrafficRoutingConfig) -> Result<Self, ApiError> {
+        Err(ErrorName::InvalidTrafficRoutingConfiguration.because(
+            "The trafficRoutingConfig must be null for a configuration of the Server compute platform.",
+        ))
+    }
+}
+
+impl Member for ZonalConfig {
+    type Raw = ZonalConfig;
+
+    fn check(raw: ZonalConfig) -> Result<Self, ApiError> {
+        let invalid = |message: &str| Err(ErrorName::InvalidZonalDeploymentConfiguration.because(message));
+        let durations = [raw.first_zone_monitor_duration_in_seconds, raw.monitor_duration_in_seconds];
+        if durations.into_iter().flatten().any(|seconds| seconds < 0) {
+            return invalid("The monitor durations of zonalConfig must be 0 seconds or more.");
+        }
+        let Some(hosts) = &raw.minimum_healthy_hosts_per_zone else {
+            return Ok(raw);
+        };
+        match (&hosts.kind, hosts.value) {
+            (Some(MinimumHealthyHostsType::HostCount), Some(0..)) => Ok(raw),
+            (Some(MinimumHealthyHostsType::FleetPercent), Some(0..=99)) => Ok(raw),
+            _ => invalid(
+                "minimumHealthyHostsPerZone needs a type, HOST_COUNT or FLEET_PERCENT, and a value of 0 or more, \
+                 below 100 for a FLEET_PERCENT.",
+            ),
+        }
+    }
+}
+
+/// What the tag operations can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    Application(String),
+    Group { application: String, name: String },
+    Config(String),
+}
+
+impl Member for Resource {
+    type Raw = String;
+
+    fn missing() -> ApiError {
+        ErrorName::ResourceArnRequired.because("The resource ARN is missing.")
+    }
+
+    fn is_given(raw: &String) -> bool {
+        !raw.is_empty()
+    }
+
+    /// Region and account are not compared: a client that was told no account leaves it out.
+    fn check(raw: String) -> Result<Self, ApiError> {
+        let parts: Vec<&str> = raw.splitn(6, ':').collect();
+        let &["arn", partition, service, _, _, resource] = parts.as_slice() else {
+            return Err(invalid_arn(&raw));
+        };
+        if raw.len() > 1011 || partition.is_empty() || service.is_empty() || resource.is_empty() {
+            return Err(invalid_arn(&raw));
+        }
+        let not_supported = || {
+            ErrorName::ArnNotSupported.because(format!(
+                "{:?} is not the ARN of an application, a deployment group or a deployment configuration of CodeDeploy.",
+                shorten(&raw)
+            ))
+        };
+        let (kind, name) = resource.split_once(':').ok_or_else(not_supported)?;
+        match (service, kind) {
+            ("codedeploy", "application") => Ok(Resource::Application(name.into())),
+            ("codedeploy", "deploymentconfig") => Ok(Resource::Config(name.into())),
+            ("codedeploy", "deploymentgroup") => match name.split_once('/') {
+                Some((application, name)) => {
+                    Ok(Resource::Group { application: application.into(), name: name.into() })
+                }
+                None => Err(invalid_arn(&raw)),
+            },
+            _ => Err(not_supported()),
+        }
+    }
+}
+
+fn invalid_arn(text: &str) -> ApiError {
+    ErrorName::InvalidArn.because(format!(
+        "{:?} is not an ARN such as arn:aws:codedeploy:us-east-1:123456789012:application:name.",
+        shorten(text)
+    ))
+}
+
+/// Keys of tags to remove.
+#[derive(Debug, Clone)]
+pub struct TagKeys(pub Vec<String>);
+
+impl Member for TagKeys {
+    type Raw = Vec<String>;
+
+    fn missing() -> ApiError {
+        ErrorName::TagRequired.because("At least one tag key is needed.")
+    }
+
+    fn is_given(raw: &Vec<String>) -> bool {
+        !raw.is_empty()
+    }
+
+    fn check(raw: Vec<String>) -> Result<Self, ApiError> {
+        Ok(TagKeys(raw))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_locations_a_host_can_fetch_are_accepted() {
+        for (json, wrong) in [
+            (r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#, false),
+            (r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"YAML"}}"#, true),
+            (r#"{"revisionType":"S3","s3Location":{"bucket":"","key":"k","bundleType":"zip"}}"#, true),
+            (r#"{"revisionType":"S3"}"#, true),
+            (r#"{"s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#, true),
+            (r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a","commitId":"c"}}"#, true),
+            (
+                r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a/b","commitId":"0123456789012345678901234567890123456789"}}"#,
+                false,
+            ),
+            (r#"{"revisionType":"String"}"#, true),
+        ] {
+            let location = serde_json::from_str(json).unwrap();
+            assert_eq!(<Revision as Member>::check(location).is_err(), wrong, "{json}");
+        }
+        assert_eq!(Revision::demand(&None).unwrap_err().name, ErrorName::RevisionRequired);
+    }
+
+    #[test]
+    fn arns_of_resources() {
+        let read = |arn: &str| <Resource as Member>::check(arn.into()).map_err(|refused| refused.name);
+        let arn = |resource: &str| format!("arn:aws:codedeploy:us-east-1:123456789012:{resource}");
+        assert_eq!(read(&arn("application:shop")), Ok(Resource::Application("shop".into())));
+        // Terraform that was told no account.
+        assert_eq!(
+            read("arn:aws:codedeploy:us-east-1::deploymentgroup:shop/web"),
+            Ok(Resource::Group { application: "shop".into(), name: "web".into() })
+        );
+        for (arn, expected) in [
+            ("notanarn".to_owned(), ErrorName::InvalidArn),
+            (arn("deploymentgroup:shop"), ErrorName::InvalidArn),
+            ("arn:aws:s3:::x".to_owned(), ErrorName::ArnNotSupported),
+            (arn("instance/box1_Ab3dE6gH9k"), ErrorName::ArnNotSupported),
+        ] {
+            assert_eq!(read(&arn), Err(expected), "{arn}");
+        }
+    }
+}

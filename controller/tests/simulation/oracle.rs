@@ -1,0 +1,260 @@
+//! What must be true of the database after every step, read with eyes of its own: plain SQL and JSON.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rusqlite::Transaction;
+use serde_json::Value;
+
+/// What was true before, where it must stay true.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// How every event ended: deployment, target, event.
+    ended: HashMap<(String, usize, usize), (String, String)>,
+    /// Ended deployments.
+    over: HashMap<String, Value>,
+    /// Deployments that were asked to end.
+    stopping: HashSet<String>,
+}
+
+pub(crate) struct Deployment {
+    pub(crate) id: String,
+    pub(crate) group: String,
+    pub(crate) status: String,
+    pub(crate) progress: Value,
+    pub(crate) rules: Value,
+    pub(crate) snapshot: Value,
+    pub(crate) relations: Value,
+}
+
+struct Target {
+    position: usize,
+    status: String,
+    label: Option<String>,
+    events: Vec<Value>,
+}
+
+const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
+
+pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
+    let json = |text: String| serde_json::from_str(&text).unwrap();
+    let sql =
+        "SELECT id, group_id, status, progress, rules, snapshot, relations FROM deployments ORDER BY rowid";
+    tx.prepare_cached(sql)
+        .unwrap()
+        .query_map([], |row| {
+            Ok(Deployment {
+                id: row.get(0)?,
+                group: row.get(1)?,
+                status: row.get(2)?,
+                progress: json(row.get(3)?),
+                rules: json(row.get(4)?),
+                snapshot: json(row.get(5)?),
+                relations: json(row.get(6)?),
+            })
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+}
+
+fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
+    let sql =
+        "SELECT position, status, label, events FROM targets WHERE deployment_id = ?1 ORDER BY position";
+    tx.prepare_cached(sql)
+        .unwrap()
+        .query_map([id], |row| {
+            Ok(Target {
+                position: row.get(0)?,
+                status: row.get(1)?,
+                label: row.get(2)?,
+                events: serde_json::from_str(&row.get::<_, String>(3)?).unwrap(),
+            })
+        })
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+}
+
+fn state(event: &Value) -> &str {
+    event["state"].as_str().unwrap()
+}
+
+fn is_out(event: &Value) -> bool {
+    ["Queued", "Leased", "Acknowledged"].contains(&state(event))
+}
+
+/// The most targets that may be unavailable at a time, computed as the documentation of CodeDeploy puts it.
+fn budget(rules: &Value, targets: usize) -> usize {
+    let minimum = match &rules["minimum_healthy"] {
+        Value::String(name) if name == "OneAtATime" => targets - 1,
+        Value::String(_) if targets == 1 => 0,
+        Value::String(_) => targets - targets / 2,
+        numbered if numbered["HostCount"].is_u64() => numbered["HostCount"].as_u64().unwrap() as usize,
+        numbered => (targets * numbered["FleetPercent"].as_u64().unwrap() as usize).div_ceil(100),
+    };
+    targets.saturating_sub(minimum)
+}
+
+impl Memory {
+    /// Looks at everything. `None` or what is wrong.
+    pub(crate) fn look(&mut self, tx: &Transaction<'_>) -> Option<String> {
+        let deployments = deployments(tx);
+        let mut active: BTreeMap<&str, &str> = BTreeMap::new();
+        for deployment in &deployments {
+            let id = &deployment.id;
+            let is_active = ACTIVE.contains(&deployment.status.as_str());
+            if is_active && let Some(other) = active.insert(&deployment.group, id) {
+                return Some(format!("{id} and {other} are active in one group"));
+            }
+            if self.over.contains_key(id) {
+                if self.over[id]["ending"] != deployment.progress["ending"] {
+                    return Some(format!("{id} ended twice: {} {}", self.over[id], deployment.progress));
+                }
+                continue;
+            }
+            let targets = targets(tx, id);
+            if let Some(wrong) = self.look_at(deployment, &targets, is_active) {
+                return Some(format!("{id} ({}): {wrong}", deployment.status));
+            }
+            if !is_active {
+                self.over.insert(id.clone(), deployment.progress.clone());
+            }
+        }
+        rollbacks(&deployments)
+    }
+
+    fn look_at(&mut self, deployment: &Deployment, targets: &[Target], is_active: bool) -> Option<String> {
+        for target in targets {
+            if let Some(wrong) = self.look_at_target(deployment, target) {
+                return Some(format!("target {}: {wrong}", target.position));
+            }
+        }
+        let unavailable = |target: &&Target| {
+            let deploys = target.label.as_deref() != Some("Blue");
+            let begun = target.events.iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
+            deploys && begun && !["Succeeded", "Ready"].contains(&target.status.as_str())
+        };
+        let in_place = ["InPlace", "InPlaceBehindLoadBalancer"]
+            .contains(&deployment.rules["course"].as_str().unwrap_or_default());
+        let green = targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).count();
+        let out = targets.iter().filter(unavailable).count();
+        let deploying = deployment.progress["stage"] == "Deploy" || deployment.status == "Ready";
+        if (in_place || deploying) && is_active && green > 0 && out > budget(&deployment.rules, green) {
+            return Some(format!("{out} of {green} hosts unavailable"));
+        }
+        // Traffic is taken from the one fleet only once the other has it.
+        let events = |label: &str, wanted: &'static str| -> Vec<String> {
+            let of_fleet = targets.iter().filter(|target| target.label.as_deref() == Some(label));
+            of_fleet
+                .flat_map(|target| &target.events)
+                .filter(|event| event["name"] == wanted)
+                .map(|event| state(event).to_owned())
+                .collect()
+        };
+        for (gains, loses) in [("Green", "Blue"), ("Blue", "Green")] {
+            let allowed = events(gains, "AllowTraffic");
+            let blocking = events(loses, "BlockTraffic").iter().any(|s| s != "Pending" && s != "Skipped");
+            let has_traffic = allowed.iter().any(|s| s == "Succeeded");
+            if blocking && !allowed.is_empty() && !has_traffic {
+                return Some(format!("{loses} loses its traffic and {gains} has none"));
+            }
+        }
+        if is_active {
+            return None;
+        }
+        self.look_at_end(deployment, targets)
+    }
+
+    fn look_at_target(&mut self, deployment: &Deployment, target: &Target) -> Option<String> {
+        let mut earlier_open = false;
+        let mut out = 0;
+        for (index, event) in target.events.iter().enumerate() {
+            let begun = !["Pending", "Skipped"].contains(&state(event));
+            if begun && earlier_open {
+                return Some(format!("event {index} before its turn: {:?}", target.events));
+            }
+            let may_fail = deployment.rules["ignore_application_stop_failures"] == true
+                && ["ApplicationStop", "BeforeBlockTraffic", "AfterBlockTraffic"]
+                    .contains(&event["name"].as_str().unwrap());
+            earlier_open |= state(event) != "Succeeded" && !(state(event) == "Failed" && may_fail);
+            out += usize::from(is_out(event));
+            if ["Succeeded", "Failed", "Skipped"].contains(&state(event)) {
+                let now = (state(event).to_owned(), event["diagnostics"].to_string());
+                let key = (deployment.id.clone(), target.position, index);
+                let before = self.ended.entry(key).or_insert_with(|| now.clone());
+                if *before != now {
+                    return Some(format!("event {index} was {before:?} and is {now:?}"));
+                }
+            }
+        }
+        (out > 1).then(|| format!("{out} commands at once"))
+    }
+
+    fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
+        let left = |event: &Value| is_out(event) || state(event) == "Pending";
+        if let Some(target) = targets.iter().find(|target| target.events.iter().any(left)) {
+            return Some(format!("ended with something left on target {}", target.position));
+        }
+        let deployed: Vec<_> =
+            targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).collect();
+        let count = |status: &str| deployed.iter().filter(|target| target.status == status).count();
+        let reroutes = deployment.rules["course"] == "BlueGreenRollback";
+        if deployment.status == "Succeeded" && !targets.is_empty() && !reroutes {
+            if count("Succeeded") == 0 || count("Succeeded") + count("Failed") != deployed.len() {
+                return Some("a success of a fleet that was not deployed to".into());
+            }
+            if count("Failed") > budget(&deployment.rules, deployed.len()) {
+                return Some(format!("a success with {} failures", count("Failed")));
+            }
+            if targets.iter().any(|t| t.label.as_deref() == Some("Blue") && t.status != "Succeeded") {
+                return Some("a success with original instances that may have traffic".into());
+            }
+        }
+        let code = &deployment.progress["ending"]["Failed"]["code"];
+        if code == "HEALTH_CONSTRAINTS" && targets.iter().all(|target| target.status == "Succeeded") {
+            return Some("a failure without a failed target".into());
+        }
+        None
+    }
+
+    pub(crate) fn note_stop(&mut self, id: &str) {
+        self.stopping.insert(id.to_owned());
+    }
+
+    pub(crate) fn is_stopping(&self, id: &str) -> bool {
+        self.stopping.contains(id)
+    }
+}
+
+/// Each deployment is rolled back once at most, a rollback never, and both ends say so.
+fn rollbacks(deployments: &[Deployment]) -> Option<String> {
+    let by_id: HashMap<_, _> = deployments.iter().map(|d| (d.id.as_str(), d)).collect();
+    let mut undone: HashMap<&str, &str> = HashMap::new();
+    for deployment in deployments {
+        let is_rollback = deployment.snapshot["creator"] == "codeDeployRollback";
+        let rollback = &deployment.relations["rollback"];
+        let of = rollback["rollbackTriggeringDeploymentId"].as_str();
+        let by = rollback["rollbackDeploymentId"].as_str();
+        if is_rollback != of.is_some() {
+            return Some(format!("{} is a rollback of nothing", deployment.id));
+        }
+        if is_rollback && by.is_some() {
+            return Some(format!("the rollback {} was rolled back", deployment.id));
+        }
+        if let Some(of) = of {
+            if let Some(other) = undone.insert(of, &deployment.id) {
+                return Some(format!("{of} was rolled back by {other} and {}", deployment.id));
+            }
+            let answer = by_id.get(of).map(|d| &d.relations["rollback"]["rollbackDeploymentId"]);
+            if answer.and_then(|id| id.as_str()) != Some(deployment.id.as_str()) {
+                return Some(format!("{of} does not know its rollback {}", deployment.id));
+            }
+        }
+        if let Some(by) = by
+            && !by_id.contains_key(by)
+        {
+            return Some(format!("{} was rolled back by nobody", deployment.id));
+        }
+    }
+    None
+}

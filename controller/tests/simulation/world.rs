@@ -1,0 +1,585 @@
+//! One small fleet with its controller, its operator, its load balancers and its clock.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::command::{CommandStatus, Envelope};
+use codedeploy_controller::config::{Partition, Quotas, Timers};
+use codedeploy_controller::deployment::alarm::{self, Sight};
+use codedeploy_controller::deployment::commands::{self, Offer};
+use codedeploy_controller::deployment::decide::{self, Outcome};
+use codedeploy_controller::deployment::traffic::{self, Job};
+use codedeploy_controller::deployment::{create, intervene};
+use codedeploy_controller::error::{ApiError, ErrorName};
+use codedeploy_controller::page::Pages;
+use codedeploy_controller::registry::instances::{self, Identity};
+use codedeploy_controller::registry::{Context, applications, groups};
+use codedeploy_controller::request::Request;
+use codedeploy_controller::store::Store;
+use codedeploy_controller::traffic::Balancers;
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use super::host::{Deed, Held, Host, Temper};
+use super::oracle::{self, Memory};
+
+const TIMERS: Timers = Timers {
+    poll: Duration::from_secs(1),
+    request: Duration::from_secs(30),
+    lease: Duration::from_secs(10),
+    pick_up: Duration::from_secs(50),
+    run: Duration::from_secs(100),
+    deployment: Duration::from_secs(1000),
+    blue_green: Duration::from_secs(2000),
+    traffic: Duration::from_secs(60),
+    alarms: Duration::from_secs(10),
+};
+
+static SETTINGS: LazyLock<(Partition, Quotas, Balancers, Pages)> = LazyLock::new(|| {
+    let balancers = json!({"lb": {"webhook": {"url": "http://[::1]/"}}});
+    let partition = Partition::new(None, None).unwrap();
+    (partition, Quotas::default(), serde_json::from_value(balancers).unwrap(), Pages::new(b"simulation"))
+});
+
+/// More steps than any fleet needs.
+const MOST_STEPS: u32 = 30_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    InPlace,
+    Traffic,
+    BlueGreen,
+}
+
+pub(crate) struct World {
+    store: Store,
+    rng: Rng,
+    now: i64,
+    hosts: Vec<Host>,
+    style: Style,
+    /// The controller's memory, which a crash empties.
+    due: Vec<String>,
+    timers: Vec<(i64, String)>,
+    traffic: bool,
+    jobs: Vec<Job>,
+    alarms: bool,
+    /// Deployments that the operator has still to create.
+    wanted: u32,
+    memory: Memory,
+    /// To whom each command was given.
+    given: HashMap<String, String>,
+    /// Something may have changed since the last look.
+    changed: bool,
+    active: usize,
+    names: HashMap<String, String>,
+    trace: Vec<String>,
+    tells: bool,
+}
+
+/// How a transaction ends when the controller may die in it.
+enum Fate {
+    Lives,
+    DiesBefore,
+    DiesAfter,
+}
+
+impl World {
+    pub(crate) fn new(store: Store, seed: u64) -> World {
+        let mut rng = Rng::with_seed(seed);
+        let style = *rng.choice(&[Style::InPlace, Style::InPlace, Style::Traffic, Style::BlueGreen]).unwrap();
+        let all_good = rng.u32(0..4) == 0;
+        let hosts: Vec<_> = (0..rng.usize(1..7))
+            .map(|number| {
+                let name = format!("box{number}");
+                let identifier = format!("arn:aws:iam::123456789012:user/{name}");
+                let temper = if all_good { Temper::Good } else { Temper::draw(&mut rng) };
+                Host::new(name, identifier, temper)
+            })
+            .collect();
+        let wanted = rng.u32(1..4);
+        let mut world = World {
+            store,
+            rng,
+            now: 1_800_000_000_000,
+            hosts,
+            style,
+            due: Vec::new(),
+            timers: Vec::new(),
+            traffic: false,
+            jobs: Vec::new(),
+            alarms: false,
+            wanted,
+            memory: Memory::default(),
+            given: HashMap::new(),
+            changed: true,
+            active: 0,
+            names: HashMap::new(),
+            trace: Vec::new(),
+            tells: false,
+        };
+        world.set_up();
+        world
+    }
+
+    /// Prints what happens while it happens.
+    pub(crate) fn tell_all(&mut self) {
+        self.tells = true;
+    }
+
+    pub(crate) fn trace(&self) -> &[String] {
+        &self.trace
+    }
+
+    fn say(&mut self, what: String) {
+        let line = format!("{:>9.3} {what}", (self.now - 1_800_000_000_000) as f64 / 1000.0);
+        if self.tells {
+            println!("{line}");
+        }
+        self.trace.push(line);
+    }
+
+    fn name(&mut self, id: &str) -> String {
+        let number = self.names.len() + 1;
+        self.names.entry(id.to_owned()).or_insert_with(|| format!("d{number}")).clone()
+    }
+
+    fn transact<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Context<'_>) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let now = Timestamp::from_millis(self.now);
+        let (partition, quotas, balancers, pages) = &*SETTINGS;
+        self.store.transact_blocking(move |tx| {
+            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, pages })
+        })
+    }
+
+    /// A transaction of the running controller, which may die in it: before it is on disk, or before anyone hears of it.
+    fn act<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Context<'_>) -> Result<(T, Vec<Outcome>), ApiError> + Send + 'static,
+    ) -> Option<Result<T, ApiError>> {
+        let fate = match self.rng.u32(0..300) {
+            0 => Fate::DiesBefore,
+            1 => Fate::DiesAfter,
+            _ => Fate::Lives,
+        };
+        let dies_before = matches!(fate, Fate::DiesBefore);
+        let done = self.transact(move |context| {
+            let done = work(context)?;
+            if dies_before { Err(ErrorName::InternalFailure.because("the power failed")) } else { Ok(done) }
+        });
+        if !matches!(fate, Fate::Lives) {
+            self.restart();
+            return None;
+        }
+        Some(done.map(|(value, outcomes)| {
+            for outcome in outcomes {
+                self.hear(&outcome);
+            }
+            value
+        }))
+    }
+
+    fn hear(&mut self, outcome: &Outcome) {
+        self.changed = true;
+        for host in &mut self.hosts {
+            host.woken |= outcome.hosts.contains(&host.identifier);
+        }
+        self.traffic |= outcome.traffic;
+        self.alarms |= outcome.alarms;
+        if let Some(at) = outcome.again_at {
+            self.timers.push((at.millis(), outcome.deployment_id.clone()));
+        }
+        for id in &outcome.stirred {
+            if !self.due.contains(id) {
+                self.due.push(id.clone());
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.changed = true;
+        self.say("the controller dies and starts again".into());
+        self.timers.clear();
+        self.jobs.clear();
+        (self.traffic, self.alarms) = (true, true);
+        self.due = self.transact(decide::active).unwrap();
+    }
+
+    fn set_up(&mut self) {
+        let tempers: Vec<_> = self.hosts.iter().map(|host| host.temper).collect();
+        self.say(format!("{:?}, hosts {tempers:?}", self.style));
+        let settings = self.draw_group();
+        let fleets: Vec<_> =
+            self.hosts.iter().map(|host| (host.name.clone(), host.identifier.clone())).collect();
+        let split = self.rng.usize(0..fleets.len());
+        self.say(format!("group {settings}; green from box{split}"));
+        self.transact(move |context| {
+            context.tx.execute_batch("DELETE FROM applications; DELETE FROM instances;")?;
+            let application = json!({"applicationName": "shop"});
+            applications::create(context, checked(application))?;
+            groups::create(context, checked(settings))?;
+            for (number, (name, arn)) in fleets.iter().enumerate() {
+                let fleet = if number < split { "blue" } else { "green" };
+                let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
+                let tags: Vec<_> = serde_json::from_value(tags).unwrap();
+                instances::enroll(context, name, &Identity::User(arn.clone()), &tags)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    fn draw_group(&mut self) -> Value {
+        let config = *self
+            .rng
+            .choice(&[
+                "CodeDeployDefault.OneAtATime",
+                "CodeDeployDefault.HalfAtATime",
+                "CodeDeployDefault.AllAtOnce",
+            ])
+            .unwrap();
+        let mut settings = json!({
+            "applicationName": "shop", "deploymentGroupName": "web",
+            "serviceRoleArn": "arn:aws:iam::123456789012:role/cd", "deploymentConfigName": config,
+            "onPremisesInstanceTagFilters": [{"Key": "env", "Value": "prod", "Type": "KEY_AND_VALUE"}],
+        });
+        if self.style != Style::InPlace {
+            let kind = if self.style == Style::BlueGreen { "BLUE_GREEN" } else { "IN_PLACE" };
+            settings["deploymentStyle"] =
+                json!({"deploymentType": kind, "deploymentOption": "WITH_TRAFFIC_CONTROL"});
+            settings["loadBalancerInfo"] = json!({"targetGroupInfoList": [{"name": "lb"}]});
+        }
+        if self.style == Style::BlueGreen {
+            let ready = if self.rng.bool() {
+                json!({"actionOnTimeout": "CONTINUE_DEPLOYMENT"})
+            } else {
+                json!({"actionOnTimeout": "STOP_DEPLOYMENT", "waitTimeInMinutes": 5})
+            };
+            let action = if self.rng.u32(0..4) == 0 { "TERMINATE" } else { "KEEP_ALIVE" };
+            settings["blueGreenDeploymentConfiguration"] = json!({
+                "deploymentReadyOption": ready,
+                "terminateBlueInstancesOnDeploymentSuccess": {"action": action, "terminationWaitTimeInMinutes": 2},
+                "greenFleetProvisioningOption": {"action": "DISCOVER_EXISTING"},
+            });
+        }
+        if self.rng.u32(0..3) > 0 {
+            settings["autoRollbackConfiguration"] = json!({"enabled": true, "events":
+                ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM", "DEPLOYMENT_STOP_ON_REQUEST"]});
+        }
+        if self.rng.u32(0..4) == 0 {
+            settings["alarmConfiguration"] = json!({"enabled": true, "alarms": [{"name": "too-hot"}]});
+        }
+        settings
+    }
+
+    /// Plays until every deployment has ended.
+    pub(crate) fn play(&mut self) {
+        for step in 0.. {
+            assert!(step < MOST_STEPS, "the deployments never end");
+            self.step();
+            if std::mem::take(&mut self.changed) {
+                self.look();
+            }
+            if self.active == 0 && self.wanted == 0 {
+                return;
+            }
+            // Only what the controller remembers by itself may bring a silent deployment to its end.
+            let idle = self.due.is_empty() && self.timers.is_empty() && !self.traffic && !self.alarms;
+            assert!(self.active == 0 || !idle || !self.jobs.is_empty(), "a deployment nobody will look at");
+        }
+    }
+
+    fn look(&mut self) {
+        let mut memory = std::mem::take(&mut self.memory);
+        let (wrong, memory, active) = self
+            .transact(move |context| {
+                let wrong = memory.look(context.tx);
+                Ok((wrong, memory, decide::active(context)?.len()))
+            })
+            .unwrap();
+        (self.memory, self.active) = (memory, active);
+        if let Some(wrong) = wrong {
+            self.say(format!("WRONG: {wrong}"));
+            panic!("{wrong}");
+        }
+    }
+
+    fn step(&mut self) {
+        let overdue: Vec<_> = self.timers.iter().filter(|(at, _)| *at <= self.now).cloned().collect();
+        self.timers.retain(|(at, _)| *at > self.now);
+        for (_, id) in overdue {
+            if !self.due.contains(&id) {
+                self.due.push(id);
+            }
+        }
+        match self.rng.u32(0..100) {
+            0..=29 if !self.due.is_empty() => self.decide(),
+            30..=36 if self.traffic || !self.jobs.is_empty() => self.balance(),
+            37..=39 => self.watch(),
+            40 => self.operate(),
+            41..=50 => self.pass_time(),
+            51 if self.rng.u32(0..30) == 0 => self.restart(),
+            _ => {
+                let host = self.rng.usize(0..self.hosts.len());
+                self.live(host);
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        self.now += match self.rng.u32(0..60) {
+            0 => {
+                let jump = self.rng.i64(-60_000..200_000);
+                self.say(format!("the clock jumps {jump} ms"));
+                jump
+            }
+            1..=9 => self.rng.i64(0..40_000),
+            _ => self.rng.i64(0..3000),
+        };
+    }
+
+    fn decide(&mut self) {
+        let id = self.due.remove(self.rng.usize(0..self.due.len()));
+        let name = self.name(&id);
+        let decided = self.act(move |context| {
+            let outcome = decide::decide(context, &id)?;
+            let changes = format!("{:?}", outcome.changes);
+            Ok((changes, vec![outcome]))
+        });
+        if let Some(decided) = decided {
+            let changes = decided.unwrap();
+            self.say(format!("decides about {name}: {changes}"));
+        }
+    }
+
+    fn balance(&mut self) {
+        if self.traffic {
+            self.traffic = false;
+            if let Some(taken) = self.act(traffic::take) {
+                self.jobs = taken.unwrap();
+            }
+            return;
+        }
+        let job = self.jobs.swap_remove(self.rng.usize(0..self.jobs.len()));
+        let fails = self.rng.u32(0..30) == 0;
+        self.say(format!(
+            "{:?} of {} {}",
+            job.direction,
+            job.instance,
+            if fails { "fails" } else { "is done" }
+        ));
+        let result = if fails { Err("no route to host".into()) } else { Ok(String::new()) };
+        if let Some(done) =
+            self.act(move |context| Ok(((), vec![traffic::complete(context, &job.command, result)?])))
+        {
+            done.unwrap();
+        }
+    }
+
+    fn watch(&mut self) {
+        self.alarms = false;
+        let watched = self.transact(alarm::watched).unwrap();
+        for watched in watched {
+            let active = self.rng.u32(0..25) == 0;
+            let name = self.name(&watched.deployment_id);
+            self.say(format!("the alarm of {name} is {}", if active { "active" } else { "quiet" }));
+            let id = watched.deployment_id.clone();
+            let sight = if active { Sight::Active("too-hot".into()) } else { Sight::Quiet };
+            let reported = self.act(move |context| Ok(((), vec![alarm::report(context, &id, sight)?])));
+            if let Some(reported) = reported {
+                reported.unwrap();
+                if active {
+                    self.memory.note_stop(&watched.deployment_id);
+                }
+            }
+        }
+    }
+
+    fn operate(&mut self) {
+        let newest = self.transact(|context| {
+            Ok(oracle::deployments(context.tx).pop().map(|deployment| (deployment.id, deployment.status)))
+        });
+        match newest.unwrap() {
+            Some((id, status)) if ["Created", "InProgress", "Ready"].contains(&status.as_str()) => {
+                if status == "Ready" && self.rng.u32(0..3) > 0 {
+                    self.proceed(&id);
+                } else if self.rng.u32(0..20) == 0 {
+                    self.stop(id);
+                }
+            }
+            _ if self.wanted > 0 => self.create(),
+            _ => {}
+        }
+    }
+
+    fn proceed(&mut self, id: &str) {
+        let name = self.name(id);
+        self.say(format!("the operator continues {name}"));
+        let input = json!({"deploymentId": id});
+        let done = self.act(move |context| {
+            let (_, outcome) = intervene::proceed(context, checked(input))?;
+            Ok(((), vec![outcome]))
+        });
+        if let Some(done) = done {
+            done.unwrap();
+        }
+    }
+
+    fn stop(&mut self, id: String) {
+        let name = self.name(&id);
+        let rollback = *self.rng.choice(&[Value::Null, json!(true), json!(false)]).as_ref().unwrap();
+        self.say(format!("the operator stops {name}, rollback {rollback}"));
+        let input = json!({"deploymentId": id, "autoRollbackEnabled": rollback});
+        let done = self.act(move |context| {
+            let (output, outcome) = intervene::stop(context, checked(input))?;
+            Ok((output, vec![outcome]))
+        });
+        if let Some(done) = done {
+            done.unwrap();
+            self.memory.note_stop(&id);
+        }
+    }
+
+    fn create(&mut self) {
+        let key = format!("app{}.zip", self.rng.u32(0..3));
+        let mut input = json!({
+            "applicationName": "shop", "deploymentGroupName": "web",
+            "revision": {"revisionType": "S3", "s3Location": {"bucket": "b", "key": key, "bundleType": "zip"}},
+            "ignoreApplicationStopFailures": self.rng.bool(),
+            "updateOutdatedInstancesOnly": self.rng.u32(0..4) == 0,
+        });
+        if self.style == Style::BlueGreen {
+            input["targetInstances"] = json!({"tagFilters": [{"Key": "fleet", "Value": "green"}]});
+        } else if self.rng.u32(0..6) == 0 {
+            input["deploymentMode"] = json!("RESTART");
+            input["updateOutdatedInstancesOnly"] = json!(false);
+            input.as_object_mut().unwrap().remove("revision");
+        }
+        self.say(format!("the operator deploys {input}"));
+        let done = self.act(move |context| {
+            let (output, outcome) = create::create(context, checked(input))?;
+            Ok((output.deployment_id.unwrap(), vec![outcome]))
+        });
+        match done {
+            Some(Ok(_)) => self.wanted -= 1,
+            // Nothing to restart yet, or no green host is left.
+            Some(Err(refusal)) => {
+                let known = [ErrorName::RevisionDoesNotExist, ErrorName::InvalidTargetInstances];
+                assert!(known.contains(&refusal.name), "{refusal}");
+                if refusal.name == ErrorName::InvalidTargetInstances {
+                    self.wanted = 0;
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn live(&mut self, index: usize) {
+        let foreign =
+            (0..self.hosts.len()).find(|other| *other != index && !self.hosts[*other].held.is_empty());
+        let foreign = foreign.map(|other| self.hosts[other].held[0].command.host_command_identifier.clone());
+        let deed = self.hosts[index].next(&mut self.rng, foreign.as_ref());
+        let host = self.hosts[index].identifier.clone();
+        match deed {
+            Deed::Nothing => {}
+            Deed::Poll => self.poll(index, host),
+            Deed::Specify(held) => {
+                let execution = self.hosts[index].held[held].command.deployment_execution_id.clone();
+                let answer =
+                    self.transact(move |context| commands::specification(context, &host, &execution));
+                answer.unwrap();
+            }
+            Deed::Acknowledge(held) => self.acknowledge(index, host, held),
+            Deed::Complete { held, succeeded } => {
+                let held = self.hosts[index].held.swap_remove(held);
+                self.say(format!("box{index} completes {}: {succeeded}", held.command.command_name));
+                let id = held.command.host_command_identifier.clone();
+                let done = self.act(move |context| Ok(((), vec![complete(context, &host, &id, succeeded)?])));
+                match done {
+                    Some(done) => {
+                        done.unwrap();
+                        self.hosts[index].past.push(held.command.host_command_identifier);
+                    }
+                    // It heard no answer, and tries again.
+                    None => self.hosts[index].held.push(held),
+                }
+            }
+            Deed::Forget(held) => {
+                let held = self.hosts[index].held.swap_remove(held);
+                self.say(format!("box{index} forgets {}", held.command.command_name));
+            }
+            Deed::Lie { command, acknowledge, succeeded } => {
+                let own = self.given.get(&command) == Some(&host);
+                self.say(format!("box{index} lies about {command}"));
+                let done = self.act(move |context| {
+                    let outcome = if acknowledge {
+                        commands::acknowledge(context, &host, &command, None)?.1
+                    } else {
+                        complete(context, &host, &command, succeeded)?
+                    };
+                    Ok(((), vec![outcome]))
+                });
+                assert!(done.is_none_or(|done| done.is_ok() == own), "a host reached another's command");
+            }
+        }
+    }
+
+    fn poll(&mut self, index: usize, host: String) {
+        let polls = host.clone();
+        let offer = self.act(move |context| match commands::lease(context, &polls)? {
+            Offer::Command(command, outcome) => Ok((Some(command), vec![outcome])),
+            Offer::Nothing { .. } => Ok((None, Vec::new())),
+        });
+        let Some(Ok(Some(command))) = offer else {
+            self.hosts[index].woken = false;
+            return;
+        };
+        let deployment = command.deployment_execution_id.rsplit('/').next().unwrap().to_owned();
+        let name = self.name(&deployment);
+        self.say(format!("box{index} gets {} of {name}", command.command_name));
+        assert_eq!(command.host_identifier, host);
+        let first = self.given.entry(command.host_command_identifier.clone()).or_insert_with(|| host.clone());
+        assert_eq!(*first, host, "a command for two hosts");
+        assert!(!self.memory.is_stopping(&deployment), "a command after the stop");
+        assert!(!["BlockTraffic", "AllowTraffic"].contains(&command.command_name.as_str()));
+        let held = &mut self.hosts[index].held;
+        // An agent ignores a command that it already has.
+        if held.iter().all(|h| h.command.host_command_identifier != command.host_command_identifier) {
+            held.push(Held { command, acknowledged: false });
+        }
+    }
+
+    fn acknowledge(&mut self, index: usize, host: String, held: usize) {
+        let id = self.hosts[index].held[held].command.host_command_identifier.clone();
+        let envelope =
+            Envelope { format: Envelope::JSON.into(), payload: r#"{"IsCommandNoop":false}"#.into() };
+        let status = self.act(move |context| {
+            let (status, outcome) = commands::acknowledge(context, &host, &id, Some(&envelope))?;
+            Ok((status, vec![outcome]))
+        });
+        match status {
+            Some(Ok(CommandStatus::InProgress)) => self.hosts[index].held[held].acknowledged = true,
+            Some(Ok(_)) => {
+                self.hosts[index].held.swap_remove(held);
+            }
+            Some(Err(refusal)) => panic!("{refusal}"),
+            None => {}
+        }
+    }
+}
+
+/// An operator's request, as it is once it was read from the wire.
+fn checked<R: Request>(input: Value) -> R {
+    R::check(serde_json::from_value(input).unwrap()).unwrap()
+}
+
+fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Outcome, ApiError> {
+    let code = if succeeded { 0 } else { 4 };
+    let payload = format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
+    let envelope = Envelope { format: Envelope::JSON.into(), payload };
+    commands::complete(context, host, id, succeeded, Some(&envelope))
+}
