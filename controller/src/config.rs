@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::http::Uri;
 
 use crate::alarms::Alarms;
+use crate::events::{Events, EventsError};
 use crate::traffic::Balancers;
 
 /// What the service runs with; nothing is optional.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub balancers: Balancers,
     /// Where the states of alarms are read.
     pub alarms: Alarms,
+    /// Who is told of changes, and which new objects are deployed.
+    pub events: Events,
 }
 
 /// How requests are kept from being read on the way.
@@ -202,6 +205,8 @@ pub enum ConfigError {
     NamesOfGiven,
     #[error("tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address")]
     Name(String),
+    #[error(transparent)]
+    Events(#[from] EventsError),
     #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]
     Bucket(String),
     #[error("{key} is {}: expected an absolute path", path.display())]
@@ -309,6 +314,11 @@ mod tests {
             ("tls: {certificate: /c.pem, key: /k.pem, names: [a]}", "tls.names"),
             ("tls: {names: [a]}", "tls.names"),
             ("s3: {buckets: [Shop]}", "lower-case"),
+            ("events: {webhooks: [{url: hooks}]}", "https://hooks.example.com"),
+            ("events: {webhooks: [{uri: 'https://x'}]}", "unknown field"),
+            ("events: {topics: {ops: {url: 'https://x'}}}", "ARN of a topic"),
+            ("events: {token: guess}", "openssl rand"),
+            ("events: {watches: [{bucket: b}]}", "missing field"),
             ("s3: {folder: revisions}", "absolute path"),
             ("s3: true", "invalid type"),
             ("tls: {self_signed: true, names: ['a b']}", "host name"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 mod host;
+mod notices;
 mod operator;
 mod s3;
 mod sigv4;
@@ -29,7 +30,11 @@ const MAX_BODY: usize = 1024 * 1024;
 pub fn router(service: Arc<Service>) -> Router {
     let store = service.objects.clone().map(|objects| s3::Store::new(&service, objects));
     let rest = move |request: Request<Body>| rest(store.clone(), request);
-    Router::new().route("/", post(call).fallback(rest.clone())).fallback(rest).with_state(service)
+    Router::new()
+        .route("/", post(call).fallback(rest.clone()))
+        .route(notices::PATH, post(notices::take))
+        .fallback(rest)
+        .with_state(service)
 }
 
 /// Whatever is not of the two APIs is for the folder of revisions, if there is one. Agents ask for `/` once at their

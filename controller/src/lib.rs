@@ -9,8 +9,10 @@
 //! 3. A host's poll, waiting in [`http`], is answered the moment its command is on disk. The host reads the
 //!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
+//! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
+//!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`tls`] the certificate, [`objects`] the folder of
+//! call, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions, [`config`] the settings, [`cli`] the command line.
 
 pub mod alarms;
@@ -19,9 +21,11 @@ pub mod config;
 pub mod credentials;
 pub mod deployment;
 pub mod error;
+pub mod events;
 pub mod fleet;
 pub mod http;
 pub mod objects;
+pub mod outgoing;
 pub mod page;
 pub mod reconcile;
 pub mod registry;

@@ -13,10 +13,11 @@ use tokio::net::TcpListener;
 
 use crate::config::{Endpoint, Partition, Settings, Tls};
 use crate::error::ApiError;
+use crate::events::delivery;
 use crate::http::connections::{self, Door};
 use crate::service::{OpenError, Service};
 use crate::tls::{Certificates, TlsError};
-use crate::{http, reconcile};
+use crate::{alarms, http, reconcile, traffic};
 
 /// How long requests may take to end once the service stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -158,7 +159,10 @@ async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) 
             requests.await;
             Ok(())
         };
-        tokio::try_join!(requests, deployments).map(|_| ())
+        let traffic = async { traffic::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        let alarms = async { alarms::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        let events = async { delivery::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        tokio::try_join!(requests, deployments, traffic, alarms, events).map(|_| ())
     };
     tokio::select! {
         ended = both => ended,

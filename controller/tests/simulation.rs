@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use codedeploy_controller::store::Store;
 use world::World;
 
-const DEFAULT_SECONDS: u64 = 12;
+const DEFAULT_SECONDS: u64 = 20;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

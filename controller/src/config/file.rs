@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::alarms::Alarms;
+use crate::events::Events;
 use crate::traffic::Balancers;
 
 use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Timers, Tls, is_name};
@@ -34,6 +35,8 @@ pub(super) struct File {
     load_balancers: Balancers,
     #[serde(default)]
     alarms: Alarms,
+    #[serde(default)]
+    events: Events,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,6 +112,7 @@ impl File {
             return Err(ConfigError::PlainHttp(listen));
         }
         let s3 = self.s3.map(|s3| s3.settle(&arguments.data_dir)).transpose()?;
+        self.events.check()?;
         Ok(Settings {
             data_dir: arguments.data_dir,
             listen,
@@ -123,6 +127,7 @@ impl File {
             quotas: self.quotas.settle(),
             balancers: self.load_balancers,
             alarms: self.alarms,
+            events: self.events,
         })
     }
 }

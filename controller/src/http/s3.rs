@@ -40,8 +40,7 @@ pub(super) struct Store(S3Service);
 
 impl Store {
     pub(super) fn new(service: &Arc<Service>, objects: Arc<Objects>) -> Self {
-        let patience = service.settings.timers.request;
-        let mut builder = S3ServiceBuilder::new(operations::Folder { objects, patience });
+        let mut builder = S3ServiceBuilder::new(operations::Folder { service: Arc::clone(service), objects });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
         Store(builder.build())

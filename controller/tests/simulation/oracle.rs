@@ -79,6 +79,16 @@ fn state(event: &Value) -> &str {
     event["state"].as_str().unwrap()
 }
 
+impl Deployment {
+    /// Whether the event failed and its target goes on all the same.
+    fn forgives(&self, event: &Value) -> bool {
+        let of_the_old_revision = ["ApplicationStop", "BeforeBlockTraffic", "AfterBlockTraffic"];
+        self.rules["ignore_application_stop_failures"] == true
+            && state(event) == "Failed"
+            && of_the_old_revision.contains(&event["name"].as_str().unwrap())
+    }
+}
+
 fn is_out(event: &Value) -> bool {
     ["Queued", "Leased", "Acknowledged"].contains(&state(event))
 }
@@ -132,7 +142,9 @@ impl Memory {
         let unavailable = |target: &&Target| {
             let deploys = target.label.as_deref() != Some("Blue");
             let begun = target.events.iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
-            deploys && begun && !["Succeeded", "Ready"].contains(&target.status.as_str())
+            let mut installing = target.events.iter().filter(|event| event["stage"] == "Deploy");
+            let done = installing.all(|event| state(event) == "Succeeded" || deployment.forgives(event));
+            deploys && begun && !done
         };
         let in_place = ["InPlace", "InPlaceBehindLoadBalancer"]
             .contains(&deployment.rules["course"].as_str().unwrap_or_default());
@@ -173,10 +185,7 @@ impl Memory {
             if begun && earlier_open {
                 return Some(format!("event {index} before its turn: {:?}", target.events));
             }
-            let may_fail = deployment.rules["ignore_application_stop_failures"] == true
-                && ["ApplicationStop", "BeforeBlockTraffic", "AfterBlockTraffic"]
-                    .contains(&event["name"].as_str().unwrap());
-            earlier_open |= state(event) != "Succeeded" && !(state(event) == "Failed" && may_fail);
+            earlier_open |= state(event) != "Succeeded" && !deployment.forgives(event);
             out += usize::from(is_out(event));
             if ["Succeeded", "Failed", "Skipped"].contains(&state(event)) {
                 let now = (state(event).to_owned(), event["diagnostics"].to_string());

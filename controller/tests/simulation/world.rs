@@ -220,8 +220,8 @@ impl World {
         self.transact(move |context| {
             context.tx.execute_batch("DELETE FROM applications; DELETE FROM instances;")?;
             let application = json!({"applicationName": "shop"});
-            applications::create(context, checked(application))?;
-            groups::create(context, checked(settings))?;
+            applications::create(context, request(application)?)?;
+            groups::create(context, request(settings)?)?;
             for (number, (name, arn)) in fleets.iter().enumerate() {
                 let fleet = if number < split { "blue" } else { "green" };
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
@@ -421,7 +421,7 @@ impl World {
         self.say(format!("the operator continues {name}"));
         let input = json!({"deploymentId": id});
         let done = self.act(move |context| {
-            let (_, outcome) = intervene::proceed(context, checked(input))?;
+            let (_, outcome) = intervene::proceed(context, request(input)?)?;
             Ok(((), vec![outcome]))
         });
         if let Some(done) = done {
@@ -435,7 +435,7 @@ impl World {
         self.say(format!("the operator stops {name}, rollback {rollback}"));
         let input = json!({"deploymentId": id, "autoRollbackEnabled": rollback});
         let done = self.act(move |context| {
-            let (output, outcome) = intervene::stop(context, checked(input))?;
+            let (output, outcome) = intervene::stop(context, request(input)?)?;
             Ok((output, vec![outcome]))
         });
         if let Some(done) = done {
@@ -461,7 +461,7 @@ impl World {
         }
         self.say(format!("the operator deploys {input}"));
         let done = self.act(move |context| {
-            let (output, outcome) = create::create(context, checked(input))?;
+            let (output, outcome) = create::create(context, request(input)?)?;
             Ok((output.deployment_id.unwrap(), vec![outcome]))
         });
         match done {
@@ -572,9 +572,9 @@ impl World {
     }
 }
 
-/// An operator's request, as it is once it was read from the wire.
-fn checked<R: Request>(input: Value) -> R {
-    R::check(serde_json::from_value(input).unwrap()).unwrap()
+/// A request as a client sends it.
+fn request<R: Request>(input: Value) -> Result<R, ApiError> {
+    R::check(serde_json::from_value(input).unwrap())
 }
 
 fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Outcome, ApiError> {

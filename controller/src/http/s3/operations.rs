@@ -9,7 +9,9 @@ use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
+use crate::events::incoming::{self, Created};
 use crate::objects::{Algorithm, Checksums, Intake, Labels, ObjectError, Objects, Version};
+use crate::service::Service;
 
 /// Most keys in one answer.
 const PAGE: usize = 1000;
@@ -18,9 +20,8 @@ const PAGE: usize = 1000;
 const CHUNK: usize = 64 * 1024;
 
 pub(super) struct Folder {
+    pub(super) service: Arc<Service>,
     pub(super) objects: Arc<Objects>,
-    /// How long a client may send nothing in the middle of its content.
-    pub(super) patience: Duration,
 }
 
 impl From<ObjectError> for S3Error {
@@ -50,6 +51,24 @@ impl From<ObjectError> for S3Error {
 }
 
 impl Folder {
+    /// How long a client may send nothing in the middle of its content.
+    fn patience(&self) -> Duration {
+        self.service.settings.timers.request
+    }
+
+    /// Has a new version deployed where it is watched. The version is there in any case.
+    async fn tell(&self, bucket: &str, key: &str, version: &Version) {
+        let created = Created {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            etag: Some(version.etag.clone()),
+            version: Some(version.id.clone()),
+        };
+        if let Err(error) = incoming::notice(&self.service, vec![created]).await {
+            tracing::error!(bucket, key, %error, "a new object may not be deployed by itself");
+        }
+    }
+
     /// Runs what waits for the disk where it holds nobody up.
     async fn on_disk<T: Send + 'static>(
         &self,
@@ -284,13 +303,15 @@ impl S3 for Folder {
         let bucket_name = bucket.clone();
         self.on_disk(move |objects| objects.bucket(&bucket_name)).await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience).await?;
+        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience()).await?;
         said.check(&staged)?;
+        let (named, of) = (bucket.clone(), key.clone());
         let version = self
             .on_disk(move |objects| {
-                objects.add(&bucket, &key, staged, labels, may_replace(if_match, if_none_match))
+                objects.add(&named, &of, staged, labels, may_replace(if_match, if_none_match))
             })
             .await?;
+        self.tell(&bucket, &key, &version).await;
         let sums = version.checksums.clone();
         Ok(S3Response::new(PutObjectOutput {
             e_tag: etag(&version),
@@ -519,7 +540,7 @@ impl S3 for Folder {
         let id = upload_id.clone();
         self.on_disk(move |objects| objects.upload(&bucket, &key, &id)).await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience).await?;
+        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience()).await?;
         said.check(&staged)?;
         let sums = staged.checksums().clone();
         let part = self.on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged)).await?;
@@ -606,6 +627,7 @@ impl S3 for Folder {
                 Ok(version)
             })
             .await?;
+        self.tell(&bucket, &key, &version).await;
         Ok(S3Response::new(CompleteMultipartUploadOutput {
             location: Some(format!("/{bucket}/{key}")),
             bucket: Some(bucket),
