@@ -79,6 +79,8 @@ pub enum ObjectError {
         "The key cannot be stored: expected 1 to 1024 bytes without control characters, and at most 250 between slashes."
     )]
     Key,
+    #[error("The continuation token is not one of this service.")]
+    Token,
     #[error("The {0} that was sent is not that of the content.")]
     Digest(&'static str),
     #[error("The content ended early or did not arrive in time.")]

@@ -90,6 +90,7 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
     let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
     let partition = partition(data_dir)?;
+    let on_host = conf_dir.clone();
     let rendezvous = Rendezvous {
         endpoint,
         region: partition.region.clone(),
@@ -132,13 +133,14 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
         shown.insert("secret_access_key".into(), json!(key.secret_access_key));
         println!("{}", json!(shown));
     } else if let Some(folder) = output {
-        println!("{} is registered; copy these to its {CONF_DIR}, owned by root with mode 0600:", key.arn);
+        let there = on_host.display();
+        println!("{} is registered; copy these to its {there}, owned by root with mode 0600:", key.arn);
         for (name, _) in files {
             println!("{}", folder.join(name).display());
         }
     } else {
         for (name, text) in files {
-            println!("# {CONF_DIR}/{name} (owned by root, mode 0600)\n{text}");
+            println!("# {} (owned by root, mode 0600)\n{text}", on_host.join(name).display());
         }
     }
     Ok(())

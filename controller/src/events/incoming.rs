@@ -170,9 +170,11 @@ pub(super) async fn run(service: &Arc<Service>) {
             let wishes = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(wishes.collect::<Result<Vec<(String, String)>, _>>()?)
         });
-        let wishes = wishes.await.unwrap_or_default();
-        let mut left = false;
-        for (application, group) in wishes {
+        let wishes = wishes.await.inspect_err(|error| {
+            tracing::error!(%error, "the deployments that are wished for could not be read; trying again");
+        });
+        let mut left = wishes.is_err();
+        for (application, group) in wishes.unwrap_or_default() {
             let granted = service.change(move |_, context| grant(context, &application, &group)).await;
             // What could not be looked at stays wished for.
             left |= !matches!(granted, Ok(true));

@@ -1,7 +1,10 @@
 //! The S3 side: a folder of revisions for clients and agents that have no other store. The protocol and its signatures
 //! are `s3s`'s; who may do what is decided here, what is kept where in [`crate::objects`].
 
+mod listing;
 mod operations;
+mod parts;
+mod said;
 
 use std::sync::Arc;
 

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use s3s::dto::{self, *};
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
+use super::listing;
+use super::said::{Said, may_replace};
 use crate::events::incoming::{self, Created};
-use crate::objects::{Algorithm, Checksums, Intake, Labels, ObjectError, Objects, Version};
+use crate::objects::{Checksums, Intake, Labels, ObjectError, Objects, Version};
 use crate::service::Service;
-
-/// Most keys in one answer.
-const PAGE: usize = 1000;
 
 /// How much of an object is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -33,7 +31,7 @@ impl From<ObjectError> for S3Error {
             ObjectError::NoSuchVersion(_) => S3ErrorCode::NoSuchVersion,
             ObjectError::NoSuchUpload(_) => S3ErrorCode::NoSuchUpload,
             ObjectError::NoSuchPart(_) => S3ErrorCode::InvalidPart,
-            ObjectError::Key => S3ErrorCode::InvalidArgument,
+            ObjectError::Key | ObjectError::Token => S3ErrorCode::InvalidArgument,
             ObjectError::Digest(_) => S3ErrorCode::BadDigest,
             ObjectError::Incomplete(_) => S3ErrorCode::IncompleteBody,
             ObjectError::Precondition => S3ErrorCode::PreconditionFailed,
@@ -57,7 +55,7 @@ impl Folder {
     }
 
     /// Has a new version deployed where it is watched. The version is there in any case.
-    async fn tell(&self, bucket: &str, key: &str, version: &Version) {
+    pub(super) async fn tell(&self, bucket: &str, key: &str, version: &Version) {
         let created = Created {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
@@ -70,7 +68,7 @@ impl Folder {
     }
 
     /// Runs what waits for the disk where it holds nobody up.
-    async fn on_disk<T: Send + 'static>(
+    pub(super) async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,
     ) -> S3Result<T> {
@@ -108,46 +106,6 @@ struct Wanted {
     if_none_match: Option<ETagCondition>,
 }
 
-/// What a client says of its content: in headers before it, or in trailers after it.
-struct Said {
-    md5: Option<String>,
-    algorithms: Vec<Algorithm>,
-    headers: Checksums,
-    trailers: Option<s3s::TrailingHeaders>,
-}
-
-impl Said {
-    fn new<T>(request: &S3Request<T>, md5: Option<String>, headers: Checksums) -> Self {
-        let announced = request.headers.get_all("x-amz-trailer").iter();
-        let announced: Vec<_> = announced.filter_map(|value| value.to_str().ok()).collect();
-        let named = |algorithm: &Algorithm| {
-            let trailer = |list: &&str| {
-                list.split(',').any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
-            };
-            headers.of(*algorithm).is_some() || announced.iter().any(|list| trailer(list))
-        };
-        let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
-        Said { md5, algorithms, headers, trailers: request.trailing_headers.clone() }
-    }
-
-    fn check(&self, content: &crate::objects::Staged) -> S3Result<()> {
-        if let Some(md5) = &self.md5 {
-            content.check_md5(md5)?;
-        }
-        for algorithm in &self.algorithms {
-            let trailer = |headers: &HeaderMap| {
-                headers.get(algorithm.header()).and_then(|value| value.to_str().ok()).map(str::to_owned)
-            };
-            let trailer = self.trailers.as_ref().and_then(|trailers| trailers.read(trailer)).flatten();
-            let said = self.headers.of(*algorithm).cloned().or(trailer);
-            let said =
-                said.ok_or_else(|| s3_error!(InvalidRequest, "The trailer with the checksum is missing."))?;
-            content.checksums().check(*algorithm, &said)?;
-        }
-        Ok(())
-    }
-}
-
 /// The fields of a checksum, which many inputs and outputs have.
 macro_rules! checksums {
     ($input:expr) => {
@@ -173,59 +131,20 @@ macro_rules! labels {
     };
 }
 
-fn etag(version: &Version) -> Option<ETag> {
+pub(super) use checksums;
+
+pub(super) fn etag(version: &Version) -> Option<ETag> {
     Some(ETag::Strong(version.etag.clone()))
 }
 
-fn timestamp(version: &Version) -> Option<dto::Timestamp> {
+pub(super) fn timestamp(version: &Version) -> Option<dto::Timestamp> {
     let seconds = version.modified.millis().div_euclid(1000);
     let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     Some(dto::Timestamp::from(time))
 }
 
-fn size(bytes: u64) -> Option<i64> {
+pub(super) fn size(bytes: u64) -> Option<i64> {
     i64::try_from(bytes).ok()
-}
-
-/// The keys of one page, with those behind a delimiter put together; `after` is excluded.
-struct Page {
-    keys: Vec<String>,
-    prefixes: Vec<String>,
-    /// The last of them, if there are more.
-    next: Option<String>,
-}
-
-fn page(keys: Vec<String>, prefix: &str, delimiter: Option<&str>, after: &str, most: usize) -> Page {
-    let mut page = Page { keys: Vec::new(), prefixes: Vec::new(), next: None };
-    let mut last = String::new();
-    for key in keys {
-        let rest = key.get(prefix.len()..).unwrap_or_default();
-        let folder = delimiter
-            .filter(|delimiter| !delimiter.is_empty())
-            .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()))
-            .and_then(|end| key.get(..end));
-        let entry = folder.unwrap_or(&key);
-        if entry <= after || page.prefixes.last().is_some_and(|last| last == entry) {
-            continue;
-        }
-        if page.keys.len() + page.prefixes.len() >= most {
-            page.next = Some(last);
-            break;
-        }
-        last = entry.to_owned();
-        let (is_folder, entry) = (folder.is_some(), entry.to_owned());
-        if is_folder { page.prefixes.push(entry) } else { page.keys.push(key) }
-    }
-    page
-}
-
-fn most(asked: Option<i32>) -> usize {
-    asked.and_then(|asked| usize::try_from(asked).ok()).unwrap_or(PAGE).min(PAGE)
-}
-
-fn common(prefixes: Vec<String>) -> Option<Vec<CommonPrefix>> {
-    let prefixes = prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(prefix) });
-    Some(prefixes.collect())
 }
 
 #[async_trait::async_trait]
@@ -396,126 +315,6 @@ impl S3 for Folder {
         Ok(S3Response::new(DeleteObjectOutput { delete_marker, version_id, ..DeleteObjectOutput::default() }))
     }
 
-    async fn list_objects_v2(
-        &self,
-        req: S3Request<ListObjectsV2Input>,
-    ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let ListObjectsV2Input {
-            bucket, continuation_token, delimiter, max_keys, prefix, start_after, ..
-        } = req.input;
-        let after = match &continuation_token {
-            // A token is where the page before ended, in hexadecimal as keys may have any character.
-            Some(token) => {
-                hex::decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
-                    s3_error!(InvalidArgument, "The continuation token is not one of this service.")
-                })?
-            }
-            None => start_after.clone().unwrap_or_default(),
-        };
-        let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
-        let most = most(max_keys);
-        let (contents, prefixes, next) = self
-            .on_disk(move |objects| {
-                let mut keys = objects.keys(&bucket, &wanted)?;
-                // Deleted ones are not among the most that a page has.
-                let mut versions = std::collections::HashMap::new();
-                let mut kept = Vec::with_capacity(keys.len());
-                for key in keys.drain(..) {
-                    if let Some(version) =
-                        objects.versions(&bucket, &key)?.into_iter().next().filter(|newest| !newest.deleted)
-                    {
-                        versions.insert(key.clone(), version);
-                        kept.push(key);
-                    }
-                }
-                let page = page(kept, &wanted, by.as_deref(), &after, most);
-                let contents: Vec<Object> = page
-                    .keys
-                    .into_iter()
-                    .filter_map(|key| versions.remove(&key).map(|version| (key, version)))
-                    .map(|(key, version)| Object {
-                        e_tag: etag(&version),
-                        last_modified: timestamp(&version),
-                        size: size(version.size),
-                        key: Some(key),
-                        ..Object::default()
-                    })
-                    .collect();
-                Ok((contents, page.prefixes, page.next))
-            })
-            .await?;
-        Ok(S3Response::new(ListObjectsV2Output {
-            name: Some(name),
-            prefix,
-            delimiter,
-            start_after,
-            continuation_token,
-            max_keys: i32::try_from(most).ok(),
-            key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
-            is_truncated: Some(next.is_some()),
-            next_continuation_token: next.map(hex::encode),
-            contents: Some(contents),
-            common_prefixes: common(prefixes),
-            ..ListObjectsV2Output::default()
-        }))
-    }
-
-    async fn list_object_versions(
-        &self,
-        req: S3Request<ListObjectVersionsInput>,
-    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        let ListObjectVersionsInput { bucket, delimiter, key_marker, max_keys, prefix, .. } = req.input;
-        let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
-        let after = key_marker.clone().unwrap_or_default();
-        let most = most(max_keys);
-        let (versions, delete_markers, prefixes, next) = self
-            .on_disk(move |objects| {
-                let page = page(objects.keys(&bucket, &wanted)?, &wanted, by.as_deref(), &after, most);
-                let (mut versions, mut marks) = (Vec::new(), Vec::new());
-                for key in page.keys {
-                    for (place, version) in objects.versions(&bucket, &key)?.into_iter().enumerate() {
-                        let (key, is_latest) = (Some(key.clone()), Some(place == 0));
-                        let (last_modified, version_id) = (timestamp(&version), Some(version.id.clone()));
-                        if version.deleted {
-                            marks.push(DeleteMarkerEntry {
-                                key,
-                                is_latest,
-                                last_modified,
-                                version_id,
-                                ..Default::default()
-                            });
-                        } else {
-                            let (e_tag, size) = (etag(&version), size(version.size));
-                            versions.push(ObjectVersion {
-                                key,
-                                is_latest,
-                                last_modified,
-                                version_id,
-                                e_tag,
-                                size,
-                                ..Default::default()
-                            });
-                        }
-                    }
-                }
-                Ok((versions, marks, page.prefixes, page.next))
-            })
-            .await?;
-        Ok(S3Response::new(ListObjectVersionsOutput {
-            name: Some(name),
-            prefix,
-            delimiter,
-            key_marker,
-            max_keys: i32::try_from(most).ok(),
-            is_truncated: Some(next.is_some()),
-            next_key_marker: next,
-            versions: Some(versions),
-            delete_markers: Some(delete_markers),
-            common_prefixes: common(prefixes),
-            ..ListObjectVersionsOutput::default()
-        }))
-    }
-
     async fn create_multipart_upload(
         &self,
         req: S3Request<CreateMultipartUploadInput>,
@@ -580,62 +379,25 @@ impl S3 for Folder {
         }))
     }
 
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        Ok(S3Response::new(self.on_disk(move |objects| listing::objects(objects, req.input)).await?))
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        Ok(S3Response::new(self.on_disk(move |objects| listing::versions(objects, req.input)).await?))
+    }
+
     async fn complete_multipart_upload(
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        // A composite checksum is one of checksums, each of which was checked with its part.
-        let full = |kind: &ChecksumType| kind.as_str() == ChecksumType::FULL_OBJECT;
-        let full = req.input.checksum_type.as_ref().is_some_and(full);
-        let said = if full { checksums!(req.input) } else { Checksums::default() };
-        let said = Said::new(&req, None, said);
-        let CompleteMultipartUploadInput {
-            bucket,
-            key,
-            upload_id,
-            multipart_upload,
-            if_match,
-            if_none_match,
-            ..
-        } = req.input;
-        let chosen = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
-        let chosen: Vec<_> = chosen
-            .into_iter()
-            .map(|part| (part.part_number.unwrap_or(0), part.e_tag.map(ETag::into_value)))
-            .collect();
-        if chosen.is_empty() {
-            return Err(s3_error!(MalformedXML, "At least one part is needed."));
-        }
-        if !chosen.is_sorted_by(|(a, _), (b, _)| a < b) {
-            return Err(s3_error!(InvalidPartOrder));
-        }
-        let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
-        let intake = Intake::new(&said.algorithms);
-        let (upload, staged) = self
-            .on_disk(move |objects| {
-                let upload = objects.upload(&named, &of, &id)?;
-                Ok((upload, objects.join_parts(&id, &chosen, intake)?))
-            })
-            .await?;
-        said.check(&staged)?;
-        let (named, of) = (bucket.clone(), key.clone());
-        let version = self
-            .on_disk(move |objects| {
-                let may = may_replace(if_match, if_none_match);
-                let version = objects.add(&named, &of, staged, upload.labels, may)?;
-                objects.end_upload(&upload_id)?;
-                Ok(version)
-            })
-            .await?;
-        self.tell(&bucket, &key, &version).await;
-        Ok(S3Response::new(CompleteMultipartUploadOutput {
-            location: Some(format!("/{bucket}/{key}")),
-            bucket: Some(bucket),
-            key: Some(key),
-            e_tag: etag(&version),
-            version_id: Some(version.id),
-            ..CompleteMultipartUploadOutput::default()
-        }))
+        Ok(S3Response::new(self.complete(req).await?))
     }
 
     async fn abort_multipart_upload(
@@ -649,20 +411,5 @@ impl S3 for Folder {
         })
         .await?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
-    }
-}
-
-/// Whether what is there may be replaced, as the conditions of an upload say.
-fn may_replace(
-    if_match: Option<ETagCondition>,
-    if_none_match: Option<ETagCondition>,
-) -> impl FnOnce(Option<&Version>) -> bool {
-    move |present| {
-        let is_it = |condition: ETagCondition| match (condition, present) {
-            (_, None) => false,
-            (ETagCondition::Any, Some(_)) => true,
-            (ETagCondition::ETag(etag), Some(present)) => etag.value() == present.etag,
-        };
-        if_match.is_none_or(is_it) && !if_none_match.is_some_and(is_it)
     }
 }
