@@ -1,15 +1,18 @@
 //! The command line: `serve`, and the commands of the data directory's administrator.
 
 mod admin;
+mod hosts;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use codedeploy_api::codedeploy::Tag;
 use futures_util::StreamExt as _;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -18,6 +21,7 @@ use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
 use crate::error::chain;
 use crate::server::{self, ServeError};
+use hosts::NewHost;
 
 /// A self-hosted AWS CodeDeploy service.
 #[derive(Debug, Parser)]
@@ -39,6 +43,20 @@ enum Command {
     Host(Host),
     /// Show the certificate that signs deployment specifications, and the pin of its key.
     Signer(DataDir),
+    /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
+    Certificate(DataDir),
+    /// Copy the database into a new file, while the service runs or not.
+    Backup {
+        #[command(flatten)]
+        data: DataDir,
+        file: PathBuf,
+    },
+    /// Put a backup in the place of the database; the service must be stopped.
+    Restore {
+        #[command(flatten)]
+        data: DataDir,
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +98,9 @@ enum Credentials {
         /// IAM user or session ARN that the key stands for; a host's is its host identifier.
         #[arg(long)]
         user_arn: Option<String>,
+        /// Make a temporary key with a session token, such as 12h or 7d.
+        #[arg(long, value_parser = admin::duration, value_name = "DURATION")]
+        expires_in: Option<Duration>,
         #[arg(long)]
         json: bool,
     },
@@ -100,20 +121,39 @@ enum Credentials {
 
 #[derive(Debug, Subcommand)]
 enum Host {
-    /// Register a host, make its access key, and print the two files it needs.
+    /// Register a host, make its access key, and print or write the files that its agent needs.
     Add {
         #[command(flatten)]
         data: DataDir,
         name: String,
         /// A tag, as key=value; can be given up to ten times.
-        #[arg(long = "tag", value_parser = admin::tag)]
-        tags: Vec<codedeploy_api::codedeploy::Tag>,
-        /// URL of this service as the host reaches it [default: the address it listens on].
+        #[arg(long = "tag", value_parser = tag)]
+        tags: Vec<Tag>,
+        /// URL of this service as the host reaches it [default: what its configuration says, or its address].
         #[arg(long)]
         endpoint: Option<String>,
+        /// Write the files into this folder, with mode 0600, instead of printing them.
+        #[arg(long, value_name = "FOLDER")]
+        output: Option<PathBuf>,
+        /// The folder on the host that the files will be in.
+        #[arg(long, value_name = "FOLDER", default_value = hosts::CONF_DIR)]
+        conf_dir: PathBuf,
         #[arg(long)]
         json: bool,
     },
+    /// Deregister a host and revoke its access keys.
+    Remove {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+    },
+}
+
+/// Reads `key=value`.
+fn tag(text: &str) -> Result<Tag, String> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not a tag: expected key=value"))?;
+    Ok(Tag { key: Some(key.to_owned()), value: Some(value.to_owned()) })
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -150,8 +190,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => run_service(serve),
-        Command::Credentials(Credentials::Create { data, role, user_arn, json }) => {
-            Ok(admin::create_credentials(&data.data_dir, role, user_arn, json)?)
+        Command::Credentials(Credentials::Create { data, role, user_arn, expires_in, json }) => {
+            Ok(admin::create_credentials(&data.data_dir, role, user_arn, expires_in, json)?)
         }
         Command::Credentials(Credentials::List { data, json }) => {
             Ok(admin::list_credentials(&data.data_dir, json)?)
@@ -159,10 +199,15 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
             Ok(admin::revoke_credentials(&data.data_dir, access_key_id)?)
         }
-        Command::Host(Host::Add { data, name, tags, endpoint, json }) => {
-            Ok(admin::add_host(&data.data_dir, name, tags, endpoint, json)?)
+        Command::Host(Host::Add { data, name, tags, endpoint, output, conf_dir, json }) => {
+            let host = NewHost { name, tags, endpoint, output, conf_dir, json };
+            Ok(hosts::add(&data.data_dir, host)?)
         }
+        Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
         Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
+        Command::Certificate(data) => Ok(admin::show_certificate(&data.data_dir)?),
+        Command::Backup { data, file } => Ok(admin::back_up(&data.data_dir, &file)?),
+        Command::Restore { data, file } => Ok(admin::restore(&data.data_dir, &file)?),
     }
 }
 
@@ -190,9 +235,10 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(async {
         let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
+        let hangups = signal_hook_tokio::Signals::new([SIGHUP]).map_err(CliError::Runtime)?;
         let stop = async move {
             signals.next().await;
         };
-        Ok(server::serve(settings, stop).await?)
+        Ok(server::serve(settings, stop, hangups.map(|_| ())).await?)
     })
 }

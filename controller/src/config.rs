@@ -1,12 +1,15 @@
 //! Settings: what the command line and the configuration file may say, and the values the service runs with.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+mod file;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use axum::http::Uri;
 
 use crate::alarms::Alarms;
+use crate::events::{Events, EventsError};
 use crate::traffic::Balancers;
 
 /// What the service runs with; nothing is optional.
@@ -15,6 +18,11 @@ pub struct Settings {
     /// Holds the database, the keys and the signing certificate; mode 0700.
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
+    pub tls: Tls,
+    /// How hosts and clients reach the service, where that is not by the address it listens on.
+    pub endpoint: Option<Endpoint>,
+    /// The folder of revisions, where the service has one.
+    pub s3: Option<S3Folder>,
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
@@ -22,6 +30,62 @@ pub struct Settings {
     pub balancers: Balancers,
     /// Where the states of alarms are read.
     pub alarms: Alarms,
+    /// Who is told of changes, and which new objects are deployed.
+    pub events: Events,
+}
+
+/// How requests are kept from being read on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// Plain http: on a loopback address, or where the operator insists.
+    Off,
+    /// A certificate (with its chain) and its key, in PEM.
+    Given { certificate: PathBuf, key: PathBuf },
+    /// A certificate for these names and addresses, by an authority of the data directory's own.
+    SelfSigned { names: Vec<String> },
+}
+
+/// What is served by the protocol of S3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Folder {
+    pub folder: PathBuf,
+    /// Made at the start, where they are missing.
+    pub buckets: Vec<String>,
+}
+
+/// The URL of a service: scheme, host and port, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    url: String,
+    host: String,
+}
+
+impl Endpoint {
+    /// Reads `https://host[:port]` or `http://host[:port]`; a slash at the end is dropped.
+    pub fn read(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let host = uri.host().filter(|host| !host.is_empty())?;
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !text.contains('#');
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        // It is written between quotes into the files of hosts.
+        let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
+        (bare && plain).then(|| Endpoint { url: format!("{scheme}://{authority}"), host })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The name or address in it, an IPv6 one without its brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.url.starts_with("https:")
+    }
 }
 
 /// Where this service's resources are, as its ARNs say.
@@ -105,53 +169,13 @@ pub struct Arguments {
     pub config_file: Option<PathBuf>,
 }
 
-/// What the configuration file may say. Times are in seconds, fractions allowed.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-struct File {
-    listen: Option<SocketAddr>,
-    region: Option<String>,
-    account_id: Option<String>,
-    insecure_http: Option<bool>,
-    #[serde(default)]
-    timers: FileTimers,
-    #[serde(default)]
-    quotas: FileQuotas,
-    #[serde(default)]
-    load_balancers: Balancers,
-    #[serde(default)]
-    alarms: Alarms,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileTimers {
-    poll: Option<f64>,
-    request: Option<f64>,
-    lease: Option<f64>,
-    pick_up: Option<f64>,
-    run: Option<f64>,
-    deployment: Option<f64>,
-    blue_green: Option<f64>,
-    traffic: Option<f64>,
-    alarms: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileQuotas {
-    applications: Option<usize>,
-    deployment_groups_per_application: Option<usize>,
-    deployment_configs: Option<usize>,
-    active_deployments: Option<usize>,
-    targets_per_deployment: Option<usize>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("the configuration file {} is not valid", path.display())]
+    #[error("the configuration file {} is {found}: expected a regular file of at most {} KiB", path.display(), file::MAX_SIZE / 1024)]
+    NotAFile { path: PathBuf, found: String },
+    #[error("the configuration file {} is not valid: mend it, or see docs/controller-configuration.md for its keys", path.display())]
     Parse { path: PathBuf, source: serde_yaml::Error },
     #[error("timers.{name} is {seconds}: expected a number of seconds from 0.001 to 31536000")]
     Timer { name: &'static str, seconds: f64 },
@@ -161,38 +185,42 @@ pub enum ConfigError {
     AccountId(String),
     #[error("region {0:?} is not a region name such as us-east-1: expected 1 to 32 letters, digits and '-'")]
     Region(String),
+    #[error("endpoint {0:?} is not a URL such as https://codedeploy.example.com:7080, without a path")]
+    Endpoint(String),
+    #[error("endpoint is {endpoint}, but tls is set, so the service is reached by https:// alone")]
+    Scheme { endpoint: String },
     #[error(
-        "{0} is reachable from other hosts, and requests over plain http can be read by anyone between; this \
-         version serves no TLS itself: listen on a loopback address behind a TLS proxy, or give --insecure-http"
+        "{0} is reachable from other hosts, and requests over plain http can be read by anyone between: set \
+         tls.self_signed: true or tls.certificate and tls.key, or listen on a loopback address behind a TLS proxy; \
+         insecure_http: true (--insecure-http) serves plain http all the same"
     )]
     PlainHttp(SocketAddr),
+    #[error("tls.{given} is set without tls.{missing}: give both, or tls.self_signed: true alone")]
+    HalfACertificate { given: &'static str, missing: &'static str },
+    #[error("tls.self_signed is set together with tls.certificate and tls.key: give the one or the other")]
+    TwoCertificates,
+    #[error(
+        "tls.names is set, but only a self-made certificate takes its names from there: set tls.self_signed: true"
+    )]
+    NamesOfGiven,
+    #[error("tls.names has {0:?}: expected a host name such as codedeploy.example.com, or an IP address")]
+    Name(String),
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]
+    Bucket(String),
+    #[error("{key} is {}: expected an absolute path", path.display())]
+    Relative { key: &'static str, path: PathBuf },
 }
 
 impl Settings {
     /// The command line wins over the file, the file over the defaults.
     pub fn load(arguments: Arguments) -> Result<Settings, ConfigError> {
         let file = match &arguments.config_file {
-            Some(path) => read(path)?,
-            None => File::default(),
+            Some(path) => file::read(path)?,
+            None => file::File::default(),
         };
-        let listen =
-            arguments.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)));
-        let insecure_http = arguments.insecure_http || file.insecure_http.unwrap_or(false);
-        if !listen.ip().is_loopback() && !insecure_http {
-            return Err(ConfigError::PlainHttp(listen));
-        }
-        Ok(Settings {
-            data_dir: arguments.data_dir,
-            listen,
-            partition: Partition::new(
-                arguments.region.or(file.region),
-                arguments.account_id.or(file.account_id),
-            )?,
-            timers: file.timers.settle()?,
-            quotas: file.quotas.settle(),
-            balancers: file.load_balancers,
-            alarms: file.alarms,
-        })
+        file.settle(arguments)
     }
 }
 
@@ -212,92 +240,128 @@ impl Partition {
     }
 }
 
-fn read(path: &Path) -> Result<File, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    serde_yaml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
-}
-
-impl FileTimers {
-    fn settle(self) -> Result<Timers, ConfigError> {
-        let default = Timers::default();
-        let timers = Timers {
-            poll: seconds("poll", self.poll, default.poll)?,
-            request: seconds("request", self.request, default.request)?,
-            lease: seconds("lease", self.lease, default.lease)?,
-            pick_up: seconds("pick_up", self.pick_up, default.pick_up)?,
-            run: seconds("run", self.run, default.run)?,
-            deployment: seconds("deployment", self.deployment, default.deployment)?,
-            blue_green: seconds("blue_green", self.blue_green, default.blue_green)?,
-            traffic: seconds("traffic", self.traffic, default.traffic)?,
-            alarms: seconds("alarms", self.alarms, default.alarms)?,
-        };
-        if timers.poll > Duration::from_secs(75) {
-            return Err(ConfigError::PollTooLong { poll: timers.poll });
-        }
-        Ok(timers)
-    }
-}
-
-fn seconds(name: &'static str, given: Option<f64>, default: Duration) -> Result<Duration, ConfigError> {
-    match given {
-        None => Ok(default),
-        Some(seconds) if (0.001..=31_536_000.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        Some(seconds) => Err(ConfigError::Timer { name, seconds }),
-    }
-}
-
-impl FileQuotas {
-    fn settle(self) -> Quotas {
-        let default = Quotas::default();
-        Quotas {
-            applications: self.applications.unwrap_or(default.applications),
-            deployment_groups_per_application: self
-                .deployment_groups_per_application
-                .unwrap_or(default.deployment_groups_per_application),
-            deployment_configs: self.deployment_configs.unwrap_or(default.deployment_configs),
-            active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
-            targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
-        }
-    }
+/// Whether a certificate can be made for it.
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let allowed = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        (1..=63).contains(&label.len()) && allowed && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(label))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn load(listen: &str, insecure_http: bool, file: &str) -> Result<Settings, ConfigError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("controller.yml");
-        std::fs::write(&path, file).unwrap();
-        Settings::load(Arguments {
-            data_dir: folder.path().to_owned(),
-            listen: Some(listen.parse().unwrap()),
+    fn arguments(folder: &std::path::Path) -> Arguments {
+        Arguments {
+            data_dir: folder.to_owned(),
+            listen: None,
             region: None,
             account_id: None,
-            insecure_http,
-            config_file: Some(path),
-        })
+            insecure_http: false,
+            config_file: Some(folder.join("controller.yml")),
+        }
+    }
+
+    fn load(listen: &str, insecure_http: bool, file: &str) -> Result<Settings, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("controller.yml"), file).unwrap();
+        let listen = Some(listen.parse().unwrap());
+        Settings::load(Arguments { listen, insecure_http, ..arguments(folder.path()) })
     }
 
     #[test]
     fn plain_http_leaves_the_host_only_when_asked_to() {
         assert!(matches!(load("0.0.0.0:0", false, "{}"), Err(ConfigError::PlainHttp(_))));
         assert!(load("0.0.0.0:0", true, "{}").is_ok());
+        assert!(load("0.0.0.0:0", false, "tls: {self_signed: true}").is_ok());
         assert!(load("127.0.0.1:0", false, "{}").is_ok());
-        assert!(load("[::1]:0", false, "{}").is_ok());
+        assert!(load("[::1]:0", false, "").is_ok());
     }
 
     #[test]
-    fn the_file_sets_timers_and_unknown_keys_are_errors() {
+    fn the_file_sets_timers() {
         let settings = load("127.0.0.1:0", false, "timers: {pick_up: 0.5}\nregion: eu-west-1").unwrap();
         assert_eq!(settings.timers.pick_up, Duration::from_millis(500));
         assert_eq!(settings.timers.run, Timers::default().run);
         assert_eq!(settings.partition.region, "eu-west-1");
-        for wrong in
-            ["timer: {}", "timers: {run: 0}", "timers: {poll: 76}", "account_id: '12'", "region: '../x'"]
+    }
+
+    #[test]
+    fn what_a_file_gets_wrong_is_named() {
+        for (wrong, expected) in [
+            ("timer: {}", "unknown field `timer`"),
+            ("timers: {run: 0}", "timers.run is 0"),
+            ("timers: {run: .nan}", "timers.run is NaN"),
+            ("timers: {run: soon}", "invalid type"),
+            ("timers: {poll: 76}", "agents give up"),
+            ("quotas: {applications: -1}", "applications"),
+            ("account_id: '12'", "twelve digits"),
+            ("region: '../x'", "not a region name"),
+            ("listen: here", "listen"),
+            ("listen: 7080", "listen"),
+            ("- listen", "invalid type"),
+            ("listen: [", "line 1"),
+            ("endpoint: box", "not a URL"),
+            ("endpoint: ftp://box", "not a URL"),
+            ("endpoint: https://box/path", "not a URL"),
+            ("endpoint: http://box\ntls: {self_signed: true}", "https:// alone"),
+            ("tls: {certificate: /c.pem}", "without tls.key"),
+            ("tls: {key: /k.pem}", "without tls.certificate"),
+            ("tls: {certificate: c.pem, key: /k.pem}", "absolute path"),
+            ("tls: {certificate: /c.pem, key: /k.pem, self_signed: true}", "the one or the other"),
+            ("tls: {certificate: /c.pem, key: /k.pem, names: [a]}", "tls.names"),
+            ("tls: {names: [a]}", "tls.names"),
+            ("s3: {buckets: [Shop]}", "lower-case"),
+            ("events: {webhooks: [{url: hooks}]}", "https://hooks.example.com"),
+            ("events: {webhooks: [{uri: 'https://x'}]}", "unknown field"),
+            ("events: {topics: {ops: {url: 'https://x'}}}", "ARN of a topic"),
+            ("events: {token: guess}", "openssl rand"),
+            ("events: {watches: [{bucket: b}]}", "missing field"),
+            ("s3: {folder: revisions}", "absolute path"),
+            ("s3: true", "invalid type"),
+            ("tls: {self_signed: true, names: ['a b']}", "host name"),
+        ] {
+            let error = load("127.0.0.1:0", false, wrong).map(|_| ()).unwrap_err();
+            let text = crate::error::chain(&error);
+            assert!(text.contains(expected), "{wrong}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_of_settings_is_named_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.yml");
+        let refused = |expected: &str| {
+            let error = Settings::load(arguments(folder.path())).map(|_| ()).unwrap_err();
+            let text = crate::error::chain(&error);
+            assert!(text.contains(expected) && text.contains(path.to_str().unwrap()), "{text}");
+        };
+        refused("No such file");
+        std::fs::create_dir(&path).unwrap();
+        refused("is a directory");
+        std::fs::remove_dir(&path).unwrap();
+        std::os::unix::net::UnixListener::bind(&path).unwrap();
+        refused("neither a file nor a directory");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, vec![b'x'; 10_000_000]).unwrap();
+        refused("9765 KiB long");
+        std::fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
+        refused("not valid");
+        std::fs::write(&path, vec![b'['; 100_000]).unwrap();
+        refused("not valid");
+    }
+
+    #[test]
+    fn endpoints() {
+        let read = |text: &str| Endpoint::read(text).map(|endpoint| (endpoint.url, endpoint.host));
+        let both = |url: &str, host: &str| Some((url.to_owned(), host.to_owned()));
+        assert_eq!(read("https://box.example:7080/"), both("https://box.example:7080", "box.example"));
+        assert_eq!(read("http://[::1]:80"), both("http://[::1]:80", "::1"));
+        for wrong in ["box", "https://", "https://me@box", "https://box/?a", "https://b\"x", "https://box/#x"]
         {
-            assert!(load("127.0.0.1:0", false, wrong).is_err(), "{wrong}");
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Access keys: who may call which API, made and revoked by the administrator of the data directory.
 
+use std::time::Duration;
+
+use aws_lc_rs::{constant_time, digest};
 use codedeploy_api::codedeploy::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorName};
 use crate::registry::random_text;
-use crate::vault::Vault;
+use crate::vault::{Vault, VaultError};
 
 /// What an access key is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -42,13 +45,18 @@ pub struct Principal {
     pub arn: String,
 }
 
-/// A new access key. The secret is shown once.
+/// A new access key. Its secrets are shown once.
 #[derive(Debug, Serialize)]
 pub struct AccessKey {
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// Goes with every request of a temporary key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<String>,
     pub role: Role,
     pub arn: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
 }
 
 /// An access key as it is listed.
@@ -60,58 +68,128 @@ pub struct Listed {
     /// Seconds since the epoch.
     pub created: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Timestamp>,
 }
 
-/// Makes an access key.
-pub fn create(tx: &Transaction<'_>, vault: &Vault, role: Role, arn: &str) -> Result<AccessKey, ApiError> {
+impl Listed {
+    /// `active`, `expired` or `revoked`.
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        if self.revoked.is_some() {
+            "revoked"
+        } else if self.expires.is_some_and(|expires| expires <= now) {
+            "expired"
+        } else {
+            "active"
+        }
+    }
+}
+
+/// An access key that is not revoked, as it is kept.
+#[derive(Debug)]
+pub struct Kept {
+    principal: Principal,
+    secret: Vec<u8>,
+    token: Option<Vec<u8>>,
+    expires: Option<Timestamp>,
+}
+
+impl Kept {
+    /// The secret that requests are signed with.
+    pub fn secret(&self, vault: &Vault) -> Result<String, VaultError> {
+        vault.unseal(&self.principal.access_key_id, &self.secret)
+    }
+
+    /// Its owner, if the session token that came with a signed request is the key's, and its time is not over.
+    pub fn admit(self, token: Option<&str>, now: Timestamp) -> Result<Principal, ApiError> {
+        let matches = match (&self.token, token) {
+            (None, None) => true,
+            (Some(kept), Some(given)) => {
+                let given = digest::digest(&digest::SHA256, given.as_bytes());
+                constant_time::verify_slices_are_equal(kept, given.as_ref()).is_ok()
+            }
+            _ => false,
+        };
+        if !matches {
+            return Err(ErrorName::UnrecognizedClient.because(
+                "The security token included in the request is invalid: temporary access keys need the token that \
+                 was made with them, others must be sent without one.",
+            ));
+        }
+        match self.expires {
+            Some(expires) if expires <= now => {
+                Err(ErrorName::ExpiredToken.because("The security token included in the request is expired."))
+            }
+            _ => Ok(self.principal),
+        }
+    }
+}
+
+const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Makes an access key; with a lifetime, a temporary one with a session token.
+pub fn create(
+    tx: &Transaction<'_>,
+    vault: &Vault,
+    role: Role,
+    arn: &str,
+    lifetime: Option<Duration>,
+) -> Result<AccessKey, ApiError> {
+    let now = Timestamp::now();
+    let prefix = if lifetime.is_some() { "ASIA" } else { "AKIA" };
     let key = AccessKey {
-        access_key_id: format!("AKIA{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)?),
-        secret_access_key: random_text(
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
-            40,
-        )?,
+        access_key_id: format!("{prefix}{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)?),
+        secret_access_key: random_text(LETTERS, 40)?,
+        session_token: lifetime.map(|_| random_text(LETTERS, 100)).transpose()?,
         role,
         arn: arn.to_owned(),
+        expires: lifetime.map(|lifetime| now + lifetime),
     };
+    let token = key.session_token.as_ref().map(|token| digest::digest(&digest::SHA256, token.as_bytes()));
     tx.execute(
-        "INSERT INTO credentials (access_key_id, secret, role, arn, created) VALUES (:id, :secret, :role, :arn, :now)",
+        "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires)
+         VALUES (:id, :secret, :role, :arn, :now, :token, :expires)",
         named_params! {
             ":id": key.access_key_id,
             ":secret": vault.seal(&key.access_key_id, &key.secret_access_key)?,
             ":role": role.text(),
             ":arn": arn,
-            ":now": Timestamp::now().millis(),
+            ":now": now.millis(),
+            ":token": token.as_ref().map(AsRef::<[u8]>::as_ref),
+            ":expires": key.expires.map(Timestamp::millis),
         },
     )?;
     Ok(key)
 }
 
-/// The owner of an access key that is not revoked, and its sealed secret.
-pub fn find(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<Option<(Principal, Vec<u8>)>> {
-    let row = tx
-        .prepare_cached(
-            "SELECT role, arn, secret FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL",
-        )?
-        .query_row([access_key_id], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })
-        .optional()?;
-    Ok(row.and_then(|(role, arn, secret)| {
-        let principal = Principal { access_key_id: access_key_id.to_owned(), role: Role::read(&role)?, arn };
-        Some((principal, secret))
-    }))
+/// The access key of an id, unless it is revoked.
+pub fn find(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<Option<Kept>> {
+    let mut statement =
+        tx.prepare_cached("SELECT * FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL")?;
+    let kept = statement.query_row([access_key_id], |row| {
+        let (role, arn): (String, String) = (row.get("role")?, row.get("arn")?);
+        let (secret, token) = (row.get("secret")?, row.get("token")?);
+        let expires = row.get::<_, Option<i64>>("expires")?.map(Timestamp::from_millis);
+        let access_key_id = access_key_id.to_owned();
+        // A role that only a newer version knows lets nobody in.
+        let principal = Role::read(&role).map(|role| Principal { access_key_id, role, arn });
+        Ok(principal.map(|principal| Kept { principal, secret, token, expires }))
+    });
+    Ok(kept.optional()?.flatten())
 }
 
 pub fn list(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Listed>> {
-    tx.prepare_cached("SELECT access_key_id, role, arn, created, revoked FROM credentials ORDER BY created")?
+    tx.prepare_cached("SELECT * FROM credentials ORDER BY created, access_key_id")?
         .query_map([], |row| {
+            let time = |name| row.get::<_, Option<i64>>(name);
             Ok(Listed {
-                access_key_id: row.get(0)?,
-                role: row.get(1)?,
-                arn: row.get(2)?,
-                created: Timestamp::from_millis(row.get(3)?),
-                revoked: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
+                access_key_id: row.get("access_key_id")?,
+                role: row.get("role")?,
+                arn: row.get("arn")?,
+                created: Timestamp::from_millis(row.get("created")?),
+                expires: time("expires")?.map(Timestamp::from_millis),
+                revoked: time("revoked")?.map(Timestamp::from_millis),
             })
         })?
         .collect()

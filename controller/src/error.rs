@@ -71,7 +71,7 @@ error_names! {
     DeploymentConfigInUse DeploymentConfigLimitExceeded DeploymentConfigNameRequired DeploymentDoesNotExist
     DeploymentGroupAlreadyExists DeploymentGroupDoesNotExist DeploymentGroupLimitExceeded
     DeploymentGroupNameRequired DeploymentIdRequired DeploymentIsNotInReadyState DeploymentLimitExceeded
-    DeploymentNotStarted DeploymentTargetDoesNotExist DeploymentTargetIdRequired DescriptionTooLong
+    DeploymentNotStarted DeploymentTargetDoesNotExist DeploymentTargetIdRequired DescriptionTooLong ExpiredToken
     GitHubAccountTokenDoesNotExist GitHubAccountTokenNameRequired IamArnRequired
     IamSessionArnAlreadyRegistered IamUserArnAlreadyRegistered IncompleteSignature InstanceDoesNotExist
     InstanceIdRequired InstanceLimitExceeded InstanceNameAlreadyRegistered InstanceNameRequired

@@ -2,7 +2,9 @@
 
 pub(crate) mod connections;
 mod host;
+mod notices;
 mod operator;
+mod s3;
 mod sigv4;
 
 use std::sync::Arc;
@@ -11,8 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use axum::routing::get;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use axum::routing::post;
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::{codedeploy, command};
 use tracing::Instrument as _;
@@ -26,16 +28,30 @@ const MAX_BODY: usize = 1024 * 1024;
 
 /// The service as an HTTP application.
 pub fn router(service: Arc<Service>) -> Router {
-    Router::new().route("/", get(alive).post(call)).fallback(nothing_here).with_state(service)
+    let store = service.objects.clone().map(|objects| s3::Store::new(&service, objects));
+    let rest = move |request: Request<Body>| rest(store.clone(), request);
+    Router::new()
+        .route("/", post(call).fallback(rest.clone()))
+        .route(notices::PATH, post(notices::take))
+        .fallback(rest)
+        .with_state(service)
 }
 
-/// Agents ask for `/` once at their start, only to see that TLS works.
-async fn alive() -> &'static str {
-    "codedeploy-controller\n"
-}
-
-async fn nothing_here() -> StatusCode {
-    StatusCode::NOT_FOUND
+/// Whatever is not of the two APIs is for the folder of revisions, if there is one. Agents ask for `/` once at their
+/// start, without a signature, only to see that TLS works.
+async fn rest(store: Option<s3::Store>, request: Request<Body>) -> Response<Body> {
+    let hello = request.uri().path() == "/" && request.method() == Method::GET;
+    match store {
+        Some(store) if !hello || request.headers().contains_key(header::AUTHORIZATION) => {
+            store.call(request).await
+        }
+        _ if hello => Response::new(Body::from("codedeploy-controller\n")),
+        _ => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        }
+    }
 }
 
 /// The API that `X-Amz-Target` names, and the operation.
@@ -112,7 +128,7 @@ fn identify(target: &str) -> Result<Target<'_>, ApiError> {
     }
 }
 
-/// Whose request it is. A session token, if one is sent, proves nothing that the secret does not.
+/// Whose request it is.
 async fn authenticate(
     service: &Arc<Service>,
     head: &Parts,
@@ -123,16 +139,17 @@ async fn authenticate(
     let access_key_id = claim.access_key_id.clone();
     let found =
         service.transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
-    let Some((principal, sealed)) = found else {
+    let Some(key) = found else {
         return Err(ErrorName::UnrecognizedClient.because(format!(
             "The access key {:?} is unknown or revoked.",
             crate::request::members::shorten(&claim.access_key_id)
         )));
     };
-    let secret = service.vault.unseal(&principal.access_key_id, &sealed)?;
+    let secret = key.secret(&service.vault)?;
+    let now = Timestamp::now();
     let signed = sigv4::Request { method: &head.method, uri: &head.uri, headers: &head.headers, body };
-    claim.verify(signed, &secret, &service.settings.partition.region, services, Timestamp::now())?;
-    Ok(principal)
+    claim.verify(signed, &secret, &service.settings.partition.region, services, now)?;
+    key.admit(claim.token.as_deref(), now)
 }
 
 /// The input of an operation; no body is an input without members.

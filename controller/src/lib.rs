@@ -12,7 +12,8 @@
 //! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
 //!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`config`] the settings, [`cli`] the command line.
+//! call, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
+//! revisions, [`config`] the settings, [`cli`] the command line.
 
 pub mod alarms;
 pub mod cli;
@@ -20,8 +21,10 @@ pub mod config;
 pub mod credentials;
 pub mod deployment;
 pub mod error;
+pub mod events;
 pub mod fleet;
 pub mod http;
+pub mod objects;
 pub mod outgoing;
 pub mod page;
 pub mod reconcile;
@@ -31,6 +34,7 @@ pub mod server;
 pub mod service;
 pub mod signing;
 pub mod store;
+pub mod tls;
 pub mod traffic;
 pub mod vault;
 

@@ -48,7 +48,21 @@ pub async fn get(url: &str) -> Result<Answer, OutgoingError> {
 }
 
 pub async fn post(url: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, OutgoingError> {
-    let request = Request::builder().method(Method::POST).uri(url).header(header::CONTENT_TYPE, content_type);
+    post_with(url, content_type, &[], body).await
+}
+
+/// [`post`] with further headers.
+pub async fn post_with(
+    url: &str,
+    content_type: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Result<Answer, OutgoingError> {
+    let mut request =
+        Request::builder().method(Method::POST).uri(url).header(header::CONTENT_TYPE, content_type);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     send(url, request.body(Body::from(body))).await
 }
 

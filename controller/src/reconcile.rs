@@ -24,6 +24,10 @@ pub struct Signals {
     hosts: Mutex<HashMap<String, Arc<Notify>>>,
     pub traffic: Notify,
     pub alarms: Notify,
+    /// Something has changed that others may be told of.
+    pub happened: Notify,
+    /// A deployment is wished for.
+    pub wished: Notify,
 }
 
 /// The deployments to decide about.
@@ -95,6 +99,7 @@ impl Signals {
     pub fn announce(&self, outcome: &Outcome) {
         outcome.log();
         self.wake_hosts(&outcome.hosts);
+        self.happened.notify_one();
         if outcome.traffic {
             self.traffic.notify_one();
         }

@@ -6,12 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::config::{Partition, Settings};
+use crate::config::{Endpoint, Partition, Settings, Tls};
 use crate::error::ApiError;
+use crate::events::delivery;
+use crate::http::connections::{self, Door};
 use crate::service::{OpenError, Service};
+use crate::tls::{Certificates, TlsError};
 use crate::{alarms, http, reconcile, traffic};
 
 /// How long requests may take to end once the service stops.
@@ -21,6 +26,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub enum ServeError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot write {}", path.display())]
@@ -35,6 +42,15 @@ pub struct Announcement {
     pub address: SocketAddr,
     pub region: String,
     pub account_id: String,
+    /// URL by which hosts reach it, where it has one that they could.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Names in the certificate that it made itself; none where it did not.
+    #[serde(default)]
+    pub self_signed_for: Vec<String>,
+    /// Whether it serves revisions itself.
+    #[serde(default)]
+    pub has_s3: bool,
 }
 
 impl Announcement {
@@ -62,26 +78,64 @@ fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Announce { path: path.to_owned(), source })
 }
 
-/// Serves until `stop` is ready. Polls that are held then are answered at once.
-pub async fn serve(settings: Settings, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+/// Serves until `stop` is ready; polls that are held then are answered at once. What comes from `reload` makes the
+/// service read its certificate again.
+pub async fn serve(
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+    reload: impl Stream<Item = ()>,
+) -> Result<(), ServeError> {
     let address = settings.listen;
     let data_dir = settings.data_dir.clone();
-    let Partition { region, account_id } = settings.partition.clone();
+    let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();
+    let has_s3 = settings.s3.is_some();
     let service = Service::open(settings)?;
+    let certificates = Certificates::open(&tls, &data_dir)?;
+    let acceptor = certificates.as_ref().map(Certificates::acceptor).transpose()?;
     let listening = TcpListener::bind(address).await;
     let listener = listening.map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
-    let announcement = Announcement { address, region, account_id };
+    let endpoint = endpoint.as_ref().map(|endpoint| endpoint.url().to_owned());
+    let endpoint = endpoint.or_else(|| by_address(address, &tls));
+    let self_signed_for = if let Tls::SelfSigned { names } = tls { names } else { Vec::new() };
+    let announcement = Announcement { address, region, account_id, endpoint, self_signed_for, has_s3 };
     announcement.write(&data_dir)?;
-    tracing::info!(%address, region = announcement.region, data_dir = %data_dir.display(), "ready");
-    run(service, listener, stop).await
+    tracing::info!(
+        %address,
+        endpoint = announcement.endpoint,
+        region = announcement.region,
+        data_dir = %data_dir.display(),
+        "ready"
+    );
+    tell_systemd(NotifyState::Ready);
+    let door = Door { listener, tls: acceptor.map(connections::Tls) };
+    let fresh = async {
+        match certificates {
+            Some(certificates) => certificates.keep_fresh(reload).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = run(service, door, stop) => ended,
+        () = fresh => Ok(()),
+    }
 }
 
-async fn run(
-    service: Arc<Service>,
-    listener: TcpListener,
-    stop: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+/// Without systemd nobody is told.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+/// The URL of an address that others can use as it is.
+fn by_address(address: SocketAddr, tls: &Tls) -> Option<String> {
+    let scheme = if *tls == Tls::Off { "http" } else { "https" };
+    let url = (!address.ip().is_unspecified()).then(|| format!("{scheme}://{address}"))?;
+    Endpoint::read(&url).map(|endpoint| endpoint.url().to_owned())
+}
+
+async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let stopping = |service: &Service| {
         let mut stopping = service.stopping();
         async move {
@@ -91,11 +145,12 @@ async fn run(
     };
     let shutdown = stopping(&service);
     let patience = service.settings.timers.request;
-    let requests = http::connections::serve(listener, http::router(Arc::clone(&service)), patience, shutdown);
+    let requests = connections::serve(door, http::router(Arc::clone(&service)), patience, shutdown);
     let deployments = async { reconcile::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
     let stop = async {
         stop.await;
         tracing::info!("stopping");
+        tell_systemd(NotifyState::Stopping);
         service.stop();
         tokio::time::sleep(GRACE).await;
     };
@@ -106,7 +161,8 @@ async fn run(
         };
         let traffic = async { traffic::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
         let alarms = async { alarms::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
-        tokio::try_join!(requests, deployments, traffic, alarms).map(|_| ())
+        let events = async { delivery::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        tokio::try_join!(requests, deployments, traffic, alarms, events).map(|_| ())
     };
     tokio::select! {
         ended = both => ended,

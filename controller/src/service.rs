@@ -1,6 +1,7 @@
 //! The running service: what every request and every decision shares.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +12,13 @@ use tracing::Instrument as _;
 use crate::config::Settings;
 use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
+use crate::objects::{ObjectError, Objects};
 use crate::page::Pages;
 use crate::reconcile::Signals;
 use crate::registry::Context;
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, give_to_owner_of_folder};
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
@@ -27,9 +29,13 @@ pub struct Service {
     pub vault: Vault,
     pub signer: Signer,
     pub signals: Signals,
+    /// The folder of revisions, where the service has one.
+    pub objects: Option<Arc<Objects>>,
     store: Store,
     pages: Pages,
     stop: watch::Sender<bool>,
+    /// Held for as long as the service lives.
+    _lock: Lock,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,32 @@ pub enum OpenError {
     Signing(#[from] SigningError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the folder of revisions (s3.folder) cannot be used")]
+    Objects(#[from] ObjectError),
+    #[error("cannot lock the data directory {}", path.display())]
+    Lock { path: PathBuf, source: std::io::Error },
+    #[error("a service runs on the data directory {}: stop it first", .0.display())]
+    InUse(PathBuf),
+}
+
+/// A data directory has one service at a time, or none while its database is exchanged. Ends with the process.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "it is locked while it is open")] File);
+
+impl Lock {
+    pub fn take(data_dir: &Path) -> Result<Self, OpenError> {
+        let path = data_dir.join("service.lock");
+        let failed = |source| OpenError::Lock { path: data_dir.to_owned(), source };
+        let mut options = OpenOptions::new();
+        let file =
+            options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        give_to_owner_of_folder(&file, &path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
 }
 
 /// Makes the data directory, readable to its owner only, unless it exists.
@@ -53,24 +85,34 @@ pub fn prepare(data_dir: &Path) -> Result<(), OpenError> {
         .map_err(|source| OpenError::DataDir { path: data_dir.to_owned(), source })
 }
 
+/// The database of a data directory.
+pub fn database(data_dir: &Path) -> PathBuf {
+    data_dir.join(DATABASE)
+}
+
 /// Opens the database of a data directory.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
-    Ok(Store::open(&data_dir.join(DATABASE))?)
+    Ok(Store::open(&database(data_dir))?)
 }
 
 impl Service {
     /// Opens everything in the data directory, making what is missing.
     pub fn open(settings: Settings) -> Result<Arc<Service>, OpenError> {
         prepare(&settings.data_dir)?;
+        let lock = Lock::take(&settings.data_dir)?;
         let vault = Vault::open(&settings.data_dir)?;
+        let s3 = settings.s3.as_ref();
+        let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
         Ok(Arc::new(Service {
             signer: Signer::open(&settings.data_dir)?,
             signals: Signals::default(),
-            store: open_store(&settings.data_dir)?,
+            objects: objects.map(Arc::new),
+            store: Store::open_checked(&database(&settings.data_dir))?,
             pages: Pages::new(vault.page_key()),
             stop: watch::Sender::new(false),
             vault,
             settings,
+            _lock: lock,
         }))
     }
 

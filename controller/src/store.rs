@@ -4,6 +4,7 @@
 //! are committed together, each in a savepoint of its own: a thousand hosts that report at once cost a few writes to the
 //! disk and not a thousand. What the tables hold is in `store::sqlite`; the modules of the domain own their rows.
 
+pub mod backup;
 mod sqlite;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,10 @@ pub enum StoreError {
         path.display(), sqlite::VERSION
     )]
     Newer { path: PathBuf, found: i64 },
+    #[error(
+        "the database {} is damaged ({found}): stop the service and put a backup back (codedeploy-controller restore FILE)", path.display()
+    )]
+    Damaged { path: PathBuf, found: String },
     #[error("cannot start the database's thread")]
     Thread(#[source] std::io::Error),
     #[error("the database refused a transaction")]
@@ -56,6 +61,13 @@ impl Store {
     /// Opens the database, making or migrating it where needed.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         Self::of(sqlite::open(path)?)
+    }
+
+    /// [`open`](Self::open), once every page of the database was looked at: a damaged one is refused.
+    pub fn open_checked(path: &Path) -> Result<Store, StoreError> {
+        let connection = sqlite::open(path)?;
+        sqlite::check(&connection, path)?;
+        Self::of(connection)
     }
 
     /// A database that is gone with the last handle, for simulations.
@@ -206,6 +218,32 @@ mod tests {
         let broken: Result<(), StoreError> = store.transact_blocking(|_| panic!("on purpose"));
         assert!(matches!(broken, Err(StoreError::Gone)));
         assert!(store.transact_blocking(|_| Ok::<_, StoreError>(())).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_database_is_refused_with_a_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        drop(Store::open_checked(&path).unwrap());
+        let copy = folder.path().join("copy");
+        backup::backup(&path, &copy).unwrap();
+        let whole = std::fs::read(&copy).unwrap();
+        let path = folder.path().join("other");
+        let refused = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            let error = Store::open_checked(&path).map(|_| ()).unwrap_err();
+            let text = crate::error::chain(&error);
+            assert!(text.contains("damaged") && text.contains("restore"), "{text}");
+        };
+        let mut broken = whole.clone();
+        let page = broken.len() / 2;
+        broken[page..page + 4096].fill(0xa5);
+        refused(&broken);
+        refused(&vec![0xff; 100_000]);
+        refused(&whole[..whole.len() / 2]);
+        // An empty file is a database that nothing was written to yet.
+        std::fs::write(&path, b"").unwrap();
+        assert!(Store::open_checked(&path).is_ok());
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the database alone gives
 //! none of them away; the key is in a file of its own beside it.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -26,9 +27,9 @@ pub struct Vault {
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     #[error("cannot read the key file {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read { path: PathBuf, source: io::Error },
     #[error("cannot write the key file {}", path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write { path: PathBuf, source: io::Error },
     #[error("the key file {} has {found} bytes instead of {KEY_LEN}: restore it from a backup of the data directory", path.display())]
     Length { path: PathBuf, found: usize },
     #[error("the secret of access key {0} cannot be opened with this data directory's key file")]
@@ -105,13 +106,13 @@ pub(crate) fn read_or_create(
 ) -> Result<Vec<u8>, VaultError> {
     let read = || std::fs::read(path);
     match read() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path, &make()?)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, &make()?)?,
         found => return found.map_err(|source| reading(path, source)),
     }
     read().map_err(|source| reading(path, source))
 }
 
-fn reading(path: &Path, source: std::io::Error) -> VaultError {
+fn reading(path: &Path, source: io::Error) -> VaultError {
     VaultError::Read { path: path.to_owned(), source }
 }
 
@@ -125,16 +126,28 @@ fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
         .mode(0o600)
         .open(&staged)
         .map_err(failed)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(content)
+        .and_then(|()| give_to_owner_of_folder(&file, path))
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
     // A link, unlike a rename, fails when another process was first.
     let linked = std::fs::hard_link(&staged, path);
     std::fs::remove_file(&staged).map_err(failed)?;
     match linked {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         linked => linked.map_err(failed)?,
     }
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// What root makes in the service's folder belongs to the service's user.
+pub(crate) fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
+    let folder = std::fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+    if folder.uid() == file.metadata()?.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(folder.uid()), Some(folder.gid()))
 }
 
 #[cfg(test)]

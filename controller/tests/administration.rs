@@ -78,7 +78,7 @@ fn plain_http_to_other_hosts_is_refused_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let (ok, _, stderr) = run(&["serve", "--listen", "0.0.0.0:0", "--data-dir", data.to_str().unwrap()]);
-    assert!(!ok && stderr.contains("--insecure-http") && stderr.contains("TLS"), "{stderr}");
+    assert!(!ok && stderr.contains("--insecure-http") && stderr.contains("tls.self_signed"), "{stderr}");
     assert!(!data.exists());
 }
 

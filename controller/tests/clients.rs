@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentStatus, Nothing};
-use codedeploy_controller::alarms::Alarms;
-use codedeploy_controller::config::{Partition, Quotas, Settings, Timers};
+use codedeploy_controller::config::{Arguments, Settings};
 use codedeploy_controller::deployment::{create, queries};
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::reconcile;
 use codedeploy_controller::registry::{Context, applications, groups};
 use codedeploy_controller::request::Request;
 use codedeploy_controller::service::Service;
-use codedeploy_controller::traffic::Balancers;
 use serde_json::{Value, json};
 use support::{Controller, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -84,16 +82,15 @@ fn deploy() -> Value {
 #[tokio::test]
 async fn a_deployment_goes_on_though_the_client_left_before_the_answer() {
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::open(Settings {
+    let settings = Settings::load(Arguments {
         data_dir: folder.path().to_owned(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        partition: Partition::new(None, None).unwrap(),
-        timers: Timers::default(),
-        quotas: Quotas::default(),
-        balancers: Balancers::default(),
-        alarms: Alarms::default(),
-    })
-    .unwrap();
+        listen: None,
+        region: None,
+        account_id: None,
+        insecure_http: false,
+        config_file: None,
+    });
+    let service = Service::open(settings.unwrap()).unwrap();
     let reconciler = tokio::spawn(reconcile::run(Arc::clone(&service)));
     service.transact(open_shop).await.unwrap();
     let mut request = Box::pin(service.change(|_, context| {

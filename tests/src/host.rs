@@ -48,7 +48,7 @@ impl Host {
     pub fn configure(&self, bucket: &Bucket, more: &str) {
         let text = format!(
             "{}s3_endpoint_override: {}\non_premises_config_file: {folder}/codedeploy.onpremises.yml\n\
-             root_dir: {folder}/deployment-root\nlog_dir: {folder}/log\npid_dir: {folder}/run\nwait_between_runs: 1\n{more}",
+             root_dir: {folder}/deployment-root\nlog_dir: {folder}/log\npid_dir: {folder}/run\n{more}",
             self.lines,
             bucket.endpoint,
             folder = self.folder.display(),

@@ -182,7 +182,7 @@ impl Killed {
     /// Starts it again on the same state and address.
     pub async fn restart(self) -> Service {
         let Self { endpoint, data, operator, client, programs } = self;
-        let running = serve(&programs, &data, endpoint.trim_start_matches("http://"));
+        let running = serve(&programs, &data, endpoint.split_once("://").map_or("", |(_, address)| address));
         address(&data, &running).await;
         Service { endpoint, data, operator, client, programs, running }
     }
@@ -230,7 +230,10 @@ async fn address(data: &Path, running: &Running) -> String {
         std::fs::read_to_string(data.join("address"))
             .map_err(|error| format!("{error}; log:\n{}", running.output()))
     });
-    format!("http://{}", found.await.trim())
+    found.await;
+    let announced = std::fs::read(data.join("service.json")).expect("it is written before the address");
+    let announced: Value = serde_json::from_slice(&announced).expect("it is JSON");
+    announced["endpoint"].as_str().expect("it listens on one address").to_owned()
 }
 
 async fn create_keys(programs: &Programs, data: &Path) -> Keys {

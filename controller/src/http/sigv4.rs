@@ -19,6 +19,9 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Headers that a signature must cover.
 const MUST_SIGN: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
 
+/// The header of temporary credentials; signed where it is sent.
+const TOKEN: &str = "x-amz-security-token";
+
 /// What a request claims: whose it is, and what it is signed for.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
@@ -29,6 +32,8 @@ pub(super) struct Claim {
     scope: Scope,
     signed_headers: Vec<String>,
     signature: Vec<u8>,
+    /// `x-amz-security-token`, which temporary keys come with.
+    pub(super) token: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,8 +58,10 @@ impl Claim {
         let incomplete = |what: &str| ErrorName::IncompleteSignature.because(what);
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let authorization = header("authorization").ok_or_else(|| {
-            ErrorName::MissingAuthenticationToken
-                .because("The request is not signed: it has no Authorization header.")
+            ErrorName::MissingAuthenticationToken.because(
+                "The request is not signed: it has no Authorization header. Signatures in the query (presigned \
+                 requests) are not accepted.",
+            )
         })?;
         let fields = authorization
             .strip_prefix(ALGORITHM)
@@ -85,9 +92,11 @@ impl Claim {
             },
             signed_headers: signed.split(';').map(str::to_owned).collect(),
             signature: signature.ok_or_else(|| incomplete("Authorization has no hexadecimal Signature."))?,
+            token: header(TOKEN).map(str::to_owned),
         };
+        let must_sign = MUST_SIGN.into_iter().chain(claim.token.as_ref().map(|_| TOKEN));
         let missing =
-            MUST_SIGN.into_iter().find(|name| !claim.signed_headers.iter().any(|signed| signed == name));
+            must_sign.into_iter().find(|name| !claim.signed_headers.iter().any(|signed| signed == name));
         match missing {
             Some(name) => Err(incomplete(&format!("The header {name} is not among the SignedHeaders."))),
             None => Ok(claim),

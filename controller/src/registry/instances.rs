@@ -155,16 +155,25 @@ pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Ta
     Ok(())
 }
 
+const DEREGISTER: &str =
+    "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL";
+
 /// Deregisters an instance; one that is not registered is deregistered already.
 pub fn deregister(
     context: &Context<'_>,
     request: request::DeregisterOnPremisesInstance,
 ) -> Result<Nothing, ApiError> {
-    context.tx.execute(
-        "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL",
-        (&*request.instance_name, context.now.millis()),
-    )?;
+    context.tx.execute(DEREGISTER, (&*request.instance_name, context.now.millis()))?;
     Ok(Nothing {})
+}
+
+/// Deregisters an instance and gives its principal; `None` when there is none that is registered.
+pub fn remove(context: &Context<'_>, name: &str) -> Result<Option<String>, ApiError> {
+    let found = lookup(context, name)?.filter(|instance| instance.deregistered.is_none());
+    if found.is_some() {
+        context.tx.execute(DEREGISTER, (name, context.now.millis()))?;
+    }
+    Ok(found.map(|instance| instance.principal))
 }
 
 pub fn get(

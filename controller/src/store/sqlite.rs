@@ -3,29 +3,38 @@
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
+use crate::vault::give_to_owner_of_folder;
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("sqlite/v1.sql"), include_str!("sqlite/v2.sql"), include_str!("sqlite/v3.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("sqlite/v1.sql"),
+    include_str!("sqlite/v2.sql"),
+    include_str!("sqlite/v3.sql"),
+    include_str!("sqlite/v4.sql"),
+    include_str!("sqlite/v5.sql"),
+];
 
 /// The schema version this program writes, kept in `user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
+/// How long to wait for another process that writes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     make_private(path).map_err(|source| StoreError::Private { path: path.to_owned(), source })?;
-    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     prepare(connection, path)
@@ -39,7 +48,7 @@ pub(super) fn in_memory() -> Result<Connection, StoreError> {
 }
 
 fn prepare(mut connection: Connection, path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
     connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(128);
     migrate(&mut connection, path)?;
@@ -49,12 +58,38 @@ fn prepare(mut connection: Connection, path: &Path) -> Result<Connection, StoreE
 /// Makes the file, if there is none, and takes it from everyone but its owner. SQLite gives its journals the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    give_to_owner_of_folder(&file, path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
 }
 
+/// Reads every page, and refuses a database in which something does not fit.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
+    let mut statement = connection.prepare("PRAGMA quick_check(5)").map_err(failed)?;
+    let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
+    let found: Vec<String> = rows.collect::<Result<_, _>>().map_err(failed)?;
+    let found = found.join("; ");
+    if found == "ok" { Ok(()) } else { Err(StoreError::Damaged { path: path.to_owned(), found }) }
+}
+
+/// What SQLite says of a file that is no whole database is one error, wherever it is noticed.
+fn broken(
+    path: &Path,
+    source: rusqlite::Error,
+    otherwise: impl FnOnce(PathBuf, rusqlite::Error) -> StoreError,
+) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match source.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            StoreError::Damaged { path: path.to_owned(), found: source.to_string() }
+        }
+        _ => otherwise(path.to_owned(), source),
+    }
+}
+
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Migrate { path: path.to_owned(), source };
+    let failed = |source| broken(path, source, |path, source| StoreError::Migrate { path, source });
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
     let Some(missing) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) else {

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
@@ -35,7 +36,16 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) fn start(config: &str) -> Controller {
+        Self::start_on(config, |_| ())
+    }
+
+    /// Starts it on a data directory with something in it.
+    pub(crate) fn start_on(config: &str, prepare: impl FnOnce(&std::path::Path)) -> Controller {
         let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+        prepare(&data);
         std::fs::write(folder.path().join("controller.yml"), config).unwrap();
         let (child, address) = spawn(&folder);
         Controller { folder, child, address }
@@ -45,14 +55,28 @@ impl Controller {
     pub(crate) fn crash_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.start_again();
+    }
+
+    /// Starts the process again when it has ended.
+    pub(crate) fn start_again(&mut self) {
         (self.child, self.address) = spawn(&self.folder);
+    }
+
+    /// The folder of its database and keys.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(command("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     /// Asks the process to end, and gives how long that took.
     pub(crate) fn terminate(&mut self) -> Duration {
         let asked = SystemTime::now();
-        let pid = self.child.id().to_string();
-        assert!(command("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         assert!(self.child.wait().unwrap().success());
         asked.elapsed().unwrap()
     }
@@ -72,15 +96,18 @@ impl Controller {
     /// A client of the public API with a new access key.
     pub(crate) fn client(&self, role: &str) -> Client {
         let key = self.admin_json(&["credentials", "create", "--role", role, "--json"]);
-        self.client_with(&text(&key, "access_key_id"), &text(&key, "secret_access_key"))
+        self.client_with(&key)
     }
 
-    pub(crate) fn client_with(&self, access_key_id: &str, secret: &str) -> Client {
+    /// A client with an access key as `credentials create --json` shows it.
+    pub(crate) fn client_with(&self, key: &Value) -> Client {
+        let token = key["session_token"].as_str().map(str::to_owned);
+        let (id, secret) = (text(key, "access_key_id"), text(key, "secret_access_key"));
         let config = aws_sdk_codedeploy::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
             .endpoint_url(format!("http://{}", self.address))
-            .credentials_provider(Credentials::new(access_key_id, secret, None, None, "test"))
+            .credentials_provider(Credentials::new(id, secret, token, None, "test"))
             .retry_config(RetryConfig::disabled())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .build();

@@ -1,0 +1,231 @@
+//! The configuration file: what it may say, and what follows from it and the command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::alarms::Alarms;
+use crate::events::Events;
+use crate::traffic::Balancers;
+
+use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Timers, Tls, is_name};
+
+/// Most bytes of a configuration file.
+pub(super) const MAX_SIZE: u64 = 1024 * 1024;
+
+/// What the configuration file may say. Times are in seconds, fractions allowed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub(super) struct File {
+    listen: Option<SocketAddr>,
+    region: Option<String>,
+    account_id: Option<String>,
+    insecure_http: Option<bool>,
+    endpoint: Option<String>,
+    #[serde(default)]
+    tls: FileTls,
+    s3: Option<FileS3>,
+    #[serde(default)]
+    timers: FileTimers,
+    #[serde(default)]
+    quotas: FileQuotas,
+    #[serde(default)]
+    load_balancers: Balancers,
+    #[serde(default)]
+    alarms: Alarms,
+    #[serde(default)]
+    events: Events,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTimers {
+    poll: Option<f64>,
+    request: Option<f64>,
+    lease: Option<f64>,
+    pick_up: Option<f64>,
+    run: Option<f64>,
+    deployment: Option<f64>,
+    blue_green: Option<f64>,
+    traffic: Option<f64>,
+    alarms: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileQuotas {
+    applications: Option<usize>,
+    deployment_groups_per_application: Option<usize>,
+    deployment_configs: Option<usize>,
+    active_deployments: Option<usize>,
+    targets_per_deployment: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTls {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    self_signed: Option<bool>,
+    names: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileS3 {
+    folder: Option<PathBuf>,
+    buckets: Option<Vec<String>>,
+}
+
+/// An empty file says nothing.
+pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
+    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+    let wrong = |found: String| ConfigError::NotAFile { path: path.to_owned(), found };
+    // What is not a file could keep a reader waiting for ever.
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if found.is_dir() {
+        return Err(wrong("a directory".into()));
+    }
+    if !found.is_file() {
+        return Err(wrong("neither a file nor a directory".into()));
+    }
+    if found.len() > MAX_SIZE {
+        return Err(wrong(format!("{} KiB long", found.len() / 1024)));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let file: Option<File> = serde_yaml::from_slice(&bytes)
+        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+    Ok(file.unwrap_or_default())
+}
+
+impl File {
+    pub(super) fn settle(self, arguments: Arguments) -> Result<Settings, ConfigError> {
+        let listen =
+            arguments.listen.or(self.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)));
+        let endpoint =
+            self.endpoint.map(|text| Endpoint::read(&text).ok_or(ConfigError::Endpoint(text))).transpose()?;
+        let tls = self.tls.settle(listen, endpoint.as_ref())?;
+        let insecure_http = arguments.insecure_http || self.insecure_http.unwrap_or(false);
+        if tls == Tls::Off && !listen.ip().is_loopback() && !insecure_http {
+            return Err(ConfigError::PlainHttp(listen));
+        }
+        let s3 = self.s3.map(|s3| s3.settle(&arguments.data_dir)).transpose()?;
+        self.events.check()?;
+        Ok(Settings {
+            data_dir: arguments.data_dir,
+            listen,
+            tls,
+            endpoint,
+            s3,
+            partition: Partition::new(
+                arguments.region.or(self.region),
+                arguments.account_id.or(self.account_id),
+            )?,
+            timers: self.timers.settle()?,
+            quotas: self.quotas.settle(),
+            balancers: self.load_balancers,
+            alarms: self.alarms,
+            events: self.events,
+        })
+    }
+}
+
+impl FileTls {
+    fn settle(self, listen: SocketAddr, endpoint: Option<&Endpoint>) -> Result<Tls, ConfigError> {
+        let half = |given, missing| Err(ConfigError::HalfACertificate { given, missing });
+        let self_signed = self.self_signed.unwrap_or(false);
+        if self.names.is_some() && !self_signed {
+            return Err(ConfigError::NamesOfGiven);
+        }
+        let tls = match (self.certificate, self.key) {
+            (Some(_), Some(_)) if self_signed => return Err(ConfigError::TwoCertificates),
+            (Some(certificate), Some(key)) => Tls::Given {
+                certificate: absolute("tls.certificate", certificate)?,
+                key: absolute("tls.key", key)?,
+            },
+            (Some(_), None) => return half("certificate", "key"),
+            (None, Some(_)) => return half("key", "certificate"),
+            (None, None) if self_signed => {
+                let mut names = self.names.unwrap_or_default();
+                if let Some(name) = names.iter().find(|name| !is_name(name)) {
+                    return Err(ConfigError::Name(name.clone()));
+                }
+                names.extend(endpoint.map(|endpoint| endpoint.host().to_owned()));
+                names.extend((!listen.ip().is_unspecified()).then(|| listen.ip().to_string()));
+                names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+                let mut known = std::collections::HashSet::new();
+                names.retain(|name| known.insert(name.clone()));
+                Tls::SelfSigned { names }
+            }
+            (None, None) => Tls::Off,
+        };
+        match endpoint {
+            // A proxy in front may add TLS; nothing takes it away again.
+            Some(endpoint) if !endpoint.is_tls() && tls != Tls::Off => {
+                Err(ConfigError::Scheme { endpoint: endpoint.url().to_owned() })
+            }
+            _ => Ok(tls),
+        }
+    }
+}
+
+impl FileS3 {
+    fn settle(self, data_dir: &Path) -> Result<S3Folder, ConfigError> {
+        let buckets = self.buckets.unwrap_or_else(|| vec!["revisions".into()]);
+        if let Some(wrong) = buckets.iter().find(|name| !crate::objects::is_bucket(name)) {
+            return Err(ConfigError::Bucket(wrong.clone()));
+        }
+        let folder = self.folder.map(|folder| absolute("s3.folder", folder)).transpose()?;
+        Ok(S3Folder { folder: folder.unwrap_or_else(|| data_dir.join("s3")), buckets })
+    }
+}
+
+fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
+    if path.is_absolute() { Ok(path) } else { Err(ConfigError::Relative { key, path }) }
+}
+
+impl FileTimers {
+    fn settle(self) -> Result<Timers, ConfigError> {
+        let default = Timers::default();
+        let timers = Timers {
+            poll: seconds("poll", self.poll, default.poll)?,
+            request: seconds("request", self.request, default.request)?,
+            lease: seconds("lease", self.lease, default.lease)?,
+            pick_up: seconds("pick_up", self.pick_up, default.pick_up)?,
+            run: seconds("run", self.run, default.run)?,
+            deployment: seconds("deployment", self.deployment, default.deployment)?,
+            blue_green: seconds("blue_green", self.blue_green, default.blue_green)?,
+            traffic: seconds("traffic", self.traffic, default.traffic)?,
+            alarms: seconds("alarms", self.alarms, default.alarms)?,
+        };
+        if timers.poll > Duration::from_secs(75) {
+            return Err(ConfigError::PollTooLong { poll: timers.poll });
+        }
+        Ok(timers)
+    }
+}
+
+fn seconds(name: &'static str, given: Option<f64>, default: Duration) -> Result<Duration, ConfigError> {
+    match given {
+        None => Ok(default),
+        Some(seconds) if (0.001..=31_536_000.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Some(seconds) => Err(ConfigError::Timer { name, seconds }),
+    }
+}
+
+impl FileQuotas {
+    fn settle(self) -> Quotas {
+        let default = Quotas::default();
+        Quotas {
+            applications: self.applications.unwrap_or(default.applications),
+            deployment_groups_per_application: self
+                .deployment_groups_per_application
+                .unwrap_or(default.deployment_groups_per_application),
+            deployment_configs: self.deployment_configs.unwrap_or(default.deployment_configs),
+            active_deployments: self.active_deployments.unwrap_or(default.active_deployments),
+            targets_per_deployment: self.targets_per_deployment.unwrap_or(default.targets_per_deployment),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Tells others what happens to deployments, and starts those that a new revision asks for.
+//!
+//! Out: the transaction that changes a state notes it in the database by itself (triggers of the schema). Of what was
+//! noted, [`outbox`] makes messages ([`message`]: as EventBridge and as SNS have them), and [`delivery`] takes them to
+//! their receivers until they are taken or a day is over. In: [`incoming`] reads notifications of buckets.
+
+pub mod delivery;
+pub mod incoming;
+pub mod message;
+mod outbox;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// Who is told, and what is listened to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// Told of every change of state, as EventBridge would.
+    pub webhooks: Vec<Receiver>,
+    /// Told what the triggers of deployment groups ask for, by the ARN of the trigger's topic.
+    pub topics: BTreeMap<String, Receiver>,
+    /// New objects that are deployed.
+    pub watches: Vec<Watch>,
+    /// What senders of bucket notifications must show.
+    pub token: Option<Secret>,
+}
+
+/// Where messages are sent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receiver {
+    pub url: String,
+    /// Sent as the header of this name.
+    pub authorization: Option<Secret>,
+}
+
+/// Objects of a bucket whose new versions are deployed to a group.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    pub bucket: String,
+    /// What keys begin with; a whole key watches that object alone.
+    #[serde(default)]
+    pub key_prefix: String,
+    pub application: String,
+    pub deployment_group: String,
+}
+
+/// A text that no log shows.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// Fewest characters of a token that others cannot guess.
+const MIN_TOKEN: usize = 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    #[error("events has the receiver {0:?}: expected a URL such as https://hooks.example.com/codedeploy")]
+    Url(String),
+    #[error(
+        "events.topics has {0:?}: expected the ARN of a topic, such as arn:aws:sns:us-east-1:123456789012:ops"
+    )]
+    Topic(String),
+    #[error("events.token has fewer than {MIN_TOKEN} characters: make one with `openssl rand -hex 20`")]
+    Token,
+}
+
+impl Events {
+    pub(crate) fn check(&self) -> Result<(), EventsError> {
+        for receiver in self.receivers() {
+            let uri = receiver.url.parse::<axum::http::Uri>().ok();
+            let scheme = uri.as_ref().and_then(|uri| uri.scheme_str());
+            if !matches!(scheme, Some("http" | "https")) {
+                return Err(EventsError::Url(receiver.url.clone()));
+            }
+        }
+        if let Some(wrong) = self.topics.keys().find(|arn| !arn.starts_with("arn:") || !arn.contains(":sns:"))
+        {
+            return Err(EventsError::Topic(wrong.clone()));
+        }
+        match &self.token {
+            Some(Secret(token)) if token.len() < MIN_TOKEN => Err(EventsError::Token),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn receivers(&self) -> impl Iterator<Item = &Receiver> {
+        self.webhooks.iter().chain(self.topics.values())
+    }
+}

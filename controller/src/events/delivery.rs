@@ -1,0 +1,132 @@
+//! Takes messages to their receivers, one after the other for each; a receiver that is away holds up nobody else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::Timestamp;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::outbox::{self, Message, Next};
+use super::{Receiver, incoming};
+use crate::error::{ApiError, chain};
+use crate::outgoing;
+use crate::service::Service;
+
+/// How soon it is tried again when the database refused.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until the service is asked to stop.
+pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
+    let made = watch::Sender::new(());
+    service.transact(|service, context| outbox::listen(context, &service.settings.events)).await?;
+    // A receiver that is named twice is one.
+    let receivers: BTreeMap<_, _> = service
+        .settings
+        .events
+        .receivers()
+        .map(|receiver| (receiver.url.clone(), receiver.clone()))
+        .collect();
+    let deliveries = receivers.into_values().map(|receiver| deliver(&service, receiver, made.subscribe()));
+    let mut stop = service.stopping();
+    tokio::select! {
+        _ = join_all(deliveries.collect::<Vec<_>>()), if service.settings.events.receivers().next().is_some() => {}
+        () = compose(&service, &made) => {}
+        () = incoming::run(&service) => {}
+        _ = stop.wait_for(|stopping| *stopping) => {}
+    }
+    Ok(())
+}
+
+/// Makes messages whenever something happened. Never ends.
+async fn compose(service: &Arc<Service>, made: &watch::Sender<()>) {
+    if service.settings.events.receivers().next().is_none() {
+        return std::future::pending().await;
+    }
+    loop {
+        let composed =
+            service.transact(|service, context| outbox::compose(context, &service.settings.events));
+        match composed.await {
+            Ok(true) => {}
+            Ok(false) => {
+                made.send_replace(());
+                service.signals.happened.notified().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "messages about changes could not be made; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Never ends.
+async fn deliver(service: &Arc<Service>, receiver: Receiver, mut made: watch::Receiver<()>) {
+    loop {
+        made.mark_unchanged();
+        let url = receiver.url.clone();
+        let message = match service.transact(move |_, context| outbox::first(context, &url)).await {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(%error, "messages could not be read; trying again");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        let now = Timestamp::now();
+        match message {
+            Some(message) if message.due <= now => attempt(service, &receiver, message).await,
+            Some(message) => tokio::time::sleep(message.due.since(now) + Duration::from_millis(1)).await,
+            // An error would mean that nobody makes messages any more; then there are none to wait for.
+            None => {
+                if made.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+}
+
+async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) {
+    let mut headers = Vec::new();
+    if let Some(secret) = &receiver.authorization {
+        headers.push(("authorization", secret.0.as_str()));
+    }
+    let kind = match &message.topic {
+        Some(topic) => {
+            headers.push(("x-amz-sns-message-type", "Notification"));
+            headers.push(("x-amz-sns-topic-arn", topic));
+            "text/plain; charset=UTF-8"
+        }
+        None => "application/json",
+    };
+    let answer = outgoing::post_with(&receiver.url, kind, &headers, message.body.clone().into_bytes()).await;
+    let trouble = match answer {
+        Ok(answer) if (200..300).contains(&answer.status) => None,
+        Ok(answer) => Some(format!("it answered {}", answer.status)),
+        Err(error) => Some(chain(&error)),
+    };
+    let next = message.next(trouble.is_none(), Timestamp::now());
+    let url = receiver.url.as_str();
+    match (&trouble, next) {
+        (Some(error), Next::GiveUp) => {
+            tracing::error!(
+                url,
+                error,
+                message = message.body,
+                "a message was given up: nobody took it for a day"
+            );
+        }
+        (Some(error), _) => {
+            tracing::warn!(url, error, attempts = message.attempts + 1, "a message was not taken")
+        }
+        (None, _) => tracing::debug!(url, "a message was taken"),
+    }
+    let sequence = message.sequence;
+    if let Err(error) = service.transact(move |_, context| outbox::settle(context, sequence, next)).await {
+        // It is sent once more: receivers hear of a change at least once.
+        tracing::error!(%error, "a message that was sent could not be settled");
+        tokio::time::sleep(RETRY).await;
+    }
+}

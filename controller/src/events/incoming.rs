@@ -1,0 +1,308 @@
+//! Notifications of buckets: which new object they tell of, and the deployments that it asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::{
+    BundleType, CreateDeploymentInput, RevisionLocation, RevisionLocationType, S3Location,
+};
+use rusqlite::OptionalExtension as _;
+use serde_json::Value;
+
+use super::{Events, Watch};
+use crate::deployment::create;
+use crate::deployment::decide::Outcome;
+use crate::error::{ApiError, ErrorName};
+use crate::registry::Context;
+use crate::request::{CreateDeployment, Request as _};
+use crate::service::Service;
+use crate::store::Json;
+
+/// How soon it is tried again to start a deployment for whose group another one is active.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A version of an object that is new in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    pub bucket: String,
+    pub key: String,
+    pub etag: Option<String>,
+    pub version: Option<String>,
+}
+
+/// What a notification says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    Created(Vec<Created>),
+    /// A topic asks whether it may send: someone has to open this URL.
+    Confirm(String),
+}
+
+/// Reads a notification of S3: as it sends it itself, through EventBridge, or through a topic of SNS.
+pub fn read(body: &[u8]) -> Option<Notice> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let body = match body["Type"].as_str() {
+        Some("SubscriptionConfirmation") => {
+            return Some(Notice::Confirm(body["SubscribeURL"].as_str()?.to_owned()));
+        }
+        Some("Notification") => serde_json::from_str(body["Message"].as_str()?).ok()?,
+        _ => body,
+    };
+    if body["source"] == "aws.s3" {
+        let detail = &body["detail"];
+        let created = Created {
+            bucket: text(&detail["bucket"]["name"])?,
+            key: text(&detail["object"]["key"])?,
+            etag: text(&detail["object"]["etag"]),
+            version: text(&detail["object"]["version-id"]),
+        };
+        let new = body["detail-type"] == "Object Created";
+        return Some(Notice::Created(new.then_some(created).into_iter().collect()));
+    }
+    if body["Event"] == "s3:TestEvent" {
+        return Some(Notice::Created(Vec::new()));
+    }
+    let new = |record: &&Value| {
+        let name = record["eventName"].as_str().unwrap_or_default();
+        name.trim_start_matches("s3:").starts_with("ObjectCreated:")
+    };
+    let created = body["Records"].as_array()?.iter().filter(new).map(|record| {
+        let object = &record["s3"]["object"];
+        Some(Created {
+            bucket: text(&record["s3"]["bucket"]["name"])?,
+            key: form_decode(object["key"].as_str()?)?,
+            etag: text(&object["eTag"]),
+            version: text(&object["versionId"]),
+        })
+    });
+    created.collect::<Option<Vec<_>>>().map(Notice::Created)
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(|text| text.trim_matches('"')).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// Keys of S3's own notifications are encoded as forms are.
+fn form_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        match first {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let (digits, after) = rest.split_at_checked(2)?;
+                bytes.extend(hex::decode(digits).ok()?);
+                rest = after;
+            }
+            other => bytes.push(*other),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl Watch {
+    fn matches(&self, created: &Created) -> bool {
+        self.bucket == created.bucket && created.key.starts_with(&self.key_prefix)
+    }
+}
+
+/// The revision that an object is, as its name says.
+fn revision(created: &Created) -> Option<RevisionLocation> {
+    let kinds = [
+        (".zip", BundleType::Zip),
+        (".tar", BundleType::Tar),
+        (".tgz", BundleType::Tgz),
+        (".tar.gz", BundleType::Tgz),
+    ];
+    let (_, bundle_type) = kinds.into_iter().find(|(ending, _)| created.key.ends_with(ending))?;
+    Some(RevisionLocation {
+        revision_type: Some(RevisionLocationType::S3),
+        s3_location: Some(S3Location {
+            bucket: Some(created.bucket.clone()),
+            key: Some(created.key.clone()),
+            bundle_type: Some(bundle_type),
+            version: created.version.clone(),
+            e_tag: created.etag.clone(),
+        }),
+        ..RevisionLocation::default()
+    })
+}
+
+/// Notes the deployments that new objects ask for; a newer object of the same group takes the place of an older one.
+pub fn wish(context: &Context<'_>, events: &Events, created: &[Created]) -> Result<usize, ApiError> {
+    let mut wishes = 0;
+    for object in created {
+        for watch in events.watches.iter().filter(|watch| watch.matches(object)) {
+            let Some(revision) = revision(object) else {
+                tracing::warn!(
+                    key = object.key,
+                    "a new object is watched, but its name ends with none of .zip, .tar, .tgz, .tar.gz"
+                );
+                continue;
+            };
+            wishes += context.tx.execute(
+                "INSERT INTO wishes (application, group_name, revision) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET revision = excluded.revision",
+                (&watch.application, &watch.deployment_group, Json(revision)),
+            )?;
+        }
+    }
+    Ok(wishes)
+}
+
+/// Notes what new objects ask for, on disk when this returns, and has it started.
+pub async fn notice(service: &Arc<Service>, created: Vec<Created>) -> Result<usize, ApiError> {
+    if service.settings.events.watches.is_empty() || created.is_empty() {
+        return Ok(0);
+    }
+    let wishes =
+        service.transact(move |service, context| wish(context, &service.settings.events, &created)).await?;
+    service.signals.wished.notify_one();
+    Ok(wishes)
+}
+
+/// Starts what was wished for as soon as it can start. Never ends.
+pub(super) async fn run(service: &Arc<Service>) {
+    loop {
+        let wishes = service.transact(|_, context| {
+            let mut statement = context.tx.prepare_cached("SELECT application, group_name FROM wishes")?;
+            let wishes = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(wishes.collect::<Result<Vec<(String, String)>, _>>()?)
+        });
+        let wishes = wishes.await.inspect_err(|error| {
+            tracing::error!(%error, "the deployments that are wished for could not be read; trying again");
+        });
+        let mut left = wishes.is_err();
+        for (application, group) in wishes.unwrap_or_default() {
+            let granted = service.change(move |_, context| grant(context, &application, &group)).await;
+            // What could not be looked at stays wished for.
+            left |= !matches!(granted, Ok(true));
+        }
+        let again =
+            async { if left { tokio::time::sleep(RETRY).await } else { std::future::pending().await } };
+        tokio::select! {
+            () = service.signals.wished.notified() => {}
+            () = again => {}
+        }
+    }
+}
+
+/// Creates the deployment that is wished for, unless there was one already; false while it has to wait.
+fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Outcome>), ApiError> {
+    let mut statement = context
+        .tx
+        .prepare_cached("SELECT revision FROM wishes WHERE application = ?1 AND group_name = ?2")?;
+    let found = statement.query_row([application, group], |row| row.get(0)).optional()?;
+    let Some(Json::<RevisionLocation>(revision)) = found else {
+        return Ok((true, None));
+    };
+    let fulfil = || {
+        let delete = "DELETE FROM wishes WHERE application = ?1 AND group_name = ?2";
+        context.tx.execute(delete, [application, group]).map(|_| ())
+    };
+    if was_deployed(context, application, group, &revision)? {
+        tracing::info!(application, deployment_group = group, "the new object was deployed before");
+        fulfil()?;
+        return Ok((true, None));
+    }
+    let input = CreateDeploymentInput {
+        application_name: Some(application.to_owned()),
+        deployment_group_name: Some(group.to_owned()),
+        revision: Some(revision),
+        description: Some("Started by a notification of the revision's bucket".into()),
+        ..CreateDeploymentInput::default()
+    };
+    match CreateDeployment::check(input).and_then(|request| create::create(context, request)) {
+        Ok((_, outcome)) => {
+            fulfil()?;
+            Ok((true, Some(outcome)))
+        }
+        Err(error) if error.name == ErrorName::DeploymentLimitExceeded => Ok((false, None)),
+        Err(error) if error.name == ErrorName::InternalFailure => Err(error),
+        Err(error) => {
+            tracing::error!(application, deployment_group = group, %error, "a new object cannot be deployed");
+            fulfil()?;
+            Ok((true, None))
+        }
+    }
+}
+
+/// Notifications come more than once. A location without version and ETag says nothing of its content.
+fn was_deployed(
+    context: &Context<'_>,
+    application: &str,
+    group: &str,
+    revision: &RevisionLocation,
+) -> Result<bool, ApiError> {
+    let place = revision.s3_location.as_ref();
+    if place.is_none_or(|place| place.version.is_none() && place.e_tag.is_none()) {
+        return Ok(false);
+    }
+    let mut statement = context.tx.prepare_cached(
+        "SELECT 1 FROM deployments d
+         JOIN deployment_groups g ON g.id = d.group_id
+         JOIN applications a ON a.id = g.application_id
+         WHERE a.name = ?1 AND g.name = ?2 AND json_extract(d.snapshot, '$.revision') = json(?3) LIMIT 1",
+    )?;
+    Ok(statement.exists((application, group, Json(revision)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn created(body: &Value) -> Option<Vec<Created>> {
+        match read(body.to_string().as_bytes())? {
+            Notice::Created(created) => Some(created),
+            Notice::Confirm(_) => None,
+        }
+    }
+
+    #[test]
+    fn notifications_of_every_form_name_the_same_object() {
+        let object = Created {
+            bucket: "revisions".into(),
+            key: "shop/my app.zip".into(),
+            etag: Some("d41d8c".into()),
+            version: Some("3L4k".into()),
+        };
+        let own = json!({"Records": [
+            {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {
+                "bucket": {"name": "revisions"},
+                "object": {"key": "shop/my+app.zip", "eTag": "d41d8c", "versionId": "3L4k"}}},
+            {"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete", "s3": {
+                "bucket": {"name": "revisions"}, "object": {"key": "x"}}},
+        ]});
+        let event = json!({"source": "aws.s3", "detail-type": "Object Created", "detail": {
+            "bucket": {"name": "revisions"},
+            "object": {"key": "shop/my app.zip", "etag": "d41d8c", "version-id": "3L4k"}}});
+        for message in [own, event] {
+            let wrapped = json!({"Type": "Notification", "Message": message.to_string()});
+            assert_eq!(created(&message), Some(vec![object.clone()]));
+            assert_eq!(created(&wrapped), Some(vec![object.clone()]));
+        }
+        let location = revision(&object).unwrap().s3_location.unwrap();
+        assert_eq!((location.bundle_type, location.version), (Some(BundleType::Zip), object.version));
+    }
+
+    #[test]
+    fn what_is_no_notification_is_not_taken_for_one() {
+        for body in [
+            json!({}),
+            json!([]),
+            json!({"Records": [{"eventName": "ObjectCreated:Put"}]}),
+            json!("x"),
+            json!({"Type": "Notification", "Message": "hello"}),
+            json!({"source": "aws.s3"}),
+        ] {
+            assert_eq!(created(&body), None, "{body}");
+        }
+        assert_eq!(read(&[0xff; 1000]), None);
+        assert_eq!(created(&json!({"Event": "s3:TestEvent"})), Some(Vec::new()));
+        let confirm = json!({"Type": "SubscriptionConfirmation", "SubscribeURL": "https://sns/x"});
+        assert_eq!(read(confirm.to_string().as_bytes()), Some(Notice::Confirm("https://sns/x".into())));
+    }
+}

@@ -1,0 +1,255 @@
+//! The rows between a change of state and the receiver that was told of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::{
+    DeploymentInfo, GetDeploymentInput, GetDeploymentTargetInput, LifecycleEvent, Timestamp,
+};
+use rusqlite::{OptionalExtension, named_params};
+
+use super::message::{Change, State, Target};
+use super::{Events, Receiver};
+use crate::deployment::{queries, targets};
+use crate::error::{ApiError, ErrorName};
+use crate::registry::{Context, groups};
+use crate::request::{GetDeployment, GetDeploymentTarget, Request as _};
+
+/// Most changes that one transaction makes messages of.
+const BATCH: usize = 200;
+
+/// A message that nobody took for this long is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Times between attempts: from one second, doubled each time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// A message for one receiver.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub sequence: i64,
+    /// Present where it has the form of SNS.
+    pub topic: Option<String>,
+    pub body: String,
+    pub made: Timestamp,
+    pub attempts: u32,
+    pub due: Timestamp,
+}
+
+/// Has changes noted from now on, or no more; what is left for receivers that are no longer configured is dropped.
+pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiError> {
+    let urls: Vec<&str> = events.receivers().map(|receiver| receiver.url.as_str()).collect();
+    if urls.is_empty() {
+        context
+            .tx
+            .execute_batch("DELETE FROM event_listeners; DELETE FROM happenings; DELETE FROM messages")?;
+        return Ok(());
+    }
+    context.tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", [])?;
+    context.tx.execute(
+        "DELETE FROM messages WHERE url NOT IN (SELECT value FROM json_each(?1))",
+        [crate::store::Json(urls)],
+    )?;
+    Ok(())
+}
+
+struct Happening {
+    sequence: i64,
+    deployment_id: String,
+    target: Option<(String, String)>,
+    status: String,
+    time: Timestamp,
+}
+
+/// Makes messages of what happened; gives whether there may be more.
+pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, ApiError> {
+    let mut statement = context.tx.prepare_cached("SELECT * FROM happenings ORDER BY sequence LIMIT ?1")?;
+    let happenings: Vec<Happening> = statement
+        .query_map([BATCH], |row| {
+            let target: (Option<String>, Option<String>) = (row.get("target_id")?, row.get("target_arn")?);
+            Ok(Happening {
+                sequence: row.get("sequence")?,
+                deployment_id: row.get("deployment_id")?,
+                target: target.0.zip(target.1),
+                status: row.get("status")?,
+                time: Timestamp::from_millis(row.get("time")?),
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut known = HashMap::new();
+    for happening in &happenings {
+        // A deployment is gone when its group was deleted; then there is nobody to tell either.
+        let (info, group_id) = match known.get(&happening.deployment_id) {
+            Some(found) => found,
+            None => match look_up(context, &happening.deployment_id)? {
+                Some(found) => known.entry(happening.deployment_id.clone()).or_insert(found),
+                None => continue,
+            },
+        };
+        if let Some(change) = change(context, happening, info.clone(), group_id.clone())? {
+            address(context, events, &change)?;
+        }
+    }
+    if let Some(last) = happenings.last() {
+        context.tx.execute("DELETE FROM happenings WHERE sequence <= ?1", [last.sequence])?;
+    }
+    Ok(happenings.len() == BATCH)
+}
+
+fn look_up(context: &Context<'_>, id: &str) -> Result<Option<(DeploymentInfo, String)>, ApiError> {
+    let mut statement = context.tx.prepare_cached("SELECT group_id FROM deployments WHERE id = ?1")?;
+    let group_id: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
+    let Some(group_id) = group_id else {
+        return Ok(None);
+    };
+    let request = GetDeployment::check(GetDeploymentInput {
+        deployment_id: Some(id.to_owned()),
+        ..Default::default()
+    })?;
+    Ok(queries::get(context, request)?.deployment_info.map(|info| (info, group_id)))
+}
+
+fn change(
+    context: &Context<'_>,
+    happening: &Happening,
+    mut info: DeploymentInfo,
+    group_id: String,
+) -> Result<Option<Change>, ApiError> {
+    let Some(state) = State::of(&happening.status) else {
+        return Ok(None);
+    };
+    let target = match &happening.target {
+        Some((id, arn)) => Some(Target {
+            id: id.clone(),
+            arn: arn.clone(),
+            events: lifecycle(context, &happening.deployment_id, id)?,
+        }),
+        None => None,
+    };
+    // It is told as it was then, though it may have gone on meanwhile.
+    if target.is_none() && state == State::Start {
+        info.complete_time = None;
+        info.deployment_overview = None;
+        info.error_information = None;
+    }
+    Ok(Some(Change { id: crate::registry::new_id()?, time: happening.time, state, target, info, group_id }))
+}
+
+fn lifecycle(context: &Context<'_>, deployment: &str, target: &str) -> Result<Vec<LifecycleEvent>, ApiError> {
+    let request = GetDeploymentTarget::check(GetDeploymentTargetInput {
+        deployment_id: Some(deployment.to_owned()),
+        target_id: Some(target.to_owned()),
+        ..Default::default()
+    })?;
+    let found = match targets::get(context, request) {
+        // A host that left the deployment is told of without its lifecycle events.
+        Err(error) if error.name == ErrorName::DeploymentTargetDoesNotExist => return Ok(Vec::new()),
+        found => found?,
+    };
+    let target = found.deployment_target.and_then(|target| target.instance_target);
+    Ok(target.and_then(|target| target.lifecycle_events).unwrap_or_default())
+}
+
+/// Writes the messages about a change, for everyone who is to have one.
+fn address(context: &Context<'_>, events: &Events, change: &Change) -> Result<(), ApiError> {
+    let body = change.event_bridge(context.partition).to_string();
+    for Receiver { url, .. } in &events.webhooks {
+        send(context, url, None, &body)?;
+    }
+    let wanted = change.trigger_events();
+    let group = groups::by_id(context, &change.group_id)?;
+    let triggers = group.and_then(|group| group.settings.trigger_configurations).unwrap_or_default();
+    for trigger in triggers {
+        let topic = trigger.trigger_target_arn.unwrap_or_default();
+        let Some(Receiver { url, .. }) = events.topics.get(&topic) else {
+            continue;
+        };
+        let name = trigger.trigger_name.unwrap_or_default();
+        let matching = trigger.trigger_events.unwrap_or_default();
+        for _ in matching.iter().filter(|event| wanted.contains(&event.as_str())) {
+            send(context, url, Some(&topic), &change.sns(context.partition, &topic, &name).to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn send(context: &Context<'_>, url: &str, topic: Option<&str>, body: &str) -> Result<(), ApiError> {
+    context
+        .tx
+        .prepare_cached(
+            "INSERT INTO messages (url, topic, body, made, due) VALUES (:url, :topic, :body, :now, :now)",
+        )?
+        .execute(named_params! {":url": url, ":topic": topic, ":body": body, ":now": context.now.millis()})?;
+    Ok(())
+}
+
+/// The oldest message for a receiver: those after it wait for it, so that they arrive in order.
+pub(super) fn first(context: &Context<'_>, url: &str) -> Result<Option<Message>, ApiError> {
+    let mut statement =
+        context.tx.prepare_cached("SELECT * FROM messages WHERE url = ?1 ORDER BY sequence LIMIT 1")?;
+    let message = statement.query_row([url], |row| {
+        Ok(Message {
+            sequence: row.get("sequence")?,
+            topic: row.get("topic")?,
+            body: row.get("body")?,
+            made: Timestamp::from_millis(row.get("made")?),
+            attempts: row.get("attempts")?,
+            due: Timestamp::from_millis(row.get("due")?),
+        })
+    });
+    Ok(message.optional()?)
+}
+
+/// What follows an attempt to deliver a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Done,
+    GiveUp,
+    Again(Timestamp),
+}
+
+impl Message {
+    /// What follows, when it was taken or not.
+    pub(super) fn next(&self, taken: bool, now: Timestamp) -> Next {
+        let pause = Duration::from_secs(1) * 2u32.saturating_pow(self.attempts.min(10));
+        if taken {
+            Next::Done
+        } else if now.since(self.made) > GIVE_UP_AFTER {
+            Next::GiveUp
+        } else {
+            Next::Again(now + pause.min(LONGEST_PAUSE))
+        }
+    }
+}
+
+pub(super) fn settle(context: &Context<'_>, sequence: i64, next: Next) -> Result<(), ApiError> {
+    match next {
+        Next::Done | Next::GiveUp => {
+            context.tx.prepare_cached("DELETE FROM messages WHERE sequence = ?1")?.execute([sequence])?
+        }
+        Next::Again(due) => context
+            .tx
+            .prepare_cached("UPDATE messages SET attempts = attempts + 1, due = ?2 WHERE sequence = ?1")?
+            .execute((sequence, due.millis()))?,
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_repeated_ever_more_seldom_for_a_day() {
+        let made = Timestamp::from_millis(1_000_000);
+        let message =
+            |attempts| Message { sequence: 1, topic: None, body: String::new(), made, attempts, due: made };
+        assert_eq!(message(0).next(true, made), Next::Done);
+        assert_eq!(message(0).next(false, made), Next::Again(made + Duration::from_secs(1)));
+        assert_eq!(message(3).next(false, made), Next::Again(made + Duration::from_secs(8)));
+        assert_eq!(message(900).next(false, made), Next::Again(made + LONGEST_PAUSE));
+        let late = made + GIVE_UP_AFTER + Duration::from_secs(1);
+        assert_eq!(message(900).next(false, late), Next::GiveUp);
+        assert_eq!(message(900).next(true, late), Next::Done);
+    }
+}

@@ -1,0 +1,76 @@
+//! Where buckets tell of new objects: `POST /events`, with the token of the configuration.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, digest};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::receive;
+use crate::events::Secret;
+use crate::events::incoming::{self, Notice};
+use crate::service::Service;
+
+pub(super) const PATH: &str = "/events";
+
+pub(super) async fn take(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
+    let (status, text) = answer(&service, request).await;
+    let mut response = Response::new(Body::from(text + "\n"));
+    *response.status_mut() = status;
+    response
+}
+
+async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, String) {
+    let (head, body) = request.into_parts();
+    let Some(token) = &service.settings.events.token else {
+        return (
+            StatusCode::NOT_FOUND,
+            "This service takes no notifications: events.token is not set.".into(),
+        );
+    };
+    if !is_let_in(&head.headers, token) {
+        tracing::info!("a notification was refused: it has not the token");
+        return (StatusCode::UNAUTHORIZED, "The token is not that of events.token.".into());
+    }
+    let body = match receive(body, service.settings.timers.request).await {
+        Ok(body) => body,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.message),
+    };
+    match incoming::read(&body) {
+        Some(Notice::Created(created)) => match incoming::notice(service, created).await {
+            Ok(wishes) => (StatusCode::OK, format!("{wishes} deployments are wished for.")),
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
+        },
+        Some(Notice::Confirm(url)) => {
+            tracing::warn!(
+                url,
+                "a topic asks to be confirmed: open this URL, if it is one that you subscribed to"
+            );
+            (StatusCode::OK, "The URL to confirm is in the service's log.".into())
+        }
+        None => {
+            let expected =
+                "Expected a notification of S3, as it sends it itself, through EventBridge or through SNS.";
+            (StatusCode::BAD_REQUEST, expected.into())
+        }
+    }
+}
+
+/// As a bearer's token, or as the password of any user, which is what a topic of SNS can send.
+fn is_let_in(headers: &HeaderMap, token: &Secret) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = match given.split_once(' ') {
+        Some(("Bearer", given)) => given.to_owned(),
+        Some(("Basic", pair)) => {
+            let pair =
+                STANDARD.decode(pair).ok().and_then(|pair| String::from_utf8(pair).ok()).unwrap_or_default();
+            pair.split_once(':').map(|(_, password)| password.to_owned()).unwrap_or_default()
+        }
+        _ => return false,
+    };
+    let [expected, given] = [&token.0, &given].map(|text| digest::digest(&digest::SHA256, text.as_bytes()));
+    constant_time::verify_slices_are_equal(expected.as_ref(), given.as_ref()).is_ok()
+}

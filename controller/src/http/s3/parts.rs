@@ -1,0 +1,69 @@
+//! The end of an upload in parts.
+
+use s3s::dto::*;
+use s3s::{S3Request, S3Result, s3_error};
+
+use super::operations::{Folder, checksums, etag};
+use super::said::{Said, may_replace};
+use crate::objects::{Checksums, Intake};
+
+impl Folder {
+    /// Puts the parts of an upload together.
+    pub(super) async fn complete(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<CompleteMultipartUploadOutput> {
+        // A composite checksum is one of checksums, each of which was checked with its part.
+        let full = |kind: &ChecksumType| kind.as_str() == ChecksumType::FULL_OBJECT;
+        let full = req.input.checksum_type.as_ref().is_some_and(full);
+        let said = if full { checksums!(req.input) } else { Checksums::default() };
+        let said = Said::new(&req, None, said);
+        let CompleteMultipartUploadInput {
+            bucket,
+            key,
+            upload_id,
+            multipart_upload,
+            if_match,
+            if_none_match,
+            ..
+        } = req.input;
+        let chosen = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let chosen: Vec<_> = chosen
+            .into_iter()
+            .map(|part| (part.part_number.unwrap_or(0), part.e_tag.map(ETag::into_value)))
+            .collect();
+        if chosen.is_empty() {
+            return Err(s3_error!(MalformedXML, "At least one part is needed."));
+        }
+        if !chosen.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(s3_error!(InvalidPartOrder));
+        }
+        let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
+        let intake = Intake::new(&said.algorithms);
+        let (upload, staged) = self
+            .on_disk(move |objects| {
+                let upload = objects.upload(&named, &of, &id)?;
+                Ok((upload, objects.join_parts(&id, &chosen, intake)?))
+            })
+            .await?;
+        said.check(&staged)?;
+        let (named, of) = (bucket.clone(), key.clone());
+        let version = self
+            .on_disk(move |objects| {
+                let may = may_replace(if_match, if_none_match);
+                let version = objects.add(&named, &of, staged, upload.labels, may)?;
+                objects.end_upload(&upload_id)?;
+                Ok(version)
+            })
+            .await?;
+        self.tell(&bucket, &key, &version).await;
+        Ok(CompleteMultipartUploadOutput {
+            location: Some(format!("/{bucket}/{key}")),
+            bucket: Some(bucket),
+            key: Some(key),
+            e_tag: etag(&version),
+            version_id: Some(version.id),
+            ..CompleteMultipartUploadOutput::default()
+        })
+    }
+}

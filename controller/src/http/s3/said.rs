@@ -1,0 +1,62 @@
+//! What a client says of the content that it sends, and whether that is so.
+
+use axum::http::HeaderMap;
+use s3s::dto::ETagCondition;
+use s3s::{S3Request, S3Result, s3_error};
+
+use crate::objects::{Algorithm, Checksums, Staged, Version};
+
+/// Digests and checksums: in headers before it, or in trailers after it.
+pub(super) struct Said {
+    md5: Option<String>,
+    pub(super) algorithms: Vec<Algorithm>,
+    headers: Checksums,
+    trailers: Option<s3s::TrailingHeaders>,
+}
+
+impl Said {
+    pub(super) fn new<T>(request: &S3Request<T>, md5: Option<String>, headers: Checksums) -> Self {
+        let announced = request.headers.get_all("x-amz-trailer").iter();
+        let announced: Vec<_> = announced.filter_map(|value| value.to_str().ok()).collect();
+        let named = |algorithm: &Algorithm| {
+            let trailer = |list: &&str| {
+                list.split(',').any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
+            };
+            headers.of(*algorithm).is_some() || announced.iter().any(|list| trailer(list))
+        };
+        let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
+        Said { md5, algorithms, headers, trailers: request.trailing_headers.clone() }
+    }
+
+    pub(super) fn check(&self, content: &Staged) -> S3Result<()> {
+        if let Some(md5) = &self.md5 {
+            content.check_md5(md5)?;
+        }
+        for algorithm in &self.algorithms {
+            let trailer = |headers: &HeaderMap| {
+                headers.get(algorithm.header()).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            };
+            let trailer = self.trailers.as_ref().and_then(|trailers| trailers.read(trailer)).flatten();
+            let said = self.headers.of(*algorithm).cloned().or(trailer);
+            let said =
+                said.ok_or_else(|| s3_error!(InvalidRequest, "The trailer with the checksum is missing."))?;
+            content.checksums().check(*algorithm, &said)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what is there may be replaced, as the conditions of an upload say.
+pub(super) fn may_replace(
+    if_match: Option<ETagCondition>,
+    if_none_match: Option<ETagCondition>,
+) -> impl FnOnce(Option<&Version>) -> bool {
+    move |present| {
+        let is_it = |condition: ETagCondition| match (condition, present) {
+            (_, None) => false,
+            (ETagCondition::Any, Some(_)) => true,
+            (ETagCondition::ETag(etag), Some(present)) => etag.value() == present.etag,
+        };
+        if_match.is_none_or(is_it) && !if_none_match.is_some_and(is_it)
+    }
+}

@@ -1,0 +1,335 @@
+//! Owns the certificate that the service shows: read from files, or made here and signed by an authority of the data
+//! directory's own. It is replaced while the service runs, and connections that are open keep theirs.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use der::Decode as _;
+use futures_util::{Stream, StreamExt as _};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Tls;
+use crate::error::chain;
+use crate::vault::{VaultError, read_or_create};
+
+/// How often files are looked at for a change, and a self-made certificate for its age.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// A self-made certificate is good for this long, and renewed when the last third of it has begun.
+const LIFETIME: time::Duration = time::Duration::days(90);
+
+/// Clocks of hosts may be behind by this much.
+const SLACK: time::Duration = time::Duration::days(1);
+
+/// From when on the end of a given certificate is warned about.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("the certificate file {} cannot be used: expected a PEM file with the certificate first and its issuers after it", path.display())]
+    Certificate { path: PathBuf, source: pem::Error },
+    #[error("the certificate file {} has no certificate in it: expected PEM, beginning with -----BEGIN CERTIFICATE-----", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("the key file {} cannot be used: expected an unencrypted private key in PEM", path.display())]
+    Key { path: PathBuf, source: pem::Error },
+    #[error("the key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
+    Mismatch { key: PathBuf, certificate: PathBuf, source: rustls::Error },
+    #[error("the authority's key or certificate cannot be kept")]
+    File(#[from] VaultError),
+    #[error(
+        "the authority's files in the data directory are not usable: restore them from a backup, or remove both to make a new authority that every host must be told of"
+    )]
+    Authority(#[source] rcgen::Error),
+    #[error("cannot make a certificate for {}", names.join(", "))]
+    Issue { names: Vec<String>, source: rcgen::Error },
+    #[error("the certificate that was made cannot be used")]
+    Own(#[source] rustls::Error),
+}
+
+/// The authority that signs self-made certificates; clients trust it, and with it every renewal.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    certificate: CertificateDer<'static>,
+}
+
+impl Authority {
+    const KEY_FILE: &str = "tls-authority-key.der";
+    const CERTIFICATE_FILE: &str = "tls-authority.der";
+
+    /// Opens the authority of a data directory, making it at first.
+    pub fn open(data_dir: &Path) -> Result<Self, TlsError> {
+        let key_der = read_or_create(&data_dir.join(Self::KEY_FILE), || {
+            rcgen::KeyPair::generate().map(|key| key.serialize_der()).map_err(|_| VaultError::Random)
+        })?;
+        let key = rcgen::KeyPair::try_from(key_der).map_err(TlsError::Authority)?;
+        let parameters = parameters();
+        let made = parameters.self_signed(&key).map_err(TlsError::Authority)?;
+        let kept = read_or_create(&data_dir.join(Self::CERTIFICATE_FILE), || Ok(made.der().to_vec()))?;
+        Ok(Authority { issuer: rcgen::Issuer::new(parameters, key), certificate: kept.into() })
+    }
+
+    /// The certificate of a data directory's authority, if one was ever made.
+    pub fn certificate_pem(data_dir: &Path) -> Option<String> {
+        let der = std::fs::read(data_dir.join(Self::CERTIFICATE_FILE)).ok()?;
+        der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der).ok()
+    }
+
+    fn issue(&self, names: &[String], now: OffsetDateTime) -> Result<CertifiedKey, TlsError> {
+        let failed = |source| TlsError::Issue { names: names.to_vec(), source };
+        let key = rcgen::KeyPair::generate().map_err(failed)?;
+        let mut parameters = rcgen::CertificateParams::new(names).map_err(failed)?;
+        parameters.not_before = now - SLACK;
+        parameters.not_after = now + LIFETIME;
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "codedeploy-controller");
+        parameters.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        parameters.use_authority_key_identifier_extension = true;
+        let leaf = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let chain = vec![leaf.der().clone(), self.certificate.clone()];
+        CertifiedKey::from_der(chain, key, &default_provider()).map_err(TlsError::Own)
+    }
+}
+
+/// The same every time: its name and key are what a leaf says of its issuer.
+fn parameters() -> rcgen::CertificateParams {
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2120, 1, 1);
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "codedeploy-controller authority");
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    parameters
+}
+
+/// The certificate in use, shared with the handshakes that show it.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    source: Source,
+    current: Arc<Current>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Files { certificate: PathBuf, key: PathBuf, seen: Stamp },
+    Own { authority: Authority, names: Vec<String>, renew_at: OffsetDateTime },
+}
+
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// What tells one content of two files from another.
+type Stamp = [Option<(u64, u64, i64, i64)>; 2];
+
+fn stamp(certificate: &Path, key: &Path) -> Stamp {
+    let of = |file: Metadata| (file.ino(), file.len(), file.mtime(), file.mtime_nsec());
+    [certificate, key].map(|path| std::fs::metadata(path).ok().map(of))
+}
+
+impl Certificates {
+    /// The certificate that the settings name; `None` when they name none.
+    pub(crate) fn open(tls: &Tls, data_dir: &Path) -> Result<Option<Self>, TlsError> {
+        let now = OffsetDateTime::now_utc();
+        let (source, current) = match tls {
+            Tls::Off => return Ok(None),
+            Tls::Given { certificate, key } => {
+                let seen = stamp(certificate, key);
+                let current = read(certificate, key)?;
+                (Source::Files { certificate: certificate.clone(), key: key.clone(), seen }, current)
+            }
+            Tls::SelfSigned { names } => {
+                let authority = Authority::open(data_dir)?;
+                let current = authority.issue(names, now)?;
+                (Source::Own { authority, names: names.clone(), renew_at: renewal(now) }, current)
+            }
+        };
+        let current = Arc::new(Current(RwLock::new(Arc::new(current))));
+        Ok(Some(Certificates { source, current }))
+    }
+
+    /// Accepts TLS 1.2 and 1.3 connections with whatever certificate is current.
+    pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
+        let versions = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Own)?;
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(&self.current) as _;
+        let mut config = versions.with_no_client_auth().with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Replaces the certificate when its files have changed or its time has come; at once when `asked` to. Never ends.
+    pub(crate) async fn keep_fresh(mut self, asked: impl Stream<Item = ()>) {
+        let mut asked = std::pin::pin!(asked.chain(futures_util::stream::pending()));
+        loop {
+            let insist = tokio::select! {
+                _ = asked.next() => true,
+                () = tokio::time::sleep(INTERVAL) => false,
+            };
+            match self.renew(insist, OffsetDateTime::now_utc()) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!("the certificate was replaced"),
+                Err(error) => tracing::error!(
+                    error = chain(&error),
+                    "the certificate was not replaced; the one before stays in use"
+                ),
+            }
+        }
+    }
+
+    /// Whether the certificate was replaced. Files that are not usable are not looked at again until they change.
+    fn renew(&mut self, insist: bool, now: OffsetDateTime) -> Result<bool, TlsError> {
+        let fresh = match &mut self.source {
+            Source::Files { certificate, key, seen } => {
+                let found = stamp(certificate, key);
+                if found == *seen && !insist {
+                    return Ok(false);
+                }
+                *seen = found;
+                read(certificate, key)?
+            }
+            Source::Own { authority, names, renew_at } => {
+                if now < *renew_at && !insist {
+                    return Ok(false);
+                }
+                let fresh = authority.issue(names, now)?;
+                *renew_at = renewal(now);
+                fresh
+            }
+        };
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(true)
+    }
+}
+
+fn renewal(now: OffsetDateTime) -> OffsetDateTime {
+    now + LIFETIME * 2 / 3
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let unusable = |source| TlsError::Certificate { path: certificate.to_owned(), source };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .map_err(unusable)?
+        .collect::<Result<_, _>>()
+        .map_err(unusable)?;
+    let Some(leaf) = chain.first() else {
+        return Err(TlsError::NoCertificate { path: certificate.to_owned() });
+    };
+    warn_of_end(certificate, leaf);
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
+    CertifiedKey::from_der(chain, secret, &default_provider()).map_err(|source| TlsError::Mismatch {
+        key: key.to_owned(),
+        certificate: certificate.to_owned(),
+        source,
+    })
+}
+
+fn warn_of_end(path: &Path, leaf: &CertificateDer<'_>) {
+    let Ok(parsed) = x509_cert::Certificate::from_der(leaf) else { return };
+    let end = parsed.tbs_certificate.validity.not_after.to_system_time();
+    let left = end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+    let certificate = path.display();
+    if left.is_zero() {
+        tracing::error!(%certificate, "the certificate has expired: clients will refuse it; renew it");
+    } else if left < WARN_BEFORE {
+        tracing::warn!(%certificate, days = left.as_secs() / 86400, "the certificate ends soon; renew it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(certificates: &Certificates) -> Vec<u8> {
+        certificates.current.0.read().unwrap().cert[0].to_vec()
+    }
+
+    fn write(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (certificate, key) = (folder.join("c.pem"), folder.join("k.pem"));
+        std::fs::write(&certificate, pem_of("CERTIFICATE", made.cert.der())).unwrap();
+        std::fs::write(&key, pem_of("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
+        (certificate, key)
+    }
+
+    fn pem_of(label: &'static str, der: &[u8]) -> String {
+        der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap()
+    }
+
+    #[test]
+    fn changed_files_are_taken_up_and_broken_ones_leave_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = write(folder.path(), "one.example");
+        let tls = Tls::Given { certificate: certificate.clone(), key: key.clone() };
+        let mut certificates = Certificates::open(&tls, folder.path()).unwrap().unwrap();
+        let now = OffsetDateTime::now_utc();
+        let first = shown(&certificates);
+        assert!(!certificates.renew(false, now).unwrap());
+        write(folder.path(), "two.example");
+        assert!(certificates.renew(false, now).unwrap());
+        let second = shown(&certificates);
+        assert_ne!(first, second);
+        std::fs::write(&key, "no key").unwrap();
+        assert!(matches!(certificates.renew(false, now), Err(TlsError::Key { .. })));
+        assert!(!certificates.renew(false, now).unwrap());
+        assert_eq!(shown(&certificates), second);
+    }
+
+    #[test]
+    fn a_certificate_made_here_is_renewed_in_time_by_the_same_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls::SelfSigned { names: vec!["box.example".into(), "::1".into()] };
+        let mut certificates = Certificates::open(&tls, folder.path()).unwrap().unwrap();
+        let authority = Authority::certificate_pem(folder.path()).unwrap();
+        let first = shown(&certificates);
+        let now = OffsetDateTime::now_utc();
+        assert!(!certificates.renew(false, now + time::Duration::days(59)).unwrap());
+        assert!(certificates.renew(false, now + time::Duration::days(61)).unwrap());
+        assert_ne!(shown(&certificates), first);
+        drop(Certificates::open(&tls, folder.path()).unwrap());
+        assert_eq!(Authority::certificate_pem(folder.path()).unwrap(), authority);
+    }
+
+    #[test]
+    fn files_that_cannot_be_served_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = write(folder.path(), "one.example");
+        let other = folder.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        let (_, other_key) = write(&other, "two.example");
+        let missing = folder.path().join("missing");
+        let noise = folder.path().join("noise");
+        std::fs::write(&noise, vec![0xff; 100_000]).unwrap();
+        for (certificate, key, expected) in [
+            (&missing, &key, "missing"),
+            (&noise, &key, "noise has no certificate"),
+            (&other, &key, "other cannot be used"),
+            (&certificate, &noise, "noise cannot be used"),
+            (&certificate, &missing, "missing cannot be used"),
+            (&certificate, &other_key, "does not belong"),
+        ] {
+            let tls = Tls::Given { certificate: certificate.clone(), key: key.clone() };
+            let error = Certificates::open(&tls, folder.path()).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{}", chain(&error));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What others are told of deployments, and deployments that notifications of buckets start.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_codedeploy::Client;
+use aws_sdk_codedeploy::types::{TagFilter, TagFilterType, TriggerConfig, TriggerEventType};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::routing::post;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use support::{Controller, eventually};
+
+const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:ops";
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Someone who is told, and at first takes nothing.
+#[derive(Clone, Default)]
+struct Receiver {
+    refusals: Arc<Mutex<usize>>,
+    told: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
+}
+
+impl Receiver {
+    /// Starts it; gives its URL.
+    async fn start(refusals: usize) -> (Self, String) {
+        let receiver = Receiver { refusals: Arc::new(Mutex::new(refusals)), ..Receiver::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let taker = receiver.clone();
+        let take = post(move |headers: HeaderMap, body: Bytes| async move { taker.take(headers, &body) });
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/hook", take)).await });
+        (receiver, url)
+    }
+
+    fn take(&self, headers: HeaderMap, body: &Bytes) -> StatusCode {
+        let mut refusals = self.refusals.lock().unwrap();
+        if *refusals > 0 {
+            *refusals -= 1;
+            return StatusCode::BAD_GATEWAY;
+        }
+        self.told.lock().unwrap().push((headers, serde_json::from_slice(body).unwrap()));
+        StatusCode::OK
+    }
+
+    /// What it was told, once there is as much of it.
+    async fn told(&self, number: usize) -> Vec<(HeaderMap, Value)> {
+        eventually("the messages", async || {
+            let told = self.told.lock().unwrap();
+            (told.len() >= number).then(|| told.clone())
+        })
+        .await
+    }
+}
+
+async fn open_shop(client: &Client) {
+    client.create_application().application_name("shop").send().await.unwrap();
+    let filter = TagFilter::builder().key("env").value("prod").r#type(TagFilterType::KeyAndValue).build();
+    let trigger = TriggerConfig::builder()
+        .trigger_name("ops")
+        .trigger_target_arn(TOPIC)
+        .trigger_events(TriggerEventType::DeploymentStart)
+        .trigger_events(TriggerEventType::DeploymentSuccess)
+        .trigger_events(TriggerEventType::InstanceFailure)
+        .build();
+    client
+        .create_deployment_group()
+        .application_name("shop")
+        .deployment_group_name("web")
+        .service_role_arn("arn:aws:iam::123456789012:role/cd")
+        .deployment_config_name("CodeDeployDefault.AllAtOnce")
+        .on_premises_instance_tag_filters(filter)
+        .trigger_configurations(trigger)
+        .send()
+        .await
+        .unwrap();
+}
+
+/// Sends a notification; gives the status of the answer.
+async fn notify(controller: &Controller, token: &str, key: &str, version: &str) -> u16 {
+    let notification = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {
+        "bucket": {"name": "revisions"},
+        "object": {"key": key, "eTag": "d41d8cd98f00b204e9800998ecf8427e", "versionId": version}}}]});
+    let request = Request::post(format!("http://{}/events", controller.address))
+        .header("authorization", format!("Bearer {token}"))
+        .body(Body::from(notification.to_string()));
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    client.request(request.unwrap()).await.unwrap().status().as_u16()
+}
+
+async fn deployments(client: &Client) -> Vec<String> {
+    client.list_deployments().send().await.unwrap().deployments().to_vec()
+}
+
+#[tokio::test]
+async fn a_new_object_is_deployed_and_everyone_is_told_though_they_were_away() {
+    let (webhook, webhook_url) = Receiver::start(2).await;
+    let (topic, topic_url) = Receiver::start(1).await;
+    let settings = json!({
+        "timers": {"poll": 5},
+        "events": {
+            "webhooks": [{"url": webhook_url, "authorization": "Bearer of news"}],
+            "topics": {TOPIC: {"url": topic_url}},
+            "token": TOKEN,
+            "watches": [{"bucket": "revisions", "key_prefix": "shop/", "application": "shop", "deployment_group": "web"}],
+        },
+    });
+    let mut controller = Controller::start(&settings.to_string());
+    let client = controller.client("operator");
+    let host = controller.host("box1", &["env=prod"]);
+    open_shop(&client).await;
+
+    assert_eq!(notify(&controller, "guessed", "shop/app.zip", "1").await, 401);
+    assert_eq!(notify(&controller, TOKEN, "other/app.zip", "1").await, 200);
+    assert_eq!(deployments(&client).await, Vec::<String>::new());
+    // It comes twice, as notifications may.
+    for _ in 0..2 {
+        assert_eq!(notify(&controller, TOKEN, "shop/app.zip", "1").await, 200);
+    }
+    let first = eventually("the deployment", async || deployments(&client).await.pop()).await;
+    // While it is active, a newer version has to wait; what is wished for is on disk.
+    assert_eq!(notify(&controller, TOKEN, "shop/app.zip", "2").await, 200);
+    controller.crash_and_restart();
+    let client = controller.client("operator");
+    let host = support::Agent { address: controller.address, ..host };
+    host.run_to("ValidateService").await;
+    let both = eventually("the second deployment", async || {
+        let found = deployments(&client).await;
+        (found.len() == 2).then_some(found)
+    })
+    .await;
+    let second = both.iter().find(|id| **id != first).unwrap();
+    let found = client.get_deployment().deployment_id(second).send().await.unwrap();
+    let location = found.deployment_info().unwrap().revision().unwrap().s3_location().unwrap().clone();
+    assert_eq!((location.key(), location.version()), (Some("shop/app.zip"), Some("2")));
+
+    let told = webhook.told(5).await;
+    let said: Vec<_> = told
+        .iter()
+        .map(|(_, event)| {
+            let kind = event["detail-type"].as_str().unwrap().split(' ').nth(1).unwrap().to_owned();
+            (
+                kind,
+                event["detail"]["state"].as_str().unwrap().to_owned(),
+                event["detail"]["deploymentId"] == first.as_str(),
+            )
+        })
+        .collect();
+    let expected =
+        [("Deployment", "START"), ("Instance", "START"), ("Instance", "SUCCESS"), ("Deployment", "SUCCESS")];
+    let of_first: Vec<_> = said.iter().filter(|(.., of_first)| *of_first).collect();
+    assert_eq!(of_first.len(), 4, "{said:?}");
+    for ((kind, state, _), (expected_kind, expected_state)) in of_first.into_iter().zip(expected) {
+        assert_eq!((kind.as_str(), state.as_str()), (expected_kind, expected_state));
+    }
+    assert_eq!(told[0].0["authorization"], "Bearer of news");
+    assert_eq!(told[1].1["detail"]["instanceId"], "box1");
+
+    let told = topic.told(2).await;
+    assert_eq!(told[0].0["x-amz-sns-message-type"], "Notification");
+    let statuses: Vec<_> = told
+        .iter()
+        .map(|(_, notification)| {
+            let message: Value = serde_json::from_str(notification["Message"].as_str().unwrap()).unwrap();
+            (message["status"].as_str().unwrap().to_owned(), message["eventTriggerName"].clone())
+        })
+        .collect();
+    assert_eq!(statuses[..2], [("CREATED".to_owned(), json!("ops")), ("SUCCEEDED".to_owned(), json!("ops"))]);
+}
