@@ -1,0 +1,436 @@
+//! Two revisions of one application that differ in every way an Install knows, and the host that they are installed on:
+//! what a crash, an error or a power cut must leave as the old revision or as the new one.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User, geteuid};
+use tokio::process::Command;
+
+use crate::bundle;
+use crate::programs::Programs;
+use crate::tree::{self, Snapshot};
+
+/// The deployment group of `codedeploy-local`.
+const GROUP: &str = "default-local-deployment-group";
+
+/// A host: where everything that a deployment changes is below `live`.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    place: PathBuf,
+}
+
+/// A revision that can be deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revision {
+    Old,
+    New,
+    /// Almost nothing: it takes away whatever came before it.
+    Little,
+    /// It fails before Install: all that happens is what happens when a program starts.
+    Failing,
+}
+
+/// What undisturbed deployments leave.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    pub old: State,
+    pub new: State,
+    after_old: Snapshot,
+    after_new: Snapshot,
+}
+
+/// What an Install answers for: files, and the record of them that the next Install goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    files: Snapshot,
+    cleanup: String,
+}
+
+/// Which of the two a host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Old,
+    New,
+    /// Neither; the text says how it differs from the nearer one.
+    Mixed(String),
+}
+
+impl Pair {
+    /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may be there already.
+    pub fn create(place: &Path) -> Self {
+        let pair = Self { place: place.to_owned() };
+        fs::create_dir_all(place).expect("the folder can be made");
+        fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
+        let configuration = format!("root_dir: {}\n", pair.root().display());
+        fs::write(place.join("conf.yml"), configuration).expect("the file can be written");
+        pair.write_old();
+        pair.write_new();
+        pair.write_others();
+        pair
+    }
+
+    /// `root_dir` of the agent's configuration.
+    pub fn root(&self) -> PathBuf {
+        self.live().join("root")
+    }
+
+    /// What a deployment may change.
+    pub fn live(&self) -> PathBuf {
+        self.place.join("live")
+    }
+
+    /// A path beside it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.join(name)
+    }
+
+    /// A revision as `codedeploy-local` takes it: a tar, which keeps times; the one that fails is a folder.
+    pub fn bundle(&self, revision: Revision) -> PathBuf {
+        self.place.join(match revision {
+            Revision::Old => "old.tar",
+            Revision::New => "new.tar",
+            Revision::Little => "little.tar",
+            Revision::Failing => "failing",
+        })
+    }
+
+    /// Where files are installed.
+    pub fn destinations(&self) -> Vec<PathBuf> {
+        ["srv", "etc"].map(|name| self.live().join(name)).into()
+    }
+
+    /// What `codedeploy-local` is given to deploy a revision.
+    pub fn arguments(&self, revision: Revision) -> Vec<OsString> {
+        let [bundle, configuration] = [self.bundle(revision), self.place.join("conf.yml")];
+        let kind = if revision == Revision::Failing { "directory" } else { "tar" };
+        let words: [OsString; 6] =
+            ["-l".into(), bundle.into(), "-t".into(), kind.into(), "-c".into(), configuration.into()];
+        words.into()
+    }
+
+    /// Deploys with `codedeploy-local`; gives whether it succeeded, and what it wrote.
+    pub async fn deploy(&self, revision: Revision) -> (bool, String) {
+        let output = Programs::built().local.output(self.arguments(revision)).await;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    }
+
+    /// The same for a deployment that nothing stands in the way of.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub async fn deployed(&self, revision: Revision) {
+        let (succeeded, output) = self.deploy(revision).await;
+        assert!(succeeded, "{revision:?} cannot be deployed:\n{output}");
+    }
+
+    /// Writes what is on the host before anything is deployed, deploys the old revision, and has the operator change
+    /// some of it.
+    pub async fn install_old(&self) {
+        self.write_operators();
+        self.deployed(Revision::Old).await;
+        self.change_as_operator();
+    }
+
+    /// Makes the host ready for the new revision, keeps a copy of that, and learns what undisturbed deployments leave.
+    pub async fn prepare(&self) -> Reference {
+        let _ = fs::remove_dir_all(self.live());
+        self.install_old().await;
+        self.save().await;
+        let reference = self.learn().await;
+        self.reset().await;
+        reference
+    }
+
+    /// Keeps a copy of what is live now.
+    pub async fn save(&self) {
+        copy(&self.live(), &self.place.join("saved")).await;
+    }
+
+    /// What undisturbed deployments leave, beginning with what was saved.
+    pub async fn learn(&self) -> Reference {
+        self.reset().await;
+        let old = self.state();
+        self.deployed(Revision::Little).await;
+        let after_old = self.state().files;
+        self.reset().await;
+        self.deployed(Revision::New).await;
+        let new = self.state();
+        assert_ne!(old, new);
+        self.deployed(Revision::New).await;
+        assert_eq!(new.differences(&self.state()), "", "the new revision over itself");
+        self.deployed(Revision::Little).await;
+        let after_new = self.state().files;
+        Reference { old, new, after_old, after_new }
+    }
+
+    /// Puts back what was saved.
+    pub async fn reset(&self) {
+        let live = self.live();
+        fs::create_dir_all(&live).expect("the folder can be made");
+        for entry in fs::read_dir(&live).expect("a folder").flatten() {
+            if entry.file_name() != "lost+found" {
+                fs::remove_dir_all(entry.path()).expect("it can be removed");
+            }
+        }
+        for name in ["root", "srv", "etc"] {
+            copy(&self.place.join("saved").join(name), &live.join(name)).await;
+        }
+    }
+
+    /// What is there now.
+    pub fn state(&self) -> State {
+        let cleanup = self.root().join(format!("deployment-instructions/{GROUP}-cleanup"));
+        let cleanup = fs::read(cleanup).map(|text| String::from_utf8_lossy(&text).into_owned());
+        State { files: Snapshot::of(&self.destinations()), cleanup: cleanup.unwrap_or_default() }
+    }
+
+    /// Which revision is there now.
+    pub fn found(&self, reference: &Reference) -> Found {
+        reference.which(&self.state())
+    }
+
+    /// Starts a program as after a crash, so that it puts in order what was interrupted; then which revision is there.
+    pub async fn recover(&self, reference: &Reference) -> Found {
+        let (succeeded, output) = self.deploy(Revision::Failing).await;
+        if succeeded || !output.contains("on-purpose") {
+            return Found::Mixed(format!("the program that should recover does not run:\n{output}"));
+        }
+        self.found(reference)
+    }
+
+    /// Whether the next deployments do what they would have done without the disturbance; the text says what not.
+    pub async fn goes_on(&self, reference: &Reference, found: &Found) -> Result<(), String> {
+        let (succeeded, output) = self.deploy(Revision::New).await;
+        if !succeeded {
+            return Err(format!("the new revision cannot be deployed again:\n{output}"));
+        }
+        let differences = self.state().differences(&reference.new);
+        if !differences.is_empty() {
+            return Err(format!("the new revision leaves something else over {found:?}:\n{differences}"));
+        }
+        self.leaves_nothing_behind()
+    }
+
+    /// Whether the record that the next Install cleans up by is right; the text says what not.
+    pub async fn cleans_up(&self, reference: &Reference, found: &Found) -> Result<(), String> {
+        let (succeeded, output) = self.deploy(Revision::Little).await;
+        if !succeeded {
+            return Err(format!("another revision cannot be deployed:\n{output}"));
+        }
+        let expected = if *found == Found::Old { &reference.after_old } else { &reference.after_new };
+        let differences = self.state().files.differences(expected).join("\n");
+        if !differences.is_empty() {
+            return Err(format!("another revision leaves something else after {found:?}:\n{differences}"));
+        }
+        self.leaves_nothing_behind()
+    }
+
+    /// Whether no temporary name is left that nothing owns any more.
+    pub fn leaves_nothing_behind(&self) -> Result<(), String> {
+        let left = tree::temporary_names(&self.destinations());
+        if left.is_empty() { Ok(()) } else { Err(format!("temporary names stay: {left:?}")) }
+    }
+
+    fn write_old(&self) {
+        let folder = self.place.join("old");
+        let appspec = self.appspec("700", "u:daemon:r");
+        bundle::write(&folder, &[("appspec.yml", &appspec)]);
+        let files = [
+            ("app/same.txt", "same"),
+            ("app/changed.txt", "old"),
+            ("app/removed.txt", "old"),
+            ("app/empty", ""),
+            ("app/name with space.txt", "old"),
+            ("app/ümlaut.txt", "old"),
+            ("app/bin/run.sh", "#!/bin/sh\necho old\n"),
+            ("app/gone/deep/file", "old"),
+            ("app/gone/beside", "old"),
+            ("app/emptied/file", "old"),
+            ("app/becomes-folder", "old"),
+            ("app/becomes-file/inner", "old"),
+            ("app/becomes-link", "old"),
+            ("app/locked/file", "old"),
+            ("site/site.conf", "old"),
+            ("shared/app.list", "old"),
+            ("fresh/file", "old"),
+        ];
+        bundle::write(&folder, &files);
+        links(&folder, &[("app/becomes-plain", "same.txt"), ("app/link", "same.txt"), ("app/dangling", "/nowhere/old")]);
+        self.pack(&folder);
+    }
+
+    fn write_new(&self) {
+        let folder = self.place.join("new");
+        let appspec = self.appspec("750", "u:daemon:rw") + &self.extra_permissions();
+        bundle::write(&folder, &[("appspec.yml", &appspec)]);
+        let large = "0123456789abcdef".repeat(5000);
+        let files = [
+            ("app/same.txt", "same"),
+            ("app/changed.txt", "new"),
+            ("app/added.txt", "new"),
+            ("app/large.txt", &large),
+            ("app/empty", ""),
+            ("app/name with space.txt", "new"),
+            ("app/ümlaut.txt", "new"),
+            ("app/bin/run.sh", "#!/bin/sh\necho new\n"),
+            ("app/deep/er/and/deeper", "new"),
+            ("app/becomes-folder/inner", "new"),
+            ("app/becomes-file", "new"),
+            ("app/becomes-plain", "new"),
+            ("app/operator.conf", "new"),
+            ("app/locked/file", "new"),
+            ("site/site.conf", "new"),
+            ("shared/app.list", "new"),
+            ("shared/second.list", "new"),
+            ("fresh/file", "new"),
+        ];
+        bundle::write(&folder, &files);
+        links(&folder, &[("app/becomes-link", "changed.txt"), ("app/link", "added.txt"), ("app/dangling", "/nowhere/new")]);
+        self.pack(&folder);
+    }
+
+    fn write_others(&self) {
+        let live = self.live().display().to_string();
+        let little = format!(
+            "version: 0.0\nos: linux\nfile_exists_behavior: OVERWRITE\nfiles:\n  - source: only.txt\n    destination: {live}/srv/little\n"
+        );
+        bundle::write(&self.place.join("little"), &[("appspec.yml", &little), ("only.txt", "little")]);
+        self.pack(&self.place.join("little"));
+        let failing = "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: on-purpose.sh\n";
+        let script = "#!/bin/sh\nexit 1\n";
+        bundle::write(&self.bundle(Revision::Failing), &[("appspec.yml", failing), ("on-purpose.sh", script)]);
+    }
+
+    fn appspec(&self, mode: &str, acl: &str) -> String {
+        let live = self.live().display().to_string();
+        let (owner, group) = owner();
+        format!(
+            "version: 0.0\nos: linux\nfile_exists_behavior: OVERWRITE\nfiles:\n\
+             \x20 - {{source: app, destination: {live}/srv/app}}\n\
+             \x20 - {{source: site/site.conf, destination: {live}/etc}}\n\
+             \x20 - {{source: shared, destination: {live}/srv/shared}}\n\
+             \x20 - {{source: fresh, destination: {live}/srv/fresh/in/folders}}\n\
+             permissions:\n\
+             \x20 - {{object: {live}/srv/app, pattern: '*.txt', except: [same.txt], mode: '{mode}', owner: {owner}, group: {group}, acls: ['{acl}'], type: [file]}}\n\
+             \x20 - {{object: {live}/srv/app/bin, mode: '4755', owner: {owner}, group: {group}}}\n\
+             \x20 - {{object: {live}/srv/shared, mode: '{mode}', type: [file]}}\n"
+        )
+    }
+
+    /// A folder with an ACL of its own and one for what comes into it, and a file of the operator's own.
+    fn extra_permissions(&self) -> String {
+        let live = self.live().display().to_string();
+        format!(
+            "\x20 - {{object: {live}/srv/app/deep, mode: '2770', acls: ['u:daemon:rx', 'd:u:daemon:rw'], type: [directory]}}\n\
+             \x20 - {{object: {live}/etc/operator.ini, mode: '600', acls: ['u:daemon:r']}}\n"
+        )
+    }
+
+    /// Makes a tar beside the folder.
+    fn pack(&self, folder: &Path) {
+        age(folder);
+        fs::write(folder.with_extension("tar"), bundle::tar(folder)).expect("the file can be written");
+    }
+
+    /// What is on the host before the first deployment.
+    fn write_operators(&self) {
+        let files = [("etc/operator.ini", "mine"), ("srv/shared/mine.list", "mine"), ("srv/keep/mine", "mine")];
+        bundle::write(&self.live(), &files);
+        fs::create_dir_all(self.root()).expect("the folder can be made");
+    }
+
+    /// What an operator does after the old revision came.
+    fn change_as_operator(&self) {
+        let live = self.live();
+        let files = [
+            ("srv/app/operator.conf", "mine"),
+            ("srv/app/notes", "mine"),
+            // These folders cannot go.
+            ("srv/app/gone/deep/mine", "mine"),
+            ("srv/app/locked/mine", "mine"),
+        ];
+        bundle::write(&live, &files);
+        let mode = |name: &str, mode| {
+            fs::set_permissions(live.join(name), fs::Permissions::from_mode(mode)).expect("the mode can be set");
+        };
+        mode("srv/app/operator.conf", 0o640);
+        mode("srv/app/changed.txt", 0o604);
+        mode("srv/app/locked", 0o711);
+        fs::hard_link(live.join("srv/app/changed.txt"), live.join("srv/keep/changed.txt")).expect("a hard link");
+        symlink("../app/bin", live.join("srv/keep/bin")).expect("a link");
+        age(&live.join("srv/keep"));
+    }
+}
+
+impl Reference {
+    fn which(&self, state: &State) -> Found {
+        let old = state.differences(&self.old);
+        let new = state.differences(&self.new);
+        if old.is_empty() {
+            Found::Old
+        } else if new.is_empty() {
+            Found::New
+        } else if old.len() < new.len() {
+            Found::Mixed(format!("unlike the old one:\n{old}"))
+        } else {
+            Found::Mixed(format!("unlike the new one:\n{new}"))
+        }
+    }
+}
+
+impl State {
+    /// A line for each; empty when there is none.
+    pub fn differences(&self, other: &Self) -> String {
+        let mut lines = self.files.differences(&other.files);
+        if self.cleanup != other.cleanup {
+            lines.push(format!("the record of what was created is\n{}\nnot\n{}", self.cleanup, other.cleanup));
+        }
+        lines.join("\n")
+    }
+}
+
+/// An owner that is not the one who tests, where that is possible.
+fn owner() -> (String, String) {
+    if geteuid().is_root() {
+        return ("daemon".into(), "daemon".into());
+    }
+    let own = User::from_uid(Uid::effective()).expect("users can be asked for").expect("everybody has a name");
+    (own.name, own.gid.to_string())
+}
+
+fn links(folder: &Path, links: &[(&str, &str)]) {
+    for (name, target) in links {
+        symlink(target, folder.join(name)).expect("the link can be made");
+    }
+}
+
+/// Gives every file below `folder` a time of its own, long ago, so that a copy can be told from a new file.
+fn age(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let metadata = entry.metadata().expect("it was listed");
+        if metadata.is_dir() {
+            age(&entry.path());
+        } else if metadata.is_file() {
+            let seconds = 1_000_000_000 + u64::from(crc(&entry.path())) + metadata.size();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            let file = fs::File::options().append(true).open(entry.path()).expect("it can be opened");
+            file.set_modified(time).expect("the time can be set");
+        }
+    }
+}
+
+/// A small number that only depends on a name.
+fn crc(path: &Path) -> u16 {
+    path.as_os_str().as_encoded_bytes().iter().fold(0_u16, |sum, byte| sum.rotate_left(3) ^ u16::from(*byte))
+}
+
+async fn copy(from: &Path, to: &Path) {
+    let mut command = Command::new("cp");
+    let status = command.args(["-a", "-T"]).args([from, to]).kill_on_drop(true).status().await;
+    assert!(status.expect("cp is there").success(), "cannot copy {}", from.display());
+}
