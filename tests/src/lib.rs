@@ -33,5 +33,6 @@ pub mod s3_stub;
 pub mod service;
 pub mod strike;
 pub mod stub;
+pub mod sweep;
 pub mod tree;
 pub mod wait;

@@ -55,6 +55,11 @@ pub struct Report {
 impl Strike {
     pub const COUNT: Self = Self(None);
 
+    /// The number of the call; 0 when there is no blow.
+    pub fn at(self) -> usize {
+        self.0.map_or(0, |(at, _)| at)
+    }
+
     /// The program and its arguments, under this strike, with the report going to `report` when it has ended.
     pub fn program(self, program: &Program, report: &Path) -> Program {
         let mut first: Vec<OsString> = vec![report.into(), self.to_string().into()];

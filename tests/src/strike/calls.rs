@@ -85,7 +85,7 @@ impl Stopped<'_> {
         let (_, name, names) = known.find(|(number, ..)| u64::try_from(*number) == Ok(self.number))?;
         let path = match *names {
             // Pipes, sockets and the like are no files.
-            Names::File(at) => self.file(at).filter(|path| path.starts_with("/") && !path.starts_with("/dev")),
+            Names::File(at) => self.open_file(at),
             #[cfg(target_arch = "x86_64")]
             Names::Path(at) => Some(self.text(at)),
             Names::Attribute(at) => Some(self.text(at)),
@@ -101,7 +101,16 @@ impl Stopped<'_> {
     }
 
     fn file(&self, at: usize) -> Option<PathBuf> {
-        std::fs::read_link(self.folder.join(format!("fd/{}", self.arguments[at] as u32 as i32))).ok()
+        std::fs::read_link(self.descriptor(at)).ok()
+    }
+
+    fn open_file(&self, at: usize) -> Option<PathBuf> {
+        let kind = std::fs::metadata(self.descriptor(at)).ok()?.file_type();
+        if kind.is_file() || kind.is_dir() { self.file(at) } else { None }
+    }
+
+    fn descriptor(&self, at: usize) -> PathBuf {
+        self.folder.join(format!("fd/{}", self.arguments[at]))
     }
 
     fn text(&self, at: usize) -> PathBuf {
