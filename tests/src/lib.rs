@@ -17,6 +17,7 @@
     reason = "a harness that cannot set up has nothing else to do"
 )]
 
+pub mod blockdev;
 pub mod bucket;
 pub mod bundle;
 pub mod cases;

@@ -100,12 +100,17 @@ impl Tally {
         }
     }
 
-    /// Prints the count and adds it to the table.
+    /// The same for one that must be right.
     ///
     /// # Panics
     ///
     /// When anything was mixed or wrong, or nothing was dealt.
     pub fn conclude(self) {
+        self.count().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Prints the count and adds it to the table. It is an error when anything was mixed or wrong, or nothing was dealt.
+    pub fn count(self) -> Result<(), String> {
         let counts = self.counts.into_inner();
         let dealt: usize = counts.dealt.values().sum();
         let Counts { old, new, mixed, wrong, missed, .. } = &counts;
@@ -123,8 +128,13 @@ impl Tally {
         }
         let bad: Vec<&String> = mixed.iter().chain(wrong).collect();
         let shown: String = bad.iter().take(12).map(|text| format!("\n\n{text}")).collect();
-        assert!(bad.is_empty(), "{}: {} of {dealt} went wrong:{shown}", self.what, bad.len());
-        assert!(dealt > 0, "{}: nothing was done at all, which proves nothing", self.what);
+        if dealt == 0 {
+            return Err(format!("{}: nothing was done at all, which proves nothing", self.what));
+        }
+        if !bad.is_empty() {
+            return Err(format!("{}: {} of {dealt} went wrong:{shown}\n", self.what, bad.len()));
+        }
+        Ok(())
     }
 }
 

@@ -45,7 +45,9 @@ impl Snapshot {
         let mut paths = BTreeMap::new();
         let mut linked: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
         for folder in folders {
-            for path in std::iter::once(folder.clone()).chain(paths_below(folder)) {
+            let mut below = paths_below(folder);
+            below.sort();
+            for path in std::iter::once(folder.clone()).chain(below) {
                 if path.components().any(|part| is_temporary(part.as_os_str())) {
                     continue;
                 }
@@ -125,7 +127,9 @@ fn attributes(path: &Path) -> String {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
     let mut text = String::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    // XFS shows ACLs a second time in a form of its own.
+    let shown = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.SGI_");
+    for name in names[..length].split(|byte| *byte == 0).filter(shown) {
         let mut value = vec![0; 64 << 10];
         let length = rustix::fs::lgetxattr(path, name, &mut value).unwrap_or(0);
         text += &format!(" {}={}", String::from_utf8_lossy(name), hex::encode(&value[..length]));

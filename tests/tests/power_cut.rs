@@ -1,0 +1,159 @@
+//! A power cut in the middle of a deployment leaves the old revision or the new one; after a reported success, the new one.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
+
+use codedeploy_tests::blockdev::{self, Disk, Image, Kind, Told};
+use codedeploy_tests::pair::{Found, Pair, Reference, Revision};
+use codedeploy_tests::sweep::{self, Tally};
+
+/// A deployment as a disk saw it.
+struct Recorded {
+    before: Image,
+    told: Vec<Told>,
+    /// How much the disk had been told when the program reported its success.
+    reported: usize,
+}
+
+/// What was on the disk when the power went.
+struct Cut {
+    name: String,
+    image: Image,
+    /// Whether the success had been reported.
+    reported: bool,
+}
+
+#[test]
+fn ext4_has_the_old_or_the_new_revision_after_a_power_cut() {
+    in_own_mounts(Kind::Ext4, 12, 12);
+}
+
+#[test]
+fn xfs_has_the_old_or_the_new_revision_after_a_power_cut() {
+    if !sweep::long() {
+        eprintln!("not run, because it takes minutes; tests/run --long does");
+        return;
+    }
+    in_own_mounts(Kind::Xfs, 0, 0);
+}
+
+/// Runs the whole in a thread that nobody else shares its mounts with.
+fn in_own_mounts(kind: Kind, prefixes: usize, shuffles: usize) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run, because cutting the power of a disk needs root");
+        return;
+    }
+    let whole = move || {
+        blockdev::own_mounts().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(cut_everywhere(kind, prefixes, shuffles));
+    };
+    if let Err(panic) = std::thread::spawn(whole).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn cut_everywhere(kind: Kind, prefixes: usize, shuffles: usize) {
+    let folder = sweep::folder();
+    let pair = Pair::create(folder.path());
+    let reference = pair.prepare().await;
+    let disk = Disk::create(kind).unwrap_or_else(|error| panic!("the power cut cannot be tried here: {error}"));
+    let recorded = record(&disk, &pair).await;
+    let (prefixes, shuffles) = if sweep::long() { (usize::MAX, 120) } else { (prefixes, shuffles) };
+    let mut wrong = Vec::new();
+    for (what, cuts) in [
+        ("after every write", recorded.prefixes(prefixes)),
+        ("with some of the unflushed writes done", recorded.shuffles(shuffles)),
+    ] {
+        let tally = Tally::new(&format!("Power cut on {}, {what}", kind.name()));
+        for cut in cuts {
+            tally.dealt("cut");
+            disk.load(cut.image);
+            let found = found(&disk, &pair, &reference, |left| tally.expect(&cut.name, left)).await;
+            tally.found(&cut.name, &found);
+            if cut.reported && found == Found::Old {
+                tally.expect(&cut.name, Err("a reported success is lost".into()));
+            }
+        }
+        wrong.extend(tally.count().err());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Deploys the new revision over the old one.
+async fn record(disk: &Disk, pair: &Pair) -> Recorded {
+    let mounted = disk.mount(&pair.live()).unwrap();
+    pair.reset().await;
+    mounted.unmount().unwrap();
+    disk.load(disk.image());
+    let before = disk.image();
+    let mounted = disk.mount(&pair.live()).unwrap();
+    pair.deployed(Revision::New).await;
+    let reported = disk.position();
+    mounted.unmount().unwrap();
+    Recorded { before, told: disk.told(), reported }
+}
+
+/// What is on a disk after the next start; `left` is told whether anything else is there.
+async fn found(
+    disk: &Disk,
+    pair: &Pair,
+    reference: &Reference,
+    left: impl FnOnce(Result<(), String>),
+) -> Found {
+    let mounted = match disk.mount(&pair.live()) {
+        Ok(mounted) => mounted,
+        Err(error) => return Found::Mixed(error),
+    };
+    let found = pair.recover(reference).await;
+    left(pair.leaves_nothing_behind());
+    mounted.unmount().expect("nobody is there any more");
+    found
+}
+
+impl Recorded {
+    /// The disk after each write, or after `count` of them.
+    fn prefixes(&self, count: usize) -> Vec<Cut> {
+        let all = self.told.len() + 1;
+        let count = count.min(all);
+        let ends = (0..count).map(|index| if count == all { index } else { (index * 2 + 1) * all / (count * 2) });
+        let cut = |end: usize| Cut {
+            name: format!("after {end} of {}", self.told.len()),
+            image: self.image(end, |_| true),
+            reported: end >= self.reported,
+        };
+        ends.map(cut).collect()
+    }
+
+    /// The disk at `count` moments, each with only some of what was written since the last flush.
+    fn shuffles(&self, count: usize) -> Vec<Cut> {
+        (0..count)
+            .map(|seed| {
+                let mut dice = fastrand::Rng::with_seed(seed as u64);
+                let end = dice.usize(0..=self.told.len());
+                Cut {
+                    name: format!("seed {seed}, after {end} of {}", self.told.len()),
+                    image: self.image(end, |_| dice.bool()),
+                    reported: end >= self.reported,
+                }
+            })
+            .collect()
+    }
+
+    /// The first `end` entries, of which those that were not flushed are there only as `keeps` says.
+    fn image(&self, end: usize, mut keeps: impl FnMut(u64) -> bool) -> Image {
+        let told = &self.told[..end];
+        let flushed = told.iter().rposition(|told| matches!(told, Told::Flush)).unwrap_or(0);
+        let mut image = self.before.clone();
+        for (index, told) in told.iter().enumerate() {
+            if let Told::Write(blocks) = told {
+                image.write(blocks.iter().filter(|(number, _)| index < flushed || keeps(*number)));
+            }
+        }
+        image
+    }
+}
