@@ -5,13 +5,12 @@ mod fuse;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags};
-use nix::sched::CloneFlags;
+use crate::mounts::{self, Mounted};
 
 /// What is written together or not at all, in bytes.
 const BLOCK: usize = 4096;
@@ -60,24 +59,6 @@ struct Contents {
     told: Vec<Told>,
 }
 
-/// A file system of a disk, mounted in the name space of this thread until this is dropped.
-#[derive(Debug)]
-pub struct Mounted {
-    path: PathBuf,
-}
-
-/// Gives this thread, and the programs that it starts, mounts of their own, which end with them whatever happens.
-/// `Err` says why that cannot be.
-pub fn own_mounts() -> Result<(), String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("mounts need root".into());
-    }
-    let private = nix::sched::unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
-        nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-    });
-    private.map_err(|error| format!("this thread cannot have mounts of its own: {error}"))
-}
-
 impl Kind {
     pub fn name(self) -> &'static str {
         match self {
@@ -107,7 +88,7 @@ impl Disk {
         let [plain, mount] = ["plain", "mount"].map(|name| folder.path().join(name));
         let file = std::fs::File::create_new(&plain).expect("the file can be made");
         file.set_len(kind.size()).expect("it can be that long");
-        run(Command::new(format!("mkfs.{}", kind.name())).arg("-q").arg(&plain))?;
+        mounts::run(Command::new(format!("mkfs.{}", kind.name())).arg("-q").arg(&plain))?;
         let image = Image::read(&plain);
         std::fs::remove_file(&plain).expect("it is ours");
         std::fs::create_dir(&mount).expect("the folder can be made");
@@ -122,8 +103,7 @@ impl Disk {
     pub fn mount(&self, path: &Path) -> Result<Mounted, String> {
         let file = self.folder.path().join("mount").join(fuse::NAME);
         // The loop device goes with the mount.
-        run(Command::new("mount").args(["-o", "loop"]).arg(file).arg(path))?;
-        Ok(Mounted { path: path.to_owned() })
+        Mounted::mount(&["-o".as_ref(), "loop".as_ref(), file.as_os_str()], path)
     }
 
     /// What it holds.
@@ -181,28 +161,6 @@ impl Drop for Disk {
     }
 }
 
-impl Mounted {
-    /// Unmounts it in order.
-    pub fn unmount(self) -> Result<(), String> {
-        let began = Instant::now();
-        loop {
-            // A child that another test is just starting shares what is open here for a moment.
-            match run(Command::new("umount").arg(&self.path)) {
-                Err(error) if began.elapsed() > FREE_WITHIN => return Err(error),
-                Err(_) => {}
-                Ok(()) => return Ok(()),
-            }
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Nothing is there when it was unmounted in order.
-        let _ = nix::mount::umount2(&self.path, MntFlags::MNT_DETACH);
-    }
-}
-
 impl Image {
     fn read(path: &Path) -> Self {
         let file = std::fs::File::open(path).expect("it was just made");
@@ -230,12 +188,4 @@ impl Image {
     fn block(&self, number: u64) -> Option<&Block> {
         self.over.get(&number).or_else(|| self.base.get(&number))
     }
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }

@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod host;
 pub mod machine;
 pub mod metadata;
+pub mod mounts;
 pub mod pair;
 pub mod programs;
 pub mod proxy;

@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use crate::bundle;
 use crate::programs::Programs;
+use crate::sweep;
 use crate::tree::{self, Snapshot};
 
 /// The deployment group of `codedeploy-local`.
@@ -20,6 +21,15 @@ const GROUP: &str = "default-local-deployment-group";
 #[derive(Debug, Clone)]
 pub struct Pair {
     place: PathBuf,
+}
+
+/// A host of its own, ready for the new revision.
+#[derive(Debug)]
+pub struct Bed {
+    pub pair: Pair,
+    pub reference: Reference,
+    /// Where it is.
+    pub folder: tempfile::TempDir,
 }
 
 /// A revision that can be deployed.
@@ -56,6 +66,19 @@ pub enum Found {
     New,
     /// Neither; the text says how it differs from the nearer one.
     Mixed(String),
+}
+
+impl Bed {
+    /// Prepares as many as there are deployments at once.
+    pub async fn several(count: usize) -> Vec<Self> {
+        let bed = async || {
+            let folder = sweep::folder();
+            let pair = Pair::create(folder.path());
+            let reference = pair.prepare().await;
+            Self { pair, reference, folder }
+        };
+        futures_util::future::join_all((0..count).map(|_| bed())).await
+    }
 }
 
 impl Pair {
@@ -368,7 +391,15 @@ impl Pair {
 }
 
 impl Reference {
-    fn which(&self, state: &State) -> Found {
+    /// The same with nothing at `paths` and below.
+    #[must_use]
+    pub fn without(self, paths: &[PathBuf]) -> Self {
+        let [after_old, after_new] = [self.after_old, self.after_new].map(|files| files.without(paths));
+        Self { old: self.old.without(paths), new: self.new.without(paths), after_old, after_new }
+    }
+
+    /// Which of the two a state is.
+    pub fn which(&self, state: &State) -> Found {
         let old = state.differences(&self.old);
         let new = state.differences(&self.new);
         if old.is_empty() {
@@ -384,6 +415,12 @@ impl Reference {
 }
 
 impl State {
+    /// The same, were there nothing at `paths` and below; of the record nothing is known then.
+    #[must_use]
+    pub fn without(self, paths: &[PathBuf]) -> Self {
+        Self { files: self.files.without(paths), cleanup: String::new() }
+    }
+
     /// A line for each; empty when there is none.
     pub fn differences(&self, other: &Self) -> String {
         let mut lines = self.files.differences(&other.files);

@@ -5,7 +5,7 @@ mod calls;
 pub mod tracer;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use crate::programs::{Program, programs_folder};
 pub const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What happens at a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blow {
     /// The process is killed with SIGKILL, and the call is not made.
     Kill,
@@ -25,10 +25,14 @@ pub enum Blow {
     Fail(Errno),
     /// This call and all later ones that such a state of the host would make fail, fail so.
     FailFromThenOn(Errno),
+    /// Everything else waits while this script runs; then the call is made.
+    Run(PathBuf),
+    /// The same at this call and at all later ones.
+    RunFromThenOn(PathBuf),
 }
 
 /// A blow, and the number of the call that it is dealt at; `None` only counts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Strike(pub Option<(usize, Blow)>);
 
 /// One system call that changes files.
@@ -56,12 +60,12 @@ impl Strike {
     pub const COUNT: Self = Self(None);
 
     /// The number of the call; 0 when there is no blow.
-    pub fn at(self) -> usize {
-        self.0.map_or(0, |(at, _)| at)
+    pub fn at(&self) -> usize {
+        self.0.as_ref().map_or(0, |(at, _)| *at)
     }
 
     /// The program and its arguments, under this strike, with the report going to `report` when it has ended.
-    pub fn program(self, program: &Program, report: &Path) -> Program {
+    pub fn program(&self, program: &Program, report: &Path) -> Program {
         let mut first: Vec<OsString> = vec![report.into(), self.to_string().into()];
         first.extend(program.words());
         Program::with(programs_folder().join("strike"), first)
@@ -72,7 +76,7 @@ impl Strike {
     /// # Panics
     ///
     /// When it does not end within [`ENDS_WITHIN`].
-    pub async fn run(self, program: &Program, arguments: &[OsString]) -> Report {
+    pub async fn run(&self, program: &Program, arguments: &[OsString]) -> Report {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let report = folder.path().join("report");
         let program = self.program(program, &report);
@@ -87,11 +91,13 @@ impl Strike {
 
 impl std::fmt::Display for Strike {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
+        match &self.0 {
             None => f.write_str("count"),
             Some((at, Blow::Kill)) => write!(f, "kill:{at}"),
-            Some((at, Blow::Fail(errno))) => write!(f, "fail:{at}:{}", errno as i32),
-            Some((at, Blow::FailFromThenOn(errno))) => write!(f, "fail-on:{at}:{}", errno as i32),
+            Some((at, Blow::Fail(errno))) => write!(f, "fail:{at}:{}", *errno as i32),
+            Some((at, Blow::FailFromThenOn(errno))) => write!(f, "fail-on:{at}:{}", *errno as i32),
+            Some((at, Blow::Run(script))) => write!(f, "run:{at}:{}", script.display()),
+            Some((at, Blow::RunFromThenOn(script))) => write!(f, "run-on:{at}:{}", script.display()),
         }
     }
 }
@@ -100,15 +106,17 @@ impl std::str::FromStr for Strike {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("expected count, kill:N, fail:N:ERRNO or fail-on:N:ERRNO, found {text:?}");
+        let unknown = || format!("expected count, kill:N, fail:N:ERRNO, fail-on:N:ERRNO, run:N:SCRIPT or run-on:N:SCRIPT, found {text:?}");
         let number = |text: &str| text.parse::<i32>().map_err(|_| unknown());
         let at = |text: &str| text.parse::<usize>().map_err(|_| unknown());
-        let parts: Vec<&str> = text.split(':').collect();
+        let parts: Vec<&str> = text.splitn(3, ':').collect();
         Ok(Self(match parts[..] {
             ["count"] => None,
             ["kill", n] => Some((at(n)?, Blow::Kill)),
             ["fail", n, errno] => Some((at(n)?, Blow::Fail(Errno::from_raw(number(errno)?)))),
             ["fail-on", n, errno] => Some((at(n)?, Blow::FailFromThenOn(Errno::from_raw(number(errno)?)))),
+            ["run", n, script] => Some((at(n)?, Blow::Run(script.into()))),
+            ["run-on", n, script] => Some((at(n)?, Blow::RunFromThenOn(script.into()))),
             _ => return Err(unknown()),
         }))
     }

@@ -14,7 +14,7 @@ const LONG: &str = "CODEDEPLOY_TEST_LONG";
 const TABLE: &str = "CODEDEPLOY_TEST_TABLE";
 
 /// Deployments at once: two wait for disks while the others compute.
-const AT_ONCE: usize = 4;
+pub const AT_ONCE: usize = 4;
 
 /// Whether there is time for everything.
 pub fn long() -> bool {
@@ -149,11 +149,6 @@ pub async fn sweep<B, P>(beds: Vec<B>, points: Vec<P>, each: impl AsyncFn(&B, P)
         }
     });
     futures_util::future::join_all(workers).await;
-}
-
-/// How many beds a sweep should have.
-pub fn beds() -> usize {
-    AT_ONCE
 }
 
 /// A kill at each of these calls.

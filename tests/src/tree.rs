@@ -65,6 +65,13 @@ impl Snapshot {
         Self(paths)
     }
 
+    /// The same without `paths` and all below them.
+    #[must_use]
+    pub fn without(mut self, paths: &[PathBuf]) -> Self {
+        self.0.retain(|path, _| !paths.iter().any(|out| path.starts_with(out)));
+        self
+    }
+
     /// What `self` has that `other` has not, and the reverse, a line each.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let lacking = |sign: char, one: &Self, two: &Self| {

@@ -7,7 +7,8 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
-use codedeploy_tests::blockdev::{self, Disk, Image, Kind, Told};
+use codedeploy_tests::blockdev::{Disk, Image, Kind, Told};
+use codedeploy_tests::mounts::in_own_mounts;
 use codedeploy_tests::pair::{Found, Pair, Reference, Revision};
 use codedeploy_tests::sweep::{self, Tally};
 
@@ -29,7 +30,7 @@ struct Cut {
 
 #[test]
 fn ext4_has_the_old_or_the_new_revision_after_a_power_cut() {
-    in_own_mounts(Kind::Ext4, 12, 12);
+    in_own_mounts(|| cut_everywhere(Kind::Ext4, 12, 12));
 }
 
 #[test]
@@ -38,23 +39,7 @@ fn xfs_has_the_old_or_the_new_revision_after_a_power_cut() {
         eprintln!("not run, because it takes minutes; tests/run --long does");
         return;
     }
-    in_own_mounts(Kind::Xfs, 0, 0);
-}
-
-/// Runs the whole in a thread that nobody else shares its mounts with.
-fn in_own_mounts(kind: Kind, prefixes: usize, shuffles: usize) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("not run, because cutting the power of a disk needs root");
-        return;
-    }
-    let whole = move || {
-        blockdev::own_mounts().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(cut_everywhere(kind, prefixes, shuffles));
-    };
-    if let Err(panic) = std::thread::spawn(whole).join() {
-        std::panic::resume_unwind(panic);
-    }
+    in_own_mounts(|| cut_everywhere(Kind::Xfs, 0, 0));
 }
 
 async fn cut_everywhere(kind: Kind, prefixes: usize, shuffles: usize) {

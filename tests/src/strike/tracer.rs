@@ -107,7 +107,7 @@ impl Tracer {
         let call = Call { name: name.into(), path };
         self.report.calls.push(call.clone());
         let number = self.report.calls.len();
-        let Some((at, blow)) = self.strike.0 else { return Ok(()) };
+        let Some((at, blow)) = self.strike.0.clone() else { return Ok(()) };
         if number < at {
             return Ok(());
         }
@@ -115,6 +115,8 @@ impl Tracer {
             Blow::Kill if number == at => nix::sys::signal::kill(self.process, Signal::SIGKILL)?,
             Blow::Fail(errno) if number == at => self.fail(thread, errno)?,
             Blow::FailFromThenOn(errno) if calls::can_fail(name, errno) => self.fail(thread, errno)?,
+            Blow::Run(script) if number == at => run(&script)?,
+            Blow::RunFromThenOn(script) => run(&script)?,
             _ => return Ok(()),
         }
         self.report.struck.get_or_insert(call);
@@ -126,6 +128,11 @@ impl Tracer {
         self.failing.push((thread, errno));
         Ok(())
     }
+}
+
+fn run(script: &Path) -> io::Result<()> {
+    let status = Command::new(script).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{}: {status}", script.display()))) }
 }
 
 /// Keeps a system call from being made, and answers in its place.
