@@ -15,12 +15,16 @@ use crate::sweep;
 use crate::tree::{self, Snapshot};
 
 /// The deployment group of `codedeploy-local`.
-const GROUP: &str = "default-local-deployment-group";
+pub const LOCAL_GROUP: &str = "default-local-deployment-group";
+
+/// The events at which the new revision has a script.
+pub const HOOKS: [&str; 3] = ["BeforeInstall", "AfterInstall", "ApplicationStart"];
 
 /// A host: where everything that a deployment changes is below `live`.
 #[derive(Debug, Clone)]
 pub struct Pair {
     place: PathBuf,
+    group: String,
 }
 
 /// A host of its own, ready for the new revision.
@@ -73,7 +77,7 @@ impl Bed {
     pub async fn several(count: usize) -> Vec<Self> {
         let bed = async || {
             let folder = sweep::folder();
-            let pair = Pair::create(folder.path());
+            let pair = Pair::create(folder.path(), LOCAL_GROUP);
             let reference = pair.prepare().await;
             Self { pair, reference, folder }
         };
@@ -83,8 +87,8 @@ impl Bed {
 
 impl Pair {
     /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may be there already.
-    pub fn create(place: &Path) -> Self {
-        let pair = Self { place: place.to_owned() };
+    pub fn create(place: &Path, group: &str) -> Self {
+        let pair = Self { place: place.to_owned(), group: group.into() };
         fs::create_dir_all(place).expect("the folder can be made");
         fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
         let configuration = format!("root_dir: {}\n", pair.root().display());
@@ -98,6 +102,11 @@ impl Pair {
     /// `root_dir` of the agent's configuration.
     pub fn root(&self) -> PathBuf {
         self.live().join("root")
+    }
+
+    /// Where every script of the new revision notes its event.
+    pub fn ran(&self) -> PathBuf {
+        self.place.join("ran")
     }
 
     /// What a deployment may change.
@@ -151,43 +160,29 @@ impl Pair {
         assert!(succeeded, "{revision:?} cannot be deployed:\n{output}");
     }
 
-    /// Writes what is on the host before anything is deployed, deploys the old revision, and has the operator change
-    /// some of it.
-    pub async fn install_old(&self) {
-        self.write_operators();
-        self.deployed(Revision::Old).await;
-        self.change_as_operator();
-    }
-
     /// Makes the host ready for the new revision, keeps a copy of that, and learns what undisturbed deployments leave.
     pub async fn prepare(&self) -> Reference {
-        let _ = fs::remove_dir_all(self.live());
-        self.install_old().await;
-        self.save().await;
-        let reference = self.learn().await;
-        self.reset().await;
-        reference
+        self.prepare_with(async |revision| self.deployed(revision).await).await
     }
 
-    /// Keeps a copy of what is live now.
-    pub async fn save(&self) {
+    /// The same with another way to deploy.
+    pub async fn prepare_with(&self, deploy: impl AsyncFn(Revision)) -> Reference {
+        self.write_operators();
+        deploy(Revision::Old).await;
+        self.change_as_operator();
         copy(&self.live(), &self.place.join("saved")).await;
-    }
-
-    /// What undisturbed deployments leave, beginning with what was saved.
-    pub async fn learn(&self) -> Reference {
-        self.reset().await;
         let old = self.state();
-        self.deployed(Revision::Little).await;
+        deploy(Revision::Little).await;
         let after_old = self.state().files;
         self.reset().await;
-        self.deployed(Revision::New).await;
+        deploy(Revision::New).await;
         let new = self.state();
         assert_ne!(old, new);
-        self.deployed(Revision::New).await;
+        deploy(Revision::New).await;
         assert_eq!(new.differences(&self.state()), "", "the new revision over itself");
-        self.deployed(Revision::Little).await;
+        deploy(Revision::Little).await;
         let after_new = self.state().files;
+        self.reset().await;
         Reference { old, new, after_old, after_new }
     }
 
@@ -207,7 +202,7 @@ impl Pair {
 
     /// What is there now.
     pub fn state(&self) -> State {
-        let cleanup = self.root().join(format!("deployment-instructions/{GROUP}-cleanup"));
+        let cleanup = self.root().join(format!("deployment-instructions/{}-cleanup", self.group));
         let cleanup = fs::read(cleanup).map(|text| String::from_utf8_lossy(&text).into_owned());
         State { files: Snapshot::of(&self.destinations()), cleanup: cleanup.unwrap_or_default() }
     }
@@ -289,8 +284,12 @@ impl Pair {
 
     fn write_new(&self) {
         let folder = self.place.join("new");
-        let appspec = self.appspec("750", "u:daemon:rw") + &self.extra_permissions();
-        bundle::write(&folder, &[("appspec.yml", &appspec)]);
+        let mut appspec = self.appspec("750", "u:daemon:rw") + &self.extra_permissions() + "hooks:\n";
+        for event in HOOKS {
+            appspec += &format!("  {event}: [{{location: note.sh}}]\n");
+        }
+        let note = format!("#!/bin/sh\necho $LIFECYCLE_EVENT >> {}\n", self.ran().display());
+        bundle::write(&folder, &[("appspec.yml", &appspec), ("note.sh", &note)]);
         let large = "0123456789abcdef".repeat(5000);
         let files = [
             ("app/same.txt", "same"),

@@ -9,7 +9,7 @@
 
 use codedeploy_tests::blockdev::{Disk, Image, Kind, Told};
 use codedeploy_tests::mounts::in_own_mounts;
-use codedeploy_tests::pair::{Found, Pair, Reference, Revision};
+use codedeploy_tests::pair::{Found, LOCAL_GROUP, Pair, Reference, Revision};
 use codedeploy_tests::sweep::{self, Tally};
 
 /// A deployment as a disk saw it.
@@ -44,7 +44,7 @@ fn xfs_has_the_old_or_the_new_revision_after_a_power_cut() {
 
 async fn cut_everywhere(kind: Kind, prefixes: usize, shuffles: usize) {
     let folder = sweep::folder();
-    let pair = Pair::create(folder.path());
+    let pair = Pair::create(folder.path(), LOCAL_GROUP);
     let reference = pair.prepare().await;
     let disk = Disk::create(kind).unwrap_or_else(|error| panic!("the power cut cannot be tried here: {error}"));
     let recorded = record(&disk, &pair).await;

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -54,7 +56,13 @@ fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
     ptrace::syscall(process, None)?;
     let report = Report { calls: Vec::new(), struck: None, exit: None, output: String::new() };
     let mut tracer = Tracer { process, strike, report, failing: Vec::new() };
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(Signal::SIGTERM as i32, Arc::clone(&stop))?;
     loop {
+        // Whoever wants the program to stop only knows this process. The program's next call brings us here.
+        if stop.swap(false, Ordering::Relaxed) {
+            nix::sys::signal::kill(process, Signal::SIGTERM)?;
+        }
         match waitpid(None, Some(WaitPidFlag::__WALL)) {
             Ok(WaitStatus::Exited(pid, code)) if pid == process => tracer.report.exit = Some(code),
             Ok(status) => tracer.go_on(status)?,

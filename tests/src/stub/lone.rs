@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Completion, Stub};
 use crate::bundle;
-use crate::programs::{Programs, Running};
+use crate::programs::{Program, Programs, Running};
+use crate::strike::Strike;
+use crate::sweep;
 
 /// Who the host is to the service.
 pub const IDENTIFIER: &str = "arn:aws:iam::123456789012:user/box1";
@@ -28,7 +30,7 @@ impl Lone {
 
     /// The same with empty polls held open for `hold`, after `prepare` was given the folder of the host's state.
     pub async fn prepared(more: &str, hold: Duration, prepare: impl FnOnce(&Path)) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = sweep::folder();
         let stub = Stub::start(folder.path(), hold).await;
         let identity = format!(
             "region: us-east-1\niam_user_arn: {IDENTIFIER}\naws_access_key_id: AKID\naws_secret_access_key: secret\n"
@@ -61,6 +63,12 @@ impl Lone {
         self.agent = agent(self.folder.path());
     }
 
+    /// Starts an agent under a strike whose report goes to `report`, after the last one has ended.
+    pub fn start_under(&mut self, strike: &Strike, report: &Path) {
+        let program = strike.program(&Programs::built().agent, report);
+        self.agent = run(&program, self.folder.path());
+    }
+
     /// The agent's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log/codedeploy-agent.log")).unwrap_or_default()
@@ -88,10 +96,14 @@ impl Lone {
 }
 
 fn agent(folder: &Path) -> Running {
+    run(&Programs::built().agent, folder)
+}
+
+fn run(agent: &Program, folder: &Path) -> Running {
     let arguments = |command: &mut tokio::process::Command| {
         command.args(["run", "--config-file"]).arg(folder.join("agent.yml"));
     };
-    Programs::built().agent.start(arguments, &folder.join("agent.out"))
+    agent.start(arguments, &folder.join("agent.out"))
 }
 
 /// A command as the service delivers it.
