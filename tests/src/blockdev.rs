@@ -142,7 +142,8 @@ impl Disk {
         let file = self.folder.path().join("mount").join(fuse::NAME);
         let began = Instant::now();
         loop {
-            let devices = Command::new("losetup").arg("--associated").arg(&file).output().expect("losetup is there");
+            let devices =
+                Command::new("losetup").arg("--associated").arg(&file).output().expect("losetup is there");
             if devices.stdout.is_empty() {
                 return;
             }

@@ -31,7 +31,8 @@ pub fn in_own_mounts<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + '
     let whole = move || {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS).expect("the kernel gives mounts of its own");
         let none = None::<&str>;
-        nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("they can be private");
+        nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .expect("they can be private");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(test());
     };

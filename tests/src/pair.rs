@@ -278,7 +278,10 @@ impl Pair {
             ("fresh/file", "old"),
         ];
         bundle::write(&folder, &files);
-        links(&folder, &[("app/becomes-plain", "same.txt"), ("app/link", "same.txt"), ("app/dangling", "/nowhere/old")]);
+        links(
+            &folder,
+            &[("app/becomes-plain", "same.txt"), ("app/link", "same.txt"), ("app/dangling", "/nowhere/old")],
+        );
         self.pack(&folder);
     }
 
@@ -312,7 +315,14 @@ impl Pair {
             ("fresh/file", "new"),
         ];
         bundle::write(&folder, &files);
-        links(&folder, &[("app/becomes-link", "changed.txt"), ("app/link", "added.txt"), ("app/dangling", "/nowhere/new")]);
+        links(
+            &folder,
+            &[
+                ("app/becomes-link", "changed.txt"),
+                ("app/link", "added.txt"),
+                ("app/dangling", "/nowhere/new"),
+            ],
+        );
         self.pack(&folder);
     }
 
@@ -325,7 +335,10 @@ impl Pair {
         self.pack(&self.place.join("little"));
         let failing = "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: on-purpose.sh\n";
         let script = "#!/bin/sh\nexit 1\n";
-        bundle::write(&self.bundle(Revision::Failing), &[("appspec.yml", failing), ("on-purpose.sh", script)]);
+        bundle::write(
+            &self.bundle(Revision::Failing),
+            &[("appspec.yml", failing), ("on-purpose.sh", script)],
+        );
     }
 
     fn appspec(&self, mode: &str, acl: &str) -> String {
@@ -361,7 +374,8 @@ impl Pair {
 
     /// What is on the host before the first deployment.
     fn write_operators(&self) {
-        let files = [("etc/operator.ini", "mine"), ("srv/shared/mine.list", "mine"), ("srv/keep/mine", "mine")];
+        let files =
+            [("etc/operator.ini", "mine"), ("srv/shared/mine.list", "mine"), ("srv/keep/mine", "mine")];
         bundle::write(&self.live(), &files);
         fs::create_dir_all(self.root()).expect("the folder can be made");
     }
@@ -378,12 +392,14 @@ impl Pair {
         ];
         bundle::write(&live, &files);
         let mode = |name: &str, mode| {
-            fs::set_permissions(live.join(name), fs::Permissions::from_mode(mode)).expect("the mode can be set");
+            fs::set_permissions(live.join(name), fs::Permissions::from_mode(mode))
+                .expect("the mode can be set");
         };
         mode("srv/app/operator.conf", 0o640);
         mode("srv/app/changed.txt", 0o604);
         mode("srv/app/locked", 0o711);
-        fs::hard_link(live.join("srv/app/changed.txt"), live.join("srv/keep/changed.txt")).expect("a hard link");
+        fs::hard_link(live.join("srv/app/changed.txt"), live.join("srv/keep/changed.txt"))
+            .expect("a hard link");
         symlink("../app/bin", live.join("srv/keep/bin")).expect("a link");
         age(&live.join("srv/keep"));
     }
@@ -424,7 +440,8 @@ impl State {
     pub fn differences(&self, other: &Self) -> String {
         let mut lines = self.files.differences(&other.files);
         if self.cleanup != other.cleanup {
-            lines.push(format!("the record of what was created is\n{}\nnot\n{}", self.cleanup, other.cleanup));
+            lines
+                .push(format!("the record of what was created is\n{}\nnot\n{}", self.cleanup, other.cleanup));
         }
         lines.join("\n")
     }
@@ -435,7 +452,8 @@ fn owner() -> (String, String) {
     if geteuid().is_root() {
         return ("daemon".into(), "daemon".into());
     }
-    let own = User::from_uid(Uid::effective()).expect("users can be asked for").expect("everybody has a name");
+    let own =
+        User::from_uid(Uid::effective()).expect("users can be asked for").expect("everybody has a name");
     (own.name, own.gid.to_string())
 }
 

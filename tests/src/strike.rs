@@ -106,7 +106,11 @@ impl std::str::FromStr for Strike {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("expected count, kill:N, fail:N:ERRNO, fail-on:N:ERRNO, run:N:SCRIPT or run-on:N:SCRIPT, found {text:?}");
+        let unknown = || {
+            format!(
+                "expected count, kill:N, fail:N:ERRNO, fail-on:N:ERRNO, run:N:SCRIPT or run-on:N:SCRIPT, found {text:?}"
+            )
+        };
         let number = |text: &str| text.parse::<i32>().map_err(|_| unknown());
         let at = |text: &str| text.parse::<usize>().map_err(|_| unknown());
         let parts: Vec<&str> = text.splitn(3, ':').collect();
@@ -149,7 +153,8 @@ impl Report {
 
     /// The numbers of the calls that an error could be given to.
     pub fn that_can_fail_with(&self, errno: Errno) -> Vec<usize> {
-        let possible = |(index, call): (usize, &Call)| calls::can_fail(&call.name, errno).then_some(index + 1);
+        let possible =
+            |(index, call): (usize, &Call)| calls::can_fail(&call.name, errno).then_some(index + 1);
         self.calls.iter().enumerate().filter_map(possible).collect()
     }
 }

@@ -54,7 +54,8 @@ impl Snapshot {
                 let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
                 let mut text = described(&path, &metadata);
                 if metadata.nlink() > 1 && !metadata.is_dir() {
-                    let first = linked.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone());
+                    let first =
+                        linked.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone());
                     if *first != path {
                         text += &format!(" is {}", first.display());
                     }

@@ -7,9 +7,13 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
+use std::fs;
+use std::path::Path;
+
+use codedeploy_tests::bundle;
 use codedeploy_tests::pair::{Bed, Revision};
-use codedeploy_tests::programs::Programs;
-use codedeploy_tests::strike::Strike;
+use codedeploy_tests::programs::{Program, Programs};
+use codedeploy_tests::strike::{Blow, Strike};
 use codedeploy_tests::sweep::{self, Tally, sweep};
 
 #[tokio::test]
@@ -29,7 +33,7 @@ async fn a_local_deployment_that_is_killed_at_a_system_call_leaves_the_old_or_th
         tally.found(&point, &found);
         tally.expect(&point, pair.leaves_nothing_behind());
         // Both ways to go on, in turn.
-        let goes_on = if strike.at() % 2 == 0 {
+        let goes_on = if strike.at().is_multiple_of(2) {
             pair.goes_on(reference, &found).await
         } else {
             pair.cleans_up(reference, &found).await
@@ -38,4 +42,28 @@ async fn a_local_deployment_that_is_killed_at_a_system_call_leaves_the_old_or_th
     })
     .await;
     tally.conclude();
+}
+
+/// The proof of the proof: what copies in place is found out.
+#[tokio::test]
+async fn a_copy_in_place_that_is_killed_is_found_to_be_mixed() {
+    let folder = sweep::folder();
+    let [old, new, live] = ["old", "new", "live"].map(|name| folder.path().join(name));
+    let files = |text| ["a", "b", "in/c", "in/d"].map(|name| (name, text));
+    bundle::write(&old, &files("old"));
+    bundle::write(&new, &files("new"));
+    let copy = Program::at("cp");
+    let arguments = |from: &Path| ["-r".into(), "-T".into(), from.into(), live.clone().into()];
+    let texts = || ["a", "b", "in/c", "in/d"].map(|name| fs::read_to_string(live.join(name)).unwrap());
+    let mut mixed = 0;
+    for number in 1.. {
+        Strike::COUNT.run(&copy, &arguments(&old)).await;
+        assert_eq!(texts(), ["old"; 4]);
+        if Strike(Some((number, Blow::Kill))).run(&copy, &arguments(&new)).await.struck.is_none() {
+            break;
+        }
+        mixed += usize::from(![["old"; 4], ["new"; 4]].contains(&texts().each_ref().map(String::as_str)));
+    }
+    assert_eq!(texts(), ["new"; 4], "the sweep went on to the end");
+    assert!(mixed > 4, "{mixed}");
 }

@@ -129,19 +129,26 @@ impl Host {
         };
         tally.dealt(&call.name);
         let found = self.pair.found(reference);
-        let told: Vec<String> = deployed.outcomes.iter().map(|(event, told)| format!("{event} {}", told.error_code)).collect();
+        let told: Vec<String> =
+            deployed.outcomes.iter().map(|(event, told)| format!("{event} {}", told.error_code)).collect();
         let point = format!("{strike} {call} [{}]", told.join(", "));
         tally.found(&point, &found);
         let expect = |right: bool, what: String| tally.expect(&point, if right { Ok(()) } else { Err(what) });
         for (event, outcome) in &deployed.outcomes {
             let command = format!("{}/{event}", deployed.id);
             let told = self.lone.borrow().stub.completions(&command);
-            let same = |other: &Completion| (&other.status, other.error_code) == (&outcome.status, outcome.error_code);
+            let same = |other: &Completion| {
+                (&other.status, other.error_code) == (&outcome.status, outcome.error_code)
+            };
             expect(told.iter().all(same), format!("{event} has several outcomes: {told:?}"));
             let install_or_download = ["DownloadBundle", "Install"].contains(event);
-            expect(outcome.error_code == 0 || outcome.error_code == 7 && !install_or_download, format!("{outcome:?}"));
+            expect(
+                outcome.error_code == 0 || outcome.error_code == 7 && !install_or_download,
+                format!("{outcome:?}"),
+            );
         }
-        let installed = deployed.outcomes.iter().any(|(event, told)| *event == "Install" && told.error_code == 0);
+        let installed =
+            deployed.outcomes.iter().any(|(event, told)| *event == "Install" && told.error_code == 0);
         expect(installed == (found == Found::New), format!("Install is told to have succeeded: {installed}"));
         let ran = fs::read_to_string(self.pair.ran()).unwrap_or_default();
         for event in HOOKS {
@@ -154,7 +161,10 @@ impl Host {
         tally.expect(&point, self.pair.leaves_nothing_behind());
         let again = self.perform(Revision::New).await;
         let end = again.outcomes.last().map(|(event, told)| (*event, told.error_code));
-        expect(end == Some(("ApplicationStart", 0)), format!("the next deployment fails: {:?}", again.outcomes.last()));
+        expect(
+            end == Some(("ApplicationStart", 0)),
+            format!("the next deployment fails: {:?}", again.outcomes.last()),
+        );
         let differences = self.pair.state().differences(&reference.new);
         expect(differences.is_empty(), format!("the next deployment leaves something else:\n{differences}"));
         self.kill().await;

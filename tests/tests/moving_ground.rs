@@ -25,8 +25,12 @@ const PAGE: u64 = 4096;
 #[test]
 fn a_file_system_without_space_or_inodes_keeps_the_old_revision_until_there_is_enough() {
     in_own_mounts(async || {
-        fills_up("A full file system, bytes", |used, more| format!("size={}", used.blocks * PAGE + more * PAGE)).await;
-        fills_up("A full file system, inodes", |used, more| format!("nr_inodes={}", used.inodes + more)).await;
+        fills_up("A full file system, bytes", |used, more| {
+            format!("size={}", used.blocks * PAGE + more * PAGE)
+        })
+        .await;
+        fills_up("A full file system, inodes", |used, more| format!("nr_inodes={}", used.inodes + more))
+            .await;
     });
 }
 
@@ -45,7 +49,8 @@ async fn fills_up(what: &str, limit: impl Fn(&Used, u64) -> String) {
         mounted.change("size=64m,nr_inodes=100000").unwrap();
         pair.reset().await;
         let stat = nix::sys::statvfs::statvfs(&pair.live()).unwrap();
-        let used = Used { blocks: stat.blocks() - stat.blocks_free(), inodes: stat.files() - stat.files_free() };
+        let used =
+            Used { blocks: stat.blocks() - stat.blocks_free(), inodes: stat.files() - stat.files_free() };
         mounted.change(&limit(&used, room)).unwrap();
         tally.dealt("deployment");
         let (succeeded, output) = pair.deploy(Revision::New).await;
@@ -53,11 +58,17 @@ async fn fills_up(what: &str, limit: impl Fn(&Used, u64) -> String) {
         let found = pair.found(&reference);
         tally.found(&point, &found);
         if succeeded {
-            tally.expect(&point, if found == Found::New { Ok(()) } else { Err("a success that is none".into()) });
+            tally.expect(
+                &point,
+                if found == Found::New { Ok(()) } else { Err("a success that is none".into()) },
+            );
             break;
         }
         let said = output.contains("space") && !output.contains("panicked");
-        tally.expect(&point, if said { Ok(()) } else { Err(format!("it does not say what is missing:\n{output}")) });
+        tally.expect(
+            &point,
+            if said { Ok(()) } else { Err(format!("it does not say what is missing:\n{output}")) },
+        );
         mounted.change("size=64m,nr_inodes=100000").unwrap();
         tally.expect(&point, pair.goes_on(&reference, &found).await);
     }
@@ -160,7 +171,7 @@ async fn what_somebody_else_does_meanwhile_is_not_undone_and_the_rest_is_the_old
         pair.reset().await;
         let outside = pair.path("outside");
         bundle::write(&outside, &[("run.sh", "outside")]);
-        let before = Snapshot::of(&[outside.clone()]);
+        let before = Snapshot::of(std::slice::from_ref(&outside));
         let mark = pair.path("intruded");
         let _ = fs::remove_file(&mark);
         let script = format!(
@@ -180,7 +191,10 @@ async fn what_somebody_else_does_meanwhile_is_not_undone_and_the_rest_is_the_old
         let expect = |right: bool, what: &str| {
             tally.expect(&point, if right { Ok(()) } else { Err(format!("{what}:\n{}", report.output)) });
         };
-        expect(!report.output.contains("panicked") && matches!(report.exit, Some(0 | 1)), "an end that is none");
+        expect(
+            !report.output.contains("panicked") && matches!(report.exit, Some(0 | 1)),
+            "an end that is none",
+        );
         expect(before == Snapshot::of(&[outside]), "something outside was touched");
         let live = pair.live();
         if let Some(stays) = intrusion.stays {

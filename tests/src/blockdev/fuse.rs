@@ -111,7 +111,8 @@ impl Filesystem for OneFile {
             let inside = (at % BLOCK as u64) as usize;
             let (now, later) = rest.split_at((BLOCK - inside).min(rest.len()));
             let number = at / BLOCK as u64;
-            let mut block = contents.image.block(number).map_or_else(|| vec![0; BLOCK], |block| block.to_vec());
+            let mut block =
+                contents.image.block(number).map_or_else(|| vec![0; BLOCK], |block| block.to_vec());
             block[inside..inside + now.len()].copy_from_slice(now);
             blocks.push((number, block.into()));
             at += now.len() as u64;

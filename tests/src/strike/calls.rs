@@ -156,7 +156,9 @@ pub(super) fn can_fail(name: &str, errno: Errno) -> bool {
         Errno::EMFILE => opens,
         Errno::ENOSPC | Errno::EDQUOT => takes_space(),
         // Open files and what syncs them have passed these checks.
-        Errno::EACCES => !is_sync && !["write", "writev", "pwrite64", "copy_file_range", "ftruncate"].contains(&name),
+        Errno::EACCES => {
+            !is_sync && !["write", "writev", "pwrite64", "copy_file_range", "ftruncate"].contains(&name)
+        }
         Errno::EROFS => !is_sync,
         _ => true,
     }

@@ -42,7 +42,10 @@ struct Tracer {
 }
 
 fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
-    #[allow(unsafe_code, reason = "only the child itself can ask to be traced, and does nothing else before exec")]
+    #[allow(
+        unsafe_code,
+        reason = "only the child itself can ask to be traced, and does nothing else before exec"
+    )]
     unsafe {
         command.pre_exec(|| Ok(ptrace::traceme()?));
     }
@@ -50,8 +53,7 @@ fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
     let process = Pid::from_raw(child.id().cast_signed());
     waitpid(process, None)?;
     // Threads are followed; children are not: hooks outlive a killed agent.
-    let options =
-        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
+    let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(process, options)?;
     ptrace::syscall(process, None)?;
     let report = Report { calls: Vec::new(), struck: None, exit: None, output: String::new() };
@@ -166,7 +168,10 @@ mod registers {
     use super::*;
 
     pub(super) fn skip(_: Pid) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "calls can be made to fail on x86-64 only; kills work everywhere"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "calls can be made to fail on x86-64 only; kills work everywhere",
+        ))
     }
 
     pub(super) fn answer(_: Pid, _: Errno) -> io::Result<()> {
