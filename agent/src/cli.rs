@@ -24,6 +24,7 @@ use crate::logs;
 use crate::memory;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::poll::Agent;
+use crate::recovery;
 use crate::register;
 use crate::revision::store::StoreError;
 use crate::shutdown::Shutdown;
@@ -72,6 +73,12 @@ enum Command {
     /// Check everything that a deployment needs, and say what to do. Exit code 1: there is a problem.
     Doctor {
         /// Print the checks as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which Installs a crash interrupted, and what the agent will do about them. Exit code 1: there is one.
+    Journal {
+        /// Print all that is known, as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -140,6 +147,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Restart { force } => control::restart(arguments.config_file, force, daemon),
         Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
         Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
+        Command::Journal { json } => recovery::journal::main(arguments.config_file.as_deref(), json),
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
             local::main(*local)

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::errors::Chain;
+use crate::recovery::{self, RecoveryError};
 use crate::revision::archive::{self, UnpackError};
 use crate::revision::manifest;
 use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
@@ -55,6 +56,8 @@ enum CommandError {
     AppSpec(#[from] AppSpecError),
     #[error(transparent)]
     Install(#[from] InstallError),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     #[error("the script log cannot be written")]
     Log(#[from] LogError),
     #[error("the work was cut short")]
@@ -193,7 +196,8 @@ impl Host {
         let records = self.store.records(&spec.deployment_group_id)?;
         let behavior = spec.file_exists_behavior;
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
-        let archive = folder.archive();
+        let (store, deployment, archive) = (self.store.clone(), folder.path().to_owned(), folder.archive());
+        let group = spec.deployment_group_id.clone();
         let turn = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(stopped()),
@@ -203,7 +207,9 @@ impl Host {
         let summary = blocking(move || {
             // Given back when the work ends, even if nobody waits for it any more.
             let _turn = turn;
+            let turn = recovery::before_install(&store, &group)?;
             let request = install::Request {
+                deployment: &deployment,
                 archive: &archive,
                 appspec: &appspec,
                 behavior,
@@ -211,7 +217,7 @@ impl Host {
                 reject_unconfined,
             };
             let plan = install::plan(&request)?;
-            install::install(plan)
+            Ok::<_, CommandError>(install::install(plan, &turn)?)
         })
         .await??;
         for warning in &summary.warnings {
@@ -220,7 +226,6 @@ impl Host {
         let Summary { created, replaced, removed, kept, .. } = summary;
         let duration_ms = milliseconds_since(began);
         tracing::info!(duration_ms, created, replaced, removed, kept, "files installed");
-        self.store.point(&spec.deployment_group_id, Pointer::LastSuccessful, &folder)?;
         Ok(succeeded(None))
     }
 

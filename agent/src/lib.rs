@@ -4,6 +4,8 @@
 //! and has it verified and read ([`spec`]); [`deployment`] performs it, fetching a [`revision`], installing its files
 //! or running its scripts; [`report`] tells the service how it ended. [`local`] does the same without a service.
 //!
+//! [`recovery`] ends what a crash interrupted, before anything else happens.
+//!
 //! [`control`] starts, stops and asks the agent of this host; [`doctor`] says what is wrong with it, [`logs`] what it
 //! did; [`register`] makes the host known to a service.
 //!
@@ -25,6 +27,7 @@ pub mod logs;
 mod memory;
 pub mod pidfile;
 pub mod poll;
+pub mod recovery;
 pub mod register;
 pub mod regular;
 pub mod report;

@@ -19,6 +19,7 @@ use crate::cli::{complain, on_runtime};
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::deployment::Host;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region};
+use crate::recovery::{self, RecoveryError};
 use crate::revision::Revision;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::trusted;
@@ -95,6 +96,8 @@ enum LocalError {
     NoHome,
     #[error("cannot make a temporary folder to unpack the revision in; TMPDIR can name another place")]
     Scratch(#[source] std::io::Error),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     #[error("interrupted; nothing was changed")]
     Interrupted,
     #[error("cannot write to the standard output")]
@@ -141,6 +144,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
+    recovery::at_start(&host.store)?;
     let mut out = std::io::stdout();
     writeln!(out, "Starting to execute deployment from within folder {}", folder.path().display())?;
     for event in &order {

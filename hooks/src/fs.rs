@@ -1,14 +1,16 @@
 //! Files that others rely on: replacing one durably, and folder handles through which nothing follows a link.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 /// Replaces `path` with a file of these bytes and permission bits: after a crash at any moment, the whole old or the
@@ -25,7 +27,7 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         file.write_all(bytes)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         file.sync_all()?;
-        folder.rename(&temporary, name)?;
+        folder.rename(&temporary, &folder, name)?;
         folder.sync()
     });
     if result.is_err() {
@@ -33,6 +35,28 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let _ = folder.unlink(&temporary);
     }
     result
+}
+
+/// Replaces `path` as [`replace_file`] does, for writers that take turns: its temporary name is always the same, so
+/// that nothing is left behind however often they are interrupted. Gives the file, to append to.
+pub(crate) fn replace_in_turn(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<File> {
+    let (parent, name) = split(path)?;
+    let folder = Folder::open(parent)?;
+    let mut temporary = name.to_os_string();
+    temporary.push(".new");
+    folder.remove_tree(&temporary)?;
+    let file = folder.create_file(&temporary)?;
+    let mut writer = BufWriter::with_capacity(64 * 1024, &file);
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.sync_all()?;
+    folder.rename(&temporary, &folder, name)?;
+    folder.sync()?;
+    Ok(file)
 }
 
 /// A random word for temporary names.
@@ -60,6 +84,15 @@ pub(crate) struct Folder(OwnedFd);
 impl Folder {
     /// Opens an absolute path of which no component may be a symbolic link.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            // Before Linux 5.6, and where containers forbid what they do not know.
+            Err(Errno::NOSYS | Errno::PERM) => Self::open_step_by_step(path),
+            result => Ok(Self(result?)),
+        }
+    }
+
+    fn open_step_by_step(path: &Path) -> io::Result<Self> {
         let passing = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut here = rustix::fs::open("/", passing, Mode::empty())?;
         for component in path.components() {
@@ -74,11 +107,6 @@ impl Folder {
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
-    }
-
-    /// Opens the folder at `below`, a relative path; empty is this folder.
-    pub(crate) fn descend(&self, below: &Path) -> io::Result<Self> {
-        below.iter().try_fold(self.folder(OsStr::new("."))?, |folder, name| folder.folder(name))
     }
 
     /// Opens the file `name` for reading; a FIFO does not block.
@@ -129,26 +157,31 @@ impl Folder {
         Ok(names)
     }
 
-    /// Renames within this folder; replaces what has the name `to`.
-    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+    /// Gives `from` the name `to` in the folder `other`; replaces what has that.
+    pub(crate) fn rename(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.0, from, &other.0, to)?)
     }
 
-    /// Renames within this folder; fails when `to` exists.
-    pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        match rustix::fs::renameat_with(&self.0, from, &self.0, to, RenameFlags::NOREPLACE) {
+    /// Gives `from` the name `to` in the folder `other`; fails when that exists.
+    pub(crate) fn rename_new(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
+        match rustix::fs::renameat_with(&self.0, from, &other.0, to, RenameFlags::NOREPLACE) {
             // A file system that cannot do it atomically, such as NFS.
-            Err(Errno::INVAL | Errno::NOSYS) => match self.stat(to)? {
+            Err(Errno::INVAL | Errno::NOSYS) => match other.stat(to)? {
                 Some(_) => Err(Errno::EXIST.into()),
-                None => self.rename(from, to),
+                None => self.rename(from, other, to),
             },
             result => Ok(result?),
         }
     }
 
-    /// Gives the file or link `name` a second name.
-    pub(crate) fn hard_link(&self, name: &OsStr, second: &OsStr) -> Result<(), Errno> {
-        rustix::fs::linkat(&self.0, name, &self.0, second, AtFlags::empty())
+    /// Exchanges two names atomically; `INVAL` or `NOSYS` where the file system cannot.
+    pub(crate) fn exchange(&self, name: &OsStr, other: &Self, second: &OsStr) -> Result<(), Errno> {
+        rustix::fs::renameat_with(&self.0, name, &other.0, second, RenameFlags::EXCHANGE)
+    }
+
+    /// Gives the file or link `name` a second name, in the folder `other`.
+    pub(crate) fn hard_link(&self, name: &OsStr, other: &Self, second: &OsStr) -> Result<(), Errno> {
+        rustix::fs::linkat(&self.0, name, &other.0, second, AtFlags::empty())
     }
 
     /// Removes a file or link; fine when it is gone.
@@ -182,14 +215,65 @@ impl Folder {
         let _ = rustix::fs::fchmod(&self.0, Mode::RWXU);
     }
 
+    /// Lets nobody but its owner look into this folder.
+    pub(crate) fn make_private(&self) -> io::Result<()> {
+        Ok(rustix::fs::fchmod(&self.0, Mode::RWXU)?)
+    }
+
     /// Makes the names in this folder survive a power cut.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.0)?)
     }
+}
 
-    /// Makes everything written to this folder's file system survive a power cut.
-    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.0)?)
+/// Folders to make durable one by one; more of them are cheaper as whole file systems.
+const FEW_FOLDERS: usize = 4;
+
+/// A folder that could not be made durable, and why.
+pub(crate) type NotDurable = (PathBuf, io::Error);
+
+/// Makes the names in these folders survive a power cut.
+pub(crate) fn sync_names(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> {
+    if folders.len() > FEW_FOLDERS {
+        return sync_file_systems(folders);
+    }
+    let sync = |path: &PathBuf| Folder::open(path)?.sync();
+    folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
+}
+
+/// Makes everything written to the file systems of these folders survive a power cut.
+pub(crate) fn sync_file_systems(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> {
+    let mut done = BTreeSet::new();
+    let mut sync = |path: &PathBuf| {
+        let folder = Folder::open(path)?;
+        match done.insert(rustix::fs::fstat(&folder)?.st_dev) {
+            true => Ok(rustix::fs::syncfs(&folder)?),
+            false => Ok(()),
+        }
+    };
+    folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
+}
+
+/// Folders that were opened last and may be needed again soon.
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    open: VecDeque<(PathBuf, Rc<Folder>)>,
+}
+
+impl Handles {
+    /// How many folders stay open: those of a path, of what is kept for it, and of where they come from.
+    const MOST: usize = 4;
+
+    /// The folder that holds `path`, and its name there.
+    pub(crate) fn parent<'a>(&mut self, path: &'a Path) -> io::Result<(Rc<Folder>, &'a OsStr)> {
+        let (parent, name) = split(path)?;
+        if let Some((_, folder)) = self.open.iter().find(|(open, _)| open == parent) {
+            return Ok((Rc::clone(folder), name));
+        }
+        let folder = Rc::new(Folder::open(parent)?);
+        self.open.truncate(Self::MOST - 1);
+        self.open.push_front((parent.to_path_buf(), Rc::clone(&folder)));
+        Ok((folder, name))
     }
 }
 

@@ -1,41 +1,54 @@
 //! Install: puts a revision's files on the host as one transaction (spec: AppSpec file and Install, Durability).
 //!
-//! The way of an Install, on this page: [`plan`] looks at the revision and the host, decides everything, and refuses
-//! with every reason at once while nothing has changed. [`install`] builds what is new under temporary names, makes it
-//! durable, changes names, writes the records that the next Install cleans up by, and only then removes what was set
-//! aside. An error on the way puts everything back.
+//! The way of an Install, on this page: [`Turn::wait`] keeps every other process from installing; [`recover`] ends what
+//! a crash left. [`plan`] looks at the revision and the host, decides everything, and refuses with every reason at once
+//! while nothing has changed. [`install`] builds what is new under temporary names, makes it durable, writes down how
+//! every name will change, and only then changes them; the records that the next Install cleans up by change with them.
+//! What is displaced is kept, so that the Install can be taken back. An error on the way puts everything back.
 
 mod access;
-mod apply;
+mod build;
+mod change;
 mod conflict;
 mod grant;
+mod journal;
 mod layout;
 mod plan;
 mod preview;
 mod records;
+mod recover;
 mod schedule;
 mod snapshot;
 mod step;
+mod transaction;
 mod undo;
+mod unfinished;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::specification::FileExistsBehavior;
+use serde::{Deserialize, Serialize};
 
-pub use self::apply::StepError;
-use self::apply::Transaction;
 pub use self::conflict::Conflict;
+use self::journal::Begun;
+pub use self::journal::{Action, JournalError, Phase};
 use self::plan::{Decision, Facts};
 pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
+pub use self::recover::{RecoverError, Recovery, Turn, TurnError, recover};
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
+use self::transaction::Work;
+pub use self::undo::{ForgetError, forget};
+pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
 
 /// What to install.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
+    /// The deployment's folder; it keeps what the Install displaces.
+    pub deployment: &'a Path,
     /// The unpacked revision.
     pub archive: &'a Path,
     pub appspec: &'a AppSpec,
@@ -51,6 +64,8 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub struct InstallPlan {
     revision: PathBuf,
+    journal: PathBuf,
+    begun: Begun,
     decision: Decision,
     schedule: Schedule,
 }
@@ -78,6 +93,15 @@ pub struct Summary {
     pub warnings: Vec<String>,
 }
 
+/// The numbers of a [`Summary`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Counts {
+    created: usize,
+    replaced: usize,
+    removed: usize,
+    kept: usize,
+}
+
 /// Why there was no Install.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -87,8 +111,21 @@ pub enum InstallError {
     Conflicts(Vec<Conflict>),
     #[error("Install failed; everything was put back")]
     Failed { source: StepError },
-    #[error("Install failed, and not everything could be put back; left to do by hand:{}", listed(.left))]
+    #[error(
+        "Install failed, and not everything could be put back; it is tried again when the agent starts, and before the \
+         next Install. Left to do:{}",
+        listed(.left)
+    )]
     NotUndone { source: StepError, left: Vec<String> },
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct StepError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
 }
 
 /// Looks at the revision and the host and decides everything; nothing is changed. Every conflict is found, not only
@@ -98,8 +135,16 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     if !conflicts.is_empty() {
         return Err(InstallError::Conflicts(conflicts));
     }
-    let schedule = schedule::schedule(&decision, &revision, &host, &records, &crate::fs::token());
-    Ok(InstallPlan { revision: revision.root, decision, schedule })
+    let deployment = std::fs::canonicalize(request.deployment)
+        .map_err(|source| InstallError::Unreadable { path: request.deployment.to_path_buf(), source })?;
+    let token = crate::fs::token();
+    let schedule =
+        schedule::schedule(&decision, &revision, &host, &records, request.deployment, token.clone());
+    let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
+    begun.staged = schedule.build.iter().map(|build| build.staged.clone()).collect();
+    begun.superseded = undo::superseded(&begun);
+    begun.counts = decision.counts();
+    Ok(InstallPlan { revision: revision.root, journal: records.journal, begun, decision, schedule })
 }
 
 /// Everything that was looked at, and what came of it.
@@ -127,25 +172,16 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     Ok(Considered { revision, host, records, decision, conflicts })
 }
 
-/// Carries `plan` out. After an error everything is as before, unless the error says otherwise.
-pub fn install(plan: InstallPlan) -> Result<Summary, InstallError> {
-    let Schedule { build, change, record } = &plan.schedule;
-    let mut transaction =
-        Transaction::begin(&plan.revision).map_err(|source| InstallError::Failed { source })?;
-    let result = transaction
-        .run(build)
-        .and_then(|()| transaction.sync_file_systems())
-        .and_then(|()| transaction.run(change))
-        .and_then(|()| transaction.sync_names())
-        .and_then(|()| transaction.run(record))
-        .and_then(|()| transaction.sync_names());
-    match result {
-        Ok(()) => Ok(plan.summary(transaction.commit())),
-        Err(source) => Err(match transaction.roll_back() {
-            left if left.is_empty() => InstallError::Failed { source },
-            left => InstallError::NotUndone { source, left },
-        }),
-    }
+/// Carries `plan` out, which was made in this `turn`. After an error everything is as before, unless the error says
+/// otherwise.
+pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError> {
+    let InstallPlan { revision, journal, begun, decision, schedule } = plan;
+    let work = Work { revision: &revision, builds: &schedule.build, steps: &schedule.change };
+    let left = transaction::run(&journal, &begun, work)?;
+    let mut warnings = decision.warnings;
+    warnings.extend(left);
+    let Counts { created, replaced, removed, kept } = begun.counts;
+    Ok(Summary { created, replaced, removed, kept, warnings })
 }
 
 impl InstallPlan {
@@ -158,19 +194,26 @@ impl InstallPlan {
     pub fn warnings(&self) -> &[String] {
         &self.decision.warnings
     }
+}
 
-    fn summary(&self, left: Vec<String>) -> Summary {
-        let mut summary = Summary { warnings: self.decision.warnings.clone(), ..Summary::default() };
-        summary.warnings.extend(left);
+impl Decision {
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
         for change in self.changes() {
             *match change {
-                Change::Created(_) => &mut summary.created,
-                Change::Replaced(_) => &mut summary.replaced,
-                Change::Removed(_) => &mut summary.removed,
-                Change::Kept(_) => &mut summary.kept,
+                Change::Created(_) => &mut counts.created,
+                Change::Replaced(_) => &mut counts.replaced,
+                Change::Removed(_) => &mut counts.removed,
+                Change::Kept(_) => &mut counts.kept,
             } += 1;
         }
-        summary
+        counts
+    }
+}
+
+impl StepError {
+    fn at<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self { action, path: path.to_path_buf(), source }
     }
 }
 

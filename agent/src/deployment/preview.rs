@@ -103,8 +103,15 @@ impl Host {
         };
         let behavior = spec.file_exists_behavior;
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
-        let request =
-            install::Request { archive, appspec: &appspec, behavior, records: &records, reject_unconfined };
+        let deployment = elsewhere.folder(spec);
+        let request = install::Request {
+            deployment: deployment.path(),
+            archive,
+            appspec: &appspec,
+            behavior,
+            records: &records,
+            reject_unconfined,
+        };
         let install = install::preview(&request)?;
 
         let mut events = Vec::new();

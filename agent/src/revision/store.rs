@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
 use codedeploy_hooks::fs::replace_file;
-use codedeploy_hooks::install::Records;
+use codedeploy_hooks::install::{self, Records};
 
 use crate::errors::Chain;
 use crate::spec::PathComponent;
@@ -96,7 +96,7 @@ impl Store {
         let folder = self.instructions();
         create_folders(&folder, 0o700)?;
         let records = Self::records_in(&folder, group);
-        for path in [&records.instructions, &records.cleanup] {
+        for path in [&records.instructions, &records.cleanup, &records.pointer] {
             if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
                 set_aside(path, "it is not a regular file")?;
             }
@@ -114,7 +114,26 @@ impl Store {
         Records {
             instructions: folder.join(format!("{group}-install.json")),
             cleanup: folder.join(format!("{group}-cleanup")),
+            pointer: folder.join(format!("{group}_{}", Pointer::LastSuccessful.suffix())),
+            journal: folder.join(format!("{group}{JOURNAL}")),
         }
+    }
+
+    /// The groups whose Install was interrupted, and their journals.
+    pub fn journals(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        let folder = self.instructions();
+        let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read", &folder)(error)),
+        };
+        let journal = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            Some((name.to_str()?.strip_suffix(JOURNAL)?.to_owned(), entry.path()))
+        };
+        let mut journals: Vec<_> = entries.into_iter().filter_map(journal).collect();
+        journals.sort();
+        Ok(journals)
     }
 
     /// The deployment that a pointer of the group names. A pointer that names none is set aside, with a warning.
@@ -204,6 +223,9 @@ impl Store {
             if kept.as_ref().into_iter().chain(needed).any(|kept| kept.path == path) {
                 continue;
             }
+            if let Err(error) = install::forget(&path) {
+                tracing::warn!(path = %path.display(), "{}", Chain(&error));
+            }
             remove(&path)?;
             tracing::info!(path = %path.display(), "old deployment removed");
             surplus -= 1;
@@ -211,7 +233,8 @@ impl Store {
         Ok(())
     }
 
-    fn instructions(&self) -> PathBuf {
+    /// What joins the deployments of a group: pointers, records and journals of Installs.
+    pub fn instructions(&self) -> PathBuf {
         self.root.join("deployment-instructions")
     }
 
@@ -284,6 +307,9 @@ impl DeploymentFolder {
         self.path.join(".bundle-source")
     }
 }
+
+/// The end of the name of a group's journal.
+const JOURNAL: &str = "-journal.json";
 
 /// Longest text of a pointer, in bytes; no path is longer.
 const MAX_POINTER: u64 = 4096;

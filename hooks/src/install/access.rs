@@ -244,7 +244,11 @@ pub(super) fn add_context(path: &Path, context: &Context) -> io::Result<()> {
     if let Some(range) = &context.range {
         arguments.extend(["-r", range]);
     }
-    run("semanage", &arguments, path)?;
+    run("semanage", &arguments, path).or_else(|error| {
+        // There may be a rule already.
+        arguments[1] = "-m";
+        run("semanage", &arguments, path).map_err(|_| error)
+    })?;
     run("restorecon", &["-v"], path)
 }
 

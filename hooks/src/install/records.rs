@@ -11,13 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use super::access::Context;
 
-/// Where a deployment group's records are.
+/// Where a deployment group's records are; all of them in one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     /// `<group>-install.json`.
     pub instructions: PathBuf,
     /// `<group>-cleanup`.
     pub cleanup: PathBuf,
+    /// `<group>_last_successful_install`: the folder of the deployment whose Install last succeeded.
+    pub pointer: PathBuf,
+    /// `<group>-journal.json`: the Install in progress.
+    pub journal: PathBuf,
 }
 
 /// Version of what this agent adds to `<group>-install.json`. Official agents ignore it.
@@ -78,7 +82,12 @@ impl Records {
                 .and_then(|(parent, name)| Ok(std::fs::canonicalize(parent)?.join(name)));
             real.map_err(|error| (path.to_path_buf(), error))
         };
-        Ok(Self { instructions: resolve(&self.instructions)?, cleanup: resolve(&self.cleanup)? })
+        Ok(Self {
+            instructions: resolve(&self.instructions)?,
+            cleanup: resolve(&self.cleanup)?,
+            pointer: resolve(&self.pointer)?,
+            journal: resolve(&self.journal)?,
+        })
     }
 
     /// Reads both files leniently: a missing file is an empty one, and what makes no sense is a warning.

@@ -1,24 +1,25 @@
 //! Orders a decision into steps: first everything new is built under temporary names, then names change. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::access::{Access, Wish};
+use super::access::{Access, Context, Wish};
 use super::layout::WantedKind;
 use super::plan::{Decision, Planned};
 use super::records::{self, Instruction, Records, State};
 use super::snapshot::{Host, NodeKind, Revision};
-use super::step::{Content, Item, Step, What};
+use super::step::{Build, Content, Item, Keep, Step, Swap, Takes, What};
 use crate::fs::temporary_name;
 
 /// The steps of an Install, in the order of their phases.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Nothing that anybody uses changes.
-    pub(super) build: Vec<Step>,
+    /// Makes the temporary names of this Install its own.
+    pub(super) token: String,
+    pub(super) build: Vec<Build>,
+    /// What others see; the records of this Install come last.
     pub(super) change: Vec<Step>,
-    /// The records of this Install take the place of the last one's.
-    pub(super) record: Vec<Step>,
 }
 
 pub(super) fn schedule(
@@ -26,30 +27,43 @@ pub(super) fn schedule(
     revision: &Revision,
     host: &Host,
     records: &Records,
-    token: &str,
+    deployment: &Path,
+    token: String,
 ) -> Schedule {
-    let mut names = Names { token, used: 0 };
-    let mut schedule = Schedule { build: Vec::new(), change: Vec::new(), record: Vec::new() };
+    let mut names = Names { token: &token, used: 0 };
+    let mut schedule = Schedule { token: String::new(), build: Vec::new(), change: Vec::new() };
     let brought = schedule.objects(decision, host, &mut names);
     for path in tops(&decision.removed).filter(|path| !brought.contains(path.as_path())) {
-        schedule.change.push(remove(path, &decision.removed, host, &mut names));
-    }
-    for (path, context) in host.previous.rules.iter().filter(|_| host.has_selinux_tools) {
-        schedule.change.push(Step::RemoveContext { path: path.clone(), context: context.clone() });
+        let takes = takes(path, &decision.removed, host);
+        schedule.change.push(swap(path, names.beside(path), false, takes));
     }
     for (path, access) in &decision.adjusted {
         schedule.change.push(Step::Adjust { path: path.clone(), access: access.clone() });
     }
-    for (path, context) in &decision.contexts {
-        schedule.change.push(Step::AddContext { path: path.clone(), context: context.clone() });
-    }
+    schedule.change.extend(contexts(decision, host));
     let text = records::instruction_text(instructions(decision, revision));
     schedule.record(&records.instructions, text, host.previous.instructions, &mut names);
     let created = decision.planned.iter().map(|planned| planned.path.as_path());
     let rules = decision.contexts.iter().map(|(path, _)| path.as_path());
     let text = records::cleanup_text(created, rules);
     schedule.record(&records.cleanup, text, host.previous.cleanup, &mut names);
+    let text = deployment.as_os_str().as_bytes().to_vec();
+    schedule.record(&records.pointer, text, State::Sound, &mut names);
+    schedule.token = token;
     schedule
+}
+
+/// Removes the SELinux rules of the last Install, and adds those of this one.
+fn contexts(decision: &Decision, host: &Host) -> Vec<Step> {
+    let mut rules: BTreeMap<&Path, (Option<Context>, Option<Context>)> = BTreeMap::new();
+    for (path, context) in host.previous.rules.iter().filter(|_| host.has_selinux_tools) {
+        rules.entry(path).or_default().0 = context.clone();
+    }
+    for (path, context) in &decision.contexts {
+        rules.entry(path).or_default().1 = Some(context.clone());
+    }
+    let step = |(path, (before, after)): (&Path, _)| Step::Context { path: path.into(), before, after };
+    rules.into_iter().map(step).collect()
 }
 
 struct Names<'a> {
@@ -89,44 +103,40 @@ impl Schedule {
             brought.insert(top.path.as_path());
             let staged = names.beside(&top.path);
             let items = unit.iter().map(|planned| item(planned, &top.path)).collect();
-            self.build.push(Step::Build { staged: staged.clone(), items });
-            let path = top.path.clone();
-            let stood_there = decision.removed.contains(&path) || top.overwrites;
-            let folder_involved = top.kind == WantedKind::Folder
-                || matches!(host.nodes.get(&path).map(|node| &node.kind), Some(NodeKind::Folder { .. }));
-            if stood_there && !folder_involved {
-                let aside = names.beside(&path);
-                self.change.push(Step::Replace { path, staged, aside, keep: false });
-                continue;
-            }
-            if stood_there {
-                self.change.push(remove(&path, &decision.removed, host, names));
-            }
-            self.change.push(Step::Place { path, staged });
+            let takes = match decision.removed.contains(&top.path) || top.overwrites {
+                true => takes(&top.path, &decision.removed, host),
+                false => Takes::Nothing,
+            };
+            self.build.push(Build { staged: staged.clone(), items });
+            self.change.push(swap(&top.path, staged, true, takes));
         }
         brought
     }
 
     fn record(&mut self, path: &Path, text: Vec<u8>, old: State, names: &mut Names<'_>) {
-        let path = path.to_path_buf();
-        let staged = names.beside(&path);
-        let access = Access { mode: Some(Wish::asked(0o600)), ..Default::default() };
-        let item = Item { below: PathBuf::new(), what: What::Text(text), access };
-        self.build.push(Step::Build { staged: staged.clone(), items: vec![item] });
-        self.record.push(match old {
-            State::Missing => Step::Place { path, staged },
-            State::Sound => {
-                let aside = names.beside(&path);
-                Step::Replace { path, staged, aside, keep: false }
-            }
+        let (spare, keep) = match old {
+            State::Missing | State::Sound => (names.beside(path), Keep::ForUndo),
             State::Corrupt => {
                 let mut name = path.file_name().unwrap_or_default().to_os_string();
                 name.push(format!(".corrupt-{}", names.token));
-                let aside = path.with_file_name(name);
-                Step::Replace { path, staged, aside, keep: true }
+                (path.with_file_name(name), Keep::ForGood)
             }
-        });
+        };
+        let access = Access { mode: Some(Wish::asked(0o600)), ..Default::default() };
+        let item = Item { below: PathBuf::new(), what: What::Text(text), access };
+        self.build.push(Build { staged: spare.clone(), items: vec![item] });
+        self.change.push(Step::Swap(Swap {
+            path: path.to_path_buf(),
+            spare,
+            brings: true,
+            takes: Takes::File,
+            keep,
+        }));
     }
+}
+
+fn swap(path: &Path, spare: PathBuf, brings: bool, takes: Takes) -> Step {
+    Step::Swap(Swap { path: path.to_path_buf(), spare, brings, takes, keep: Keep::ForUndo })
 }
 
 fn item(planned: &Planned, top: &Path) -> Item {
@@ -147,21 +157,17 @@ fn tops(removed: &BTreeSet<PathBuf>) -> impl Iterator<Item = &PathBuf> {
     removed.iter().filter(|path| path.parent().is_none_or(|parent| !removed.contains(parent)))
 }
 
-fn remove(path: &Path, removed: &BTreeSet<PathBuf>, host: &Host, names: &mut Names<'_>) -> Step {
-    let inside = removed.range(path.to_path_buf()..).skip(1).take_while(|other| other.starts_with(path));
-    let mut contents: Vec<Content> = inside
-        .map(|inner| Content {
-            below: inner.strip_prefix(path).unwrap_or(inner).to_path_buf(),
-            folder: is_folder(host, inner),
-        })
-        .collect();
-    contents.reverse();
-    Step::Remove {
-        path: path.to_path_buf(),
-        aside: names.beside(path),
-        contents,
-        folder: is_folder(host, path),
+/// What is at a path that is to be taken away, as far as the plan knows.
+fn takes(path: &Path, removed: &BTreeSet<PathBuf>, host: &Host) -> Takes {
+    if !is_folder(host, path) {
+        return Takes::File;
     }
+    let inside = removed.range(path.to_path_buf()..).skip(1).take_while(|other| other.starts_with(path));
+    let content = |inner: &PathBuf| Content {
+        below: inner.strip_prefix(path).unwrap_or(inner).to_path_buf(),
+        folder: is_folder(host, inner),
+    };
+    Takes::Folder(inside.map(content).collect())
 }
 
 fn is_folder(host: &Host, path: &Path) -> bool {

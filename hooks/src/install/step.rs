@@ -1,4 +1,5 @@
-//! The steps of an Install and their inverses, as values that can be stored.
+//! What an Install does, step by step: first planned, then, with what is found on the host, as changes that can be
+//! stored and taken back.
 
 use std::path::{Path, PathBuf};
 
@@ -6,170 +7,155 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Context};
 
-/// One change of the host. Temporary names stand in the folder of the path that they are for, so that every change
-/// of a name is one rename.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Step {
-    /// Builds what is new under the temporary name `staged`: nothing that anybody uses changes.
-    Build {
-        #[serde(with = "path")]
-        staged: PathBuf,
-        items: Vec<Item>,
-    },
-    /// Takes away `path`, with the `contents` that it is known to have, to the name `aside`.
-    Remove {
-        #[serde(with = "path")]
-        path: PathBuf,
-        #[serde(with = "path")]
-        aside: PathBuf,
-        folder: bool,
-        contents: Vec<Content>,
-    },
-    /// Puts `staged` in the place of the file or link `path`, which is kept as `aside`.
-    Replace {
-        #[serde(with = "path")]
-        path: PathBuf,
-        #[serde(with = "path")]
-        staged: PathBuf,
-        #[serde(with = "path")]
-        aside: PathBuf,
-        /// Whether `aside` stays when the Install is over.
-        keep: bool,
-    },
-    /// Gives `staged` its name, which nothing has.
-    Place {
-        #[serde(with = "path")]
-        path: PathBuf,
-        #[serde(with = "path")]
-        staged: PathBuf,
-    },
-    /// Changes who may do what with a file that this Install did not bring.
-    Adjust {
-        #[serde(with = "path")]
-        path: PathBuf,
-        access: Access,
-    },
-    /// Removes the SELinux rule of an earlier Install; `context` is what it said, if that is known.
-    RemoveContext {
-        #[serde(with = "path")]
-        path: PathBuf,
-        context: Option<Context>,
-    },
-    AddContext {
-        #[serde(with = "path")]
-        path: PathBuf,
-        context: Context,
-    },
+/// Something new, built under the temporary name `staged`: nothing that anybody uses changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Build {
+    pub(super) staged: PathBuf,
+    /// A folder stands before what is in it.
+    pub(super) items: Vec<Item>,
 }
 
-/// One object of a [`Step::Build`]; a folder stands before what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One change that others see, as planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Swap(Swap),
+    /// Changes who may do what with a file that this Install did not bring.
+    Adjust { path: PathBuf, access: Access },
+    /// Changes the SELinux rule of a path from `before`, as far as that is known, to `after`.
+    Context { path: PathBuf, before: Option<Context>, after: Option<Context> },
+}
+
+/// Exchanges what has the name `path` with what has the name `spare`; either may be nothing. Done again, it is undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Swap {
+    pub(super) path: PathBuf,
+    /// Stands in the same file system.
+    pub(super) spare: PathBuf,
+    /// Whether something was built as `spare`.
+    pub(super) brings: bool,
+    pub(super) takes: Takes,
+    pub(super) keep: Keep,
+}
+
+/// What a swap is to find at its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Takes {
+    Nothing,
+    /// Something that is no folder. It may also be gone.
+    File,
+    /// A folder with nothing but these contents. It may also be gone.
+    Folder(Vec<Content>),
+    /// Whatever is there.
+    Anything,
+}
+
+/// What becomes of that when the Install is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Keep {
+    /// It is kept for a way back, in the deployment's folder if that is on the same file system.
+    #[default]
+    ForUndo,
+    /// It stays as `spare` for whoever wants to look at it.
+    ForGood,
+}
+
+/// One object of a [`Build`]; a folder stands before what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     /// Relative to the staged name; empty for the staged object itself.
-    #[serde(with = "path")]
     pub(super) below: PathBuf,
     pub(super) what: What,
     pub(super) access: Access,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     Folder,
     /// A copy of a file, with its times; `source` is relative to the revision.
     File {
-        #[serde(with = "path")]
         source: PathBuf,
     },
     Link {
-        #[serde(with = "path")]
         source: PathBuf,
-        #[serde(with = "path")]
         target: PathBuf,
     },
-    Text(#[serde(with = "bytes")] Vec<u8>),
+    Text(Vec<u8>),
 }
 
 /// Something known to be in a folder that is taken away; what is in a folder stands before the folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
-    #[serde(with = "path")]
     pub(super) below: PathBuf,
     pub(super) folder: bool,
 }
 
-/// What puts things back, recorded before a step acts. Each can be done again, and does nothing where its step did
-/// not happen.
+/// One change that others see, with all that is needed to take it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Inverse {
-    Discard {
-        #[serde(with = "path")]
-        staged: PathBuf,
-    },
-    PutBack {
+#[serde(rename_all = "lowercase")]
+pub(super) enum Change {
+    Swap(Swapped),
+    Adjust {
         #[serde(with = "path")]
         path: PathBuf,
-        #[serde(with = "path")]
-        aside: PathBuf,
+        inode: u64,
+        before: Access,
+        after: Access,
     },
-    /// Takes `path` back to where it was staged, if it is still that object.
-    TakeBack {
+    Context {
         #[serde(with = "path")]
         path: PathBuf,
-        #[serde(with = "path")]
-        staged: PathBuf,
-        object: Identity,
-    },
-    Readjust {
-        #[serde(with = "path")]
-        path: PathBuf,
-        access: Access,
-    },
-    AddContext {
-        #[serde(with = "path")]
-        path: PathBuf,
-        context: Context,
-    },
-    RemoveContext {
-        #[serde(with = "path")]
-        path: PathBuf,
+        before: Option<Context>,
+        after: Option<Context>,
     },
 }
 
-/// Which object a name means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    pub(super) device: u64,
-    pub(super) inode: u64,
+/// A [`Swap`] with what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Swapped {
+    #[serde(with = "path")]
+    pub(super) path: PathBuf,
+    #[serde(with = "path")]
+    pub(super) spare: PathBuf,
+    /// Whether there was something at `path` before.
+    pub(super) takes: bool,
+    /// The inode of what comes to `path`.
+    pub(super) brings: Option<u64>,
+    #[serde(default)]
+    pub(super) keep: Keep,
 }
 
 impl Step {
     /// The path that the step is about.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Build { staged: path, .. }
-            | Self::Remove { path, .. }
-            | Self::Replace { path, .. }
-            | Self::Place { path, .. }
-            | Self::Adjust { path, .. }
-            | Self::RemoveContext { path, .. }
-            | Self::AddContext { path, .. } => path,
+            Self::Swap(Swap { path, .. }) | Self::Adjust { path, .. } | Self::Context { path, .. } => path,
+        }
+    }
+}
+
+impl Change {
+    /// The path that the change is about.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Swap(Swapped { path, .. }) | Self::Adjust { path, .. } | Self::Context { path, .. } => path,
         }
     }
 }
 
 /// Paths are bytes; most are UTF-8 and stay readable.
-mod path {
+pub(super) mod path {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
     use std::path::{Path, PathBuf};
 
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
         super::bytes::serialize(path.as_os_str().as_bytes(), serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
         Ok(OsString::from_vec(super::bytes::deserialize(deserializer)?).into())
     }
 }
@@ -199,6 +185,30 @@ mod bytes {
     }
 }
 
+/// Lists of paths, in the same form.
+pub(super) mod paths {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize)]
+    struct Borrowed<'a>(#[serde(with = "super::path")] &'a PathBuf);
+
+    #[derive(Deserialize)]
+    struct Owned(#[serde(with = "super::path")] PathBuf);
+
+    pub(in super::super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(Borrowed))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        let paths = Vec::<Owned>::deserialize(deserializer)?;
+        Ok(paths.into_iter().map(|path| path.0).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
@@ -207,13 +217,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_survives_storage_even_when_its_path_is_not_text() {
-        let step = Step::Place {
+    fn a_change_survives_storage_even_when_its_path_is_not_text() {
+        let change = Change::Swap(Swapped {
             path: PathBuf::from(OsStr::from_bytes(b"/srv/\xff")),
-            staged: PathBuf::from("/srv/.x"),
-        };
-        let stored = serde_json::to_string(&step).unwrap();
-        assert_eq!(serde_json::from_str::<Step>(&stored).unwrap(), step);
+            spare: PathBuf::from("/srv/.x"),
+            takes: true,
+            brings: Some(7),
+            keep: Keep::ForUndo,
+        });
+        let stored = serde_json::to_string(&change).unwrap();
+        assert_eq!(serde_json::from_str::<Change>(&stored).unwrap(), change);
         assert!(stored.contains("\"/srv/.x\""), "{stored}");
     }
 }

@@ -1,94 +1,164 @@
-//! Puts back what an Install did so far. Every inverse can be done twice, and does nothing where its step did nothing.
+//! The way back from an Install that succeeded: what it displaced is kept, with a record of every change, until the
+//! next Install of the group or the end of the deployment's folder.
 
-use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
-use super::access;
-use super::snapshot::last;
-use super::step::{Identity, Inverse};
-use crate::fs::{Folder, split};
+use super::journal::{self, Begun, Contents, JournalError};
+use super::step::{Change, Keep, Swapped};
+use super::transaction::swaps;
+use crate::fs::{Folder, Handles, split};
 
-/// Undoes in reverse order, and goes on after an error; gives what is left to do by hand.
-pub(super) fn undo(inverses: &[Inverse]) -> Vec<String> {
+/// In the deployment's folder: how to take its Install back.
+const RECORD: &str = "undo.json";
+
+/// In the deployment's folder: what its Install displaced, as far as it is on the same file system.
+const DISPLACED: &str = "displaced";
+
+/// Where a deployment's folder has the record of its Install.
+pub(super) fn record(deployment: &Path) -> PathBuf {
+    deployment.join(RECORD)
+}
+
+/// The records that are of no use once this Install is committed: that of the last one, and that of an earlier Install of
+/// the same deployment.
+pub(super) fn superseded(begun: &Begun) -> Vec<PathBuf> {
+    let last = std::fs::read(&begun.pointer).ok().and_then(|text| {
+        let text = text.strip_suffix(b"\n").unwrap_or(&text);
+        let folder = std::fs::canonicalize(OsStr::from_bytes(text)).ok()?;
+        // A pointer may say anything; only a deployment of the same group is a predecessor.
+        (folder.parent() == begun.deployment.parent()).then_some(folder)
+    });
+    let mut records: Vec<PathBuf> =
+        last.iter().chain([&begun.deployment]).map(|folder| record(folder)).collect();
+    records.dedup();
+    records.retain(|record| record.exists());
+    records
+}
+
+/// What remains to do once a transaction is committed. Can be done again. Gives what could not be done, in words.
+pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut left = Vec::new();
-    let mut changed = BTreeSet::new();
-    for inverse in inverses.iter().rev() {
-        match inverse.act() {
-            Ok(()) => changed.extend(inverse.path().parent()),
-            Err(error) => left.push(format!("{}: {error}", inverse.in_words())),
+    for superseded in &begun.superseded {
+        left.extend(forget_earlier(superseded, &begun.token));
+    }
+    let record = record(&begun.deployment);
+    if let Err(error) = journal::write_whole(&record, begun, changes) {
+        left.push(format!("this Install cannot be taken back: {} cannot be written: {error}", record.display()));
+        left.extend(discard(begun, changes));
+        return left;
+    }
+    if let Err((path, error)) = put_away(begun, changes) {
+        left.push(format!("{} stays where it is: {error}", path.display()));
+    }
+    left
+}
+
+/// Moves what was displaced to the deployment's folder, out of the way of whoever lists the folders it was in.
+fn put_away(begun: &Begun, changes: &[Change]) -> Result<(), (PathBuf, io::Error)> {
+    let mut handles = Handles::default();
+    let mut folder = None;
+    for swap in kept(changes) {
+        let at = |error| (swap.spare.clone(), error);
+        let target = put_away_as(begun, swap);
+        if target == swap.spare {
+            continue;
+        }
+        let displaced = match &folder {
+            Some(displaced) => displaced,
+            None => folder.insert(displaced_folder(begun).map_err(at)?),
+        };
+        let (parent, name) = handles.parent(&swap.spare).map_err(at)?;
+        match parent.rename_new(name, displaced, name) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // On another file system it stays beside its place.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+            Err(error) => return Err(at(error)),
         }
     }
-    for folder in changed {
-        if let Err(error) = Folder::open(folder).and_then(|folder| folder.sync()) {
-            left.push(format!("make {} durable: {error}", folder.display()));
+    Ok(())
+}
+
+fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
+    let deployment = Folder::open(&begun.deployment)?;
+    if deployment.stat(DISPLACED.as_ref())?.is_none() {
+        deployment.create_folder(DISPLACED.as_ref())?;
+    }
+    let folder = deployment.folder(DISPLACED.as_ref())?;
+    folder.make_private()?;
+    Ok(folder)
+}
+
+/// Where what a swap displaced is once it was put away.
+fn put_away_as(begun: &Begun, swap: &Swapped) -> PathBuf {
+    begun.deployment.join(DISPLACED).join(swap.spare.file_name().unwrap_or_default())
+}
+
+/// The swaps that displaced something which is kept for a way back.
+fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
+    swaps(changes).filter(|swap| swap.takes && swap.keep == Keep::ForUndo)
+}
+
+/// Removes what a transaction displaced; gives what could not be removed, in words.
+fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
+    let mut handles = Handles::default();
+    let mut left = Vec::new();
+    for swap in kept(changes) {
+        for path in [&put_away_as(begun, swap), &swap.spare] {
+            let removed = match handles.parent(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                found => found.and_then(|(folder, name)| folder.remove_tree(name)),
+            };
+            if let Err(error) = removed {
+                left.push(format!("{} is no longer used but could not be removed: {error}", path.display()));
+            }
         }
     }
     left
 }
 
-impl Inverse {
-    fn act(&self) -> io::Result<()> {
-        match self {
-            Self::Discard { staged } => {
-                let (parent, name) = split(staged)?;
-                Folder::open(parent)?.remove_tree(name)
-            }
-            Self::PutBack { path, aside } => put_back(path, aside),
-            Self::TakeBack { path, staged, object } => take_back(path, staged, *object),
-            Self::Readjust { path, access } => {
-                let (parent, name) = split(path)?;
-                access.apply(Folder::open(parent)?.file(name)?)
-            }
-            Self::AddContext { path, context } => access::add_context(path, context),
-            Self::RemoveContext { path } => access::remove_context(path),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Discard { staged: path }
-            | Self::PutBack { path, .. }
-            | Self::TakeBack { path, .. }
-            | Self::Readjust { path, .. }
-            | Self::AddContext { path, .. }
-            | Self::RemoveContext { path } => path,
-        }
-    }
-
-    fn in_words(&self) -> String {
-        let path = self.path().display();
-        match self {
-            Self::Discard { .. } => format!("remove {path}"),
-            Self::PutBack { aside, .. } => format!("rename {} to {path}", aside.display()),
-            Self::TakeBack { .. } => format!("remove {path}"),
-            Self::Readjust { .. } => format!("give {path} its owner, mode and ACL back"),
-            Self::AddContext { context, .. } => {
-                format!("give {path} its SELinux rule of type {} back", context.kind)
-            }
-            Self::RemoveContext { .. } => format!("remove the SELinux rule of {path}"),
-        }
+/// Gives up the way back from a deployment's Install: removes what is kept for it. Fine when there is none.
+pub fn forget(deployment: &Path) -> Result<(), ForgetError> {
+    let path = record(deployment);
+    match journal::read(&path)? {
+        Some(contents) => forget_contents(&path, &contents),
+        None => Ok(()),
     }
 }
 
-fn put_back(path: &Path, aside: &Path) -> io::Result<()> {
-    let (parent, name) = split(path)?;
-    let folder = Folder::open(parent)?;
-    if folder.stat(last(aside))?.is_none() {
-        return Ok(());
-    }
-    folder.rename(last(aside), name)?;
-    // Two names of one file: the rename did nothing.
-    folder.unlink(last(aside))
+/// Why what is kept for a way back stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    #[error(transparent)]
+    Record(#[from] JournalError),
+    #[error("cannot give up the way back from an earlier Install:{}", super::listed(.0))]
+    Left(Vec<String>),
 }
 
-fn take_back(path: &Path, staged: &Path, object: Identity) -> io::Result<()> {
-    let (parent, name) = split(path)?;
-    let folder = Folder::open(parent)?;
-    match folder.stat(name)? {
-        Some(stat) if (Identity { device: stat.st_dev, inode: stat.st_ino }) == object => {
-            folder.rename_new(name, last(staged))
+fn forget_earlier(record: &Path, token: &str) -> Option<String> {
+    match journal::read(record) {
+        Ok(Some(contents)) if contents.begun.token != token => {
+            forget_contents(record, &contents).err().map(|error| error.to_string())
         }
-        _ => Ok(()),
+        Ok(_) => None,
+        Err(error) => Some(format!("what was kept for a way back stays: {error}")),
     }
+}
+
+fn forget_contents(record: &Path, contents: &Contents) -> Result<(), ForgetError> {
+    let mut left = discard(&contents.begun, &contents.changes);
+    if left.is_empty() {
+        let removed = split(record).and_then(|(parent, name)| {
+            let folder = Folder::open(parent)?;
+            folder.unlink(name)?;
+            // It stays when something else is in it.
+            let _ = folder.remove_folder(DISPLACED.as_ref());
+            Ok(())
+        });
+        left.extend(removed.err().map(|error| format!("remove {}: {error}", record.display())));
+    }
+    if left.is_empty() { Ok(()) } else { Err(ForgetError::Left(left)) }
 }

@@ -8,13 +8,17 @@ use codedeploy_api::specification::FileExistsBehavior;
 use codedeploy_hooks::appspec::{
     AppSpec, AppliesTo, ArchivePath, FileMapping, HostPath, Pattern, Permission,
 };
-use codedeploy_hooks::install::{self, Conflict, InstallError, InstallPlan, Records, Request, Summary};
+use codedeploy_hooks::install::{
+    self, Conflict, InstallError, InstallPlan, Records, Recovery, Request, Summary, Turn,
+};
 
 pub(crate) struct Bed {
-    pub(crate) root: tempfile::TempDir,
+    pub(crate) root: Root,
     pub(crate) records: Records,
     pub(crate) behavior: FileExistsBehavior,
     pub(crate) reject_unconfined: bool,
+    /// The deployment that is installed.
+    pub(crate) deployment: String,
 }
 
 /// Everything about one object that an Install could change.
@@ -23,6 +27,8 @@ pub(crate) struct Seen {
     pub(crate) what: What,
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
+    /// Access and default list, as the kernel stores them.
+    pub(crate) acl: [Vec<u8>; 2],
     /// Seconds and nanoseconds; folders change theirs whenever something comes or goes.
     pub(crate) modified: Option<(i64, i64)>,
 }
@@ -36,15 +42,54 @@ pub(crate) enum What {
 
 pub(crate) type Tree = BTreeMap<PathBuf, Seen>;
 
+/// The folder of a bed, which goes with it when the bed has made it.
+pub(crate) enum Root {
+    Own(tempfile::TempDir),
+    Borrowed(PathBuf),
+}
+
+impl Root {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Borrowed(path) => path,
+        }
+    }
+}
+
 impl Bed {
     pub(crate) fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("install-").tempdir().unwrap();
-        for folder in ["host", "archive", "records"] {
-            std::fs::create_dir(root.path().join(folder)).unwrap();
+        Self::make(tempfile::Builder::new().prefix("install-").tempdir().unwrap())
+    }
+
+    /// Where syncing costs nothing, if this host has such a place.
+    pub(crate) fn in_memory() -> Self {
+        let memory = tempfile::Builder::new().prefix("install-").tempdir_in("/dev/shm");
+        memory.map_or_else(|_| Self::new(), Self::make)
+    }
+
+    fn make(root: tempfile::TempDir) -> Self {
+        for folder in ["host", "archive", "records", "deployments/d-1"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
         }
+        Self::of(Root::Own(root))
+    }
+
+    /// The bed that another process has made.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self::of(Root::Borrowed(root.to_path_buf()))
+    }
+
+    fn of(root: Root) -> Self {
         let at = |name: &str| root.path().join("records").join(name);
-        let records = Records { instructions: at("group-install.json"), cleanup: at("group-cleanup") };
-        Self { root, records, behavior: FileExistsBehavior::Disallow, reject_unconfined: false }
+        let records = Records {
+            instructions: at("group-install.json"),
+            cleanup: at("group-cleanup"),
+            pointer: at("group_last_successful_install"),
+            journal: at("group-journal.json"),
+        };
+        let behavior = FileExistsBehavior::Disallow;
+        Self { root, records, behavior, reject_unconfined: false, deployment: "d-1".into() }
     }
 
     pub(crate) fn host(&self, below: &str) -> PathBuf {
@@ -67,6 +112,7 @@ impl Bed {
     pub(crate) fn plan(&self, appspec: &AppSpec) -> Result<InstallPlan, InstallError> {
         let archive = self.archive("");
         install::plan(&Request {
+            deployment: &self.deployment(),
             archive: &archive,
             appspec,
             behavior: self.behavior,
@@ -76,7 +122,22 @@ impl Bed {
     }
 
     pub(crate) fn install(&self, appspec: &AppSpec) -> Result<Summary, InstallError> {
-        install::install(self.plan(appspec)?)
+        let turn = self.turn();
+        install::install(self.plan(appspec)?, &turn)
+    }
+
+    /// What a restarted agent does.
+    pub(crate) fn recover(&self) -> Recovery {
+        install::recover(&self.records.journal, &self.turn()).unwrap()
+    }
+
+    pub(crate) fn turn(&self) -> Turn {
+        Turn::wait(&self.root.path().join("records")).unwrap()
+    }
+
+    /// The folder of the deployment.
+    pub(crate) fn deployment(&self) -> PathBuf {
+        self.root.path().join("deployments").join(&self.deployment)
     }
 
     /// Installs the revision's root into the host folder `destination`.
@@ -120,14 +181,12 @@ impl Bed {
         }
     }
 
-    /// The whole host folder and the records.
+    /// The whole host folder and the records, without the lock.
     pub(crate) fn tree(&self) -> Tree {
         let mut tree = tree(&self.host(""));
-        tree.extend(
-            self::tree(&self.root.path().join("records"))
-                .into_iter()
-                .map(|(path, seen)| (Path::new("records").join(path), seen)),
-        );
+        let records = self::tree(&self.root.path().join("records")).into_iter();
+        let records = records.filter(|(path, _)| path != Path::new("install.lock"));
+        tree.extend(records.map(|(path, seen)| (Path::new("records").join(path), seen)));
         tree
     }
 
@@ -193,7 +252,14 @@ fn walk(root: &Path, below: &Path, tree: &mut Tree) {
     };
     let modified = (what != What::Folder).then(|| (metadata.mtime(), metadata.mtime_nsec()));
     let owner = (metadata.uid(), metadata.gid());
-    tree.insert(below.to_path_buf(), Seen { what, mode: metadata.mode() & 0o7777, owner, modified });
+    let acl = ["system.posix_acl_access", "system.posix_acl_default"].map(|name| {
+        let mut value = vec![0; 1024];
+        let length = rustix::fs::lgetxattr(&path, name, &mut value[..]).unwrap_or(0);
+        value.truncate(length);
+        value
+    });
+    let mode = metadata.mode() & 0o7777;
+    tree.insert(below.to_path_buf(), Seen { what, mode, owner, acl, modified });
 }
 
 /// The conflicts of a refused Install.

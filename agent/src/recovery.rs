@@ -1,0 +1,72 @@
+//! Ends the Installs that a crash or a power cut interrupted, before anything new begins; and tells of them
+//! (`codedeploy-agent journal`).
+
+pub mod journal;
+
+use codedeploy_hooks::install::{self, RecoverError, Recovery, Turn, TurnError};
+
+use crate::errors::Chain;
+use crate::revision::store::{Store, StoreError, create_folders};
+use crate::spec::PathComponent;
+
+/// Why no Install can begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Turn(#[from] TurnError),
+    #[error("an earlier Install of this deployment group was interrupted and has not been ended")]
+    Unfinished(#[source] RecoverError),
+}
+
+/// What became of the interrupted Install of one deployment group.
+#[derive(Debug)]
+pub struct Recovered {
+    pub group: String,
+    pub result: Result<Recovery, RecoverError>,
+}
+
+/// Ends the interrupted Installs of all deployment groups; waits for an Install of another process. What could not be
+/// ended is logged, and told again by [`before_install`].
+pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
+    if store.journals()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let turn = Turn::wait(&store.instructions())?;
+    recover_all(store, &turn)
+}
+
+/// The right to install, once nothing of this group is unfinished: another process may have ended in the middle since
+/// the start.
+pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, RecoveryError> {
+    create_folders(&store.instructions(), 0o700)?;
+    let turn = Turn::wait(&store.instructions())?;
+    for recovered in recover_all(store, &turn)? {
+        match recovered.result {
+            Err(error) if recovered.group == group.as_str() && !matches!(error, RecoverError::SetAside { .. }) => {
+                return Err(RecoveryError::Unfinished(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(turn)
+}
+
+fn recover_all(store: &Store, turn: &Turn) -> Result<Vec<Recovered>, RecoveryError> {
+    let mut all = Vec::new();
+    for (group, journal) in store.journals()? {
+        let result = install::recover(&journal, turn);
+        match &result {
+            // Whoever had the turn before has ended it.
+            Ok(Recovery::Nothing) => continue,
+            Ok(recovery) => tracing::warn!(deployment_group = group, "{recovery}"),
+            Err(error) => tracing::error!(deployment_group = group, "{}", Chain(error)),
+        }
+        if let Ok(Recovery::RolledForward { summary, .. }) = &result {
+            summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
+        all.push(Recovered { group, result });
+    }
+    Ok(all)
+}

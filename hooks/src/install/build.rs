@@ -1,0 +1,148 @@
+//! Builds what is new under temporary names, on as many processors as there are: nothing that anybody uses changes.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{AtFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::StepError;
+use super::access::{self, Access};
+use super::step::{Build, Item, What};
+use crate::fs::Handles;
+
+/// More threads than this wait for the disk, or take the host's processors from what it is for.
+const MOST_THREADS: usize = 4;
+
+/// Fewer objects than this are not worth a thread.
+const WORTH_A_THREAD: usize = 8;
+
+/// One object with its temporary path.
+struct Piece<'a> {
+    path: PathBuf,
+    item: &'a Item,
+}
+
+/// Builds everything; `revision` has no links in it. Gives the folders in which names came to be.
+pub(super) fn build(revision: &Path, builds: &[Build]) -> Result<BTreeSet<PathBuf>, StepError> {
+    let pieces = builds.iter().flat_map(|build| {
+        build.items.iter().map(|item| Piece { path: below(&build.staged, &item.below), item })
+    });
+    let (folders, files): (Vec<_>, Vec<_>) = pieces.partition(|piece| piece.item.what == What::Folder);
+    let mut handles = Handles::default();
+    folders.iter().try_for_each(|piece| piece.build(revision, &mut handles))?;
+    in_parallel(revision, &files)?;
+    // Last and from the inside out: a mode may forbid what was still to be done below.
+    let granted = folders.iter().rev().filter(|piece| piece.item.access != Access::default());
+    for Piece { path, item } in granted {
+        let granted = handles.parent(path).and_then(|(parent, name)| item.access.apply(parent.folder(name)?));
+        granted.map_err(StepError::at("set access of", path))?;
+    }
+    Ok(builds.iter().filter_map(|build| Some(build.staged.parent()?.to_path_buf())).collect())
+}
+
+fn below(staged: &Path, below: &Path) -> PathBuf {
+    // Joining the empty path would leave a slash at the end.
+    if below.as_os_str().is_empty() { staged.to_path_buf() } else { staged.join(below) }
+}
+
+/// Builds pieces that do not need each other. The error is that of the first piece that fails, by its place.
+fn in_parallel(revision: &Path, pieces: &[Piece<'_>]) -> Result<(), StepError> {
+    let processors = std::thread::available_parallelism().map_or(1, |number| number.get());
+    let threads = processors.min(MOST_THREADS).min(pieces.len() / WORTH_A_THREAD).max(1);
+    // Neighbours lie in one folder, which then stays open.
+    let stretch = (pieces.len() / (threads * 8)).clamp(1, 128);
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, StepError)>> = Mutex::new(None);
+    let work = || {
+        let mut handles = Handles::default();
+        loop {
+            let start = next.fetch_add(stretch, Ordering::Relaxed);
+            for (index, piece) in pieces.iter().enumerate().skip(start).take(stretch) {
+                if let Err(error) = piece.build(revision, &mut handles) {
+                    // Nothing new is begun; what comes before in the list has been begun already.
+                    next.fetch_max(pieces.len(), Ordering::Relaxed);
+                    let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    if failed.as_ref().is_none_or(|(first, _)| index < *first) {
+                        *failed = Some((index, error));
+                    }
+                    return;
+                }
+            }
+            if start + stretch >= pieces.len() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread, this one does it all.
+            if std::thread::Builder::new().name("install".into()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+impl Piece<'_> {
+    fn build(&self, revision: &Path, handles: &mut Handles) -> Result<(), StepError> {
+        let action = match self.item.what {
+            What::Folder => "create the folder",
+            What::File { .. } => "copy to",
+            What::Link { .. } => "create the link",
+            What::Text(_) => "write",
+        };
+        self.act(revision, handles).map_err(StepError::at(action, &self.path))
+    }
+
+    fn act(&self, revision: &Path, handles: &mut Handles) -> io::Result<()> {
+        let (folder, name) = handles.parent(&self.path)?;
+        let access = &self.item.access;
+        match &self.item.what {
+            What::Folder => {
+                folder.create_folder(name)?;
+                access::freshen(&folder.folder(name)?)
+            }
+            What::File { source } => {
+                let source = revision.join(source);
+                let (from, source) = handles.parent(&source)?;
+                let mut from = from.file(source)?;
+                let stat = rustix::fs::fstat(&from)?;
+                let mut file = folder.create_file(name)?;
+                // copy_file_range underneath: a reflink where the file system has them.
+                io::copy(&mut from, &mut file)?;
+                access.apply(&file)?;
+                Ok(rustix::fs::futimens(&file, &times(&stat))?)
+            }
+            What::Link { source, target } => {
+                let source = revision.join(source);
+                let (from, source) = handles.parent(&source)?;
+                let stat = from.stat(source)?.ok_or(Errno::NOENT)?;
+                folder.create_link(name, target)?;
+                access.apply_to_link(&folder, name)?;
+                Ok(rustix::fs::utimensat(&folder, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+            }
+            What::Text(text) => {
+                let mut file = folder.create_file(name)?;
+                file.write_all(text)?;
+                access.apply(&file)
+            }
+        }
+    }
+}
+
+fn times(stat: &rustix::fs::Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}

@@ -1,0 +1,257 @@
+//! Making one change that others see, and taking it back. Taking back can be done twice, and does nothing where nothing
+//! was done; what somebody else put in the way is never touched.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::access::{self, Access};
+use super::step::{Change, Content, Step, Swap, Swapped, Takes};
+use crate::fs::{Folder, Handles};
+
+impl Step {
+    /// The change that this step is on the host as it is now; `None` when nothing is to do.
+    pub(super) fn look_up(&self, handles: &mut Handles) -> io::Result<Option<Change>> {
+        match self {
+            Self::Swap(swap) => Ok(swap.look_up(handles)?.map(Change::Swap)),
+            Self::Adjust { path, access } => {
+                let (folder, name) = handles.parent(path)?;
+                let file = folder.file(name)?;
+                let (inode, before) = (rustix::fs::fstat(&file)?.st_ino, Access::read(&file)?);
+                Ok(Some(Change::Adjust { path: path.clone(), inode, before, after: access.clone() }))
+            }
+            Self::Context { path, before, after } => {
+                let (before, after) = (before.clone(), after.clone());
+                Ok(Some(Change::Context { path: path.clone(), before, after }))
+            }
+        }
+    }
+
+    /// What is known of the contents of what goes away.
+    pub(super) fn contents(&self) -> Option<&[Content]> {
+        match self {
+            Self::Swap(Swap { takes: Takes::Folder(contents), .. }) => Some(contents),
+            _ => None,
+        }
+    }
+
+    /// What it does, for an error.
+    pub(super) fn action(&self) -> &'static str {
+        match self {
+            Self::Swap(Swap { brings: false, .. }) => "remove",
+            Self::Swap(Swap { takes: Takes::Nothing, .. }) => "create",
+            Self::Swap(_) => "replace",
+            Self::Adjust { .. } => "change owner, mode or ACL of",
+            Self::Context { .. } => "change the SELinux context of",
+        }
+    }
+}
+
+impl Swap {
+    fn look_up(&self, handles: &mut Handles) -> io::Result<Option<Swapped>> {
+        let (folder, name) = handles.parent(&self.path)?;
+        let there = folder.stat(name)?;
+        let is_folder = there.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+        match (&self.takes, is_folder) {
+            (_, None) | (Takes::Anything, _) | (Takes::File, Some(false)) | (Takes::Folder(_), Some(true)) => {}
+            (Takes::Nothing, Some(_)) => return Err(Errno::EXIST.into()),
+            (Takes::File, Some(true)) | (Takes::Folder(_), Some(false)) => return Err(changed_meanwhile()),
+        }
+        let brings = match self.brings {
+            true => {
+                let (folder, spare) = handles.parent(&self.spare)?;
+                Some(folder.stat(spare)?.ok_or(Errno::NOENT)?.st_ino)
+            }
+            false => None,
+        };
+        let swapped = Swapped {
+            path: self.path.clone(),
+            spare: self.spare.clone(),
+            takes: there.is_some(),
+            brings,
+            keep: self.keep,
+        };
+        Ok((swapped.takes || brings.is_some()).then_some(swapped))
+    }
+}
+
+impl Change {
+    /// Makes the change; `contents` are all that a folder that goes away may have.
+    pub(super) fn make(&self, contents: Option<&[Content]>, handles: &mut Handles) -> io::Result<()> {
+        match self {
+            Self::Swap(swap) => {
+                swap.make(handles)?;
+                if let Some(contents) = contents.filter(|_| swap.takes) {
+                    // Looked at when nobody finds it by its name any more.
+                    let (folder, spare) = handles.parent(&swap.spare)?;
+                    if !only_known(&folder.folder(spare)?, Path::new(""), &known(contents))? {
+                        return Err(changed_meanwhile());
+                    }
+                }
+                Ok(())
+            }
+            Self::Adjust { path, inode, after, .. } => adjust(path, *inode, after, handles),
+            Self::Context { path, before, after } => match after {
+                Some(context) => access::add_context(path, context),
+                None => {
+                    // The rule may be gone already: that is what is wanted.
+                    let _ = access::remove_context(path).inspect_err(|error| {
+                        tracing::warn!(path = %path.display(), rule = ?before, %error, "an SELinux rule of the last Install stays");
+                    });
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Takes the change back.
+    pub(super) fn take_back(&self, handles: &mut Handles) -> io::Result<()> {
+        match self {
+            Self::Swap(swap) => swap.take_back(handles),
+            Self::Adjust { path, inode, before, .. } => adjust(path, *inode, before, handles),
+            Self::Context { path, before: Some(context), .. } => access::add_context(path, context),
+            Self::Context { path, before: None, .. } => {
+                // It may never have been made.
+                let _ = access::remove_context(path);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is to do by hand when it cannot be taken back.
+    pub(super) fn by_hand(&self) -> String {
+        let path = self.path().display();
+        match self {
+            Self::Swap(Swapped { spare, takes: true, .. }) => {
+                format!("put {} back as {path}, which is the file or folder of before", spare.display())
+            }
+            Self::Swap(_) => format!("remove {path}"),
+            Self::Adjust { .. } => format!("give {path} its owner, mode and ACL back"),
+            Self::Context { before: Some(context), .. } => {
+                format!("give {path} its SELinux rule of type {} back", context.kind)
+            }
+            Self::Context { before: None, .. } => format!("remove the SELinux rule of {path}"),
+        }
+    }
+}
+
+impl Swapped {
+    fn make(&self, handles: &mut Handles) -> io::Result<()> {
+        let (folder, name) = handles.parent(&self.path)?;
+        let (other, spare) = handles.parent(&self.spare)?;
+        match (self.takes, self.brings) {
+            (true, Some(_)) => exchange(&folder, name, &other, spare),
+            (true, None) => folder.rename_new(name, &other, spare),
+            (false, Some(_)) => other.rename_new(spare, &folder, name),
+            (false, None) => Ok(()),
+        }
+    }
+
+    fn take_back(&self, handles: &mut Handles) -> io::Result<()> {
+        let (folder, name) = handles.parent(&self.path)?;
+        let (other, spare) = handles.parent(&self.spare)?;
+        settle(&folder, name, &other, spare)?;
+        let inode = |folder: &Folder, name| Ok::<_, io::Error>(folder.stat(name)?.map(|stat| stat.st_ino));
+        let (there, waiting) = (inode(&folder, name)?, inode(&other, spare)?);
+        match (self.takes, self.brings) {
+            (_, Some(new)) if waiting == Some(new) => Ok(()),
+            (true, Some(new)) if there == Some(new) && waiting.is_some() => {
+                exchange(&folder, name, &other, spare)
+            }
+            (false, Some(new)) if there == Some(new) => folder.rename_new(name, &other, spare),
+            // Somebody took it away.
+            (false, Some(_)) => Ok(()),
+            (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name),
+            (true, Some(_)) => Err(changed_meanwhile()),
+            (true, None) if waiting.is_some() => Err(Errno::EXIST.into()),
+            (true | false, None) => Ok(()),
+        }
+    }
+
+    /// Whether it was made and not taken back, as far as can be seen.
+    pub(super) fn is_made(&self, handles: &mut Handles) -> io::Result<bool> {
+        let (other, spare) = handles.parent(&self.spare)?;
+        let waiting = other.stat(spare)?.map(|stat| stat.st_ino);
+        Ok(match self.brings {
+            Some(new) => waiting != Some(new),
+            None => waiting.is_some(),
+        })
+    }
+}
+
+/// Exchanges two names that both exist.
+fn exchange(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
+    match folder.exchange(name, other, spare) {
+        // Not every file system can: then in three steps, which `settle` completes or takes back.
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        result => return Ok(result?),
+    }
+    let between = between(spare);
+    match folder.hard_link(name, other, &between) {
+        Ok(()) => {}
+        // Nor can every one do this, nor for folders: then there is nothing of that name for a moment.
+        Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {
+            folder.rename_new(name, other, &between)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    other.rename(spare, folder, name)?;
+    other.rename_new(&between, other, spare)
+}
+
+/// Ends an exchange in steps that was interrupted: as if it had not begun, or as if it were done.
+fn settle(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
+    let between = between(spare);
+    let Some(old) = other.stat(&between)? else {
+        return Ok(());
+    };
+    if other.stat(spare)?.is_none() {
+        return other.rename_new(&between, other, spare);
+    }
+    match folder.stat(name)? {
+        None => other.rename_new(&between, folder, name),
+        Some(there) if there.st_ino == old.st_ino => other.unlink(&between),
+        Some(_) => Err(Errno::EXIST.into()),
+    }
+}
+
+/// A third name, for exchanges in steps.
+fn between(spare: &OsStr) -> OsString {
+    let mut name = spare.to_os_string();
+    name.push("-between");
+    name
+}
+
+fn adjust(path: &Path, inode: u64, access: &Access, handles: &mut Handles) -> io::Result<()> {
+    let (folder, name) = handles.parent(path)?;
+    let file = folder.file(name)?;
+    if rustix::fs::fstat(&file)?.st_ino != inode {
+        return Err(changed_meanwhile());
+    }
+    access.apply(&file)
+}
+
+fn known(contents: &[Content]) -> BTreeMap<&Path, bool> {
+    contents.iter().map(|content| (content.below.as_path(), content.folder)).collect()
+}
+
+/// Whether nothing has come into a folder since the plan was made.
+fn only_known(folder: &Folder, below: &Path, known: &BTreeMap<&Path, bool>) -> io::Result<bool> {
+    for name in folder.names()? {
+        let path = below.join(&name);
+        match known.get(path.as_path()) {
+            Some(false) => {}
+            Some(true) if only_known(&folder.folder(&name)?, &path, known)? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn changed_meanwhile() -> io::Error {
+    io::Error::other("it changed since it was looked at; stop what writes there, and deploy again")
+}

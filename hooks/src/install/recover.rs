@@ -1,0 +1,156 @@
+//! After a crash: an Install that was committed is completed, every other one is taken back.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::journal::{self, Action, Contents, JournalError, Phase};
+use super::{Counts, Summary, transaction, undo};
+
+/// In the folder of the records: held while an Install looks at the host and changes it.
+const LOCK: &str = "install.lock";
+
+/// The right to change this host. One process has it at a time, whatever the deployment group: destinations may overlap.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
+/// Why there is no [`Turn`].
+#[derive(Debug, thiserror::Error)]
+#[error("cannot lock {}, which keeps two Installs from changing this host at once", path.display())]
+pub struct TurnError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Turn {
+    /// Waits until no other process installs; `folder` is that of the records.
+    pub fn wait(folder: &Path) -> Result<Self, TurnError> {
+        let path = folder.join(LOCK);
+        let lock = || {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file: File = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?.into();
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => {
+                    tracing::info!(lock = %path.display(), "another process is installing; waiting for it");
+                    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))?;
+                }
+                result => result?,
+            }
+            Ok(Self { _lock: file })
+        };
+        lock().map_err(|source| TurnError { path: path.clone(), source })
+    }
+
+    /// Whether some process installs now, as far as this one may see.
+    pub fn is_taken(folder: &Path) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(folder.join(LOCK), flags, Mode::empty());
+        let locked = file.map(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared));
+        matches!(locked, Ok(Err(Errno::WOULDBLOCK)))
+    }
+}
+
+/// What recovery found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovery {
+    /// No Install was interrupted.
+    Nothing,
+    /// Everything is as it was before.
+    RolledBack { action: Action, deployment: PathBuf },
+    /// Everything is as planned.
+    RolledForward { action: Action, deployment: PathBuf, summary: Summary },
+}
+
+/// Why an interrupted Install could not be ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error("{}: what an interrupted Install left cannot be told; the journal is kept as {}: look there for the files that it was about to change, and check them", source, kept.display())]
+    SetAside { kept: PathBuf, source: JournalError },
+    #[error("cannot tell whether an Install was interrupted; no Install of this deployment group is begun before that is known")]
+    Journal(#[from] JournalError),
+    #[error(
+        "an Install was interrupted and not everything could be put back; it is tried again at the next start and before \
+         the next Install of this deployment group. If it cannot succeed, do this by hand and remove {}:{}",
+        journal.display(),
+        super::listed(left)
+    )]
+    Left { journal: PathBuf, left: Vec<String> },
+}
+
+/// Ends what `journal` says was interrupted. Fine when there is none; can be interrupted itself, and repeated.
+pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
+    let contents = match journal::read(journal) {
+        Ok(None) => return Ok(Recovery::Nothing),
+        Ok(Some(contents)) => contents,
+        Err(source @ JournalError::Unusable { .. }) => return Err(set_aside(journal, source)),
+        Err(error) => return Err(error.into()),
+    };
+    let Contents { begun, phase, changes } = contents;
+    let (action, deployment) = (begun.action, begun.deployment.clone());
+    tracing::debug!(?phase, changes = changes.len(), deployment = %deployment.display(), "recovering");
+    let recovery = match phase {
+        Phase::Building | Phase::Changing => {
+            let left = transaction::roll_back(&begun, phase, &changes, changes.len());
+            if !left.is_empty() {
+                return Err(RecoverError::Left { journal: journal.to_path_buf(), left });
+            }
+            Recovery::RolledBack { action, deployment }
+        }
+        Phase::Finishing => {
+            let Counts { created, replaced, removed, kept } = begun.counts;
+            let warnings = undo::finish(&begun, &changes);
+            Recovery::RolledForward {
+                action,
+                deployment,
+                summary: Summary { created, replaced, removed, kept, warnings },
+            }
+        }
+    };
+    journal::remove(journal).map_err(|source| JournalError::Read { path: journal.to_path_buf(), source })?;
+    Ok(recovery)
+}
+
+/// Renames a journal that says nothing, so that somebody can look at it and Installs go on.
+fn set_aside(journal: &Path, source: JournalError) -> RecoverError {
+    let mut kept = journal.as_os_str().to_owned();
+    kept.push(format!(".unusable-{}", crate::fs::token()));
+    let kept = PathBuf::from(kept);
+    match std::fs::rename(journal, &kept) {
+        Ok(()) => RecoverError::SetAside { kept, source },
+        Err(error) => JournalError::Read { path: journal.to_path_buf(), source: error }.into(),
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match self {
+            Self::Nothing => write!(f, "no Install was interrupted"),
+            Self::RolledBack { action, deployment } => write!(
+                f,
+                "{action} of {} was interrupted before it was complete; every file is as it was before",
+                named(deployment)
+            ),
+            Self::RolledForward { action, deployment, .. } => write!(
+                f,
+                "{action} of {} was interrupted when all files were in place; it has been completed",
+                named(deployment)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Install => "the Install",
+            Self::Restore => "the restoration of the files from before the Install",
+        })
+    }
+}

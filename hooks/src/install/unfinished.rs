@@ -1,0 +1,99 @@
+//! What an interrupted Install left to do, for people: a look that changes nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::journal::{self, Action, JournalError, Phase};
+use super::step::{Change, Swapped};
+use crate::fs::Handles;
+
+/// An Install that has not ended.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    pub action: Action,
+    /// The deployment's folder.
+    pub deployment: PathBuf,
+    pub phase: Phase,
+    /// Every change that others see, in order; empty while new files were being built.
+    pub changes: Vec<Progress>,
+    /// The temporary names under which something new may still stand.
+    pub temporary: Vec<PathBuf>,
+}
+
+/// One change, and whether it stands.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    pub path: PathBuf,
+    pub kind: Kind,
+    /// `None` when that cannot be seen.
+    pub made: Option<bool>,
+}
+
+/// What a change does to its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Create,
+    Replace,
+    Remove,
+    /// Owner, mode or access control list.
+    Adjust,
+    /// SELinux context.
+    Label,
+}
+
+/// What `journal` says is not finished; `None` when there is no such file.
+pub fn unfinished(journal: &Path) -> Result<Option<Unfinished>, JournalError> {
+    let Some(contents) = journal::read(journal)? else {
+        return Ok(None);
+    };
+    let mut handles = Handles::default();
+    let progress = |change: &Change| Progress {
+        path: change.path().to_path_buf(),
+        kind: change.kind(),
+        made: change.is_made(&mut handles).ok().flatten(),
+    };
+    let changes = contents.changes.iter().map(progress).collect();
+    let mut handles = Handles::default();
+    let mut temporary = contents.begun.staged;
+    temporary.retain(|path| {
+        let there = handles.parent(path).and_then(|(folder, name)| folder.stat(name));
+        there.is_ok_and(|there| there.is_some())
+    });
+    let (action, deployment) = (contents.begun.action, contents.begun.deployment);
+    Ok(Some(Unfinished { action, deployment, phase: contents.phase, changes, temporary }))
+}
+
+impl Change {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Swap(Swapped { brings: None, .. }) => Kind::Remove,
+            Self::Swap(Swapped { takes: true, .. }) => Kind::Replace,
+            Self::Swap(_) => Kind::Create,
+            Self::Adjust { .. } => Kind::Adjust,
+            Self::Context { .. } => Kind::Label,
+        }
+    }
+
+    fn is_made(&self, handles: &mut Handles) -> io::Result<Option<bool>> {
+        match self {
+            Self::Swap(swap) => swap.is_made(handles).map(Some),
+            Self::Adjust { .. } | Self::Context { .. } => Ok(None),
+        }
+    }
+}
+
+impl Kind {
+    /// In the past, for a sentence.
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Replace => "replaced",
+            Self::Remove => "removed",
+            Self::Adjust => "given another owner, mode or ACL",
+            Self::Label => "given another SELinux context",
+        }
+    }
+}
