@@ -25,15 +25,16 @@ use aws_smithy_runtime_api::client::runtime_plugin::StaticRuntimePlugin;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::Layer;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::{Region as SdkRegion, SigningRegion};
 use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
+use tokio_util::sync::CancellationToken;
 
 use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
+use crate::errors::Chain;
 use limit::AnswerLimit;
 
 /// What stands for the name of an error that has none; the service's own have one.
@@ -134,6 +135,14 @@ impl CallError {
         matches!(self, Self::Service { source, .. } if credentials::is_refusal(&source.kind))
     }
 
+    /// Whether the service may have acted on the call all the same.
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Service { source, .. } => source.status >= 500,
+            Self::Transport { .. } | Self::Answer { .. } => true,
+        }
+    }
+
     /// Whether the same call can succeed soon, with nobody doing anything about it.
     pub fn is_temporary(&self) -> bool {
         match self {
@@ -145,6 +154,9 @@ impl CallError {
 
 /// Attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4 seconds.
 const ATTEMPTS: u32 = 4;
+
+/// The longest pause between attempts of [`CommandService::call_patiently`].
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
@@ -182,6 +194,34 @@ impl CommandService {
         }
     }
 
+    /// Calls until the service answers or refuses for good; `None` when `end` is cancelled before that. For calls
+    /// that nobody waits for but this host: it may take hours.
+    pub async fn call_patiently<O: Operation>(
+        &self,
+        input: &O,
+        end: &CancellationToken,
+    ) -> Option<Result<O::Output, CallError>> {
+        let mut longest = Duration::from_secs(1);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = end.cancelled() => return None,
+                answer = self.attempt(input) => answer,
+            };
+            let error = match answer {
+                Err(error) if !error.is_refusal() => error,
+                ended => return Some(ended),
+            };
+            let pause = jittered(longest);
+            tracing::info!(%error, retry_in_ms = pause.as_millis(), "call failed");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = end.cancelled() => {}
+            }
+            longest = (longest * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// Calls once; and once more when the credentials are refused and their source has others.
     pub async fn attempt<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
@@ -202,7 +242,7 @@ impl CommandService {
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         self.transport.invoke(request).await.map_err(|error| match error {
             SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: DisplayErrorContext(other).to_string() },
+            other => CallError::Transport { operation, reason: Chain(&other).to_string() },
         })
     }
 }

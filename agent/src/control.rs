@@ -15,13 +15,14 @@ use rustix::process::Pid;
 use serde::Serialize;
 
 use crate::config::{ConfigError, Environment, Settings};
+use crate::deployment::ledger::Ledger;
 use crate::errors::Chain;
 use crate::history::{Deployment, History};
 use crate::pidfile::{self, Holder, PidFileError};
 use crate::revision::store::Store;
 use daemon::{Caller, Launch, Side};
 use socket::SocketError;
-use status::{Activity, Report};
+use status::{Activity, Outbox, Report};
 
 /// What the official agent says of an agent that is not there.
 const NOT_RUNNING: &str = "No AWS CodeDeploy agent running";
@@ -219,6 +220,9 @@ struct Document {
     /// Of an agent that does not run: the last ten deployments.
     #[serde(skip_serializing_if = "Option::is_none")]
     deployments: Option<Vec<Deployment>>,
+    /// Of an agent that does not run: the outcomes that it will report first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox: Option<Outbox>,
     /// What could not be found out, or was found beside.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
@@ -234,7 +238,7 @@ enum RunState {
 
 impl Document {
     fn of(state: RunState, note: Option<String>) -> Self {
-        Self { version: 1, state, pid: None, agent: None, deployments: None, note }
+        Self { version: 1, state, pid: None, agent: None, deployments: None, outbox: None, note }
     }
 }
 
@@ -264,6 +268,11 @@ fn say(found: &Document) {
     if let Some(note) = &found.note {
         eprintln!("{note}");
     }
+    // Scripts compare what the official agents print, and that is all of stdout. What is just being reported is no news.
+    let troubled = found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
+    if let Some(words) = troubled.or(found.outbox.as_ref()).and_then(Outbox::in_words) {
+        eprintln!("{words}");
+    }
 }
 
 fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, ControlError> {
@@ -278,17 +287,19 @@ fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, Contro
                 )
             });
             let deployments = in_full.then(|| History::peek(&place.history));
-            return Ok(Document { deployments, ..Document::of(RunState::Stopped, note) });
+            let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
+            let outbox = Some(Outbox::waiting_since(Ledger::peek(&store).iter().map(|ended| ended.ended_at)));
+            return Ok(Document { deployments, outbox, ..Document::of(RunState::Stopped, note) });
         }
         Holder::Agent(pid) => pid,
     };
     let mut found = Document::of(RunState::Running, None);
     found.pid = pid.map(|pid| pid.as_raw_nonzero().get());
-    if in_full {
-        match socket::ask(&place.socket) {
-            Ok(report) => found.agent = Some(report),
-            Err(error) => found.note = Some(unanswered(&error)),
-        }
+    match socket::ask(&place.socket) {
+        Ok(report) => found.agent = Some(report),
+        Err(error) if in_full => found.note = Some(unanswered(&error)),
+        // Whoever may not ask is told what it always was.
+        Err(_) => {}
     }
     Ok(found)
 }

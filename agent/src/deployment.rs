@@ -7,6 +7,7 @@ mod appspec;
 mod environment;
 pub mod ledger;
 pub mod preview;
+pub mod survivors;
 
 use std::path::PathBuf;
 use std::sync::Arc;

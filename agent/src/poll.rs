@@ -3,21 +3,23 @@
 
 mod known;
 mod received;
+mod recover;
 mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codedeploy_api::command::HostCommand;
-use codedeploy_hooks::script::{Outcome, Report};
+use codedeploy_api::command::{HostCommand, PutHostCommandCompleteInput};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
 use crate::control::status::Status;
 use crate::deployment::Host;
-use crate::deployment::ledger::Ledger;
+use crate::deployment::ledger::{Ledger, Outgoing};
+use crate::report::{self, Delivered, Patience};
 use crate::shutdown::Shutdown;
 use crate::spec::PathComponent;
 use crate::systemd::{self, Watchdog};
@@ -30,6 +32,9 @@ const MAX_COMMANDS: usize = 16;
 /// What a poll may take beyond the time that its answer may: credentials, name resolution, a connection.
 const AROUND_POLL: Duration = Duration::from_secs(120);
 
+/// The commands that are carried out or told, each until the service has its outcome.
+type Commands = JoinSet<()>;
+
 /// The running agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -40,6 +45,8 @@ pub struct Agent {
     known: KnownCommands,
     /// One command of a deployment group at a time.
     groups: Turns<PathComponent>,
+    /// What is carried out at once; outcomes that wait for the service take no place.
+    places: Arc<Semaphore>,
 }
 
 /// What stands between one poll and the next.
@@ -63,7 +70,8 @@ impl Next {
 
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
-        Self { host, service, ledger, status, known: KnownCommands::default(), groups: Turns::default() }
+        let (known, groups) = (KnownCommands::default(), Turns::default());
+        Self { host, service, ledger, status, known, groups, places: Arc::new(Semaphore::new(MAX_COMMANDS)) }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
@@ -80,16 +88,15 @@ impl Agent {
     }
 
     /// Never ends. Dropping the future ends a poll that the service holds open.
-    async fn poll(self: &Arc<Self>, commands: &mut JoinSet<()>, shutdown: &Shutdown) {
+    async fn poll(self: &Arc<Self>, commands: &mut Commands, shutdown: &Shutdown) {
         let mut backoff = Backoff::default();
         let mut watchdog = Watchdog::of_process();
         let longest_poll = self.host.settings.http_read_timeout + AROUND_POLL;
         self.recover(commands, shutdown);
         loop {
             while commands.try_join_next().is_some() {}
-            while commands.len() >= MAX_COMMANDS {
-                watchdog.over(None, commands.join_next()).await;
-            }
+            // Given back at once: whoever carries a command out takes its own.
+            drop(watchdog.over(None, self.places.acquire()).await);
             let began = Instant::now();
             let next = match watchdog.over(Some(longest_poll), Box::pin(self.service.poll())).await {
                 Ok(command) => {
@@ -121,65 +128,89 @@ impl Agent {
         pause
     }
 
-    /// Reports the commands that an earlier run of the agent left unfinished.
-    fn recover(self: &Arc<Self>, commands: &mut JoinSet<()>, shutdown: &Shutdown) {
-        for (entry, interrupted) in self.ledger.interrupted() {
-            let message = "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
-            tracing::warn!(deployment_id = interrupted.deployment_id, "{message}");
-            let outcome = Outcome::FailedAfterRestart { message: message.into() };
-            let report = Arc::new(Report { outcome, log_tail: String::new() });
-            let id = interrupted.host_command_identifier;
-            // Should the service deliver it again, it is known.
-            let _ = self.known.delivered(&id);
-            let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
-            commands.spawn(async move {
-                agent.complete(&id, &report, Some(entry), &shutdown).await;
-                agent.known.ended(&id, Some(report));
-            });
-        }
-    }
-
     /// Starts a command that was delivered. Of one that was delivered before, only the outcome is told again; and to
     /// a service that repeats itself, the poll brought nothing.
     fn begin(
         self: &Arc<Self>,
         command: HostCommand,
-        commands: &mut JoinSet<()>,
+        commands: &mut Commands,
         shutdown: &Shutdown,
     ) -> Next {
-        let span = tracing::info_span!(
-            "command",
-            command = shortened(&command.host_command_identifier),
-            lifecycle_event = shortened(&command.command_name),
-            deployment_id = tracing::field::Empty,
-            deployment_group = tracing::field::Empty,
-            application = tracing::field::Empty,
-        );
+        let span = span_of(&command);
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
         let again = Next::Idle(self.host.settings.wait_between_runs);
-        match self.known.delivered(&command.host_command_identifier) {
+        let id = &command.host_command_identifier;
+        let delivery = match self.known.delivered(id) {
+            Delivery::New => self.ledger.told(id).map_or(Delivery::New, |told| Delivery::Ended(Arc::new(told))),
+            known => known,
+        };
+        match delivery {
             Delivery::New => {
-                commands.spawn(async move { agent.carry_out(command, shutdown).await }.instrument(span));
+                commands.spawn(async move { agent.carry_out(command, None, shutdown).await }.instrument(span));
                 Next::Now
             }
             Delivery::InProgress => {
                 tracing::debug!(parent: &span, "delivered again while in progress; ignored");
                 again
             }
-            Delivery::Ended(report) => {
-                tracing::info!(parent: &span, outcome = %report.outcome, "delivered again after its end; the outcome is reported again");
-                let id = command.host_command_identifier;
-                commands.spawn(
-                    async move {
-                        agent.complete(&id, &report, None, &shutdown).await;
-                        agent.known.ended(&id, Some(report));
-                    }
-                    .instrument(span),
-                );
+            Delivery::Ended(completion) => {
+                tracing::info!(parent: &span, status = ?completion.command_status, "delivered again after its end; the outcome is reported again");
+                commands.spawn(async move { agent.tell_again(completion, &shutdown).await }.instrument(span));
                 again
             }
         }
     }
+
+    /// Tells the service how a command ended, and remembers it.
+    async fn tell(&self, outgoing: Outgoing, maybe_told: bool, shutdown: &Shutdown) {
+        let patience = patience(outgoing.is_safe(), shutdown);
+        let completion = Arc::new(outgoing.ended.completion.clone());
+        let telling = self.status.tells(outgoing.ended.ended_at);
+        let failed = |error: &CallError| telling.failed(error);
+        let delivered = report::complete(&self.service, &completion, maybe_told, &patience, failed).await;
+        match delivered {
+            Delivered::Taken => self.ledger.close(outgoing),
+            Delivered::Refused(error) => {
+                tracing::error!(%error, "the service refuses the outcome of a command");
+                self.ledger.close(outgoing);
+            }
+            Delivered::NotYet(error) => {
+                let error = error.as_ref().map(tracing::field::display);
+                let at_next_start = outgoing.is_safe();
+                tracing::warn!(error, at_next_start, "stopped before the service took the outcome of a command");
+            }
+        }
+        self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
+    }
+
+    async fn tell_again(&self, completion: Arc<PutHostCommandCompleteInput>, shutdown: &Shutdown) {
+        let patience = patience(true, shutdown);
+        let delivered = report::complete(&self.service, &completion, true, &patience, |_| {}).await;
+        if let Delivered::NotYet(_) = delivered {
+            tracing::info!("stopped before the service took the outcome once more");
+        }
+        self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
+    }
+}
+
+fn patience(safe: bool, shutdown: &Shutdown) -> Patience {
+    let Shutdown { no_more_work, end_running } = shutdown.clone();
+    match safe {
+        true => Patience::Safe { one_more: no_more_work, end: end_running },
+        false => Patience::Unsafe(end_running),
+    }
+}
+
+/// What is logged of a command carries its names.
+fn span_of(command: &HostCommand) -> Span {
+    tracing::info_span!(
+        "command",
+        command = shortened(&command.host_command_identifier),
+        lifecycle_event = shortened(&command.command_name),
+        deployment_id = tracing::field::Empty,
+        deployment_group = tracing::field::Empty,
+        application = tracing::field::Empty,
+    )
 }
 
 /// What of a name goes into the log.
@@ -187,7 +218,7 @@ fn shortened(name: &str) -> &str {
     name.char_indices().nth(128).map_or(name, |(end, _)| &name[..end])
 }
 
-async fn wait(next: Next, commands: &mut JoinSet<()>) {
+async fn wait(next: Next, commands: &mut Commands) {
     match next {
         Next::Now => {}
         Next::Idle(pause) => tokio::select! {

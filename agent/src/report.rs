@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use codedeploy_api::command::{CommandStatus, Envelope, PutHostCommandCompleteInput};
 use codedeploy_hooks::script::Report;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::jittered;
@@ -13,14 +14,47 @@ use crate::command::{CallError, CommandService};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long the last attempt may take when the outcome is safe without it.
+const LAST_ATTEMPT: Duration = Duration::from_secs(10);
+
 /// What became of an outcome that the service was told.
 #[derive(Debug)]
 pub enum Delivered {
     Taken,
     /// The service will never take it.
     Refused(CallError),
-    /// There was no more time; the last attempt ended like this.
-    NotYet(CallError),
+    /// There was no more time; the last attempt that ended, if one did, ended like this.
+    NotYet(Option<CallError>),
+}
+
+/// For how long an outcome is told.
+#[derive(Debug, Clone)]
+pub enum Patience {
+    /// The disk has it: once `one_more` is cancelled, one more attempt is made in a short time, and once `end` is, none.
+    Safe { one_more: CancellationToken, end: CancellationToken },
+    /// It exists nowhere else: once this is cancelled, one more attempt is made.
+    Unsafe(CancellationToken),
+}
+
+impl Patience {
+    fn one_more(&self) -> &CancellationToken {
+        match self {
+            Self::Safe { one_more, .. } | Self::Unsafe(one_more) => one_more,
+        }
+    }
+
+    /// Returns when an attempt is no longer waited for.
+    async fn ends(&self) {
+        let Self::Safe { one_more, end } = self else { return std::future::pending().await };
+        let short = async {
+            one_more.cancelled().await;
+            sleep(LAST_ATTEMPT).await;
+        };
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = short => {}
+        }
+    }
 }
 
 /// What PutHostCommandComplete is told.
@@ -35,31 +69,48 @@ pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostComm
     }
 }
 
-/// Reports until the service has taken the outcome or refuses it for good. Credentials that are not accepted are no
-/// refusal: somebody will renew them. Once `hurry` is cancelled, one more attempt is made.
+/// Reports until the service has taken the outcome, refuses it for good, or `patience` ends; `failed` hears of every
+/// attempt in vain. Credentials that are not accepted are no refusal: somebody will renew them.
+///
+/// `maybe_told`: the service may have the outcome already, because nobody knows what came of an earlier attempt. A
+/// service that then refuses it has it.
 pub async fn complete(
     service: &CommandService,
-    host_command_identifier: &str,
-    report: &Report,
-    hurry: &CancellationToken,
+    completion: &PutHostCommandCompleteInput,
+    mut maybe_told: bool,
+    patience: &Patience,
+    mut failed: impl FnMut(&CallError),
 ) -> Delivered {
-    let input = completion(host_command_identifier, report);
     let mut longest = FIRST_PAUSE;
+    let mut latest = None;
     loop {
-        let last = hurry.is_cancelled();
-        match service.attempt(&input).await {
-            Ok(_) => return Delivered::Taken,
-            Err(error) if error.is_refusal() => return Delivered::Refused(error),
-            Err(error) if last => return Delivered::NotYet(error),
-            Err(error) => {
-                let pause = jittered(longest);
-                tracing::warn!(%error, retry_in_ms = pause.as_millis(), "outcome not reported yet");
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = hurry.cancelled() => {}
-                }
-                longest = (longest * 2).min(LONGEST_PAUSE);
+        let last = patience.one_more().is_cancelled();
+        let error = tokio::select! {
+            answer = service.attempt(completion) => match answer {
+                Ok(_) => return Delivered::Taken,
+                Err(error) => error,
+            },
+            () = patience.ends() => return Delivered::NotYet(latest),
+        };
+        if error.is_refusal() {
+            if maybe_told {
+                tracing::info!(%error, "the service has the outcome already");
+                return Delivered::Taken;
             }
+            return Delivered::Refused(error);
         }
+        failed(&error);
+        maybe_told |= error.may_have_arrived();
+        if last {
+            return Delivered::NotYet(Some(error));
+        }
+        let pause = jittered(longest);
+        tracing::warn!(%error, retry_in_ms = pause.as_millis(), "outcome not reported yet");
+        latest = Some(error);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = patience.one_more().cancelled() => {}
+        }
+        longest = (longest * 2).min(LONGEST_PAUSE);
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
 use codedeploy_hooks::lifecycle::DeploymentKind;
+use serde::{Deserialize, Serialize};
 
 use crate::revision::{ReuseFrom, Revision};
 pub use parse::SpecError;
@@ -34,7 +35,8 @@ pub struct DeploymentSpec {
 }
 
 /// An identifier that is safe as the name of a file or folder: not empty, `.` or `..`, no slash, no NUL.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct PathComponent(String);
 
 impl PathComponent {
@@ -45,6 +47,20 @@ impl PathComponent {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for PathComponent {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(&text).ok_or_else(|| format!("{text:?} cannot be the name of a file or folder"))
+    }
+}
+
+impl From<PathComponent> for String {
+    fn from(component: PathComponent) -> Self {
+        component.0
     }
 }
 

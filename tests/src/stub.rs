@@ -67,7 +67,7 @@ pub struct Stub {
     pub endpoint: String,
     shared: Arc<Shared>,
     signer: Signer,
-    serving: tokio::task::JoinHandle<()>,
+    serving: Mutex<tokio::task::JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -87,6 +87,9 @@ struct Script {
     acknowledgements: HashMap<String, Value>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
     requests: Vec<Request>,
+    /// By command: the outcomes that the service took.
+    accepted: HashMap<String, Vec<Completion>>,
+    refuses_duplicates: bool,
 }
 
 /// What happens to one request.
@@ -102,7 +105,7 @@ impl Stub {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         let shared = Arc::new(Shared { hold, script: Mutex::default(), changed: Notify::new() });
-        let serving = tokio::spawn(http::serve(listener, Arc::clone(&shared)));
+        let serving = Mutex::new(tokio::spawn(http::serve(listener, Arc::clone(&shared))));
         Self { endpoint, shared, signer: Signer::create(folder), serving }
     }
 
@@ -139,6 +142,38 @@ impl Stub {
     /// Answers the acknowledgement of `command` with this body.
     pub fn acknowledge(&self, command: &str, answer: Value) {
         self.shared.script().acknowledgements.insert(command.into(), answer);
+    }
+
+    /// From now on, a second outcome of a command is a ClientException.
+    pub fn refuse_duplicates(&self) {
+        self.shared.script().refuses_duplicates = true;
+    }
+
+    /// The outcomes of `command` that the service took, whether or not its answer arrived.
+    pub fn accepted(&self, command: &str) -> Vec<Completion> {
+        self.shared.script().accepted.get(command).cloned().unwrap_or_default()
+    }
+
+    /// Waits until the service has taken an outcome of `command`.
+    pub async fn taken(&self, command: &str) -> Completion {
+        let what = format!("an outcome of {command}");
+        wait::until(&what, async || self.accepted(command).into_iter().next().ok_or(())).await
+    }
+
+    /// Ends the service with all its connections; nobody listens any more.
+    pub fn vanish(&self) {
+        self.serving().abort();
+    }
+
+    /// Starts it again, where it was.
+    pub async fn come_back(&self) {
+        let address = self.endpoint.trim_start_matches("http://");
+        let listener = wait::until("the address is free", async || TcpListener::bind(address).await).await;
+        *self.serving() = tokio::spawn(http::serve(listener, Arc::clone(&self.shared)));
+    }
+
+    fn serving(&self) -> MutexGuard<'_, tokio::task::JoinHandle<()>> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does `fault` at the next `times` requests of `operation`.
@@ -192,7 +227,7 @@ impl Stub {
 
 impl Drop for Stub {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.serving().abort();
     }
 }
 
@@ -210,6 +245,19 @@ impl From<Request> for Completion {
     }
 }
 
+impl Script {
+    /// Whether the service takes the outcome.
+    fn accept(&mut self, request: Request) -> bool {
+        let command = request.body["HostCommandIdentifier"].as_str().unwrap_or_default().to_owned();
+        let accepted = self.accepted.entry(command).or_default();
+        let takes = accepted.is_empty() || !self.refuses_duplicates;
+        if takes {
+            accepted.push(request.into());
+        }
+        takes
+    }
+}
+
 impl Shared {
     fn script(&self) -> MutexGuard<'_, Script> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
@@ -219,8 +267,14 @@ impl Shared {
         let (operation, body) = (request.operation.clone(), request.body.clone());
         let fault = {
             let mut script = self.script();
-            script.requests.push(request);
-            script.faults.get_mut(operation.as_str()).and_then(VecDeque::pop_front)
+            script.requests.push(request.clone());
+            let planned = script.faults.get_mut(operation.as_str()).and_then(VecDeque::pop_front);
+            let acted = matches!(planned, None | Some(Fault::LostAnswer));
+            if operation == COMPLETE && acted && !script.accept(request) {
+                Some(Fault::Error(400, "ClientException"))
+            } else {
+                planned
+            }
         };
         match fault {
             None => Reply::Json(self.answer(&operation, &body).await),

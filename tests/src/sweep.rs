@@ -139,13 +139,13 @@ impl Tally {
 }
 
 /// Performs `each` on every point; `beds` are what deployments need for themselves, one for every deployment at once.
-pub async fn sweep<B, P>(beds: Vec<B>, points: Vec<P>, each: impl AsyncFn(&B, P)) {
+pub async fn sweep<B, P>(beds: Vec<B>, points: Vec<P>, each: impl AsyncFn(&mut B, P)) {
     let points = RefCell::new(VecDeque::from(points));
-    let workers = beds.into_iter().map(async |bed| {
+    let workers = beds.into_iter().map(async |mut bed| {
         loop {
             let next = points.borrow_mut().pop_front();
             let Some(point) = next else { return };
-            each(&bed, point).await;
+            each(&mut bed, point).await;
         }
     });
     futures_util::future::join_all(workers).await;

@@ -127,11 +127,7 @@ async fn an_outcome_that_was_not_taken_before_a_kill_is_not_forgotten() {
     host.stub.completed(&id, 1).await;
     host.kill_and_restart().await;
     host.stub.recover();
-    wait::until("the service is told of it", async || {
-        let told = host.stub.completions(&id);
-        told.iter().any(|completion| completion.error_code == 7).then_some(()).ok_or(told)
-    })
-    .await;
+    succeeded(&host.stub.taken(&id).await);
 }
 
 #[tokio::test]

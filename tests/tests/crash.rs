@@ -23,7 +23,7 @@ async fn a_local_deployment_that_is_killed_at_a_system_call_leaves_the_old_or_th
     let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
     let numbers = sweep::points(&counted, 1..=counted.calls.len(), 60);
     let tally = Tally::new("`codedeploy-local` killed at a system call that changes files");
-    sweep(beds, sweep::kills(numbers), async |Bed { pair, reference, .. }: &Bed, strike| {
+    sweep(beds, sweep::kills(numbers), async |Bed { pair, reference, .. }: &mut Bed, strike| {
         pair.reset().await;
         let report = strike.run(&program, &pair.arguments(Revision::New)).await;
         let Some(call) = report.struck else { return tally.missed() };

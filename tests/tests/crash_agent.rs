@@ -8,7 +8,6 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
-use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::Path;
 
@@ -28,10 +27,10 @@ const COMMANDS: [&str; 6] =
 
 /// A host with an agent, ready for the new revision.
 struct Host {
-    lone: RefCell<Lone>,
+    lone: Lone,
     pair: Pair,
     /// Deployments so far: each has an identifier of its own.
-    deployments: Cell<usize>,
+    deployments: usize,
 }
 
 /// A deployment in the middle of which the agent was killed, as the service saw it.
@@ -49,30 +48,30 @@ impl Host {
         let root = |path: &Path| format!("root_dir: {}\n", path.display());
         let configuration = configuration.replace(&root(&lone.path("root")), &root(&pair.root()));
         fs::write(lone.path("agent.yml"), configuration).unwrap();
-        let host = Self { lone: RefCell::new(lone), pair, deployments: Cell::new(0) };
+        let mut host = Self { lone, pair, deployments: 0 };
         fs::create_dir_all(host.pair.root()).unwrap();
         host.restart().await;
-        let reference = host.pair.prepare_with(async |revision| host.deploy(revision).await).await;
+        let pair = host.pair.clone();
+        let reference = pair.prepare_with(async |revision| host.deploy(revision).await).await;
         host.kill().await;
         (host, reference)
     }
 
     /// Makes a deployment of a revision known to the service.
-    fn create(&self, revision: Revision) -> String {
-        let number = self.deployments.get() + 1;
-        self.deployments.set(number);
-        let id = format!("d-{number}");
+    fn create(&mut self, revision: Revision) -> String {
+        self.deployments += 1;
+        let id = format!("d-{}", self.deployments);
         let specification = json!({
             "DeploymentId": id, "DeploymentGroupId": GROUP, "DeploymentGroupName": GROUP, "ApplicationName": "shop",
             "Revision": {"RevisionType": "Local File",
                 "LocalRevision": {"Location": self.pair.bundle(revision), "BundleType": "tar"}}
         });
-        self.lone.borrow().stub.specify(&id, &specification);
+        self.lone.stub.specify(&id, &specification);
         id
     }
 
     /// Deploys without any disturbance.
-    async fn deploy(&self, revision: Revision) {
+    async fn deploy(&mut self, revision: Revision) {
         // What is deployed over a host that was reset has not been told to the agent that runs.
         self.restart().await;
         let deployed = self.perform(revision).await;
@@ -81,19 +80,18 @@ impl Host {
     }
 
     /// Performs a deployment, in which the agent is started again as soon as it ends.
-    async fn perform(&self, revision: Revision) -> Deployed {
+    async fn perform(&mut self, revision: Revision) -> Deployed {
         let mut deployed = Deployed { id: self.create(revision), outcomes: Vec::new() };
         for event in COMMANDS {
-            let command = self.lone.borrow().command(&deployed.id, event);
+            let command = self.lone.command(&deployed.id, event);
             let outcome = wait::until(&format!("an outcome of {command}"), async || {
-                if self.lone.borrow_mut().agent.ended().is_some() {
+                if self.lone.agent.ended().is_some() {
                     self.restart().await;
                     // A service delivers again what nobody has answered.
-                    self.lone.borrow().command(&deployed.id, event);
+                    self.lone.command(&deployed.id, event);
                 }
-                let lone = self.lone.borrow();
-                let told = lone.stub.completions(&command);
-                told.into_iter().next().ok_or_else(|| lone.agent.output())
+                let told = self.lone.stub.completions(&command);
+                told.into_iter().next().ok_or_else(|| self.lone.agent.output())
             })
             .await;
             let failed = outcome.error_code != 0;
@@ -105,23 +103,23 @@ impl Host {
         deployed
     }
 
-    async fn kill(&self) {
-        self.lone.borrow_mut().agent.kill().await;
+    async fn kill(&mut self) {
+        self.lone.agent.kill().await;
     }
 
     /// Ends the agent, and starts another.
-    async fn restart(&self) {
-        self.lone.borrow_mut().kill_and_restart().await;
+    async fn restart(&mut self) {
+        self.lone.kill_and_restart().await;
     }
 
     /// What one blow did; what is wrong is told to `tally`.
-    async fn struck(&self, reference: &Reference, strike: Strike, tally: &Tally) {
+    async fn struck(&mut self, reference: &Reference, strike: Strike, tally: &Tally) {
         self.pair.reset().await;
         let _ = fs::remove_file(self.pair.ran());
-        let report = self.lone.borrow().path("report");
+        let report = self.lone.path("report");
         let _ = fs::remove_file(&report);
-        self.lone.borrow().stub.forget();
-        self.lone.borrow_mut().start_under(&strike, &report);
+        self.lone.stub.forget();
+        self.lone.start_under(&strike, &report);
         let deployed = self.perform(Revision::New).await;
         let Some(call) = Report::read(&report).and_then(|report| report.struck) else {
             self.kill().await;
@@ -136,7 +134,7 @@ impl Host {
         let expect = |right: bool, what: String| tally.expect(&point, if right { Ok(()) } else { Err(what) });
         for (event, outcome) in &deployed.outcomes {
             let command = format!("{}/{event}", deployed.id);
-            let told = self.lone.borrow().stub.completions(&command);
+            let told = self.lone.stub.completions(&command);
             let same = |other: &Completion| {
                 (&other.status, other.error_code) == (&outcome.status, outcome.error_code)
             };
@@ -173,16 +171,16 @@ impl Host {
 
 #[tokio::test]
 async fn an_agent_that_is_killed_at_a_system_call_answers_once_and_leaves_the_old_or_the_new_revision() {
-    let hosts = futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| Host::prepared())).await;
-    let (first, _) = &hosts[0];
-    let report = first.lone.borrow().path("report");
-    first.lone.borrow_mut().start_under(&Strike::COUNT, &report);
+    let mut hosts = futures_util::future::join_all((0..sweep::AT_ONCE).map(|_| Host::prepared())).await;
+    let (first, _) = &mut hosts[0];
+    let report = first.lone.path("report");
+    first.lone.start_under(&Strike::COUNT, &report);
     first.perform(Revision::New).await;
-    first.lone.borrow().agent.signal("TERM").await;
+    first.lone.agent.signal("TERM").await;
     let counted = wait::until("the calls are counted", async || Report::read(&report).ok_or(())).await;
     let numbers = sweep::points(&counted, 1..=counted.calls.len(), 40);
     let tally = Tally::new("`codedeploy-agent` killed at a system call that changes files");
-    sweep(hosts, sweep::kills(numbers), async |(host, reference): &(Host, Reference), strike| {
+    sweep(hosts, sweep::kills(numbers), async |(host, reference): &mut (Host, Reference), strike| {
         host.struck(reference, strike, &tally).await;
     })
     .await;

@@ -40,7 +40,7 @@ async fn an_error_at_one_system_call_leaves_the_old_or_the_new_revision_at_once(
         points.extend(numbers.into_iter().map(|number| (errno, Strike(Some((number, Blow::Fail(errno)))))));
     }
     let tally = Tally::new("ENOSPC, EDQUOT, EIO, EROFS, EACCES or EMFILE at one system call");
-    sweep(beds, points, async |Bed { pair, reference, .. }: &Bed, (errno, strike)| {
+    sweep(beds, points, async |Bed { pair, reference, .. }: &mut Bed, (errno, strike)| {
         pair.reset().await;
         let report = strike.run(&program, &pair.arguments(Revision::New)).await;
         let Some(call) = &report.struck else { return tally.missed() };
@@ -71,7 +71,7 @@ async fn a_host_that_stays_broken_leaves_the_old_or_the_new_revision_to_the_next
         points.extend(numbers.into_iter().map(|number| (errno, strike(number))));
     }
     let tally = Tally::new("ENOSPC, EIO or EROFS at a system call and all later ones");
-    sweep(beds, points, async |Bed { pair, reference, .. }: &Bed, (errno, strike)| {
+    sweep(beds, points, async |Bed { pair, reference, .. }: &mut Bed, (errno, strike)| {
         pair.reset().await;
         let report = strike.run(&program, &pair.arguments(Revision::New)).await;
         let Some(call) = &report.struck else { return tally.missed() };

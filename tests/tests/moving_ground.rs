@@ -167,7 +167,7 @@ async fn what_somebody_else_does_meanwhile_is_not_undone_and_the_rest_is_the_old
         points.extend(numbers.into_iter().map(|number| (intrusion, number)));
     }
     let tally = Tally::new("Somebody else changes a folder at a system call");
-    sweep(beds, points, async |Bed { pair, reference, .. }: &Bed, (intrusion, number)| {
+    sweep(beds, points, async |Bed { pair, reference, .. }: &mut Bed, (intrusion, number)| {
         pair.reset().await;
         let outside = pair.path("outside");
         bundle::write(&outside, &[("run.sh", "outside")]);

@@ -1,6 +1,7 @@
 //! What the running agent is doing, as it tells whoever asks: the handle that the poll loop keeps up to date, and the
 //! report that is read from it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
@@ -8,6 +9,7 @@ use codedeploy_hooks::script::Outcome;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::deployment::ledger::About;
 use crate::history::{Deployment, DeploymentOutcome, History};
 use crate::spec::DeploymentSpec;
 
@@ -25,8 +27,16 @@ struct State {
     unreachable: bool,
     stopping: bool,
     commands: Vec<(u64, Command)>,
+    outcomes: BTreeMap<u64, Waiting>,
     next: u64,
     history: History,
+}
+
+/// An outcome that waits.
+#[derive(Debug)]
+struct Waiting {
+    since: OffsetDateTime,
+    last_error: Option<Failure>,
 }
 
 /// Everything a running agent tells of itself. New members may join; none changes its meaning.
@@ -46,6 +56,20 @@ pub struct Report {
     pub commands: Vec<Command>,
     /// The last ten deployments, newest first.
     pub deployments: Vec<Deployment>,
+    /// Outcomes that the service has not taken yet.
+    #[serde(default)]
+    pub outbox: Outbox,
+}
+
+/// Outcomes of commands that are over, which the service has not taken yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbox {
+    pub waiting: usize,
+    /// Since when the one waits that waits longest.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub oldest: Option<OffsetDateTime>,
+    /// The last attempt in vain to report one of them.
+    pub last_error: Option<Failure>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +110,14 @@ pub struct Running {
     number: u64,
 }
 
+/// An outcome from its being ready until it is taken, or no longer told.
+#[derive(Debug)]
+#[must_use]
+pub struct Telling {
+    status: Status,
+    number: u64,
+}
+
 impl Status {
     pub fn new(host_identifier: impl Into<String>, history: History) -> Self {
         Self(Arc::new(Mutex::new(State {
@@ -96,6 +128,7 @@ impl Status {
             unreachable: false,
             stopping: false,
             commands: Vec::new(),
+            outcomes: BTreeMap::new(),
             next: 0,
             history,
         })))
@@ -120,21 +153,33 @@ impl Status {
     }
 
     pub fn began(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Running {
+        self.began_at(event.name(), &About::of(spec), now())
+    }
+
+    /// A command that began before this agent did.
+    pub fn began_at(&self, event: &str, about: &About, began_at: OffsetDateTime) -> Running {
         self.begin(Command {
-            lifecycle_event: event.name().to_owned(),
-            deployment_id: spec.deployment_id.as_str().to_owned(),
-            application: spec.application_name.clone(),
-            deployment_group: spec.deployment_group_name.clone(),
-            began_at: now(),
+            lifecycle_event: event.to_owned(),
+            deployment_id: about.deployment_id.as_str().to_owned(),
+            application: about.application.clone(),
+            deployment_group: about.deployment_group.clone(),
+            began_at,
         })
     }
 
     fn begin(&self, command: Command) -> Running {
         let mut state = self.state();
-        let number = state.next;
-        state.next += 1;
+        let number = state.number();
         state.commands.push((number, command));
         Running { status: self.clone(), number }
+    }
+
+    /// An outcome is ready to be told, and has been since then.
+    pub fn tells(&self, since: OffsetDateTime) -> Telling {
+        let mut state = self.state();
+        let number = state.number();
+        state.outcomes.insert(number, Waiting { since: to_milliseconds(since), last_error: None });
+        Telling { status: self.clone(), number }
     }
 
     fn end(&self, number: u64, outcome: DeploymentOutcome, message: String) {
@@ -165,6 +210,7 @@ impl Status {
             last_error: state.last_error.clone(),
             deployments: with_running(&commands, state.history.deployments()),
             commands,
+            outbox: state.outbox(),
         }
     }
 
@@ -173,7 +219,39 @@ impl Status {
     }
 }
 
+impl Outbox {
+    /// Outcomes that wait since then.
+    pub fn waiting_since(times: impl Iterator<Item = OffsetDateTime> + Clone) -> Self {
+        Self { waiting: times.clone().count(), oldest: times.min().map(to_milliseconds), last_error: None }
+    }
+
+    /// Nothing when nothing waits.
+    pub fn in_words(&self) -> Option<String> {
+        let oldest = self.oldest?;
+        let oldest = oldest.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let mut words = match self.waiting {
+            1 => format!("1 outcome has not been reported to the service since {oldest}"),
+            count => format!("{count} outcomes have not been reported to the service, the oldest since {oldest}"),
+        };
+        if let Some(Failure { message, .. }) = &self.last_error {
+            words += &format!("; last error: {message}");
+        }
+        Some(words)
+    }
+}
+
 impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn outbox(&self) -> Outbox {
+        let errors = self.outcomes.values().filter_map(|waiting| waiting.last_error.clone());
+        let waiting = Outbox::waiting_since(self.outcomes.values().map(|waiting| waiting.since));
+        Outbox { last_error: errors.max_by_key(|error| error.at), ..waiting }
+    }
+
     fn activity(&self) -> Activity {
         if self.stopping {
             Activity::Stopping
@@ -207,6 +285,21 @@ impl Drop for Running {
     }
 }
 
+impl Telling {
+    pub fn failed(&self, error: &dyn std::fmt::Display) {
+        let failure = Failure { at: now(), message: error.to_string() };
+        if let Some(waiting) = self.status.state().outcomes.get_mut(&self.number) {
+            waiting.last_error = Some(failure);
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.status.state().outcomes.remove(&self.number);
+    }
+}
+
 /// What has ended, with the deployments in progress in front and marked as such.
 fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deployment>) -> Vec<Deployment> {
     let ended: Vec<&Deployment> = ended.collect();
@@ -229,10 +322,13 @@ fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deploy
     running.chain(ended.map(|known| (*known).clone())).take(crate::history::KEPT).collect()
 }
 
-/// This moment; nobody reads nanoseconds.
 fn now() -> OffsetDateTime {
-    let now = OffsetDateTime::now_utc();
-    now.replace_nanosecond(now.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(now)
+    to_milliseconds(OffsetDateTime::now_utc())
+}
+
+/// Nobody reads nanoseconds.
+fn to_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
+    time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(time)
 }
 
 #[cfg(test)]

@@ -1,42 +1,73 @@
-//! The commands in progress, on disk: one file per deployment that holds the command's identifier, so that a restarted
-//! agent can say which command it lost (spec: Start-up recovery).
+//! The commands of this host, on disk: what is in progress, which outcomes the service has not taken yet, and how the
+//! last of the others ended (spec: Durability). Whatever ends the agent, the next one finds here what it owes.
+//!
+//! A command has one file in `deployment-commands/`, which moves on with it:
+//!
+//! * `in-progress/` from its delivery on, before anything is done for it;
+//! * `outbox/` when it is over, before the service is told;
+//! * `told/` when the service has taken the outcome, or refused it for good. A command that is delivered once more is
+//!   answered from there, and not performed.
+//!
+//! Beside it, the notes of [`official`] agents are kept.
 
+mod official;
+mod record;
+
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use codedeploy_api::command::{Envelope, HostCommand, PutHostCommandCompleteInput};
 use codedeploy_hooks::fs::replace_file;
+use time::OffsetDateTime;
 
+use crate::errors::Chain;
 use crate::revision::store::{Store, StoreError, create_folders};
-use crate::spec::PathComponent;
+use crate::spec::{DeploymentSpec, PathComponent};
+use official::FORGOTTEN_AFTER;
+pub use official::Bare;
+use record::{Record, file_name};
+pub use record::{About, Begun, Ended, InProgress};
 
-/// Entries older than this belong to deployments that the service has given up.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Outcomes that are remembered after the service has taken them; the oldest are forgotten first. Each takes a block.
+const REMEMBERED: usize = 1000;
 
-/// Longest command identifier that is read back, in bytes.
-const MAX_IDENTIFIER: u64 = 64 * 1024;
-
-/// The folder of commands in progress.
-#[derive(Debug)]
+/// The records of all commands.
+#[derive(Debug, Clone)]
 pub struct Ledger {
-    folder: PathBuf,
+    in_progress: PathBuf,
+    outbox: PathBuf,
+    told: PathBuf,
+    ongoing: PathBuf,
 }
 
-/// A command in progress; its entry goes with [`Entry::close`], and stays when the process dies before that.
+/// A command in progress that is on record, until [`Ledger::end`] or [`Ledger::forget`].
 #[derive(Debug)]
 #[must_use]
 pub struct Entry {
-    path: PathBuf,
-    host_command_identifier: String,
+    record: InProgress,
 }
 
-/// A command that an earlier run of the agent began and did not finish.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Interrupted {
-    pub deployment_id: String,
-    pub host_command_identifier: String,
+/// An outcome that the service is to be told, until [`Ledger::close`].
+#[derive(Debug)]
+#[must_use]
+pub struct Outgoing {
+    pub ended: Ended,
+    /// Whether the disk has it.
+    safe: bool,
+}
+
+/// What earlier runs of an agent owe the service.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Oldest first.
+    pub outcomes: Vec<Outgoing>,
+    /// Oldest first.
+    pub interrupted: Vec<Entry>,
+    /// Commands of an official agent, or of a record that is no use any more.
+    pub bare: Vec<Bare>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,182 +77,386 @@ pub struct LedgerError {
     source: io::Error,
 }
 
-/// Why a file is no record of an interrupted command.
-#[derive(Debug, thiserror::Error)]
-enum Useless {
-    #[error("it is not a regular file")]
-    Kind,
-    #[error("it is older than a day; the service has given up on that command")]
-    Old,
-    #[error("it holds no command identifier")]
-    Noise,
-    #[error(transparent)]
-    Read(#[from] io::Error),
-}
-
 impl Ledger {
     pub fn open(store: &Store) -> Result<Self, StoreError> {
-        let folder = store.ongoing();
-        create_folders(&folder, 0o700)?;
-        Ok(Self { folder })
+        let ledger = Self::at(store);
+        for folder in [&ledger.in_progress, &ledger.outbox, &ledger.told, &ledger.ongoing] {
+            create_folders(folder, 0o700)?;
+        }
+        Ok(ledger)
     }
 
+    fn at(store: &Store) -> Self {
+        let folder = |name| store.commands().join(name);
+        Self {
+            in_progress: folder("in-progress"),
+            outbox: folder("outbox"),
+            told: folder("told"),
+            ongoing: store.ongoing(),
+        }
+    }
+
+    /// The outcomes that wait, oldest first, for a reader who changes nothing.
+    pub fn peek(store: &Store) -> Vec<Ended> {
+        let records = files(&Self::at(store).outbox).into_iter();
+        let mut waiting: Vec<Ended> = records.filter_map(|path| record::read(&path).ok()).collect();
+        waiting.sort_by_key(|ended| ended.ended_at);
+        waiting
+    }
+
+    /// Records that `command` was delivered.
+    pub fn receive(&self, command: &HostCommand) -> Result<Entry, LedgerError> {
+        let entry = Entry { record: InProgress::new(command) };
+        self.save(&entry)?;
+        Ok(entry)
+    }
+
+    /// Records that this agent takes up what an earlier one left.
+    pub fn resume(&self, entry: &mut Entry) -> Result<(), LedgerError> {
+        entry.record.starts = entry.record.starts.saturating_add(1);
+        self.save(entry)
+    }
+
+    /// Leaves a command to the next agent, in an orderly manner: this start did not end in a crash.
+    pub fn leave(&self, mut entry: Entry) {
+        entry.record.starts = entry.record.starts.saturating_sub(1);
+        if let Err(error) = self.save(&entry) {
+            tracing::warn!(error = %Chain(&error), "a stop will be taken for a crash");
+        }
+    }
+
+    /// Records that the command is about to be performed, and with what specification.
     pub fn begin(
         &self,
-        deployment: &PathComponent,
-        host_command_identifier: &str,
-    ) -> Result<Entry, LedgerError> {
-        let path = self.folder.join(deployment.as_str());
-        replace_file(&path, host_command_identifier.as_bytes(), 0o600)
-            .map_err(|source| LedgerError { path: path.clone(), source })?;
-        Ok(Entry { path, host_command_identifier: host_command_identifier.to_owned() })
+        entry: &mut Entry,
+        spec: &DeploymentSpec,
+        specification: Envelope,
+    ) -> Result<(), LedgerError> {
+        let before = entry.record.begun.take();
+        let began_at = before.map_or_else(OffsetDateTime::now_utc, |before| before.began_at);
+        entry.record.begun = Some(Begun { began_at, about: About::of(spec), specification });
+        self.save(entry)?;
+        official::write(&self.ongoing, &spec.deployment_id, entry.host_command_identifier())
     }
 
-    /// What earlier runs left behind. Whatever else is in the folder is removed, with a warning.
-    pub fn interrupted(&self) -> Vec<(Entry, Interrupted)> {
-        let entries = fs::read_dir(&self.folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let entries = entries.unwrap_or_else(|error| {
-            tracing::warn!(folder = %self.folder.display(), %error, "cannot tell which commands an earlier run left unfinished");
-            Vec::new()
-        });
-        let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.path();
-            match read(&path) {
-                Ok(host_command_identifier) => {
-                    let deployment_id = entry.file_name().to_string_lossy().into_owned();
-                    let entry = Entry { path, host_command_identifier: host_command_identifier.clone() };
-                    found.push((entry, Interrupted { deployment_id, host_command_identifier }));
-                }
-                Err(reason) => clear(&path, &reason),
+    /// The command is over, and the service does not want to know how it ended.
+    pub fn forget(&self, entry: Entry) {
+        self.remove_in_progress(entry.host_command_identifier(), entry.deployment());
+    }
+
+    /// Records how a command ended, before the service is told. When that is not possible, the outcome can still be
+    /// told, and the command stays recorded as in progress until then.
+    pub fn end(&self, entry: Option<Entry>, lifecycle_event: &str, completion: PutHostCommandCompleteInput) -> Outgoing {
+        let begun = entry.and_then(|entry| entry.record.begun);
+        let deployment = begun.map(|begun| begun.about.deployment_id);
+        self.keep(Ended::new(lifecycle_event, deployment, completion))
+    }
+
+    /// The same for a command of which nothing but the note of an official agent is known.
+    pub fn end_bare(&self, bare: &Bare, completion: PutHostCommandCompleteInput) -> Outgoing {
+        self.keep(Ended::new("", PathComponent::new(&bare.deployment_id), completion))
+    }
+
+    fn keep(&self, ended: Ended) -> Outgoing {
+        let name = file_name(ended.host_command_identifier());
+        let safe = match save(&self.outbox.join(&name), &ended) {
+            Ok(()) => {
+                remove(&self.in_progress.join(name));
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "the outcome of a command cannot be kept; it is lost if the agent ends before the service takes it");
+                false
+            }
+        };
+        Outgoing { ended, safe }
+    }
+
+    /// The service has taken the outcome, or refused it for good; from now on it is only remembered.
+    pub fn close(&self, outgoing: Outgoing) {
+        let Outgoing { ended, safe } = outgoing;
+        let id = ended.host_command_identifier();
+        let name = file_name(id);
+        let told = self.told.join(&name);
+        let kept = match safe {
+            // Should a power cut undo it, the service is told twice.
+            true => fs::rename(self.outbox.join(&name), &told).map_err(|source| (told, source)),
+            false => save(&told, &ended).map_err(|error| (error.path, error.source)),
+        };
+        if let Err((path, error)) = kept {
+            tracing::warn!(path = %path.display(), %error, "a command that is over cannot be remembered beyond a restart");
+            remove(&self.outbox.join(&name));
+        }
+        self.remove_in_progress(id, ended.deployment_id.as_ref().map(|id| id.as_str()));
+        self.prune();
+    }
+
+    /// How the command ended that the service was told about before.
+    pub fn told(&self, host_command_identifier: &str) -> Option<PutHostCommandCompleteInput> {
+        let path = self.told.join(file_name(host_command_identifier));
+        if !path.exists() {
+            return None;
+        }
+        let record: Option<Ended> = usable(&path);
+        Some(record?.completion)
+    }
+
+    /// What earlier runs left behind. What is no record is set aside, with a warning.
+    pub fn left(&self) -> Left {
+        for folder in [&self.in_progress, &self.outbox, &self.told] {
+            sweep(folder);
+        }
+        self.prune();
+        let mut left = Left::default();
+        let outcomes = files(&self.outbox).into_iter();
+        left.outcomes = outcomes.filter_map(|path| usable(&path)).map(|ended| Outgoing { ended, safe: true }).collect();
+        left.outcomes.sort_by_key(|outgoing| outgoing.ended.ended_at);
+        for path in files(&self.in_progress) {
+            let name = path.file_name().unwrap_or_default();
+            if self.outbox.join(name).exists() || self.told.join(name).exists() {
+                // The agent ended between two changes.
+                remove(&path);
+                continue;
+            }
+            let Some(record) = usable::<InProgress>(&path) else { continue };
+            let entry = Entry { record };
+            if OffsetDateTime::now_utc() - entry.record.received_at > FORGOTTEN_AFTER {
+                tracing::warn!(path = %path.display(), "older than a day: the service has given up on that command, it is forgotten");
+                self.forget(entry);
+            } else {
+                left.interrupted.push(entry);
             }
         }
-        found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-        found
+        left.interrupted.sort_by_key(|entry| entry.record.received_at);
+        left.bare = official::all(&self.ongoing);
+        left.bare.retain(|bare| self.is_bare(bare));
+        left
     }
-}
 
-/// The identifier in the file.
-fn read(path: &Path) -> Result<String, Useless> {
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Err(Useless::Kind);
+    /// Whether nothing but the note of an official agent is known of the command.
+    fn is_bare(&self, bare: &Bare) -> bool {
+        let name = file_name(&bare.host_command_identifier);
+        if self.told.join(&name).exists() {
+            official::remove(&self.ongoing, &bare.deployment_id, &bare.host_command_identifier);
+            return false;
+        }
+        !self.outbox.join(&name).exists() && !self.in_progress.join(&name).exists()
     }
-    // It may have become something else since: nothing is waited for, no link is followed.
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
-    let age = SystemTime::now().duration_since(metadata.modified()?).unwrap_or_default();
-    if age > FORGOTTEN_AFTER {
-        return Err(Useless::Old);
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_IDENTIFIER + 1).read_to_end(&mut bytes)?;
-    let text = String::from_utf8(bytes).map_err(|_| Useless::Noise)?;
-    let text = text.trim();
-    let usable = !text.is_empty() && text.len() as u64 <= MAX_IDENTIFIER && !text.contains(char::is_control);
-    if usable { Ok(text.to_owned()) } else { Err(Useless::Noise) }
-}
 
-/// Removes what is of no use; a folder that is not empty stays, for whoever put it there.
-fn clear(path: &Path, reason: &Useless) {
-    tracing::warn!(path = %path.display(), %reason, "no record of a command in progress; removed");
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir(path),
-        _ => fs::remove_file(path),
-    };
-    if let Err(error) = removed {
-        tracing::warn!(path = %path.display(), %error, "cannot remove it; remove it by hand");
+    fn save(&self, entry: &Entry) -> Result<(), LedgerError> {
+        save(&self.in_progress.join(file_name(entry.host_command_identifier())), &entry.record)
+    }
+
+    fn remove_in_progress(&self, host_command_identifier: &str, deployment: Option<&str>) {
+        remove(&self.in_progress.join(file_name(host_command_identifier)));
+        if let Some(deployment) = deployment {
+            official::remove(&self.ongoing, deployment, host_command_identifier);
+        }
+    }
+
+    /// Forgets what nobody will ask for any more.
+    fn prune(&self) {
+        let mut told: Vec<(SystemTime, PathBuf)> = files(&self.told)
+            .into_iter()
+            .map(|path| (modified(&path).unwrap_or(SystemTime::UNIX_EPOCH), path))
+            .collect();
+        told.sort();
+        let surplus = told.len().saturating_sub(REMEMBERED);
+        let now = SystemTime::now();
+        let is_old = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age > FORGOTTEN_AFTER);
+        for (position, (at, path)) in told.iter().enumerate() {
+            if position < surplus || is_old(at) {
+                remove(path);
+            }
+        }
     }
 }
 
 impl Entry {
-    /// The command is over and told; a later command of the same deployment may have taken the file over.
-    pub fn close(self) {
-        if read(&self.path).is_ok_and(|current| current != self.host_command_identifier) {
-            return;
+    pub fn record(&self) -> &InProgress {
+        &self.record
+    }
+
+    fn host_command_identifier(&self) -> &str {
+        self.record.host_command_identifier()
+    }
+
+    fn deployment(&self) -> Option<&str> {
+        self.record.begun.as_ref().map(|begun| begun.about.deployment_id.as_str())
+    }
+}
+
+impl Outgoing {
+    /// Whether the next agent would tell it.
+    pub fn is_safe(&self) -> bool {
+        self.safe
+    }
+}
+
+fn save(path: &Path, record: &impl Record) -> Result<(), LedgerError> {
+    let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from);
+    bytes
+        .and_then(|bytes| replace_file(path, &bytes, 0o600))
+        .map_err(|source| LedgerError { path: path.to_owned(), source })
+}
+
+/// The record at `path`; one that is no use is set aside, so that the agent can go on and somebody can look at it.
+fn usable<R: Record>(path: &Path) -> Option<R> {
+    let error = match record::read(path) {
+        Ok(record) => return Some(record),
+        Err(error) => error,
+    };
+    let reason = Chain(&error).to_string();
+    let aside = path.with_extension("json.damaged");
+    match fs::rename(path, &aside) {
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "the record of a command is not usable; it is set aside");
         }
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the record of a finished command");
+        Err(error) => {
+            tracing::warn!(path = %path.display(), reason, %error, "the record of a command is not usable, and cannot be set aside; remove it");
         }
+    }
+    None
+}
+
+/// The records in `folder`.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = paths(folder);
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths
+}
+
+/// Removes what a crash left of files that were being written.
+fn sweep(folder: &Path) {
+    paths(folder).iter().filter(|path| path.file_name().is_some_and(is_temporary)).for_each(|path| remove(path));
+}
+
+fn paths(folder: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(folder = %folder.display(), %error, "cannot tell what an earlier run left");
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn modified(path: &Path) -> io::Result<SystemTime> {
+    fs::symlink_metadata(path)?.modified()
+}
+
+/// Whether [`replace_file`] gave that name to a file that is not complete.
+fn is_temporary(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".codedeploy-")
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the record of a finished command");
+        }
+        _ => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use codedeploy_api::command::CommandStatus;
+
     use super::*;
 
-    #[test]
-    fn only_young_readable_entries_are_interrupted_commands() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path(), "ongoing-deployment");
-        let ledger = Ledger::open(&store).unwrap();
-        let deployment = |name| PathComponent::new(name).unwrap();
-        ledger.begin(&deployment("d-A"), "command-a").unwrap().close();
-        let _left = ledger.begin(&deployment("d-B"), "command-b").unwrap();
-        let _old = ledger.begin(&deployment("d-C"), "command-c").unwrap();
-        let _empty = ledger.begin(&deployment("d-D"), "").unwrap();
-        let day_before = SystemTime::now() - Duration::from_secs(25 * 3600);
-        fs::File::options()
-            .write(true)
-            .open(store.ongoing().join("d-C"))
-            .unwrap()
-            .set_modified(day_before)
-            .unwrap();
-
-        let found = ledger.interrupted();
-        assert_eq!(found.len(), 1);
-        let expected =
-            Interrupted { deployment_id: "d-B".into(), host_command_identifier: "command-b".into() };
-        assert_eq!(found[0].1, expected);
-        assert!(!store.ongoing().join("d-C").exists() && !store.ongoing().join("d-D").exists());
+    fn ledger(root: &Path) -> Ledger {
+        Ledger::open(&Store::new(root, "ongoing-deployment")).unwrap()
     }
-    #[test]
-    fn whatever_else_is_in_the_folder_is_cleared_and_hides_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path(), "ongoing-deployment");
-        let ledger = Ledger::open(&store).unwrap();
-        let at = |name: &str| store.ongoing().join(name);
-        let outside = root.path().join("outside");
-        fs::write(&outside, "a command of nobody").unwrap();
-        fs::create_dir(at("d-folder")).unwrap();
-        fs::create_dir_all(at("d-full/kept")).unwrap();
-        nix::unistd::mkfifo(&at("d-fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        std::os::unix::fs::symlink(&outside, at("d-link")).unwrap();
-        fs::write(at("d-utf8"), b"\xff\xfe").unwrap();
-        fs::write(at("d-control"), b"command\x07\x00").unwrap();
-        fs::write(at("d-noise"), vec![b'x'; 10 * 1024 * 1024]).unwrap();
-        let _left = ledger.begin(&PathComponent::new("d-real").unwrap(), "command").unwrap();
 
-        let found: Vec<_> = ledger.interrupted().into_iter().map(|(_, found)| found.deployment_id).collect();
-        assert_eq!(found, ["d-real"]);
-        let mut left: Vec<_> =
-            fs::read_dir(store.ongoing()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["d-full", "d-real"]);
-        assert!(outside.exists());
+    fn command(id: &str) -> HostCommand {
+        let id = id.to_owned();
+        HostCommand {
+            host_command_identifier: id,
+            host_identifier: "arn:host".into(),
+            deployment_execution_id: "execution".into(),
+            command_name: "Install".into(),
+            nonce: 1,
+        }
+    }
+
+    fn completion(id: &str) -> PutHostCommandCompleteInput {
+        let command_status = CommandStatus::Succeeded;
+        PutHostCommandCompleteInput { host_command_identifier: id.into(), command_status, diagnostics: None }
     }
 
     #[test]
-    fn an_entry_that_cannot_be_written_is_an_error_that_names_it() {
+    fn a_command_moves_from_in_progress_to_the_outbox_and_is_remembered() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path(), "ongoing-deployment");
-        let ledger = Ledger::open(&store).unwrap();
-        fs::create_dir_all(store.ongoing().join("d-A/full")).unwrap();
-        let error = ledger.begin(&PathComponent::new("d-A").unwrap(), "command").unwrap_err();
-        assert!(error.to_string().contains("ongoing-deployment/d-A cannot be written"), "{error}");
+        // An opaque identifier that no file could have as its name.
+        let id = "arn:aws/…\"".repeat(100);
+        let _entry = ledger(root.path()).receive(&command(&id)).unwrap();
+
+        let left = ledger(root.path()).left();
+        assert_eq!((left.outcomes.len(), left.bare.len()), (0, 0));
+        let [entry] = <[Entry; 1]>::try_from(left.interrupted).unwrap();
+        assert_eq!((entry.record().command.clone(), entry.record().starts), (command(&id), 1));
+        let outgoing = ledger(root.path()).end(Some(entry), "Install", completion(&id));
+        assert!(outgoing.is_safe());
+
+        let left = ledger(root.path()).left();
+        assert_eq!(left.interrupted.len(), 0);
+        let [outgoing] = <[Outgoing; 1]>::try_from(left.outcomes).unwrap();
+        assert_eq!(ledger(root.path()).told(&id).map(|told| told.command_status), None);
+        ledger(root.path()).close(outgoing);
+        assert_eq!(ledger(root.path()).left().outcomes.len(), 0);
+        assert_eq!(ledger(root.path()).told(&id).unwrap().command_status, CommandStatus::Succeeded);
     }
 
     #[test]
-    fn closing_leaves_the_entry_of_the_next_command_alone() {
+    fn an_agent_that_ended_between_two_changes_owes_the_later() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path(), "ongoing-deployment");
-        let ledger = Ledger::open(&store).unwrap();
-        let deployment = PathComponent::new("d-A").unwrap();
-        let first = ledger.begin(&deployment, "first").unwrap();
-        let second = ledger.begin(&deployment, "second").unwrap();
-        first.close();
-        assert!(store.ongoing().join("d-A").exists());
-        second.close();
-        assert!(!store.ongoing().join("d-A").exists());
+        let ledger = ledger(root.path());
+        let entry = ledger.receive(&command("a")).unwrap();
+        let record = fs::read(ledger.in_progress.join(file_name("a"))).unwrap();
+        let outgoing = ledger.end(Some(entry), "Install", completion("a"));
+        for _ in 0..2 {
+            fs::write(ledger.in_progress.join(file_name("a")), &record).unwrap();
+            let left = ledger.left();
+            assert_eq!((left.outcomes.len(), left.interrupted.len()), (1, 0));
+        }
+        ledger.close(outgoing);
+        fs::write(ledger.in_progress.join(file_name("a")), &record).unwrap();
+        let left = ledger.left();
+        assert_eq!((left.outcomes.len(), left.interrupted.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_outcome_keeps_none_that_was_told() {
+        let root = tempfile::tempdir().unwrap();
+        let ledger = ledger(root.path());
+        let entry = ledger.receive(&command("a")).unwrap();
+        fs::remove_dir(&ledger.outbox).unwrap();
+        fs::remove_dir(&ledger.told).unwrap();
+        let outgoing = ledger.end(Some(entry), "Install", completion("a"));
+        assert!(!outgoing.is_safe());
+        assert_eq!(ledger.left().interrupted.len(), 1, "until it is told, the next agent accounts for it");
+        ledger.close(outgoing);
+        assert_eq!(ledger.left().interrupted.len(), 0);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_number_and_age() {
+        let root = tempfile::tempdir().unwrap();
+        let ledger = ledger(root.path());
+        let told = |number: usize| ledger.told.join(file_name(&number.to_string()));
+        let now = SystemTime::now();
+        for number in 0..REMEMBERED + 10 {
+            save(&told(number), &Ended::new("Install", None, completion(&number.to_string()))).unwrap();
+            let age = std::time::Duration::from_secs((REMEMBERED + 10 - number) as u64);
+            fs::File::open(told(number)).unwrap().set_modified(now - age).unwrap();
+        }
+        let day = FORGOTTEN_AFTER + std::time::Duration::from_secs(60);
+        fs::File::open(told(500)).unwrap().set_modified(now - day).unwrap();
+        ledger.prune();
+        assert_eq!(files(&ledger.told).len(), REMEMBERED);
+        assert!(!told(500).exists() && !told(8).exists() && told(9).exists(), "the oldest are forgotten");
     }
 }

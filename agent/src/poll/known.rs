@@ -4,9 +4,10 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use codedeploy_hooks::script::Report;
+use codedeploy_api::command::PutHostCommandCompleteInput as Completion;
 
-/// Outcomes that are remembered; the oldest is forgotten first. Each takes a few kilobytes.
+/// Outcomes that are remembered here; the oldest is forgotten first, and then the ledger is asked. Each takes a few
+/// kilobytes.
 const REMEMBERED: usize = 64;
 
 #[derive(Debug, Default)]
@@ -16,7 +17,7 @@ pub(super) struct KnownCommands(Mutex<Lists>);
 struct Lists {
     in_progress: HashSet<String>,
     /// Oldest first.
-    ended: VecDeque<(String, Arc<Report>)>,
+    ended: VecDeque<(String, Arc<Completion>)>,
 }
 
 /// What a delivered command is.
@@ -27,7 +28,7 @@ pub(super) enum Delivery {
     /// Delivered before, and not at its end yet.
     InProgress,
     /// Delivered before, and over; in progress again until its outcome is reported once more.
-    Ended(Arc<Report>),
+    Ended(Arc<Completion>),
 }
 
 impl KnownCommands {
@@ -38,18 +39,18 @@ impl KnownCommands {
             return Delivery::InProgress;
         }
         match lists.ended.iter().find(|(ended, _)| ended == id) {
-            Some((_, report)) => Delivery::Ended(Arc::clone(report)),
+            Some((_, completion)) => Delivery::Ended(Arc::clone(completion)),
             None => Delivery::New,
         }
     }
 
-    /// Takes note of the end of a command in progress; without a report, it was never begun.
-    pub(super) fn ended(&self, id: &str, report: Option<Arc<Report>>) {
+    /// Takes note of the end of a command in progress; without an outcome, it was never begun.
+    pub(super) fn ended(&self, id: &str, completion: Option<Arc<Completion>>) {
         let mut lists = self.lock();
         lists.in_progress.remove(id);
-        if let Some(report) = report {
+        if let Some(completion) = completion {
             lists.ended.retain(|(ended, _)| ended != id);
-            lists.ended.push_back((id.to_owned(), report));
+            lists.ended.push_back((id.to_owned(), completion));
             if lists.ended.len() > REMEMBERED {
                 lists.ended.pop_front();
             }
@@ -64,11 +65,11 @@ impl KnownCommands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codedeploy_hooks::script::Outcome;
+    use codedeploy_api::command::CommandStatus;
 
-    fn report() -> Option<Arc<Report>> {
-        let outcome = Outcome::Succeeded { note: None };
-        Some(Arc::new(Report { outcome, log_tail: String::new() }))
+    fn completion() -> Option<Arc<Completion>> {
+        let (host_command_identifier, command_status) = ("a".into(), CommandStatus::Succeeded);
+        Some(Arc::new(Completion { host_command_identifier, command_status, diagnostics: None }))
     }
 
     #[test]
@@ -76,7 +77,7 @@ mod tests {
         let known = KnownCommands::default();
         assert!(matches!(known.delivered("a"), Delivery::New));
         assert!(matches!(known.delivered("a"), Delivery::InProgress));
-        known.ended("a", report());
+        known.ended("a", completion());
         assert!(matches!(known.delivered("a"), Delivery::Ended(_)));
         assert!(matches!(known.delivered("a"), Delivery::InProgress));
         known.ended("a", None);
@@ -96,7 +97,7 @@ mod tests {
         let known = KnownCommands::default();
         for number in 0..10_000 {
             known.delivered(&number.to_string());
-            known.ended(&number.to_string(), report());
+            known.ended(&number.to_string(), completion());
         }
         let lists = known.lock();
         assert_eq!((lists.in_progress.len(), lists.ended.len()), (0, REMEMBERED));

@@ -7,21 +7,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use codedeploy_api::command::{
-    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand,
+    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand, Operation,
     PutHostCommandAcknowledgementInput,
 };
 use codedeploy_api::diagnostics::AcknowledgementPayload;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_hooks::script::{Outcome, Report};
 use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use super::turns::Turn;
 use crate::command::CallError;
 use crate::deployment::failed;
 use crate::deployment::ledger::{Entry, LedgerError};
+use crate::errors::Chain;
 use crate::memory;
-use crate::report::{self, Delivered};
+use crate::report;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, SpecError};
@@ -58,82 +60,87 @@ enum ReceivedError {
     Panic { message: String },
 }
 
+/// How far a command came.
+enum Came {
+    Over(Report),
+    /// The service had ended it before it began.
+    Unwanted,
+    /// The agent ends; the next one takes it up.
+    Left,
+}
+
 impl Agent {
-    /// Performs a command that was never delivered before, and reports how it ended.
-    pub(super) async fn carry_out(&self, command: HostCommand, shutdown: Shutdown) {
-        let mut entry = None;
+    /// Performs a command, and reports how it ended. `entry`: what an earlier run recorded of it.
+    pub(super) async fn carry_out(&self, command: HostCommand, mut entry: Option<Entry>, shutdown: Shutdown) {
+        let place = Arc::clone(&self.places).acquire_owned().await;
         let work = Box::pin(self.receive(&command, &shutdown, &mut entry));
-        let report = match uninterrupted(work).await {
-            Ok(report) => report.map(Arc::new),
-            Err(error) => {
-                let report = failed(&error);
-                tracing::error!(outcome = %report.outcome, "the command was not performed");
-                Some(Arc::new(report))
-            }
-        };
+        let came = uninterrupted(work).await.unwrap_or_else(|error| {
+            let report = failed(&error);
+            tracing::error!(outcome = %report.outcome, "the command was not performed");
+            Came::Over(report)
+        });
+        drop(place);
         let id = &command.host_command_identifier;
-        if let Some(report) = &report {
-            self.complete(id, report, entry, &shutdown).await;
+        match (came, entry) {
+            (Came::Over(report), entry) => {
+                let completion = report::completion(id, &report);
+                let outgoing = self.ledger.end(entry, &command.command_name, completion);
+                self.tell(outgoing, false, &shutdown).await;
+            }
+            (Came::Unwanted, entry) => {
+                entry.into_iter().for_each(|entry| self.ledger.forget(entry));
+                self.known.ended(id, None);
+            }
+            (Came::Left, entry) => entry.into_iter().for_each(|entry| self.ledger.leave(entry)),
         }
-        self.known.ended(id, report);
         memory::give_back();
     }
 
-    /// Reports the outcome of a command that is over; afterwards nothing needs to remember that it was in progress.
-    pub(super) async fn complete(
-        &self,
-        id: &str,
-        report: &Report,
-        entry: Option<Entry>,
-        shutdown: &Shutdown,
-    ) {
-        match report::complete(&self.service, id, report, &shutdown.end_running).await {
-            Delivered::Taken => {}
-            Delivered::Refused(error) => {
-                tracing::error!(%error, outcome = %report.outcome, "the service refuses the outcome of a command");
-            }
-            Delivered::NotYet(error) => {
-                let at_next_start = entry.is_some();
-                tracing::error!(%error, outcome = %report.outcome, at_next_start, "stopped before the service took the outcome of a command");
-                return;
-            }
-        }
-        if let Some(entry) = entry {
-            entry.close();
-        }
-    }
-
-    /// The report of the command, once it is over; none when the service had ended it before it began. `entry` is
-    /// set from the moment on at which a restart would have to account for the command.
+    /// Performs the command unless the service has ended it. `entry` says what a restart would have to account for.
     async fn receive(
         &self,
         command: &HostCommand,
         shutdown: &Shutdown,
         entry: &mut Option<Entry>,
-    ) -> Result<Option<Report>, ReceivedError> {
+    ) -> Result<Came, ReceivedError> {
+        // Nobody delivers it once more, and the service may not be there yet.
+        let patience = entry.is_some().then_some(&shutdown.no_more_work);
+        let entry = match entry {
+            Some(entry) => {
+                self.ledger.resume(entry)?;
+                entry
+            }
+            None => entry.insert(self.ledger.receive(command)?),
+        };
         let event = self.event(command)?;
-        let spec = self.specification(command).await?;
+        let Some((spec, envelope)) = self.specification(entry, patience).await? else {
+            return Ok(Came::Left);
+        };
         let span = tracing::Span::current();
         span.record("deployment_id", spec.deployment_id.as_str());
         span.record("deployment_group", &spec.deployment_group_name);
         span.record("application", &spec.application_name);
 
         let Some(_turn) = self.turn(&spec, shutdown).await else {
-            return Ok(Some(Report {
-                outcome: Outcome::Stopped { location: None },
-                log_tail: String::new(),
-            }));
+            let outcome = Outcome::Stopped { location: None };
+            return Ok(Came::Over(Report { outcome, log_tail: String::new() }));
         };
         let noop = self.host.is_noop(&event, &spec);
-        match self.acknowledge(command, noop).await? {
-            Some(CommandStatus::Failed) if noop => return Ok(Some(completed_noop())),
-            Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
-                tracing::info!("{event} is not performed: the service has ended it already");
-                return Ok(None);
-            }
-            Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
+        let begun = entry.record().begun.is_some();
+        match self.acknowledge(command, noop, patience).await {
+            None => return Ok(Came::Left),
+            // It took the first acknowledgement.
+            Some(Err(error)) if begun => tracing::info!(%error, "the service does not take a second acknowledgement"),
+            Some(answer) => match answer.map_err(ReceivedError::Acknowledge)? {
+                Some(CommandStatus::Failed) if noop => return Ok(Came::Over(completed_noop())),
+                Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
+                    tracing::info!("{event} is not performed: the service has ended it already");
+                    return Ok(Came::Unwanted);
+                }
+                Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
+            },
         }
-        *entry = Some(self.ledger.begin(&spec.deployment_id, &command.host_command_identifier)?);
+        self.ledger.begin(entry, &spec, envelope)?;
         tracing::info!("{event} begins");
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let running = self.status.began(&event, &spec);
@@ -148,7 +155,7 @@ impl Agent {
             let script = Some(report.outcome.script_name()).filter(|script| !script.is_empty());
             tracing::error!(duration_ms, code, script, "{event} failed: {}", report.outcome);
         }
-        Ok(Some(report))
+        Ok(Came::Over(report))
     }
 
     /// What the command asks for, if it asks this host for something that a host does.
@@ -174,19 +181,38 @@ impl Agent {
         }
     }
 
-    async fn specification(&self, command: &HostCommand) -> Result<DeploymentSpec, ReceivedError> {
+    /// The specification of the command, as it was recorded, or as the service gives it; with the envelope that it came in.
+    async fn specification(
+        &self,
+        entry: &Entry,
+        patience: Option<&CancellationToken>,
+    ) -> Result<Option<(DeploymentSpec, Envelope)>, ReceivedError> {
+        let record = entry.record();
+        if let Some(begun) = &record.begun {
+            match self.verified(&begun.specification) {
+                Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "the specification on record is not usable; it is fetched again");
+                }
+            }
+        }
         let input = GetDeploymentSpecificationInput {
-            deployment_execution_id: command.deployment_execution_id.clone(),
-            host_identifier: command.host_identifier.clone(),
+            deployment_execution_id: record.command.deployment_execution_id.clone(),
+            host_identifier: record.command.host_identifier.clone(),
         };
-        let answer = self.service.call(&input).await.map_err(ReceivedError::Fetch)?;
+        let Some(answer) = self.call(&input, patience).await else { return Ok(None) };
+        let answer = answer.map_err(ReceivedError::Fetch)?;
         if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
             return Err(ReceivedError::System { found: answer.deployment_system });
         }
         let specification =
             answer.deployment_specification.and_then(|specification| specification.generic_envelope);
         let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
-        let verified = envelope::verify(&envelope, &self.host.settings.signer)?;
+        Ok(Some((self.verified(&envelope)?, envelope)))
+    }
+
+    fn verified(&self, envelope: &Envelope) -> Result<DeploymentSpec, ReceivedError> {
+        let verified = envelope::verify(envelope, &self.host.settings.signer)?;
         Ok(DeploymentSpec::parse(&verified)?)
     }
 
@@ -194,14 +220,28 @@ impl Agent {
         &self,
         command: &HostCommand,
         noop: bool,
-    ) -> Result<Option<CommandStatus>, ReceivedError> {
+        patience: Option<&CancellationToken>,
+    ) -> Option<Result<Option<CommandStatus>, CallError>> {
         let payload =
             serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
         let input = PutHostCommandAcknowledgementInput {
             host_command_identifier: command.host_command_identifier.clone(),
             diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
         };
-        Ok(self.service.call(&input).await.map_err(ReceivedError::Acknowledge)?.command_status)
+        let answer = self.call(&input, patience).await?;
+        Some(answer.map(|answer| answer.command_status))
+    }
+
+    /// Calls some times; with patience, until there is an answer, or `None` when patience ends.
+    async fn call<O: Operation>(
+        &self,
+        input: &O,
+        patience: Option<&CancellationToken>,
+    ) -> Option<Result<O::Output, CallError>> {
+        match patience {
+            None => Some(self.service.call(input).await),
+            Some(end) => self.service.call_patiently(input, end).await,
+        }
     }
 }
 

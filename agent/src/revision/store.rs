@@ -71,6 +71,11 @@ impl Store {
         self.root.join(&self.ongoing)
     }
 
+    /// The agent's own records of commands and their outcomes.
+    pub fn commands(&self) -> PathBuf {
+        self.root.join("deployment-commands")
+    }
+
     /// Where all script output of all deployments goes.
     pub fn deployments_log(&self) -> PathBuf {
         self.root.join("deployment-logs/codedeploy-agent-deployments.log")

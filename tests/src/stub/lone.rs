@@ -60,6 +60,11 @@ impl Lone {
     /// Ends the agent at once, whatever it does, and starts another.
     pub async fn kill_and_restart(&mut self) {
         self.agent.kill().await;
+        self.restart();
+    }
+
+    /// Starts an agent after the last one has ended.
+    pub fn restart(&mut self) {
         self.agent = agent(self.folder.path());
     }
 
@@ -67,6 +72,13 @@ impl Lone {
     pub fn start_under(&mut self, strike: &Strike, report: &Path) {
         let program = strike.program(&Programs::built().agent, report);
         self.agent = run(&program, self.folder.path());
+    }
+
+    /// What `codedeploy-agent` with these words says of the agent.
+    pub async fn ask(&self, words: &[&str]) -> std::process::Output {
+        let configuration = self.path("agent.yml").display().to_string();
+        let words = words.iter().copied().chain(["--config-file", &configuration]);
+        Programs::built().agent.output(words).await
     }
 
     /// The agent's log.

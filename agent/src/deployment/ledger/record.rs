@@ -1,0 +1,151 @@
+//! What the ledger's files say: a command in progress, and how a command ended. Each says its version.
+
+use std::io;
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use codedeploy_api::command::{Envelope, HostCommand, PutHostCommandCompleteInput};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::regular;
+use crate::spec::{DeploymentSpec, PathComponent};
+
+/// The one form of the files that there has been.
+const VERSION: u32 = 1;
+
+/// Largest file that is read, in bytes; a specification has at most one million.
+const MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A command that was received and has not ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InProgress {
+    version: u32,
+    pub command: HostCommand,
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+    /// How often an agent has taken it up, the first time included.
+    pub starts: u32,
+    /// Absent: nothing was done for it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Begun>,
+}
+
+/// What a command that has begun is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    #[serde(with = "time::serde::rfc3339")]
+    pub began_at: OffsetDateTime,
+    #[serde(flatten)]
+    pub about: About,
+    /// As the service sent it: it is verified again before anything is redone.
+    pub specification: Envelope,
+}
+
+/// A deployment, as people know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    pub deployment_id: PathComponent,
+    pub deployment_group_id: PathComponent,
+    pub deployment_group: String,
+    pub application: String,
+}
+
+/// How a command ended, in the very words that the service is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ended {
+    version: u32,
+    pub lifecycle_event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_id: Option<PathComponent>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub ended_at: OffsetDateTime,
+    pub completion: PutHostCommandCompleteInput,
+}
+
+/// A kind of file of the ledger.
+pub(super) trait Record: Serialize + DeserializeOwned {
+    fn host_command_identifier(&self) -> &str;
+}
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Useless {
+    #[error("it cannot be read")]
+    Read(#[from] io::Error),
+    #[error("it has more than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("it is not what an agent writes")]
+    Json(#[from] serde_json::Error),
+    #[error("it has version {0}; this agent reads version {VERSION}")]
+    Version(u64),
+    #[error("it is about a command that belongs into another file")]
+    Misplaced,
+}
+
+impl InProgress {
+    pub(super) fn new(command: &HostCommand) -> Self {
+        let received_at = OffsetDateTime::now_utc();
+        Self { version: VERSION, command: command.clone(), received_at, starts: 1, begun: None }
+    }
+}
+
+impl Ended {
+    pub(super) fn new(
+        lifecycle_event: &str,
+        deployment_id: Option<PathComponent>,
+        completion: PutHostCommandCompleteInput,
+    ) -> Self {
+        let lifecycle_event = lifecycle_event.chars().take(128).collect();
+        let ended_at = OffsetDateTime::now_utc();
+        Self { version: VERSION, lifecycle_event, deployment_id, ended_at, completion }
+    }
+}
+
+impl About {
+    pub fn of(spec: &DeploymentSpec) -> Self {
+        Self {
+            deployment_id: spec.deployment_id.clone(),
+            deployment_group_id: spec.deployment_group_id.clone(),
+            deployment_group: spec.deployment_group_name.clone(),
+            application: spec.application_name.clone(),
+        }
+    }
+}
+
+impl Record for InProgress {
+    fn host_command_identifier(&self) -> &str {
+        &self.command.host_command_identifier
+    }
+}
+
+impl Record for Ended {
+    fn host_command_identifier(&self) -> &str {
+        &self.completion.host_command_identifier
+    }
+}
+
+/// The name of the file about a command. Identifiers are opaque, and may be longer than a name can be.
+pub(super) fn file_name(host_command_identifier: &str) -> String {
+    let digest = digest(&SHA256, host_command_identifier.as_bytes());
+    let half = digest.as_ref().iter().take(16).fold(0_u128, |half, byte| half << 8 | u128::from(*byte));
+    format!("{half:032x}.json")
+}
+
+/// Reads what is at `path`, if it is a record of the command that this name stands for.
+pub(super) fn read<R: Record>(path: &Path) -> Result<R, Useless> {
+    let bytes = regular::read(path, MAX_BYTES + 1)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Useless::TooLarge);
+    }
+    // The version first: what a newer agent writes may have another form.
+    let value: serde_json::Value = serde_json::from_slice(&bytes)?;
+    match value["version"].as_u64() {
+        Some(other) if other != u64::from(VERSION) => return Err(Useless::Version(other)),
+        _ => {}
+    }
+    let record: R = serde_json::from_value(value)?;
+    let named = path.file_name().is_some_and(|name| *name == *file_name(record.host_command_identifier()));
+    if named { Ok(record) } else { Err(Useless::Misplaced) }
+}
