@@ -44,7 +44,9 @@ pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, Reco
     let turn = Turn::wait(&store.instructions())?;
     for recovered in recover_all(store, &turn)? {
         match recovered.result {
-            Err(error) if recovered.group == group.as_str() && !matches!(error, RecoverError::SetAside { .. }) => {
+            Err(error)
+                if recovered.group == group.as_str() && !matches!(error, RecoverError::SetAside { .. }) =>
+            {
                 return Err(RecoveryError::Unfinished(error));
             }
             _ => {}

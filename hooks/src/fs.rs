@@ -45,8 +45,7 @@ pub(crate) fn replace_in_turn(
 ) -> io::Result<File> {
     let (parent, name) = split(path)?;
     let folder = Folder::open(parent)?;
-    let mut temporary = name.to_os_string();
-    temporary.push(".new");
+    let temporary = incoming(name);
     folder.remove_tree(&temporary)?;
     let file = folder.create_file(&temporary)?;
     let mut writer = BufWriter::with_capacity(64 * 1024, &file);
@@ -59,6 +58,13 @@ pub(crate) fn replace_in_turn(
     Ok(file)
 }
 
+/// The temporary name of a file that [`replace_in_turn`] writes.
+pub(crate) fn incoming(name: &OsStr) -> OsString {
+    let mut incoming = name.to_os_string();
+    incoming.push(".new");
+    incoming
+}
+
 /// A random word for temporary names.
 pub(crate) fn token() -> String {
     format!("{:016x}", RandomState::new().hash_one(0))
@@ -66,8 +72,15 @@ pub(crate) fn token() -> String {
 
 /// The name under which something waits, or is kept, beside its place.
 pub(crate) fn temporary_name(token: &str, number: usize) -> OsString {
-    format!(".codedeploy-{token}-{number}").into()
+    format!("{TEMPORARY}{token}-{number}").into()
 }
+
+/// Whether something has a name of [`temporary_name`].
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(TEMPORARY.as_bytes())
+}
+
+const TEMPORARY: &str = ".codedeploy-";
 
 /// The folder that holds `path`, and its name there.
 pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
@@ -275,6 +288,23 @@ impl Handles {
         self.open.push_front((parent.to_path_buf(), Rc::clone(&folder)));
         Ok((folder, name))
     }
+}
+
+impl Handles {
+    /// What is at `path`; `None` when there is nothing, or no such folder.
+    pub(crate) fn look(&mut self, path: &Path) -> io::Result<Option<Stat>> {
+        match self.parent(path) {
+            Ok((folder, name)) => folder.stat(name),
+            Err(error) if is_nowhere(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether an error says that a folder is gone, or that something else or a link has its name.
+pub(crate) fn is_nowhere(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|nowhere| number == Some(nowhere.raw_os_error()))
 }
 
 impl AsFd for Folder {

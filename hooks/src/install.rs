@@ -17,6 +17,7 @@ mod plan;
 mod preview;
 mod records;
 mod recover;
+mod restore;
 mod schedule;
 mod snapshot;
 mod step;
@@ -37,6 +38,7 @@ use self::plan::{Decision, Facts};
 pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
 pub use self::recover::{RecoverError, Recovery, Turn, TurnError, recover};
+pub use self::restore::{RestoreError, Restored, can_restore, restore};
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
 use self::transaction::Work;
@@ -109,10 +111,10 @@ pub enum InstallError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("Install would not succeed, so nothing was changed:{}", listed(.0))]
     Conflicts(Vec<Conflict>),
-    #[error("Install failed; everything was put back")]
+    #[error("the files could not be changed; everything was put back")]
     Failed { source: StepError },
     #[error(
-        "Install failed, and not everything could be put back; it is tried again when the agent starts, and before the \
+        "the files could not be changed, and not everything could be put back; it is tried again when the agent starts, and before the \
          next Install. Left to do:{}",
         listed(.left)
     )]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up fails")]
 
 #[path = "install/bed.rs"]
+#[allow(dead_code, reason = "shared with the tests of crashes")]
 mod bed;
 #[path = "install/failures.rs"]
 mod failures;

@@ -134,10 +134,14 @@ impl Store {
         };
         let journal = |entry: fs::DirEntry| {
             let name = entry.file_name();
-            Some((name.to_str()?.strip_suffix(JOURNAL)?.to_owned(), entry.path()))
+            // The process may have ended while it began the journal.
+            let name = name.to_str()?;
+            let group = name.strip_suffix(".new").unwrap_or(name).strip_suffix(JOURNAL)?;
+            Some((group.to_owned(), folder.join(format!("{group}{JOURNAL}"))))
         };
         let mut journals: Vec<_> = entries.into_iter().filter_map(journal).collect();
         journals.sort();
+        journals.dedup();
         Ok(journals)
     }
 

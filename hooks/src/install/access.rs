@@ -125,7 +125,10 @@ impl Access {
             owner: Some(Wish::asked(stat.st_uid)),
             group: Some(Wish::asked(stat.st_gid)),
             mode: Some(Wish::asked(stat.st_mode & 0o7777)),
-            acl: Some(AclAttributes { access: attribute(&file, ACCESS_ACL)?, default: None }),
+            acl: Some(AclAttributes {
+                access: attribute(&file, ACCESS_ACL)?,
+                default: attribute(&file, DEFAULT_ACL)?,
+            }),
         })
     }
 

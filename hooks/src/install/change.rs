@@ -57,7 +57,10 @@ impl Swap {
         let there = folder.stat(name)?;
         let is_folder = there.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
         match (&self.takes, is_folder) {
-            (_, None) | (Takes::Anything, _) | (Takes::File, Some(false)) | (Takes::Folder(_), Some(true)) => {}
+            (_, None)
+            | (Takes::Anything, _)
+            | (Takes::File, Some(false))
+            | (Takes::Folder(_), Some(true)) => {}
             (Takes::Nothing, Some(_)) => return Err(Errno::EXIST.into()),
             (Takes::File, Some(true)) | (Takes::Folder(_), Some(false)) => return Err(changed_meanwhile()),
         }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, StepError};
 use super::step::{Change, path, paths};
-use crate::fs::{Folder, replace_in_turn, split};
+use super::{Counts, StepError};
+use crate::fs::{Folder, incoming, replace_in_turn, split};
 
 /// The one form of the file that there has been.
 const VERSION: u32 = 1;
@@ -49,6 +49,9 @@ pub(super) struct Begun {
     /// Undo records that are of no use once this is committed.
     #[serde(with = "paths")]
     pub(super) superseded: Vec<PathBuf>,
+    /// What an earlier transaction of the deployment displaced, and this one found in that place.
+    #[serde(with = "paths")]
+    pub(super) displaced: Vec<PathBuf>,
     pub(super) counts: Counts,
 }
 
@@ -87,6 +90,8 @@ pub(super) struct Contents {
 pub enum JournalError {
     #[error("cannot read the journal {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot remove the journal {}, which is no longer needed", path.display())]
+    Remove { path: PathBuf, source: io::Error },
     #[error("the journal {} has version {version}, and this agent knows version {VERSION}; run the newer agent that wrote it, once", path.display())]
     Newer { path: PathBuf, version: u32 },
     #[error("{} is no journal of an Install: {problem}", path.display())]
@@ -103,9 +108,9 @@ pub(super) struct Journal {
 
 impl Begun {
     pub(super) fn new(action: Action, deployment: PathBuf, pointer: PathBuf, token: String) -> Self {
-        let (staged, superseded) = (Vec::new(), Vec::new());
+        let (staged, superseded, displaced) = (Vec::new(), Vec::new(), Vec::new());
         let counts = Counts::default();
-        Self { version: VERSION, action, deployment, pointer, token, staged, superseded, counts }
+        Self { version: VERSION, action, deployment, pointer, token, staged, superseded, displaced, counts }
     }
 }
 
@@ -176,10 +181,11 @@ pub(super) fn write_whole(path: &Path, begun: &Begun, changes: &[Change]) -> io:
     file.map(drop)
 }
 
-/// Removes a journal, durably; fine when it is gone.
+/// Removes a journal, durably, and what was to become one; fine when they are gone.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = Folder::open(parent)?;
+    folder.unlink(&incoming(name))?;
     folder.unlink(name)?;
     folder.sync()
 }
@@ -196,7 +202,8 @@ fn write(writer: &mut impl Write, record: &Record<impl Serialize, impl Serialize
 /// Reads a journal; `None` when there is none. A last part that was never finished is left out.
 pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
     let failed = |source: io::Error| JournalError::Read { path: path.to_path_buf(), source };
-    let unusable = |problem: &str| JournalError::Unusable { path: path.to_path_buf(), problem: problem.into() };
+    let unusable =
+        |problem: &str| JournalError::Unusable { path: path.to_path_buf(), problem: problem.into() };
     // A FIFO in its place must not block.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file: File = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -229,14 +236,18 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
         match serde_json::from_slice::<Record<serde::de::IgnoredAny, Change>>(line) {
             Ok(Record::Change(change)) if contents.phase == Phase::Building => contents.changes.push(change),
             Ok(Record::Prepared { changes })
-                if contents.phase == Phase::Building && changes == contents.changes.len() && damaged.is_none() =>
+                if contents.phase == Phase::Building
+                    && changes == contents.changes.len()
+                    && damaged.is_none() =>
             {
                 contents.phase = Phase::Changing;
             }
             Ok(Record::Committed) if contents.phase == Phase::Changing => contents.phase = Phase::Finishing,
             // What vouches for the lines before it is there, and they are not.
             Ok(Record::Prepared { .. } | Record::Committed) => {
-                return Err(unusable(damaged.as_deref().unwrap_or("records are missing or in the wrong order")));
+                return Err(unusable(
+                    damaged.as_deref().unwrap_or("records are missing or in the wrong order"),
+                ));
             }
             Ok(_) => return Err(unusable(&format!("line {number} is not in its place"))),
             Err(error) => damaged = damaged.or_else(|| Some(format!("line {number}: {error}"))),

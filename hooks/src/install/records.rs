@@ -116,6 +116,17 @@ impl Records {
         }
         Ok(previous)
     }
+
+    /// The file or link of the revision that each path was copied from; none when that cannot be read.
+    pub(super) fn sources(&self) -> BTreeMap<PathBuf, PathBuf> {
+        let text = std::fs::read(&self.instructions).unwrap_or_default();
+        let instructions = serde_json::from_slice::<InstructionFile>(&text).map(|file| file.instructions);
+        let copies = instructions.into_iter().flatten().filter_map(|instruction| match instruction {
+            Instruction::Copy { source, destination } => Some((destination.into(), source.into())),
+            _ => None,
+        });
+        copies.collect()
+    }
 }
 
 impl Previous {

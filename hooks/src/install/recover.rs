@@ -72,7 +72,9 @@ pub enum Recovery {
 pub enum RecoverError {
     #[error("{}: what an interrupted Install left cannot be told; the journal is kept as {}: look there for the files that it was about to change, and check them", source, kept.display())]
     SetAside { kept: PathBuf, source: JournalError },
-    #[error("cannot tell whether an Install was interrupted; no Install of this deployment group is begun before that is known")]
+    #[error(
+        "cannot tell whether an Install was interrupted; no Install of this deployment group is begun before that is known"
+    )]
     Journal(#[from] JournalError),
     #[error(
         "an Install was interrupted and not everything could be put back; it is tried again at the next start and before \
@@ -85,8 +87,15 @@ pub enum RecoverError {
 
 /// Ends what `journal` says was interrupted. Fine when there is none; can be interrupted itself, and repeated.
 pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
+    let remove = || {
+        let removed = journal::remove(journal);
+        removed.map_err(|source| JournalError::Remove { path: journal.to_path_buf(), source })
+    };
     let contents = match journal::read(journal) {
-        Ok(None) => return Ok(Recovery::Nothing),
+        Ok(None) => {
+            remove()?;
+            return Ok(Recovery::Nothing);
+        }
         Ok(Some(contents)) => contents,
         Err(source @ JournalError::Unusable { .. }) => return Err(set_aside(journal, source)),
         Err(error) => return Err(error.into()),
@@ -112,7 +121,7 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
             }
         }
     };
-    journal::remove(journal).map_err(|source| JournalError::Read { path: journal.to_path_buf(), source })?;
+    remove()?;
     Ok(recovery)
 }
 
@@ -129,7 +138,8 @@ fn set_aside(journal: &Path, source: JournalError) -> RecoverError {
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let named =
+            |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match self {
             Self::Nothing => write!(f, "no Install was interrupted"),
             Self::RolledBack { action, deployment } => write!(

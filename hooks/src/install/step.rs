@@ -20,9 +20,16 @@ pub(super) struct Build {
 pub(super) enum Step {
     Swap(Swap),
     /// Changes who may do what with a file that this Install did not bring.
-    Adjust { path: PathBuf, access: Access },
+    Adjust {
+        path: PathBuf,
+        access: Access,
+    },
     /// Changes the SELinux rule of a path from `before`, as far as that is known, to `after`.
-    Context { path: PathBuf, before: Option<Context>, after: Option<Context> },
+    Context {
+        path: PathBuf,
+        before: Option<Context>,
+        after: Option<Context>,
+    },
 }
 
 /// Exchanges what has the name `path` with what has the name `spare`; either may be nothing. Done again, it is undone.
@@ -155,7 +162,9 @@ pub(super) mod path {
         super::bytes::serialize(path.as_os_str().as_bytes(), serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<PathBuf, D::Error> {
         Ok(OsString::from_vec(super::bytes::deserialize(deserializer)?).into())
     }
 }
@@ -197,7 +206,10 @@ pub(super) mod paths {
     #[derive(Deserialize)]
     struct Owned(#[serde(with = "super::path")] PathBuf);
 
-    pub(in super::super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        paths: &[PathBuf],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(paths.iter().map(Borrowed))
     }
 

@@ -5,13 +5,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 use super::build::build;
 use super::journal::{Begun, Journal, Phase};
 use super::step::{Build, Change, Step, Swapped};
 use super::{InstallError, StepError, undo};
-use crate::fs::{Handles, sync_file_systems, sync_names};
+use crate::fs::{Handles, is_nowhere, sync_file_systems, sync_names};
 
 /// All that shall be done, and where it comes from.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +102,9 @@ pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: u
     if let Err((path, error)) = sync_names(&folders_of(changes)) {
         left.push(format!("write {} to the disk: {error}", path.display()));
     }
-    for swap in swaps(changes) {
+    // Nothing else is ours alone: what a restoration brings back is all that there is of it.
+    let staged: BTreeSet<&Path> = begun.staged.iter().map(PathBuf::as_path).collect();
+    for swap in swaps(changes).filter(|swap| staged.contains(swap.spare.as_path())) {
         if let Err(error) = discard(swap, &mut handles) {
             left.push(format!("remove {}: {error}", swap.spare.display()));
         }
@@ -115,20 +115,13 @@ pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: u
 /// Removes what was built for a swap, if it waits there; what was displaced may, after all, be there instead.
 fn discard(swap: &Swapped, handles: &mut Handles) -> io::Result<()> {
     let Some(new) = swap.brings else { return Ok(()) };
-    let (folder, spare) = match handles.parent(&swap.spare) {
-        Err(error) if is_nowhere(&error) => return Ok(()),
-        found => found?,
-    };
-    match folder.stat(spare)? {
-        Some(stat) if stat.st_ino == new => folder.remove_tree(spare),
+    match handles.look(&swap.spare)? {
+        Some(stat) if stat.st_ino == new => {
+            let (folder, spare) = handles.parent(&swap.spare)?;
+            folder.remove_tree(spare)
+        }
         _ => Ok(()),
     }
-}
-
-/// Whether an error says that a folder is gone, or that something else or a link has its name.
-fn is_nowhere(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|nowhere| number == Some(nowhere.raw_os_error()))
 }
 
 pub(super) fn swaps(changes: &[Change]) -> impl Iterator<Item = &Swapped> {

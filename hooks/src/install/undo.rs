@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{self, Begun, Contents, JournalError};
 use super::step::{Change, Keep, Swapped};
 use super::transaction::swaps;
-use crate::fs::{Folder, Handles, split};
+use crate::fs::{Folder, Handles, is_nowhere, is_temporary, split};
 
 /// In the deployment's folder: how to take its Install back.
 const RECORD: &str = "undo.json";
@@ -46,7 +46,10 @@ pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
     }
     let record = record(&begun.deployment);
     if let Err(error) = journal::write_whole(&record, begun, changes) {
-        left.push(format!("this Install cannot be taken back: {} cannot be written: {error}", record.display()));
+        left.push(format!(
+            "this Install cannot be taken back: {} cannot be written: {error}",
+            record.display()
+        ));
         left.extend(discard(begun, changes));
         return left;
     }
@@ -93,8 +96,16 @@ fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
 }
 
 /// Where what a swap displaced is once it was put away.
-fn put_away_as(begun: &Begun, swap: &Swapped) -> PathBuf {
-    begun.deployment.join(DISPLACED).join(swap.spare.file_name().unwrap_or_default())
+pub(super) fn put_away_as(begun: &Begun, swap: &Swapped) -> PathBuf {
+    put_away_name(begun, &swap.spare)
+}
+
+/// Where what is kept as `spare` is once it was put away. What lies in something displaced stays in it.
+pub(super) fn put_away_name(begun: &Begun, spare: &Path) -> PathBuf {
+    match spare.file_name() {
+        Some(name) if is_temporary(name) => begun.deployment.join(DISPLACED).join(name),
+        _ => spare.to_path_buf(),
+    }
 }
 
 /// The swaps that displaced something which is kept for a way back.
@@ -106,15 +117,14 @@ fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
 fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut handles = Handles::default();
     let mut left = Vec::new();
-    for swap in kept(changes) {
-        for path in [&put_away_as(begun, swap), &swap.spare] {
-            let removed = match handles.parent(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                found => found.and_then(|(folder, name)| folder.remove_tree(name)),
-            };
-            if let Err(error) = removed {
-                left.push(format!("{} is no longer used but could not be removed: {error}", path.display()));
-            }
+    let kept = kept(changes).flat_map(|swap| [put_away_as(begun, swap), swap.spare.clone()]);
+    for path in kept.chain(begun.displaced.iter().cloned()) {
+        let removed = match handles.parent(&path) {
+            Err(error) if is_nowhere(&error) => Ok(()),
+            found => found.and_then(|(folder, name)| folder.remove_tree(name)),
+        };
+        if let Err(error) = removed {
+            left.push(format!("{} is no longer used but could not be removed: {error}", path.display()));
         }
     }
     left

@@ -22,6 +22,8 @@ const PART: &str = "CODEDEPLOY_TEST_PART";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Act {
     Install,
+    /// Takes back an Install that succeeded.
+    Restore,
     /// Recovers from an Install that was killed at this system call.
     RecoverAfter(usize),
 }
@@ -38,6 +40,7 @@ pub(crate) fn play() {
     // From here on, system calls count.
     raise(Signal::SIGSTOP).unwrap();
     match part.as_str() {
+        "restore" => drop(bed.restore().unwrap()),
         "install" => drop(bed.install(&second_version(&bed)).unwrap()),
         _ => {
             let turn = Turn::wait(bed.records.journal.parent().unwrap()).unwrap();
@@ -54,8 +57,15 @@ pub(crate) fn kill_at_every_system_call(act: Act, scene: &Scene, mut check: impl
         scene.reset();
         let part = match act {
             Act::Install => "install",
+            Act::Restore => {
+                scene.bed.install(&second_version(&scene.bed)).unwrap();
+                "restore"
+            }
             Act::RecoverAfter(install) => {
-                assert!(killed("install", scene, install), "the Install has fewer than {install} system calls");
+                assert!(
+                    killed("install", scene, install),
+                    "the Install has fewer than {install} system calls"
+                );
                 "recover"
             }
         };
@@ -106,6 +116,7 @@ fn killed(part: &str, scene: &Scene, at: usize) -> bool {
         }
     }
     ptrace::kill(thread).unwrap();
+    stops(thread, WaitStatus::Signaled(thread, Signal::SIGKILL, false));
     assert!(!child.wait().unwrap().success());
     true
 }

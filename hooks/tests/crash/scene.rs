@@ -58,6 +58,16 @@ impl Scene {
         tree
     }
 
+    /// What differs from `expected`, in short.
+    pub(crate) fn differences(&self, expected: &Tree) -> Vec<String> {
+        let seen = self.seen();
+        let paths: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
+        let differing = paths.into_iter().filter(|path| seen.get(*path) != expected.get(*path));
+        differing
+            .map(|path| format!("{path:?}: {:?}, not {:?}", seen.get(path), expected.get(path)))
+            .collect()
+    }
+
     /// Nothing temporary is left anywhere.
     pub(crate) fn assert_clean(&self) {
         for name in ["host", "records"] {
@@ -86,7 +96,14 @@ fn first_version(bed: &mut Bed) {
     write(&bed.host("etc/exact"), "operator's");
     bed.deployment = "d-2".into();
     std::fs::create_dir_all(bed.deployment()).unwrap();
-    bed.revision(&[("a", "2"), ("config", "2"), ("new/x", "2"), ("remade/x", "2"), ("kind/x", "2"), ("mode", "2")]);
+    bed.revision(&[
+        ("a", "2"),
+        ("config", "2"),
+        ("new/x", "2"),
+        ("remade/x", "2"),
+        ("kind/x", "2"),
+        ("mode", "2"),
+    ]);
     chmod(&bed.archive("mode"), 0o750);
     link("config", &bed.archive("link"));
 }
@@ -97,7 +114,9 @@ pub(crate) fn second_version(bed: &Bed) -> AppSpec {
     let mut exact = bed.permission("etc/exact");
     exact.mode = Mode::new(0o640);
     let mut listed = bed.permission("app/a");
-    listed.acl = Some(Acl { entries: vec![AclEntry { default: false, tag: AclTag::User(Principal::Id(4321)), perms: 6 }] });
+    listed.acl = Some(Acl {
+        entries: vec![AclEntry { default: false, tag: AclTag::User(Principal::Id(4321)), perms: 6 }],
+    });
     if nix::unistd::geteuid().is_root() {
         exact.owner = Some(Principal::Id(1234));
         listed.group = Some(Principal::Id(2345));

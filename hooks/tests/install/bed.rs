@@ -9,7 +9,8 @@ use codedeploy_hooks::appspec::{
     AppSpec, AppliesTo, ArchivePath, FileMapping, HostPath, Pattern, Permission,
 };
 use codedeploy_hooks::install::{
-    self, Conflict, InstallError, InstallPlan, Records, Recovery, Request, Summary, Turn,
+    self, Conflict, InstallError, InstallPlan, Records, Recovery, Request, RestoreError, Restored, Summary,
+    Turn,
 };
 
 pub(crate) struct Bed {
@@ -129,6 +130,11 @@ impl Bed {
     /// What a restarted agent does.
     pub(crate) fn recover(&self) -> Recovery {
         install::recover(&self.records.journal, &self.turn()).unwrap()
+    }
+
+    /// Takes the last Install back.
+    pub(crate) fn restore(&self) -> Result<Restored, RestoreError> {
+        install::restore(&self.deployment(), &self.records, &self.turn())
     }
 
     pub(crate) fn turn(&self) -> Turn {

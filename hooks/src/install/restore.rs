@@ -1,0 +1,295 @@
+//! Takes back an Install that succeeded: everything that it displaced returns to its place, as a transaction of its own.
+//! What somebody changed or added since is never lost: it stays, or is set aside and named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+
+use super::access::Access;
+use super::journal::{self, Action, Begun, Contents, JournalError};
+use super::records::{Previous, Records};
+use super::recover::Turn;
+use super::step::{Change, Keep, Step, Swap, Swapped, Takes};
+use super::transaction::{self, Work};
+use super::{Counts, InstallError, Summary, undo};
+use crate::fs::{Handles, temporary_name};
+
+/// What taking an Install back did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// `created` counts what came back to an empty place, `removed` what the Install had brought to one. Its warnings
+    /// name everything that was changed since the Install, and where that is kept.
+    pub summary: Summary,
+}
+
+/// Why an Install was not taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("{}: nothing is kept to go back to; the Install is not complete, has been taken back, or another one followed it", deployment.display())]
+    NothingKept { deployment: PathBuf },
+    #[error(transparent)]
+    Record(#[from] JournalError),
+    #[error(
+        "{}: not the deployment that is installed; {} names another one, so its files are left as they are",
+        deployment.display(),
+        pointer.display()
+    )]
+    NotInstalled { deployment: PathBuf, pointer: PathBuf },
+    #[error("what was kept to go back to is gone, so nothing was changed:{}", super::listed(.0))]
+    Lost(Vec<String>),
+    #[error("cannot read {} to take the Install back; nothing was changed", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("the Install was not taken back")]
+    Failed(#[from] InstallError),
+}
+
+/// Whether [`restore`] has what it needs to take back the Install of this deployment.
+pub fn can_restore(deployment: &Path) -> Result<bool, JournalError> {
+    let contents = journal::read(&undo::record(deployment))?;
+    Ok(contents.is_some_and(|contents| contents.begun.action == Action::Install))
+}
+
+/// Takes back the Install of `deployment`, which must be the last of its group: files, links, folders, access, and the
+/// group's records and pointer are as they were before it. After an error nothing has changed, unless it says otherwise.
+pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Restored, RestoreError> {
+    let unreadable = |(path, source)| RestoreError::Unreadable { path, source };
+    let nothing = || RestoreError::NothingKept { deployment: deployment.to_path_buf() };
+    let records = records.resolve().map_err(unreadable)?;
+    let Contents { begun, changes, .. } = journal::read(&undo::record(deployment))?.ok_or_else(nothing)?;
+    if begun.action != Action::Install {
+        return Err(nothing());
+    }
+    let pointed = std::fs::read(&records.pointer).unwrap_or_default();
+    let pointed = OsStr::from_bytes(pointed.strip_suffix(b"\n").unwrap_or(&pointed));
+    if std::fs::canonicalize(pointed).ok() != Some(begun.deployment.clone()) {
+        let (deployment, pointer) = (deployment.to_path_buf(), records.pointer);
+        return Err(RestoreError::NotInstalled { deployment, pointer });
+    }
+    let installed = records.read().map_err(unreadable)?;
+    let sources = records.sources();
+    let mut planner = Planner::new(&begun, &installed, &sources);
+    for change in changes.iter().rev() {
+        planner.change(change).map_err(|source| unreadable((change.path().to_path_buf(), source)))?;
+    }
+    if !planner.lost.is_empty() {
+        return Err(RestoreError::Lost(planner.lost));
+    }
+    let Planner { steps, counts, mut warnings, token, roots, .. } = planner;
+    let mut restoration = Begun::new(Action::Restore, begun.deployment, begun.pointer, token);
+    restoration.counts = counts;
+    restoration.displaced = roots;
+    let work = Work { revision: Path::new("/"), builds: &[], steps: &steps };
+    warnings.extend(transaction::run(&records.journal, &restoration, work)?);
+    let Counts { created, replaced, removed, kept } = counts;
+    Ok(Restored { summary: Summary { created, replaced, removed, kept, warnings } })
+}
+
+struct Planner<'a> {
+    begun: &'a Begun,
+    /// What the Install created, and what it copied from where.
+    created: BTreeSet<&'a Path>,
+    sources: &'a BTreeMap<PathBuf, PathBuf>,
+    token: String,
+    used: usize,
+    handles: Handles,
+    steps: Vec<Step>,
+    counts: Counts,
+    warnings: Vec<String>,
+    lost: Vec<String>,
+    /// Everything that was kept, which may be in part after this.
+    roots: Vec<PathBuf>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(begun: &'a Begun, installed: &'a Previous, sources: &'a BTreeMap<PathBuf, PathBuf>) -> Self {
+        Self {
+            begun,
+            created: installed.created.iter().map(PathBuf::as_path).collect(),
+            sources,
+            token: crate::fs::token(),
+            used: 0,
+            handles: Handles::default(),
+            steps: Vec::new(),
+            counts: Counts::default(),
+            warnings: Vec::new(),
+            lost: Vec::new(),
+            roots: Vec::new(),
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Swap(swap) => self.swap(swap),
+            Change::Adjust { path, before, .. } => {
+                match self.stat(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+                    Some(FileType::RegularFile) => self.adjust(path, before.clone()),
+                    _ => self.warnings.push(format!(
+                        "{}: the file is gone, so it does not get its owner, mode and ACL of before back",
+                        path.display()
+                    )),
+                }
+                Ok(())
+            }
+            Change::Context { path, before, after } => {
+                let (before, after) = (after.clone(), before.clone());
+                self.steps.push(Step::Context { path: path.clone(), before, after });
+                Ok(())
+            }
+        }
+    }
+
+    fn swap(&mut self, swap: &Swapped) -> io::Result<()> {
+        let kept = undo::put_away_as(self.begun, swap);
+        let old = match (swap.takes, swap.keep) {
+            (false, _) => None,
+            (true, Keep::ForUndo) if self.stat(&kept)?.is_some() => Some(kept),
+            (true, _) => Some(swap.spare.clone()),
+        };
+        if let Some(old) = &old {
+            if self.stat(old)?.is_none() {
+                self.lost.push(format!("{}, kept as {}", swap.path.display(), old.display()));
+            }
+            if swap.keep == Keep::ForUndo {
+                self.roots.push(old.clone());
+            }
+        }
+        self.bring_back(&swap.path, old.as_deref())
+    }
+
+    /// Brings `old` back to `path`, or takes away what is there when there was nothing before.
+    fn bring_back(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
+        let there = self.stat(path)?;
+        let is_folder = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
+        if there.as_ref().is_some_and(is_folder) {
+            let others = self.others_below(path)?;
+            let old_is_folder = match old {
+                Some(old) => self.stat(old)?.as_ref().is_none_or(is_folder),
+                None => true,
+            };
+            if !others.is_empty() && old_is_folder {
+                return self.merge(path, old);
+            }
+            if let Some(old) = old {
+                self.set_aside(path, old, &others);
+            }
+        }
+        let counted = match (there.is_some(), old) {
+            (true, Some(_)) => &mut self.counts.replaced,
+            (false, Some(_)) => &mut self.counts.created,
+            (true, None) => &mut self.counts.removed,
+            (false, None) => return Ok(()),
+        };
+        *counted += 1;
+        let spare = old.map_or_else(|| self.beside(path), Path::to_path_buf);
+        self.tell_of_changes(path, &spare)?;
+        let takes = if there.is_some() { Takes::Anything } else { Takes::Nothing };
+        let (path, brings) = (path.to_path_buf(), old.is_some());
+        self.steps.push(Step::Swap(Swap { path, spare, brings, takes, keep: Keep::ForUndo }));
+        Ok(())
+    }
+
+    /// A folder in which there is more than the Install brought: that stays in its place.
+    fn merge(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
+        let mut names: BTreeSet<_> = self.names(path)?.into_iter().collect();
+        names.retain(|name| self.created.contains(path.join(name).as_path()));
+        let old_names = match old {
+            Some(old) => self.names(old)?,
+            None => Vec::new(),
+        };
+        names.extend(old_names.iter().cloned());
+        for name in names {
+            let child = path.join(&name);
+            let old_child = old.filter(|_| old_names.contains(&name)).map(|old| old.join(&name));
+            if !self.created.contains(child.as_path()) && self.stat(&child)?.is_some() {
+                let kept = old_child.clone().unwrap_or_default();
+                self.warnings.push(format!(
+                    "{} came after the Install, where something was before it; it is kept as {}",
+                    child.display(),
+                    kept.display()
+                ));
+            }
+            self.bring_back(&child, old_child.as_deref())?;
+        }
+        if let Some(old) = old {
+            let (folder, name) = self.handles.parent(old)?;
+            let access = Access::read(folder.folder(name)?)?;
+            self.adjust(path, access);
+        }
+        Ok(())
+    }
+
+    fn adjust(&mut self, path: &Path, access: Access) {
+        self.steps.push(Step::Adjust { path: path.to_path_buf(), access });
+    }
+
+    fn set_aside(&mut self, path: &Path, kept: &Path, others: &[PathBuf]) {
+        for other in others {
+            let below = other.strip_prefix(path).unwrap_or(other);
+            self.warnings.push(format!(
+                "{} came after the Install; it is kept as {}, because {} is no folder any more",
+                other.display(),
+                kept.join(below).display(),
+                path.display()
+            ));
+        }
+    }
+
+    /// Everything below a folder that the Install did not create.
+    fn others_below(&mut self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut others = Vec::new();
+        for name in self.names(folder)? {
+            let path = folder.join(name);
+            if !self.created.contains(path.as_path()) {
+                others.push(path);
+            } else if self.is_folder(&path)? {
+                others.extend(self.others_below(&path)?);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Warns of every file at or below `path` that is no longer what the Install copied there.
+    fn tell_of_changes(&mut self, path: &Path, spare: &Path) -> io::Result<()> {
+        let copied = self.sources.range(path.to_path_buf()..).take_while(|(copy, _)| copy.starts_with(path));
+        for (copy, source) in copied {
+            let (Some(source), Some(copied)) = (self.handles.look(source)?, self.handles.look(copy)?) else {
+                continue;
+            };
+            let content =
+                |stat: &Stat| (stat.st_mode & 0o170_000, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+            if content(&source) != content(&copied) {
+                let below = copy.strip_prefix(path).unwrap_or(copy);
+                let put_away = undo::put_away_name(self.begun, spare);
+                let kept = if below.as_os_str().is_empty() { put_away } else { put_away.join(below) };
+                self.warnings.push(format!(
+                    "{} was changed since the Install; the changed one is kept as {}",
+                    copy.display(),
+                    kept.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn beside(&mut self, path: &Path) -> PathBuf {
+        self.used += 1;
+        path.with_file_name(temporary_name(&self.token, self.used))
+    }
+
+    fn stat(&mut self, path: &Path) -> io::Result<Option<Stat>> {
+        self.handles.look(path)
+    }
+
+    fn is_folder(&mut self, path: &Path) -> io::Result<bool> {
+        Ok(self.stat(path)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()))
+    }
+
+    fn names(&mut self, path: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+        let (folder, name) = self.handles.parent(path)?;
+        folder.folder(name)?.names()
+    }
+}
