@@ -248,10 +248,20 @@ impl Pair {
         self.leaves_nothing_behind()
     }
 
-    /// Whether no temporary name is left that nothing owns any more.
+    /// Whether no temporary name is left that nothing owns any more; what the last Install displaced is its own.
     pub fn leaves_nothing_behind(&self) -> Result<(), String> {
-        let left = tree::temporary_names(&self.destinations());
+        let mut left = tree::temporary_names(&self.destinations());
+        let undo = self.undo_records();
+        left.retain(|path| !undo.contains(&*path.file_name().unwrap_or_default().to_string_lossy()));
         if left.is_empty() { Ok(()) } else { Err(format!("temporary names stay: {left:?}")) }
+    }
+
+    /// What the ways back to earlier files are, as text.
+    fn undo_records(&self) -> String {
+        let folders =
+            |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let deployments = folders(&self.root()).flat_map(|group| folders(&group).collect::<Vec<_>>());
+        deployments.filter_map(|deployment| fs::read_to_string(deployment.join("undo.json")).ok()).collect()
     }
 }
 

@@ -44,6 +44,39 @@ async fn a_local_deployment_that_is_killed_at_a_system_call_leaves_the_old_or_th
     tally.conclude();
 }
 
+#[tokio::test]
+async fn a_recovery_that_is_killed_at_a_system_call_leaves_the_old_or_the_new_revision_to_the_next_one() {
+    let beds = Bed::several(sweep::AT_ONCE).await;
+    let program = Programs::built().local;
+    let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
+    let (firsts, step) = if sweep::long() { (40, 1) } else { (8, 12) };
+    // Before the first name changes there is little to recover.
+    let renames =
+        counted.calls.iter().position(|call| call.name == "renameat2" && call.path.contains("/srv/"));
+    let begin = renames.expect("an Install changes names");
+    let firsts: Vec<usize> =
+        (0..firsts).map(|index| begin + index * (counted.calls.len() - begin) / firsts).collect();
+    let tally = Tally::new("`codedeploy-local` killed, and its recovery killed at a system call");
+    sweep(beds, firsts, async |Bed { pair, reference, .. }: &mut Bed, first| {
+        let install = Strike(Some((first, Blow::Kill)));
+        for second in (1..).step_by(step) {
+            pair.reset().await;
+            let killed = install.run(&program, &pair.arguments(Revision::New)).await;
+            let recovery = Strike(Some((second, Blow::Kill)));
+            let report = recovery.run(&program, &pair.arguments(Revision::Failing)).await;
+            let Some(call) = report.struck else { break };
+            tally.dealt(&call.name);
+            let point = format!("{install} {:?}, {recovery} {call}", killed.struck);
+            let found = pair.recover(reference).await;
+            tally.found(&point, &found);
+            tally.expect(&point, pair.leaves_nothing_behind());
+            tally.expect(&point, pair.goes_on(reference, &found).await);
+        }
+    })
+    .await;
+    tally.conclude();
+}
+
 /// The proof of the proof: what copies in place is found out.
 #[tokio::test]
 async fn a_copy_in_place_that_is_killed_is_found_to_be_mixed() {
