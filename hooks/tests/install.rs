@@ -7,6 +7,8 @@
 mod bed;
 #[path = "install/failures.rs"]
 mod failures;
+#[path = "install/journals.rs"]
+mod journals;
 #[path = "install/links.rs"]
 mod links;
 #[path = "install/model.rs"]

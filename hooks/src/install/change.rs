@@ -178,7 +178,7 @@ impl Swapped {
             // Somebody took it away.
             (false, Some(_)) => Ok(()),
             (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name),
-            // Taken back before, and what was built has been removed since.
+            // It was taken back before, and what it had brought is removed.
             (true, Some(new)) if waiting.is_none() && there.is_some_and(|there| there != new) => Ok(()),
             (true, Some(_)) => Err(changed_meanwhile()),
             (true, None) if waiting.is_some() => Err(Errno::EXIST.into()),
