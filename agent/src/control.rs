@@ -269,7 +269,8 @@ fn say(found: &Document) {
         eprintln!("{note}");
     }
     // Scripts compare what the official agents print, and that is all of stdout. What is just being reported is no news.
-    let troubled = found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
+    let troubled =
+        found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
     if let Some(words) = troubled.or(found.outbox.as_ref()).and_then(Outbox::in_words) {
         eprintln!("{words}");
     }

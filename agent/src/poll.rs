@@ -92,7 +92,7 @@ impl Agent {
         let mut backoff = Backoff::default();
         let mut watchdog = Watchdog::of_process();
         let longest_poll = self.host.settings.http_read_timeout + AROUND_POLL;
-        self.recover(commands, shutdown);
+        watchdog.over(None, Box::pin(self.recover(commands, shutdown))).await;
         loop {
             while commands.try_join_next().is_some() {}
             // Given back at once: whoever carries a command out takes its own.
@@ -130,23 +130,21 @@ impl Agent {
 
     /// Starts a command that was delivered. Of one that was delivered before, only the outcome is told again; and to
     /// a service that repeats itself, the poll brought nothing.
-    fn begin(
-        self: &Arc<Self>,
-        command: HostCommand,
-        commands: &mut Commands,
-        shutdown: &Shutdown,
-    ) -> Next {
+    fn begin(self: &Arc<Self>, command: HostCommand, commands: &mut Commands, shutdown: &Shutdown) -> Next {
         let span = span_of(&command);
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
         let again = Next::Idle(self.host.settings.wait_between_runs);
         let id = &command.host_command_identifier;
         let delivery = match self.known.delivered(id) {
-            Delivery::New => self.ledger.told(id).map_or(Delivery::New, |told| Delivery::Ended(Arc::new(told))),
+            Delivery::New => {
+                self.ledger.told(id).map_or(Delivery::New, |told| Delivery::Ended(Arc::new(told)))
+            }
             known => known,
         };
         match delivery {
             Delivery::New => {
-                commands.spawn(async move { agent.carry_out(command, None, shutdown).await }.instrument(span));
+                commands
+                    .spawn(async move { agent.carry_out(command, None, shutdown).await }.instrument(span));
                 Next::Now
             }
             Delivery::InProgress => {
@@ -177,7 +175,11 @@ impl Agent {
             Delivered::NotYet(error) => {
                 let error = error.as_ref().map(tracing::field::display);
                 let at_next_start = outgoing.is_safe();
-                tracing::warn!(error, at_next_start, "stopped before the service took the outcome of a command");
+                tracing::warn!(
+                    error,
+                    at_next_start,
+                    "stopped before the service took the outcome of a command"
+                );
             }
         }
         self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));

@@ -9,6 +9,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -165,7 +166,10 @@ async fn an_outcome_survives_the_agent_and_holds_nobody_up() {
     assert!(status["agent"]["outbox"]["last_error"]["message"].as_str().unwrap().contains("ServerException"));
     let words = host.ask(&["status"]).await;
     let words = String::from_utf8(words.stderr).unwrap();
-    assert!(words.starts_with("2 outcomes have not been reported to the service, the oldest since 20"), "{words}");
+    assert!(
+        words.starts_with("2 outcomes have not been reported to the service, the oldest since 20"),
+        "{words}"
+    );
 
     host.agent.kill().await;
     let stopped = host.ask(&["status", "--json"]).await;
@@ -232,9 +236,14 @@ async fn what_can_be_repeated_is_repeated_and_a_script_is_not() {
 
 /// Writes a record of a command in progress as an agent leaves it that was killed.
 fn leave_in_progress(host: &Lone, id: &str, name: &str, starts: u32) {
+    let record = in_progress(id, name, starts).to_string();
+    write_record(host, "in-progress", &format!("{id}/{name}"), record.as_bytes());
+}
+
+/// The record of a command that has not begun.
+fn in_progress(id: &str, name: &str, starts: u32) -> Value {
     let command = codedeploy_tests::stub::lone::command(&format!("{id}/{name}"), id, name);
-    let record = json!({"version": 1, "command": command, "received_at": now(), "starts": starts});
-    write_record(host, "in-progress", &format!("{id}/{name}"), record.to_string().as_bytes());
+    json!({"version": 1, "command": command, "received_at": now(), "starts": starts})
 }
 
 fn now() -> String {
@@ -351,12 +360,65 @@ async fn an_agent_that_is_stopped_before_the_service_answers_is_no_crash() {
 }
 
 #[tokio::test]
+async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
+    let mut host = Lone::start("").await;
+    let target = host.path("target");
+    let appspec =
+        format!("version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\n", target.display());
+    host.deployment("web", "d-1", &[("appspec.yml", &appspec), ("page", "hello")]);
+    succeeded(&host.perform("d-1", "DownloadBundle").await);
+    let began_at = now();
+    succeeded(&host.perform("d-1", "Install").await);
+    let inode = || fs::metadata(target.join("page")).unwrap().ino();
+    let installed = inode();
+    host.agent.kill().await;
+    // As if the agent had been killed before it could write down the outcome; and as if before the Install.
+    for (began_at, repeated) in [(began_at, false), (String::from("2100-01-01T00:00:00Z"), true)] {
+        let mut record = in_progress("d-1", "Install", 1);
+        record["begun"] = json!({
+            "began_at": began_at, "deployment_id": "d-1", "deployment_group_id": "web", "deployment_group": "web",
+            "application": "shop", "specification": {"Format": "PKCS7/JSON", "Payload": "not what was signed"}
+        });
+        fs::remove_file(record_of(&host, "told", "d-1/Install")).unwrap();
+        write_record(&host, "in-progress", "d-1/Install", record.to_string().as_bytes());
+        let told = host.stub.accepted("d-1/Install").len();
+        host.restart();
+        succeeded(&host.stub.completed("d-1/Install", told + 1).await);
+        assert_eq!(inode() != installed, repeated);
+        host.agent.kill().await;
+    }
+    assert!(host.log().contains("the specification on record is not usable; it is fetched again"));
+}
+
+#[tokio::test]
+async fn an_outcome_that_the_disk_does_not_take_is_told_all_the_same() {
+    let mut host = Lone::start("").await;
+    let runs = counting(&host, "d-1").await;
+    for folder in ["outbox", "told"] {
+        let folder = host.path("root/deployment-commands").join(folder);
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "in the way").unwrap();
+    }
+    succeeded(&host.perform("d-1", HOOK).await);
+    until_logged(&host, "the outcome of a command cannot be kept").await;
+    let again = host.command("d-1", HOOK);
+    succeeded(&host.stub.completed(&again, 2).await);
+    assert_eq!(lines(&runs), 1, "the agent remembers it while it lives");
+    host.kill_and_restart().await;
+    counting(&host, "d-2").await;
+    assert_eq!(host.stub.completions(&again).len(), 2, "what was told is not in progress any more");
+    assert!(host.path("root/deployment-commands/outbox.damaged").exists());
+    assert_eq!(records(&host, "told").len(), 1);
+}
+
+#[tokio::test]
 async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
     let mut host = Lone::start("").await;
     let runs = counting(&host, "d-1").await;
     host.agent.kill().await;
     let noise = vec![b'x'; 10 << 20];
-    let contents: [&[u8]; 7] = [b"", b"{\"version\":1,", b"[]", b"7", b"{\"version\":99}", b"\xff\xfe\0", &noise];
+    let contents: [&[u8]; 7] =
+        [b"", b"{\"version\":1,", b"[]", b"7", b"{\"version\":99}", b"\xff\xfe\0", &noise];
     let mut count = 0;
     for folder in ["in-progress", "outbox", "told"] {
         for (number, content) in contents.iter().enumerate() {

@@ -54,7 +54,8 @@ async fn deploy(host: &mut Lone, seed: u64) {
             host.stub.fail(call, &fault[dice.roll(3)], 1);
         }
         // Copies of what was delivered before come at any time, and so do those of this command.
-        let mut deliveries: Vec<&str> = (0..dice.roll(3)).filter_map(|_| delivered.get(dice.roll(5)).copied()).collect();
+        let mut deliveries: Vec<&str> =
+            (0..dice.roll(3)).filter_map(|_| delivered.get(dice.roll(5)).copied()).collect();
         deliveries.extend(std::iter::repeat_n(event, 1 + dice.roll(3)));
         dice.shuffle(&mut deliveries);
         let command = format!("{id}/{event}");

@@ -231,7 +231,9 @@ impl Outbox {
         let oldest = oldest.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
         let mut words = match self.waiting {
             1 => format!("1 outcome has not been reported to the service since {oldest}"),
-            count => format!("{count} outcomes have not been reported to the service, the oldest since {oldest}"),
+            count => {
+                format!("{count} outcomes have not been reported to the service, the oldest since {oldest}")
+            }
         };
         if let Some(Failure { message, .. }) = &self.last_error {
             words += &format!("; last error: {message}");

@@ -26,10 +26,10 @@ use time::OffsetDateTime;
 use crate::errors::Chain;
 use crate::revision::store::{Store, StoreError, create_folders};
 use crate::spec::{DeploymentSpec, PathComponent};
-use official::FORGOTTEN_AFTER;
 pub use official::Bare;
-use record::{Record, file_name};
+use official::FORGOTTEN_AFTER;
 pub use record::{About, Begun, Ended, InProgress};
+use record::{Record, file_name};
 
 /// Outcomes that are remembered after the service has taken them; the oldest are forgotten first. Each takes a block.
 const REMEMBERED: usize = 1000;
@@ -80,7 +80,11 @@ pub struct LedgerError {
 impl Ledger {
     pub fn open(store: &Store) -> Result<Self, StoreError> {
         let ledger = Self::at(store);
-        for folder in [&ledger.in_progress, &ledger.outbox, &ledger.told, &ledger.ongoing] {
+        let commands = store.commands();
+        for folder in [&commands, &ledger.in_progress, &ledger.outbox, &ledger.told, &ledger.ongoing] {
+            if fs::metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) {
+                set_aside(folder, "it is not a folder");
+            }
             create_folders(folder, 0o700)?;
         }
         Ok(ledger)
@@ -146,7 +150,12 @@ impl Ledger {
 
     /// Records how a command ended, before the service is told. When that is not possible, the outcome can still be
     /// told, and the command stays recorded as in progress until then.
-    pub fn end(&self, entry: Option<Entry>, lifecycle_event: &str, completion: PutHostCommandCompleteInput) -> Outgoing {
+    pub fn end(
+        &self,
+        entry: Option<Entry>,
+        lifecycle_event: &str,
+        completion: PutHostCommandCompleteInput,
+    ) -> Outgoing {
         let begun = entry.and_then(|entry| entry.record.begun);
         let deployment = begun.map(|begun| begun.about.deployment_id);
         self.keep(Ended::new(lifecycle_event, deployment, completion))
@@ -209,7 +218,8 @@ impl Ledger {
         self.prune();
         let mut left = Left::default();
         let outcomes = files(&self.outbox).into_iter();
-        left.outcomes = outcomes.filter_map(|path| usable(&path)).map(|ended| Outgoing { ended, safe: true }).collect();
+        left.outcomes =
+            outcomes.filter_map(|path| usable(&path)).map(|ended| Outgoing { ended, safe: true }).collect();
         left.outcomes.sort_by_key(|outgoing| outgoing.ended.ended_at);
         for path in files(&self.in_progress) {
             let name = path.file_name().unwrap_or_default();
@@ -306,17 +316,22 @@ fn usable<R: Record>(path: &Path) -> Option<R> {
         Ok(record) => return Some(record),
         Err(error) => error,
     };
-    let reason = Chain(&error).to_string();
-    let aside = path.with_extension("json.damaged");
+    set_aside(path, &Chain(&error).to_string());
+    None
+}
+
+fn set_aside(path: &Path, reason: &str) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    let aside = PathBuf::from(aside);
     match fs::rename(path, &aside) {
         Ok(()) => {
-            tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "the record of a command is not usable; it is set aside");
+            tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "the records of commands are not usable here; set aside");
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), reason, %error, "the record of a command is not usable, and cannot be set aside; remove it");
+            tracing::warn!(path = %path.display(), reason, %error, "the records of commands are not usable here, and cannot be set aside; remove it");
         }
     }
-    None
 }
 
 /// The records in `folder`.
@@ -328,7 +343,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Removes what a crash left of files that were being written.
 fn sweep(folder: &Path) {
-    paths(folder).iter().filter(|path| path.file_name().is_some_and(is_temporary)).for_each(|path| remove(path));
+    paths(folder)
+        .iter()
+        .filter(|path| path.file_name().is_some_and(is_temporary))
+        .for_each(|path| remove(path));
 }
 
 fn paths(folder: &Path) -> Vec<PathBuf> {

@@ -130,7 +130,9 @@ impl Agent {
         match self.acknowledge(command, noop, patience).await {
             None => return Ok(Came::Left),
             // It took the first acknowledgement.
-            Some(Err(error)) if begun => tracing::info!(%error, "the service does not take a second acknowledgement"),
+            Some(Err(error)) if begun => {
+                tracing::info!(%error, "the service does not take a second acknowledgement")
+            }
             Some(answer) => match answer.map_err(ReceivedError::Acknowledge)? {
                 Some(CommandStatus::Failed) if noop => return Ok(Came::Over(completed_noop())),
                 Some(CommandStatus::Succeeded | CommandStatus::Failed) => {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::{Outcome, Report};
+use tokio::task::spawn_blocking;
 use tracing::Instrument;
 
 use super::{Agent, Commands, span_of};
-use crate::deployment::ledger::{Bare, Begun, Entry, InProgress};
+use crate::deployment::ledger::{About, Bare, Begun, Entry, InProgress};
 use crate::deployment::survivors;
+use crate::errors::Chain;
+use crate::recovery;
 use crate::report;
 use crate::shutdown::Shutdown;
 
@@ -24,8 +27,12 @@ enum Decision {
     Over(Outcome),
 }
 
-fn decide(record: &InProgress) -> Decision {
+/// `installed`: its Install came to its end, and only nobody took note of it.
+fn decide(record: &InProgress, installed: bool) -> Decision {
     let name = &record.command.command_name;
+    if installed {
+        return Decision::Over(Outcome::Succeeded { note: None });
+    }
     let repeatable = match record.begun {
         None => true,
         Some(_) => matches!(name.parse(), Ok(LifecycleEvent::DownloadBundle | LifecycleEvent::Install)),
@@ -44,14 +51,20 @@ fn decide(record: &InProgress) -> Decision {
 }
 
 fn interrupted() -> Outcome {
-    let message = "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
+    let message =
+        "the agent was restarted while this lifecycle event was in progress, so its outcome is unknown";
     Outcome::FailedAfterRestart { message: message.into() }
 }
 
 impl Agent {
     /// Takes up what earlier runs left. When this returns, every command of theirs is known, and those of a deployment
     /// group are ahead of all that will be delivered.
-    pub(super) fn recover(self: &Arc<Self>, commands: &mut Commands, shutdown: &Shutdown) {
+    pub(super) async fn recover(self: &Arc<Self>, commands: &mut Commands, shutdown: &Shutdown) {
+        let store = self.host.store.clone();
+        let files = spawn_blocking(move || recovery::at_start(&store)).await;
+        if let Ok(Err(error)) = files {
+            tracing::error!("{}; the next Install tries again", Chain(&error));
+        }
         let left = self.ledger.left();
         for outgoing in left.outcomes {
             let ended = &outgoing.ended;
@@ -80,7 +93,7 @@ impl Agent {
         let span = span_of(&command);
         let _entered = span.enter();
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
-        match decide(record) {
+        match decide(record, self.is_installed(record)) {
             Decision::Again => {
                 tracing::warn!(starts = record.starts, "the agent was restarted in the middle; begun again");
                 let task = async move { agent.carry_out(command, Some(entry), shutdown).await };
@@ -89,7 +102,7 @@ impl Agent {
             Decision::Over(outcome) => {
                 tracing::warn!(%outcome, "the agent was restarted in the middle; not begun again");
                 if let Some(begun) = &record.begun {
-                    self.lost(&command.command_name, begun, &outcome);
+                    self.account_for(&command.command_name, begun, &outcome);
                 }
                 let report = Report { outcome, log_tail: String::new() };
                 let completion = report::completion(&command.host_command_identifier, &report);
@@ -100,8 +113,16 @@ impl Agent {
         }
     }
 
+    /// Whether the command is an Install that has put all files in their places since it began.
+    fn is_installed(&self, record: &InProgress) -> bool {
+        let Some(begun) = &record.begun else { return false };
+        let About { deployment_id, deployment_group_id, .. } = &begun.about;
+        record.command.command_name == LifecycleEvent::Install.name()
+            && self.host.store.installed_since(deployment_group_id, deployment_id, begun.began_at.into())
+    }
+
     /// Takes note of a command that an earlier run began and will not be begun again.
-    fn lost(&self, event: &str, begun: &Begun, outcome: &Outcome) {
+    fn account_for(&self, event: &str, begun: &Begun, outcome: &Outcome) {
         let about = &begun.about;
         self.status.began_at(event, about, begun.began_at).ended(outcome);
         let Ok(event) = event.parse() else { return };
@@ -123,5 +144,50 @@ impl Agent {
         let outgoing = self.ledger.end_bare(bare, completion);
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
         commands.spawn(async move { agent.tell(outgoing, false, &shutdown).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(event: &str, begun: bool, starts: u32) -> InProgress {
+        let command = json!({"HostCommandIdentifier": "c", "CommandName": event});
+        let mut record = json!({
+            "version": 1, "command": command, "received_at": "2026-11-23T00:00:00Z", "starts": starts
+        });
+        if begun {
+            record["begun"] = json!({
+                "began_at": "2026-11-23T00:00:01Z", "deployment_id": "d-1", "deployment_group_id": "g",
+                "deployment_group": "web", "application": "shop",
+                "specification": {"Format": "PKCS7/JSON", "Payload": ""}
+            });
+        }
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn only_scripts_that_began_are_not_begun_again_and_nothing_is_a_fourth_time() {
+        const AGAIN: Option<u8> = None;
+        let cases = [
+            ("Install", false, [AGAIN, AGAIN, Some(5)]),
+            ("Install", true, [AGAIN, AGAIN, Some(5)]),
+            ("DownloadBundle", true, [AGAIN, AGAIN, Some(5)]),
+            ("ApplicationStart", false, [AGAIN, AGAIN, Some(5)]),
+            ("ApplicationStart", true, [Some(7); 3]),
+            ("Custom", true, [Some(7); 3]),
+            ("not a name", false, [AGAIN, AGAIN, Some(5)]),
+        ];
+        for (event, begun, expected) in cases {
+            let decided = [1, 2, 3].map(|starts| match decide(&record(event, begun, starts), false) {
+                Decision::Again => AGAIN,
+                Decision::Over(outcome) => Some(u8::from(outcome.code())),
+            });
+            assert_eq!(decided, expected, "{event}, begun: {begun}");
+        }
+        let installed = decide(&record("Install", true, 3), true);
+        assert_eq!(installed, Decision::Over(Outcome::Succeeded { note: None }));
     }
 }

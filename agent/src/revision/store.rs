@@ -162,6 +162,14 @@ impl Store {
         None
     }
 
+    /// Whether an Install of the deployment has come to its end after `began`.
+    pub fn installed_since(&self, group: &PathComponent, id: &PathComponent, began: SystemTime) -> bool {
+        let path = self.pointer_file(group, Pointer::LastSuccessful);
+        let pointed_at = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+        pointed_at.is_ok_and(|at| at >= began)
+            && self.pointed(group, Pointer::LastSuccessful) == Some(self.deployment(group, id))
+    }
+
     pub fn point(
         &self,
         group: &PathComponent,
