@@ -50,10 +50,9 @@ impl Host {
         fs::write(lone.path("agent.yml"), configuration).unwrap();
         let mut host = Self { lone, pair, deployments: 0 };
         fs::create_dir_all(host.pair.root()).unwrap();
-        host.restart().await;
+        host.kill().await;
         let pair = host.pair.clone();
         let reference = pair.prepare_with(async |revision| host.deploy(revision).await).await;
-        host.kill().await;
         (host, reference)
     }
 
@@ -72,9 +71,11 @@ impl Host {
 
     /// Deploys without any disturbance.
     async fn deploy(&mut self, revision: Revision) {
-        // What is deployed over a host that was reset has not been told to the agent that runs.
+        // Whoever exchanges the host's files does it while no agent runs.
         self.restart().await;
         let deployed = self.perform(revision).await;
+        self.lone.agent.signal("TERM").await;
+        wait::until("the agent ends", async || self.lone.agent.ended().ok_or(())).await;
         let (event, last) = deployed.outcomes.last().unwrap();
         assert_eq!((*event, last.error_code), ("ApplicationStart", 0), "{last:?}");
     }
@@ -91,7 +92,7 @@ impl Host {
                     self.lone.command(&deployed.id, event);
                 }
                 let told = self.lone.stub.completions(&command);
-                told.into_iter().next().ok_or_else(|| self.lone.agent.output())
+                told.into_iter().next().ok_or_else(|| (self.lone.agent.output(), self.lone.log()))
             })
             .await;
             let failed = outcome.error_code != 0;
@@ -178,7 +179,7 @@ async fn an_agent_that_is_killed_at_a_system_call_answers_once_and_leaves_the_ol
     first.perform(Revision::New).await;
     first.lone.agent.signal("TERM").await;
     let counted = wait::until("the calls are counted", async || Report::read(&report).ok_or(())).await;
-    let numbers = sweep::points(&counted, 1..=counted.calls.len(), 40);
+    let numbers = sweep::points(&counted, 1..=counted.calls.len(), 30);
     let tally = Tally::new("`codedeploy-agent` killed at a system call that changes files");
     sweep(hosts, sweep::kills(numbers), async |(host, reference): &mut (Host, Reference), strike| {
         host.struck(reference, strike, &tally).await;

@@ -36,7 +36,7 @@ async fn an_error_at_one_system_call_leaves_the_old_or_the_new_revision_at_once(
     let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
     let mut points = Vec::new();
     for errno in [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::EACCES, Errno::EMFILE] {
-        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), 18);
+        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), 12);
         points.extend(numbers.into_iter().map(|number| (errno, Strike(Some((number, Blow::Fail(errno)))))));
     }
     let tally = Tally::new("ENOSPC, EDQUOT, EIO, EROFS, EACCES or EMFILE at one system call");
@@ -66,7 +66,7 @@ async fn a_host_that_stays_broken_leaves_the_old_or_the_new_revision_to_the_next
     let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
     let mut points = Vec::new();
     for errno in [Errno::ENOSPC, Errno::EIO, Errno::EROFS] {
-        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), 20);
+        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), 14);
         let strike = |number| Strike(Some((number, Blow::FailFromThenOn(errno))));
         points.extend(numbers.into_iter().map(|number| (errno, strike(number))));
     }
