@@ -18,6 +18,7 @@ mod preview;
 mod records;
 mod recover;
 mod restore;
+mod room;
 mod schedule;
 mod snapshot;
 mod step;
@@ -39,6 +40,7 @@ pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
 pub use self::recover::{RecoverError, Recovery, Turn, TurnError, recover};
 pub use self::restore::{RestoreError, Restored, can_restore, restore};
+use self::room::Room;
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
 use self::transaction::Work;
@@ -70,6 +72,7 @@ pub struct InstallPlan {
     begun: Begun,
     decision: Decision,
     schedule: Schedule,
+    only_without_superseded: bool,
 }
 
 /// What an Install does to one path.
@@ -133,7 +136,8 @@ pub struct StepError {
 /// Looks at the revision and the host and decides everything; nothing is changed. Every conflict is found, not only
 /// the first.
 pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
-    let Considered { revision, host, records, decision, conflicts } = consider(request)?;
+    let Considered { revision, host, records, decision, superseded, room } = consider(request)?;
+    let Room { conflicts, only_without_superseded } = room;
     if !conflicts.is_empty() {
         return Err(InstallError::Conflicts(conflicts));
     }
@@ -144,9 +148,10 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
         schedule::schedule(&decision, &revision, &host, &records, request.deployment, token.clone());
     let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
     begun.staged = schedule.build.iter().map(|build| build.staged.clone()).collect();
-    begun.superseded = undo::superseded(&begun);
+    begun.superseded = superseded;
     begun.counts = decision.counts();
-    Ok(InstallPlan { revision: revision.root, journal: records.journal, begun, decision, schedule })
+    let (revision, journal) = (revision.root, records.journal);
+    Ok(InstallPlan { revision, journal, begun, decision, schedule, only_without_superseded })
 }
 
 /// Everything that was looked at, and what came of it.
@@ -155,7 +160,9 @@ struct Considered {
     host: Host,
     records: Records,
     decision: Decision,
-    conflicts: Vec<Conflict>,
+    superseded: Vec<PathBuf>,
+    /// With every conflict, not only those of room.
+    room: Room,
 }
 
 fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
@@ -171,13 +178,22 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
         Facts { appspec: request.appspec, behavior, reject_unconfined, revision: &revision, host: &host };
     let (decision, found) = plan::decide(facts, wanted);
     conflicts.extend(found);
-    Ok(Considered { revision, host, records, decision, conflicts })
+    let superseded = undo::superseded(&records.pointer, request.deployment);
+    let mut room = room::look(&decision, &revision, &records, &superseded);
+    room.conflicts.splice(..0, conflicts);
+    Ok(Considered { revision, host, records, decision, superseded, room })
 }
 
 /// Carries `plan` out, which was made in this `turn`. After an error everything is as before, unless the error says
 /// otherwise.
 pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError> {
-    let InstallPlan { revision, journal, begun, decision, schedule } = plan;
+    let InstallPlan { revision, journal, begun, decision, schedule, only_without_superseded } = plan;
+    if only_without_superseded {
+        tracing::warn!(
+            "there is no room to keep what the last Install displaced; it can no longer be taken back"
+        );
+        undo::give_up(&begun).iter().for_each(|left| tracing::warn!("{left}"));
+    }
     let work = Work { revision: &revision, builds: &schedule.build, steps: &schedule.change };
     let left = transaction::run(&journal, &begun, work)?;
     let mut warnings = decision.warnings;

@@ -13,6 +13,8 @@ mod journals;
 mod links;
 #[path = "install/model.rs"]
 mod model;
+#[path = "install/mounts.rs"]
+mod mounts;
 #[path = "install/permissions.rs"]
 mod permissions;
 #[path = "install/refused.rs"]

@@ -58,6 +58,22 @@ pub enum Conflict {
         path.display()
     )]
     MountPoint { path: PathBuf },
+    #[error("{}: the file system is mounted read-only; remount it for writing, or choose another destination", path.display())]
+    ReadOnly { path: PathBuf },
+    #[error(
+        "{}: the file system has room for {}, and {} are needed while old and new files are both there; make room, or \
+         choose another destination",
+        path.display(),
+        size(*free),
+        size(*needed)
+    )]
+    NoRoom { path: PathBuf, needed: u64, free: u64 },
+    #[error(
+        "{}: the file system has {free} free inodes, and {needed} are needed while old and new files are both there; \
+         remove files that nobody needs, or choose another destination",
+        path.display()
+    )]
+    NoInodes { path: PathBuf, needed: u64, free: u64 },
     #[error(
         "{path:?}: the name contains a line break, which the cleanup file cannot record; rename it in the revision"
     )]
@@ -100,4 +116,15 @@ fn behind(link: Option<&Path>) -> String {
     link.map_or(String::new(), |link| {
         format!("; {} is a symbolic link, and links of a revision are not followed", link.display())
     })
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut amount = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    format!("{amount:.1} {}", UNITS[unit])
 }

@@ -66,6 +66,7 @@ pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> (Decision, Vec<Co
         conflicts: Vec::new(),
     };
     planner.clean_up();
+    planner.check_removed();
     planner.warn_of_rules();
     for wanted in wanted {
         planner.want(wanted);
@@ -132,6 +133,14 @@ impl<'a> Planner<'a> {
                 removed.insert(real);
             }
         }
+    }
+
+    /// What goes leaves a folder in which names can change.
+    fn check_removed(&mut self) {
+        let removed = self.decision.removed.iter();
+        let folders: BTreeSet<PathBuf> =
+            removed.filter_map(|path| Some(path.parent()?.to_path_buf())).collect();
+        folders.iter().for_each(|folder| self.changeable(folder));
     }
 
     fn warn_of_rules(&mut self) {
@@ -290,17 +299,19 @@ impl<'a> Planner<'a> {
 
     fn plan(&mut self, planned: Planned) {
         // What goes into an existing folder needs that folder to take new names.
-        let parent = planned.path.parent().unwrap_or(Path::new("/"));
-        if let Some(node) = self.existing(parent)
-            && node.immutable
-        {
-            let conflict = Conflict::Immutable { path: parent.to_path_buf() };
-            if !self.conflicts.contains(&conflict) {
-                self.conflicts.push(conflict);
-            }
+        if let Some(parent) = planned.path.parent() {
+            self.changeable(parent);
         }
         self.places.insert(planned.path.clone(), self.decision.planned.len());
         self.decision.planned.push(planned);
+    }
+
+    /// Whether names in an existing folder can change; a conflict when not.
+    fn changeable(&mut self, folder: &Path) {
+        let conflict = Conflict::Immutable { path: folder.to_path_buf() };
+        if self.existing(folder).is_some_and(|node| node.immutable) && !self.conflicts.contains(&conflict) {
+            self.conflicts.push(conflict);
+        }
     }
 
     fn allowed(&mut self, path: &Path) -> bool {

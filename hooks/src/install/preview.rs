@@ -33,7 +33,7 @@ pub struct Permissions<'a> {
 /// Looks at the revision and the host as [`super::plan`] does; nothing is changed, and conflicts are no error.
 pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
     let considered = consider(request)?;
-    Ok(Preview { decision: considered.decision, conflicts: considered.conflicts })
+    Ok(Preview { decision: considered.decision, conflicts: considered.room.conflicts })
 }
 
 impl Preview {

@@ -29,6 +29,8 @@ pub(super) struct Object {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// In bytes.
+    pub(super) size: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +97,7 @@ impl Revision {
                 mode: stat.st_mode & 0o7777,
                 uid: stat.st_uid,
                 gid: stat.st_gid,
+                size: 0,
             },
         );
         Ok(revision)
@@ -121,7 +124,9 @@ impl Revision {
                 FileType::Symlink => ObjectKind::Link { target: folder.read_link(name).map_err(at(&path))? },
                 _ => ObjectKind::Special,
             };
-            let object = Object { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid };
+            let size = u64::try_from(stat.st_size).unwrap_or_default();
+            let object =
+                Object { kind, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, size };
             self.objects.insert(path, object);
         }
         Ok(names)

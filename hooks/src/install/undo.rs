@@ -22,28 +22,35 @@ pub(super) fn record(deployment: &Path) -> PathBuf {
     deployment.join(RECORD)
 }
 
-/// The records that are of no use once this Install is committed: that of the last one, and that of an earlier Install of
-/// the same deployment.
-pub(super) fn superseded(begun: &Begun) -> Vec<PathBuf> {
-    let last = std::fs::read(&begun.pointer).ok().and_then(|text| {
+/// The records that are of no use once an Install of `deployment` is committed: that of the last one, which `pointer`
+/// names, and that of an earlier Install of the same deployment.
+pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
+    let last = std::fs::read(pointer).ok().and_then(|text| {
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
-        let folder = std::fs::canonicalize(OsStr::from_bytes(text)).ok()?;
-        // A pointer may say anything; only a deployment of the same group is a predecessor.
-        (folder.parent() == begun.deployment.parent()).then_some(folder)
+        std::fs::canonicalize(OsStr::from_bytes(text)).ok()
     });
-    let mut records: Vec<PathBuf> =
-        last.iter().chain([&begun.deployment]).map(|folder| record(folder)).collect();
+    let deployment = std::fs::canonicalize(deployment).unwrap_or_default();
+    let mut records: Vec<PathBuf> = last.iter().chain([&deployment]).map(|folder| record(folder)).collect();
     records.dedup();
-    records.retain(|record| record.exists());
+    // A pointer may say anything, and a folder may be a copy.
+    let own = |record: &PathBuf| {
+        journal::read(record)
+            .ok()
+            .flatten()
+            .is_some_and(|found| self::record(&found.begun.deployment) == *record)
+    };
+    records.retain(own);
     records
+}
+
+/// Gives up what earlier Installs displaced; gives what could not be removed, in words.
+pub(super) fn give_up(begun: &Begun) -> Vec<String> {
+    begun.superseded.iter().filter_map(|record| forget_earlier(record, &begun.token)).collect()
 }
 
 /// What remains to do once a transaction is committed. Can be done again. Gives what could not be done, in words.
 pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
-    let mut left = Vec::new();
-    for superseded in &begun.superseded {
-        left.extend(forget_earlier(superseded, &begun.token));
-    }
+    let mut left = give_up(begun);
     let record = record(&begun.deployment);
     if let Err(error) = journal::write_whole(&record, begun, changes) {
         left.push(format!(
@@ -113,12 +120,17 @@ fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
     swaps(changes).filter(|swap| swap.takes && swap.keep == Keep::ForUndo)
 }
 
+/// Every name under which something displaced may be kept.
+pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
+    let kept = kept(changes).flat_map(|swap| [put_away_as(begun, swap), swap.spare.clone()]);
+    kept.chain(begun.displaced.iter().cloned()).collect()
+}
+
 /// Removes what a transaction displaced; gives what could not be removed, in words.
 fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut handles = Handles::default();
     let mut left = Vec::new();
-    let kept = kept(changes).flat_map(|swap| [put_away_as(begun, swap), swap.spare.clone()]);
-    for path in kept.chain(begun.displaced.iter().cloned()) {
+    for path in displaced(begun, changes) {
         let removed = match handles.parent(&path) {
             Err(error) if is_nowhere(&error) => Ok(()),
             found => found.and_then(|(folder, name)| folder.remove_tree(name)),

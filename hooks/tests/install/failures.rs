@@ -128,70 +128,22 @@ fn an_immutable_file_is_found_in_the_plan_which_needs_root() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].to_string().contains("app/a: is immutable"), "{}", found[0]);
     assert_eq!(bed.tree(), before);
+
+    assert!(chattr("+a", &bed.host("app")));
+    bed.revision(&[]);
+    let found = crate::bed::conflicts(bed.install_all("elsewhere"));
+    assert!(chattr("-a", &bed.host("app")));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].to_string().contains("app: is immutable or append-only"), "{}", found[0]);
+    assert_eq!(bed.tree(), before);
+}
+
+fn immutable(bed: &Bed, flag: &str) -> bool {
+    chattr(flag, &bed.host("app/a"))
 }
 
 #[allow(clippy::disallowed_methods, reason = "only a tool of the system sets the flag")]
-fn immutable(bed: &Bed, flag: &str) -> bool {
-    let status = std::process::Command::new("chattr").arg(flag).arg(bed.host("app/a")).status();
+fn chattr(flag: &str, path: &std::path::Path) -> bool {
+    let status = std::process::Command::new("chattr").arg(flag).arg(path).status();
     status.is_ok_and(|status| status.success())
-}
-
-/// A small file system that only the calling thread sees. The thread ends with it.
-#[allow(unsafe_code, reason = "mount namespaces have no safe interface here; the strings end in NUL")]
-fn small_file_system(at: &std::path::Path) {
-    use std::os::unix::ffi::OsStrExt as _;
-    let at = std::ffi::CString::new(at.as_os_str().as_bytes()).unwrap();
-    unsafe {
-        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        assert_eq!(
-            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()),
-            0
-        );
-        let options = c"size=256k".as_ptr().cast();
-        assert_eq!(libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options), 0);
-    }
-}
-
-#[test]
-fn a_full_disk_leaves_everything_as_it_was_which_needs_root() {
-    if !crate::bed::root() {
-        return;
-    }
-    let full = || {
-        let bed = Bed::new();
-        small_file_system(&bed.host(""));
-        bed.revision(&[("a", "1"), ("sub/x", "1")]);
-        bed.install_all("app").unwrap();
-        let large = "x".repeat(100 * 1024);
-        bed.revision(&[("a", "2"), ("sub/x", &large), ("sub/y", &large), ("sub/z", &large)]);
-        let before = bed.tree();
-        let error = bed.install_all("app").unwrap_err();
-        let step = error.source().unwrap();
-        assert!(step.source().unwrap().to_string().contains("No space left"), "{step}");
-        assert_eq!(bed.tree(), before);
-        bed.revision(&[("a", "2")]);
-        bed.install_all("app").unwrap();
-        // What was displaced stays on its file system, for a way back.
-        let listing = bed.listing().into_iter().filter(|line| !line.starts_with(".codedeploy-"));
-        assert_eq!(listing.collect::<Vec<_>>(), ["app/", "app/a 2"]);
-    };
-    std::thread::spawn(full).join().unwrap();
-}
-
-#[test]
-fn a_mount_point_below_an_installed_folder_stays_which_needs_root() {
-    if !crate::bed::root() {
-        return;
-    }
-    let mounted = || {
-        let bed = Bed::new();
-        bed.revision(&[("data/.keep", ""), ("x", "1")]);
-        bed.install_all("app").unwrap();
-        small_file_system(&bed.host("app/data"));
-        bed.revision(&[("x", "2"), ("data/new", "2")]);
-        bed.install_all("app").unwrap();
-        assert_eq!(bed.listing(), ["app/", "app/data/", "app/data/new 2", "app/x 2"]);
-    };
-    std::thread::spawn(mounted).join().unwrap();
 }

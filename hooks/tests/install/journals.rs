@@ -28,7 +28,11 @@ fn recover(bed: &Bed) -> Result<Recovery, RecoverError> {
 /// Everything but the records' folder, which the journal is in.
 fn everything(bed: &Bed) -> crate::bed::Tree {
     let mut all = bed.tree();
-    all.extend(tree(&bed.deployment()).into_iter().map(|(path, seen)| (PathBuf::from("deployment").join(path), seen)));
+    all.extend(
+        tree(&bed.deployment())
+            .into_iter()
+            .map(|(path, seen)| (PathBuf::from("deployment").join(path), seen)),
+    );
     all.retain(|path, _| !path.to_str().is_some_and(|path| path.contains("journal.json")));
     all
 }
@@ -66,7 +70,10 @@ fn a_committed_journal_is_completed_again_and_again() {
         assert_eq!(deployment, bed.deployment());
         assert_eq!((summary.created, summary.replaced, summary.removed), (1, 3, 1));
         assert_eq!(summary.warnings, [] as [&str; 0]);
-        assert_eq!(bed.listing(), ["app/", "app/a 2", "app/log operator's", "app/new 2", "app/sub/", "app/sub/x 2"]);
+        assert_eq!(
+            bed.listing(),
+            ["app/", "app/a 2", "app/log operator's", "app/new 2", "app/sub/", "app/sub/x 2"]
+        );
         let differing = everything(&bed).into_iter().filter(|(path, seen)| before.get(path) != Some(seen));
         let differing: Vec<_> = differing.map(|(path, _)| path).collect();
         assert_eq!(differing, [PathBuf::from("deployment/undo.json")], "it is written again");
@@ -88,17 +95,8 @@ fn what_is_no_journal_is_set_aside_with_its_name_and_installs_go_on() {
     let noise: Vec<u8> = (0..10 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let without_a_change = [lines[0], &lines[2..].concat()].concat();
     let twice = [&journal[..], b"\"committed\"\n"].concat();
-    let bad: [&[u8]; 9] = [
-        b"",
-        b"\n",
-        b"{}\n",
-        b"[1,2]\n",
-        b"\xff\xfe\n",
-        &noise,
-        &flipped,
-        &without_a_change,
-        &twice,
-    ];
+    let bad: [&[u8]; 9] =
+        [b"", b"\n", b"{}\n", b"[1,2]\n", b"\xff\xfe\n", &noise, &flipped, &without_a_change, &twice];
     for text in bad {
         std::fs::write(&bed.records.journal, text).unwrap();
         assert!(install::unfinished(&bed.records.journal).is_err());
@@ -139,7 +137,8 @@ fn changes_are_taken_back_from_the_journal_and_only_while_nobody_else_was_there(
     let (bed, journal) = second_install();
     // As if it had ended before the commit, with what was displaced still beside its place.
     let text = String::from_utf8(journal).unwrap().replace("\"committed\"\n", "");
-    for kept in tree(&bed.deployment().join("displaced")).into_keys().filter(|kept| kept.iter().count() == 1) {
+    for kept in tree(&bed.deployment().join("displaced")).into_keys().filter(|kept| kept.iter().count() == 1)
+    {
         let name = kept.to_str().unwrap();
         let Some(line) = text.lines().find(|line| line.contains(&format!("{name}\",\"takes\":true"))) else {
             continue;
@@ -157,7 +156,10 @@ fn changes_are_taken_back_from_the_journal_and_only_while_nobody_else_was_there(
     write(&bed.host("app/gone"), "of somebody else");
     let error = recover(&bed).unwrap_err();
     let RecoverError::Left { left, .. } = &error else { panic!("{error:?}") };
-    assert!(left.len() == 1 && left[0].contains("app/gone, which is the file or folder of before"), "{error}");
+    assert!(
+        left.len() == 1 && left[0].contains("app/gone, which is the file or folder of before"),
+        "{error}"
+    );
     assert_eq!(std::fs::read_to_string(bed.host("app/gone")).unwrap(), "of somebody else");
     std::fs::remove_file(bed.host("app/gone")).unwrap();
     assert!(matches!(recover(&bed).unwrap(), Recovery::RolledBack { .. }));

@@ -1,0 +1,188 @@
+//! Installs over file systems of their own: full, read-only, and several of them. All of this needs root.
+
+use std::error::Error as _;
+use std::path::Path;
+
+use codedeploy_hooks::install::{self, Conflict};
+
+use crate::bed::{Bed, conflicts, root, write};
+
+/// Runs `test` on a thread that has mounts of its own, which end with it.
+fn with_mounts(test: impl FnOnce() + Send + 'static) {
+    if root() {
+        std::thread::spawn(|| {
+            private_mounts();
+            test();
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+#[allow(unsafe_code, reason = "mount namespaces have no safe interface here; the strings end in NUL")]
+fn private_mounts() {
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0);
+        assert_eq!(
+            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()),
+            0
+        );
+    }
+}
+
+/// A small file system.
+fn mount(at: &Path, options: &std::ffi::CStr) {
+    mount_as(c"tmpfs", 0, at, options);
+}
+
+#[allow(unsafe_code, reason = "mounting has no safe interface here; the strings end in NUL")]
+fn mount_as(kind: &std::ffi::CStr, flags: libc::c_ulong, at: &Path, options: &std::ffi::CStr) {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::fs::create_dir_all(at).unwrap();
+    let at = std::ffi::CString::new(at.as_os_str().as_bytes()).unwrap();
+    let mounted =
+        unsafe { libc::mount(c"none".as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+    assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// What an operator sees; what is kept for a way back stays on its file system, under a hidden name.
+fn visible(bed: &Bed) -> Vec<String> {
+    bed.listing().into_iter().filter(|line| !line.contains(".codedeploy-")).collect()
+}
+
+#[test]
+fn a_disk_without_room_is_found_before_anything_changes() {
+    with_mounts(|| {
+        let bed = Bed::new();
+        mount(&bed.host(""), c"size=256k");
+        bed.revision(&[("a", "1")]);
+        bed.install_all("app").unwrap();
+        let large = "x".repeat(100 * 1024);
+        bed.revision(&[("a", "2"), ("sub/x", &large), ("sub/y", &large), ("sub/z", &large)]);
+        let before = bed.tree();
+        let found = conflicts(bed.install_all("app"));
+        assert!(matches!(&found[..], [Conflict::NoRoom { .. }]), "{found:?}");
+        assert!(found[0].to_string().contains("has room for 2"), "{}", found[0]);
+        assert_eq!(bed.tree(), before);
+    });
+}
+
+#[test]
+fn a_disk_without_inodes_is_found_before_anything_changes() {
+    with_mounts(|| {
+        let bed = Bed::new();
+        mount(&bed.host(""), c"nr_inodes=8");
+        let files: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        bed.revision(&files.iter().map(|name| (name.as_str(), "")).collect::<Vec<_>>());
+        let found = conflicts(bed.install_all("app"));
+        assert!(matches!(&found[..], [Conflict::NoInodes { needed: 11, .. }]), "{found:?}");
+    });
+}
+
+#[test]
+fn a_disk_that_is_full_all_of_a_sudden_leaves_everything_as_it_was() {
+    with_mounts(|| {
+        let bed = Bed::new();
+        mount(&bed.host(""), c"size=256k");
+        bed.revision(&[("a", "1"), ("sub/x", "1")]);
+        bed.install_all("app").unwrap();
+        let large = "x".repeat(100 * 1024);
+        bed.revision(&[("a", "2"), ("sub/x", &large)]);
+        let plan = bed.plan(&bed.all_to("app")).unwrap();
+        write(&bed.host("other"), &"x".repeat(190 * 1024));
+        let before = bed.tree();
+        let error = install::install(plan, &bed.turn()).unwrap_err();
+        let step = error.source().unwrap();
+        assert!(step.source().unwrap().to_string().contains("No space left"), "{step}");
+        assert_eq!(bed.tree(), before);
+        bed.revision(&[("a", "2")]);
+        bed.install_all("app").unwrap();
+        std::fs::remove_file(bed.host("other")).unwrap();
+        assert_eq!(visible(&bed), ["app/", "app/a 2"]);
+    });
+}
+
+#[test]
+fn where_there_is_no_room_for_a_way_back_the_last_one_is_given_up() {
+    with_mounts(|| {
+        let mut bed = Bed::new();
+        mount(&bed.host(""), c"size=300k");
+        let large = "x".repeat(120 * 1024);
+        for version in ["d-1", "d-2", "d-3", "d-4"] {
+            bed.deployment = version.into();
+            std::fs::create_dir_all(bed.deployment()).unwrap();
+            bed.revision(&[("large", &large), ("version", version)]);
+            // Two versions fit, three do not.
+            bed.install_all("app").unwrap();
+            assert_eq!(visible(&bed).last().unwrap(), &format!("app/version {version}"));
+        }
+        bed.restore().unwrap();
+        assert_eq!(visible(&bed).last().unwrap(), "app/version d-3");
+    });
+}
+
+#[test]
+fn a_read_only_mount_is_found_before_anything_changes() {
+    with_mounts(|| {
+        let bed = Bed::new();
+        mount(&bed.host("app"), c"");
+        bed.revision(&[("a", "1"), ("b", "1")]);
+        bed.install(&bed.appspec(&[("a", "app"), ("b", "other")])).unwrap();
+        mount_as(c"tmpfs", libc::MS_REMOUNT | libc::MS_RDONLY, &bed.host("app"), c"");
+        let before = bed.tree();
+        let found = conflicts(bed.install(&bed.appspec(&[("a", "app"), ("b", "other")])));
+        assert_eq!(found, [Conflict::ReadOnly { path: bed.host("app") }]);
+        let found = conflicts(bed.install(&bed.appspec(&[("b", "other")])));
+        assert_eq!(found, [Conflict::ReadOnly { path: bed.host("app") }], "what is there must go");
+        assert_eq!(bed.tree(), before);
+    });
+}
+
+#[test]
+fn destinations_on_file_systems_of_their_own_change_and_come_back_together() {
+    with_mounts(|| {
+        let mut bed = Bed::new();
+        mount(&bed.host("srv"), c"");
+        mount(&bed.host("var/lib"), c"");
+        let appspec = bed.appspec(&[("web", "srv/web"), ("data", "var/lib/data"), ("conf", "etc")]);
+        bed.revision(&[("web/index", "1"), ("data/x", "1"), ("conf", "1")]);
+        bed.install(&appspec).unwrap();
+        let before = bed.tree();
+        bed.deployment = "d-2".into();
+        std::fs::create_dir_all(bed.deployment()).unwrap();
+        bed.revision(&[("web/index", "2"), ("data/y", "2"), ("conf", "2")]);
+        bed.install(&appspec).unwrap();
+        let expected = [
+            "etc/",
+            "etc/conf 2",
+            "srv/",
+            "srv/web/",
+            "srv/web/index 2",
+            "var/",
+            "var/lib/",
+            "var/lib/data/",
+            "var/lib/data/y 2",
+        ];
+        assert_eq!(visible(&bed), expected);
+        bed.restore().unwrap();
+        let mut after = bed.tree();
+        after.retain(|path, _| !path.to_str().unwrap().contains(".codedeploy-"));
+        assert_eq!(after, before);
+        install::forget(&bed.deployment()).unwrap();
+        assert_eq!(bed.tree(), before, "nothing is left on other file systems");
+    });
+}
+
+#[test]
+fn a_mount_point_below_an_installed_folder_stays() {
+    with_mounts(|| {
+        let bed = Bed::new();
+        bed.revision(&[("data/.keep", ""), ("x", "1")]);
+        bed.install_all("app").unwrap();
+        mount(&bed.host("app/data"), c"");
+        bed.revision(&[("x", "2"), ("data/new", "2")]);
+        bed.install_all("app").unwrap();
+        assert_eq!(bed.listing(), ["app/", "app/data/", "app/data/new 2", "app/x 2"]);
+    });
+}
