@@ -3,6 +3,7 @@
 
 mod limit;
 
+use std::error::Error;
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -242,7 +243,7 @@ impl CommandService {
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         self.transport.invoke(request).await.map_err(|error| match error {
             SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
-            other => CallError::Transport { operation, reason: Chain(&other).to_string() },
+            other => CallError::Transport { operation, reason: in_words(&other) },
         })
     }
 }
@@ -327,8 +328,50 @@ fn deserialize(response: &HttpResponse) -> Result<Vec<u8>, OrchestratorError<Ser
     Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
 }
 
+/// What libraries call the stages of a call; what follows says it better.
+const STAGES: [&str; 6] = [
+    "dispatch failure",
+    "io error",
+    "other",
+    "response error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+];
+
+/// An error and what caused it, from where it says something about the world.
+fn in_words(error: &(dyn Error + 'static)) -> String {
+    let mut telling = error;
+    while STAGES.contains(&telling.to_string().as_str())
+        && let Some(source) = telling.source()
+    {
+        telling = source;
+    }
+    Chain(telling).to_string()
+}
+
 /// The beginning of a body that is no error document, as one line.
 fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Stage(&'static str, #[source] Option<Box<Stage>>);
+
+    #[test]
+    fn an_error_begins_where_it_says_something_about_the_world() {
+        let error = |stages: &[&'static str]| {
+            stages.iter().rev().fold(None, |source, words| Some(Box::new(Stage(words, source)))).unwrap()
+        };
+        let refused = error(&["dispatch failure", "io error", "tcp connect error", "Connection refused"]);
+        assert_eq!(in_words(&*refused), "tcp connect error: Connection refused");
+        assert_eq!(in_words(&*error(&["dispatch failure", "other"])), "other");
+        let silent = error(&["request has timed out", "HTTP read timeout occurred after 80s"]);
+        assert_eq!(in_words(&*silent), "request has timed out: HTTP read timeout occurred after 80s");
+    }
 }

@@ -94,7 +94,7 @@ pub async fn complete(
         };
         if error.is_refusal() {
             if maybe_told {
-                tracing::info!(%error, "the service has the outcome already");
+                tracing::info!(%error, "the service refuses the outcome; it may have it from an attempt before, and that counts");
                 return Delivered::Taken;
             }
             return Delivered::Refused(error);

@@ -135,13 +135,14 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     let told = host.stub.completions(&command).len();
     host.command(id, HOOK);
     host.stub.completed(&command, told + 1).await;
-    assert_eq!(host.stub.accepted(&command).len(), 1, "{case}");
-    assert_eq!(lines(&runs), 1, "{case}");
     wait::until("nothing waits", async || {
         let left = [records(host, "in-progress"), records(host, "outbox")].concat();
-        if left.is_empty() { Ok(()) } else { Err(left) }
+        let deliveries = host.stub.deliveries();
+        if left.is_empty() && deliveries == 0 { Ok(()) } else { Err((left, deliveries)) }
     })
     .await;
+    assert_eq!(host.stub.accepted(&command).len(), 1, "{case}");
+    assert_eq!(lines(&runs), 1, "{case}");
 }
 
 #[tokio::test]
@@ -359,6 +360,12 @@ async fn an_agent_that_is_stopped_before_the_service_answers_is_no_crash() {
     assert_eq!(lines(&runs), 1);
 }
 
+/// Waits until the agent has noted that the service took the outcome.
+async fn until_remembered(host: &Lone, command: &str) {
+    let told = record_of(host, "told", command);
+    wait::until("it is noted", async || told.exists().then_some(()).ok_or(())).await;
+}
+
 #[tokio::test]
 async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
     let mut host = Lone::start("").await;
@@ -371,6 +378,7 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
     succeeded(&host.perform("d-1", "Install").await);
     let inode = || fs::metadata(target.join("page")).unwrap().ino();
     let installed = inode();
+    until_remembered(&host, "d-1/Install").await;
     host.agent.kill().await;
     // As if the agent had been killed before it could write down the outcome; and as if before the Install.
     for (began_at, repeated) in [(began_at, false), (String::from("2100-01-01T00:00:00Z"), true)] {
@@ -385,6 +393,7 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
         host.restart();
         succeeded(&host.stub.completed("d-1/Install", told + 1).await);
         assert_eq!(inode() != installed, repeated);
+        until_remembered(&host, "d-1/Install").await;
         host.agent.kill().await;
     }
     assert!(host.log().contains("the specification on record is not usable; it is fetched again"));
