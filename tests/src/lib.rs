@@ -5,7 +5,9 @@
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`machine`] is a Debian system with a systemd of its own, for packages.
+//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`machine`] is a Debian system with a systemd of its own, for packages;
+//! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose power can be cut, [`mounts`] are file
+//!   systems of one test; [`pair`] is what they are tried on, and [`sweep`] tries every point and counts.
 
 #![allow(
     clippy::disallowed_methods,

@@ -56,11 +56,13 @@ pub struct Reference {
     after_new: Snapshot,
 }
 
-/// What an Install answers for: files, and the record of them that the next Install goes by.
+/// What an Install answers for: files, and the records that the next Install goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     files: Snapshot,
     cleanup: String,
+    /// What the file `app/changed.txt` is in the revision that is recorded as the last one installed.
+    last: String,
 }
 
 /// Which of the two a host has.
@@ -202,9 +204,12 @@ impl Pair {
 
     /// What is there now.
     pub fn state(&self) -> State {
-        let cleanup = self.root().join(format!("deployment-instructions/{}-cleanup", self.group));
-        let cleanup = fs::read(cleanup).map(|text| String::from_utf8_lossy(&text).into_owned());
-        State { files: Snapshot::of(&self.destinations()), cleanup: cleanup.unwrap_or_default() }
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        let record =
+            |name: &str| read(&self.root().join(format!("deployment-instructions/{}{name}", self.group)));
+        let last =
+            PathBuf::from(record("_last_successful_install")).join("deployment-archive/app/changed.txt");
+        State { files: Snapshot::of(&self.destinations()), cleanup: record("-cleanup"), last: read(&last) }
     }
 
     /// Which revision is there now.
@@ -290,10 +295,10 @@ impl Reference {
 }
 
 impl State {
-    /// The same, were there nothing at `paths` and below; of the record nothing is known then.
+    /// The same, were there nothing at `paths` and below; of the records nothing is known then.
     #[must_use]
     pub fn without(self, paths: &[PathBuf]) -> Self {
-        Self { files: self.files.without(paths), cleanup: String::new() }
+        Self { files: self.files.without(paths), cleanup: String::new(), last: String::new() }
     }
 
     /// A line for each; empty when there is none.
@@ -302,6 +307,12 @@ impl State {
         if self.cleanup != other.cleanup {
             lines
                 .push(format!("the record of what was created is\n{}\nnot\n{}", self.cleanup, other.cleanup));
+        }
+        if self.last != other.last {
+            lines.push(format!(
+                "the {} revision is recorded as the last one, not the {}",
+                self.last, other.last
+            ));
         }
         lines.join("\n")
     }

@@ -49,7 +49,7 @@ async fn a_recovery_that_is_killed_at_a_system_call_leaves_the_old_or_the_new_re
     let beds = Bed::several(sweep::AT_ONCE).await;
     let program = Programs::built().local;
     let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
-    let (firsts, step) = if sweep::long() { (40, 1) } else { (8, 12) };
+    let (firsts, step) = if sweep::long() { (12, 1) } else { (8, 12) };
     // Before the first name changes there is little to recover.
     let renames =
         counted.calls.iter().position(|call| call.name == "renameat2" && call.path.contains("/srv/"));
