@@ -46,11 +46,6 @@ fn succeeded(completion: &Completion) {
     assert_eq!((completion.status.as_str(), completion.error_code), ("Succeeded", 0), "{completion:?}");
 }
 
-fn records(host: &Lone, folder: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(host.path("root/deployment-commands").join(folder)).into_iter().flatten();
-    entries.map(|entry| entry.unwrap().path()).collect()
-}
-
 async fn until_logged(host: &Lone, words: &str) {
     wait::until(words, async || host.log().contains(words).then_some(()).ok_or(host.log())).await;
 }
@@ -136,7 +131,7 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     host.command(id, HOOK);
     host.stub.completed(&command, told + 1).await;
     wait::until("nothing waits", async || {
-        let left = [records(host, "in-progress"), records(host, "outbox")].concat();
+        let left = [host.records("in-progress"), host.records("outbox")].concat();
         let deliveries = host.stub.deliveries();
         if left.is_empty() && deliveries == 0 { Ok(()) } else { Err((left, deliveries)) }
     })
@@ -152,7 +147,7 @@ async fn an_outcome_survives_the_agent_and_holds_nobody_up() {
     host.stub.fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
     let first = host.command("d-1", HOOK);
     host.stub.completed(&first, 1).await;
-    let [record] = &records(&host, "outbox")[..] else { panic!("one outcome waits") };
+    let [record] = &host.records("outbox")[..] else { panic!("one outcome waits") };
     let record: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
     assert_eq!(record["completion"]["HostCommandIdentifier"], first.as_str());
     assert_eq!(record["lifecycle_event"], HOOK);
@@ -253,13 +248,7 @@ fn now() -> String {
 }
 
 fn write_record(host: &Lone, folder: &str, command: &str, bytes: &[u8]) {
-    fs::write(record_of(host, folder, command), bytes).unwrap();
-}
-
-fn record_of(host: &Lone, folder: &str, command: &str) -> PathBuf {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, command.as_bytes());
-    let name: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    host.path("root/deployment-commands").join(folder).join(format!("{name}.json"))
+    fs::write(host.record(folder, command), bytes).unwrap();
 }
 
 #[tokio::test]
@@ -362,7 +351,7 @@ async fn an_agent_that_is_stopped_before_the_service_answers_is_no_crash() {
 
 /// Waits until the agent has noted that the service took the outcome.
 async fn until_remembered(host: &Lone, command: &str) {
-    let told = record_of(host, "told", command);
+    let told = host.record("told", command);
     wait::until("it is noted", async || told.exists().then_some(()).ok_or(())).await;
 }
 
@@ -387,7 +376,7 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
             "began_at": began_at, "deployment_id": "d-1", "deployment_group_id": "web", "deployment_group": "web",
             "application": "shop", "specification": {"Format": "PKCS7/JSON", "Payload": "not what was signed"}
         });
-        fs::remove_file(record_of(&host, "told", "d-1/Install")).unwrap();
+        fs::remove_file(host.record("told", "d-1/Install")).unwrap();
         write_record(&host, "in-progress", "d-1/Install", record.to_string().as_bytes());
         let told = host.stub.accepted("d-1/Install").len();
         host.restart();
@@ -417,7 +406,7 @@ async fn an_outcome_that_the_disk_does_not_take_is_told_all_the_same() {
     counting(&host, "d-2").await;
     assert_eq!(host.stub.completions(&again).len(), 2, "what was told is not in progress any more");
     assert!(host.path("root/deployment-commands/outbox.damaged").exists());
-    assert_eq!(records(&host, "told").len(), 1);
+    assert_eq!(host.records("told").len(), 1);
 }
 
 #[tokio::test]
@@ -433,7 +422,7 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
         for (number, content) in contents.iter().enumerate() {
             write_record(&host, folder, &format!("{folder} {number}"), content);
         }
-        let at = |name: &str| record_of(&host, folder, &format!("{folder} {name}"));
+        let at = |name: &str| host.record(folder, &format!("{folder} {name}"));
         fs::create_dir_all(at("folder").join("full")).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink("/proc/self/mem", at("link")).unwrap();
@@ -447,7 +436,7 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
     succeeded(&host.stub.taken("d-1/BeforeInstall").await);
     assert_eq!(lines(&runs), 1);
     let damaged = |folder: &str| {
-        let paths = records(&host, folder);
+        let paths = host.records(folder);
         let count = paths.iter().filter(|path| path.to_string_lossy().ends_with(".json.damaged")).count();
         assert!(paths.iter().any(|path| path.ends_with("notes.txt")), "{paths:?}");
         assert!(!paths.iter().any(|path| path.to_string_lossy().contains(".codedeploy-")), "{paths:?}");

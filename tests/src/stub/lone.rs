@@ -86,6 +86,19 @@ impl Lone {
         std::fs::read_to_string(self.path("log/codedeploy-agent.log")).unwrap_or_default()
     }
 
+    /// The agent's records of commands in `in-progress`, `outbox` or `told`.
+    pub fn records(&self, folder: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path("root/deployment-commands").join(folder));
+        entries.into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    /// Where the record of one command is, or would be, in that folder.
+    pub fn record(&self, folder: &str, command: &str) -> PathBuf {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, command.as_bytes());
+        let name = hex::encode(&digest.as_ref()[..16]);
+        self.path("root/deployment-commands").join(folder).join(format!("{name}.json"))
+    }
+
     /// Makes a deployment known: a revision of these files, which its commands name by `id`.
     pub fn deployment(&self, group: &str, id: &str, files: &[(&str, &str)]) {
         let revision = self.path(&format!("revision-{id}"));
