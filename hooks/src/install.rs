@@ -13,6 +13,7 @@ mod conflict;
 mod grant;
 mod journal;
 mod layout;
+mod parallel;
 mod plan;
 mod preview;
 mod records;

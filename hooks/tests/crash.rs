@@ -101,7 +101,7 @@ fn a_recovery_that_is_killed_anywhere_is_recovered() {
     assert_eq!(points.len(), 3, "{points:?}");
     // An Install that was killed while it built, changed names, and put away.
     let mut kills = 0;
-    let spread = points.values().flat_map(|points| points.iter().step_by(points.len() / 3));
+    let spread = points.values().flat_map(|points| points.iter().step_by(points.len() / 2));
     for at in spread.copied() {
         let mut expected = None;
         kills += kill_at_every_system_call(Act::RecoverAfter(at), &scene, |kill| {

@@ -1,24 +1,16 @@
-//! Builds what is new under temporary names, on as many processors as there are: nothing that anybody uses changes.
+//! Builds what is new under temporary names, on several threads: nothing that anybody uses changes.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::StepError;
 use super::access::{self, Access};
 use super::step::{Build, Item, What};
+use super::{StepError, parallel};
 use crate::fs::Handles;
-
-/// More threads than this wait for the disk, or take the host's processors from what it is for.
-const MOST_THREADS: usize = 4;
-
-/// Fewer objects than this are not worth a thread.
-const WORTH_A_THREAD: usize = 8;
 
 /// One object with its temporary path.
 struct Piece<'a> {
@@ -34,7 +26,7 @@ pub(super) fn build(revision: &Path, builds: &[Build]) -> Result<BTreeSet<PathBu
     let (folders, files): (Vec<_>, Vec<_>) = pieces.partition(|piece| piece.item.what == What::Folder);
     let mut handles = Handles::default();
     folders.iter().try_for_each(|piece| piece.build(revision, &mut handles))?;
-    in_parallel(revision, &files)?;
+    parallel::each(&files, |piece, handles| piece.build(revision, handles))?;
     // Last and from the inside out: a mode may forbid what was still to be done below.
     let granted = folders.iter().rev().filter(|piece| piece.item.access != Access::default());
     for Piece { path, item } in granted {
@@ -47,49 +39,6 @@ pub(super) fn build(revision: &Path, builds: &[Build]) -> Result<BTreeSet<PathBu
 fn below(staged: &Path, below: &Path) -> PathBuf {
     // Joining the empty path would leave a slash at the end.
     if below.as_os_str().is_empty() { staged.to_path_buf() } else { staged.join(below) }
-}
-
-/// Builds pieces that do not need each other. The error is that of the first piece that fails, by its place.
-fn in_parallel(revision: &Path, pieces: &[Piece<'_>]) -> Result<(), StepError> {
-    let processors = std::thread::available_parallelism().map_or(1, |number| number.get());
-    let threads = processors.min(MOST_THREADS).min(pieces.len() / WORTH_A_THREAD).max(1);
-    // Neighbours lie in one folder, which then stays open.
-    let stretch = (pieces.len() / (threads * 8)).clamp(1, 128);
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<(usize, StepError)>> = Mutex::new(None);
-    let work = || {
-        let mut handles = Handles::default();
-        loop {
-            let start = next.fetch_add(stretch, Ordering::Relaxed);
-            for (index, piece) in pieces.iter().enumerate().skip(start).take(stretch) {
-                if let Err(error) = piece.build(revision, &mut handles) {
-                    // Nothing new is begun; what comes before in the list has been begun already.
-                    next.fetch_max(pieces.len(), Ordering::Relaxed);
-                    let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                    if failed.as_ref().is_none_or(|(first, _)| index < *first) {
-                        *failed = Some((index, error));
-                    }
-                    return;
-                }
-            }
-            if start + stretch >= pieces.len() {
-                return;
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Without another thread, this one does it all.
-            if std::thread::Builder::new().name("install".into()).spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
-    });
-    match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
-    }
 }
 
 impl Piece<'_> {

@@ -1,15 +1,20 @@
 //! The way back from an Install that succeeded: what it displaced is kept, with a record of every change, until the
 //! next Install of the group or the end of the deployment's folder.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::FileType;
 
 use super::journal::{self, Begun, Contents, JournalError};
+use super::parallel;
 use super::step::{Change, Keep, Swapped};
 use super::transaction::swaps;
-use crate::fs::{Folder, Handles, is_nowhere, is_temporary, split};
+use crate::fs::{Folder, Handles, is_temporary, split};
 
 /// In the deployment's folder: how to take its Install back.
 const RECORD: &str = "undo.json";
@@ -129,17 +134,61 @@ pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
 /// Removes what a transaction displaced; gives what could not be removed, in words.
 fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut handles = Handles::default();
-    let mut left = Vec::new();
+    let mut trees = Trees::default();
     for path in displaced(begun, changes) {
-        let removed = match handles.parent(&path) {
-            Err(error) if is_nowhere(&error) => Ok(()),
-            found => found.and_then(|(folder, name)| folder.remove_tree(name)),
-        };
-        if let Err(error) = removed {
-            left.push(format!("{} is no longer used but could not be removed: {error}", path.display()));
+        trees.gather(path, &mut handles);
+    }
+    let left = Mutex::new(Vec::new());
+    let unlink = |path: &PathBuf, handles: &mut Handles| {
+        if let Err(error) = handles.parent(path).and_then(|(folder, name)| folder.unlink(name)) {
+            left.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), error));
+        }
+        Ok::<_, Infallible>(())
+    };
+    let Ok(()) = parallel::each(&trees.files, unlink);
+    let mut left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for path in trees.folders.iter().rev() {
+        if let Err(error) = handles.parent(path).and_then(|(folder, name)| folder.remove_folder(name)) {
+            left.push((path.clone(), error));
         }
     }
-    left
+    left.extend(trees.unseen);
+    let in_words = |(path, error): (PathBuf, io::Error)| {
+        format!("{} is no longer used but could not be removed: {error}", path.display())
+    };
+    left.into_iter().map(in_words).collect()
+}
+
+/// Everything in some trees, a folder before what is in it.
+#[derive(Default)]
+struct Trees {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    unseen: Vec<(PathBuf, io::Error)>,
+}
+
+impl Trees {
+    fn gather(&mut self, path: PathBuf, handles: &mut Handles) {
+        let names = match handles.look(&path) {
+            Ok(None) => return,
+            Ok(Some(stat)) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
+                return self.files.push(path);
+            }
+            Ok(Some(_)) => handles.parent(&path).and_then(|(parent, name)| {
+                let folder = parent.folder(name)?;
+                folder.make_writable();
+                folder.names()
+            }),
+            Err(error) => Err(error),
+        };
+        match names {
+            Ok(names) => {
+                self.folders.push(path.clone());
+                names.iter().for_each(|name| self.gather(path.join(name), handles));
+            }
+            Err(error) => self.unseen.push((path, error)),
+        }
+    }
 }
 
 /// Gives up the way back from a deployment's Install: removes what is kept for it. Fine when there is none.

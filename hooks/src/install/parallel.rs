@@ -1,0 +1,77 @@
+//! Work on many objects that do not need each other, on a few threads: a disk is kept busy while others wait for it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::fs::Handles;
+
+/// More threads than this take the host from what it is for.
+const MOST_THREADS: usize = 4;
+
+/// Fewer objects than this are not worth a thread.
+const WORTH_A_THREAD: usize = 8;
+
+/// Does `work` on each of `pieces`. After an error no more are begun; it is that of the first piece that failed, by its
+/// place in the list.
+pub(super) fn each<T: Sync, E: Send>(
+    pieces: &[T],
+    work: impl Fn(&T, &mut Handles) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let threads = MOST_THREADS.min(pieces.len() / WORTH_A_THREAD).max(1);
+    // Neighbours lie in one folder, which then stays open.
+    let stretch = (pieces.len() / (threads * 8)).clamp(1, 128);
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+    let run = || {
+        let mut handles = Handles::default();
+        loop {
+            let start = next.fetch_add(stretch, Ordering::Relaxed);
+            for (index, piece) in pieces.iter().enumerate().skip(start).take(stretch) {
+                if let Err(error) = work(piece, &mut handles) {
+                    // What comes before in the list has been begun already.
+                    next.fetch_max(pieces.len(), Ordering::Relaxed);
+                    let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    if failed.as_ref().is_none_or(|(first, _)| index < *first) {
+                        *failed = Some((index, error));
+                    }
+                    return;
+                }
+            }
+            if start + stretch >= pieces.len() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread, this one does it all.
+            if std::thread::Builder::new().name("install".into()).spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    let failed = failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    failed.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_done_once_and_the_first_error_by_place_is_told() {
+        for count in [0, 1, 7, 8, 100, 5000] {
+            let pieces: Vec<usize> = (0..count).collect();
+            let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            let work = |piece: &usize, _: &mut Handles| {
+                done[*piece].fetch_add(1, Ordering::Relaxed);
+                Ok::<_, usize>(())
+            };
+            assert_eq!(each(&pieces, work), Ok(()));
+            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{count}");
+            let fails = |piece: &usize, _: &mut Handles| if piece % 30 == 29 { Err(*piece) } else { Ok(()) };
+            assert_eq!(each(&pieces, fails), if count > 29 { Err(29) } else { Ok(()) });
+        }
+    }
+}
