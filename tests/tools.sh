@@ -13,9 +13,12 @@ needs() {
 needs ip iproute2
 needs setfacl acl
 needs unshare util-linux
+needs losetup mount
 needs python3 python3
 needs haproxy haproxy
 if [ "$(id -u)" -eq 0 ]; then
+  needs mkfs.ext4 e2fsprogs
+  needs mkfs.xfs xfsprogs
   needs debootstrap debootstrap
   needs systemd-nspawn systemd-container
 fi

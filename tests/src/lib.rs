@@ -6,7 +6,10 @@
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
 //! * [`balancer`] is a real HAProxy with clients that count failures;
-//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`swarm`] is thousands of simulated hosts, [`machine`] is a Debian system with a systemd of its own, for packages.
+//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`swarm`] is thousands of simulated hosts, [`machine`] is a
+//!   Debian system with a systemd of its own, for packages;
+//! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose power can be cut, [`mounts`] are file
+//!   systems of one test; [`pair`] is what they are tried on, and [`sweep`] tries every point and counts.
 
 #![allow(
     clippy::disallowed_methods,
@@ -19,6 +22,7 @@
 )]
 
 pub mod balancer;
+pub mod blockdev;
 pub mod bucket;
 pub mod bundle;
 pub mod cases;
@@ -27,12 +31,16 @@ pub mod fleet;
 pub mod host;
 pub mod machine;
 pub mod metadata;
+pub mod mounts;
+pub mod pair;
 pub mod programs;
 pub mod proxy;
 pub mod roles;
 pub mod s3_stub;
 pub mod service;
+pub mod strike;
 pub mod stub;
 pub mod swarm;
+pub mod sweep;
 pub mod tree;
 pub mod wait;

@@ -41,7 +41,7 @@ impl Programs {
     /// When one is missing.
     pub fn built() -> Self {
         let program = |name: &str| {
-            let path = folder_of_programs().join(name);
+            let path = programs_folder().join(name);
             assert!(path.exists(), "{} is missing; build it first: cargo build --workspace", path.display());
             Program { path, first: Vec::new() }
         };
@@ -64,7 +64,8 @@ impl Programs {
     }
 }
 
-fn folder_of_programs() -> PathBuf {
+/// Where the programs are that were built beside the running test.
+pub(crate) fn programs_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("CODEDEPLOY_BIN_DIR") {
         return folder.into();
     }
@@ -77,6 +78,16 @@ impl Program {
     /// A program of the system, or any other.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), first: Vec::new() }
+    }
+
+    /// A program whose arguments begin with `first`.
+    pub(crate) fn with(path: PathBuf, first: Vec<OsString>) -> Self {
+        Self { path, first }
+    }
+
+    /// Its path, and the arguments that always come first.
+    pub(crate) fn words(&self) -> impl Iterator<Item = OsString> {
+        std::iter::once(self.path.clone().into()).chain(self.first.clone())
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {

@@ -202,6 +202,11 @@ impl Stub {
         self.requests(COMPLETE).into_iter().filter(about).map(Completion::from).collect()
     }
 
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.shared.script().requests.clear();
+    }
+
     /// Waits until `command` was completed `times` times.
     pub async fn completed(&self, command: &str, times: usize) -> Completion {
         let what = format!("completion {times} of {command}");

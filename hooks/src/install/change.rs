@@ -31,11 +31,11 @@ impl Step {
         }
     }
 
-    /// What is known of the contents of what goes away.
-    pub(super) fn contents(&self) -> Option<&[Content]> {
+    /// What goes away.
+    pub(super) fn takes(&self) -> &Takes {
         match self {
-            Self::Swap(Swap { takes: Takes::Folder(contents), .. }) => Some(contents),
-            _ => None,
+            Self::Swap(Swap { takes, .. }) => takes,
+            Self::Adjust { .. } | Self::Context { .. } => &Takes::Nothing,
         }
     }
 
@@ -83,17 +83,14 @@ impl Swap {
 }
 
 impl Change {
-    /// Makes the change; `contents` are all that a folder that goes away may have.
-    pub(super) fn make(&self, contents: Option<&[Content]>, handles: &mut Handles) -> io::Result<()> {
+    /// Makes the change; `takes` is what may go away by it.
+    pub(super) fn make(&self, takes: &Takes, handles: &mut Handles) -> io::Result<()> {
         match self {
             Self::Swap(swap) => {
                 swap.make(handles)?;
-                if let Some(contents) = contents.filter(|_| swap.takes) {
-                    // Looked at when nobody finds it by its name any more.
-                    let (folder, spare) = handles.parent(&swap.spare)?;
-                    if !only_known(&folder.folder(spare)?, Path::new(""), &known(contents))? {
-                        return Err(changed_meanwhile());
-                    }
+                // Looked at when nobody finds it by its name any more.
+                if swap.takes && !swap.took_only(takes, handles)? {
+                    return Err(changed_meanwhile());
                 }
                 Ok(())
             }
@@ -151,6 +148,18 @@ impl Swapped {
             (true, None) => folder.rename_new(name, &other, spare),
             (false, Some(_)) => other.rename_new(spare, &folder, name),
             (false, None) => Ok(()),
+        }
+    }
+
+    /// Whether what was taken away is what was to be.
+    fn took_only(&self, takes: &Takes, handles: &mut Handles) -> io::Result<bool> {
+        let (folder, spare) = handles.parent(&self.spare)?;
+        match takes {
+            Takes::Folder(contents) => only_known(&folder.folder(spare)?, Path::new(""), &known(contents)),
+            Takes::File => {
+                Ok(folder.stat(spare)?.is_none_or(|stat| !FileType::from_raw_mode(stat.st_mode).is_dir()))
+            }
+            Takes::Nothing | Takes::Anything => Ok(true),
         }
     }
 

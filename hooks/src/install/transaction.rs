@@ -70,7 +70,7 @@ impl Attempt {
         tracing::debug!(phase = "changing", changes = self.changes.len(), "everything new is on the disk");
         for (change, step) in self.changes.iter().zip(planned) {
             self.made += 1;
-            let made = change.make(step.contents(), &mut handles);
+            let made = change.make(step.takes(), &mut handles);
             made.map_err(StepError::at(step.action(), step.path()))?;
         }
         sync_names(&folders_of(&self.changes)).map_err(not_durable)?;
@@ -101,6 +101,9 @@ pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: u
     // What goes now must not be what a name still means after a power cut.
     if let Err((path, error)) = sync_names(&folders_of(changes)) {
         left.push(format!("write {} to the disk: {error}", path.display()));
+    }
+    if !left.is_empty() {
+        return left;
     }
     // Nothing else is ours alone: what a restoration brings back is all that there is of it.
     let staged: BTreeSet<&Path> = begun.staged.iter().map(PathBuf::as_path).collect();

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Completion, Stub};
 use crate::bundle;
-use crate::programs::{Programs, Running};
+use crate::programs::{Program, Programs, Running};
+use crate::strike::Strike;
+use crate::sweep;
 
 /// Who the host is to the service.
 pub const IDENTIFIER: &str = "arn:aws:iam::123456789012:user/box1";
@@ -29,7 +31,7 @@ impl Lone {
     /// The same with empty polls held open for `hold`, after `prepare` was given the folder of the host's state
     /// and the service.
     pub async fn prepared(more: &str, hold: Duration, prepare: impl FnOnce(&Path, &Stub)) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = sweep::folder();
         let stub = Stub::start(folder.path(), hold).await;
         let identity = format!(
             "region: us-east-1\niam_user_arn: {IDENTIFIER}\naws_access_key_id: AKID\naws_secret_access_key: secret\n"
@@ -65,6 +67,12 @@ impl Lone {
     /// Starts an agent after the last one has ended.
     pub fn restart(&mut self) {
         self.agent = agent(self.folder.path());
+    }
+
+    /// Starts an agent under a strike whose report goes to `report`, after the last one has ended.
+    pub fn start_under(&mut self, strike: &Strike, report: &Path) {
+        let program = strike.program(&Programs::built().agent, report);
+        self.agent = run(&program, self.folder.path());
     }
 
     /// What `codedeploy-agent` with these words says of the agent.
@@ -116,11 +124,15 @@ impl Lone {
 }
 
 fn agent(folder: &Path) -> Running {
+    run(&Programs::built().agent, folder)
+}
+
+fn run(agent: &Program, folder: &Path) -> Running {
     let arguments = |command: &mut tokio::process::Command| {
         command.args(["run", "--config-file"]).arg(folder.join("agent.yml"));
         command.env("NOTIFY_SOCKET", folder.join(Lone::NOTIFY));
     };
-    Programs::built().agent.start(arguments, &folder.join("agent.out"))
+    agent.start(arguments, &folder.join("agent.out"))
 }
 
 /// A command as the service delivers it.

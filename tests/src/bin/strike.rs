@@ -1,0 +1,13 @@
+//! Runs a program and deals it one blow at a system call; see `codedeploy_tests::strike`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match codedeploy_tests::strike::tracer::main(std::env::args_os().skip(1)) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("strike: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
