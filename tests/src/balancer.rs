@@ -76,7 +76,10 @@ impl Balancer {
         let file = folder.join("haproxy.cfg");
         std::fs::write(&file, text).expect("the file can be written");
         let log = std::fs::File::create(folder.join("haproxy.log")).expect("the log can be written");
-        let child = Command::new("haproxy")
+        // Debian's place for it is not in everyone's PATH.
+        let packaged = Path::new("/usr/sbin/haproxy");
+        let program = if packaged.exists() { packaged } else { Path::new("haproxy") };
+        let child = Command::new(program)
             .args(["-db", "-f"])
             .arg(&file)
             .stdout(log.try_clone().expect("a descriptor"))

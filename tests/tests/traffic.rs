@@ -121,7 +121,7 @@ async fn with_traffic_control(
 async fn in_place_behind_a_load_balancer_no_request_fails() {
     let fleet = Fleet::start_with(2, "", settings).await;
     let servers: Vec<_> = fleet.hosts.iter().map(|host| server(host, true)).collect();
-    let _leftovers = leftovers(&fleet.hosts);
+    let leftovers = leftovers(&fleet.hosts);
     let balancer = Balancer::start(&fleet.path(""), &servers).await;
     with_traffic_control(&fleet, DeploymentType::InPlace, None).await;
     let first = fleet.outcome(&fleet.create(push(&fleet, "one").await).await).await;
@@ -147,6 +147,7 @@ async fn in_place_behind_a_load_balancer_no_request_fails() {
     assert_eq!(tally.failures, Vec::<String>::new(), "{:?}", tally.answers);
     assert!(tally.answers["one"] > 20 && tally.answers["two"] > 20, "{:?}", tally.answers);
     assert_eq!(request(balancer.address).await.as_deref(), Ok("two"));
+    drop(leftovers);
     fleet.stop().await;
 }
 
@@ -159,7 +160,7 @@ async fn blue_green_moves_the_traffic_and_no_request_fails() {
     green.configure(&fleet.bucket, "");
     let agent = green.start_agent();
     let servers = [server(&fleet.hosts[0], true), server(&green, false)];
-    let _leftovers = leftovers(fleet.hosts.iter().chain([&green]));
+    let leftovers = leftovers(fleet.hosts.iter().chain([&green]));
     let balancer = Balancer::start(&fleet.path(""), &servers).await;
     let first = fleet.outcome(&fleet.create(push(&fleet, "blue").await).await).await;
     assert_eq!(first.status(), "Succeeded", "{:#?}", first.events);
@@ -220,6 +221,7 @@ async fn blue_green_moves_the_traffic_and_no_request_fails() {
     assert_eq!(tally.failures, Vec::<String>::new(), "{:?}", tally.answers);
     assert!(tally.answers["blue"] > 0 && tally.answers["green"] > 0, "{:?}", tally.answers);
     assert_eq!(request(balancer.address).await.as_deref(), Ok("green"));
+    drop(leftovers);
     agent.stop().await;
     fleet.stop().await;
 }
