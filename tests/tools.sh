@@ -14,6 +14,7 @@ needs ip iproute2
 needs setfacl acl
 needs unshare util-linux
 needs python3 python3
+needs haproxy haproxy
 if [ "$(id -u)" -eq 0 ]; then
   needs debootstrap debootstrap
   needs systemd-nspawn systemd-container

@@ -18,6 +18,7 @@ use crate::service::Service;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Alarms {
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
     by_name: BTreeMap<String, Source>,
 }
 

@@ -1,4 +1,4 @@
-//! Owns which hosts belong to a deployment group: tag filters, and the on-premises instances they match.
+//! Owns which hosts belong to a deployment group: tag filters, and the registered instances they match.
 
 use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType, TargetInstances};
 use rusqlite::{OptionalExtension, Transaction, named_params};
@@ -73,33 +73,52 @@ impl TagTest {
     }
 }
 
-/// Which on-premises instances a deployment group has: those that match a test in every one of its lists.
+/// Which registered instances a deployment group has: those of its EC2 filters and those of its on-premises filters.
+///
+/// AWS asks EC2 for the former. Here all hosts are registered, and both kinds of filters test the tags of all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
-    /// No list: no member.
-    all_of: Vec<Vec<TagTest>>,
+    any_of: Vec<AllOf>,
+}
+
+/// Matches what matches a test in every list; without a list, nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AllOf(Vec<Vec<TagTest>>);
+
+impl AllOf {
+    /// Filters in their two forms. One that could not be stored today matches nothing.
+    fn of(flat: Option<&Vec<TagFilter>>, set: Option<&Vec<Vec<TagFilter>>>) -> Self {
+        let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
+        let flat = flat.filter(|list| !list.is_empty());
+        AllOf(flat.into_iter().chain(set.into_iter().flatten()).map(tests).collect())
+    }
+
+    fn includes(&self, tags: &[Tag]) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|list| list.iter().any(|test| test.matches(tags)))
+    }
 }
 
 impl Membership {
-    /// The membership that a group's settings describe. A filter that could not be stored today matches nothing.
+    /// The membership that a group's settings describe.
     pub fn of(settings: &DeploymentGroupSettings) -> Self {
-        let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
-        let flat = settings.on_premises_instance_tag_filters.iter().filter(|list| !list.is_empty());
-        let set = settings.on_premises_tag_set.iter();
-        let set = set.flat_map(|set| set.on_premises_tag_set_list.iter().flatten());
-        Membership { all_of: flat.chain(set).map(tests).collect() }
+        let ec2_set = settings.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_ref());
+        let set = settings.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_ref());
+        Membership {
+            any_of: vec![
+                AllOf::of(settings.ec2_tag_filters.as_ref(), ec2_set),
+                AllOf::of(settings.on_premises_instance_tag_filters.as_ref(), set),
+            ],
+        }
     }
 
     /// The membership of the replacement instances that a blue/green deployment names.
     pub fn of_replacement(instances: &TargetInstances) -> Self {
-        let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
-        let flat = instances.tag_filters.iter().filter(|list| !list.is_empty());
-        let set = instances.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
-        Membership { all_of: flat.chain(set).map(tests).collect() }
+        let set = instances.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_ref());
+        Membership { any_of: vec![AllOf::of(instances.tag_filters.as_ref(), set)] }
     }
 
     pub fn includes(&self, tags: &[Tag]) -> bool {
-        !self.all_of.is_empty() && self.all_of.iter().all(|list| list.iter().any(|test| test.matches(tags)))
+        self.any_of.iter().any(|form| form.includes(tags))
     }
 }
 
@@ -195,13 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_set_needs_a_match_in_every_list_and_no_filter_means_no_member() {
+    fn a_tag_set_needs_a_match_in_every_list_and_a_group_has_the_hosts_of_both_kinds_of_filters() {
         let settings = |json: &str| -> DeploymentGroupSettings { serde_json::from_str(json).unwrap() };
         let both = Membership::of(&settings(
             r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"env","Value":"prod"},{"Key":"env","Value":"test"}],[{"Key":"tier"}]]}}"#,
         ));
         assert!(both.includes(&tags(&[("env", "test"), ("tier", "web")])));
         assert!(!both.includes(&tags(&[("env", "test")])));
+        let either = Membership::of(&settings(
+            r#"{"ec2TagSet":{"ec2TagSetList":[[{"Key":"tier"}],[{"Key":"env","Value":"prod"}]]},"onPremisesInstanceTagFilters":[{"Key":"env","Value":"test"}]}"#,
+        ));
+        for (pairs, expected) in [
+            (&[("tier", "web"), ("env", "prod")][..], true),
+            (&[("env", "test")], true),
+            (&[("env", "prod")], false),
+        ] {
+            assert_eq!(either.includes(&tags(pairs)), expected, "{pairs:?}");
+        }
         for none in ["{}", r#"{"onPremisesInstanceTagFilters":[]}"#] {
             assert!(!Membership::of(&settings(none)).includes(&tags(&[("env", "prod")])));
         }

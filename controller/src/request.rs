@@ -11,11 +11,13 @@ pub mod members;
 mod options;
 mod registry;
 mod settings;
+mod tags;
 
 pub use deployments::*;
 pub use fleet::*;
 pub use registry::*;
 pub use settings::Settings;
+pub use tags::*;
 
 use crate::error::{ApiError, ErrorName};
 
@@ -94,7 +96,6 @@ macro_rules! requests {
 
             fn check(input: Self::Input) -> Result<Self, $crate::error::ApiError> {
                 $(<$type as $crate::request::Field>::demand(&input.$member)?;)*
-                let _ = &input;
                 Ok($name { $($member: $crate::request::Field::read(input.$member)?,)* })
             }
         }

@@ -1,7 +1,9 @@
 //! Owns the signing key: deployment specifications leave the service as PKCS#7 SignedData with their content and the
 //! signer's certificate inside (RFC 5652), in PEM.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::{digest, rand};
@@ -29,7 +31,12 @@ pub struct Signer {
     key: RsaKeyPair,
     certificate: Certificate,
     certificate_der: Vec<u8>,
+    /// What was signed last: every host of a deployment asks for the same document.
+    recent: Mutex<HashMap<Vec<u8>, String>>,
 }
+
+/// Most documents whose signed form is kept.
+const RECENT: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
@@ -63,7 +70,7 @@ impl Signer {
         if certified.as_bytes() != Some(key.public_key().as_ref()) {
             return Err(SigningError::Mismatch);
         }
-        Ok(Signer { key, certificate, certificate_der })
+        Ok(Signer { key, certificate, certificate_der, recent: Mutex::default() })
     }
 
     /// The certificate that is inside every signed document.
@@ -79,6 +86,20 @@ impl Signer {
 
     /// The document, signed, as PEM with the label `PKCS7`.
     pub fn sign(&self, document: &[u8]) -> Result<String, SigningError> {
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signed) = recent().get(document) {
+            return Ok(signed.clone());
+        }
+        let signed = self.sign_anew(document)?;
+        let mut recent = recent();
+        if recent.len() >= RECENT {
+            recent.clear();
+        }
+        recent.insert(document.to_vec(), signed.clone());
+        Ok(signed)
+    }
+
+    fn sign_anew(&self, document: &[u8]) -> Result<String, SigningError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
             .sign(&RSA_PKCS1_SHA256, &rand::SystemRandom::new(), document, &mut signature)

@@ -1,15 +1,17 @@
 //! Owns the database: one thread holds the one connection, and every piece of work is one transaction on it.
 //!
-//! A transaction is on disk before its caller hears of it (WAL, `synchronous=FULL`). What the tables hold is in
-//! `store::sqlite`; the modules of the domain own their rows.
+//! A transaction is on disk before its caller hears of it (WAL, `synchronous=FULL`). Pieces of work that wait together
+//! are committed together, each in a savepoint of its own: a thousand hosts that report at once cost a few writes to the
+//! disk and not a thousand. What the tables hold is in `store::sqlite`; the modules of the domain own their rows.
 
 pub mod backup;
 mod sqlite;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -20,7 +22,13 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// A piece of work. What it gives answers its caller, once it is known whether the work is on disk.
+type Job = Box<dyn FnOnce(Result<&Transaction<'_>, StoreError>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
+
+/// Most pieces of work that are committed together, and how long the first of them waits for the others.
+const TOGETHER: usize = 256;
+const PATIENCE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -43,6 +51,8 @@ pub enum StoreError {
     Thread(#[source] std::io::Error),
     #[error("the database refused a transaction")]
     Transaction(#[source] rusqlite::Error),
+    #[error("the database could not write a transaction")]
+    Commit(#[source] Arc<rusqlite::Error>),
     #[error("a transaction panicked and was undone")]
     Gone,
 }
@@ -70,9 +80,8 @@ impl Store {
         thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                for job in queue {
-                    // A transaction undoes itself when its work panics; only that caller gets no answer.
-                    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut connection)));
+                while let Ok(first) = queue.recv() {
+                    carry_out(&mut connection, first, &queue);
                 }
             })
             .map_err(StoreError::Thread)?;
@@ -87,10 +96,8 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            // The caller may have gone; what it asked for is done all the same.
-            let _ = answer.send(run(connection, work));
-        });
+        // The caller may have gone; what it asked for is done all the same.
+        let job = job(work, move |done| drop(answer.send(done)));
         self.jobs.send(job).map_err(|_| StoreError::Gone)?;
         result.await.map_err(|_| StoreError::Gone)?
     }
@@ -103,25 +110,62 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, result) = mpsc::channel();
-        let job: Job = Box::new(move |connection| {
-            let _ = answer.send(run(connection, work));
-        });
+        let job = job(work, move |done| drop(answer.send(done)));
         self.jobs.send(job).map_err(|_| StoreError::Gone)?;
         result.recv().map_err(|_| StoreError::Gone)?
     }
 }
 
-fn run<T, E: From<StoreError>>(
-    connection: &mut Connection,
+/// Carries out the first piece of work and what comes while it is done, in one transaction.
+fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job>) {
+    // Immediate: the administrative commands write to the same file, and a lock taken late could be refused.
+    let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        Err(error) => return first(Err(StoreError::Transaction(error)))(Ok(())),
+    };
+    let began = Instant::now();
+    let mut answers = Vec::new();
+    let mut next = Some(first);
+    while let Some(job) = next {
+        // The savepoint is undone when its work panics; only that caller gets no answer.
+        match catch_unwind(AssertUnwindSafe(|| job(Ok(&transaction)))) {
+            Ok(answer) => answers.push(answer),
+            Err(_) => drop(transaction.execute_batch(UNDO)),
+        }
+        let more = answers.len() < TOGETHER && began.elapsed() < PATIENCE;
+        next = if more { queue.try_recv().ok() } else { None };
+    }
+    let committed = transaction.commit().map_err(Arc::new);
+    for answer in answers {
+        let committed = committed.as_ref().copied();
+        answer(committed.map_err(|error| StoreError::Commit(Arc::clone(error))));
+    }
+}
+
+const UNDO: &str = "ROLLBACK TO work; RELEASE work";
+
+fn job<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    answer: impl FnOnce(Result<T, E>) + Send + 'static,
+) -> Job {
+    Box::new(move |transaction| {
+        let done = transaction.map_err(E::from).and_then(|transaction| in_savepoint(transaction, work));
+        Box::new(move |committed| answer(committed.map_err(E::from).and(done)))
+    })
+}
+
+fn in_savepoint<T, E: From<StoreError>>(
+    transaction: &Transaction<'_>,
     work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    // Immediate: the administrative commands write to the same file, and a lock taken late could be refused.
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(StoreError::Transaction)?;
-    let value = work(&transaction)?;
-    transaction.commit().map_err(StoreError::Transaction)?;
-    Ok(value)
+    let control = |sql: &str| transaction.prepare_cached(sql).and_then(|mut s| s.execute([]).map(drop));
+    control("SAVEPOINT work").map_err(StoreError::Transaction)?;
+    let done = work(transaction);
+    if done.is_err() {
+        control("ROLLBACK TO work").map_err(StoreError::Transaction)?;
+    }
+    control("RELEASE work").map_err(StoreError::Transaction)?;
+    done
 }
 
 /// A value kept as JSON in a column.
@@ -211,5 +255,26 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
         assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn the_first_schema_is_migrated_and_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(include_str!("store/sqlite/v1.sql")).unwrap();
+        let insert = "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
+        connection.execute(insert, []).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        drop(connection);
+        let store = Store::open(&path).unwrap();
+        let found: (i64, String, i64) = store
+            .transact_blocking(|tx| {
+                let sql = "SELECT user_version, name, (SELECT count(*) FROM deployment_configs)
+                           FROM applications, pragma_user_version";
+                tx.query_row(sql, [], |row| row.try_into()).map_err(StoreError::Transaction)
+            })
+            .unwrap();
+        assert_eq!(found, (sqlite::VERSION, "shop".to_owned(), 0));
     }
 }

@@ -24,6 +24,7 @@ use webhook::Webhook;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Balancers {
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
     by_name: BTreeMap<String, Provider>,
 }
 

@@ -1,6 +1,6 @@
 //! A service, a bucket and hosts with running agents, in one temporary folder: where most end-to-end tests begin.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_sdk_codedeploy::types::{BundleType, DeploymentInfo, RevisionLocation};
 
@@ -8,7 +8,7 @@ use crate::bucket::Bucket;
 use crate::bundle;
 use crate::host::Host;
 use crate::programs::{Programs, Running};
-use crate::service::{EndedEvent, Service, revision};
+use crate::service::{EndedEvent, SETTINGS, Service, revision};
 
 /// The application and the group that a fleet has from the start; the group is every host of the fleet.
 pub const APPLICATION: &str = "shop";
@@ -57,9 +57,20 @@ impl Deployed {
 impl Fleet {
     /// Starts `hosts` agents with `more` lines in their configuration.
     pub async fn start(hosts: usize, more: &str) -> Self {
+        Self::start_with(hosts, more, |_| String::new()).await
+    }
+
+    /// The same with settings of the controller, made for the fleet's folder.
+    pub async fn start_with(hosts: usize, more: &str, settings: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let programs = Programs::built();
-        let service = Service::start(&programs, &folder.path().join("controller")).await;
+        let data = folder.path().join("controller");
+        std::fs::create_dir_all(&data).expect("the folder can be made");
+        let settings = settings(folder.path());
+        if !settings.is_empty() {
+            std::fs::write(data.join(SETTINGS), settings).expect("the file can be written");
+        }
+        let service = Service::start(&programs, &data).await;
         let bucket = Bucket::versioned(folder.path(), "revisions").await;
         let (key, value) = TAG;
         let mut registered = Vec::new();

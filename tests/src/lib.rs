@@ -5,7 +5,8 @@
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`machine`] is a Debian system with a systemd of its own, for packages.
+//! * [`balancer`] is a real HAProxy with clients that count failures;
+//! * [`fleet`] is all of it together, [`cases`] runs many at once; [`swarm`] is thousands of simulated hosts, [`machine`] is a Debian system with a systemd of its own, for packages.
 
 #![allow(
     clippy::disallowed_methods,
@@ -17,6 +18,7 @@
     reason = "a harness that cannot set up has nothing else to do"
 )]
 
+pub mod balancer;
 pub mod bucket;
 pub mod bundle;
 pub mod cases;
@@ -31,5 +33,6 @@ pub mod roles;
 pub mod s3_stub;
 pub mod service;
 pub mod stub;
+pub mod swarm;
 pub mod tree;
 pub mod wait;

@@ -81,6 +81,11 @@ impl Service {
         assert!(status.success(), "the controller ended with {status}; see {}", log.display());
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.running.pid().expect("it runs")
+    }
+
     pub fn log(&self) -> &Path {
         &self.running.log
     }

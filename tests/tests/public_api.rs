@@ -55,7 +55,8 @@ async fn what_operators_declare_with_the_aws_cli() {
 
 #[tokio::test]
 async fn deployments_with_the_aws_cli() {
-    run("deployed.py", &["one_host", "nobody", "two_hosts", "ten_hosts"], "").await;
+    let cases = ["one_host", "nobody", "two_hosts", "rollback", "every_form_of_filter", "ten_hosts"];
+    run("deployed.py", &cases, "").await;
 }
 
 #[tokio::test]

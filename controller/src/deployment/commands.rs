@@ -25,7 +25,7 @@ use crate::request::members::shorten;
 /// The answer to a poll.
 #[derive(Debug)]
 pub enum Offer {
-    Command(HostCommand, Outcome),
+    Command(HostCommand, Box<Outcome>),
     /// Nothing now; at the time given, a command handed to another poll may be due again.
     Nothing {
         again_at: Option<Timestamp>,
@@ -61,7 +61,7 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<Offer, ApiError> {
                 command_name,
                 nonce: command.sequence,
             },
-            outcome,
+            Box::new(outcome),
         ));
     }
     Ok(Offer::Nothing { again_at })

@@ -94,9 +94,9 @@ pub fn list(
          WHERE {of_group} AND created BETWEEN ?2 AND ?3 AND (created, rowid) < (?4, ?5)
          ORDER BY created DESC, rowid DESC"
     ))?;
-    let range =
-        (created.start.map_or(i64::MIN, Timestamp::millis), created.end.map_or(i64::MAX, Timestamp::millis));
-    let rows = statement.query_map((&group_id, range.0, range.1, before.0, before.1), |row| {
+    let start = created.start.map_or(i64::MIN, Timestamp::millis);
+    let end = created.end.map_or(i64::MAX, Timestamp::millis).min(before.0);
+    let rows = statement.query_map((&group_id, start, end, before.0, before.1), |row| {
         Ok(((row.get(0)?, row.get(1)?), row.get::<_, String>(2)?, row.get::<_, String>(3)?))
     })?;
     let wanted = rows.filter_map(|row| match row {

@@ -237,7 +237,9 @@ impl Target {
         deployment_id: &str,
         name: &str,
     ) -> rusqlite::Result<Option<Target>> {
-        tx.prepare_cached("SELECT * FROM targets WHERE deployment_id = ?1 AND (target_id = ?2 OR arn = ?2)")?
+        // Ids are looked up by the hundred, and have an index.
+        let column = if name.starts_with("arn:") { "arn" } else { "target_id" };
+        tx.prepare_cached(&format!("SELECT * FROM targets WHERE deployment_id = ?1 AND {column} = ?2"))?
             .query_row((deployment_id, name), Target::read)
             .optional()
     }

@@ -75,7 +75,9 @@ fn targets(
             let history = History::load(context, group)?;
             let (green, ending) = admit(context, record, green, &history);
             let mut targets = label(in_order_of_attempt(green, &history), &Some(TargetLabel::Green));
-            targets.extend(label(blue, &Some(TargetLabel::Blue)));
+            if !targets.is_empty() {
+                targets.extend(label(blue, &Some(TargetLabel::Blue)));
+            }
             Ok((targets, ending))
         }
         Course::BlueGreenRollback => {

@@ -3,6 +3,7 @@
 use codedeploy_api::codedeploy::*;
 
 use super::course::Course;
+use super::progress::Progress;
 use super::queries::find;
 use super::records::{Record, Target};
 use crate::error::{ApiError, ErrorName};
@@ -12,12 +13,13 @@ use crate::request::{self, members::shorten};
 /// A deployment whose targets are known.
 fn started(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     let record = find(context, id)?;
-    match record.progress.started() {
-        Some(_) => Ok(record),
-        None => Err(ErrorName::DeploymentNotStarted.because(format!(
+    // One that ended before it started has no targets; clients that wait for them would wait for ever.
+    match record.progress {
+        Progress::Created => Err(ErrorName::DeploymentNotStarted.because(format!(
             "The deployment {} has not started yet: its targets are not known.",
             record.id
         ))),
+        Progress::InProgress { .. } | Progress::Ready { .. } | Progress::Ended { .. } => Ok(record),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::credentials::{Principal, Role};
 use crate::deployment::commands::{self, Offer};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
+use crate::registry::Context;
 use crate::service::Service;
 
 pub(super) async fn call(
@@ -21,16 +22,17 @@ pub(super) async fn call(
     operation: &str,
     body: &Bytes,
 ) -> Result<Vec<u8>, ApiError> {
-    let host = authorise(service, principal, header_text(headers, AGENT_VERSION_HEADER)).await?;
+    let agent_version = header_text(headers, AGENT_VERSION_HEADER).map(crate::request::members::shorten);
+    let host = Host { principal, agent_version };
     match operation {
         PollHostCommandInput::NAME => {
             let input: PollHostCommandInput = read(body)?;
-            owns(&host, &input.host_identifier)?;
+            host.owns(&input.host_identifier)?;
             write(&poll(service, host).await?)
         }
         GetDeploymentSpecificationInput::NAME => {
             let input: GetDeploymentSpecificationInput = read(body)?;
-            owns(&host, &input.host_identifier)?;
+            host.owns(&input.host_identifier)?;
             write(&specification(service, host, input.deployment_execution_id).await?)
         }
         PutHostCommandAcknowledgementInput::NAME => write(&acknowledge(service, host, read(body)?).await?),
@@ -38,7 +40,8 @@ pub(super) async fn call(
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = read(body)?;
             let id = input.host_command_identifier;
-            let status = service.transact(move |_, context| commands::current(context, &host, &id));
+            let status =
+                service.transact(move |_, context| commands::current(context, host.admit(context)?, &id));
             write(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
         }
         other => Err(ErrorName::UnknownOperation.because(format!(
@@ -48,49 +51,49 @@ pub(super) async fn call(
     }
 }
 
-/// The host that a principal is: its ARN is the host identifier of a registered instance.
-async fn authorise(
-    service: &Arc<Service>,
+/// Who signed a request of the agents' API.
+#[derive(Debug, Clone)]
+struct Host {
     principal: Principal,
-    agent_version: Option<&str>,
-) -> Result<String, ApiError> {
-    let agent_version = agent_version.map(crate::request::members::shorten);
-    service
-        .transact(move |_, context| {
-            let registered = fleet::instance_of_host(context.tx, &principal.arn)?;
-            if principal.role != Role::Host || registered.is_none() {
-                return Err(ErrorName::AccessDenied.because(format!(
-                    "{} is not the identity of a registered on-premises instance.",
-                    principal.arn
-                )));
-            }
-            fleet::seen(context.tx, &principal.arn, agent_version.as_deref(), context.now.millis())?;
-            Ok(principal.arn)
-        })
-        .await
+    agent_version: Option<String>,
 }
 
-fn owns(host: &str, identifier: &str) -> Result<(), ApiError> {
-    if host == identifier {
-        return Ok(());
+impl Host {
+    /// The identifier of the host that the principal is: its ARN is that of a registered instance.
+    fn admit(&self, context: &Context<'_>) -> Result<&str, ApiError> {
+        let arn = &self.principal.arn;
+        let registered = fleet::instance_of_host(context.tx, arn)?;
+        if self.principal.role != Role::Host || registered.is_none() {
+            return Err(ErrorName::AccessDenied
+                .because(format!("{arn} is not the identity of a registered on-premises instance.")));
+        }
+        fleet::seen(context.tx, arn, self.agent_version.as_deref(), context.now.millis())?;
+        Ok(arn)
     }
-    Err(ErrorName::AccessDenied.because(format!(
-        "The request is signed by {host}, which is not the host {:?}.",
-        crate::request::members::shorten(identifier)
-    )))
+
+    fn owns(&self, identifier: &str) -> Result<(), ApiError> {
+        if self.principal.arn == identifier {
+            return Ok(());
+        }
+        Err(ErrorName::AccessDenied.because(format!(
+            "The request is signed by {}, which is not the host {:?}.",
+            self.principal.arn,
+            crate::request::members::shorten(identifier)
+        )))
+    }
 }
 
 /// Answers as soon as there is a command, and without one when the poll's time is over or the service stops.
-async fn poll(service: &Arc<Service>, host: String) -> Result<PollHostCommandOutput, ApiError> {
+async fn poll(service: &Arc<Service>, host: Host) -> Result<PollHostCommandOutput, ApiError> {
     let until = Timestamp::now() + service.settings.timers.poll;
-    let signal = service.signals.of_host(&host);
+    let signal = service.signals.of_host(&host.principal.arn);
     let mut stop = service.stopping();
     loop {
         let mut woken = std::pin::pin!(signal.notified());
         woken.as_mut().enable();
         let offer = {
             let host = host.clone();
-            service.transact(move |_, context| commands::lease(context, &host))
+            service.transact(move |_, context| commands::lease(context, host.admit(context)?))
         };
         let again_at = match offer.await? {
             Offer::Command(command, outcome) => {
@@ -113,11 +116,12 @@ async fn poll(service: &Arc<Service>, host: String) -> Result<PollHostCommandOut
 
 async fn specification(
     service: &Arc<Service>,
-    host: String,
+    host: Host,
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
-    let document =
-        service.transact(move |_, context| commands::specification(context, &host, &execution_id)).await?;
+    let document = service
+        .transact(move |_, context| commands::specification(context, host.admit(context)?, &execution_id))
+        .await?;
     let payload = service.signer.sign(&write(&document)?).map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
         ErrorName::InternalFailure.because("the deployment specification could not be signed")
@@ -134,14 +138,15 @@ async fn specification(
 
 async fn acknowledge(
     service: &Arc<Service>,
-    host: String,
+    host: Host,
     input: PutHostCommandAcknowledgementInput,
 ) -> Result<PutHostCommandAcknowledgementOutput, ApiError> {
     // Its outcome makes the command's run timer begin.
     let status = service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let (status, outcome) = commands::acknowledge(context, &host, id, input.diagnostics.as_ref())?;
+            let (status, outcome) =
+                commands::acknowledge(context, host.admit(context)?, id, input.diagnostics.as_ref())?;
             Ok((status, Some(outcome)))
         })
         .await?;
@@ -150,7 +155,7 @@ async fn acknowledge(
 
 async fn complete(
     service: &Arc<Service>,
-    host: String,
+    host: Host,
     input: PutHostCommandCompleteInput,
 ) -> Result<PutHostCommandCompleteOutput, ApiError> {
     let succeeded = match input.command_status {
@@ -163,7 +168,8 @@ async fn complete(
     service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let outcome = commands::complete(context, &host, id, succeeded, input.diagnostics.as_ref())?;
+            let outcome =
+                commands::complete(context, host.admit(context)?, id, succeeded, input.diagnostics.as_ref())?;
             Ok(((), Some(outcome)))
         })
         .await?;

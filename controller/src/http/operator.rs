@@ -18,6 +18,9 @@ use crate::service::Service;
 /// An answer's body, and what is to be told once it is on disk.
 type Reply = (Vec<u8>, Option<Outcome>);
 
+/// What carries out an operation: it is given a request that was checked.
+type Function<R, O> = fn(&Context<'_>, R) -> Result<O, ApiError>;
+
 type Handler = fn(&Context<'_>, &[u8]) -> Result<Reply, ApiError>;
 
 pub(super) async fn call(
@@ -125,7 +128,7 @@ operations! {
 fn answer<R: Request, O: Serialize>(
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, R) -> Result<O, ApiError>,
+    operation: Function<R, O>,
 ) -> Result<Reply, ApiError> {
     let output = operation(context, R::check(read(body)?)?)?;
     Ok((write(&output)?, None))
@@ -134,7 +137,7 @@ fn answer<R: Request, O: Serialize>(
 fn silent<R: Request>(
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, R) -> Result<Nothing, ApiError>,
+    operation: Function<R, Nothing>,
 ) -> Result<Reply, ApiError> {
     operation(context, R::check(read(body)?)?)?;
     Ok((Vec::new(), None))
@@ -143,7 +146,7 @@ fn silent<R: Request>(
 fn decide<R: Request, O: Serialize>(
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, R) -> Result<(O, Outcome), ApiError>,
+    operation: Function<R, (O, Outcome)>,
 ) -> Result<Reply, ApiError> {
     let (output, outcome) = operation(context, R::check(read(body)?)?)?;
     Ok((write(&output)?, Some(outcome)))
@@ -152,7 +155,7 @@ fn decide<R: Request, O: Serialize>(
 fn settle<R: Request>(
     context: &Context<'_>,
     body: &[u8],
-    operation: fn(&Context<'_>, R) -> Result<(Nothing, Outcome), ApiError>,
+    operation: Function<R, (Nothing, Outcome)>,
 ) -> Result<Reply, ApiError> {
     let (Nothing {}, outcome) = operation(context, R::check(read(body)?)?)?;
     Ok((Vec::new(), Some(outcome)))

@@ -6,7 +6,8 @@ use rusqlite::{OptionalExtension, Row, named_params};
 use super::{Context, random_text};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
-use crate::request::members::{InstanceName, check_tags};
+use crate::request::check_tags;
+use crate::request::members::InstanceName;
 use crate::store::Json;
 
 /// Most tags of one instance.

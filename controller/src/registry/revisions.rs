@@ -152,7 +152,7 @@ pub fn list(
         "SELECT location, {time}, rowid, EXISTS (
              SELECT 1 FROM deployment_groups g WHERE g.application_id = r.application_id AND target_revision = location
          ) FROM revisions r
-         WHERE application_id = ?1 AND ({time}, rowid) {beyond} (?2, ?3)
+         WHERE application_id = ?1 AND {time} {beyond}= ?2 AND ({time}, rowid) {beyond} (?2, ?3)
          ORDER BY {time} {order}, rowid {order}"
     );
     let mut statement = context.tx.prepare_cached(&sql)?;

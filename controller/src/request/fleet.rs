@@ -3,6 +3,7 @@
 use codedeploy_api::codedeploy::*;
 
 use super::members::*;
+use super::tags::InstanceTags;
 use super::{Field, Request, requests};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;

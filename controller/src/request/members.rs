@@ -1,6 +1,5 @@
 //! The members that requests share, and what is checked of each.
 
-use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use codedeploy_api::codedeploy::*;
@@ -317,71 +316,6 @@ impl Member for Period {
         }
         Ok(Period { start, end })
     }
-}
-
-/// Tags of a resource of this service.
-#[derive(Debug, Clone, Default)]
-pub struct ResourceTags(pub Vec<Tag>);
-
-impl Member for ResourceTags {
-    type Raw = Vec<Tag>;
-
-    fn missing() -> ApiError {
-        ErrorName::TagRequired.because("At least one tag is needed.")
-    }
-
-    fn is_given(raw: &Vec<Tag>) -> bool {
-        !raw.is_empty()
-    }
-
-    fn check(raw: Vec<Tag>) -> Result<Self, ApiError> {
-        check_tags(&raw, ErrorName::InvalidTagsToAdd)?;
-        match raw.iter().filter_map(|tag| tag.key.as_deref()).find(|key| key.starts_with("aws:")) {
-            None => Ok(ResourceTags(raw)),
-            Some(key) => Err(ErrorName::InvalidTagsToAdd
-                .because(format!("The tag key {:?} starts with aws:, which is reserved.", shorten(key)))),
-        }
-    }
-}
-
-/// Tags of an on-premises instance.
-#[derive(Debug, Clone)]
-pub struct InstanceTags(pub Vec<Tag>);
-
-impl Member for InstanceTags {
-    type Raw = Vec<Tag>;
-
-    fn missing() -> ApiError {
-        ResourceTags::missing()
-    }
-
-    fn is_given(raw: &Vec<Tag>) -> bool {
-        !raw.is_empty()
-    }
-
-    fn check(raw: Vec<Tag>) -> Result<Self, ApiError> {
-        check_tags(&raw, ErrorName::InvalidTag)?;
-        Ok(InstanceTags(raw))
-    }
-}
-
-/// Tags that are complete and within their lengths, each key once.
-pub(crate) fn check_tags(tags: &[Tag], refusal: ErrorName) -> Result<(), ApiError> {
-    let mut keys = BTreeSet::new();
-    for tag in tags {
-        let key = tag.key.as_deref().unwrap_or_default();
-        if key.is_empty() || key.chars().count() > 128 {
-            return Err(refusal.because("A tag key must have 1 to 128 characters."));
-        }
-        if tag.value.as_deref().unwrap_or_default().chars().count() > 256 {
-            return Err(refusal
-                .because(format!("The value of the tag {:?} has more than 256 characters.", shorten(key))));
-        }
-        if !keys.insert(key) {
-            return Err(refusal.because(format!("The tag key {:?} is given twice.", shorten(key))));
-        }
-    }
-    Ok(())
 }
 
 impl Member for TagTest {

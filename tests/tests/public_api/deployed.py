@@ -130,7 +130,7 @@ def one_host():
     assert ok(stop)["status"] == "Succeeded"
     refused(f"stop-deployment --deployment-id {identifier}", "DeploymentAlreadyCompleted", identifier)
     assert info(later)["previousRevision"]["s3Location"]["key"] == "app.zip"
-    refused(f"continue-deployment --deployment-id {identifier}", "DeploymentAlreadyCompleted")
+    refused(f"continue-deployment --deployment-id {identifier}", "UnsupportedActionForDeploymentType")
     refused(f"continue-deployment --deployment-id {identifier} --deployment-wait-type TEA", "InvalidDeploymentWaitType")
     refused(f"put-lifecycle-event-hook-execution-status --deployment-id {identifier}", "UnsupportedActionForDeploymentType")
     revision = ok(f"get-application-revision --application-name site {REVISION.format('app.zip')}")["revisionInfo"]
@@ -144,17 +144,20 @@ def nobody():
     identifier = deploy("nobody")
     shown = ended(identifier)
     assert (shown["status"], shown["errorInformation"]["code"]) == ("Failed", "NO_INSTANCES"), shown
+    assert ok(f"list-deployment-targets --deployment-id {identifier}")["targetIds"] == []
     assert aws(f"wait deployment-successful --deployment-id {identifier}").code == 255
-    for options, name in [
+    for options, *name in [
         ("--description " + "x" * 257, "DescriptionTooLong"),
         ("--deployment-config-name none", "DeploymentConfigDoesNotExist"),
         ("--file-exists-behavior KEEP", "InvalidFileExistsBehavior"),
         ("--auto-rollback-configuration enabled=true", "InvalidAutoRollbackConfig"),
         ("--target-instances tagFilters=[{Key=a,Value=b,Type=KEY_AND_VALUE}]", "InvalidTargetInstances"),
-        ("--deployment-mode RESTART", "InvalidInput"),
+        ("--deployment-mode RESTART", "InvalidInput", "RESTART"),
         ("--override-alarm-configuration enabled=true", "InvalidAlarmConfig"),
     ]:
-        refused(creation("nobody", options=options), name)
+        refused(creation("nobody", options=options), *name)
+    restart = "create-deployment --application-name site --deployment-group-name nobody --deployment-mode RESTART"
+    refused(restart, "RevisionDoesNotExist", "nobody")
     refused("create-deployment --application-name site", "DeploymentGroupNameRequired")
     refused("create-deployment --application-name site --deployment-group-name nobody", "RevisionRequired")
     refused(creation("none"), "DeploymentGroupDoesNotExist")
@@ -194,6 +197,67 @@ def two_hosts():
         thread.join(60)
     assert ended(identifier)["status"] == "Succeeded"
     assert target(identifier, "left")["lifecycleEvents"][0]["status"] == "Failed"
+
+
+def rollback():
+    box = Host("back", "tier=back")
+    group("back", "back", options="--auto-rollback-configuration enabled=true,events=DEPLOYMENT_FAILURE")
+    good = deploy("back", "good.zip")
+    box.run()
+    ended(good)
+
+    def rolled_back(identifier, status):
+        assert ended(identifier)["status"] == status
+        back = until("the rollback", lambda: info(identifier).get("rollbackInfo", {}).get("rollbackDeploymentId"))
+        box.run()
+        shown = ended(back)
+        assert (shown["status"], shown["creator"]) == ("Succeeded", "codeDeployRollback"), shown
+        assert shown["revision"]["s3Location"]["key"] == "good.zip", shown
+        message = f"Deployment {back} is triggered to roll back deployment {identifier}."
+        assert shown["rollbackInfo"] == {"rollbackTriggeringDeploymentId": identifier, "rollbackMessage": message}, shown
+
+    bad = deploy("back", "bad.zip")
+    box.run(fail=["Install"])
+    rolled_back(bad, "Failed")
+
+    stopped = deploy("back", "slow.zip")
+    _, end = box.take()
+    assert ok(f"stop-deployment --deployment-id {stopped} --auto-rollback-enabled")["status"] == "Pending"
+    end()
+    rolled_back(stopped, "Stopped")
+
+    restarted = ok(
+        "create-deployment --application-name site --deployment-group-name back --deployment-mode RESTART"
+    )["deploymentId"]
+    box.run()
+    shown = ended(restarted)
+    assert (shown["status"], shown["deploymentMode"]) == ("Succeeded", "RESTART"), shown
+    assert shown["revision"]["s3Location"]["key"] == "good.zip", shown
+
+
+def every_form_of_filter():
+    """Which hosts a group has, read off the targets of a deployment to it that nobody carries out."""
+    for name, *tags in [("a", "fleet=f", "env=prod", "role=web"), ("b", "fleet=f", "env=prod"), ("c", "fleet=f", "env=test")]:
+        Host(f"form-{name}", *tags)
+    fleet = {"Key": "fleet", "Value": "f", "Type": "KEY_AND_VALUE"}
+    prod = {"Key": "env", "Value": "prod", "Type": "KEY_AND_VALUE"}
+    test = {"Value": "test", "Type": "VALUE_ONLY"}
+    role = {"Key": "role", "Type": "KEY_ONLY"}
+    forms = {
+        "flat": (f"--on-premises-instance-tag-filters '{json.dumps([role, test])}'", "ac"),
+        "set": (f"--on-premises-tag-set '{json.dumps({'onPremisesTagSetList': [[fleet], [prod]]})}'", "ab"),
+        "ec2": (f"--ec2-tag-filters '{json.dumps([test])}'", "c"),
+        "ec2-set": (f"--ec2-tag-set '{json.dumps({'ec2TagSetList': [[role, test], [prod]]})}'", "a"),
+    }
+    forms["union"] = (f"{forms['flat'][0]} {forms['ec2-set'][0]}", "ac")
+    for name, (options, expected) in forms.items():
+        ok(
+            f"create-deployment-group --application-name site --deployment-group-name {name} --service-role-arn {ROLE} "
+            f"--deployment-config-name CodeDeployDefault.AllAtOnce {options}"
+        )
+        identifier = deploy(name)
+        found = until("the targets", lambda: targets(identifier))
+        assert sorted(found) == [f"form-{letter}" for letter in expected], (name, found)
 
 
 def ten_hosts():

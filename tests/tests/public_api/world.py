@@ -5,6 +5,7 @@ that administers the service and the service's folder.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -22,6 +23,9 @@ from botocore.credentials import Credentials
 
 ENDPOINT = os.environ["AWS_ENDPOINT_URL_CODEDEPLOY"]
 REGION = os.environ["AWS_DEFAULT_REGION"]
+# Some commands leave a file where they are called.
+os.chdir(os.environ["HOME"])
+
 ROLE = "arn:aws:iam::123456789012:role/cd"
 
 
@@ -63,17 +67,23 @@ class Answer:
         return f"aws deploy {self.line}\n-> {self.code}\n{self.out}{self.err}"
 
 
-def aws(line):
+@functools.cache
+def cli(*_):
     """The real CLI in this process: starting it anew for every line would take most of the test's time."""
+    driver = create_clidriver()
+    driver.session.register("after-call.codedeploy", hold_against_model)
+    return driver
+
+
+def aws(line):
+    driver = cli(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            driver = create_clidriver()
-            driver.session.register("after-call.codedeploy", hold_against_model)
             code = driver.main(["deploy", *shlex.split(line)])
         except SystemExit as end:
             code = end.code
-    return Answer(line, code, out.getvalue(), err.getvalue())
+    return Answer(line, code or 0, out.getvalue(), err.getvalue())
 
 
 def ok(line):

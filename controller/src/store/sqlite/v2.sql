@@ -13,6 +13,9 @@ UPDATE targets SET class = 'performing', deadline = 0
 CREATE INDEX targets_by_class ON targets (deployment_id, class, stage, label, position);
 CREATE INDEX targets_by_deadline ON targets (deployment_id, deadline) WHERE deadline IS NOT NULL;
 
+CREATE INDEX targets_by_status ON targets (deployment_id, status);
+CREATE INDEX targets_by_host ON targets (deployment_id, host);
+
 ALTER TABLE deployments ADD COLUMN relations TEXT NOT NULL DEFAULT '{}';  -- Relations
 ALTER TABLE deployments ADD COLUMN retire_at INTEGER;  -- when the original instances of a blue/green one are deregistered
 DROP INDEX deployments_active;

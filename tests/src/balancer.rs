@@ -1,0 +1,144 @@
+//! A real HAProxy in front of web servers, and clients that count what goes wrong.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+use crate::wait;
+
+/// The backend with every server.
+pub const BACKEND: &str = "web";
+
+/// An HAProxy with one frontend and one backend; it ends with this.
+#[derive(Debug)]
+pub struct Balancer {
+    pub address: SocketAddr,
+    _child: Child,
+}
+
+/// A server of the backend.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub name: String,
+    pub port: u16,
+    /// Whether it has traffic from the start.
+    pub enabled: bool,
+}
+
+/// What clients were answered.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Answers by their text.
+    pub answers: BTreeMap<String, usize>,
+    pub failures: Vec<String>,
+}
+
+/// Clients that request one page after the other.
+#[derive(Debug)]
+pub struct Clients {
+    tally: Arc<Mutex<Tally>>,
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+/// Where the balancer of a fleet's folder is told what to do.
+pub fn socket(folder: &Path) -> PathBuf {
+    folder.join("haproxy.sock")
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+impl Balancer {
+    pub async fn start(folder: &Path, servers: &[Server]) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut text = format!(
+            "global\n  stats socket {} mode 600 level admin\n\
+             defaults\n  mode http\n  retries 0\n  timeout connect 2s\n  timeout client 20s\n  timeout server 20s\n\
+             frontend in\n  bind {address}\n  default_backend {BACKEND}\n\
+             backend {BACKEND}\n  balance roundrobin\n",
+            socket(folder).display()
+        );
+        for Server { name, port, enabled } in servers {
+            let state = if *enabled { "" } else { " disabled" };
+            text += &format!("  server {name} 127.0.0.1:{port} check inter 100 fall 1 rise 1{state}\n");
+        }
+        let file = folder.join("haproxy.cfg");
+        std::fs::write(&file, text).expect("the file can be written");
+        let log = std::fs::File::create(folder.join("haproxy.log")).expect("the log can be written");
+        let child = Command::new("haproxy")
+            .args(["-db", "-f"])
+            .arg(&file)
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("haproxy is installed; tests/tools.sh installs it");
+        wait::until("HAProxy listens", async || {
+            TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        Self { address, _child: child }
+    }
+}
+
+impl Clients {
+    pub fn start(address: SocketAddr, number: usize) -> Self {
+        let (tally, stop) = (Arc::new(Mutex::new(Tally::default())), Arc::new(AtomicBool::new(false)));
+        let mut tasks = JoinSet::new();
+        for _ in 0..number {
+            let (tally, stop) = (Arc::clone(&tally), Arc::clone(&stop));
+            tasks.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = request(address).await;
+                    let mut tally = tally.lock().expect("no client panics");
+                    match answer {
+                        Ok(text) => *tally.answers.entry(text).or_default() += 1,
+                        Err(failure) => tally.failures.push(failure),
+                    }
+                }
+            });
+        }
+        Self { tally, stop, tasks }
+    }
+
+    /// What was answered up to now.
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().expect("no client panics").clone()
+    }
+
+    pub async fn stop(mut self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        while self.tasks.join_next().await.is_some() {}
+        self.tally()
+    }
+}
+
+/// The text of a page, if it came whole.
+pub async fn request(address: SocketAddr) -> Result<String, String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /page HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), exchange).await;
+    let answer = answer.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, text)) if head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200") => {
+            Ok(text.trim().to_owned())
+        }
+        _ => Err(answer),
+    }
+}
