@@ -220,7 +220,8 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         insecure_http: serve.insecure_http,
         config_file: serve.config_file,
     })?;
-    // A second call in one process finds its logs arranged already.
+    // `s3s` reports what clients do wrong as errors; what goes wrong here is reported by its callers. A second call in
+    // one process finds its logs arranged already.
     let _ = tracing_subscriber::registry()
         .with(
             tracing_subscriber::fmt::layer()
@@ -229,7 +230,7 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
                 .with_span_list(false)
                 .with_writer(std::io::stderr),
         )
-        .with(Targets::new().with_default(LevelFilter::INFO))
+        .with(Targets::new().with_default(LevelFilter::INFO).with_target("s3s", LevelFilter::OFF))
         .try_init();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;

@@ -102,10 +102,7 @@ fn look_up(context: &Context<'_>, id: &str) -> Result<Option<(DeploymentInfo, St
     let Some(group_id) = group_id else {
         return Ok(None);
     };
-    let request = GetDeployment::check(GetDeploymentInput {
-        deployment_id: Some(id.to_owned()),
-        ..Default::default()
-    })?;
+    let request = GetDeployment::check(GetDeploymentInput { deployment_id: Some(id.to_owned()) })?;
     Ok(queries::get(context, request)?.deployment_info.map(|info| (info, group_id)))
 }
 
@@ -139,7 +136,6 @@ fn lifecycle(context: &Context<'_>, deployment: &str, target: &str) -> Result<Ve
     let request = GetDeploymentTarget::check(GetDeploymentTargetInput {
         deployment_id: Some(deployment.to_owned()),
         target_id: Some(target.to_owned()),
-        ..Default::default()
     })?;
     let found = match targets::get(context, request) {
         // A host that left the deployment is told of without its lifecycle events.

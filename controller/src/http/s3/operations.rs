@@ -166,7 +166,7 @@ impl S3 for Folder {
         let bucket = req.input.bucket;
         let location = Some(format!("/{bucket}"));
         self.on_disk(move |objects| objects.create_bucket(&bucket)).await?;
-        Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }))
+        Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
     async fn delete_bucket(

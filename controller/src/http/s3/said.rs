@@ -22,7 +22,7 @@ impl Said {
             let trailer = |list: &&str| {
                 list.split(',').any(|name| name.trim().eq_ignore_ascii_case(algorithm.header()))
             };
-            headers.of(*algorithm).is_some() || announced.iter().any(|list| trailer(list))
+            headers.of(*algorithm).is_some() || announced.iter().any(trailer)
         };
         let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
         Said { md5, algorithms, headers, trailers: request.trailing_headers.clone() }
