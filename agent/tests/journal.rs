@@ -72,8 +72,8 @@ fn it_tells_of_each_way_to_be_interrupted_and_the_next_deployment_ends_it() {
     let changing = complete.replace("\"committed\"\n", "");
     let ways = [
         (begun, "ended while new files were being built", "roll back", "Building"),
-        (changing, "ended after 5 of 5 changes.", "roll back", "Changing"),
-        (complete, "when all 5 changes were made", "roll forward", "Finishing"),
+        (changing, "ended after 4 of 4 changes.", "roll back", "Changing"),
+        (complete, "when all 4 changes were made", "roll forward", "Finishing"),
     ];
     for (journal, words, recovery, phase) in ways {
         std::fs::write(scene.journal(), journal).unwrap();

@@ -201,9 +201,12 @@ impl Swapped {
 fn exchange(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
     match folder.exchange(name, other, spare) {
         // Not every file system can: then in three steps, which `settle` completes or takes back.
-        Err(Errno::INVAL | Errno::NOSYS) => {}
-        result => return Ok(result?),
+        Err(Errno::INVAL | Errno::NOSYS) => exchange_in_steps(folder, name, other, spare),
+        result => Ok(result?),
     }
+}
+
+fn exchange_in_steps(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
     let between = between(spare);
     match folder.hard_link(name, other, &between) {
         Ok(()) => {}
@@ -268,4 +271,44 @@ fn only_known(folder: &Folder, below: &Path, known: &BTreeMap<&Path, bool>) -> i
 
 fn changed_meanwhile() -> io::Error {
     io::Error::other("it changed since it was looked at; stop what writes there, and deploy again")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    type Interrupted = fn(&Path);
+
+    #[test]
+    fn an_exchange_in_steps_can_be_taken_back_from_everywhere() {
+        // What each step leaves: a second name, then the new thing in place, then the old one put aside.
+        let link: Interrupted = |root| std::fs::hard_link(root.join("a"), root.join(".s-between")).unwrap();
+        let away: Interrupted = |root| std::fs::rename(root.join("a"), root.join(".s-between")).unwrap();
+        let place: Interrupted = |root| std::fs::rename(root.join(".s"), root.join("a")).unwrap();
+        let aside: Interrupted = |root| std::fs::rename(root.join(".s-between"), root.join(".s")).unwrap();
+        let all: Interrupted = |root| {
+            let folder = Folder::open(root).unwrap();
+            exchange_in_steps(&folder, "a".as_ref(), &folder, ".s".as_ref()).unwrap();
+        };
+        let reached: [&[Interrupted]; 7] =
+            [&[], &[link], &[away], &[link, place], &[away, place], &[link, place, aside], &[all]];
+        for steps in reached {
+            let root = tempfile::tempdir().unwrap();
+            let at = |name: &str| root.path().join(name);
+            std::fs::write(at("a"), "old").unwrap();
+            std::fs::write(at(".s"), "new").unwrap();
+            let brings = Some(std::fs::metadata(at(".s")).unwrap().ino());
+            steps.iter().for_each(|step| step(root.path()));
+            let swap =
+                Swapped { path: at("a"), spare: at(".s"), takes: true, brings, keep: Default::default() };
+            for _ in 0..2 {
+                swap.take_back(&mut Handles::default()).unwrap();
+                assert_eq!(std::fs::read_to_string(at("a")).unwrap(), "old", "{} steps", steps.len());
+                assert_eq!(std::fs::read_to_string(at(".s")).unwrap(), "new", "{} steps", steps.len());
+                assert!(!at(".s-between").exists());
+            }
+        }
+    }
 }
