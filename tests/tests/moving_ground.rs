@@ -65,7 +65,7 @@ async fn fills_up(what: &str, limit: impl Fn(&Used, u64) -> String) {
             break;
         }
         // Before the first change, or by the system in the middle of one.
-        let said = ["room for", "No space"].iter().any(|words| output.contains(words));
+        let said = ["room for", "space", "inodes"].iter().any(|words| output.contains(words));
         tally.expect(
             &point,
             if said { Ok(()) } else { Err(format!("it does not say what is missing:\n{output}")) },

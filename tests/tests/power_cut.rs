@@ -60,7 +60,7 @@ async fn cut_everywhere(kind: Kind) {
     let reference = pair.prepare().await;
     let disk =
         Disk::create(kind).unwrap_or_else(|error| panic!("the power cut cannot be tried here: {error}"));
-    let [few, all, many] = [(12, 12), (usize::MAX, 120), (400, 120)]
+    let [few, all, many] = [(8, 8), (usize::MAX, 120), (400, 120)]
         .map(|(after_writes, reordered)| Cuts { after_writes, reordered });
     let (undisturbed, written_back) = if sweep::long() { (all, many) } else { (few, few) };
     let mut wrong = Vec::new();
