@@ -308,9 +308,7 @@ async fn a_controller_that_is_killed_again_and_again_loses_nothing_it_acknowledg
     let agents: Vec<_> =
         (0..4).map(|number| controller.host(&format!("box{number}"), &["env=prod"])).collect();
     let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
-    let (access_key_id, secret) =
-        (support::text(&key, "access_key_id"), support::text(&key, "secret_access_key"));
-    let client = controller.client_with(&access_key_id, &secret);
+    let client = controller.client_with(&key);
     shop::open(&client, "CodeDeployDefault.HalfAtATime").await;
     let id = shop::deploy(&client, "app.zip").await;
     let hosts = Arc::new(Persistent {
@@ -339,7 +337,7 @@ async fn a_controller_that_is_killed_again_and_again_loses_nothing_it_acknowledg
         let names = names.unwrap();
         assert_eq!(names.len(), 7, "{names:?}");
     }
-    let client = controller.client_with(&access_key_id, &secret);
+    let client = controller.client_with(&key);
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Succeeded), "{info:?}");
     for number in 0..4 {

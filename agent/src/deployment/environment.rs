@@ -164,14 +164,13 @@ mod tests {
                     "Revision": {revision}}}"#
             );
             let spec = DeploymentSpec::parse(&envelope::trusted(spec.into_bytes())).unwrap();
-            let variables =
-                deployment_variables(&"AfterInstall".parse().unwrap(), &spec, downloaded.map(str::to_owned));
+            let variables = super::variables(&spec, downloaded.map(str::to_owned));
             let bundle = variables.into_iter().filter(|(name, _)| name.starts_with("BUNDLE_"));
             bundle.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
         };
         let s3 = r#"{"RevisionType": "S3", "S3Revision":
             {"Bucket": "b", "Key": "k", "BundleType": "zip", "Version": "v", "ETag": "named"}}"#;
-        let all = "BUNDLE_BUCKET=b BUNDLE_KEY=k BUNDLE_VERSION=v BUNDLE_ETAG=named";
+        let all = "BUNDLE_BUCKET=b BUNDLE_ETAG=named BUNDLE_KEY=k BUNDLE_VERSION=v";
         assert_eq!(seen(s3, Some("noted")), all);
         let github = r#"{"RevisionType": "GitHub", "GitHubRevision":
             {"Account": "o", "Repository": "r", "CommitId": "c0ffee"}}"#;
