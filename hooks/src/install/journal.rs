@@ -104,6 +104,7 @@ pub(super) struct Journal {
     file: File,
     path: PathBuf,
     length: u64,
+    uncertain: bool,
 }
 
 impl Begun {
@@ -119,7 +120,7 @@ impl Journal {
     pub(super) fn begin(path: &Path, begun: &Begun) -> io::Result<Self> {
         let file = replace_in_turn(path, |writer| write(writer, &Record::<_, ()>::Begun(begun)))?;
         let length = file.metadata()?.len();
-        Ok(Self { file, path: path.to_path_buf(), length })
+        Ok(Self { file, path: path.to_path_buf(), length, uncertain: false })
     }
 
     /// Everything that was begun is built and on the disk; `changes` come next.
@@ -137,12 +138,19 @@ impl Journal {
         Ok(())
     }
 
-    /// The changes are made and on the disk. After an error the journal is as if this had not been tried.
+    /// The changes are made and on the disk. After an error the journal is as if this had not been tried, unless it is
+    /// [`Journal::is_uncertain`].
     pub(super) fn commit(&mut self) -> io::Result<()> {
         self.append(&Record::<(), ()>::Committed).inspect_err(|_| {
-            // When even this fails, the disk is gone; recovery then goes by what it finds.
-            let _ = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
+            let withdrawn = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
+            self.uncertain = withdrawn.is_err();
         })
+    }
+
+    /// Whether the journal may say that it is committed although that failed. Then nothing may be taken back before it was
+    /// read again.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.uncertain
     }
 
     /// Nothing is left to do.

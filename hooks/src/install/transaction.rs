@@ -31,6 +31,11 @@ pub(super) fn run(journal: &Path, begun: &Begun, work: Work<'_>) -> Result<Vec<S
             left.extend(close(journal));
             Ok(left)
         }
+        Err(source) if journal.is_uncertain() => {
+            let journal = journal.path().display();
+            let left = vec![format!("everything new is in place; whether it stays is decided by {journal}")];
+            Err(InstallError::NotUndone { source, left })
+        }
         Err(source) => {
             tracing::debug!(phase = "rolling back", error = %source, "the transaction failed");
             let left = roll_back(begun, attempt.phase, &attempt.changes, attempt.made);
