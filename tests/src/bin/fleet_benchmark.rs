@@ -136,7 +136,7 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 tags.extend((number < FEW).then(|| tag("few")));
                 tags.extend((number < deployed).then(|| tag("deployed")));
                 instances::enroll(&context, &name, &Identity::User(identifier.clone()), &tags)?;
-                let key = credentials::create(tx, &vault, Role::Host, &identifier)?;
+                let key = credentials::create(tx, &vault, Role::Host, &identifier, None)?;
                 let keys =
                     Keys { access_key_id: key.access_key_id, secret_access_key: key.secret_access_key };
                 Ok(Host { identifier, keys })
