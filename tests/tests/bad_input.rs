@@ -150,7 +150,7 @@ async fn appspec_files_that_are_none() {
             |path| fs::write(path, "version: 0.0\nos: linux\nfiles: [{sou").unwrap(),
             "not valid YAML",
         ),
-        ("a folder", |path| fs::create_dir(path).unwrap(), "it is not a regular file"),
+        ("a folder", |path| fs::create_dir(path).unwrap(), "found a folder; expected a file"),
         ("a FIFO", fifo, "appspec.yml is a FIFO"),
         (
             "a link out",

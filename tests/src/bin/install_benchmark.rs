@@ -1,0 +1,152 @@
+//! `cargo run --release --bin install_benchmark`: whole local deployments beside the bare tools that move the same bytes.
+//!
+//! `unzip` or `tar -x`, `cp -a` and `sync -f` of both folders do less than a deployment: no journal, no manifest, no
+//! permissions, nothing checked. Both start from the same archive, turn by turn, in one folder of one file system.
+
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "it starts programs and ends where it cannot"
+)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use codedeploy_tests::{bundle, roles};
+
+/// What a revision is made of.
+struct Shape {
+    name: &'static str,
+    files: usize,
+    /// The sizes of the files, in bytes, in turn.
+    sizes: &'static [usize],
+    rounds: usize,
+}
+
+const SHAPES: [Shape; 2] = [
+    Shape {
+        name: "10,000 files of 1-8 KiB",
+        files: 10_000,
+        sizes: &[1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192],
+        rounds: 5,
+    },
+    Shape { name: "20 files of 51 MiB", files: 20, sizes: &[51 << 20], rounds: 3 },
+];
+
+/// How the revision is bundled, and how bare tools unpack that into a folder.
+const KINDS: [(&str, &str, &str); 3] = [
+    ("zip", "zip -q -r $ARCHIVE .", "unzip -q $ARCHIVE -d $FOLDER"),
+    ("tar", "tar -cf $ARCHIVE .", "tar -xf $ARCHIVE -C $FOLDER"),
+    ("tgz", "tar -czf $ARCHIVE .", "tar -xf $ARCHIVE -C $FOLDER"),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = roles::play(&arguments) {
+        return code;
+    }
+    if cfg!(debug_assertions) {
+        println!("This is a debug build; the figures mean little. Add --release.\n");
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let folder =
+        tempfile::Builder::new().prefix("codedeploy-benchmark-").tempdir().expect("a temporary folder");
+    println!("{:<26} {:<5} {:>12} {:>12} {:>7}", "", "", "deployment", "bare tools", "ratio");
+    for shape in &SHAPES {
+        let revision = shape.revision(folder.path());
+        for (kind, pack, unpack) in KINDS {
+            let place =
+                Place { folder: folder.path(), archive: folder.path().join(format!("bundle.{kind}")) };
+            place.shell(&revision, pack);
+            let (mut ours, mut bare) = (Vec::new(), Vec::new());
+            for _ in 0..shape.rounds {
+                bare.push(place.bare(unpack));
+                ours.push(runtime.block_on(place.deploy(kind)));
+            }
+            let (ours, bare) = (median(ours), median(bare));
+            println!("{:<26} {kind:<5} {ours:>10.2} s {bare:>10.2} s {:>7.2}", shape.name, ours / bare);
+            fs::remove_file(&place.archive).expect("it was made");
+        }
+        fs::remove_dir_all(&revision).expect("it was made");
+    }
+    ExitCode::SUCCESS
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+impl Shape {
+    /// Writes the revision; its files cannot be compressed.
+    fn revision(&self, folder: &Path) -> PathBuf {
+        let revision = folder.join("revision");
+        let target = folder.join("installed");
+        let appspec = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - source: data\n    destination: {0}\npermissions:\n  - object: {0}\n    \
+             pattern: \"**\"\n    mode: 640\n    type: [file]\n",
+            target.display()
+        );
+        bundle::write(&revision, &[("appspec.yml", &appspec)]);
+        let mut noise = fs::File::open("/dev/urandom").expect("the system has randomness");
+        for number in 0..self.files {
+            let below = revision.join(format!("data/{:02}", number % 100));
+            fs::create_dir_all(&below).expect("the disk has room");
+            let mut content = vec![0; self.sizes[number % self.sizes.len()]];
+            noise.read_exact(&mut content).expect("there is enough of it");
+            fs::write(below.join(number.to_string()), content).expect("the disk has room");
+        }
+        revision
+    }
+}
+
+/// Where both do their work.
+struct Place<'a> {
+    folder: &'a Path,
+    archive: PathBuf,
+}
+
+impl Place<'_> {
+    /// Seconds that the bare tools take.
+    fn bare(&self, unpack: &str) -> f64 {
+        let (unpacked, copy) = (self.folder.join("unpacked"), self.folder.join("copy"));
+        fs::create_dir(&unpacked).expect("a folder");
+        self.shell(self.folder, "sync -f .");
+        let began = Instant::now();
+        self.shell(&unpacked, &format!("{unpack} && cp -a . ../copy && sync -f . && sync -f ../copy"));
+        let seconds = began.elapsed().as_secs_f64();
+        [unpacked, copy].iter().for_each(|path| fs::remove_dir_all(path).expect("it was made"));
+        seconds
+    }
+
+    /// Seconds that a deployment takes whose events have no scripts.
+    async fn deploy(&self, kind: &str) -> f64 {
+        let (root, installed) = (self.folder.join("root"), self.folder.join("installed"));
+        let configuration = self.folder.join("agent.yml");
+        fs::write(&configuration, format!("root_dir: {}\n", root.display())).expect("the disk has room");
+        self.shell(self.folder, "sync -f .");
+        let (archive, configuration) = (self.archive.as_os_str(), configuration.as_os_str());
+        let arguments = ["-l".as_ref(), archive, "-t".as_ref(), kind.as_ref(), "-c".as_ref(), configuration];
+        let began = Instant::now();
+        let output = roles::programs().local.output(arguments).await;
+        let seconds = began.elapsed().as_secs_f64();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        [root, installed].iter().for_each(|path| fs::remove_dir_all(path).expect("it was deployed"));
+        seconds
+    }
+
+    fn shell(&self, folder: &Path, command: &str) {
+        let ran = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(folder)
+            .env("ARCHIVE", &self.archive)
+            .env("FOLDER", folder)
+            .status();
+        assert!(ran.expect("sh exists").success(), "{command}: zip, unzip and tar must be installed");
+    }
+}
