@@ -99,13 +99,11 @@ impl Machine {
     pub async fn succeed(&self, line: &str) -> String {
         let output = self.run(line).await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        assert!(
-            output.status.success(),
-            "{line}: {}\n{}\n{}",
-            output.status,
-            text(&output.stdout),
-            text(&output.stderr)
-        );
+        let said = [text(&output.stdout), text(&output.stderr)].join("\n");
+        if !output.status.success() {
+            let journal = text(&self.run("journalctl --no-pager --lines=40 --output=cat").await.stdout);
+            panic!("{line}: {}\n{said}\nThe journal ends:\n{journal}", output.status);
+        }
         text(&output.stdout)
     }
 

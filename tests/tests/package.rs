@@ -52,8 +52,11 @@ impl Site {
             self.service.administer(&["host", "add", "box1", "--tag", "env=test", "--json"]).await;
         self.machine.write(ON_PREMISES, registered["codedeploy.onpremises.yml"].as_str().unwrap());
         let lines = registered["codedeployagent.yml"].as_str().unwrap();
-        let text = self.machine.read(CONFIGURATION);
-        let text = format!("{text}{lines}s3_endpoint_override: {}\n", self.bucket.endpoint);
+        // An operator keeps what is there, and adds what is not.
+        let there = self.machine.read(CONFIGURATION);
+        let key = |line: &str| line.split_inclusive(": ").next().unwrap_or_default().to_owned();
+        let new = lines.lines().filter(|line| !there.contains(&key(line))).collect::<Vec<_>>().join("\n");
+        let text = format!("{there}{new}\n:s3_endpoint_override: {}\n", self.bucket.endpoint);
         self.machine.write(CONFIGURATION, &text);
     }
 

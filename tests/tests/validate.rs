@@ -120,9 +120,9 @@ async fn whatever_stands_in_a_files_place_is_an_answer_and_never_a_wait() {
         ("empty", 1, "the file is empty"),
         ("noise", 1, "must not have more than 1048576"),
         ("binary", 1, "is not UTF-8"),
-        ("fifo", 2, "is not a regular file"),
+        ("fifo", 2, "found a FIFO, socket or device"),
         ("d", 2, "has no appspec.yml"),
-        ("/dev/null", 2, "is not a regular file"),
+        ("/dev/null", 2, "found a FIFO, socket or device"),
         ("missing", 2, "cannot be read: No such file"),
     ];
     for (name, expected, words) in cases {
