@@ -52,7 +52,10 @@ impl Machine {
             let local = self.path("codedeploy-local");
             if !local.exists() {
                 let built = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
-                fs::copy(built, &local).unwrap();
+                // By a process of its own: a child of another test that begins meanwhile would hold a file of ours open
+                // for writing, and nobody can execute that.
+                let copied = Program::at("cp").command([built.as_os_str(), local.as_os_str()]).status().await;
+                assert!(copied.unwrap().success());
             }
             let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
             let mut command = Program::at("setpriv").command(user);

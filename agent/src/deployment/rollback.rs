@@ -166,15 +166,12 @@ impl RolledBack {
 
 impl fmt::Display for RolledBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { created, replaced, removed, .. } = &self.summary;
-        write!(
-            f,
-            "this host was rolled back: {created} paths came back, {replaced} were replaced, {removed} removed"
-        )?;
         let Some(previous) = &self.previous else {
-            return f.write_str("; no deployment was installed before");
+            return f.write_str(
+                "this host was rolled back: what the deployment installed is gone, and no deployment was installed before",
+            );
         };
-        write!(f, "; the files of {previous} are installed again")?;
+        write!(f, "this host was rolled back: the files of {previous} are installed again")?;
         for (event, result) in &self.started {
             match result {
                 Ok(report) if report.outcome.succeeded() => write!(f, ", its {event} succeeded")?,

@@ -1,5 +1,7 @@
 //! Where deployments lie on this host, and which of a group came last (spec: Files and folders on the host).
 
+mod folder;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
@@ -13,18 +15,13 @@ use codedeploy_hooks::install::{self, Records};
 
 use crate::errors::Chain;
 use crate::spec::PathComponent;
+pub use folder::DeploymentFolder;
 
 /// The folder `deployment-root`. Every method names paths the official agents know.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
     ongoing: String,
-}
-
-/// The folder of one deployment of one group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeploymentFolder {
-    path: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +60,7 @@ impl Store {
     }
 
     pub fn deployment(&self, group: &PathComponent, id: &PathComponent) -> DeploymentFolder {
-        DeploymentFolder { path: self.root.join(group.as_str()).join(id.as_str()) }
+        DeploymentFolder::at(self.root.join(group.as_str()).join(id.as_str()))
     }
 
     /// Commands in progress, one file per deployment.
@@ -87,7 +84,7 @@ impl Store {
         for group in folders(&self.root)? {
             for deployment in folders(&group)? {
                 let name = deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let log = DeploymentFolder { path: deployment }.scripts_log();
+                let log = DeploymentFolder::at(deployment).scripts_log();
                 if name.starts_with("d-") && log.parent().is_some_and(Path::is_dir) {
                     found.push((name, log));
                 }
@@ -164,7 +161,7 @@ impl Store {
         let problem = match read_state(&path, MAX_POINTER) {
             Ok(None) => return None,
             Ok(Some(bytes)) => match deployment_path(&bytes) {
-                Some(path) => return Some(DeploymentFolder { path }),
+                Some(path) => return Some(DeploymentFolder::at(path)),
                 None => "it does not hold the absolute path of a deployment's folder".to_owned(),
             },
             Err(error) => error.to_string(),
@@ -192,13 +189,13 @@ impl Store {
         let path = self.pointer_file(group, pointer);
         create_folders(&self.instructions(), 0o700)?;
         set_aside_unless_file(&path)?;
-        let text = to.path.as_os_str().as_encoded_bytes();
+        let text = to.path().as_os_str().as_encoded_bytes();
         replace_file(&path, text, 0o600).map_err(failed("write", &path))
     }
 
     /// Makes the deployment's folder, empty but for logs of its earlier events.
     pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
-        create_folders(&folder.path, 0o755)?;
+        create_folders(folder.path(), 0o755)?;
         let leftovers =
             [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
         leftovers.iter().try_for_each(|path| remove(path))?;
@@ -216,9 +213,9 @@ impl Store {
         let (incoming, archive) = (folder.incoming_archive(), folder.archive());
         let open = |path: &Path| fs::File::open(path).map_err(failed("open", path));
         let sync = |file: &fs::File| rustix::fs::syncfs(file).map_err(io::Error::from);
-        sync(&open(&folder.path)?).map_err(failed("write to the disk", &incoming))?;
+        sync(&open(folder.path())?).map_err(failed("write to the disk", &incoming))?;
         fs::rename(&incoming, &archive).map_err(failed("rename to its place", &incoming))?;
-        open(&folder.path)?.sync_all().map_err(failed("write to the disk", &folder.path))
+        open(folder.path())?.sync_all().map_err(failed("write to the disk", folder.path()))
     }
 
     /// Deletes the group's oldest deployments so that `keep` remain, counting the one that is about to be made.
@@ -239,7 +236,7 @@ impl Store {
         let kept = self.pointed(group, Pointer::LastSuccessful);
         let mut old: Vec<(SystemTime, PathBuf)> = entries
             .filter_map(Result::ok)
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path() != this.path)
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path() != this.path())
             .map(|entry| {
                 let time = entry.metadata().and_then(|metadata| metadata.modified());
                 (time.unwrap_or(SystemTime::UNIX_EPOCH), entry.path())
@@ -251,7 +248,7 @@ impl Store {
             if surplus == 0 {
                 break;
             }
-            if kept.as_ref().into_iter().chain(needed).any(|kept| kept.path == path) {
+            if kept.as_ref().into_iter().chain(needed).any(|kept| kept.path() == path) {
                 continue;
             }
             if let Err(error) = install::forget(&path) {
@@ -271,81 +268,6 @@ impl Store {
 
     fn pointer_file(&self, group: &PathComponent, pointer: Pointer) -> PathBuf {
         self.instructions().join(format!("{group}_{}", pointer.suffix()))
-    }
-}
-
-impl DeploymentFolder {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The bundle as it was downloaded, whatever its type.
-    pub fn bundle(&self) -> PathBuf {
-        self.path.join("bundle.tar")
-    }
-
-    /// The unpacked revision.
-    pub fn archive(&self) -> PathBuf {
-        self.path.join("deployment-archive")
-    }
-
-    /// What is known of the deployment whose files are installed.
-    pub fn description(&self) -> PathBuf {
-        self.path.join("deployment.json")
-    }
-
-    /// The deployment's id.
-    pub fn id(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-
-    pub fn scripts_log(&self) -> PathBuf {
-        self.path.join("logs/scripts.log")
-    }
-
-    /// The agent's whole state, of which this is a part.
-    pub fn root(&self) -> &Path {
-        self.path.ancestors().nth(2).unwrap_or(&self.path)
-    }
-
-    /// Where the bundle waits while it is not complete.
-    pub fn incoming_bundle(&self) -> PathBuf {
-        self.path.join(".bundle.tar.incoming")
-    }
-
-    /// Where the revision waits while it is not complete.
-    pub fn incoming_archive(&self) -> PathBuf {
-        self.path.join(".deployment-archive.incoming")
-    }
-
-    /// What the archive held when it was unpacked.
-    pub fn manifest(&self) -> PathBuf {
-        self.path.join(".archive-manifest")
-    }
-
-    /// Notes where the archive came from, and the ETag of its bundle if it has one.
-    pub fn note_source(&self, source: &str, etag: Option<&str>) -> Result<(), StoreError> {
-        let write = |path: &Path, text: &str| {
-            replace_file(path, text.as_bytes(), 0o600).map_err(failed("write", path))
-        };
-        etag.map_or(Ok(()), |etag| write(&self.etag(), etag))?;
-        write(&self.origin(), source)
-    }
-
-    /// The ETag of the bundle, as this agent or an official one noted it.
-    pub fn noted_etag(&self) -> Option<String> {
-        let text = String::from_utf8(read_state(&self.etag(), MAX_POINTER).ok()??).ok()?;
-        let etag = text.trim().trim_matches('"');
-        let plain = !etag.is_empty() && etag.chars().all(|c| c.is_ascii_graphic());
-        plain.then(|| etag.to_owned())
-    }
-
-    fn etag(&self) -> PathBuf {
-        self.path.join(".bundle-etag")
-    }
-
-    fn origin(&self) -> PathBuf {
-        self.path.join(".bundle-source")
     }
 }
 
