@@ -313,7 +313,9 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
     // Somewhere that everybody may read and run it, and a place of their own.
     let program = machine.path("codedeploy-local");
     let built = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
-    fs::copy(built, &program).unwrap();
+    // By a process of its own: what a child of another test holds open for writing cannot be executed.
+    let copied = Program::at("cp").command([built.as_os_str(), program.as_os_str()]).status().await;
+    assert!(copied.unwrap().success());
     let home = machine.path("home");
     fs::create_dir(&home).unwrap();
     let appspec = fs::read_to_string(revision.join("appspec.yml"))
