@@ -1,11 +1,12 @@
 //! `codedeploy-agent rollback`: takes back the last deployment of a deployment group on this host, by hand.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::{complain, on_runtime};
-use crate::config::{ConfigError, Environment, Settings};
+use crate::config::{self, ConfigError, Environment, Settings};
+use crate::console;
 use crate::control::{self, ControlError};
 use crate::deployment::Host;
 use crate::deployment::installed::Installed;
@@ -41,8 +42,8 @@ enum RollbackCommandError {
     Ambiguous { wanted: String, ids: Vec<String> },
     #[error(transparent)]
     Rollback(#[from] RollbackError),
-    #[error("cannot follow signals, or write to the standard output")]
-    Io(#[from] io::Error),
+    #[error("cannot follow signals")]
+    Signals(#[from] io::Error),
 }
 
 fn listed(names: &[String]) -> String {
@@ -64,16 +65,15 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     let environment = Environment::of_process();
     let (settings, warnings) = Settings::load(config_file, &environment)?;
     telemetry::to_terminal(settings.verbose, &environment)?;
-    warnings.iter().for_each(|warning| tracing::warn!("configuration: {warning}"));
+    config::log_warnings(config_file, &warnings);
     control::refuse_while_deploying(&settings)?;
     let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time)?;
     let host = Host::new(settings, environment, None);
     let folder = find(&host, wanted)?;
 
-    let mut out = io::stdout();
-    writeln!(out, "Taking back deployment {} of deployment group {wanted}", folder.id())?;
+    console::say(format_args!("Taking back deployment {} of deployment group {wanted}", folder.id()));
     let rolled_back = host.roll_back(&folder, shutdown.end_running.clone()).await?;
-    tell(&mut out, &rolled_back)?;
+    tell(&rolled_back);
     Ok(rolled_back.succeeded())
 }
 
@@ -104,20 +104,20 @@ fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandEr
     }
 }
 
-fn tell(out: &mut impl Write, rolled_back: &RolledBack) -> io::Result<()> {
+fn tell(rolled_back: &RolledBack) {
     for warning in &rolled_back.summary.warnings {
-        writeln!(out, "  note: {warning}")?;
+        console::say(format_args!("  note: {warning}"));
     }
     for (event, result) in &rolled_back.started {
         match result {
-            Ok(report) if report.outcome.succeeded() => writeln!(out, "  {event:<20} succeeded")?,
+            Ok(report) if report.outcome.succeeded() => console::say(format_args!("  {event} succeeded")),
             Ok(report) => {
-                writeln!(out, "  {event:<20} failed")?;
-                report.log_tail.lines().try_for_each(|line| writeln!(out, "  | {line}"))?;
+                console::say(format_args!("  {event} failed"));
+                report.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
             }
-            Err(_) => writeln!(out, "  {event:<20} could not run")?,
+            Err(_) => console::say(format_args!("  {event} could not run")),
         }
     }
     let text = rolled_back.to_string();
-    writeln!(out, "{}{}", text[..1].to_uppercase(), &text[1..])
+    console::say(format_args!("{}{}", text[..1].to_uppercase(), &text[1..]));
 }
