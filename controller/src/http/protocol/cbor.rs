@@ -2,9 +2,8 @@
 //! module says which item stands for what.
 //!
 //! A structure is a map of its members, a [`Timestamp`](codedeploy_api::codedeploy::Timestamp) a number of seconds with
-//! tag 1; the type says that it is one. Lengths are read in both forms, definite and not, and written as definite. What a
-//! body claims costs nothing before it is there: nothing is made ready for a length, and what nobody asked for is
-//! skipped without recursion.
+//! tag 1; the type says that it is one. Lengths are read in both forms, definite and not, and written as definite. No
+//! room is made for a length that is only claimed, and depth and number of items are bounded.
 
 mod reader;
 mod writer;
@@ -113,6 +112,8 @@ mod tests {
         ] {
             assert_eq!(read(&format!("bf {known} 61 78 {unknown} ff")), Ok(revisions()), "{unknown}");
             assert_eq!(read(&format!("a2 61 78 {unknown} {known}")), Ok(revisions()), "{unknown}");
+            let input: CreateDeploymentGroupInput = read(&format!("a2 61 78 {unknown} {known}")).unwrap();
+            assert_eq!(input.application_name, revisions().application_name, "{unknown}");
         }
         for null in ["f6", "f7"] {
             assert_eq!(read(&format!("a1 {name} {null}")), Ok(ListApplicationRevisionsInput::default()));
@@ -206,6 +207,11 @@ mod tests {
         for list in ["9b ffffffffffffffff", "9b 0000000100000000 a0", "81 f6", "a0", "81 81 60"] {
             assert!(read::<CreateApplicationInput>(&format!("{tags} {list}")).is_err(), "{list}");
         }
+        // A role, in a shape that is part of another.
+        for text in ["44 73686f70", "c1 64 73686f70", "e0", "3b ffffffffffffffff", "01"] {
+            let body = format!("a1 6e 73657276696365526f6c6541726e {text}");
+            assert!(read::<CreateDeploymentGroupInput>(&body).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -213,8 +219,9 @@ mod tests {
         let deep = |item: &str, count: usize| format!("a1 61 78 {}", item.repeat(count));
         for item in ["81", "9f", "a1 60", "bf 60", "c1", "81 9f"] {
             assert!(read::<CreateApplicationInput>(&deep(item, 200_000)).is_err(), "{item}");
+            assert!(read::<CreateDeploymentGroupInput>(&deep(item, 200_000)).is_err(), "{item}");
         }
-        assert!(read::<CreateApplicationInput>(&format!("{} 00", deep("81", 200_000))).is_ok());
+        assert!(read::<CreateDeploymentGroupInput>(&format!("{} 00", deep("81", 100))).is_ok());
         let many = format!("a1 64 74616773 9f {} ff", "a0".repeat(100_000));
         assert!(read::<CreateApplicationInput>(&many).unwrap_err().contains("65536"));
     }
