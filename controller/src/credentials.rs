@@ -179,6 +179,15 @@ pub fn find(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<Optio
     Ok(kept.optional()?.flatten())
 }
 
+/// Whether requests of a principal would still be let in, some time after one was.
+pub fn is_good(tx: &Transaction<'_>, principal: &Principal, now: Timestamp) -> rusqlite::Result<bool> {
+    let mut statement = tx.prepare_cached(
+        "SELECT 1 FROM credentials
+         WHERE access_key_id = ?1 AND revoked IS NULL AND (expires IS NULL OR expires > ?2)",
+    )?;
+    statement.exists((&principal.access_key_id, now.millis()))
+}
+
 pub fn list(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Listed>> {
     tx.prepare_cached("SELECT * FROM credentials ORDER BY created, access_key_id")?
         .query_map([], |row| {

@@ -7,6 +7,7 @@ mod operator;
 mod protocol;
 mod s3;
 mod sigv4;
+mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::credentials::{self, Principal};
 use crate::error::{ApiError, ErrorName};
 use crate::service::Service;
 use protocol::{Message, Protocol, Target};
+use strangers::Stranger;
 
 /// Most bytes of a request's body; the largest legitimate one is a batch of names.
 const MAX_BODY: usize = 1024 * 1024;
@@ -34,7 +36,7 @@ pub fn router(service: Arc<Service>) -> Router {
     let rest = move |State(service), request: Request<Body>| rest(service, store.clone(), request);
     Router::new()
         .route("/", post(call).fallback(rest.clone()))
-        .route(notices::PATH, post(notices::take))
+        .route(notices::PATH, post(notices::take).fallback(rest.clone()))
         .fallback(rest)
         .with_state(service)
 }
@@ -45,7 +47,7 @@ async fn rest(service: Arc<Service>, store: Option<s3::Store>, request: Request<
     if Protocol::of(request.headers()) == Protocol::RpcV2Cbor {
         return call(State(service), request).await;
     }
-    let hello = request.uri().path() == "/" && request.method() == Method::GET;
+    let hello = request.uri().path() == "/" && matches!(*request.method(), Method::GET | Method::HEAD);
     match store {
         Some(store) if !hello || request.headers().contains_key(header::AUTHORIZATION) => {
             store.call(request).await
@@ -93,12 +95,17 @@ async fn answer(
     body: Body,
 ) -> Result<Vec<u8>, ApiError> {
     let target = protocol.identify(head)?;
-    let body = receive(body, service.settings.timers.request).await?;
     let services: &'static [&'static str] = match target {
         Target::Operator(_) => &[codedeploy::SIGNING_NAME],
         Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
-    let principal = authenticate(service, head, &body, services).await?;
+    // Nobody's body is kept before it is known whose it would be.
+    let claimed = Claimed::find(service, head, services).await?;
+    let body = receive(body, service.settings.timers.request).await?;
+    let principal = claimed.verify(service, head, &body)?;
+    if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
+        stranger.known();
+    }
     tracing::Span::current().record("by", &principal.arn);
     let message = Message::new(protocol, &head.headers, body)?;
     match target {
@@ -118,28 +125,34 @@ async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
     })
 }
 
-/// Whose request it is.
-async fn authenticate(
-    service: &Arc<Service>,
-    head: &Parts,
-    body: &Bytes,
-    services: &[&str],
-) -> Result<Principal, ApiError> {
-    let claim = sigv4::Claim::read(&head.headers)?;
-    let access_key_id = claim.access_key_id.clone();
-    let found =
-        service.transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
-    let Some(key) = found else {
-        return Err(ErrorName::UnrecognizedClient.because(format!(
-            "The access key {:?} is unknown or revoked.",
-            crate::request::members::shorten(&claim.access_key_id)
-        )));
-    };
-    let secret = key.secret(&service.vault)?;
-    let now = Timestamp::now();
-    let signed = sigv4::Request { method: &head.method, uri: &head.uri, headers: &head.headers, body };
-    claim.verify(signed, &secret, &service.settings.partition.region, services, now)?;
-    key.admit(claim.token.as_deref(), now)
+/// A request that says whose it is, with the key that it would have to be signed with.
+struct Claimed {
+    claim: sigv4::Claim,
+    key: credentials::Kept,
+}
+
+impl Claimed {
+    async fn find(service: &Arc<Service>, head: &Parts, services: &[&str]) -> Result<Self, ApiError> {
+        let claim = sigv4::Claim::read(&head.headers)?;
+        let access_key_id = claim.access_key_id.clone();
+        let found =
+            service.transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
+        let Some(key) = found else {
+            return Err(ErrorName::UnrecognizedClient.because(format!(
+                "The access key {:?} is unknown or revoked.",
+                crate::request::members::shorten(&claim.access_key_id)
+            )));
+        };
+        claim.is_for(&service.settings.partition.region, services, Timestamp::now())?;
+        Ok(Self { claim, key })
+    }
+
+    fn verify(self, service: &Service, head: &Parts, body: &Bytes) -> Result<Principal, ApiError> {
+        let secret = self.key.secret(&service.vault)?;
+        let signed = sigv4::Request { method: &head.method, uri: &head.uri, headers: &head.headers, body };
+        self.claim.verify(signed, &secret)?;
+        self.key.admit(self.claim.token.as_deref(), Timestamp::now())
+    }
 }
 
 fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -85,6 +85,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     reload: impl Stream<Item = ()>,
 ) -> Result<(), ServeError> {
+    connections::raise_file_limit();
     let address = settings.listen;
     let data_dir = settings.data_dir.clone();
     let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();

@@ -3,19 +3,30 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
+use tower::util::MapRequest;
+
+use super::strangers::{Stranger, Strangers};
 
 /// Most bytes of a request's head; a signed one has about two thousand.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// Most connections without a signed request, where there may be many files.
+const MAX_STRANGERS: u64 = 1024;
 
 /// How long to wait when no connection can be accepted, which mostly means that all file descriptors are in use.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -40,12 +51,13 @@ impl std::fmt::Debug for Tls {
 
 /// Serves until `stop` is ready, and then until every request that has arrived is answered.
 ///
-/// A client must have ended its TLS handshake within `patience`, and sent the head of its next request; an idle
-/// connection is closed after it.
+/// A client must have ended its TLS handshake within `patience`, sent the head of its next request, and taken what it
+/// was sent; an idle connection is closed after it.
 pub(crate) async fn serve(door: Door, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
     let open = GracefulShutdown::new();
+    let strangers = Strangers::new(room_for_strangers());
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -54,18 +66,21 @@ pub(crate) async fn serve(door: Door, router: Router, patience: Duration, stop: 
         };
         match accepted {
             Ok((stream, client)) => {
-                let guest =
-                    Guest { http: http.clone(), router: router.clone(), watcher: open.watcher(), client };
-                match door.tls.clone() {
-                    None => tokio::spawn(guest.serve(stream)),
-                    Some(Tls(acceptor)) => tokio::spawn(async move {
-                        match tokio::time::timeout(patience, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => guest.serve(stream).await,
-                            Ok(Err(error)) => tracing::info!(%client, %error, "a TLS handshake failed"),
-                            Err(_) => tracing::info!(%client, "a TLS handshake took too long"),
-                        }
-                    }),
+                let guest = Guest {
+                    http: http.clone(),
+                    router: router.clone(),
+                    watcher: open.watcher(),
+                    client,
+                    patience,
                 };
+                let stranger = Arc::new(strangers.admit());
+                let tls = door.tls.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = guest.serve(stream, tls, Arc::clone(&stranger)) => {}
+                        () = stranger.shown_out() => {}
+                    }
+                });
             }
             Err(error) if of_one_client(&error) => {}
             Err(error) => {
@@ -84,16 +99,53 @@ struct Guest {
     router: Router,
     watcher: Watcher,
     client: SocketAddr,
+    patience: Duration,
 }
 
 impl Guest {
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let requests = TowerToHyperService::new(self.router);
-        let connection = self.watcher.watch(self.http.serve_connection(TokioIo::new(stream), requests));
+    async fn serve(self, stream: TcpStream, tls: Option<Tls>, stranger: Arc<Stranger>) {
+        let client = self.client;
+        let Some(Tls(acceptor)) = tls else { return self.answer(stream, stranger).await };
+        match tokio::time::timeout(self.patience, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.answer(stream, stranger).await,
+            Ok(Err(error)) => tracing::info!(%client, %error, "a TLS handshake failed"),
+            Err(_) => tracing::info!(%client, "a TLS handshake took too long"),
+        }
+    }
+
+    async fn answer(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        stranger: Arc<Stranger>,
+    ) {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.patience));
+        let introduce = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&stranger));
+            request
+        };
+        let requests = TowerToHyperService::new(MapRequest::new(self.router, introduce));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = self.watcher.watch(self.http.serve_connection(stream, requests));
         if let Err(error) = connection.await {
             tracing::debug!(client = %self.client, %error, "a connection ended early");
         }
     }
+}
+
+/// Lets the process have as many files as it may: every host holds a connection.
+pub(crate) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised; large fleets will not fit");
+    }
+}
+
+/// A quarter of what there may be of files.
+fn room_for_strangers() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((files / 4).clamp(16, MAX_STRANGERS)).unwrap_or(16)
 }
 
 /// A client that went away before it was accepted is no trouble of the service.

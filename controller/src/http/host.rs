@@ -8,7 +8,7 @@ use codedeploy_api::command::*;
 
 use super::header_text;
 use super::protocol::{Message, to_json};
-use crate::credentials::{Principal, Role};
+use crate::credentials::{self, Principal, Role};
 use crate::deployment::commands::{self, Offer};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
@@ -68,6 +68,12 @@ impl Host {
         if self.principal.role != Role::Host || registered.is_none() {
             return Err(ErrorName::AccessDenied
                 .because(format!("{arn} is not the identity of a registered on-premises instance.")));
+        }
+        // A poll is held for long after its signature was verified.
+        if !credentials::is_good(context.tx, &self.principal, context.now)? {
+            let id = &self.principal.access_key_id;
+            return Err(ErrorName::UnrecognizedClient
+                .because(format!("The access key {id:?} is revoked, or its time is over.")));
         }
         fleet::seen(context.tx, arn, self.agent_version.as_deref(), context.now.millis())?;
         Ok(arn)

@@ -6,30 +6,37 @@ mod operations;
 mod parts;
 mod said;
 
+use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::body::{Body, HttpBody as _};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use codedeploy_api::codedeploy::Timestamp;
+use futures_util::StreamExt as _;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
+use super::sigv4::Claim;
+use super::strangers::Stranger;
 use crate::credentials::{self, Kept, Role};
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::objects::Objects;
 use crate::registry::Context;
 use crate::service::Service;
 
-/// What changes nothing.
-const READS: [&str; 10] = [
+/// What a host needs to fetch a revision.
+const FETCHES: [&str; 2] = ["GetObject", "HeadObject"];
+
+/// What changes nothing, beside that.
+const READS: [&str; 8] = [
     "GetBucketLocation",
     "GetBucketVersioning",
-    "GetObject",
     "HeadBucket",
-    "HeadObject",
     "ListBuckets",
     "ListObjectVersions",
     "ListObjects",
@@ -37,29 +44,94 @@ const READS: [&str; 10] = [
     "ListParts",
 ];
 
+/// Parameters of requests that are signed in the query, by any of its versions.
+const QUERY_SIGNATURES: [&str; 4] = ["X-Amz-Algorithm", "X-Amz-Signature", "Signature", "AWSAccessKeyId"];
+
+const FORM: &[u8] = b"multipart/form-data";
+
+const CONTENT_HASH: &str = "x-amz-content-sha256";
+
 /// The S3 service of a folder.
 #[derive(Debug, Clone)]
-pub(super) struct Store(S3Service);
+pub(super) struct Store {
+    service: Arc<Service>,
+    s3: S3Service,
+}
 
 impl Store {
     pub(super) fn new(service: &Arc<Service>, objects: Arc<Objects>) -> Self {
         let mut builder = S3ServiceBuilder::new(operations::Folder { service: Arc::clone(service), objects });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
-        Store(builder.build())
+        Store { service: Arc::clone(service), s3: builder.build() }
     }
 
     pub(super) async fn call(&self, request: Request<Body>) -> Response<Body> {
-        match self.0.call(request.map(s3s::Body::http_body_unsync)).await {
-            Ok(response) => response.map(Body::new),
-            Err(error) => {
-                tracing::error!(?error, "an S3 request could not be answered");
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
-            }
+        let patience = self.service.settings.timers.request;
+        let failed = |error: &dyn std::fmt::Debug| {
+            tracing::error!(?error, "an S3 request could not be answered");
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        };
+        if let Err(error) = self.screen(&request) {
+            tracing::info!(error = %error.name, reason = error.message, "an S3 request was refused");
+            let answer = refusal(&error).to_http_response();
+            return answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
         }
+        let request = request.map(|body| s3s::Body::http_body_unsync(unhurried(body, patience)));
+        let answer = self.s3.call(request).await;
+        answer.map_or_else(|error| failed(&error), |response| response.map(Body::new))
     }
+
+    /// Refuses what the protocol's library would keep in memory, or accept, before it knows whose it is.
+    fn screen(&self, request: &Request<Body>) -> Result<(), ApiError> {
+        let headers = request.headers();
+        let said = |what: &str| Err(ErrorName::AccessDenied.because(what));
+        if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+            return said("The request has more than one Authorization header.");
+        }
+        // Signatures in the query are for ever in logs and histories; those of version 2 are SHA-1's.
+        let query = request.uri().query().unwrap_or_default();
+        let signs = |(name, _): (Cow<'_, str>, _)| QUERY_SIGNATURES.contains(&&*name);
+        if form_urlencoded::parse(query.as_bytes()).any(signs) {
+            return said("Signatures in the query (presigned requests) are not accepted.");
+        }
+        let content = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_ascii_lowercase());
+        if request.method() == Method::POST && content.is_some_and(|kind| kind.starts_with(FORM)) {
+            return said("Uploads by forms are not accepted.");
+        }
+        let claim = Claim::read(headers)?;
+        let amazon = headers.keys().map(header::HeaderName::as_str).filter(|name| name.starts_with("x-amz-"));
+        claim.covers(amazon.chain([CONTENT_HASH]))?;
+        claim.is_for(&self.service.settings.partition.region, &["s3"], Timestamp::now())
+    }
+}
+
+/// A body that fails when nothing of it arrives for as long as `patience`.
+fn unhurried(body: Body, patience: Duration) -> Body {
+    // Only of an empty body does the library know the length without being told.
+    if body.is_end_stream() {
+        return body;
+    }
+    Body::from_stream(futures_util::stream::unfold(body.into_data_stream(), move |mut frames| async move {
+        let frame = match tokio::time::timeout(patience, frames.next()).await {
+            Ok(frame) => frame?.map_err(io::Error::other),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        Some((frame, frames))
+    }))
+}
+
+fn refusal(error: &ApiError) -> S3Error {
+    let name = error.name.text();
+    let name = name.trim_end_matches("Exception");
+    let code = match error.name {
+        ErrorName::InvalidSignature => S3ErrorCode::SignatureDoesNotMatch,
+        ErrorName::MissingAuthenticationToken | ErrorName::IncompleteSignature => S3ErrorCode::AccessDenied,
+        _ => S3ErrorCode::from_bytes(name.as_bytes()).unwrap_or(S3ErrorCode::InternalError),
+    };
+    S3Error::with_message(code, error.message.clone())
 }
 
 /// Lets in whom the rest of the service lets in.
@@ -76,14 +148,10 @@ impl Gate {
             let key = credentials::find(context.tx, &id)?;
             key.map(|key| use_it(service, context, key)).transpose()
         });
-        let found = found.await.map_err(|error| {
-            S3Error::with_message(
-                S3ErrorCode::from_bytes(error.name.text().trim_end_matches("Exception").as_bytes())
-                    .unwrap_or(S3ErrorCode::InternalError),
-                error.message,
-            )
-        })?;
-        found.ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key is unknown or revoked."))
+        found
+            .await
+            .map_err(|error| refusal(&error))?
+            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "The access key is unknown or revoked."))
     }
 }
 
@@ -100,15 +168,10 @@ impl S3Access for Gate {
     /// Called when the signature was verified.
     async fn check(&self, request: &mut S3AccessContext<'_>) -> S3Result<()> {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        // Signatures in the query are for ever in logs and histories; those of version 2 are SHA-1's.
-        let signed = header("authorization").is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256"));
-        let Some(credentials) = request.credentials().filter(|_| signed) else {
-            return Err(s3_error!(
-                AccessDenied,
-                "Requests must be signed with AWS Signature Version 4 in the Authorization header."
-            ));
+        let Some(credentials) = request.credentials() else {
+            return Err(s3_error!(AccessDenied, "The request is not signed."));
         };
-        let operation = request.s3_op().name();
+        let operation = request.s3_op().name().to_owned();
         let token = header("x-amz-security-token").map(str::to_owned);
         let admitted = self.find(&credentials.access_key, move |_, context, key| {
             let principal = key.admit(token.as_deref(), Timestamp::now())?;
@@ -118,9 +181,13 @@ impl S3Access for Gate {
         });
         let (principal, registered) = admitted.await?;
         let allowed = match principal.role {
-            Role::Operator => operation != "PostObject",
-            Role::ReadOnly | Role::Host => registered && READS.contains(&operation),
+            Role::Operator => true,
+            Role::ReadOnly => READS.iter().chain(&FETCHES).any(|one| *one == operation),
+            Role::Host => registered && FETCHES.iter().any(|one| *one == operation),
         };
+        if let Some(stranger) = request.extensions_mut().get::<Arc<Stranger>>() {
+            stranger.known();
+        }
         if allowed {
             tracing::debug!(by = principal.arn, operation, "an S3 request");
             Ok(())

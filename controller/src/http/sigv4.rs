@@ -23,6 +23,9 @@ const MUST_SIGN: [&str; 2] = ["host", "x-amz-date"];
 /// temporary credentials.
 const MUST_SIGN_IF_SENT: [&str; 2] = ["x-amz-target", TOKEN];
 
+/// Most headers that a signature may name; a client names about ten.
+const MAX_SIGNED: usize = 100;
+
 const TOKEN: &str = "x-amz-security-token";
 
 /// What a request claims: whose it is, and what it is signed for.
@@ -80,6 +83,11 @@ impl Claim {
         };
         let signed =
             field("SignedHeaders").ok_or_else(|| incomplete("Authorization has no SignedHeaders."))?;
+        let signed: Vec<String> = signed.split(';').take(MAX_SIGNED + 1).map(str::to_owned).collect();
+        // A name that is repeated would have its value copied as often, for a request that nobody may have signed.
+        if signed.len() > MAX_SIGNED || !signed.is_sorted_by(|one, next| one < next) {
+            return Err(incomplete("SignedHeaders are not header names in their order, each once."));
+        }
         let signature = field("Signature").and_then(|text| hex::decode(text).ok());
         let stamp =
             header("x-amz-date").ok_or_else(|| incomplete("The request has no X-Amz-Date header."))?;
@@ -93,29 +101,26 @@ impl Claim {
                 region: (*region).to_owned(),
                 service: (*service).to_owned(),
             },
-            signed_headers: signed.split(';').map(str::to_owned).collect(),
+            signed_headers: signed,
             signature: signature.ok_or_else(|| incomplete("Authorization has no hexadecimal Signature."))?,
             token: header(TOKEN).map(str::to_owned),
         };
         let sent = MUST_SIGN_IF_SENT.into_iter().filter(|name| headers.contains_key(*name));
-        let must_sign = MUST_SIGN.into_iter().chain(sent);
-        let missing =
-            must_sign.into_iter().find(|name| !claim.signed_headers.iter().any(|signed| signed == name));
-        match missing {
-            Some(name) => Err(incomplete(&format!("The header {name} is not among the SignedHeaders."))),
-            None => Ok(claim),
-        }
+        claim.covers(MUST_SIGN.into_iter().chain(sent))?;
+        Ok(claim)
     }
 
-    /// Whether the request was signed with `secret`, for one of `services` in `region`, about `now`.
-    pub(super) fn verify(
-        &self,
-        request: Request<'_>,
-        secret: &str,
-        region: &str,
-        services: &[&str],
-        now: Timestamp,
-    ) -> Result<(), ApiError> {
+    /// Whether the signature covers these headers, whose names are in lower case.
+    pub(super) fn covers<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), ApiError> {
+        let missing = names.into_iter().find(|name| !self.signed_headers.iter().any(|signed| signed == name));
+        missing.map_or(Ok(()), |name| {
+            let what = format!("The header {name} is not among the SignedHeaders.");
+            Err(ErrorName::IncompleteSignature.because(what))
+        })
+    }
+
+    /// Whether the request says that it is for one of `services` in `region`, and of about `now`.
+    pub(super) fn is_for(&self, region: &str, services: &[&str], now: Timestamp) -> Result<(), ApiError> {
         let invalid = |what: String| Err(ErrorName::InvalidSignature.because(what));
         if self.time.since(now).max(now.since(self.time)) > MAX_SKEW {
             return invalid(format!(
@@ -134,20 +139,29 @@ impl Claim {
             ));
         }
         if !services.contains(&self.scope.service.as_str()) {
-            return invalid(format!("Credential should be scoped to the service {}.", services.join(" or ")));
+            return invalid(format!(
+                "Credential should be scoped to the service {}, not {}.",
+                services.join(" or "),
+                self.scope.service.chars().take(40).collect::<String>()
+            ));
         }
+        Ok(())
+    }
+
+    /// Whether the request was signed with `secret`.
+    pub(super) fn verify(&self, request: Request<'_>, secret: &str) -> Result<(), ApiError> {
+        let invalid = |what: &str| Err(ErrorName::InvalidSignature.because(what));
         let body_hash = hex::encode(digest::digest(&digest::SHA256, request.body));
         let claimed_hash = request.headers.get("x-amz-content-sha256");
         if claimed_hash.is_some_and(|claimed| claimed.as_bytes() != body_hash.as_bytes()) {
-            return invalid("x-amz-content-sha256 is not the SHA-256 of the body.".into());
+            return invalid("x-amz-content-sha256 is not the SHA-256 of the body.");
         }
         let expected = self.sign(&self.canonical(request, &body_hash), secret);
         match constant_time::verify_slices_are_equal(expected.as_ref(), &self.signature) {
             Ok(()) => Ok(()),
             Err(_) => invalid(
                 "The request signature we calculated does not match the signature you provided. Check your secret access \
-                 key and signing method."
-                    .into(),
+                 key and signing method, and that no proxy changes the Host header.",
             ),
         }
     }

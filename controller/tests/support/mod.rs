@@ -51,6 +51,17 @@ impl Controller {
         Controller { folder, child, address }
     }
 
+    /// Starts it where it may have only so many files open.
+    pub(crate) fn start_with_files(files: u32, config: &str) -> Controller {
+        let mut controller = Self::start(config);
+        controller.child.kill().unwrap();
+        controller.child.wait().unwrap();
+        let mut limited = command("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_codedeploy-controller"));
+        (controller.child, controller.address) = spawn_by(limited, &controller.folder);
+        controller
+    }
+
     /// Kills the process without a warning and starts it again on what it left on disk.
     pub(crate) fn crash_and_restart(&mut self) {
         self.child.kill().unwrap();
@@ -138,7 +149,11 @@ impl Drop for Controller {
 }
 
 fn spawn(folder: &tempfile::TempDir) -> (Child, SocketAddr) {
-    let mut child = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
+    spawn_by(command(env!("CARGO_BIN_EXE_codedeploy-controller")), folder)
+}
+
+fn spawn_by(mut command: Command, folder: &tempfile::TempDir) -> (Child, SocketAddr) {
+    let mut child = command
         .args(["serve", "--listen", "127.0.0.1:0", "--config-file"])
         .arg(folder.path().join("controller.yml"))
         .arg("--data-dir")
@@ -258,6 +273,31 @@ impl Agent {
         let (status, output) = self.call(operation, input).await;
         assert_eq!(status, 200, "{operation}: {output}");
         output
+    }
+
+    /// The head of a signed request to the S3 endpoint for a payload whose hash is not given, without its last line.
+    pub(crate) fn s3_head(&self, request: &str) -> String {
+        let (method, path) = request.split_once(' ').unwrap();
+        let url = format!("http://{}{path}", self.address);
+        let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
+        let mut settings = SigningSettings::default();
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region("us-east-1")
+            .name("s3")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()
+            .unwrap()
+            .into();
+        let host = self.address.to_string();
+        let headers = [("host", host.as_str())];
+        let signable =
+            SignableRequest::new(method, &url, headers.into_iter(), SignableBody::UnsignedPayload).unwrap();
+        let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
+        let signed = instructions.headers().map(|(name, value)| format!("{name}: {value}\r\n"));
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{}", signed.collect::<String>())
     }
 
     pub(crate) async fn poll(&self) -> Option<Held> {
