@@ -275,8 +275,14 @@ impl Agent {
         output
     }
 
-    /// The head of a signed request to the S3 endpoint for a payload whose hash is not given, without its last line.
+    /// The head of a request to the S3 endpoint, as [`head`](Self::head) gives it.
     pub(crate) fn s3_head(&self, request: &str) -> String {
+        self.head("s3", request, "")
+    }
+
+    /// The head of a signed request whose body's hash is not given, without the empty line at its end; with a target,
+    /// where the service has some.
+    pub(crate) fn head(&self, service: &str, request: &str, target: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         let url = format!("http://{}{path}", self.address);
         let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
@@ -285,19 +291,22 @@ impl Agent {
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region("us-east-1")
-            .name("s3")
+            .name(service)
             .time(SystemTime::now())
             .settings(settings)
             .build()
             .unwrap()
             .into();
         let host = self.address.to_string();
-        let headers = [("host", host.as_str())];
+        let headers = [("host", host.as_str()), ("x-amz-target", target)];
+        let headers = headers.into_iter().filter(|(_, value)| !value.is_empty());
         let signable =
-            SignableRequest::new(method, &url, headers.into_iter(), SignableBody::UnsignedPayload).unwrap();
+            SignableRequest::new(method, &url, headers.clone(), SignableBody::UnsignedPayload).unwrap();
         let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
-        let signed = instructions.headers().map(|(name, value)| format!("{name}: {value}\r\n"));
-        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{}", signed.collect::<String>())
+        let given: String = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let added: String =
+            instructions.headers().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        format!("{method} {path} HTTP/1.1\r\n{given}{added}")
     }
 
     pub(crate) async fn poll(&self) -> Option<Held> {
