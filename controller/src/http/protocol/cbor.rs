@@ -88,7 +88,7 @@ mod tests {
             format!("a1 {name} 64 73686f70"),
             format!("bf {name} 64 73686f70 ff"),
             format!("b90001 {name} 7f 62 7368 60 62 6f70 ff"),
-            format!("bf 7f 6b 6170706c69636174696f6e 64 4e616d65 ff 7804 73686f70 ff"),
+            "bf 7f 6b 6170706c69636174696f6e 64 4e616d65 ff 7804 73686f70 ff".into(),
         ] {
             assert_eq!(read(&body), Ok(revisions()), "{body}");
         }
@@ -158,15 +158,18 @@ mod tests {
             linked_to_git_hub: Some(false),
             ..Default::default()
         };
-        let output = BatchGetApplicationsOutput {
-            applications_info: Some(vec![info.clone(), info]),
-            ..Default::default()
-        };
+        let output = BatchGetApplicationsOutput { applications_info: Some(vec![info.clone(), info]) };
         assert_eq!(from_slice::<BatchGetApplicationsOutput>(&to_vec(&output).unwrap()).unwrap(), output);
         assert_eq!(to_vec(&Empty {}).unwrap(), EMPTY);
         for value in [0, 23, 24, -1, i64::MAX, i64::MIN] {
             let hosts = MinimumHealthyHosts { value: Some(value), ..Default::default() };
             assert_eq!(from_slice::<MinimumHealthyHosts>(&to_vec(&hosts).unwrap()).unwrap(), hosts);
+        }
+        for millis in 1_795_424_400_000..1_795_424_402_000 {
+            let written = to_vec(&Timestamp::from_millis(millis)).unwrap();
+            let seconds = f64::from_be_bytes(written[2..].try_into().unwrap());
+            assert_eq!((seconds.fract() * 1e9) as i64 / 1_000_000, millis % 1000, "{seconds}");
+            assert_eq!(from_slice::<Timestamp>(&written).unwrap().millis(), millis);
         }
         let time = TimeRange { start: Some(Timestamp::from_millis(1500)), end: None };
         assert_eq!(hex::encode(to_vec(&time).unwrap()), "a1657374617274c1fb3ff8000000000000");
