@@ -211,8 +211,10 @@ def hostile():
         b"\xa1" + name + b"\x61a" + b"\xa0" * room,
     ]
     for body in bodies:
-        status, said, answer = send(CBOR, "CreateApplication", body)
-        assert status == 400 and b"#SerializationException" in answer, (body[:40], status, answer)
+        # The input of the second is made of two shapes.
+        for operation in ("CreateApplication", "CreateDeploymentGroup"):
+            status, said, answer = send(CBOR, operation, body)
+            assert status == 400 and b"#SerializationException" in answer, (operation, body[:40], status, answer)
     unknown = b"\xa2\x61x" + b"\x81" * 100 + b"\x00" + name + item("deep")
     assert send(CBOR, "CreateApplication", unknown)[0] == 200
 

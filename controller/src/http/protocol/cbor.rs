@@ -228,4 +228,31 @@ mod tests {
         let many = format!("a1 64 74616773 9f {} ff", "a0".repeat(100_000));
         assert!(read::<CreateApplicationInput>(&many).unwrap_err().contains("65536"));
     }
+
+    fn group() -> CreateDeploymentGroupInput {
+        let filter = TagFilter { key: Some("env".into()), value: Some("prod".into()), ..Default::default() };
+        let set =
+            OnPremisesTagSet { on_premises_tag_set_list: Some(vec![vec![filter.clone()], vec![filter]]) };
+        let settings = DeploymentGroupSettings { on_premises_tag_set: Some(set), ..Default::default() };
+        CreateDeploymentGroupInput { application_name: Some("shop".into()), settings, ..Default::default() }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_break_the_reader(
+            changes in proptest::collection::vec((proptest::prelude::any::<usize>(), 0u8..), 1..6),
+            tail in proptest::collection::vec(0u8.., 0..4),
+        ) {
+            let mut body = to_vec(&group()).unwrap();
+            let length = body.len();
+            for (place, byte) in changes {
+                body[place % length] = byte;
+            }
+            body.extend(tail);
+            if let Ok(input) = from_slice::<CreateDeploymentGroupInput>(&body) {
+                let written = to_vec(&input).unwrap();
+                assert_eq!(from_slice::<CreateDeploymentGroupInput>(&written).unwrap(), input);
+            }
+        }
+    }
 }
