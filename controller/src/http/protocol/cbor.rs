@@ -17,28 +17,32 @@ use serde::de::DeserializeOwned;
 /// A map without members.
 pub(super) const EMPTY: &[u8] = &[0xa0];
 
-/// Why bytes are not a shape, or a shape has no bytes.
+/// Why bytes are not a shape, or a shape has no bytes. It is only said; and it is small, since whatever reads may give it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Item(#[from] minicbor::decode::Error),
-    #[error(transparent)]
-    Write(#[from] minicbor::encode::Error<Infallible>),
-    #[error("{0}")]
-    Shape(String),
-    #[error("{what}, before byte {byte}")]
-    At { what: String, byte: usize },
+#[error("{0}")]
+pub(super) struct Error(Box<str>);
+
+impl From<minicbor::decode::Error> for Error {
+    fn from(error: minicbor::decode::Error) -> Self {
+        Error(error.to_string().into())
+    }
+}
+
+impl From<minicbor::encode::Error<Infallible>> for Error {
+    fn from(error: minicbor::encode::Error<Infallible>) -> Self {
+        Error(error.to_string().into())
+    }
 }
 
 impl serde::de::Error for Error {
     fn custom<T: std::fmt::Display>(what: T) -> Self {
-        Self::Shape(what.to_string())
+        Error(what.to_string().into())
     }
 }
 
 impl serde::ser::Error for Error {
     fn custom<T: std::fmt::Display>(what: T) -> Self {
-        Self::Shape(what.to_string())
+        Error(what.to_string().into())
     }
 }
 
@@ -46,10 +50,7 @@ impl serde::ser::Error for Error {
 pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut reader = reader::Reader::new(bytes);
     let read = T::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    read.map_err(|error| match error {
-        Error::Shape(what) => Error::At { what, byte: reader.position() },
-        other => other,
-    })
+    read.map_err(|Error(what)| Error(format!("{what}, before byte {}", reader.position()).into()))
 }
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
