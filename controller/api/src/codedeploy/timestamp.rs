@@ -43,7 +43,13 @@ impl std::ops::Add<Duration> for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(Self::TYPE, &(self.0 as f64 / 1000.0))
+        let mut seconds = self.0 as f64 / 1000.0;
+        // Clients cut a binary number off after its milliseconds: just below one, it would be taken for the one before.
+        let is_below = seconds.mul_add(1000.0, -(self.0 as f64)) < 0.0;
+        if is_below && !serializer.is_human_readable() {
+            seconds = seconds.next_up();
+        }
+        serializer.serialize_newtype_struct(Self::TYPE, &seconds)
     }
 }
 

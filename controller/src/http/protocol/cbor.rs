@@ -17,28 +17,32 @@ use serde::de::DeserializeOwned;
 /// A map without members.
 pub(super) const EMPTY: &[u8] = &[0xa0];
 
-/// Why bytes are not a shape, or a shape has no bytes.
+/// Why bytes are not a shape, or a shape has no bytes. It is only said; and it is small, since whatever reads may give it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Item(#[from] minicbor::decode::Error),
-    #[error(transparent)]
-    Write(#[from] minicbor::encode::Error<Infallible>),
-    #[error("{0}")]
-    Shape(String),
-    #[error("{what}, before byte {byte}")]
-    At { what: String, byte: usize },
+#[error("{0}")]
+pub(super) struct Error(Box<str>);
+
+impl From<minicbor::decode::Error> for Error {
+    fn from(error: minicbor::decode::Error) -> Self {
+        Error(error.to_string().into())
+    }
+}
+
+impl From<minicbor::encode::Error<Infallible>> for Error {
+    fn from(error: minicbor::encode::Error<Infallible>) -> Self {
+        Error(error.to_string().into())
+    }
 }
 
 impl serde::de::Error for Error {
     fn custom<T: std::fmt::Display>(what: T) -> Self {
-        Self::Shape(what.to_string())
+        Error(what.to_string().into())
     }
 }
 
 impl serde::ser::Error for Error {
     fn custom<T: std::fmt::Display>(what: T) -> Self {
-        Self::Shape(what.to_string())
+        Error(what.to_string().into())
     }
 }
 
@@ -46,10 +50,7 @@ impl serde::ser::Error for Error {
 pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut reader = reader::Reader::new(bytes);
     let read = T::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    read.map_err(|error| match error {
-        Error::Shape(what) => Error::At { what, byte: reader.position() },
-        other => other,
-    })
+    read.map_err(|Error(what)| Error(format!("{what}, before byte {}", reader.position()).into()))
 }
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
@@ -88,7 +89,7 @@ mod tests {
             format!("a1 {name} 64 73686f70"),
             format!("bf {name} 64 73686f70 ff"),
             format!("b90001 {name} 7f 62 7368 60 62 6f70 ff"),
-            format!("bf 7f 6b 6170706c69636174696f6e 64 4e616d65 ff 7804 73686f70 ff"),
+            "bf 7f 6b 6170706c69636174696f6e 64 4e616d65 ff 7804 73686f70 ff".into(),
         ] {
             assert_eq!(read(&body), Ok(revisions()), "{body}");
         }
@@ -158,15 +159,18 @@ mod tests {
             linked_to_git_hub: Some(false),
             ..Default::default()
         };
-        let output = BatchGetApplicationsOutput {
-            applications_info: Some(vec![info.clone(), info]),
-            ..Default::default()
-        };
+        let output = BatchGetApplicationsOutput { applications_info: Some(vec![info.clone(), info]) };
         assert_eq!(from_slice::<BatchGetApplicationsOutput>(&to_vec(&output).unwrap()).unwrap(), output);
         assert_eq!(to_vec(&Empty {}).unwrap(), EMPTY);
         for value in [0, 23, 24, -1, i64::MAX, i64::MIN] {
             let hosts = MinimumHealthyHosts { value: Some(value), ..Default::default() };
             assert_eq!(from_slice::<MinimumHealthyHosts>(&to_vec(&hosts).unwrap()).unwrap(), hosts);
+        }
+        for millis in 1_795_424_400_000..1_795_424_402_000 {
+            let written = to_vec(&Timestamp::from_millis(millis)).unwrap();
+            let seconds = f64::from_be_bytes(written[2..].try_into().unwrap());
+            assert_eq!((seconds.fract() * 1e9) as i64 / 1_000_000, millis % 1000, "{seconds}");
+            assert_eq!(from_slice::<Timestamp>(&written).unwrap().millis(), millis);
         }
         let time = TimeRange { start: Some(Timestamp::from_millis(1500)), end: None };
         assert_eq!(hex::encode(to_vec(&time).unwrap()), "a1657374617274c1fb3ff8000000000000");
@@ -224,5 +228,32 @@ mod tests {
         assert!(read::<CreateDeploymentGroupInput>(&format!("{} 00", deep("81", 100))).is_ok());
         let many = format!("a1 64 74616773 9f {} ff", "a0".repeat(100_000));
         assert!(read::<CreateApplicationInput>(&many).unwrap_err().contains("65536"));
+    }
+
+    fn group() -> CreateDeploymentGroupInput {
+        let filter = TagFilter { key: Some("env".into()), value: Some("prod".into()), ..Default::default() };
+        let set =
+            OnPremisesTagSet { on_premises_tag_set_list: Some(vec![vec![filter.clone()], vec![filter]]) };
+        let settings = DeploymentGroupSettings { on_premises_tag_set: Some(set), ..Default::default() };
+        CreateDeploymentGroupInput { application_name: Some("shop".into()), settings, ..Default::default() }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_break_the_reader(
+            changes in proptest::collection::vec((proptest::prelude::any::<usize>(), 0u8..), 1..6),
+            tail in proptest::collection::vec(0u8.., 0..4),
+        ) {
+            let mut body = to_vec(&group()).unwrap();
+            let length = body.len();
+            for (place, byte) in changes {
+                body[place % length] = byte;
+            }
+            body.extend(tail);
+            if let Ok(input) = from_slice::<CreateDeploymentGroupInput>(&body) {
+                let written = to_vec(&input).unwrap();
+                assert_eq!(from_slice::<CreateDeploymentGroupInput>(&written).unwrap(), input);
+            }
+        }
     }
 }

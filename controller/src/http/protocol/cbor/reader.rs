@@ -1,5 +1,7 @@
 //! Reads shapes from items.
 
+use std::borrow::Cow;
+
 use codedeploy_api::codedeploy::Timestamp;
 use minicbor::Decoder;
 use minicbor::data::Type;
@@ -39,15 +41,32 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Reads what is within an item.
-    fn within<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    /// What is read until [`leave`](Self::leave) is within an item.
+    fn enter(&mut self) -> Result<(), Error> {
         if self.depth == MAX_DEPTH {
             return Err(Error::custom(format_args!("there are more than {MAX_DEPTH} items in each other")));
         }
         self.depth += 1;
-        let value = read(self);
+        Ok(())
+    }
+
+    fn leave(&mut self) {
         self.depth -= 1;
-        value
+    }
+
+    fn text(&mut self) -> Result<Cow<'de, str>, Error> {
+        match self.items.datatype()? {
+            Type::StringIndef => Ok(Cow::Owned(self.items.str_iter()?.collect::<Result<_, _>>()?)),
+            _ => Ok(Cow::Borrowed(self.items.str()?)),
+        }
+    }
+
+    /// A number without a fraction may have the form of one that has none.
+    fn number(&mut self) -> Result<f64, Error> {
+        match self.items.datatype()? {
+            Type::F16 | Type::F32 | Type::F64 => Ok(self.items.f64()?),
+            _ => Ok(self.items.i64()? as f64),
+        }
     }
 
     fn skip_byte(&mut self) {
@@ -55,25 +74,79 @@ impl<'de> Reader<'de> {
     }
 }
 
+/// Ways to read a scalar: what serde calls it, the item, and what serde calls its value.
+macro_rules! scalars {
+    ($($($name:ident)* => $item:ident, $visit:ident;)*) => {$($(
+        fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            visitor.$visit(self.items.$item()?)
+        }
+    )*)*};
+}
+
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Error;
 
+    scalars! {
+        deserialize_bool => bool, visit_bool;
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 => i64, visit_i64;
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 => u64, visit_u64;
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_f64(self.number()?)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text()? {
+            Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+            Cow::Owned(text) => visitor.visit_string(text),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_str(&self.text()?)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let length = self.items.array()?;
+        self.enter()?;
+        let list = visitor.visit_seq(Items::new(self, length))?;
+        self.leave();
+        Ok(list)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let length = self.items.map()?;
+        self.enter()?;
+        let map = visitor.visit_map(Items::new(self, length))?;
+        self.leave();
+        Ok(map)
+    }
+
+    /// A structure is a map; an array of its members is none.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
+    }
+
+    /// What no shape asks for by a type: members that nobody knows, and those of a shape that is part of another.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.items.datatype()? {
-            Type::Bool => visitor.visit_bool(self.items.bool()?),
-            Type::U8 | Type::U16 | Type::U32 | Type::U64 => visitor.visit_u64(self.items.u64()?),
-            Type::I8 | Type::I16 | Type::I32 | Type::I64 => visitor.visit_i64(self.items.i64()?),
-            Type::F16 | Type::F32 | Type::F64 => visitor.visit_f64(self.items.f64()?),
-            Type::String => visitor.visit_borrowed_str(self.items.str()?),
-            Type::StringIndef => visitor.visit_string(self.items.str_iter()?.collect::<Result<_, _>>()?),
-            Type::Array | Type::ArrayIndef => {
-                let length = self.items.array()?;
-                self.within(|reader| visitor.visit_seq(Items::new(reader, length)))
-            }
-            Type::Map | Type::MapIndef => {
-                let length = self.items.map()?;
-                self.within(|reader| visitor.visit_map(Items::new(reader, length)))
-            }
+            Type::Bool => self.deserialize_bool(visitor),
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 => self.deserialize_u64(visitor),
+            Type::I8 | Type::I16 | Type::I32 | Type::I64 => self.deserialize_i64(visitor),
+            Type::F16 | Type::F32 | Type::F64 => self.deserialize_f64(visitor),
+            Type::String | Type::StringIndef => self.deserialize_str(visitor),
+            Type::Array | Type::ArrayIndef => self.deserialize_seq(visitor),
+            Type::Map | Type::MapIndef => self.deserialize_map(visitor),
             Type::Null | Type::Undefined => {
                 self.skip_byte();
                 visitor.visit_unit()
@@ -81,9 +154,12 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             // What a tag makes of an item is a value of its own, which the item alone is not.
             Type::Tag => {
                 self.items.tag()?;
-                self.within(|reader| visitor.visit_newtype_struct(reader))
+                self.enter()?;
+                let tagged = visitor.visit_newtype_struct(&mut *self)?;
+                self.leave();
+                Ok(tagged)
             }
-            // No shape is made of these; a member that nobody knows may be.
+            // No shape is made of these.
             Type::Bytes | Type::BytesIndef | Type::Int | Type::Simple => {
                 self.items.skip()?;
                 visitor.visit_newtype_struct(().into_deserializer())
@@ -116,26 +192,12 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         visitor.visit_newtype_struct(self)
     }
 
-    /// A structure is a map; an array of its members is none.
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        match self.items.datatype()? {
-            Type::Map | Type::MapIndef => self.deserialize_any(visitor),
-            found => Err(unexpected(found, &visitor)),
-        }
-    }
-
     fn is_human_readable(&self) -> bool {
         false
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map enum identifier ignored_any
+        f32 char bytes byte_buf unit unit_struct tuple tuple_struct enum ignored_any
     }
 }
 
@@ -157,23 +219,27 @@ impl<'a, 'de> Items<'a, 'de> {
         Items { reader, length, taken: 0 }
     }
 
-    fn next<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn is_over(&mut self) -> Result<bool, Error> {
         match &mut self.length {
-            Some(0) => return Ok(None),
+            Some(0) => return Ok(true),
             Some(left) => *left -= 1,
             None if self.reader.items.datatype()? == Type::Break => {
                 self.reader.skip_byte();
-                return Ok(None);
+                return Ok(true);
             }
             None => {}
         }
-        if self.taken == MAX_ITEMS {
+        self.taken += 1;
+        if self.taken > MAX_ITEMS {
             return Err(Error::custom(format_args!(
                 "there are more than {MAX_ITEMS} items in a list or a map"
             )));
         }
-        self.taken += 1;
-        seed.deserialize(&mut *self.reader).map(Some)
+        Ok(false)
+    }
+
+    fn next<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        if self.is_over()? { Ok(None) } else { seed.deserialize(&mut *self.reader).map(Some) }
     }
 }
 
