@@ -34,9 +34,10 @@ async fn a_request_that_does_not_arrive_is_given_up() {
     let controller = Controller::start("timers: {request: 0.3}");
     let target = "CodeDeployCommandService_v20141006.PollHostCommand";
     let call = controller.host("box1", &[]).head("codedeploy-commands", "POST /", target);
+    let call = call + "content-length: 100\r\n\r\n{";
     let (head, body, silence) = tokio::join!(
         answer_to(&controller, "POST / HTTP/1.1\r\nhost: x\r\nx-amz"),
-        answer_to(&controller, &(call + "content-length: 100\r\n\r\n{")),
+        answer_to(&controller, &call),
         answer_to(&controller, ""),
     );
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
