@@ -2,6 +2,7 @@
 
 mod admin;
 mod hosts;
+mod tokens;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -41,6 +42,9 @@ enum Command {
     /// On-premises instances.
     #[command(subcommand)]
     Host(Host),
+    /// GitHub tokens, with which hosts fetch revisions from private repositories.
+    #[command(subcommand)]
+    GithubToken(GithubToken),
     /// Show the certificate that signs deployment specifications, and the pin of its key.
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
@@ -149,6 +153,53 @@ enum Host {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum GithubToken {
+    /// Store the token that the standard input has, and link applications to it.
+    Add {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+        /// The GitHub account whose token it is.
+        #[arg(long)]
+        account: String,
+        /// An application to link to it; can be given more than once.
+        #[arg(long = "application", value_name = "APPLICATION")]
+        applications: Vec<String>,
+        /// Put it in the place of the token of this name; the applications that are linked to that one stay linked.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// List the tokens and the applications that are linked to them, without their secrets.
+    List {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Link applications to a token, in the place of any other.
+    Link {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+        #[arg(required = true)]
+        applications: Vec<String>,
+    },
+    /// Take their token from applications.
+    Unlink {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(required = true)]
+        applications: Vec<String>,
+    },
+    /// Delete a token and the links to it.
+    Remove {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+    },
+}
+
 /// Reads `key=value`.
 fn tag(text: &str) -> Result<Tag, String> {
     let (key, value) =
@@ -204,6 +255,17 @@ fn run(command: Command) -> Result<(), CliError> {
             Ok(hosts::add(&data.data_dir, host)?)
         }
         Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
+        Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
+            Ok(tokens::add(&data.data_dir, name, account, applications, replace)?)
+        }
+        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(&data.data_dir, json)?),
+        Command::GithubToken(GithubToken::Link { data, name, applications }) => {
+            Ok(tokens::link(&data.data_dir, name, applications)?)
+        }
+        Command::GithubToken(GithubToken::Unlink { data, applications }) => {
+            Ok(tokens::unlink(&data.data_dir, applications)?)
+        }
+        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(&data.data_dir, name)?),
         Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
         Command::Certificate(data) => Ok(admin::show_certificate(&data.data_dir)?),
         Command::Backup { data, file } => Ok(admin::back_up(&data.data_dir, &file)?),

@@ -6,23 +6,19 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use codedeploy_api::codedeploy::{Tag, Timestamp};
+use codedeploy_api::codedeploy::Tag;
 use serde_json::{Map, json};
 
-use super::admin::{AdminError, partition};
-use crate::config::{Endpoint, Quotas, Timers};
+use super::admin::{AdminError, partition, transact};
+use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
-use crate::page::Pages;
-use crate::registry::Context;
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
 use crate::server::Announcement;
-use crate::service::{open_store, prepare};
+use crate::service::prepare;
 use crate::signing::Signer;
 use crate::tls::Authority;
-use crate::traffic::Balancers;
-use crate::vault::Vault;
 
 /// Where AWS's agents and this project's look for their files.
 pub(super) const CONF_DIR: &str = "/etc/codedeploy-agent/conf";
@@ -89,41 +85,31 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
     let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
     let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
-    let partition = partition(data_dir)?;
+    let region = partition(data_dir)?.region;
     let on_host = conf_dir.clone();
     let rendezvous = Rendezvous {
         endpoint,
-        region: partition.region.clone(),
+        region,
         signer_pin: Signer::open(data_dir)?.pin()?,
         authority: Authority::certificate_pem(data_dir).filter(|_| own),
         has_s3,
         conf_dir,
     };
-    let vault = Vault::open(data_dir)?;
     let written = output.clone();
-    let (key, files) = open_store(data_dir)?.transact_blocking(move |tx| {
+    let (key, files) = transact(data_dir, move |context| {
         let name = InstanceName::read(Some(name))?;
-        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
-        let context = Context {
-            tx,
-            now: Timestamp::now(),
-            partition: &partition,
-            quotas: &Quotas::default(),
-            timers: &Timers::default(),
-            balancers: &Balancers::default(),
-            pages: &Pages::new(vault.page_key()),
-        };
+        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", context.partition.account_id);
         let identity = Identity::User(arn.clone());
-        instances::enroll(&context, &name, &identity, &tags)?;
+        instances::enroll(context, &name, &identity, &tags)?;
         // Keys of a host that was deregistered must not come back to life with its name.
-        credentials::revoke_host(tx, &arn)?;
-        let key = credentials::create(tx, &vault, Role::Host, &arn, None)?;
+        credentials::revoke_host(context.tx, &arn)?;
+        let key = credentials::create(context.tx, context.vault, Role::Host, &arn, None)?;
         let files = rendezvous.files(&key);
         // Before the commit: without its files the host would be registered with a key that nobody knows.
         if let Some(folder) = &written {
             write(folder, &files)?;
         }
-        Ok::<_, AdminError>((key, files))
+        Ok((key, files))
     })?;
     if json {
         let mut shown: Map<_, _> =
@@ -206,24 +192,13 @@ fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), HostError> {
 
 /// Deregisters a host and revokes its keys: its agent is refused from now on.
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
-    let partition = partition(data_dir)?;
-    let vault = Vault::open(data_dir)?;
     let asked = name.clone();
-    let removed = open_store(data_dir)?.transact_blocking(move |tx| {
-        let context = Context {
-            tx,
-            now: Timestamp::now(),
-            partition: &partition,
-            quotas: &Quotas::default(),
-            timers: &Timers::default(),
-            balancers: &Balancers::default(),
-            pages: &Pages::new(vault.page_key()),
-        };
-        let Some(arn) = instances::remove(&context, &name)? else {
+    let removed = transact(data_dir, move |context| {
+        let Some(arn) = instances::remove(context, &name)? else {
             return Ok(false);
         };
-        credentials::revoke_host(tx, &arn)?;
-        Ok::<_, AdminError>(true)
+        credentials::revoke_host(context.tx, &arn)?;
+        Ok(true)
     })?;
     if removed { Ok(()) } else { Err(HostError::NoSuchHost(asked).into()) }
 }

@@ -126,6 +126,7 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
             timers: &Timers::default(),
             balancers: &Balancers::default(),
             pages: &Pages::new(vault.page_key()),
+            vault: &vault,
         };
         (0..hosts)
             .map(|number| {
