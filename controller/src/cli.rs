@@ -1,6 +1,7 @@
 //! The command line: `serve`, and the commands of the data directory's administrator.
 
 mod admin;
+mod console;
 mod hosts;
 mod tokens;
 
@@ -232,7 +233,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("codedeploy-controller: {}", chain(&error));
+            console::complain(format_args!("codedeploy-controller: {}", chain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -290,6 +291,8 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
                 .json()
                 .flatten_event(true)
                 .with_span_list(false)
+                // They go to where the event could not be written, and end the thread when that fails as well.
+                .log_internal_errors(false)
                 .with_writer(std::io::stderr),
         )
         .with(Targets::new().with_default(LevelFilter::INFO).with_target("s3s", LevelFilter::OFF))

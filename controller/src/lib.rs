@@ -15,6 +15,12 @@
 //! call, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`cli`] the command line.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when nobody listens; see cli::console"
+)]
+
 pub mod alarms;
 pub mod cli;
 pub mod config;

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::admin::{AdminError, transact};
-use crate::registry::tokens::{self, NewToken, Token, TokenError};
+use super::console;
+use crate::registry::tokens::{self, Listed, NewToken, Token, TokenError};
 use crate::request::Field as _;
 use crate::request::members::TokenName;
 
@@ -29,17 +30,16 @@ pub(super) fn add(
 pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     let tokens = transact(data_dir, |context| Ok(tokens::all(context)?))?;
     if json {
-        println!("{}", json!(tokens));
-    } else {
-        for token in tokens {
-            let applications = match token.applications.as_slice() {
-                [] => "no application is linked to it".to_owned(),
-                names => names.join(" "),
-            };
-            println!("{}  {}  {applications}", token.name, token.account);
-        }
+        return Ok(console::show(json!(tokens))?);
     }
-    Ok(())
+    let line = |token: &Listed| {
+        let applications = match token.applications.as_slice() {
+            [] => "no application is linked to it".to_owned(),
+            names => names.join(" "),
+        };
+        format!("{}  {}  {applications}\n", token.name, token.account)
+    };
+    Ok(console::show(tokens.iter().map(line).collect::<String>())?)
 }
 
 pub(super) fn link(data_dir: &Path, name: String, applications: Vec<String>) -> Result<(), AdminError> {
