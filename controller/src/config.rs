@@ -20,6 +20,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     pub tls: Tls,
+    /// A PEM file of authorities that the service's own requests trust, beside the system's.
+    pub ca_bundle: Option<PathBuf>,
     /// How hosts and clients reach the service, where that is not by the address it listens on.
     pub endpoint: Option<Endpoint>,
     /// The folder of revisions, where the service has one.
@@ -317,6 +319,7 @@ mod tests {
             ("tls: {certificate: /c.pem}", "without tls.key"),
             ("tls: {key: /k.pem}", "without tls.certificate"),
             ("tls: {certificate: c.pem, key: /k.pem}", "absolute path"),
+            ("ca_bundle: roots.pem", "absolute path"),
             ("tls: {certificate: /c.pem, key: /k.pem, self_signed: true}", "the one or the other"),
             ("tls: {certificate: /c.pem, key: /k.pem, names: [a]}", "tls.names"),
             ("tls: {names: [a]}", "tls.names"),

@@ -27,6 +27,7 @@ pub(super) struct File {
     endpoint: Option<String>,
     #[serde(default)]
     tls: FileTls,
+    ca_bundle: Option<PathBuf>,
     s3: Option<FileS3>,
     #[serde(default)]
     timers: FileTimers,
@@ -120,6 +121,7 @@ impl File {
             data_dir: arguments.data_dir,
             listen,
             tls,
+            ca_bundle: self.ca_bundle.map(|path| absolute("ca_bundle", path)).transpose()?,
             endpoint,
             s3,
             partition: Partition::new(
