@@ -43,6 +43,8 @@ pub struct Service {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("there is no data directory {}: name the one of the service with --data-dir", .0.display())]
+    NoDataDir(PathBuf),
     #[error("cannot make the data directory {}", path.display())]
     DataDir { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -97,6 +99,9 @@ pub fn database(data_dir: &Path) -> PathBuf {
 
 /// Opens the database of a data directory.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
+    if !data_dir.is_dir() {
+        return Err(OpenError::NoDataDir(data_dir.to_owned()));
+    }
     Ok(Store::open(&database(data_dir))?)
 }
 

@@ -195,10 +195,10 @@ fn mistakes_say_what_to_do_and_change_nothing() {
         (&["add", "other", "--account", "octo"], "ghp_TheSecretOf octo", "is no token"),
         (&["add", "o/ther", "--account", "octo"], SECRET, "GitHub account token name"),
         (&["add", "other", "--account", "octo cat"], SECRET, "name of a GitHub account"),
-        (&["add", "other", "--account", "octo", "--application", "none"], SECRET, "No application found"),
+        (&["add", "other", "--account", "octo", "--application", "none"], SECRET, "there is no application"),
         (&["link", "other", "none"], "", "github-token list"),
-        (&["link", "deploy", "none"], "", "No application found"),
-        (&["unlink", "none"], "", "No application found"),
+        (&["link", "deploy", "none"], "", "there is no application"),
+        (&["unlink", "none"], "", "there is no application"),
         (&["remove", "other"], "", "there is no GitHub token"),
     ] {
         let output = github_token(data, args, input);

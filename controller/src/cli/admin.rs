@@ -8,11 +8,9 @@ use serde_json::json;
 
 use super::console::{self, ConsoleError};
 use super::hosts::HostError;
-use crate::config::{ConfigError, Partition, Quotas, Timers};
+use crate::config::{ConfigError, Partition};
 use crate::credentials::{self, AccessKey, Listed, Role};
 use crate::error::ApiError;
-use crate::page::Pages;
-use crate::registry::Context;
 use crate::registry::instances::Identity;
 use crate::registry::tokens::TokenError;
 use crate::server::Announcement;
@@ -21,7 +19,6 @@ use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
 use crate::store::backup::{self, BackupError};
 use crate::tls::Authority;
-use crate::traffic::Balancers;
 use crate::vault::{Vault, VaultError};
 
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +59,6 @@ pub(super) enum AdminError {
     Host(#[from] HostError),
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("there is no data directory {}: name the one of the service with --data-dir", .0.display())]
-    NoDataDir(PathBuf),
     #[error(
         "the standard input is a terminal, where a token would be seen: expected `codedeploy-controller github-token add … < FILE`"
     )]
@@ -96,30 +91,6 @@ pub(super) fn partition(data_dir: &Path) -> Result<Partition, ConfigError> {
         Some(service) => Partition::new(Some(service.region), Some(service.account_id)),
         None => Partition::new(None, None),
     }
-}
-
-/// Runs `work` as one transaction on a data directory, as the operations of its service are run.
-pub(super) fn transact<T: Send + 'static>(
-    data_dir: &Path,
-    work: impl FnOnce(&Context<'_>) -> Result<T, AdminError> + Send + 'static,
-) -> Result<T, AdminError> {
-    if !data_dir.is_dir() {
-        return Err(AdminError::NoDataDir(data_dir.to_owned()));
-    }
-    let partition = partition(data_dir)?;
-    let vault = Vault::open(data_dir)?;
-    open_store(data_dir)?.transact_blocking(move |tx| {
-        work(&Context {
-            tx,
-            now: Timestamp::now(),
-            partition: &partition,
-            quotas: &Quotas::default(),
-            timers: &Timers::default(),
-            balancers: &Balancers::default(),
-            pages: &Pages::new(vault.page_key()),
-            vault: &vault,
-        })
-    })
 }
 
 pub(super) fn create_credentials(

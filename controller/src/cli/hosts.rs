@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use codedeploy_api::codedeploy::Tag;
+use codedeploy_api::codedeploy::{Tag, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::admin::{AdminError, partition, transact};
+use super::admin::{AdminError, partition};
 use super::console;
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
@@ -17,9 +17,10 @@ use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
 use crate::server::Announcement;
-use crate::service::prepare;
+use crate::service::{open_store, prepare};
 use crate::signing::Signer;
 use crate::tls::Authority;
+use crate::vault::Vault;
 
 /// Where AWS's agents and this project's look for their files.
 pub(super) const CONF_DIR: &str = "/etc/codedeploy-agent/conf";
@@ -89,25 +90,26 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
     let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
     let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
-    let region = partition(data_dir)?.region;
+    let partition = partition(data_dir)?;
     let on_host = conf_dir.clone();
     let rendezvous = Rendezvous {
         endpoint,
-        region,
+        region: partition.region.clone(),
         signer_pin: Signer::open(data_dir)?.pin()?,
         authority: Authority::certificate_pem(data_dir).filter(|_| own),
         has_s3,
         conf_dir,
     };
+    let vault = Vault::open(data_dir)?;
     let written = output.clone();
-    let (key, files) = transact(data_dir, move |context| {
+    let (key, files) = open_store(data_dir)?.transact_blocking(move |tx| {
         let name = InstanceName::read(Some(name))?;
-        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", context.partition.account_id);
+        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
         let identity = Identity::User(arn.clone());
-        instances::enroll(context, &name, &identity, &tags)?;
+        instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
         // Keys of a host that was deregistered must not come back to life with its name.
-        credentials::revoke_host(context.tx, &arn)?;
-        let key = credentials::create(context.tx, context.vault, Role::Host, &arn, None)?;
+        credentials::revoke_host(tx, &arn)?;
+        let key = credentials::create(tx, &vault, Role::Host, &arn, None)?;
         let files = rendezvous.files(&key);
         // Before the commit: without its files the host would be registered with a key that nobody knows.
         match &written {
@@ -115,7 +117,7 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
             None if json => console::hand_over(as_json(&key, &files))?,
             None => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
         }
-        Ok((key, files))
+        Ok::<_, AdminError>((key, files))
     })?;
     match output {
         None => {}
@@ -208,12 +210,12 @@ fn write(folder: &Path, files: &Files) -> Result<(), HostError> {
 /// Deregisters a host and revokes its keys: its agent is refused from now on.
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     let asked = name.clone();
-    let removed = transact(data_dir, move |context| {
-        let Some(arn) = instances::remove(context, &name)? else {
+    let removed = open_store(data_dir)?.transact_blocking(move |tx| {
+        let Some(arn) = instances::remove(tx, Timestamp::now(), &name)? else {
             return Ok(false);
         };
-        credentials::revoke_host(context.tx, &arn)?;
-        Ok(true)
+        credentials::revoke_host(tx, &arn)?;
+        Ok::<_, AdminError>(true)
     })?;
     if removed { Ok(()) } else { Err(HostError::NoSuchHost(asked).into()) }
 }

@@ -165,8 +165,8 @@ fn token(context: &Context<'_>, record: &Record) -> Result<Option<String>, ApiEr
     if record.revision().git_hub_location.is_none() {
         return Ok(None);
     }
-    let kept = tokens::of_group(context, &record.group_id)?;
-    Ok(kept.map(|kept| kept.open(context)).transpose()?.map(Token::reveal))
+    let kept = tokens::of_group(context.tx, &record.group_id)?;
+    Ok(kept.map(|kept| kept.open(context.vault)).transpose()?.map(Token::reveal))
 }
 
 /// What AWS's service names a deployment towards agents.

@@ -94,10 +94,10 @@ fn has_token(
     if revision.git_hub_location.is_none() {
         return Ok(false);
     }
-    let Some(kept) = tokens::of_group(context, &group.id)? else {
+    let Some(kept) = tokens::of_group(context.tx, &group.id)? else {
         return Ok(false);
     };
-    match kept.open(context) {
+    match kept.open(context.vault) {
         Ok(_) => Ok(true),
         Err(cause) => Err(ErrorName::InvalidGitHubAccountToken.because(format!(
             "The application's GitHub token cannot be used: {cause}, or store the token anew."

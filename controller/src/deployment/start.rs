@@ -55,7 +55,7 @@ pub(super) fn start(
 
 /// The ending of a deployment whose revision was fetched with a GitHub token that the application has no more.
 fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Ending>, ApiError> {
-    if !record.relations.with_github_token || tokens::of_group(context, &record.group_id)?.is_some() {
+    if !record.relations.with_github_token || tokens::of_group(context.tx, &record.group_id)?.is_some() {
         return Ok(None);
     }
     let message = format!(

@@ -7,14 +7,14 @@ use std::fmt;
 use std::io::{self, Read};
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
-use super::{Context, applications, by_name};
+use super::{Context, by_name};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::request::members::TokenName;
-use crate::vault::VaultError;
+use crate::vault::{Vault, VaultError};
 
 /// Most tokens there can be, as on AWS.
 const MOST: usize = 25;
@@ -82,8 +82,8 @@ pub enum TokenError {
     Unknown(String),
     #[error("there are {MOST} GitHub tokens, and there can be no more: remove one first")]
     TooMany,
-    #[error("refused")]
-    Refused(#[from] ApiError),
+    #[error("there is no application {0:?}: create it first, or see `aws deploy list-applications`")]
+    Application(String),
     #[error("the database refused a statement")]
     Database(#[from] rusqlite::Error),
     #[error(transparent)]
@@ -118,8 +118,8 @@ impl fmt::Debug for Token {
 }
 
 impl Kept {
-    pub(crate) fn open(&self, context: &Context<'_>) -> Result<Token, VaultError> {
-        context.vault.unseal(&owner(&self.name), &self.sealed).map(Token)
+    pub(crate) fn open(&self, vault: &Vault) -> Result<Token, VaultError> {
+        vault.unseal(&owner(&self.name), &self.sealed).map(Token)
     }
 }
 
@@ -129,70 +129,69 @@ fn owner(name: &str) -> String {
 }
 
 /// Stores a token and links applications to it: all of it or nothing.
-pub fn add(context: &Context<'_>, new: &NewToken) -> Result<(), TokenError> {
+pub fn add(tx: &Transaction<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError> {
     let NewToken { name, account, token, applications, replace } = new;
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !(1..=39).contains(&account.len()) || !account.chars().all(allowed) {
         return Err(TokenError::Account(account.clone()));
     }
-    let exists = exists(context, name)?;
+    let exists = exists(tx, name)?;
     if exists && !replace {
         return Err(TokenError::Exists(name.to_string()));
     }
-    let count: usize = context.tx.query_row("SELECT count(*) FROM github_tokens", [], |row| row.get(0))?;
+    let count: usize = tx.query_row("SELECT count(*) FROM github_tokens", [], |row| row.get(0))?;
     if !exists && count >= MOST {
         return Err(TokenError::TooMany);
     }
-    context.tx.execute(
+    tx.execute(
         "INSERT INTO github_tokens (name, account, token, created) VALUES (:name, :account, :token, :now)
          ON CONFLICT DO UPDATE SET account = excluded.account, token = excluded.token, created = excluded.created",
         named_params! {
             ":name": &**name,
             ":account": account,
-            ":token": context.vault.seal(&owner(name), &token.0)?,
-            ":now": context.now.millis(),
+            ":token": vault.seal(&owner(name), &token.0)?,
+            ":now": Timestamp::now().millis(),
         },
     )?;
-    link(context, name, applications)
+    link(tx, name, applications)
 }
 
 /// Links applications to a token, in the place of any other that they are linked to.
-pub fn link(context: &Context<'_>, name: &str, applications: &[String]) -> Result<(), TokenError> {
-    if !exists(context, name)? {
+pub fn link(tx: &Transaction<'_>, name: &str, applications: &[String]) -> Result<(), TokenError> {
+    if !exists(tx, name)? {
         return Err(TokenError::Unknown(name.to_owned()));
     }
-    set(context, Some(name), applications)
+    set(tx, Some(name), applications)
 }
 
 /// Takes their token from applications.
-pub fn unlink(context: &Context<'_>, applications: &[String]) -> Result<(), TokenError> {
-    set(context, None, applications)
+pub fn unlink(tx: &Transaction<'_>, applications: &[String]) -> Result<(), TokenError> {
+    set(tx, None, applications)
 }
 
-fn set(context: &Context<'_>, token: Option<&str>, applications: &[String]) -> Result<(), TokenError> {
+fn set(tx: &Transaction<'_>, token: Option<&str>, applications: &[String]) -> Result<(), TokenError> {
+    let mut link = tx.prepare("UPDATE applications SET github_token = ?2 WHERE name = ?1")?;
     for name in applications {
-        let application = applications::find(context, name)?;
-        context
-            .tx
-            .execute("UPDATE applications SET github_token = ?2 WHERE id = ?1", (&application.id, token))?;
+        if link.execute((name, token))? == 0 {
+            return Err(TokenError::Application(name.clone()));
+        }
     }
     Ok(())
 }
 
 /// Deletes a token and the links to it; false when there is none.
-pub fn remove(context: &Context<'_>, name: &str) -> rusqlite::Result<bool> {
-    Ok(context.tx.execute("DELETE FROM github_tokens WHERE name = ?1", [name])? > 0)
+pub fn remove(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
+    Ok(tx.execute("DELETE FROM github_tokens WHERE name = ?1", [name])? > 0)
 }
 
-fn exists(context: &Context<'_>, name: &str) -> rusqlite::Result<bool> {
-    context.tx.prepare_cached("SELECT 1 FROM github_tokens WHERE name = ?1")?.exists([name])
+fn exists(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT 1 FROM github_tokens WHERE name = ?1")?.exists([name])
 }
 
 /// Every token with the applications that are linked to it, by name.
-pub fn all(context: &Context<'_>) -> rusqlite::Result<Vec<Listed>> {
-    let mut linked =
-        context.tx.prepare("SELECT name FROM applications WHERE github_token = ?1 ORDER BY name")?;
-    let mut tokens = context.tx.prepare("SELECT name, account, created FROM github_tokens ORDER BY name")?;
+pub fn all(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Listed>> {
+    let mut linked = tx.prepare("SELECT name FROM applications WHERE github_token = ?1 ORDER BY name")?;
+    let mut tokens = tx.prepare("SELECT name, account, created FROM github_tokens ORDER BY name")?;
     tokens
         .query_map([], |row| {
             let name: String = row.get(0)?;
@@ -204,8 +203,8 @@ pub fn all(context: &Context<'_>) -> rusqlite::Result<Vec<Listed>> {
 }
 
 /// The token that the application of a deployment group is linked to.
-pub(crate) fn of_group(context: &Context<'_>, group_id: &str) -> rusqlite::Result<Option<Kept>> {
-    let mut statement = context.tx.prepare_cached(
+pub(crate) fn of_group(tx: &Transaction<'_>, group_id: &str) -> rusqlite::Result<Option<Kept>> {
+    let mut statement = tx.prepare_cached(
         "SELECT t.name, t.token FROM deployment_groups g
          JOIN applications a ON a.id = g.application_id
          JOIN github_tokens t ON t.name = a.github_token
@@ -230,7 +229,7 @@ pub fn delete(
     context: &Context<'_>,
     request: request::DeleteGitHubAccountToken,
 ) -> Result<DeleteGitHubAccountTokenOutput, ApiError> {
-    if !remove(context, &request.token_name)? {
+    if !remove(context.tx, &request.token_name)? {
         return Err(ErrorName::GitHubAccountTokenDoesNotExist
             .because(format!("No GitHub account token found for name: {}", request.token_name)));
     }
