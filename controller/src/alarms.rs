@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::deployment::alarm::{self, Sight, Watched};
 use crate::deployment::plan::Watch;
 use crate::error::{ApiError, chain};
-use crate::outgoing::{self, OutgoingError};
+use crate::outgoing::{Outgoing, OutgoingError};
 use crate::service::Service;
 
 /// Where the states of alarms are read, by the names that deployment groups give them.
@@ -60,12 +60,12 @@ enum AlarmError {
 
 impl Alarms {
     /// Looks at the alarms of a deployment.
-    async fn look(&self, watch: &Watch) -> Sight {
+    async fn look(&self, outgoing: &Outgoing, watch: &Watch) -> Sight {
         for name in &watch.names {
             let Some(source) = self.by_name.get(name) else {
                 continue;
             };
-            match source.is_active(name).await {
+            match source.is_active(outgoing, name).await {
                 Ok(false) => {}
                 Ok(true) => return Sight::Active(format!("The alarm {name} is active.")),
                 Err(error) => {
@@ -85,19 +85,19 @@ impl Alarms {
 
 impl Source {
     /// A request that fails is made once more: a deployment should not end for one lost packet.
-    async fn is_active(&self, name: &str) -> Result<bool, AlarmError> {
-        match self.ask(name).await {
+    async fn is_active(&self, outgoing: &Outgoing, name: &str) -> Result<bool, AlarmError> {
+        match self.ask(outgoing, name).await {
             Ok(active) => Ok(active),
-            Err(_) => self.ask(name).await,
+            Err(_) => self.ask(outgoing, name).await,
         }
     }
 
-    async fn ask(&self, name: &str) -> Result<bool, AlarmError> {
+    async fn ask(&self, outgoing: &Outgoing, name: &str) -> Result<bool, AlarmError> {
         let url = match self {
             Source::Webhook(webhook) => webhook.url.clone(),
             Source::Prometheus(prometheus) => prometheus.request(name),
         };
-        let answer = outgoing::get(&url).await?;
+        let answer = outgoing.get(&url).await?;
         let text: String = answer.text().chars().take(200).collect();
         if answer.status != 200 {
             return Err(AlarmError::Status { url, status: answer.status, text });
@@ -191,7 +191,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 }
 
 async fn look(service: &Arc<Service>, watched: Watched) {
-    let sight = service.settings.alarms.look(&watched.watch).await;
+    let sight = service.settings.alarms.look(&service.outgoing, &watched.watch).await;
     let id = watched.deployment_id.clone();
     let reported = service.change(move |_, context| Ok(((), Some(alarm::report(context, &id, sight)?))));
     if let Err(error) = reported.await {

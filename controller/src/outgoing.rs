@@ -1,19 +1,39 @@
-//! Owns the requests that the service itself makes: HTTP and HTTPS, with the roots that the system trusts.
+//! Owns the requests that the service itself makes: HTTP and HTTPS, with the roots that the system trusts and those of
+//! `ca_bundle`.
 
-use std::sync::LazyLock;
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Method, Request, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
 
 /// How long a request may take, its answer included.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most bytes of an answer.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// More bytes than any file of roots has.
+const MAX_BUNDLE: u64 = 16 * 1024 * 1024;
+
+/// Makes requests; the system's roots are read for the first of them.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Trusted beside what the system trusts.
+    more: Vec<CertificateDer<'static>>,
+    client: OnceLock<Result<Https, rustls::Error>>,
+}
+
+type Https = Client<HttpsConnector<HttpConnector>, Body>;
 
 /// An answer, whatever its status.
 #[derive(Debug)]
@@ -28,69 +48,143 @@ impl Answer {
     }
 }
 
+/// Why a file of roots cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("cannot read the file of ca_bundle, {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the file of ca_bundle, {}, is not valid: expected certificates in PEM, each from -----BEGIN CERTIFICATE----- on", path.display())]
+    Form { path: PathBuf, source: pem::Error },
+    #[error("the file of ca_bundle, {}, has no certificate in it: expected PEM, beginning with -----BEGIN CERTIFICATE-----", path.display())]
+    Empty { path: PathBuf },
+    #[error("the certificate number {number} in the file of ca_bundle, {}, cannot be trusted as an authority", path.display())]
+    Certificate { path: PathBuf, number: usize, source: rustls::Error },
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum OutgoingError {
-    #[error("the system has no root certificates that can be read")]
-    Roots(#[source] std::io::Error),
+    #[error("TLS cannot be used")]
+    Tls(#[source] rustls::Error),
     #[error("{url:?} cannot be requested: expected an address such as https://host:port/path")]
     Url { url: String, source: axum::http::Error },
+    #[error(
+        "the certificate of {url} is not trusted: if it is the right one, put its authority into the file of ca_bundle"
+    )]
+    Untrusted { url: String, source: legacy::Error },
     #[error("{url} does not answer")]
-    Send { url: String, source: hyper_util::client::legacy::Error },
+    Send { url: String, source: legacy::Error },
     #[error("the answer of {url} cannot be read; at most {MAX_ANSWER} bytes are")]
     Receive { url: String, source: axum::Error },
     #[error("{url} did not answer within {} s", PATIENCE.as_secs())]
     Late { url: String },
 }
 
-pub async fn get(url: &str) -> Result<Answer, OutgoingError> {
-    send(url, Request::builder().method(Method::GET).uri(url).body(Body::empty())).await
-}
-
-pub async fn post(url: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, OutgoingError> {
-    post_with(url, content_type, &[], body).await
-}
-
-/// [`post`] with further headers.
-pub async fn post_with(
-    url: &str,
-    content_type: &str,
-    headers: &[(&str, &str)],
-    body: Vec<u8>,
-) -> Result<Answer, OutgoingError> {
-    let mut request =
-        Request::builder().method(Method::POST).uri(url).header(header::CONTENT_TYPE, content_type);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
+impl Outgoing {
+    /// Reads and checks the file of further roots, where there is one.
+    pub fn open(ca_bundle: Option<&Path>) -> Result<Self, BundleError> {
+        let more = ca_bundle.map(read).transpose()?.unwrap_or_default();
+        Ok(Outgoing { more, client: OnceLock::new() })
     }
-    send(url, request.body(Body::from(body))).await
+
+    pub async fn get(&self, url: &str) -> Result<Answer, OutgoingError> {
+        self.send(url, Request::builder().method(Method::GET).uri(url).body(Body::empty())).await
+    }
+
+    pub async fn post(&self, url: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, OutgoingError> {
+        self.post_with(url, content_type, &[], body).await
+    }
+
+    /// [`post`](Self::post) with further headers.
+    pub async fn post_with(
+        &self,
+        url: &str,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, OutgoingError> {
+        let mut request =
+            Request::builder().method(Method::POST).uri(url).header(header::CONTENT_TYPE, content_type);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(url, request.body(Body::from(body))).await
+    }
+
+    async fn send(
+        &self,
+        url: &str,
+        request: Result<Request<Body>, axum::http::Error>,
+    ) -> Result<Answer, OutgoingError> {
+        let url = || url.to_owned();
+        let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
+        let client = self.client.get_or_init(|| connect(&self.more));
+        let client = client.as_ref().map_err(|error| OutgoingError::Tls(error.clone()))?;
+        let exchange = async {
+            let response = client.request(request).await.map_err(|source| match is_untrusted(&source) {
+                true => OutgoingError::Untrusted { url: url(), source },
+                false => OutgoingError::Send { url: url(), source },
+            })?;
+            let status = response.status().as_u16();
+            let body = to_bytes(Body::new(response.into_body()), MAX_ANSWER).await;
+            Ok(Answer { status, body: body.map_err(|source| OutgoingError::Receive { url: url(), source })? })
+        };
+        let exchange = tokio::time::timeout(PATIENCE, exchange).await;
+        exchange.unwrap_or_else(|_| Err(OutgoingError::Late { url: url() }))
+    }
 }
 
-type Https = Client<HttpsConnector<HttpConnector>, Body>;
-
-fn client() -> Result<&'static Https, OutgoingError> {
-    static CLIENT: LazyLock<Result<Https, std::io::Error>> = LazyLock::new(|| {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let connector = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider)?;
-        let connector = connector.https_or_http().enable_http1().build();
-        Ok(Client::builder(TokioExecutor::new()).build(connector))
-    });
-    // The error of a first attempt is every attempt's.
-    CLIENT
-        .as_ref()
-        .map_err(|error| OutgoingError::Roots(std::io::Error::new(error.kind(), error.to_string())))
+fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    // Some systems have some that are not for TLS.
+    roots.add_parsable_certificates(system.certs);
+    if roots.is_empty() {
+        tracing::warn!(
+            errors = ?system.errors,
+            "the system has no root certificates that can be read: only those of ca_bundle are trusted"
+        );
+    }
+    roots.add_parsable_certificates(more.iter().cloned());
+    let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-async fn send(url: &str, request: Result<Request<Body>, axum::http::Error>) -> Result<Answer, OutgoingError> {
-    let url = || url.to_owned();
-    let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
-    let client = client()?;
-    let exchange = async {
-        let response = client.request(request).await;
-        let response = response.map_err(|source| OutgoingError::Send { url: url(), source })?;
-        let status = response.status().as_u16();
-        let body = to_bytes(Body::new(response.into_body()), MAX_ANSWER).await;
-        Ok(Answer { status, body: body.map_err(|source| OutgoingError::Receive { url: url(), source })? })
-    };
-    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(OutgoingError::Late { url: url() }))
+/// The certificates in a file, every one of which can be trusted.
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, BundleError> {
+    let unreadable = |source| BundleError::Read { path: path.to_owned(), source };
+    let found = std::fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() || found.len() > MAX_BUNDLE {
+        return Err(unreadable(io::Error::other("it is not a regular file of at most 16 MiB")));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|source| BundleError::Form { path: path.to_owned(), source })?;
+    if certificates.is_empty() {
+        return Err(BundleError::Empty { path: path.to_owned() });
+    }
+    for (place, certificate) in certificates.iter().enumerate() {
+        RootCertStore::empty().add(certificate.clone()).map_err(|source| BundleError::Certificate {
+            path: path.to_owned(),
+            number: place + 1,
+            source,
+        })?;
+    }
+    Ok(certificates)
+}
+
+/// Whether the other side showed a certificate that is not accepted.
+fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        return true;
+    }
+    // What an input/output error is made of is not its source, but its source's.
+    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let cause = inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| error.source());
+    cause.is_some_and(is_untrusted)
 }

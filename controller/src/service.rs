@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
 use crate::objects::{ObjectError, Objects};
+use crate::outgoing::{BundleError, Outgoing};
 use crate::page::Pages;
 use crate::reconcile::Signals;
 use crate::registry::Context;
@@ -29,6 +30,8 @@ pub struct Service {
     pub vault: Vault,
     pub signer: Signer,
     pub signals: Signals,
+    /// Makes the service's own requests.
+    pub outgoing: Outgoing,
     /// The folder of revisions, where the service has one.
     pub objects: Option<Arc<Objects>>,
     store: Store,
@@ -40,6 +43,8 @@ pub struct Service {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error("there is no data directory {}: name the one of the service with --data-dir", .0.display())]
+    NoDataDir(PathBuf),
     #[error("cannot make the data directory {}", path.display())]
     DataDir { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -48,6 +53,8 @@ pub enum OpenError {
     Signing(#[from] SigningError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     #[error("the folder of revisions (s3.folder) cannot be used")]
     Objects(#[from] ObjectError),
     #[error("cannot lock the data directory {}", path.display())]
@@ -92,6 +99,9 @@ pub fn database(data_dir: &Path) -> PathBuf {
 
 /// Opens the database of a data directory.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
+    if !data_dir.is_dir() {
+        return Err(OpenError::NoDataDir(data_dir.to_owned()));
+    }
     Ok(Store::open(&database(data_dir))?)
 }
 
@@ -106,6 +116,7 @@ impl Service {
         Ok(Arc::new(Service {
             signer: Signer::open(&settings.data_dir)?,
             signals: Signals::default(),
+            outgoing: Outgoing::open(settings.ca_bundle.as_deref())?,
             objects: objects.map(Arc::new),
             store: Store::open_checked(&database(&settings.data_dir))?,
             pages: Pages::new(vault.page_key()),
@@ -133,6 +144,7 @@ impl Service {
                     timers: &service.settings.timers,
                     balancers: &service.settings.balancers,
                     pages: &service.pages,
+                    vault: &service.vault,
                 };
                 work(&service, &context)
             })

@@ -14,8 +14,10 @@ use codedeploy_api::codedeploy::Timestamp;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use crate::config::Settings;
 use crate::deployment::traffic::{self, Job};
 use crate::error::{ApiError, chain};
+use crate::outgoing::Outgoing;
 use crate::service::Service;
 use haproxy::Haproxy;
 use webhook::Webhook;
@@ -65,12 +67,17 @@ impl Balancers {
     }
 
     /// Has every load balancer of a job do it, and gives what there is to remark.
-    async fn perform(&self, job: &Job, patience: Duration) -> Result<String, TrafficError> {
+    async fn perform(
+        &self,
+        outgoing: &Outgoing,
+        job: &Job,
+        patience: Duration,
+    ) -> Result<String, TrafficError> {
         let mut remarks = Vec::new();
         for name in &job.balancers {
             let provider = self.by_name.get(name).ok_or_else(|| TrafficError::Unknown(name.clone()))?;
             let left = patience.saturating_sub(Timestamp::now().since(job.since));
-            let done = tokio::time::timeout(left, provider.perform(name, job)).await;
+            let done = tokio::time::timeout(left, provider.perform(outgoing, name, job)).await;
             let remark = done.map_err(|_| TrafficError::Late { name: name.clone(), patience })??;
             remarks.extend(remark);
         }
@@ -79,11 +86,16 @@ impl Balancers {
 }
 
 impl Provider {
-    async fn perform(&self, name: &str, job: &Job) -> Result<Option<String>, TrafficError> {
+    async fn perform(
+        &self,
+        outgoing: &Outgoing,
+        name: &str,
+        job: &Job,
+    ) -> Result<Option<String>, TrafficError> {
         match self {
             Provider::Haproxy(haproxy) => Ok(haproxy.perform(job.direction, &job.instance).await?),
             Provider::Webhook(webhook) => {
-                webhook.perform(name, job).await?;
+                webhook.perform(outgoing, name, job).await?;
                 Ok(None)
             }
         }
@@ -131,7 +143,8 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 async fn perform(service: Arc<Service>, job: Job) -> String {
     let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
     tracing::info!(deployment_id, host = instance, ?direction, balancers = ?job.balancers, "changing traffic");
-    let result = service.settings.balancers.perform(&job, service.settings.timers.traffic).await;
+    let Settings { balancers, timers, .. } = &service.settings;
+    let result = balancers.perform(&service.outgoing, &job, timers.traffic).await;
     let result = result.map_err(|error| {
         let reason = chain(&error);
         tracing::warn!(

@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use super::outbox::{self, Message, Next};
 use super::{Receiver, incoming};
 use crate::error::{ApiError, chain};
-use crate::outgoing;
 use crate::service::Service;
 
 /// How soon it is tried again when the database refused.
@@ -101,7 +100,8 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
         }
         None => "application/json",
     };
-    let answer = outgoing::post_with(&receiver.url, kind, &headers, message.body.clone().into_bytes()).await;
+    let body = message.body.clone().into_bytes();
+    let answer = service.outgoing.post_with(&receiver.url, kind, &headers, body).await;
     let trouble = match answer {
         Ok(answer) if (200..300).contains(&answer.status) => None,
         Ok(answer) => Some(format!("it answered {}", answer.status)),

@@ -1,6 +1,9 @@
 //! The S3 side: a folder of revisions for clients and agents that have no other store. The protocol and its signatures
 //! are `s3s`'s; who may do what is decided here, what is kept where in [`crate::objects`].
 
+mod copy;
+mod deletion;
+mod folder;
 mod listing;
 mod operations;
 mod parts;
@@ -33,9 +36,10 @@ use crate::service::Service;
 const FETCHES: [&str; 2] = ["GetObject", "HeadObject"];
 
 /// What changes nothing, beside that.
-const READS: [&str; 8] = [
+const READS: [&str; 9] = [
     "GetBucketLocation",
     "GetBucketVersioning",
+    "GetObjectTagging",
     "HeadBucket",
     "ListBuckets",
     "ListObjectVersions",
@@ -60,7 +64,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn new(service: &Arc<Service>, objects: Arc<Objects>) -> Self {
-        let mut builder = S3ServiceBuilder::new(operations::Folder { service: Arc::clone(service), objects });
+        let mut builder = S3ServiceBuilder::new(folder::Folder { service: Arc::clone(service), objects });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
         Store { service: Arc::clone(service), s3: builder.build() }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::deployment::traffic::Job;
-use crate::outgoing::{self, OutgoingError};
+use crate::outgoing::{Outgoing, OutgoingError};
 
 /// Answers 200 or 204 when the instance has, or has no more, traffic; 202 when it shall be asked again.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,7 +30,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 5;
 
 impl Webhook {
-    pub(super) async fn perform(&self, name: &str, job: &Job) -> Result<(), WebhookError> {
+    pub(super) async fn perform(
+        &self,
+        outgoing: &Outgoing,
+        name: &str,
+        job: &Job,
+    ) -> Result<(), WebhookError> {
         let body = serde_json::json!({
             "action": job.direction,
             "loadBalancer": name,
@@ -41,7 +46,7 @@ impl Webhook {
         });
         let mut failures = 0;
         loop {
-            match outgoing::post(&self.url, "application/json", body.to_string().into_bytes()).await {
+            match outgoing.post(&self.url, "application/json", body.to_string().into_bytes()).await {
                 Ok(answer) => match answer.status {
                     200 | 204 => return Ok(()),
                     202 => failures = 0,
