@@ -1,7 +1,9 @@
 //! The command line: `serve`, and the commands of the data directory's administrator.
 
 mod admin;
+mod console;
 mod hosts;
+mod tokens;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -41,6 +43,9 @@ enum Command {
     /// On-premises instances.
     #[command(subcommand)]
     Host(Host),
+    /// GitHub tokens, with which hosts fetch revisions from private repositories.
+    #[command(subcommand)]
+    GithubToken(GithubToken),
     /// Show the certificate that signs deployment specifications, and the pin of its key.
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
@@ -149,6 +154,53 @@ enum Host {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum GithubToken {
+    /// Store the token that the standard input has, and link applications to it.
+    Add {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+        /// The GitHub account whose token it is.
+        #[arg(long)]
+        account: String,
+        /// An application to link to it; can be given more than once.
+        #[arg(long = "application", value_name = "APPLICATION")]
+        applications: Vec<String>,
+        /// Put it in the place of the token of this name; the applications that are linked to that one stay linked.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// List the tokens and the applications that are linked to them, without their secrets.
+    List {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Link applications to a token, in the place of any other.
+    Link {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+        #[arg(required = true)]
+        applications: Vec<String>,
+    },
+    /// Take their token from applications.
+    Unlink {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(required = true)]
+        applications: Vec<String>,
+    },
+    /// Delete a token and the links to it.
+    Remove {
+        #[command(flatten)]
+        data: DataDir,
+        name: String,
+    },
+}
+
 /// Reads `key=value`.
 fn tag(text: &str) -> Result<Tag, String> {
     let (key, value) =
@@ -181,7 +233,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("codedeploy-controller: {}", chain(&error));
+            console::complain(format_args!("codedeploy-controller: {}", chain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -204,6 +256,17 @@ fn run(command: Command) -> Result<(), CliError> {
             Ok(hosts::add(&data.data_dir, host)?)
         }
         Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
+        Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
+            Ok(tokens::add(&data.data_dir, name, account, applications, replace)?)
+        }
+        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(&data.data_dir, json)?),
+        Command::GithubToken(GithubToken::Link { data, name, applications }) => {
+            Ok(tokens::link(&data.data_dir, name, applications)?)
+        }
+        Command::GithubToken(GithubToken::Unlink { data, applications }) => {
+            Ok(tokens::unlink(&data.data_dir, applications)?)
+        }
+        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(&data.data_dir, name)?),
         Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
         Command::Certificate(data) => Ok(admin::show_certificate(&data.data_dir)?),
         Command::Backup { data, file } => Ok(admin::back_up(&data.data_dir, &file)?),
@@ -228,6 +291,8 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
                 .json()
                 .flatten_event(true)
                 .with_span_list(false)
+                // They go to where the event could not be written, and end the thread when that fails as well.
+                .log_internal_errors(false)
                 .with_writer(std::io::stderr),
         )
         .with(Targets::new().with_default(LevelFilter::INFO).with_target("s3s", LevelFilter::OFF))

@@ -10,6 +10,7 @@ use axum::http::Uri;
 
 use crate::alarms::Alarms;
 use crate::events::{Events, EventsError};
+use crate::objects::Retention;
 use crate::traffic::Balancers;
 
 /// What the service runs with; nothing is optional.
@@ -51,6 +52,8 @@ pub struct S3Folder {
     pub folder: PathBuf,
     /// Made at the start, where they are missing.
     pub buckets: Vec<String>,
+    /// How long old versions stay.
+    pub retention: Retention,
 }
 
 /// The URL of a service: scheme, host and port, without a path.
@@ -209,6 +212,10 @@ pub enum ConfigError {
     Events(#[from] EventsError),
     #[error("s3.buckets has {0:?}: expected 3 to 63 lower-case letters, digits, dots and hyphens")]
     Bucket(String),
+    #[error("s3.keep_versions is 0: expected 1 or more, as the newest version always stays")]
+    KeepVersions,
+    #[error("s3.keep_days is {0}: expected a number of days above 0, and at most 36500")]
+    KeepDays(f64),
     #[error("{key} is {}: expected an absolute path", path.display())]
     Relative { key: &'static str, path: PathBuf },
 }
@@ -321,6 +328,11 @@ mod tests {
             ("events: {watches: [{bucket: b}]}", "missing field"),
             ("s3: {folder: revisions}", "absolute path"),
             ("s3: true", "invalid type"),
+            ("s3: {keep_versions: 0}", "the newest version always stays"),
+            ("s3: {keep_versions: few}", "invalid type"),
+            ("s3: {keep_days: 0}", "s3.keep_days is 0"),
+            ("s3: {keep_days: -1}", "above 0"),
+            ("s3: {keep_days: .inf}", "at most 36500"),
             ("tls: {self_signed: true, names: ['a b']}", "host name"),
         ] {
             let error = load("127.0.0.1:0", false, wrong).map(|_| ()).unwrap_err();

@@ -81,7 +81,7 @@ error_names! {
     InvalidDeployedStateFilter InvalidDeploymentConfigName InvalidDeploymentGroupName InvalidDeploymentId
     InvalidDeploymentInstanceType InvalidDeploymentStatus InvalidDeploymentStyle InvalidDeploymentTargetId
     InvalidDeploymentWaitType InvalidEC2Tag InvalidEC2TagCombination InvalidECSService InvalidExternalId
-    InvalidFileExistsBehavior InvalidGitHubAccountTokenName InvalidIamSessionArn InvalidIamUserArn
+    InvalidFileExistsBehavior InvalidGitHubAccountToken InvalidGitHubAccountTokenName InvalidIamSessionArn InvalidIamUserArn
     InvalidInput InvalidInstanceName InvalidInstanceStatus InvalidInstanceType InvalidKeyPrefixFilter
     InvalidLoadBalancerInfo InvalidMinimumHealthyHostValue InvalidNextToken InvalidOnPremisesTagCombination
     InvalidOperation InvalidRegistrationStatus InvalidRevision InvalidRole InvalidSignature InvalidSortBy

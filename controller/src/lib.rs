@@ -13,7 +13,13 @@
 //!
 //! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
 //! call, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
-//! revisions, [`config`] the settings, [`cli`] the command line.
+//! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`cli`] the command line.
+
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic when nobody listens; see cli::console"
+)]
 
 pub mod alarms;
 pub mod cli;
@@ -27,6 +33,7 @@ pub mod http;
 pub mod objects;
 pub mod outgoing;
 pub mod page;
+pub mod pruning;
 pub mod reconcile;
 pub mod registry;
 pub mod request;

@@ -1,4 +1,4 @@
-//! Owns the folder of revisions: buckets of objects, every version of which stays until it is deleted by name.
+//! Owns the folder of revisions: buckets of objects, every version of which stays until it is deleted by name, or is old.
 //!
 //! A bucket is a folder; in it, an object is a folder of its versions (`objects::name`), and a version two files: its
 //! content, and `<version>.json`, which describes it. A version is there once its description is; both are on disk before
@@ -6,6 +6,7 @@
 
 mod intake;
 mod name;
+mod retention;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use intake::{Algorithm, Checksums, Intake, Staged};
+pub use retention::Retention;
 pub use uploads::{Part, Upload};
 
 const STAGED: &str = ".staged";
@@ -273,19 +275,56 @@ impl Objects {
             self.sync_up(&folder)?;
             return Ok(Some(mark));
         };
-        let Ok((gone, content)) = self.find(bucket, key, Some(id)) else {
+        let Ok((gone, _)) = self.find(bucket, key, Some(id)) else {
             return Ok(None);
         };
-        let description = description(&folder, &gone.id);
-        fs::remove_file(&description).map_err(failed(&description))?;
-        if !gone.deleted {
-            fs::remove_file(&content).map_err(failed(&content))?;
-        }
-        if version_ids(&folder).is_ok_and(|ids| ids.is_empty()) {
-            // A folder with something in it is one of an upload under way.
-            let _ = fs::remove_dir(&folder);
-        }
+        erase(&folder, &gone)?;
         Ok(Some(gone))
+    }
+
+    /// The buckets and keys of objects that have versions that may go.
+    pub fn expired(
+        &self,
+        retention: Retention,
+        now: Timestamp,
+    ) -> Result<Vec<(String, String)>, ObjectError> {
+        let mut expired = Vec::new();
+        for (bucket, _) in self.buckets()? {
+            for key in self.keys(&bucket, "")? {
+                if !retention.expired(&self.versions(&bucket, &key)?, now).is_empty() {
+                    expired.push((bucket.clone(), key));
+                }
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Deletes the versions of an object that may go and are not `needed`, and gives them. The mark of a deletion that is
+    /// left alone goes with them.
+    pub fn prune(
+        &self,
+        bucket: &str,
+        key: &str,
+        retention: Retention,
+        now: Timestamp,
+        needed: impl Fn(&Version) -> bool,
+    ) -> Result<Vec<Version>, ObjectError> {
+        let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = self.versions(bucket, key)?;
+        let mut gone: Vec<_> = retention
+            .expired(&versions, now)
+            .into_iter()
+            .filter(|version| !needed(version))
+            .cloned()
+            .collect();
+        if gone.len() + 1 == versions.len() {
+            gone.extend(versions.first().filter(|newest| newest.deleted).cloned());
+        }
+        for version in &gone {
+            erase(&folder, version)?;
+        }
+        Ok(gone)
     }
 
     /// Writes what makes a version one.
@@ -341,6 +380,20 @@ fn version_ids(folder: &Path) -> io::Result<Vec<String>> {
     }
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// Deletes a version for good; the caller holds the lock.
+fn erase(folder: &Path, version: &Version) -> Result<(), ObjectError> {
+    let (description, content) = (description(folder, &version.id), folder.join(&version.id));
+    fs::remove_file(&description).map_err(failed(&description))?;
+    if !version.deleted {
+        fs::remove_file(&content).map_err(failed(&content))?;
+    }
+    if version_ids(folder).is_ok_and(|ids| ids.is_empty()) {
+        // A folder with something in it is one of an upload under way.
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
 }
 
 fn read(folder: &Path, id: &str) -> Result<Version, ObjectError> {

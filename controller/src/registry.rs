@@ -18,6 +18,7 @@ use crate::config::{Partition, Quotas, Timers};
 use crate::error::ApiError;
 use crate::page::Pages;
 use crate::traffic::Balancers;
+use crate::vault::Vault;
 
 /// A transaction and what every operation needs beside its input.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Context<'a> {
     pub timers: &'a Timers,
     pub balancers: &'a Balancers,
     pub pages: &'a Pages,
+    /// Opens the secrets that are stored.
+    pub vault: &'a Vault,
 }
 
 /// A row whose only column is a name, which it is sorted by.

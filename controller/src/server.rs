@@ -17,7 +17,7 @@ use crate::events::delivery;
 use crate::http::connections::{self, Door};
 use crate::service::{OpenError, Service};
 use crate::tls::{Certificates, TlsError};
-use crate::{alarms, http, reconcile, traffic};
+use crate::{alarms, http, pruning, reconcile, traffic};
 
 /// How long requests may take to end once the service stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -162,7 +162,8 @@ async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) 
         let traffic = async { traffic::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
         let alarms = async { alarms::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
         let events = async { delivery::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
-        tokio::try_join!(requests, deployments, traffic, alarms, events).map(|_| ())
+        let pruning = async { pruning::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
+        tokio::try_join!(requests, deployments, traffic, alarms, events, pruning).map(|_| ())
     };
     tokio::select! {
         ended = both => ended,

@@ -133,6 +133,7 @@ impl Service {
                     timers: &service.settings.timers,
                     balancers: &service.settings.balancers,
                     pages: &service.pages,
+                    vault: &service.vault,
                 };
                 work(&service, &context)
             })

@@ -32,7 +32,9 @@ pub enum VaultError {
     Write { path: PathBuf, source: io::Error },
     #[error("the key file {} has {found} bytes instead of {KEY_LEN}: restore it from a backup of the data directory", path.display())]
     Length { path: PathBuf, found: usize },
-    #[error("the secret of access key {0} cannot be opened with this data directory's key file")]
+    #[error(
+        "the secret of {0} cannot be opened with this data directory's key file {FILE}: put back the one that it was sealed with"
+    )]
     Sealed(String),
     #[error("the operating system gave no random bytes")]
     Random,
@@ -63,28 +65,23 @@ impl Vault {
         &self.page_key
     }
 
-    /// Seals the secret of an access key.
-    pub fn seal(&self, access_key_id: &str, secret: &str) -> Result<Vec<u8>, VaultError> {
+    /// Seals a secret for what it belongs to, such as an access key.
+    pub fn seal(&self, owner: &str, secret: &str) -> Result<Vec<u8>, VaultError> {
         let nonce = random::<NONCE_LEN>()?;
         let mut sealed = secret.as_bytes().to_vec();
         self.key
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(access_key_id),
-                &mut sealed,
-            )
-            .map_err(|_| VaultError::Sealed(access_key_id.to_owned()))?;
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(owner), &mut sealed)
+            .map_err(|_| VaultError::Sealed(owner.to_owned()))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Opens what [`seal`](Self::seal) made for the same access key.
-    pub fn unseal(&self, access_key_id: &str, sealed: &[u8]) -> Result<String, VaultError> {
-        let wrong = || VaultError::Sealed(access_key_id.to_owned());
+    /// Opens what [`seal`](Self::seal) made for the same owner.
+    pub fn unseal(&self, owner: &str, sealed: &[u8]) -> Result<String, VaultError> {
+        let wrong = || VaultError::Sealed(owner.to_owned());
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(wrong)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
         let mut text = sealed.to_vec();
-        let length =
-            self.key.open_in_place(nonce, Aad::from(access_key_id), &mut text).map_err(|_| wrong())?.len();
+        let length = self.key.open_in_place(nonce, Aad::from(owner), &mut text).map_err(|_| wrong())?.len();
         text.truncate(length);
         String::from_utf8(text).map_err(|_| wrong())
     }

@@ -3,10 +3,14 @@
 
 mod support;
 
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::json;
-use support::{Controller, QUICK, command};
+use support::{Controller, QUICK, command, eventually};
 
 fn run(args: &[&str]) -> (bool, String, String) {
     let output = command(env!("CARGO_BIN_EXE_codedeploy-controller")).args(args).output().unwrap();
@@ -105,4 +109,80 @@ fn mistakes_on_the_command_line_say_what_to_do() {
         let (ok, _, stderr) = run(&args);
         assert!(!ok && stderr.contains(expected), "{args:?}: {stderr}");
     }
+}
+
+/// Runs the program with a standard output of its own, and gives whether it succeeded and what it complained of.
+fn run_into(out: impl Into<Stdio>, args: &[&str], data: &Path) -> (Option<i32>, String) {
+    let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+    let output = program.args(args).arg("--data-dir").arg(data).stdout(out).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// The writing end of a pipe that nobody reads.
+fn nobody_reads() -> io::PipeWriter {
+    io::pipe().unwrap().1
+}
+
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn a_secret_that_nobody_has_seen_was_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let create = ["credentials", "create", "--role", "operator"];
+    let host = ["host", "add", "box1", "--endpoint", "http://127.0.0.1:1"];
+    for args in [&create[..], &[&create[..], &["--json"]].concat(), &host, &[&host[..], &["--json"]].concat()]
+    {
+        let refused = |(code, text): (Option<i32>, String), expected: &str| {
+            assert_eq!(code, Some(1), "{args:?}: {text}");
+            assert!(text.contains("nothing was made") && text.contains(expected), "{args:?}: {text}");
+        };
+        refused(run_into(nobody_reads(), args, data), "Broken pipe");
+        refused(run_into(full_disk(), args, data), "No space left");
+        refused(run_into(Stdio::null(), args, data), "/dev/null");
+        // As `>&-` does.
+        let mut shell = command("sh");
+        shell.args(["-c", "exec \"$@\" >&-", "sh", env!("CARGO_BIN_EXE_codedeploy-controller")]);
+        let output = shell.args(args).arg("--data-dir").arg(data).output().unwrap();
+        refused((output.status.code(), String::from_utf8(output.stderr).unwrap()), "is closed");
+    }
+    let list = ["credentials", "list", "--json", "--data-dir", data.to_str().unwrap()];
+    assert_eq!(run(&list).1, "[]\n");
+    let (ok, shown, stderr) = run(&[&host[..], &["--data-dir", data.to_str().unwrap()]].concat());
+    assert!(ok && shown.contains("aws_secret_access_key: "), "{stderr}");
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_failure_and_a_full_disk_is_one() {
+    let controller = Controller::start(QUICK);
+    controller.client("operator");
+    for args in [&["credentials", "list"][..], &["credentials", "list", "--json"], &["signer"]] {
+        let (code, text) = run_into(nobody_reads(), args, &controller.data());
+        assert_eq!((code, text.as_str()), (Some(0), ""), "{args:?}");
+        let (code, text) = run_into(full_disk(), args, &controller.data());
+        assert_eq!(code, Some(1), "{args:?}");
+        assert!(text.contains("cannot write to the standard output: No space left"), "{text}");
+    }
+    let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+    program.args(["credentials", "revoke", "AKIANOBODY", "--data-dir"]).arg(controller.data());
+    assert_eq!(program.stderr(nobody_reads()).status().unwrap().code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_service_whose_log_cannot_be_written_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+    service.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
+    let mut service = service.stderr(full_disk()).spawn().unwrap();
+    let ready =
+        || std::fs::read_to_string(folder.path().join("address")).is_ok_and(|text| text.ends_with('\n'));
+    eventually("the address, or an end", async || {
+        (ready() || service.try_wait().unwrap().is_some()).then_some(())
+    })
+    .await;
+    assert!(ready(), "{:?}", service.try_wait());
+    assert!(command("kill").arg(service.id().to_string()).status().unwrap().success());
+    assert_eq!(service.wait().unwrap().code(), Some(0));
 }

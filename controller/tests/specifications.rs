@@ -3,10 +3,13 @@
 
 #[path = "support/shop.rs"]
 mod shop;
+#[path = "support/signed.rs"]
+mod signed;
 mod support;
 
-use serde_json::{Value, json};
-use support::{Controller, QUICK, command, eventually, text};
+use serde_json::json;
+use signed::verified;
+use support::{Controller, QUICK, eventually, text};
 
 #[tokio::test]
 async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
@@ -60,24 +63,4 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
         text(&agent.specification(&held).await["DeploymentSpecification"]["GenericEnvelope"], "Payload");
     assert_eq!(verified(&controller, &payload, &shown), document);
     eventually("the pin", async || shown.contains("deployment_signer_pin: ").then_some(())).await;
-}
-
-/// The content, when `openssl` finds it signed by the certificate that the service shows, with the pin it shows.
-fn verified(controller: &Controller, payload: &str, shown: &str) -> Value {
-    let folder = controller.folder.path();
-    std::fs::write(folder.join("spec.pem"), payload).unwrap();
-    let (certificate, pin) = shown.split_once("deployment_signer_pin: ").unwrap();
-    std::fs::write(folder.join("cert.pem"), certificate).unwrap();
-    let openssl = |script: &str| {
-        let output = command("sh").args(["-euc", script]).current_dir(folder).output().unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    };
-    let hash = openssl(
-        "openssl x509 -in cert.pem -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r",
-    );
-    assert_eq!(String::from_utf8(hash).unwrap().split(' ').next(), Some(pin.trim()));
-    let content =
-        openssl("openssl smime -verify -inform PEM -in spec.pem -CAfile cert.pem -purpose any -binary");
-    serde_json::from_slice(&content).unwrap()
 }

@@ -29,7 +29,7 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("controller");
         fs::create_dir(&data).unwrap();
-        fs::write(data.join(SETTINGS), "tls: {self_signed: true}\ns3: {buckets: [revisions]}\n").unwrap();
+        fs::write(data.join(SETTINGS), settings("")).unwrap();
         let service = Service::start(&Programs::built(), &data).await;
         assert!(service.endpoint.starts_with("https://127.0.0.1:"), "{}", service.endpoint);
         let place = Self { folder, service };
@@ -37,6 +37,31 @@ impl Place {
             Programs::built().controller.command(["certificate", "--data-dir"]).arg(&data).output();
         fs::write(place.path("authority.pem"), authority.await.unwrap().stdout).unwrap();
         place
+    }
+
+    /// Starts the controller again with other settings of its folder.
+    async fn restarted(self, s3: &str) -> Self {
+        fs::write(self.service.data.join(SETTINGS), settings(s3)).unwrap();
+        Self { service: self.service.kill_and_restart().await, ..self }
+    }
+
+    /// The ids of the versions whose keys begin so, the newest of each first; the marks of deletions have a minus.
+    async fn versions(&self, prefix: &str) -> Vec<String> {
+        let list = ["s3api", "list-object-versions", "--bucket", "revisions", "--prefix", prefix];
+        let listed = self.aws(&list).await;
+        let listed = if listed.is_empty() { Value::Null } else { json(&listed) };
+        let ids = |member: &str, sign: &str| -> Vec<String> {
+            let found = listed[member].as_array().cloned().unwrap_or_default();
+            found.iter().map(|version| format!("{sign}{}", version["VersionId"].as_str().unwrap())).collect()
+        };
+        [ids("DeleteMarkers", "-"), ids("Versions", "")].concat()
+    }
+
+    /// Runs a script of Python with boto3 as the operator, and gives what it prints.
+    async fn python(&self, script: &str) -> String {
+        let ran = self.run("python3", &self.service.operator, &["-c", script]).await;
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -73,6 +98,10 @@ impl Place {
         assert!(!output.status.success(), "{arguments:?} was not refused");
         String::from_utf8(output.stderr).unwrap()
     }
+}
+
+fn settings(s3: &str) -> String {
+    format!("tls: {{self_signed: true}}\ns3: {{buckets: [revisions], {s3}}}\n")
 }
 
 fn json(text: &str) -> Value {
@@ -287,5 +316,119 @@ async fn hosts_read_and_strangers_do_nothing() {
     let removed = Programs::built().controller.output(["host", "remove", "box1", "--data-dir", &data]).await;
     assert!(removed.status.success());
     assert!(place.refused(&host, &list).await.contains("InvalidAccessKeyId"));
+    place.service.stop().await;
+}
+
+#[tokio::test]
+async fn objects_are_copied_without_leaving_the_service() {
+    let place = Place::new().await;
+    let (small, large, out) = (place.path("small"), place.path("large"), place.path("out"));
+    let (one, out) = (small.to_str().unwrap(), out.to_str().unwrap());
+    fs::write(&small, "one\n").unwrap();
+    place.aws(&["s3", "mb", "s3://more"]).await;
+    place.aws(&["s3", "cp", one, "s3://revisions/a b+c", "--metadata", "team=web"]).await;
+    place.aws(&["s3", "cp", "s3://revisions/a b+c", "s3://more/copy"]).await;
+    assert_eq!(place.aws(&["s3", "cp", "s3://more/copy", "-"]).await, "one\n");
+    let head =
+        async |key: &str| json(&place.aws(&["s3api", "head-object", "--bucket", "more", "--key", key]).await);
+    assert_eq!(head("copy").await["Metadata"]["team"], "web");
+    let replace = ["--metadata-directive", "REPLACE", "--metadata", "team=ops", "--content-type", "text/x"];
+    place.aws(&[&["s3", "cp", "s3://more/copy", "s3://more/copy"][..], &replace].concat()).await;
+    let replaced = head("copy").await;
+    assert_eq!((&replaced["Metadata"]["team"], &replaced["ContentType"]), (&"ops".into(), &"text/x".into()));
+    place.aws(&["s3", "mv", "s3://more/copy", "s3://more/moved"]).await;
+    assert!(place.aws(&["s3", "ls", "s3://more/"]).await.trim_end().ends_with(" 4 moved"));
+
+    // In parts, as the aws CLI copies what is large.
+    let noise: Vec<u8> =
+        (0..20 * 1024 * 1024u64).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    fs::write(&large, &noise).unwrap();
+    place.aws(&["s3", "cp", large.to_str().unwrap(), "s3://revisions/large"]).await;
+    place.aws(&["s3", "cp", "s3://revisions/large", "s3://more/large"]).await;
+    assert_eq!(head("large").await["ETag"].as_str().unwrap().split('-').nth(1), Some("3\""));
+    place.aws(&["s3", "cp", "s3://more/large", out]).await;
+    assert!(fs::read(out).unwrap() == noise);
+
+    // An earlier version becomes the newest, as boto3 asks for it.
+    fs::write(&small, "two\n").unwrap();
+    place.aws(&["s3", "cp", one, "s3://revisions/a b+c"]).await;
+    let first = place.versions("a b").await.remove(1);
+    let script = format!(
+        "import boto3\n\
+         s3 = boto3.client('s3')\n\
+         source = {{'Bucket': 'revisions', 'Key': 'a b+c', 'VersionId': '{first}'}}\n\
+         done = s3.copy_object(Bucket='revisions', Key='a b+c', CopySource=source, ChecksumAlgorithm='SHA256')\n\
+         print(done['CopySourceVersionId'] == '{first}', done['VersionId'] == '{first}',\n\
+               s3.get_object(Bucket='revisions', Key='a b+c', IfMatch=done['CopyObjectResult']['ETag'])['Body'].read(),\n\
+               done['CopyObjectResult']['ChecksumSHA256'])\n\
+         for wrong in [{{}}, {{'Key': 'new', 'CopySourceIfMatch': 'other'}}, {{'Key': 'new', 'CopySource': 'none/x'}}, \
+                       {{'Key': 'new', 'CopySource': 'revisions/none'}}]:\n\
+         \x20   try: s3.copy_object(**{{'Bucket': 'revisions', 'Key': 'a b+c', 'CopySource': 'revisions/a b+c', **wrong}})\n\
+         \x20   except Exception as error: print(error.response['Error']['Code'])"
+    );
+    let said = place.python(&script).await;
+    let mut lines = said.lines();
+    let sum = "LIsI2lzmA5jh8Zrw5dzMdE3ydLgmq+WF6rpoxSVDSAY=";
+    assert_eq!(lines.next(), Some(format!("True False b'one\\n' {sum}").as_str()));
+    let refusals: Vec<_> = lines.collect();
+    assert_eq!(refusals, ["InvalidRequest", "PreconditionFailed", "NoSuchBucket", "NoSuchKey"]);
+
+    let reader =
+        keys(&place.service.administer(&["credentials", "create", "--role", "read-only", "--json"]).await);
+    let copy = ["s3", "cp", "s3://revisions/large", "s3://revisions/other"];
+    assert!(place.refused(&reader, &copy).await.contains("AccessDenied"));
+
+    // Everything at once, with every version: then the bucket can go.
+    let script = "import boto3\n\
+        bucket = boto3.resource('s3').Bucket('more')\n\
+        print(sorted(one.key for one in bucket.objects.all()))\n\
+        bucket.objects.delete()\n\
+        print(list(bucket.objects.all()))\n\
+        bucket.object_versions.delete()\n\
+        bucket.delete()";
+    assert_eq!(place.python(script).await, "['large', 'moved']\n[]\n");
+    assert!(!place.aws(&["s3", "ls"]).await.contains("more"));
+    place.service.stop().await;
+}
+
+#[tokio::test]
+async fn old_versions_are_deleted_but_none_that_a_deployment_may_come_back_to() {
+    let mut place = Place::new().await;
+    place
+        .python(
+            "import boto3\n\
+             s3 = boto3.client('s3')\n\
+             for number in range(5): s3.put_object(Bucket='revisions', Key='shop.zip', Body=str(number))\n\
+             s3.put_object(Bucket='revisions', Key='gone.zip', Body='x')\n\
+             s3.delete_object(Bucket='revisions', Key='gone.zip')",
+        )
+        .await;
+    let [fifth, fourth, _, _, first] = <[String; 5]>::try_from(place.versions("shop.zip").await).unwrap();
+    place.aws_line("deploy create-application --application-name shop").await;
+    let group = "--application-name shop --deployment-group-name web";
+    let role = "--service-role-arn arn:aws:iam::123456789012:role/cd";
+    place.aws_line(&format!("deploy create-deployment-group {group} {role}")).await;
+    let location = format!("bucket=revisions,key=shop.zip,bundleType=zip,version={first}");
+    // It fails for want of hosts, and is what the group is meant to have all the same.
+    place.aws_line(&format!("deploy create-deployment {group} --s3-location {location}")).await;
+
+    place = place.restarted("keep_versions: 2").await;
+    let expected = [fifth.clone(), fourth, first.clone()];
+    wait::until("old versions are deleted", async || {
+        let left = place.versions("shop.zip").await;
+        if left == expected { Ok(()) } else { Err(left) }
+    })
+    .await;
+    assert_eq!(place.versions("gone.zip").await.len(), 2);
+
+    place = place.restarted("keep_days: 0.000001").await;
+    wait::until("all that can go is gone", async || {
+        let left = [place.versions("shop.zip").await, place.versions("gone.zip").await].concat();
+        if left == [fifth.clone(), first.clone()] { Ok(()) } else { Err(left) }
+    })
+    .await;
+    let bucket = place.service.data.join("s3/revisions");
+    assert!(!bucket.join("gone.zip%v").exists());
+    assert_eq!(fs::read_dir(bucket.join("shop.zip%v")).unwrap().count(), 4);
     place.service.stop().await;
 }

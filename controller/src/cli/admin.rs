@@ -6,17 +6,22 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::Timestamp;
 use serde_json::json;
 
+use super::console::{self, ConsoleError};
 use super::hosts::HostError;
-use crate::config::{ConfigError, Partition};
-use crate::credentials::{self, Role};
+use crate::config::{ConfigError, Partition, Quotas, Timers};
+use crate::credentials::{self, AccessKey, Listed, Role};
 use crate::error::ApiError;
+use crate::page::Pages;
+use crate::registry::Context;
 use crate::registry::instances::Identity;
+use crate::registry::tokens::TokenError;
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
 use crate::store::backup::{self, BackupError};
 use crate::tls::Authority;
+use crate::traffic::Balancers;
 use crate::vault::{Vault, VaultError};
 
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +55,19 @@ pub(super) enum AdminError {
     )]
     NoAuthority(PathBuf),
     #[error(transparent)]
+    Console(#[from] ConsoleError),
+    #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("there is no data directory {}: name the one of the service with --data-dir", .0.display())]
+    NoDataDir(PathBuf),
+    #[error(
+        "the standard input is a terminal, where a token would be seen: expected `codedeploy-controller github-token add … < FILE`"
+    )]
+    TokenOnTerminal,
 }
 
 /// Reads `90s`, `30m`, `12h` or `7d`.
@@ -83,6 +98,30 @@ pub(super) fn partition(data_dir: &Path) -> Result<Partition, ConfigError> {
     }
 }
 
+/// Runs `work` as one transaction on a data directory, as the operations of its service are run.
+pub(super) fn transact<T: Send + 'static>(
+    data_dir: &Path,
+    work: impl FnOnce(&Context<'_>) -> Result<T, AdminError> + Send + 'static,
+) -> Result<T, AdminError> {
+    if !data_dir.is_dir() {
+        return Err(AdminError::NoDataDir(data_dir.to_owned()));
+    }
+    let partition = partition(data_dir)?;
+    let vault = Vault::open(data_dir)?;
+    open_store(data_dir)?.transact_blocking(move |tx| {
+        work(&Context {
+            tx,
+            now: Timestamp::now(),
+            partition: &partition,
+            quotas: &Quotas::default(),
+            timers: &Timers::default(),
+            balancers: &Balancers::default(),
+            pages: &Pages::new(vault.page_key()),
+            vault: &vault,
+        })
+    })
+}
+
 pub(super) fn create_credentials(
     data_dir: &Path,
     role: Role,
@@ -101,33 +140,32 @@ pub(super) fn create_credentials(
     };
     let vault = Vault::open(data_dir)?;
     let store = open_store(data_dir)?;
-    let key = store.transact_blocking(move |tx| credentials::create(tx, &vault, role, &arn, lifetime))?;
-    if json {
-        println!("{}", json!(key));
-    } else {
-        println!("# Access key for {}; the secret is not shown again.", key.arn);
-        println!("aws_access_key_id = {}", key.access_key_id);
-        println!("aws_secret_access_key = {}", key.secret_access_key);
-        if let Some(token) = key.session_token {
-            println!("aws_session_token = {token}");
-        }
-    }
-    Ok(())
+    store.transact_blocking(move |tx| {
+        let key = credentials::create(tx, &vault, role, &arn, lifetime)?;
+        Ok(if json { console::hand_over(json!(key)) } else { console::hand_over(as_text(&key)) }?)
+    })
+}
+
+fn as_text(key: &AccessKey) -> String {
+    let AccessKey { arn, access_key_id, secret_access_key, .. } = key;
+    let token = key.session_token.as_ref().map(|token| format!("aws_session_token = {token}\n"));
+    format!(
+        "# Access key for {arn}; the secret is not shown again.\naws_access_key_id = {access_key_id}\n\
+         aws_secret_access_key = {secret_access_key}\n{}",
+        token.unwrap_or_default()
+    )
 }
 
 pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     let keys =
         open_store(data_dir)?.transact_blocking(|tx| credentials::list(tx).map_err(AdminError::from))?;
     if json {
-        println!("{}", json!(keys));
-    } else {
-        let now = Timestamp::now();
-        for key in keys {
-            let state = key.state(now);
-            println!("{}  {state:7}  {:9}  {}", key.access_key_id, key.role, key.arn);
-        }
+        return Ok(console::show(json!(keys))?);
     }
-    Ok(())
+    let now = Timestamp::now();
+    let line =
+        |key: &Listed| format!("{}  {:7}  {:9}  {}\n", key.access_key_id, key.state(now), key.role, key.arn);
+    Ok(console::show(keys.iter().map(line).collect::<String>())?)
 }
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
@@ -140,15 +178,13 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     prepare(data_dir)?;
     let signer = Signer::open(data_dir)?;
-    print!("{}", signer.certificate_pem()?);
-    println!("deployment_signer_pin: {}", signer.pin()?);
-    Ok(())
+    let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
+    Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
 }
 
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     let authority = Authority::certificate_pem(data_dir);
-    print!("{}", authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?);
-    Ok(())
+    Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }
 
 pub(super) fn back_up(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
@@ -159,7 +195,7 @@ pub(super) fn restore(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
     prepare(data_dir)?;
     let _lock = Lock::take(data_dir)?;
     if let Some(before) = backup::restore(&database(data_dir), file)? {
-        println!("The database that was there is kept as {}", before.display());
+        console::remark(format_args!("The database that was there is kept as {}", before.display()));
     }
     Ok(())
 }

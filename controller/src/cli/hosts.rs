@@ -6,20 +6,20 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use codedeploy_api::codedeploy::{Tag, Timestamp};
-use serde_json::{Map, json};
+use codedeploy_api::codedeploy::Tag;
+use serde_json::{Map, Value, json};
 
-use super::admin::{AdminError, partition};
+use super::admin::{AdminError, partition, transact};
+use super::console;
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
 use crate::server::Announcement;
-use crate::service::{open_store, prepare};
+use crate::service::prepare;
 use crate::signing::Signer;
 use crate::tls::Authority;
-use crate::vault::Vault;
 
 /// Where AWS's agents and this project's look for their files.
 pub(super) const CONF_DIR: &str = "/etc/codedeploy-agent/conf";
@@ -64,6 +64,9 @@ pub(super) struct NewHost {
     pub(super) json: bool,
 }
 
+/// Names and contents.
+type Files = Vec<(&'static str, String)>;
+
 /// What a host is told of the service.
 struct Rendezvous {
     endpoint: Endpoint,
@@ -86,52 +89,62 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
     let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
     let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
-    let partition = partition(data_dir)?;
+    let region = partition(data_dir)?.region;
     let on_host = conf_dir.clone();
     let rendezvous = Rendezvous {
         endpoint,
-        region: partition.region.clone(),
+        region,
         signer_pin: Signer::open(data_dir)?.pin()?,
         authority: Authority::certificate_pem(data_dir).filter(|_| own),
         has_s3,
         conf_dir,
     };
-    let vault = Vault::open(data_dir)?;
     let written = output.clone();
-    let (key, files) = open_store(data_dir)?.transact_blocking(move |tx| {
+    let (key, files) = transact(data_dir, move |context| {
         let name = InstanceName::read(Some(name))?;
-        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
+        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", context.partition.account_id);
         let identity = Identity::User(arn.clone());
-        instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
+        instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
         // Keys of a host that was deregistered must not come back to life with its name.
-        credentials::revoke_host(tx, &arn)?;
-        let key = credentials::create(tx, &vault, Role::Host, &arn, None)?;
+        credentials::revoke_host(context.tx, &arn)?;
+        let key = credentials::create(context.tx, context.vault, Role::Host, &arn, None)?;
         let files = rendezvous.files(&key);
         // Before the commit: without its files the host would be registered with a key that nobody knows.
-        if let Some(folder) = &written {
-            write(folder, &files)?;
+        match &written {
+            Some(folder) => write(folder, &files)?,
+            None if json => console::hand_over(as_json(&key, &files))?,
+            None => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
         }
-        Ok::<_, AdminError>((key, files))
+        Ok((key, files))
     })?;
-    if json {
-        let mut shown: Map<_, _> =
-            files.into_iter().map(|(name, text)| (name.to_owned(), json!(text))).collect();
-        shown.insert("host_identifier".into(), json!(key.arn));
-        shown.insert("access_key_id".into(), json!(key.access_key_id));
-        shown.insert("secret_access_key".into(), json!(key.secret_access_key));
-        println!("{}", json!(shown));
-    } else if let Some(folder) = output {
-        let there = on_host.display();
-        println!("{} is registered; copy these to its {there}, owned by root with mode 0600:", key.arn);
-        for (name, _) in files {
-            println!("{}", folder.join(name).display());
-        }
-    } else {
-        for (name, text) in files {
-            println!("# {} (owned by root, mode 0600)\n{text}", on_host.join(name).display());
+    match output {
+        None => {}
+        Some(_) if json => console::show(as_json(&key, &files))?,
+        Some(folder) => {
+            let (host, there) = (&key.arn, on_host.display());
+            let paths = files.iter().map(|(name, _)| format!("\n{}", folder.join(name).display()));
+            console::remark(format!(
+                "{host} is registered; copy these to its {there}, owned by root with mode 0600:{}",
+                paths.collect::<String>()
+            ));
         }
     }
     Ok(())
+}
+
+fn as_json(key: &AccessKey, files: &Files) -> Value {
+    let mut shown: Map<_, _> = files.iter().map(|(name, text)| ((*name).to_owned(), json!(text))).collect();
+    shown.insert("host_identifier".into(), json!(key.arn));
+    shown.insert("access_key_id".into(), json!(key.access_key_id));
+    shown.insert("secret_access_key".into(), json!(key.secret_access_key));
+    Value::Object(shown)
+}
+
+fn as_text(on_host: &Path, files: &Files) -> String {
+    let file = |(name, text): &(&str, String)| {
+        format!("# {} (owned by root, mode 0600)\n{text}\n", on_host.join(name).display())
+    };
+    files.iter().map(file).collect()
 }
 
 fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Result<Endpoint, HostError> {
@@ -150,7 +163,7 @@ fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Res
 }
 
 impl Rendezvous {
-    fn files(&self, key: &AccessKey) -> Vec<(&'static str, String)> {
+    fn files(&self, key: &AccessKey) -> Files {
         let on_the_host = |file: &str| self.conf_dir.join(file).display().to_string();
         let mut agent = format!(
             ":deploy_control_endpoint: {:?}\n:deployment_signer_pin: {:?}\n:wait_between_runs: 1\n",
@@ -177,7 +190,7 @@ impl Rendezvous {
 }
 
 /// Writes new files, their owner's alone.
-fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), HostError> {
+fn write(folder: &Path, files: &Files) -> Result<(), HostError> {
     let failed = |path: &Path, source| HostError::Write { path: path.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(folder, error))?;
     if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).symlink_metadata().is_ok()) {
@@ -195,12 +208,12 @@ fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), HostError> {
 /// Deregisters a host and revokes its keys: its agent is refused from now on.
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     let asked = name.clone();
-    let removed = open_store(data_dir)?.transact_blocking(move |tx| {
-        let Some(arn) = instances::remove(tx, Timestamp::now(), &name)? else {
+    let removed = transact(data_dir, move |context| {
+        let Some(arn) = instances::remove(context.tx, context.now, &name)? else {
             return Ok(false);
         };
-        credentials::revoke_host(tx, &arn)?;
-        Ok::<_, AdminError>(true)
+        credentials::revoke_host(context.tx, &arn)?;
+        Ok(true)
     })?;
     if removed { Ok(()) } else { Err(HostError::NoSuchHost(asked).into()) }
 }

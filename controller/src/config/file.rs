@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::alarms::Alarms;
 use crate::events::Events;
+use crate::objects::Retention;
 use crate::traffic::Balancers;
 
 use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Timers, Tls, is_name};
@@ -77,6 +78,8 @@ struct FileTls {
 struct FileS3 {
     folder: Option<PathBuf>,
     buckets: Option<Vec<String>>,
+    keep_versions: Option<usize>,
+    keep_days: Option<f64>,
 }
 
 /// An empty file says nothing.
@@ -178,7 +181,16 @@ impl FileS3 {
             return Err(ConfigError::Bucket(wrong.clone()));
         }
         let folder = self.folder.map(|folder| absolute("s3.folder", folder)).transpose()?;
-        Ok(S3Folder { folder: folder.unwrap_or_else(|| data_dir.join("s3")), buckets })
+        let days = |days: f64| match days > 0.0 && days <= 36_500.0 {
+            true => Ok(Duration::from_secs_f64(days * 86_400.0)),
+            false => Err(ConfigError::KeepDays(days)),
+        };
+        if self.keep_versions == Some(0) {
+            return Err(ConfigError::KeepVersions);
+        }
+        let retention =
+            Retention { versions: self.keep_versions, time: self.keep_days.map(days).transpose()? };
+        Ok(S3Folder { folder: folder.unwrap_or_else(|| data_dir.join("s3")), buckets, retention })
     }
 }
 

@@ -20,6 +20,7 @@ use super::state::{EventInput, EventState};
 use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
 use crate::registry::Context;
+use crate::registry::tokens::{self, Token};
 use crate::request::members::shorten;
 
 /// The answer to a poll.
@@ -154,7 +155,18 @@ pub fn specification(
         return Err(refused());
     }
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
-    Ok(document(record))
+    // Whoever asks later has no use for the secret.
+    let token = if record.progress.completed().is_some() { None } else { token(context, &record)? };
+    Ok(SpecificationDocument { github_access_token: token, ..document(record) })
+}
+
+/// What opens the repository of a revision on GitHub, where the application is linked to a token.
+fn token(context: &Context<'_>, record: &Record) -> Result<Option<String>, ApiError> {
+    if record.revision().git_hub_location.is_none() {
+        return Ok(None);
+    }
+    let kept = tokens::of_group(context, &record.group_id)?;
+    Ok(kept.map(|kept| kept.open(context)).transpose()?.map(Token::reveal))
 }
 
 /// What AWS's service names a deployment towards agents.

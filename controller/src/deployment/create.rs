@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::records::{Record, Relations};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::{self, Membership};
-use crate::registry::{Context, applications, configs, groups, random_text, revisions};
+use crate::registry::{Context, applications, configs, groups, random_text, revisions, tokens};
 use crate::request::{self, Source, members::shorten};
 
 /// Accepts a deployment; its targets are found when it starts.
@@ -22,10 +22,11 @@ pub fn create(
     let style = group.style();
     let restarts = request.source == Source::LastSuccessful;
     let course = course(context, &group, &style, request.target_instances.as_ref(), restarts)?;
-    let (revision, reuse_archive_from) = match request.source {
-        Source::Revision(revision) => (revision, None),
+    let (revision, mut relations) = match request.source {
+        Source::Revision(revision) => (revision, Relations::default()),
         Source::LastSuccessful => restarted(context, &group)?,
     };
+    relations.with_github_token |= has_token(context, &group, &revision)?;
     let config_name = request.deployment_config_name;
     let config_name = config_name.map_or_else(|| group.config_name().to_owned(), String::from);
     let minimum_healthy = configs::minimum_healthy(context, &config_name)?;
@@ -68,7 +69,7 @@ pub fn create(
             ec2_deployment_options: request.ec2_deployment_options,
             ..DeploymentInfo::default()
         },
-        relations: Relations { rollback: None, reuse_archive_from },
+        relations,
         application_name: application.name.clone(),
         group_name: group.name.clone(),
     };
@@ -84,19 +85,45 @@ pub fn create(
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 
-/// The revision of a group's last successful deployment, and that deployment.
+/// Whether hosts are given a GitHub token for the revision; one that cannot be opened is refused.
+fn has_token(
+    context: &Context<'_>,
+    group: &groups::Group,
+    revision: &RevisionLocation,
+) -> Result<bool, ApiError> {
+    if revision.git_hub_location.is_none() {
+        return Ok(false);
+    }
+    let Some(kept) = tokens::of_group(context, &group.id)? else {
+        return Ok(false);
+    };
+    match kept.open(context) {
+        Ok(_) => Ok(true),
+        Err(cause) => Err(ErrorName::InvalidGitHubAccountToken.because(format!(
+            "The application's GitHub token cannot be used: {cause}, or store the token anew."
+        ))),
+    }
+}
+
+/// The revision of a group's last successful deployment, and how a deployment of it depends on that one.
 fn restarted(
     context: &Context<'_>,
     group: &groups::Group,
-) -> Result<(RevisionLocation, Option<String>), ApiError> {
-    let revision = last_successful_revision(context, group)?;
-    let revision = revision.ok_or_else(|| {
+) -> Result<(RevisionLocation, Relations), ApiError> {
+    let last = match &group.last_successful {
+        Some(id) => Record::load(context.tx, id)?,
+        None => None,
+    };
+    let last = last.ok_or_else(|| {
         ErrorName::RevisionDoesNotExist.because(format!(
             "The deployment group {} has no successful deployment whose revision could be restarted.",
             group.name
         ))
     })?;
-    Ok((revision, group.last_successful.clone()))
+    let with_github_token = last.relations.with_github_token;
+    let relations =
+        Relations { reuse_archive_from: group.last_successful.clone(), with_github_token, rollback: None };
+    Ok((last.revision(), relations))
 }
 
 /// The way the deployment takes, if this service can take it.

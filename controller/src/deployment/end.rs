@@ -194,6 +194,7 @@ fn plan_rollback(
         Some(id) => Record::load(context.tx, id)?,
         None => None,
     };
+    let needs_token = good.as_ref().is_some_and(|good| good.relations.with_github_token);
     let (course, revision, behavior) = match record.rules.course {
         Course::BlueGreen { .. } if stage == Stage::Deploy => {
             return Ok(Err("Nothing was rolled back: the original instances have kept their traffic."));
@@ -212,6 +213,9 @@ fn plan_rollback(
         },
     };
     let failed = &record.snapshot;
+    // It only moves traffic back when the instances have kept the revision.
+    let fetches = course != Course::BlueGreenRollback;
+    let with_github_token = fetches && needs_token;
     Ok(Ok(Record {
         id: new_deployment_id(context)?,
         group_id: record.group_id.clone(),
@@ -234,7 +238,7 @@ fn plan_rollback(
             compute_platform: failed.compute_platform.clone(),
             ..DeploymentInfo::default()
         },
-        relations: Relations::default(),
+        relations: Relations { with_github_token, ..Relations::default() },
         application_name: record.application_name.clone(),
         group_name: record.group_name.clone(),
     }))

@@ -42,6 +42,9 @@ pub(super) struct Relations {
     /// The deployment whose archives hosts still have, in a deployment that restarts the application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from: Option<String>,
+    /// Its revision was or is fetched with the GitHub token of the application.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_github_token: bool,
 }
 
 const SELECT: &str = "SELECT d.*, g.name AS group_name, a.name AS application_name

@@ -13,7 +13,7 @@ use super::records::{Record, Target};
 use super::target::TargetState;
 use crate::error::ApiError;
 use crate::fleet::{self, Member, Membership};
-use crate::registry::{Context, groups};
+use crate::registry::{Context, groups, tokens};
 use crate::store::Json;
 
 /// Finds the targets; a deployment that cannot be carried out ends here.
@@ -26,6 +26,10 @@ pub(super) fn start(
         return Ok(());
     };
     let (targets, ending) = targets(context, record, &group)?;
+    let ending = match ending {
+        None => lacks_token(context, record)?,
+        some => some,
+    };
     for (position, (member, label)) in targets.iter().enumerate() {
         let mut state = TargetState::new(&record.rules, label.clone());
         if ending.is_some() {
@@ -47,6 +51,19 @@ pub(super) fn start(
         Some(ending) => end::end(context, record, ending, None, outcome),
         None => Ok(()),
     }
+}
+
+/// The ending of a deployment whose revision was fetched with a GitHub token that the application has no more.
+fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Ending>, ApiError> {
+    if !record.relations.with_github_token || tokens::of_group(context, &record.group_id)?.is_some() {
+        return Ok(None);
+    }
+    let message = format!(
+        "The revision was fetched with a GitHub token, and the application {0} is not linked to one any more: link it \
+         with `codedeploy-controller github-token link NAME {0}`, and deploy again.",
+        record.application_name
+    );
+    Ok(Some(Ending::failed(ErrorCode::MissingGithubToken, message)))
 }
 
 type Labelled = (Member, Option<TargetLabel>);

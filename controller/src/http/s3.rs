@@ -1,6 +1,9 @@
 //! The S3 side: a folder of revisions for clients and agents that have no other store. The protocol and its signatures
 //! are `s3s`'s; who may do what is decided here, what is kept where in [`crate::objects`].
 
+mod copy;
+mod deletion;
+mod folder;
 mod listing;
 mod operations;
 mod parts;
@@ -24,10 +27,11 @@ use crate::registry::Context;
 use crate::service::Service;
 
 /// What changes nothing.
-const READS: [&str; 10] = [
+const READS: [&str; 11] = [
     "GetBucketLocation",
     "GetBucketVersioning",
     "GetObject",
+    "GetObjectTagging",
     "HeadBucket",
     "HeadObject",
     "ListBuckets",
@@ -43,7 +47,7 @@ pub(super) struct Store(S3Service);
 
 impl Store {
     pub(super) fn new(service: &Arc<Service>, objects: Arc<Objects>) -> Self {
-        let mut builder = S3ServiceBuilder::new(operations::Folder { service: Arc::clone(service), objects });
+        let mut builder = S3ServiceBuilder::new(folder::Folder { service: Arc::clone(service), objects });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
         Store(builder.build())

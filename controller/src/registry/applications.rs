@@ -14,6 +14,8 @@ pub struct Application {
     pub id: String,
     pub name: String,
     created: Timestamp,
+    /// The account of the GitHub token that it is linked to.
+    github_account: Option<String>,
 }
 
 impl Application {
@@ -22,6 +24,7 @@ impl Application {
             id: row.get("id")?,
             name: row.get("name")?,
             created: Timestamp::from_millis(row.get("created")?),
+            github_account: row.get("github_account")?,
         })
     }
 
@@ -30,8 +33,8 @@ impl Application {
             application_id: Some(self.id),
             application_name: Some(self.name),
             create_time: Some(self.created),
-            linked_to_git_hub: Some(false),
-            git_hub_account_name: None,
+            linked_to_git_hub: Some(self.github_account.is_some()),
+            git_hub_account_name: self.github_account,
             compute_platform: Some(ComputePlatform::Server),
         }
     }
@@ -45,7 +48,11 @@ pub(crate) fn find(context: &Context<'_>, name: &str) -> Result<Application, Api
 }
 
 fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
-    let mut statement = context.tx.prepare_cached("SELECT * FROM applications WHERE name = ?1")?;
+    let mut statement = context.tx.prepare_cached(
+        "SELECT a.id, a.name, a.created, t.account AS github_account
+         FROM applications a LEFT JOIN github_tokens t ON t.name = a.github_token
+         WHERE a.name = ?1",
+    )?;
     Ok(statement.query_row([name], Application::read).optional()?)
 }
 

@@ -1,5 +1,7 @@
 //! Revisions of an application: pointers to bundles.
 
+use std::collections::BTreeSet;
+
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, named_params};
 
@@ -47,6 +49,26 @@ pub(crate) fn mark_used(
         },
     )?;
     Ok(())
+}
+
+/// The versions of an object that are the revision of an active deployment, or that a deployment group has as its target
+/// or may be rolled back to.
+pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<BTreeSet<String>, ApiError> {
+    let mut statement = context.tx.prepare_cached(
+        "WITH needed (revision) AS (
+             SELECT target_revision FROM deployment_groups
+             UNION ALL SELECT d.snapshot -> '$.revision'
+                 FROM deployment_groups g JOIN deployments d ON d.id = g.last_successful
+             UNION ALL SELECT snapshot -> '$.revision'
+                 FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
+             UNION ALL SELECT revision FROM wishes
+         ), objects (bucket, key, version) AS (
+             SELECT revision ->> '$.s3Location.bucket', revision ->> '$.s3Location.key',
+                 revision ->> '$.s3Location.version' FROM needed
+         )
+         SELECT version FROM objects WHERE bucket = ?1 AND key = ?2 AND version IS NOT NULL",
+    )?;
+    Ok(statement.query_map([bucket, key], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// What is known of a revision, if it is registered.

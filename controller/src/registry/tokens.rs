@@ -1,25 +1,255 @@
-//! GitHub account tokens. AWS makes them in its console only, which this service does not have: there are none.
+//! GitHub tokens: what opens private repositories to the hosts of the applications that are linked to one.
+//!
+//! AWS makes them in its console alone; here the administrator of the data directory does. A token is sealed before it is
+//! stored, and opened for one purpose: the specification of a running deployment, for a host that is its target.
+
+use std::fmt;
+use std::io::{self, Read};
 
 use codedeploy_api::codedeploy::*;
+use rusqlite::{OptionalExtension, named_params};
+use serde::Serialize;
 
-use super::Context;
+use super::{Context, applications, by_name};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
+use crate::request::members::TokenName;
+use crate::vault::VaultError;
+
+/// Most tokens there can be, as on AWS.
+const MOST: usize = 25;
+
+/// Most bytes of a token.
+const LONGEST: u64 = 4096;
+
+/// A secret that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+/// A token that is to be stored.
+#[derive(Debug)]
+pub struct NewToken {
+    pub name: TokenName,
+    pub account: String,
+    pub token: Token,
+    /// Names of the applications that it is for.
+    pub applications: Vec<String>,
+    /// Put it in the place of the one of this name.
+    pub replace: bool,
+}
+
+/// A token as it is listed.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    pub name: String,
+    pub account: String,
+    /// Seconds since the epoch.
+    pub created: Timestamp,
+    /// Names of the applications that are linked to it.
+    pub applications: Vec<String>,
+}
+
+/// A token as it is kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    name: String,
+    sealed: Vec<u8>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("cannot read the token from the standard input")]
+    Read(#[source] io::Error),
+    #[error(
+        "the standard input is empty: expected the token, as in `codedeploy-controller github-token add … < FILE`"
+    )]
+    Empty,
+    #[error(
+        "what the standard input has is no token: expected one line of at most {LONGEST} letters, digits and signs"
+    )]
+    NotAToken,
+    #[error(
+        "{0:?} is not the name of a GitHub account: expected 1 to 39 letters, digits, hyphens and underscores"
+    )]
+    Account(String),
+    #[error(
+        "there is a GitHub token {0:?} already: choose another name, or give --replace to put the new one in its place"
+    )]
+    Exists(String),
+    #[error(
+        "there is no GitHub token {0:?}; `codedeploy-controller github-token list` shows those there are"
+    )]
+    Unknown(String),
+    #[error("there are {MOST} GitHub tokens, and there can be no more: remove one first")]
+    TooMany,
+    #[error("refused")]
+    Refused(#[from] ApiError),
+    #[error("the database refused a statement")]
+    Database(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+impl Token {
+    /// Reads a token to the end; white space around it does not count.
+    pub fn read(source: impl Read) -> Result<Self, TokenError> {
+        let mut bytes = Vec::new();
+        source.take(LONGEST + 2).read_to_end(&mut bytes).map_err(TokenError::Read)?;
+        let token = bytes.trim_ascii();
+        if token.is_empty() {
+            return Err(TokenError::Empty);
+        }
+        // It becomes part of a header.
+        let fits = token.len() as u64 <= LONGEST && token.iter().all(u8::is_ascii_graphic);
+        let token = std::str::from_utf8(token).ok().filter(|_| fits);
+        token.map(|token| Token(token.to_owned())).ok_or(TokenError::NotAToken)
+    }
+
+    /// The secret, for the one document that it goes into.
+    pub(crate) fn reveal(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}
+
+impl Kept {
+    pub(crate) fn open(&self, context: &Context<'_>) -> Result<Token, VaultError> {
+        context.vault.unseal(&owner(&self.name), &self.sealed).map(Token)
+    }
+}
+
+/// What a token is sealed for: it opens under its own name, and no access key's secret opens under it.
+fn owner(name: &str) -> String {
+    format!("GitHub token {name}")
+}
+
+/// Stores a token and links applications to it: all of it or nothing.
+pub fn add(context: &Context<'_>, new: &NewToken) -> Result<(), TokenError> {
+    let NewToken { name, account, token, applications, replace } = new;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !(1..=39).contains(&account.len()) || !account.chars().all(allowed) {
+        return Err(TokenError::Account(account.clone()));
+    }
+    let exists = exists(context, name)?;
+    if exists && !replace {
+        return Err(TokenError::Exists(name.to_string()));
+    }
+    let count: usize = context.tx.query_row("SELECT count(*) FROM github_tokens", [], |row| row.get(0))?;
+    if !exists && count >= MOST {
+        return Err(TokenError::TooMany);
+    }
+    context.tx.execute(
+        "INSERT INTO github_tokens (name, account, token, created) VALUES (:name, :account, :token, :now)
+         ON CONFLICT DO UPDATE SET account = excluded.account, token = excluded.token, created = excluded.created",
+        named_params! {
+            ":name": &**name,
+            ":account": account,
+            ":token": context.vault.seal(&owner(name), &token.0)?,
+            ":now": context.now.millis(),
+        },
+    )?;
+    link(context, name, applications)
+}
+
+/// Links applications to a token, in the place of any other that they are linked to.
+pub fn link(context: &Context<'_>, name: &str, applications: &[String]) -> Result<(), TokenError> {
+    if !exists(context, name)? {
+        return Err(TokenError::Unknown(name.to_owned()));
+    }
+    set(context, Some(name), applications)
+}
+
+/// Takes their token from applications.
+pub fn unlink(context: &Context<'_>, applications: &[String]) -> Result<(), TokenError> {
+    set(context, None, applications)
+}
+
+fn set(context: &Context<'_>, token: Option<&str>, applications: &[String]) -> Result<(), TokenError> {
+    for name in applications {
+        let application = applications::find(context, name)?;
+        context
+            .tx
+            .execute("UPDATE applications SET github_token = ?2 WHERE id = ?1", (&application.id, token))?;
+    }
+    Ok(())
+}
+
+/// Deletes a token and the links to it; false when there is none.
+pub fn remove(context: &Context<'_>, name: &str) -> rusqlite::Result<bool> {
+    Ok(context.tx.execute("DELETE FROM github_tokens WHERE name = ?1", [name])? > 0)
+}
+
+fn exists(context: &Context<'_>, name: &str) -> rusqlite::Result<bool> {
+    context.tx.prepare_cached("SELECT 1 FROM github_tokens WHERE name = ?1")?.exists([name])
+}
+
+/// Every token with the applications that are linked to it, by name.
+pub fn all(context: &Context<'_>) -> rusqlite::Result<Vec<Listed>> {
+    let mut linked =
+        context.tx.prepare("SELECT name FROM applications WHERE github_token = ?1 ORDER BY name")?;
+    let mut tokens = context.tx.prepare("SELECT name, account, created FROM github_tokens ORDER BY name")?;
+    tokens
+        .query_map([], |row| {
+            let name: String = row.get(0)?;
+            let applications = linked.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let created = Timestamp::from_millis(row.get(2)?);
+            Ok(Listed { name, account: row.get(1)?, created, applications })
+        })?
+        .collect()
+}
+
+/// The token that the application of a deployment group is linked to.
+pub(crate) fn of_group(context: &Context<'_>, group_id: &str) -> rusqlite::Result<Option<Kept>> {
+    let mut statement = context.tx.prepare_cached(
+        "SELECT t.name, t.token FROM deployment_groups g
+         JOIN applications a ON a.id = g.application_id
+         JOIN github_tokens t ON t.name = a.github_token
+         WHERE g.id = ?1",
+    )?;
+    statement.query_row([group_id], |row| Ok(Kept { name: row.get(0)?, sealed: row.get(1)? })).optional()
+}
 
 pub fn list(
     context: &Context<'_>,
     request: request::ListGitHubAccountTokenNames,
 ) -> Result<ListGitHubAccountTokenNamesOutput, ApiError> {
-    let listing = context.pages.listing::<String>("tokens", request.next_token.as_deref())?;
-    let none = std::iter::empty::<Result<(String, String), ApiError>>();
-    let (names, next_token) = listing.page(none)?;
+    let listing = context.pages.listing("tokens", request.next_token.as_deref())?;
+    let mut statement =
+        context.tx.prepare_cached("SELECT name FROM github_tokens WHERE name > ?1 ORDER BY name")?;
+    let names = statement.query_map([listing.after_name()], by_name)?;
+    let (names, next_token) = listing.page(names)?;
     Ok(ListGitHubAccountTokenNamesOutput { token_name_list: Some(names), next_token })
 }
 
 pub fn delete(
-    _: &Context<'_>,
+    context: &Context<'_>,
     request: request::DeleteGitHubAccountToken,
 ) -> Result<DeleteGitHubAccountTokenOutput, ApiError> {
-    Err(ErrorName::GitHubAccountTokenDoesNotExist
-        .because(format!("No GitHub account token found for name: {}", request.token_name)))
+    if !remove(context, &request.token_name)? {
+        return Err(ErrorName::GitHubAccountTokenDoesNotExist
+            .because(format!("No GitHub account token found for name: {}", request.token_name)));
+    }
+    Ok(DeleteGitHubAccountTokenOutput { token_name: Some(request.token_name.into()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_word_and_is_not_shown() {
+        let token = Token::read(&b" ghp_abc \n"[..]).unwrap();
+        assert_eq!(token, Token("ghp_abc".into()));
+        assert!(!format!("{token:?}").contains("ghp_abc"));
+        assert!(matches!(Token::read(&b" \n"[..]), Err(TokenError::Empty)));
+        for wrong in [&b"ghp_abc\nghp_def"[..], b"ghp abc", b"ghp_\xff", &[b'x'; 5000]] {
+            assert!(matches!(Token::read(wrong), Err(TokenError::NotAToken)));
+        }
+        assert!(Token::read(&[b'x'; 4096][..]).is_ok());
+    }
 }

@@ -19,6 +19,7 @@ use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::Context;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
+use codedeploy_controller::vault::Vault;
 use fastrand::Rng;
 use serde_json::json;
 
@@ -37,10 +38,12 @@ const TIMERS: Timers = Timers {
     alarms: Duration::from_secs(10),
 };
 
-static SETTINGS: LazyLock<(Partition, Quotas, Balancers, Pages)> = LazyLock::new(|| {
+static SETTINGS: LazyLock<(Partition, Quotas, Balancers, Pages, Vault)> = LazyLock::new(|| {
     let balancers = json!({"lb": {"webhook": {"url": "http://[::1]/"}}});
     let partition = Partition::new(None, None).unwrap();
-    (partition, Quotas::default(), serde_json::from_value(balancers).unwrap(), Pages::new(b"simulation"))
+    let balancers = serde_json::from_value(balancers).unwrap();
+    let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
+    (partition, Quotas::default(), balancers, Pages::new(b"simulation"), vault)
 });
 
 /// More steps than any fleet needs.
@@ -150,9 +153,9 @@ impl World {
         work: impl FnOnce(&Context<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let now = Timestamp::from_millis(self.now);
-        let (partition, quotas, balancers, pages) = &*SETTINGS;
+        let (partition, quotas, balancers, pages, vault) = &*SETTINGS;
         self.store.transact_blocking(move |tx| {
-            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, pages })
+            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, pages, vault })
         })
     }
 

@@ -59,6 +59,7 @@ enumerations! {
         HealthConstraintsInvalid = "HEALTH_CONSTRAINTS_INVALID",
         InternalError = "INTERNAL_ERROR",
         ManualStop = "MANUAL_STOP",
+        MissingGithubToken = "MISSING_GITHUB_TOKEN",
         NoInstances = "NO_INSTANCES",
         OverMaxInstances = "OVER_MAX_INSTANCES",
         RevisionMissing = "REVISION_MISSING",

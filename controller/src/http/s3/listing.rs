@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use s3s::dto::*;
 
-use super::operations::{etag, size, timestamp};
+use super::folder::{etag, size, timestamp};
 use crate::objects::{ObjectError, Objects};
 
 /// Most keys in one answer.
@@ -18,11 +18,7 @@ pub(super) fn objects(
     let ListObjectsV2Input { bucket, continuation_token, delimiter, max_keys, prefix, start_after, .. } =
         input;
     let after = match &continuation_token {
-        // A token is where the page before ended, in hexadecimal as keys may have any character.
-        Some(token) => {
-            let bytes = hex::decode(token).map_err(|_| ObjectError::Token)?;
-            String::from_utf8(bytes).map_err(|_| ObjectError::Token)?
-        }
+        Some(token) => read_token(token)?,
         None => start_after.clone().unwrap_or_default(),
     };
     let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
@@ -67,6 +63,38 @@ pub(super) fn objects(
         common_prefixes: common(prefixes),
         ..ListObjectsV2Output::default()
     })
+}
+
+/// The same as clients of long ago ask for it.
+pub(super) fn plain(objects: &Objects, input: ListObjectsInput) -> Result<ListObjectsOutput, ObjectError> {
+    let ListObjectsInput { bucket, delimiter, marker, max_keys, prefix, .. } = input;
+    let asked = ListObjectsV2Input {
+        bucket,
+        delimiter,
+        max_keys,
+        prefix,
+        start_after: marker,
+        ..ListObjectsV2Input::default()
+    };
+    let listed = self::objects(objects, asked)?;
+    Ok(ListObjectsOutput {
+        next_marker: listed.next_continuation_token.as_deref().map(read_token).transpose()?,
+        name: listed.name,
+        prefix: listed.prefix,
+        delimiter: listed.delimiter,
+        marker: listed.start_after,
+        max_keys: listed.max_keys,
+        is_truncated: listed.is_truncated,
+        contents: listed.contents,
+        common_prefixes: listed.common_prefixes,
+        ..ListObjectsOutput::default()
+    })
+}
+
+/// A token is where the page before ended, in hexadecimal as keys may have any character.
+fn read_token(token: &str) -> Result<String, ObjectError> {
+    let bytes = hex::decode(token).map_err(|_| ObjectError::Token)?;
+    String::from_utf8(bytes).map_err(|_| ObjectError::Token)
 }
 
 /// Every version of every object, and the marks of deletions.

@@ -1,151 +1,12 @@
 //! The operations of S3 on a folder of objects, in the terms of `s3s`.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use s3s::dto::{self, *};
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
+use super::folder::{Folder, Wanted, checksums, etag, labels, size, timestamp};
 use super::listing;
 use super::said::{Said, may_replace};
-use crate::events::incoming::{self, Created};
-use crate::objects::{Checksums, Intake, Labels, ObjectError, Objects, Version};
-use crate::service::Service;
-
-/// How much of an object is read at once.
-const CHUNK: usize = 64 * 1024;
-
-pub(super) struct Folder {
-    pub(super) service: Arc<Service>,
-    pub(super) objects: Arc<Objects>,
-}
-
-impl From<ObjectError> for S3Error {
-    fn from(error: ObjectError) -> Self {
-        let code = match &error {
-            ObjectError::NoSuchBucket(_) => S3ErrorCode::NoSuchBucket,
-            ObjectError::BucketNotEmpty(_) => S3ErrorCode::BucketNotEmpty,
-            ObjectError::NoSuchKey(_) => S3ErrorCode::NoSuchKey,
-            ObjectError::NoSuchVersion(_) => S3ErrorCode::NoSuchVersion,
-            ObjectError::NoSuchUpload(_) => S3ErrorCode::NoSuchUpload,
-            ObjectError::NoSuchPart(_) => S3ErrorCode::InvalidPart,
-            ObjectError::Key | ObjectError::Token => S3ErrorCode::InvalidArgument,
-            ObjectError::Digest(_) => S3ErrorCode::BadDigest,
-            ObjectError::Incomplete(_) => S3ErrorCode::IncompleteBody,
-            ObjectError::Precondition => S3ErrorCode::PreconditionFailed,
-            ObjectError::Io { .. } => S3ErrorCode::InternalError,
-        };
-        if code == S3ErrorCode::InternalError {
-            tracing::error!(error = crate::error::chain(&error), "an S3 request failed inside the service");
-            return S3Error::with_message(
-                code,
-                "We encountered an internal error. Its cause is in the service's log.",
-            );
-        }
-        S3Error::with_message(code, error.to_string())
-    }
-}
-
-impl Folder {
-    /// How long a client may send nothing in the middle of its content.
-    fn patience(&self) -> Duration {
-        self.service.settings.timers.request
-    }
-
-    /// Has a new version deployed where it is watched. The version is there in any case.
-    pub(super) async fn tell(&self, bucket: &str, key: &str, version: &Version) {
-        let created = Created {
-            bucket: bucket.to_owned(),
-            key: key.to_owned(),
-            etag: Some(version.etag.clone()),
-            version: Some(version.id.clone()),
-        };
-        if let Err(error) = incoming::notice(&self.service, vec![created]).await {
-            tracing::error!(bucket, key, %error, "a new object may not be deployed by itself");
-        }
-    }
-
-    /// Runs what waits for the disk where it holds nobody up.
-    pub(super) async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,
-    ) -> S3Result<T> {
-        let objects = Arc::clone(&self.objects);
-        let done = tokio::task::spawn_blocking(move || work(&objects)).await;
-        Ok(done.map_err(|error| s3_error!(error, InternalError))??)
-    }
-
-    /// The version that a request is about, if it passes the request's conditions.
-    async fn find(&self, wanted: Wanted) -> S3Result<(Version, std::path::PathBuf)> {
-        let Wanted { bucket, key, version, if_match, if_none_match } = wanted;
-        let found = self.on_disk(move |objects| objects.find(&bucket, &key, version.as_deref())).await?;
-        if found.0.deleted {
-            return Err(s3_error!(MethodNotAllowed, "This version marks that the object was deleted."));
-        }
-        let is_it = |condition: &ETagCondition| match condition {
-            ETagCondition::Any => true,
-            ETagCondition::ETag(etag) => etag.value() == found.0.etag,
-        };
-        if if_match.as_ref().is_some_and(|condition| !is_it(condition)) {
-            return Err(ObjectError::Precondition.into());
-        }
-        if if_none_match.as_ref().is_some_and(is_it) {
-            return Err(s3_error!(NotModified));
-        }
-        Ok(found)
-    }
-}
-
-struct Wanted {
-    bucket: String,
-    key: String,
-    version: Option<String>,
-    if_match: Option<ETagCondition>,
-    if_none_match: Option<ETagCondition>,
-}
-
-/// The fields of a checksum, which many inputs and outputs have.
-macro_rules! checksums {
-    ($input:expr) => {
-        Checksums {
-            crc32: $input.checksum_crc32.clone(),
-            crc32c: $input.checksum_crc32c.clone(),
-            crc64nvme: $input.checksum_crc64nvme.clone(),
-            sha1: $input.checksum_sha1.clone(),
-            sha256: $input.checksum_sha256.clone(),
-        }
-    };
-}
-
-macro_rules! labels {
-    ($input:expr) => {
-        Labels {
-            content_type: $input.content_type.clone(),
-            content_encoding: $input.content_encoding.clone(),
-            content_disposition: $input.content_disposition.clone(),
-            cache_control: $input.cache_control.clone(),
-            metadata: $input.metadata.clone().unwrap_or_default().into_iter().collect(),
-        }
-    };
-}
-
-pub(super) use checksums;
-
-pub(super) fn etag(version: &Version) -> Option<ETag> {
-    Some(ETag::Strong(version.etag.clone()))
-}
-
-pub(super) fn timestamp(version: &Version) -> Option<dto::Timestamp> {
-    let seconds = version.modified.millis().div_euclid(1000);
-    let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    Some(dto::Timestamp::from(time))
-}
-
-pub(super) fn size(bytes: u64) -> Option<i64> {
-    i64::try_from(bytes).ok()
-}
+use crate::objects::{Checksums, Intake, Labels, Objects};
 
 #[async_trait::async_trait]
 impl S3 for Folder {
@@ -178,7 +39,7 @@ impl S3 for Folder {
     }
 
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        self.bucket(req.input.bucket).await?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
@@ -186,7 +47,7 @@ impl S3 for Folder {
         &self,
         req: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        self.bucket(req.input.bucket).await?;
         Ok(S3Response::new(GetBucketLocationOutput::default()))
     }
 
@@ -194,7 +55,7 @@ impl S3 for Folder {
         &self,
         req: S3Request<GetBucketVersioningInput>,
     ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        self.bucket(req.input.bucket).await?;
         let status = Some(BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED));
         Ok(S3Response::new(GetBucketVersioningOutput { status, ..GetBucketVersioningOutput::default() }))
     }
@@ -211,7 +72,7 @@ impl S3 for Folder {
                 "The versions of this service's buckets cannot be switched off."
             ));
         }
-        self.on_disk(move |objects| objects.bucket(&req.input.bucket)).await?;
+        self.bucket(req.input.bucket).await?;
         Ok(S3Response::new(PutBucketVersioningOutput::default()))
     }
 
@@ -219,8 +80,7 @@ impl S3 for Folder {
         let said = Said::new(&req, req.input.content_md5.clone(), checksums!(req.input));
         let labels = labels!(req.input);
         let PutObjectInput { bucket, key, body, if_match, if_none_match, .. } = req.input;
-        let bucket_name = bucket.clone();
-        self.on_disk(move |objects| objects.bucket(&bucket_name)).await?;
+        self.bucket(bucket.clone()).await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
         let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience()).await?;
         said.check(&staged)?;
@@ -249,18 +109,14 @@ impl S3 for Folder {
             req.input;
         let wanted = Wanted { bucket, key, version: version_id, if_match, if_none_match };
         let (version, path) = self.find(wanted).await?;
-        let opened = tokio::fs::File::open(&path).await;
-        let mut file = opened.map_err(|source| ObjectError::Io { path: path.clone(), source })?;
         let bytes = range.map(|range| range.check(version.size)).transpose()?;
         let content_range = bytes
             .as_ref()
             .map(|bytes| format!("bytes {}-{}/{}", bytes.start, bytes.end.saturating_sub(1), version.size));
         let whole = bytes.is_none() && checksum_mode.is_some();
         let bytes = bytes.unwrap_or(0..version.size);
-        let sought = file.seek(std::io::SeekFrom::Start(bytes.start)).await;
-        sought.map_err(|source| ObjectError::Io { path, source })?;
-        let length = bytes.end - bytes.start;
-        let body = StreamingBlob::wrap(ReaderStream::with_capacity(file.take(length), CHUNK));
+        let length = bytes.end.saturating_sub(bytes.start);
+        let body = StreamingBlob::wrap(self.content(&version, path, bytes).await?);
         let sums = if whole { version.checksums.clone() } else { Checksums::default() };
         let output = GetObjectOutput {
             body: Some(body),
@@ -315,6 +171,28 @@ impl S3 for Folder {
         Ok(S3Response::new(DeleteObjectOutput { delete_marker, version_id, ..DeleteObjectOutput::default() }))
     }
 
+    async fn delete_objects(
+        &self,
+        req: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        Ok(S3Response::new(self.delete_many(req).await?))
+    }
+
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        Ok(S3Response::new(self.copy(req).await?))
+    }
+
+    /// Objects have no tags; clients ask for them before they copy one in parts.
+    async fn get_object_tagging(
+        &self,
+        req: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        let GetObjectTaggingInput { bucket, key, version_id, .. } = req.input;
+        let wanted = Wanted { bucket, key, version: version_id, if_match: None, if_none_match: None };
+        let (version, _) = self.find(wanted).await?;
+        Ok(S3Response::new(GetObjectTaggingOutput { tag_set: Vec::new(), version_id: Some(version.id) }))
+    }
+
     async fn create_multipart_upload(
         &self,
         req: S3Request<CreateMultipartUploadInput>,
@@ -354,6 +232,13 @@ impl S3 for Folder {
         }))
     }
 
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        Ok(S3Response::new(self.copy_part(req).await?))
+    }
+
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
         let ListPartsInput { bucket, key, upload_id, .. } = req.input;
         let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
@@ -377,6 +262,13 @@ impl S3 for Folder {
             parts: Some(parts.collect()),
             ..ListPartsOutput::default()
         }))
+    }
+
+    async fn list_objects(
+        &self,
+        req: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
+        Ok(S3Response::new(self.on_disk(move |objects| listing::plain(objects, req.input)).await?))
     }
 
     async fn list_objects_v2(

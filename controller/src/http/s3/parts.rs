@@ -3,7 +3,7 @@
 use s3s::dto::*;
 use s3s::{S3Request, S3Result, s3_error};
 
-use super::operations::{Folder, checksums, etag};
+use super::folder::{Folder, checksums, etag};
 use super::said::{Said, may_replace};
 use crate::objects::{Checksums, Intake};
 

@@ -1,0 +1,64 @@
+//! What commands say. Whether it matters that nobody can read it depends on what it is, and is decided here.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write as _, stderr, stdout};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConsoleError {
+    #[error("cannot write to the standard output")]
+    Write(#[source] io::Error),
+    #[error(
+        "the standard output is closed or /dev/null, and what would be printed cannot be shown again: nothing was made"
+    )]
+    Nobody,
+    #[error("cannot print what cannot be shown again: nothing was made")]
+    Lost(#[source] io::Error),
+}
+
+/// Prints what a command was asked for. A reader that has left has read enough; a file that cannot take it would be
+/// mistaken for the whole.
+pub(super) fn show(text: impl Display) -> Result<(), ConsoleError> {
+    match print(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.map_err(ConsoleError::Write),
+    }
+}
+
+/// Prints what cannot be shown again, such as a secret. Call it before it is stored: what nobody has seen must not exist.
+pub(super) fn hand_over(text: impl Display) -> Result<(), ConsoleError> {
+    if is_nowhere().map_err(ConsoleError::Lost)? {
+        return Err(ConsoleError::Nobody);
+    }
+    print(text).map_err(ConsoleError::Lost)
+}
+
+/// Says what was done; it is done, whether somebody hears of it or not.
+pub(super) fn remark(text: impl Display) {
+    let _ = print(text);
+}
+
+/// Tells what went wrong, if somebody listens.
+pub(super) fn complain(text: impl Display) {
+    let _ = writeln!(stderr(), "{text}");
+}
+
+/// Prints lines, of which the last may have its end or not.
+fn print(text: impl Display) -> io::Result<()> {
+    let mut text = text.to_string();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Whether whatever is printed is lost. A standard output that was closed is `/dev/null` by the time a program runs.
+fn is_nowhere() -> io::Result<bool> {
+    let out = File::from(stdout().as_fd().try_clone_to_owned()?).metadata()?;
+    let null = std::fs::metadata("/dev/null")?;
+    Ok(out.file_type().is_char_device() && out.rdev() == null.rdev())
+}

@@ -1,0 +1,57 @@
+//! The commands about GitHub tokens. A token comes from the standard input: arguments are seen by every process.
+
+use std::io::{IsTerminal as _, stdin};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::admin::{AdminError, transact};
+use super::console;
+use crate::registry::tokens::{self, Listed, NewToken, Token, TokenError};
+use crate::request::Field as _;
+use crate::request::members::TokenName;
+
+pub(super) fn add(
+    data_dir: &Path,
+    name: String,
+    account: String,
+    applications: Vec<String>,
+    replace: bool,
+) -> Result<(), AdminError> {
+    let name = TokenName::read(Some(name))?;
+    if stdin().is_terminal() {
+        return Err(AdminError::TokenOnTerminal);
+    }
+    let token = Token::read(stdin().lock())?;
+    let new = NewToken { name, account, token, applications, replace };
+    transact(data_dir, move |context| Ok(tokens::add(context, &new)?))
+}
+
+pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
+    let tokens = transact(data_dir, |context| Ok(tokens::all(context)?))?;
+    if json {
+        return Ok(console::show(json!(tokens))?);
+    }
+    let line = |token: &Listed| {
+        let applications = match token.applications.as_slice() {
+            [] => "no application is linked to it".to_owned(),
+            names => names.join(" "),
+        };
+        format!("{}  {}  {applications}\n", token.name, token.account)
+    };
+    Ok(console::show(tokens.iter().map(line).collect::<String>())?)
+}
+
+pub(super) fn link(data_dir: &Path, name: String, applications: Vec<String>) -> Result<(), AdminError> {
+    transact(data_dir, move |context| Ok(tokens::link(context, &name, &applications)?))
+}
+
+pub(super) fn unlink(data_dir: &Path, applications: Vec<String>) -> Result<(), AdminError> {
+    transact(data_dir, move |context| Ok(tokens::unlink(context, &applications)?))
+}
+
+pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
+    transact(data_dir, move |context| {
+        if tokens::remove(context, &name)? { Ok(()) } else { Err(TokenError::Unknown(name).into()) }
+    })
+}

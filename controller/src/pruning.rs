@@ -1,0 +1,73 @@
+//! Deletes old versions from the folder of revisions, as its settings say, and none that a deployment may come back to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::Timestamp;
+
+use crate::error::{ApiError, chain};
+use crate::objects::{ObjectError, Objects, Retention};
+use crate::registry::revisions;
+use crate::service::Service;
+
+/// How often the whole folder is looked through.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// Looks for versions to delete at once and then every hour, until the service is asked to stop.
+pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
+    let mut stop = service.stopping();
+    let retention = service.settings.s3.as_ref().map(|s3| s3.retention).unwrap_or_default();
+    let objects = service.objects.clone().filter(|_| !retention.is_endless());
+    loop {
+        let round = async {
+            if let Some(objects) = &objects {
+                prune(&service, objects, retention).await;
+            }
+            tokio::time::sleep(EVERY).await;
+        };
+        tokio::select! {
+            () = round => {}
+            _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
+        }
+    }
+}
+
+async fn prune(service: &Arc<Service>, objects: &Arc<Objects>, retention: Retention) {
+    let expired = on_disk(objects, move |objects| objects.expired(retention, Timestamp::now())).await;
+    for (bucket, key) in expired.unwrap_or_default() {
+        let (named, of) = (bucket.clone(), key.clone());
+        let needed = service.transact(move |_, context| revisions::needed(context, &named, &of)).await;
+        let Ok(needed) = needed else {
+            // The log has the cause, and the next round comes.
+            return;
+        };
+        let (named, of) = (bucket.clone(), key.clone());
+        let deleted = on_disk(objects, move |objects| {
+            objects.prune(&named, &of, retention, Timestamp::now(), |version| needed.contains(&version.id))
+        });
+        for version in deleted.await.unwrap_or_default() {
+            tracing::info!(
+                bucket,
+                key,
+                version = version.id,
+                bytes = version.size,
+                "an old version was deleted"
+            );
+        }
+    }
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+async fn on_disk<T: Send + 'static>(
+    objects: &Arc<Objects>,
+    work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,
+) -> Option<T> {
+    let objects = Arc::clone(objects);
+    match tokio::task::spawn_blocking(move || work(&objects)).await.ok()? {
+        Ok(done) => Some(done),
+        Err(error) => {
+            tracing::error!(error = chain(&error), "old versions could not be deleted");
+            None
+        }
+    }
+}
