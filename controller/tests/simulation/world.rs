@@ -13,6 +13,7 @@ use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::alarm::{self, Sight};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::decide::{self, Outcome};
+use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::page::Pages;
@@ -210,6 +211,9 @@ impl World {
         self.jobs.clear();
         (self.traffic, self.alarms) = (true, true);
         self.due = self.transact(decide::active).unwrap();
+        for id in self.due.clone() {
+            self.transact(move |context| resume(context, &id, context.now)).unwrap();
+        }
     }
 
     /// Plays until every deployment has ended.
