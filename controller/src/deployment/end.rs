@@ -9,8 +9,8 @@ use super::course::Course;
 use super::create::{last_successful_revision, new_deployment_id};
 use super::decide::{Change, Outcome};
 use super::plan::Rules;
-use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
-use super::records::{Record, Relations};
+use super::progress::{DeploymentInput, Ending, Progress, Stop};
+use super::records::{Record, Relations, Target};
 use crate::error::ApiError;
 use crate::registry::{Context, groups};
 use crate::store::Json;
@@ -23,9 +23,9 @@ pub(super) fn end(
     retire_at: Option<Timestamp>,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
-    let (stop, stage) = match &record.progress {
-        Progress::InProgress { stop, stage, .. } => (stop.clone(), *stage),
-        _ => (None, record.rules.course.first_stage()),
+    let stop = match &record.progress {
+        Progress::InProgress { stop, .. } => stop.clone(),
+        _ => None,
     };
     finish(context, record, ending, retire_at, outcome)?;
     let Some(group) = groups::by_id(context, &record.group_id)? else {
@@ -35,7 +35,7 @@ pub(super) fn end(
     if record.progress.retire_at().is_some_and(|at| at <= context.now) {
         retire(context, record, outcome)?;
     }
-    roll_back(context, record, stop.as_ref(), stage, &group, outcome)
+    roll_back(context, record, stop.as_ref(), &group, outcome)
 }
 
 /// Ends a deployment that never started.
@@ -47,9 +47,7 @@ pub(super) fn cancel(
 ) -> Result<(), ApiError> {
     finish(context, record, stop.ending(), None, outcome)?;
     match groups::by_id(context, &record.group_id)? {
-        Some(group) => {
-            roll_back(context, record, Some(stop), record.rules.course.first_stage(), &group, outcome)
-        }
+        Some(group) => roll_back(context, record, Some(stop), &group, outcome),
         None => Ok(()),
     }
 }
@@ -122,14 +120,13 @@ fn roll_back(
     context: &Context<'_>,
     record: &mut Record,
     stop: Option<&Stop>,
-    stage: Stage,
     group: &groups::Group,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
     if record.is_rollback() || !asks_for_rollback(record, stop) {
         return Ok(());
     }
-    let message = match plan_rollback(context, record, stage, group)? {
+    let message = match plan_rollback(context, record, group)? {
         Err(reason) => reason.to_owned(),
         Ok(mut rollback) => {
             let message =
@@ -187,7 +184,6 @@ fn asks_for_rollback(record: &Record, stop: Option<&Stop>) -> bool {
 fn plan_rollback(
     context: &Context<'_>,
     record: &Record,
-    stage: Stage,
     group: &groups::Group,
 ) -> Result<Result<Record, &'static str>, ApiError> {
     let good = match &group.last_successful {
@@ -195,7 +191,7 @@ fn plan_rollback(
         None => None,
     };
     let (course, revision, behavior) = match record.rules.course {
-        Course::BlueGreen { .. } if stage == Stage::Deploy => {
+        Course::BlueGreen { .. } if !moved_traffic(context, record)? => {
             return Ok(Err("Nothing was rolled back: the original instances have kept their traffic."));
         }
         Course::BlueGreen { .. } | Course::BlueGreenRollback => {
@@ -238,4 +234,10 @@ fn plan_rollback(
         application_name: record.application_name.clone(),
         group_name: record.group_name.clone(),
     }))
+}
+
+/// Whether any replacement instance of a blue/green deployment was given traffic.
+fn moved_traffic(context: &Context<'_>, record: &Record) -> Result<bool, ApiError> {
+    let targets = Target::load_all(context.tx, &record.id)?;
+    Ok(targets.iter().any(|target| target.state.was_given_traffic()))
 }

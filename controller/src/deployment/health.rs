@@ -55,6 +55,12 @@ impl MinimumHealthy {
         };
         Ok(Budget { unavailable, parallel })
     }
+
+    /// Most of `targets` targets that may be without traffic once it was given to them. A fleet too small for the
+    /// minimum must serve all the same: nobody chose its size when its traffic goes back to it.
+    pub fn tolerated(self, targets: usize) -> usize {
+        self.budget(targets).map_or(1, |budget| budget.unavailable)
+    }
 }
 
 /// Targets by how far they are.
@@ -121,6 +127,14 @@ mod tests {
         for (minimum, targets, expected) in table {
             let budget = minimum.budget(targets).ok().map(|b| (b.unavailable, b.parallel));
             assert_eq!(budget, expected, "{minimum:?} of {targets}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_too_small_for_the_minimum_may_lose_one() {
+        let table = [(HostCount(6), 9, 3), (HostCount(3), 2, 1), (FleetPercent(50), 1, 1), (OneAtATime, 9, 1)];
+        for (minimum, targets, expected) in table {
+            assert_eq!(minimum.tolerated(targets), expected, "{minimum:?} of {targets}");
         }
     }
 

@@ -37,10 +37,15 @@ pub struct Watch {
 }
 
 impl Rules {
+    /// Whether a target whose event failed goes on with the next.
     pub(super) fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
-        self.ignore_application_stop_failures
-            && matches!(event, ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic)
+        match event {
+            // What is left behind may be broken or gone, and must not keep its traffic for that.
+            BeforeBlockTraffic | AfterBlockTraffic if self.course == Course::BlueGreenRollback => true,
+            ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => self.ignore_application_stop_failures,
+            _ => false,
+        }
     }
 
     /// How long a deployment of this kind may take.
@@ -209,10 +214,10 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
         Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
             Verdict::Continue { start: tally.not_attempted }
         }
-        Stage::Allow => match rules.minimum_healthy.budget(targets) {
-            Ok(budget) if tally.succeeded > 0 && tally.failed <= budget.unavailable => Verdict::Succeeded,
-            _ => Verdict::Failed,
-        },
+        Stage::Allow if tally.succeeded > 0 && tally.failed <= rules.minimum_healthy.tolerated(targets) => {
+            Verdict::Succeeded
+        }
+        Stage::Allow => Verdict::Failed,
         Stage::Block if tally.failed == 0 => Verdict::Succeeded,
         Stage::Block => Verdict::Failed,
     }

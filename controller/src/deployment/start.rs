@@ -83,8 +83,12 @@ fn targets(
         Course::BlueGreenRollback => {
             let failed = record.relations.rollback.clone().unwrap_or_default();
             let failed = failed.rollback_triggering_deployment_id.unwrap_or_default();
+            // The original instances serve again; a replacement instance that never served has nothing to lose.
             let targets: Vec<_> = Target::load_all(context.tx, &failed)?
                 .into_iter()
+                .filter(|target| {
+                    target.state.label == Some(TargetLabel::Blue) || target.state.was_given_traffic()
+                })
                 .map(|target| (target.member, target.state.label))
                 .collect();
             let nobody = "The deployment failed because the original instances are not known any more.";

@@ -103,6 +103,14 @@ impl TargetState {
         self.events.iter().any(attempted)
     }
 
+    /// Whether a load balancer was asked to give it traffic.
+    pub fn was_given_traffic(&self) -> bool {
+        let allowed = |event: &Event| {
+            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
+        };
+        self.events.iter().any(allowed)
+    }
+
     /// When the service gives up on the command that is out.
     pub fn deadline(&self, rules: &Rules, timers: &Timers) -> Option<Timestamp> {
         self.running(rules).and_then(|event| timeout(&event.state, timers)).map(|(deadline, _)| deadline)
