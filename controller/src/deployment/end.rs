@@ -9,7 +9,7 @@ use super::course::Course;
 use super::create::{last_successful_revision, new_deployment_id};
 use super::decide::{Change, Outcome};
 use super::plan::Rules;
-use super::progress::{DeploymentInput, Ending, Progress, Stop};
+use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::records::{Record, Relations, Target};
 use crate::error::ApiError;
 use crate::registry::{Context, groups};
@@ -97,7 +97,8 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
     Ok(())
 }
 
-/// Deregisters the original instances of a blue/green deployment whose time is over.
+/// Deregisters the original instances of a blue/green deployment whose time is over. Those that a later deployment, of
+/// whatever group, gave a revision or traffic are needed again, and stay.
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,
@@ -106,10 +107,18 @@ pub(super) fn retire(
     let instances = context
         .tx
         .prepare_cached(
-            "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE deregistered IS NULL AND arn IN
-             (SELECT arn FROM targets WHERE deployment_id = ?1 AND label = ?3)",
+            "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
+             (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
+              (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
+               WHERE later.rowid > (SELECT rowid FROM deployments WHERE id = :deployment)
+                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))",
         )?
-        .execute((&record.id, context.now.millis(), TargetLabel::Blue.as_str()))?;
+        .execute(named_params! {
+            ":now": context.now.millis(),
+            ":deployment": record.id,
+            ":blue": TargetLabel::Blue.as_str(),
+            ":block": Stage::Block,
+        })?;
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
     Ok(())
