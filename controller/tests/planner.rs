@@ -77,6 +77,10 @@ impl Deployment {
                         self.issued += 1;
                     }
                 }
+                Move::Stop(stop) => {
+                    let input = DeploymentInput::RequestStop(stop);
+                    self.progress = self.progress.next(input, now).unwrap();
+                }
                 Move::Close => {
                     for target in &mut self.targets {
                         assert_eq!(target.settle(&self.rules, true, &TIMERS, now).unwrap(), None);

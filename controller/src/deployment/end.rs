@@ -35,7 +35,10 @@ pub(super) fn end(
     if record.progress.retire_at().is_some_and(|at| at <= context.now) {
         retire(context, record, outcome)?;
     }
-    roll_back(context, record, stop.as_ref(), &group, outcome)
+    match stop {
+        Some(stop) => roll_back(context, record, &stop, &group, outcome),
+        None => Ok(()),
+    }
 }
 
 /// Ends a deployment that never started.
@@ -47,7 +50,7 @@ pub(super) fn cancel(
 ) -> Result<(), ApiError> {
     finish(context, record, stop.ending(), None, outcome)?;
     match groups::by_id(context, &record.group_id)? {
-        Some(group) => roll_back(context, record, Some(stop), &group, outcome),
+        Some(group) => roll_back(context, record, stop, &group, outcome),
         None => Ok(()),
     }
 }
@@ -88,7 +91,9 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
             })?;
     }
     let succeeded = matches!(record.progress, Progress::Ended { ending: Ending::Succeeded, .. });
-    if succeeded {
+    // A rollback of a group's first deployment gave traffic back, and nothing else: its revision is the one undone.
+    let has_revision = record.rules.course != Course::BlueGreenRollback || group.last_successful.is_some();
+    if succeeded && has_revision {
         context.tx.execute(
             "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
             (&record.group_id, &record.id),
@@ -128,7 +133,7 @@ pub(super) fn retire(
 fn roll_back(
     context: &Context<'_>,
     record: &mut Record,
-    stop: Option<&Stop>,
+    stop: &Stop,
     group: &groups::Group,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
@@ -148,7 +153,7 @@ fn roll_back(
             rollback.insert(context.tx)?;
             context.tx.execute(
                 "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
-                (&group.id, Json(rollback.revision()), &rollback.id),
+                (&group.id, rollback.snapshot.previous_revision.clone().map(Json), &rollback.id),
             )?;
             outcome.stirred.push(rollback.id.clone());
             outcome.changes.push(Change::RolledBack {
@@ -168,24 +173,18 @@ fn roll_back(
     Ok(record.save_progress(context.tx)?)
 }
 
-fn asks_for_rollback(record: &Record, stop: Option<&Stop>) -> bool {
+fn asks_for_rollback(record: &Record, stop: &Stop) -> bool {
     let configured = record.snapshot.auto_rollback_configuration.clone().unwrap_or_default();
     let on = |event: AutoRollbackEvent| {
         configured.enabled == Some(true) && configured.events.iter().flatten().any(|e| *e == event)
     };
-    let Progress::Ended { ending, .. } = &record.progress else {
-        return false;
-    };
-    match (ending, stop) {
-        (Ending::Succeeded, _) => false,
-        (Ending::Failed(_), _) => on(AutoRollbackEvent::DeploymentFailure),
-        (Ending::Stopped(_), Some(Stop::Alarm { .. })) => on(AutoRollbackEvent::DeploymentStopOnAlarm),
-        (Ending::Stopped(_), Some(Stop::Request { rollback: Some(wanted) })) => *wanted,
-        (Ending::Stopped(_), Some(Stop::Request { rollback: None })) => {
-            on(AutoRollbackEvent::DeploymentStopOnRequest)
-        }
-        // Nobody continued it: the traffic is where it was.
-        (Ending::Stopped(_), None) => false,
+    match stop {
+        Stop::Failure(_) => on(AutoRollbackEvent::DeploymentFailure),
+        Stop::Alarm { .. } => on(AutoRollbackEvent::DeploymentStopOnAlarm),
+        Stop::Request { rollback: Some(wanted) } => *wanted,
+        Stop::Request { rollback: None } => on(AutoRollbackEvent::DeploymentStopOnRequest),
+        // The traffic is where it was.
+        Stop::NotContinued => false,
     }
 }
 
@@ -199,10 +198,10 @@ fn plan_rollback(
         Some(id) => Record::load(context.tx, id)?,
         None => None,
     };
+    if let Some(reason) = nothing_to_undo(context, record)? {
+        return Ok(Err(reason));
+    }
     let (course, revision, behavior) = match record.rules.course {
-        Course::BlueGreen { .. } if !moved_traffic(context, record)? => {
-            return Ok(Err("Nothing was rolled back: the original instances have kept their traffic."));
-        }
         Course::BlueGreen { .. } | Course::BlueGreenRollback => {
             let revision = good.as_ref().map_or_else(|| record.revision(), Record::revision);
             (Course::BlueGreenRollback, revision, record.snapshot.file_exists_behavior.clone())
@@ -245,8 +244,21 @@ fn plan_rollback(
     }))
 }
 
-/// Whether any replacement instance of a blue/green deployment was given traffic.
-fn moved_traffic(context: &Context<'_>, record: &Record) -> Result<bool, ApiError> {
+/// Why a deployment has left everything as it was, if it has.
+fn nothing_to_undo(context: &Context<'_>, record: &Record) -> Result<Option<&'static str>, ApiError> {
+    if !matches!(record.rules.course, Course::BlueGreen { .. }) {
+        let mut attempted =
+            context.tx.prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
+        return Ok((!attempted.exists([&record.id])?)
+            .then_some("Nothing was rolled back: the deployment was not begun on any instance."));
+    }
     let targets = Target::load_all(context.tx, &record.id)?;
-    Ok(targets.iter().any(|target| target.state.was_given_traffic()))
+    let original = |target: &Target| target.state.label == Some(TargetLabel::Blue);
+    Ok(if !targets.iter().any(|target| target.state.was_given_traffic()) {
+        Some("Nothing was rolled back: the original instances have kept their traffic.")
+    } else if !targets.iter().any(original) {
+        Some("Nothing was rolled back: the deployment had no original instances, which could serve again.")
+    } else {
+        None
+    })
 }

@@ -74,6 +74,12 @@ impl TargetState {
         TargetState { label, events: events.into_iter().map(event).collect() }
     }
 
+    /// The same target, which performs nothing of earlier stages.
+    pub fn beginning_at(mut self, stage: Stage) -> Self {
+        self.events.retain(|event| event.stage >= stage);
+        self
+    }
+
     /// The status that clients are shown.
     pub fn status(&self, rules: &Rules) -> TargetStatus {
         match standing(self, rules) {
