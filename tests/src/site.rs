@@ -188,19 +188,8 @@ impl Site {
     pub async fn visit(&self) -> Clients {
         wait::until("the site answers", async || request(self.balancer.address).await).await;
         let clients = Clients::start(self.balancer.address, 4);
-        answered(&clients).await;
+        clients.pages().await;
         clients
-    }
-
-    /// Waits until clients have been answered some more, and gives the pages that they got meanwhile.
-    pub async fn pages(&self, clients: &Clients) -> Vec<String> {
-        let before = clients.tally().answers;
-        answered(clients).await;
-        let now = clients.tally().answers;
-        now.into_iter()
-            .filter(|(page, count)| before.get(page) != Some(count))
-            .map(|(page, _)| page)
-            .collect()
     }
 
     pub async fn stop(self) {
@@ -208,19 +197,6 @@ impl Site {
         drop((_servers, balancer));
         fleet.stop().await;
     }
-}
-
-/// More answers than there were requests under way.
-async fn answered(clients: &Clients) {
-    let count = || clients.tally().answers.values().sum::<usize>();
-    let before = count();
-    wait::until(
-        "clients are answered",
-        async || {
-            if count() > before + 20 { Ok(()) } else { Err(clients.tally()) }
-        },
-    )
-    .await;
 }
 
 async fn push(fleet: &Fleet, page: &str) -> aws_sdk_codedeploy::types::RevisionLocation {

@@ -244,9 +244,8 @@ async fn a_controller_that_dies_in_a_rollback_goes_on_with_it() {
     for host in &fleet.hosts {
         wait::until("the script has ended", async || {
             let log = fs::read_to_string(host.agent_log()).unwrap_or_default();
-            let of_it = |line: &&str| line.contains(&by) && line.contains("ApplicationStart");
-            let lines = log.lines().filter(of_it).count();
-            if lines > 1 { Ok(()) } else { Err(lines) }
+            let ended = |line: &str| line.contains(&by) && line.contains("ApplicationStart succeeded");
+            if log.lines().any(ended) { Ok(()) } else { Err(log) }
         })
         .await;
     }
