@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use codedeploy_api::codedeploy::{Diagnostics, Timestamp};
+use codedeploy_api::codedeploy::{Diagnostics, TargetLabel, Timestamp};
 use codedeploy_controller::config::Timers;
 use codedeploy_controller::deployment::MinimumHealthy;
 use codedeploy_controller::deployment::course::Course;
@@ -238,4 +238,24 @@ fn a_deployment_that_takes_too_long_fails() {
     let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 1, false);
     deployment.decide(at(5000));
     assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Failed(_), .. }));
+}
+
+fn traffic_goes_back(minimum_healthy: MinimumHealthy) -> Rules {
+    let (course, ignore_application_stop_failures) = (Course::BlueGreenRollback, false);
+    Rules { minimum_healthy, ignore_application_stop_failures, course, alarms: None }
+}
+
+#[test]
+fn traffic_goes_back_to_a_fleet_that_is_smaller_than_the_minimum_for_the_other() {
+    let progress = Progress::InProgress { started: at(0), stage: Stage::Allow, stop: None };
+    let rules = traffic_goes_back(MinimumHealthy::HostCount(3));
+    let count = |label, class, stage, targets| Count { label: Some(label), class, stage, targets };
+    let green = count(TargetLabel::Green, Class::Waiting, Stage::Block, 4);
+    for (succeeded, failed, expected) in
+        [(2, 0, Move::Enter(Stage::Block)), (1, 1, Move::Close), (0, 2, Move::Close), (0, 0, Move::Close)]
+    {
+        let blue = |class, targets| count(TargetLabel::Blue, class, Stage::Allow, targets);
+        let counts = [blue(Class::Succeeded, succeeded), blue(Class::Failed, failed), green.clone()];
+        assert_eq!(plan(&rules, &progress, &counts, &TIMERS, at(1)), expected, "{succeeded} {failed}");
+    }
 }

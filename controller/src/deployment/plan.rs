@@ -209,10 +209,15 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
         Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
             Verdict::Continue { start: tally.not_attempted }
         }
-        Stage::Allow => match rules.minimum_healthy.budget(targets) {
-            Ok(budget) if tally.succeeded > 0 && tally.failed <= budget.unavailable => Verdict::Succeeded,
-            _ => Verdict::Failed,
-        },
+        Stage::Allow => {
+            // The minimum was set for the other fleet, in a rollback: of a smaller one it may demand all and more.
+            let unavailable = rules.minimum_healthy.budget(targets).map_or(0, |budget| budget.unavailable);
+            if tally.succeeded > 0 && tally.failed <= unavailable {
+                Verdict::Succeeded
+            } else {
+                Verdict::Failed
+            }
+        }
         Stage::Block if tally.failed == 0 => Verdict::Succeeded,
         Stage::Block => Verdict::Failed,
     }
