@@ -259,3 +259,17 @@ fn traffic_goes_back_to_a_fleet_that_is_smaller_than_the_minimum_for_the_other()
         assert_eq!(plan(&rules, &progress, &counts, &TIMERS, at(1)), expected, "{succeeded} {failed}");
     }
 }
+
+#[test]
+fn a_replacement_loses_its_traffic_in_a_rollback_whatever_its_scripts_say() {
+    let rules = traffic_goes_back(MinimumHealthy::OneAtATime);
+    let mut green = TargetState::new(&rules, Some(TargetLabel::Green));
+    assert_eq!(green.begin(&rules, at(0)), Ok(Some(0)));
+    act(&mut green.events[0], Deed::Fail, at(1));
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(1)), Ok(Some(1)), "BlockTraffic comes next");
+    act(&mut green.events[1], Deed::Succeed, at(2));
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(2)), Ok(Some(2)));
+    // Its host is silent.
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(1000)), Ok(None));
+    assert_eq!(standing(&green, &rules), Standing::Succeeded);
+}

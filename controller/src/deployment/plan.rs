@@ -39,8 +39,12 @@ pub struct Watch {
 impl Rules {
     pub(super) fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
-        self.ignore_application_stop_failures
-            && matches!(event, ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic)
+        match event {
+            // The instance that was no good loses its traffic whatever its scripts say, and when it is silent.
+            BeforeBlockTraffic | AfterBlockTraffic if self.course == Course::BlueGreenRollback => true,
+            ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => self.ignore_application_stop_failures,
+            _ => false,
+        }
     }
 
     /// How long a deployment of this kind may take.
