@@ -99,7 +99,8 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
     Ok(())
 }
 
-/// Deregisters the original instances of a blue/green deployment whose time is over.
+/// Deregisters the original instances of a blue/green deployment whose time is over. What becomes of one that has been
+/// a target since is for that later deployment to say: it may serve again.
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,
@@ -109,7 +110,10 @@ pub(super) fn retire(
         .tx
         .prepare_cached(
             "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE deregistered IS NULL AND arn IN
-             (SELECT arn FROM targets WHERE deployment_id = ?1 AND label = ?3)",
+             (SELECT arn FROM targets WHERE deployment_id = ?1 AND label = ?3
+              EXCEPT
+              SELECT arn FROM targets JOIN deployments AS later ON later.id = deployment_id
+              WHERE later.rowid > (SELECT rowid FROM deployments WHERE id = ?1))",
         )?
         .execute((&record.id, context.now.millis(), TargetLabel::Blue.as_str()))?;
     record.step(context, DeploymentInput::Retire)?;
