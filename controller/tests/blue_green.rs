@@ -110,3 +110,20 @@ async fn an_original_that_serves_again_is_not_deregistered_when_its_time_would_b
         assert_eq!(is_deregistered(&client, "b").await, gone);
     }
 }
+
+#[tokio::test]
+async fn traffic_that_goes_back_makes_no_revision_good() {
+    let (_controller, client, [a, b]) = two_fleets().await;
+    let id = replace_by(&client, "b").await;
+    b.run_to("BeforeAllowTraffic").await;
+    b.fail(&b.poll().await.unwrap()).await;
+    let by =
+        shop::ended(&client, &id).await.rollback_info().unwrap().rollback_deployment_id().unwrap().to_owned();
+    a.run_to("AfterAllowTraffic").await;
+    b.run_to("AfterBlockTraffic").await;
+    succeeds(&client, &by).await;
+    let group = client.get_deployment_group().application_name("shop").deployment_group_name("web");
+    let group = group.send().await.unwrap().deployment_group_info.unwrap();
+    assert_eq!(group.last_attempted_deployment().unwrap().deployment_id(), Some(by.as_str()));
+    assert_eq!(group.last_successful_deployment(), None, "nothing has ever succeeded");
+}

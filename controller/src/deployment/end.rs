@@ -90,7 +90,10 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
             })?;
     }
     let succeeded = matches!(record.progress, Progress::Ended { ending: Ending::Succeeded, .. });
-    if succeeded {
+    // Where nothing had succeeded, there is no revision that the traffic went back to.
+    let goes_back_to_none =
+        record.rules.course == Course::BlueGreenRollback && group.last_successful.is_none();
+    if succeeded && !goes_back_to_none {
         context.tx.execute(
             "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
             (&record.group_id, &record.id),
