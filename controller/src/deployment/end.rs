@@ -136,7 +136,14 @@ fn roll_back(
     if record.is_rollback() || !asks_for_rollback(record, stop) {
         return Ok(());
     }
-    let message = match plan_rollback(context, record, stage, group)? {
+    let planned = match stop {
+        // Deploying to every host would answer an alarm that is about something else.
+        Some(Stop::Alarm { .. }) if record.progress.started().is_none() => {
+            Err("Nothing was rolled back: the alarm was active before anything was deployed.")
+        }
+        _ => plan_rollback(context, record, stage, group)?,
+    };
+    let message = match planned {
         Err(reason) => reason.to_owned(),
         Ok(mut rollback) => {
             let message =
