@@ -134,10 +134,10 @@ async fn a_failure_once_traffic_has_moved_gives_it_back_to_the_originals() {
     site.fleet.roll_back_on(&[AutoRollbackEvent::DeploymentFailure]).await;
     let good = site.fleet.service.deployment(&last_successful(&site).await).await.revision;
     // In the last case, the originals are out of the balancer when it fails.
-    for (instance, script) in [
-        ("green1", "green.AfterAllowTraffic"),
-        ("box1", "blue.BeforeBlockTraffic"),
-        ("box1", "blue.AfterBlockTraffic"),
+    for (instance, script, controller_dies) in [
+        ("green1", "green.AfterAllowTraffic", false),
+        ("box1", "blue.BeforeBlockTraffic", false),
+        ("box1", "blue.AfterBlockTraffic", true),
     ] {
         set_failing(site.host(instance), script, true);
         let held = hold(site.host(instance), script);
@@ -148,13 +148,15 @@ async fn a_failure_once_traffic_has_moved_gives_it_back_to_the_originals() {
         drop(held);
         assert_eq!(ended(&site, &id).await.status, Some(DeploymentStatus::Failed), "{script}");
         set_failing(site.host(instance), script, false);
-
-        // The controller dies in the middle of the rollback.
         let by = site.fleet.rollback_of(&id).await;
         back.runs(&by).await;
-        let killed = site.fleet.service.kill().await;
-        drop(back);
-        site.fleet.service = killed.restart().await;
+        if controller_dies {
+            let killed = site.fleet.service.kill().await;
+            drop(back);
+            site.fleet.service = killed.restart().await;
+        } else {
+            drop(back);
+        }
         let rollback = ended(&site, &by).await;
         assert_eq!(rollback.status, Some(DeploymentStatus::Succeeded), "{script}: {rollback:#?}");
         assert_eq!(rows(&site, &by, "box1").await, all(&ALLOW, "Succeeded"));
@@ -164,6 +166,34 @@ async fn a_failure_once_traffic_has_moved_gives_it_back_to_the_originals() {
         assert_eq!(clients.pages().await, ["blue"], "{script}");
         assert_eq!((last_successful(&site).await, rollback.revision), (by, good.clone()));
     }
+    stop(site, clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_whose_agent_is_dead_loses_its_traffic_all_the_same() {
+    let (mut site, clients) = start(Waits::default(), "timers: {pick_up: 5}\n").await;
+    site.fleet.roll_back_on(&[AutoRollbackEvent::DeploymentFailure]).await;
+    set_failing(site.host("green1"), "green.AfterAllowTraffic", true);
+    let held = hold(site.host("box1"), "blue.BeforeAllowTraffic");
+    let id = site.create_green("green").await;
+    assert_eq!(ended(&site, &id).await.status, Some(DeploymentStatus::Failed));
+    let by = site.fleet.rollback_of(&id).await;
+    held.runs(&by).await;
+
+    // Its server answers still.
+    site.fleet.agents.pop().unwrap().kill().await;
+    let green = site.fleet.hosts.pop().unwrap();
+    assert_eq!(clients.pages().await, ["blue", "green"]);
+    drop(held);
+
+    let rollback = ended(&site, &by).await;
+    assert_eq!(rows(&site, &by, "box1").await, all(&ALLOW, "Succeeded"));
+    let of_green = ["BeforeBlockTraffic Failed", "BlockTraffic Succeeded", "AfterBlockTraffic Failed"];
+    assert_eq!(rows(&site, &by, "green1").await, of_green);
+    assert_eq!(rollback.status, Some(DeploymentStatus::Succeeded), "{rollback:#?}");
+    assert_eq!(runs(site.host("box1"), &by), ["blue.BeforeAllowTraffic", "blue.AfterAllowTraffic"]);
+    assert_eq!(runs(&green, &by), Vec::<String>::new());
+    assert_eq!(clients.pages().await, ["blue"]);
     stop(site, clients).await;
 }
 
