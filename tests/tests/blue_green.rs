@@ -23,7 +23,7 @@ async fn start(waits: Waits, more: &str) -> (Site, Clients) {
     (site, clients)
 }
 
-async fn stop(site: Site, clients: Clients) {
+async fn stop_all(site: Site, clients: Clients) {
     let tally = clients.stop().await;
     assert_eq!(tally.failures, Vec::<String>::new(), "{:?}", tally.answers);
     site.stop().await;
@@ -86,7 +86,7 @@ async fn traffic_moves_when_it_is_told_to_and_the_originals_go_when_they_are_tol
     assert!(again.is_deployment_already_completed_exception(), "{again:?}");
     assert_eq!(site.fleet.agents[0].ended(), None, "machines and agents are left as they are");
     assert_eq!(clients.pages().await, ["green"]);
-    stop(site, clients).await;
+    stop_all(site, clients).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +125,7 @@ async fn what_ends_before_traffic_moves_leaves_it_with_the_originals() {
     assert_eq!(site.fleet.group().await.last_successful_deployment, good);
     let tally = clients.tally();
     assert_eq!(tally.answers.keys().collect::<Vec<_>>(), ["blue"]);
-    stop(site, clients).await;
+    stop_all(site, clients).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +166,26 @@ async fn a_failure_once_traffic_has_moved_gives_it_back_to_the_originals() {
         assert_eq!(clients.pages().await, ["blue"], "{script}");
         assert_eq!((last_successful(&site).await, rollback.revision), (by, good.clone()));
     }
-    stop(site, clients).await;
+    stop_all(site, clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_the_middle_of_the_move_takes_it_back_when_it_says_so() {
+    let (site, clients) = start(Waits::default(), "").await;
+    let held = hold(site.host("box1"), "blue.BeforeBlockTraffic");
+    let id = site.create_green("green").await;
+    held.runs(&id).await;
+    let stop = site.fleet.service.client.stop_deployment().deployment_id(&id).auto_rollback_enabled(true);
+    assert_eq!(stop.send().await.unwrap().status, Some(StopStatus::Pending));
+    drop(held);
+    assert_eq!(ended(&site, &id).await.status, Some(DeploymentStatus::Stopped));
+    let of_blue = ["BeforeBlockTraffic Succeeded", "BlockTraffic Skipped", "AfterBlockTraffic Skipped"];
+    assert_eq!(rows(&site, &id, "box1").await, of_blue);
+    let by = site.fleet.rollback_of(&id).await;
+    assert_eq!(ended(&site, &by).await.status, Some(DeploymentStatus::Succeeded));
+    assert_eq!(rows(&site, &by, "green1").await, all(&BLOCK, "Succeeded"));
+    assert_eq!(clients.pages().await, ["blue"]);
+    stop_all(site, clients).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +213,7 @@ async fn a_replacement_whose_agent_is_dead_loses_its_traffic_all_the_same() {
     assert_eq!(runs(site.host("box1"), &by), ["blue.BeforeAllowTraffic", "blue.AfterAllowTraffic"]);
     assert_eq!(runs(&green, &by), Vec::<String>::new());
     assert_eq!(clients.pages().await, ["blue"]);
-    stop(site, clients).await;
+    stop_all(site, clients).await;
 }
 
 async fn last_successful(site: &Site) -> String {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests fail where they cannot go on")]
 
-use aws_sdk_codedeploy::types::AutoRollbackEvent;
+use aws_sdk_codedeploy::types::{AutoRollbackEvent, StopStatus};
 use codedeploy_tests::balancer::{get, request};
 use codedeploy_tests::scripts::{hold, runs, set_failing};
 use codedeploy_tests::site::Site;
@@ -78,8 +78,34 @@ async fn a_host_whose_new_server_is_bad_gets_no_request_until_the_rollback_has_m
     assert_eq!(runs(site.host("box1"), &by), scripts("two", "one"));
     assert_eq!(runs(site.host("box2"), &by), scripts("one", "one"));
     assert_eq!(clients.pages().await, ["one"]);
-    // Both serve: each alone has to, once the other is gone.
-    assert_eq!(site.deploy("three").await.len(), 11);
+    // Both serve: each alone has to, while the other is out.
+    site.deploy("three").await;
+    let tally = clients.stop().await;
+    assert_eq!(tally.failures, Vec::<String>::new(), "{:?}", tally.answers);
+    assert!(!tally.answers.contains_key("two"), "{:?}", tally.answers);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_a_stop_left_in_the_middle_gets_no_request_until_it_is_deployed_to() {
+    let site = Site::start(2, 0, "").await;
+    site.deploys_in_place().await;
+    site.deploy("one").await;
+    let clients = site.visit().await;
+    // Its server runs, and is not to be seen.
+    let held = hold(site.host("box1"), "two.ValidateService");
+    let id = site.create("two").await;
+    held.runs(&id).await;
+    let stop = site.fleet.service.client.stop_deployment().deployment_id(&id).auto_rollback_enabled(false);
+    assert_eq!(stop.send().await.unwrap().status, Some(StopStatus::Pending));
+    drop(held);
+    let stopped = site.fleet.outcome(&id).await;
+    assert_eq!((stopped.status(), &stopped.info.rollback_info), ("Stopped", &None));
+    assert_eq!(runs(site.host("box1"), &id), scripts("one", "two")[..7]);
+    assert_eq!(clients.pages().await, ["one"], "from the host that was not reached");
+    // It is the first now: the other one serves meanwhile, and then has its turn.
+    site.deploy("three").await;
+    assert_eq!(clients.pages().await, ["three"]);
     let tally = clients.stop().await;
     assert_eq!(tally.failures, Vec::<String>::new(), "{:?}", tally.answers);
     assert!(!tally.answers.contains_key("two"), "{:?}", tally.answers);
