@@ -56,10 +56,10 @@ impl MinimumHealthy {
         Ok(Budget { unavailable, parallel })
     }
 
-    /// Most of `targets` targets that may be without traffic once it was given to them. A fleet too small for the
-    /// minimum must serve all the same: nobody chose its size when its traffic goes back to it.
+    /// Most of `targets` targets that may have failed when their fleet is to serve. All of a fleet that is too small for
+    /// the minimum are wanted: when traffic goes back to it, nobody has asked for its size.
     pub fn tolerated(self, targets: usize) -> usize {
-        self.budget(targets).map_or(1, |budget| budget.unavailable)
+        self.budget(targets).map_or(0, |budget| budget.unavailable)
     }
 }
 
@@ -131,8 +131,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_too_small_for_the_minimum_may_lose_one() {
-        let table = [(HostCount(6), 9, 3), (HostCount(3), 2, 1), (FleetPercent(50), 1, 1), (OneAtATime, 9, 1)];
+    fn all_of_a_fleet_too_small_for_the_minimum_are_wanted() {
+        let table = [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
         for (minimum, targets, expected) in table {
             assert_eq!(minimum.tolerated(targets), expected, "{minimum:?} of {targets}");
         }
