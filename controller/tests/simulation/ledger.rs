@@ -34,11 +34,11 @@ fn seconds(time: &Value) -> Option<i64> {
 }
 
 fn is_attempted(target: &Target) -> bool {
-    target.events.iter().any(|event| !event["started"].is_null() || !event["diagnostics"].is_null())
+    target.events().iter().any(|event| !event["started"].is_null() || !event["diagnostics"].is_null())
 }
 
 fn had_traffic(target: &Target) -> bool {
-    target.events.iter().any(|event| event["name"] == "AllowTraffic" && !event["started"].is_null())
+    target.events().iter().any(|event| event["name"] == "AllowTraffic" && !event["started"].is_null())
 }
 
 fn is_blue(target: &Target) -> bool {
@@ -121,11 +121,11 @@ impl Ledger {
         let outdated_only = snapshot["updateOutdatedInstancesOnly"] == true;
         let is_current = |name: &str| outdated_only && self.has(group, name, &snapshot["revision"]);
         let short = targets.iter().find(|target| {
-            let deploys = target.events.iter().any(|event| event["name"] == "Install");
+            let deploys = target.events().iter().any(|event| event["name"] == "Install");
             !is_blue(target) && deploys == is_current(&target.name)
         });
         if let Some(target) = short {
-            return Some(format!("{} has {} events", target.name, target.events.len()));
+            return Some(format!("{} has {} events", target.name, target.events().len()));
         }
         if green.is_none() {
             expected.retain(|name| !is_current(name));
@@ -288,7 +288,7 @@ impl Ledger {
 
 /// The stage of a target's last event, which says for what it was made a target.
 fn deployment_stage(target: &Target) -> Option<&str> {
-    target.events.last().and_then(|event| event["stage"].as_str())
+    target.events().last().and_then(|event| event["stage"].as_str())
 }
 
 fn registered(tx: &Transaction<'_>) -> BTreeSet<String> {

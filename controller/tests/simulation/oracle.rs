@@ -1,6 +1,8 @@
 //! What must be true of the database after every step, read with eyes of its own: plain SQL and JSON.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::Transaction;
 use serde_json::Value;
@@ -13,9 +15,11 @@ pub(crate) struct Memory {
     /// How every event ended: deployment, target, event.
     ended: HashMap<(String, usize, usize), (String, String)>,
     /// Ended deployments.
-    over: HashMap<String, Value>,
+    over: HashMap<String, Arc<Value>>,
     /// Deployments that were asked to end.
     stopping: HashSet<String>,
+    /// Deployments that wait for nothing but hosts and the controller.
+    pub(crate) running: usize,
     /// Everyone is good and nobody interferes: whatever can succeed does.
     pub(crate) calm: bool,
     pub(crate) ledger: Ledger,
@@ -26,10 +30,10 @@ pub(crate) struct Deployment {
     pub(crate) group: String,
     pub(crate) group_name: String,
     pub(crate) status: String,
-    pub(crate) progress: Value,
-    pub(crate) rules: Value,
-    pub(crate) snapshot: Value,
-    pub(crate) relations: Value,
+    pub(crate) progress: Arc<Value>,
+    pub(crate) rules: Arc<Value>,
+    pub(crate) snapshot: Arc<Value>,
+    pub(crate) relations: Arc<Value>,
 }
 
 pub(crate) struct Target {
@@ -38,13 +42,33 @@ pub(crate) struct Target {
     pub(crate) arn: String,
     pub(crate) status: String,
     pub(crate) label: Option<String>,
-    pub(crate) events: Vec<Value>,
+    events: Arc<Value>,
+}
+
+impl Target {
+    pub(crate) fn events(&self) -> &[Value] {
+        self.events.as_array().unwrap()
+    }
+}
+
+thread_local! {
+    /// Most of what is looked at was looked at before.
+    static READ: RefCell<HashMap<String, Arc<Value>>> = RefCell::default();
+}
+
+fn json(text: String) -> Arc<Value> {
+    READ.with_borrow_mut(|read| {
+        if read.len() > 2000 {
+            read.clear();
+        }
+        let parse = |text: &String| Arc::new(serde_json::from_str(text).unwrap());
+        Arc::clone(read.entry(text).or_insert_with_key(parse))
+    })
 }
 
 pub(crate) const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
 
 pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
-    let json = |text: String| serde_json::from_str(&text).unwrap();
     let sql =
         "SELECT d.id, group_id, status, progress, rules, snapshot, relations, g.name
          FROM deployments d JOIN deployment_groups g ON g.id = d.group_id ORDER BY d.rowid";
@@ -77,7 +101,7 @@ pub(crate) fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
                 position: row.get(0)?,
                 status: row.get(1)?,
                 label: row.get(2)?,
-                events: serde_json::from_str(&row.get::<_, String>(3)?).unwrap(),
+                events: json(row.get(3)?),
                 name: row.get(4)?,
                 arn: row.get(5)?,
             })
@@ -135,6 +159,8 @@ impl Memory {
     /// Looks at everything. `None` or what is wrong.
     pub(crate) fn look(&mut self, tx: &Transaction<'_>, now: i64) -> Option<String> {
         let deployments = deployments(tx);
+        let runs = |deployment: &&Deployment| ["Created", "InProgress"].contains(&deployment.status.as_str());
+        self.running = deployments.iter().filter(runs).count();
         let mut active: BTreeMap<&str, &str> = BTreeMap::new();
         for (number, deployment) in deployments.iter().enumerate() {
             let id = &deployment.id;
@@ -189,8 +215,8 @@ impl Memory {
         }
         let unavailable = |target: &&Target| {
             let deploys = target.label.as_deref() != Some("Blue");
-            let begun = target.events.iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
-            let mut installing = target.events.iter().filter(|event| event["stage"] == "Deploy");
+            let begun = target.events().iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
+            let mut installing = target.events().iter().filter(|event| event["stage"] == "Deploy");
             let done = installing.all(|event| state(event) == "Succeeded" || deployment.forgives(event));
             deploys && begun && !done
         };
@@ -205,7 +231,7 @@ impl Memory {
         let events = |label: &str, wanted: &'static str| -> Vec<String> {
             let of_fleet = targets.iter().filter(|target| target.label.as_deref() == Some(label));
             of_fleet
-                .flat_map(|target| &target.events)
+                .flat_map(|target| target.events())
                 .filter(|event| event["name"] == wanted)
                 .map(|event| state(event).to_owned())
                 .collect()
@@ -227,10 +253,10 @@ impl Memory {
     fn look_at_target(&mut self, deployment: &Deployment, target: &Target) -> Option<String> {
         let mut earlier_open = false;
         let mut out = 0;
-        for (index, event) in target.events.iter().enumerate() {
+        for (index, event) in target.events().iter().enumerate() {
             let begun = !["Pending", "Skipped"].contains(&state(event));
             if begun && earlier_open {
-                return Some(format!("event {index} before its turn: {:?}", target.events));
+                return Some(format!("event {index} before its turn: {:?}", target.events()));
             }
             earlier_open |= state(event) != "Succeeded" && !deployment.forgives(event);
             out += usize::from(is_out(event));
@@ -248,7 +274,7 @@ impl Memory {
 
     fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
         let left = |event: &Value| is_out(event) || state(event) == "Pending";
-        if let Some(target) = targets.iter().find(|target| target.events.iter().any(left)) {
+        if let Some(target) = targets.iter().find(|target| target.events().iter().any(left)) {
             return Some(format!("ended with something left on target {}", target.position));
         }
         let deployed: Vec<_> =

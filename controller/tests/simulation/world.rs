@@ -77,9 +77,7 @@ pub(crate) struct World {
     given: HashMap<String, String>,
     /// Something may have changed since the last look.
     changed: bool,
-    /// Deployments that are not over, and those of them that wait for nothing but hosts and the controller.
     active: usize,
-    running: usize,
     names: HashMap<String, String>,
     trace: Vec<String>,
     tells: bool,
@@ -125,7 +123,6 @@ impl World {
             given: HashMap::new(),
             changed: true,
             active: 0,
-            running: 0,
             names: HashMap::new(),
             trace: Vec::new(),
             tells: false,
@@ -235,7 +232,7 @@ impl World {
             let remembered = !self.due.is_empty() || self.agenda.idle(self.time()).is_some();
             let idle = !remembered && !self.traffic && !self.alarms && self.jobs.is_empty();
             assert!(self.active == 0 || !idle, "a deployment nobody will look at");
-            assert!(!self.calm || self.running == 0 || !self.nothing_follows(), "a deployment that hangs");
+            assert!(!self.calm || self.memory.running == 0 || !self.nothing_follows(), "a deployment that hangs");
         }
     }
 
@@ -256,16 +253,13 @@ impl World {
     fn look(&mut self) {
         let mut memory = std::mem::take(&mut self.memory);
         let now = self.now;
-        let (wrong, memory, active, running) = self
+        let (wrong, memory, active) = self
             .transact(move |context| {
                 let wrong = memory.look(context.tx, now);
-                let deployments = oracle::deployments(context.tx);
-                let runs = |d: &&oracle::Deployment| ["Created", "InProgress"].contains(&d.status.as_str());
-                let running = deployments.iter().filter(runs).count();
-                Ok((wrong, memory, decide::active(context)?.len(), running))
+                Ok((wrong, memory, decide::active(context)?.len()))
             })
             .unwrap();
-        (self.memory, self.active, self.running) = (memory, active, running);
+        (self.memory, self.active) = (memory, active);
         if let Some(wrong) = wrong {
             self.say(format!("WRONG: {wrong}"));
             panic!("{wrong}");
@@ -300,7 +294,7 @@ impl World {
 
     fn pass_time(&mut self) {
         self.now += match self.rng.u32(0..60) {
-            _ if self.calm && self.running > 0 => 0,
+            _ if self.calm && self.memory.running > 0 => 0,
             0 if !self.calm => {
                 let jump = self.rng.i64(-60_000..200_000);
                 self.say(format!("the clock jumps {jump} ms"));
