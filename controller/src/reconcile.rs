@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use agenda::Agenda;
 
@@ -80,9 +81,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How soon a decision that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often the clock is looked at when nothing else is to be done, and after how long without a look the service was
-/// away: it stood still, or the clock was set forward.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often the database and the clock are looked at: another process may have deregistered a host.
+const LOOK: Duration = Duration::from_secs(1);
+/// After how long without a look the service was away: it stood still, or the clock was set forward.
 const ABSENCE: Duration = Duration::from_secs(60);
 
 /// Gives every host that has a command the time to answer which it had not while the service was away. To be done before
@@ -118,6 +119,8 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     }
     let mut stop = service.stopping();
     let mut seen = Timestamp::now();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let away = Timestamp::now().since(seen);
         if away > ABSENCE {
@@ -147,11 +150,29 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
             }
         }
         let next = lock(&service.signals.agenda).idle(Timestamp::now());
+        let mut look = false;
         tokio::select! {
             () = service.signals.earlier.notified() => {}
-            () = sleep(next.unwrap_or(LOOK).min(LOOK)) => {}
+            () = sleep(next.unwrap_or(LOOK)) => {}
+            _ = looks.tick() => look = true,
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }
+        if look {
+            look_for_overdue(&service).await;
+        }
+    }
+}
+
+/// Timers say when a command has waited too long; but another process may have ended the wait.
+async fn look_for_overdue(service: &Arc<Service>) {
+    match service.transact(|_, context| decide::overdue(context)).await {
+        Ok(overdue) => {
+            let mut agenda = lock(&service.signals.agenda);
+            for id in overdue {
+                agenda.look_now(&id);
+            }
+        }
+        Err(error) => tracing::error!(%error, "overdue commands could not be looked for; trying again"),
     }
 }
 

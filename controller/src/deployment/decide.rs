@@ -264,3 +264,13 @@ pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
+
+/// The deployments that are not over and of which a command has waited too long.
+pub fn overdue(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
+    let mut statement = context.tx.prepare_cached(
+        "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
+         AND EXISTS (SELECT 1 FROM targets WHERE deployment_id = deployments.id AND deadline <= ?1)",
+    )?;
+    let ids = statement.query_map([context.now.millis()], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}

@@ -8,6 +8,7 @@ use rusqlite::named_params;
 use super::course::Course;
 use super::create::{last_successful_revision, new_deployment_id};
 use super::decide::{Change, Outcome};
+use super::departure;
 use super::plan::Rules;
 use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::records::{Record, Relations, Target};
@@ -124,6 +125,7 @@ pub(super) fn retire(
             ":blue": TargetLabel::Blue.as_str(),
             ":block": Stage::Block,
         })?;
+    outcome.stirred.extend(departure::give_up(context.tx)?.stirred);
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
     Ok(())

@@ -14,6 +14,7 @@ use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, configs, groups};
 use codedeploy_controller::request::Request;
 use codedeploy_controller::store::Store;
+use codedeploy_controller::vault::Vault;
 use codedeploy_controller::traffic::Balancers;
 use serde_json::{Value, json};
 
@@ -158,6 +159,7 @@ impl Fleet {
         work: impl FnOnce(&Context<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let now = self.now;
+        let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
         self.store.transact_blocking(move |tx| {
             let balancers: Balancers =
                 serde_json::from_value(json!({"lb": {"webhook": {"url": "http://[::1]/"}}})).unwrap();
@@ -169,6 +171,7 @@ impl Fleet {
                 timers: &Timers::default(),
                 balancers: &balancers,
                 pages: &Pages::new(b"fleet"),
+                vault: &vault,
             })
         })
     }
