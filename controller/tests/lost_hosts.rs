@@ -1,9 +1,9 @@
 //! Hosts that are lost for good in the middle of a deployment: they are deregistered, and nobody waits for them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-mod support;
 #[path = "support/shop.rs"]
 mod shop;
+mod support;
 
 use aws_sdk_codedeploy::types::{DeploymentStatus, InstanceTarget, TargetStatus};
 use support::{Controller, QUICK};
