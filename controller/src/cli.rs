@@ -23,6 +23,7 @@ use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
 use crate::error::chain;
 use crate::server::{self, ServeError};
+use crate::service::DATA_DIR_VARIABLE;
 use hosts::NewHost;
 
 /// A self-hosted AWS CodeDeploy service.
@@ -67,7 +68,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct DataDir {
     /// Directory of the service's database and keys.
-    #[arg(long, default_value = "/var/lib/codedeploy-controller")]
+    #[arg(long, env = DATA_DIR_VARIABLE, default_value = "/var/lib/codedeploy-controller")]
     data_dir: PathBuf,
 }
 

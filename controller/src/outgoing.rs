@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{Method, Request, header};
+use axum::http::{Method, Request, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
@@ -66,7 +66,7 @@ pub enum BundleError {
 pub enum OutgoingError {
     #[error("TLS cannot be used")]
     Tls(#[source] rustls::Error),
-    #[error("{url:?} cannot be requested: expected an address such as https://host:port/path")]
+    #[error("{url} cannot be requested: expected an address such as https://host:port/path")]
     Url { url: String, source: axum::http::Error },
     #[error(
         "the certificate of {url} is not trusted: if it is the right one, put its authority into the file of ca_bundle"
@@ -116,7 +116,7 @@ impl Outgoing {
         url: &str,
         request: Result<Request<Body>, axum::http::Error>,
     ) -> Result<Answer, OutgoingError> {
-        let url = || url.to_owned();
+        let url = || place(url);
         let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
         let client = self.client.get_or_init(|| connect(&self.more));
         let client = client.as_ref().map_err(|error| OutgoingError::Tls(error.clone()))?;
@@ -154,6 +154,17 @@ fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
+/// An address as it may be shown: scheme, host and port. The rest, and what is before an `@`, may hold what gives access.
+pub fn place(url: &str) -> String {
+    let shown = || {
+        let uri: Uri = url.parse().ok()?;
+        let authority = uri.authority()?.as_str();
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        Some(format!("{}://{host}", uri.scheme_str()?))
+    };
+    shown().unwrap_or_else(|| "what is no address".into())
+}
+
 /// The certificates in a file, every one of which can be trusted.
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, BundleError> {
     let unreadable = |source| BundleError::Read { path: path.to_owned(), source };
@@ -187,4 +198,22 @@ fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let cause = inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| error.source());
     cause.is_some_and(is_untrusted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gives_access_is_not_shown() {
+        for (url, shown) in [
+            ("http://prometheus:9090/api/v1/query?token=SECRET", "http://prometheus:9090"),
+            ("https://user:SECRET@hooks.example.com/SECRET#SECRET", "https://hooks.example.com"),
+            ("https://[::1]:7080", "https://[::1]:7080"),
+            ("SECRET", "what is no address"),
+            ("http://a b/SECRET", "what is no address"),
+        ] {
+            assert_eq!(place(url), shown);
+        }
+    }
 }

@@ -17,9 +17,13 @@ use crate::outgoing::{BundleError, Outgoing};
 use crate::page::Pages;
 use crate::reconcile::Signals;
 use crate::registry::Context;
+use crate::registry::partition::{self, PartitionError};
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError, give_to_owner_of_folder};
+
+/// The environment's word for the data directory, where the command line does not name one.
+pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
@@ -31,7 +35,7 @@ pub struct Service {
     pub signer: Signer,
     pub signals: Signals,
     /// Makes the service's own requests.
-    pub outgoing: Outgoing,
+    pub outgoing: Arc<Outgoing>,
     /// The folder of revisions, where the service has one.
     pub objects: Option<Arc<Objects>>,
     store: Store,
@@ -61,6 +65,14 @@ pub enum OpenError {
     Lock { path: PathBuf, source: std::io::Error },
     #[error("a service runs on the data directory {}: stop it first", .0.display())]
     InUse(PathBuf),
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    #[error(
+        "{} is not the data directory of a service: name the service's with --data-dir or {DATA_DIR_VARIABLE}, or start the service first", .0.display()
+    )]
+    NotADataDir(PathBuf),
+    #[error("cannot look into the data directory {}", path.display())]
+    Look { path: PathBuf, source: std::io::Error },
 }
 
 /// A data directory has one service at a time, or none while its database is exchanged. Ends with the process.
@@ -97,6 +109,15 @@ pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join(DATABASE)
 }
 
+/// Refuses a directory that no service has used. To be asked before anything is made in it.
+pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
+    match database(data_dir).try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::NotADataDir(data_dir.to_owned())),
+        Err(source) => Err(OpenError::Look { path: data_dir.to_owned(), source }),
+    }
+}
+
 /// Opens the database of a data directory.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
     if !data_dir.is_dir() {
@@ -112,13 +133,16 @@ impl Service {
         let lock = Lock::take(&settings.data_dir)?;
         let vault = Vault::open(&settings.data_dir)?;
         let s3 = settings.s3.as_ref();
+        let store = Store::open_checked(&database(&settings.data_dir))?;
+        let wanted = settings.partition.clone();
+        store.transact_blocking(move |tx| partition::claim(tx, &wanted).map_err(OpenError::from))?;
         let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
         Ok(Arc::new(Service {
             signer: Signer::open(&settings.data_dir)?,
             signals: Signals::default(),
-            outgoing: Outgoing::open(settings.ca_bundle.as_deref())?,
+            outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),
             objects: objects.map(Arc::new),
-            store: Store::open_checked(&database(&settings.data_dir))?,
+            store,
             pages: Pages::new(vault.page_key()),
             stop: watch::Sender::new(false),
             vault,

@@ -46,7 +46,7 @@ enum TrafficError {
     )]
     Unknown(String),
     #[error(transparent)]
-    Haproxy(#[from] haproxy::HaproxyError),
+    Haproxy(#[from] Arc<haproxy::HaproxyError>),
     #[error(transparent)]
     Webhook(#[from] webhook::WebhookError),
     #[error("the load balancer {name:?} was not done after {} s", patience.as_secs())]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
+use rusqlite::Transaction;
 use serde_json::json;
 
 use super::console::{self, ConsoleError};
@@ -12,9 +13,10 @@ use crate::config::{ConfigError, Partition};
 use crate::credentials::{self, AccessKey, Listed, Role};
 use crate::error::ApiError;
 use crate::registry::instances::Identity;
+use crate::registry::partition;
 use crate::registry::tokens::TokenError;
 use crate::server::Announcement;
-use crate::service::{Lock, OpenError, database, open_store, prepare};
+use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
 use crate::store::backup::{self, BackupError};
@@ -85,12 +87,37 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Where the service of a data directory says its resources are.
-pub(super) fn partition(data_dir: &Path) -> Result<Partition, ConfigError> {
-    match Announcement::read(data_dir) {
+/// Where the resources of a data directory are; in one of an earlier version, where its service said last.
+fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminError> {
+    if let Some(own) = partition::of(tx)? {
+        return Ok(own);
+    }
+    Ok(match Announcement::read(data_dir) {
         Some(service) => Partition::new(Some(service.region), Some(service.account_id)),
         None => Partition::new(None, None),
-    }
+    }?)
+}
+
+/// What a command does its work with: one transaction on a data directory, and what belongs to that.
+pub(super) struct Work<'a> {
+    pub(super) tx: &'a Transaction<'a>,
+    pub(super) now: Timestamp,
+    pub(super) partition: &'a Partition,
+    pub(super) vault: &'a Vault,
+}
+
+/// Does `work`, or nothing of it.
+pub(super) fn transact<T: Send + 'static>(
+    data_dir: &Path,
+    work: impl FnOnce(&Work<'_>) -> Result<T, AdminError> + Send + 'static,
+) -> Result<T, AdminError> {
+    must_exist(data_dir)?;
+    let vault = Vault::open(data_dir)?;
+    let folder = data_dir.to_owned();
+    open_store(data_dir)?.transact_blocking(move |tx| {
+        let partition = partition(tx, &folder)?;
+        work(&Work { tx, now: Timestamp::now(), partition: &partition, vault: &vault })
+    })
 }
 
 pub(super) fn create_credentials(
@@ -100,19 +127,16 @@ pub(super) fn create_credentials(
     lifetime: Option<Duration>,
     json: bool,
 ) -> Result<(), AdminError> {
-    prepare(data_dir)?;
-    let account_id = partition(data_dir)?.account_id;
-    let arn = match (user_arn, role) {
-        (Some(arn), _) if Identity::user(&arn).or_else(|| Identity::session(&arn)).is_some() => arn,
-        (Some(arn), _) => return Err(AdminError::Arn(arn)),
-        (None, Role::Host) => return Err(AdminError::HostArn),
-        (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
-        (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
-    };
-    let vault = Vault::open(data_dir)?;
-    let store = open_store(data_dir)?;
-    store.transact_blocking(move |tx| {
-        let key = credentials::create(tx, &vault, role, &arn, lifetime)?;
+    transact(data_dir, move |work| {
+        let account_id = &work.partition.account_id;
+        let arn = match (user_arn, role) {
+            (Some(arn), _) if Identity::user(&arn).or_else(|| Identity::session(&arn)).is_some() => arn,
+            (Some(arn), _) => return Err(AdminError::Arn(arn)),
+            (None, Role::Host) => return Err(AdminError::HostArn),
+            (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
+            (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
+        };
+        let key = credentials::create(work.tx, work.vault, role, &arn, lifetime)?;
         Ok(if json { console::hand_over(json!(key)) } else { console::hand_over(as_text(&key)) }?)
     })
 }
@@ -128,8 +152,7 @@ fn as_text(key: &AccessKey) -> String {
 }
 
 pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminError> {
-    let keys =
-        open_store(data_dir)?.transact_blocking(|tx| credentials::list(tx).map_err(AdminError::from))?;
+    let keys = transact(data_dir, |work| Ok(credentials::list(work.tx)?))?;
     if json {
         return Ok(console::show(json!(keys))?);
     }
@@ -141,19 +164,19 @@ pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminE
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
     let id = access_key_id.clone();
-    let revoked = open_store(data_dir)?
-        .transact_blocking(move |tx| credentials::revoke(tx, &id).map_err(AdminError::from))?;
+    let revoked = transact(data_dir, move |work| Ok(credentials::revoke(work.tx, &id)?))?;
     if revoked { Ok(()) } else { Err(AdminError::NoSuchKey(access_key_id)) }
 }
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
-    prepare(data_dir)?;
+    must_exist(data_dir)?;
     let signer = Signer::open(data_dir)?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
 }
 
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
+    must_exist(data_dir)?;
     let authority = Authority::certificate_pem(data_dir);
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }

@@ -3,16 +3,13 @@
 use std::io::{IsTerminal as _, stdin};
 use std::path::Path;
 
-use rusqlite::Transaction;
 use serde_json::json;
 
-use super::admin::AdminError;
+use super::admin::{AdminError, transact};
 use super::console;
 use crate::registry::tokens::{self, Listed, NewToken, Token, TokenError};
 use crate::request::Field as _;
 use crate::request::members::TokenName;
-use crate::service::{open_store, prepare};
-use crate::vault::Vault;
 
 pub(super) fn add(
     data_dir: &Path,
@@ -27,13 +24,11 @@ pub(super) fn add(
     }
     let token = Token::read(stdin().lock())?;
     let new = NewToken { name, account, token, applications, replace };
-    prepare(data_dir)?;
-    let vault = Vault::open(data_dir)?;
-    transact(data_dir, move |tx| tokens::add(tx, &vault, &new))
+    transact(data_dir, move |work| Ok(tokens::add(work.tx, work.vault, &new)?))
 }
 
 pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
-    let tokens = transact(data_dir, |tx| Ok(tokens::all(tx)?))?;
+    let tokens = transact(data_dir, |work| Ok(tokens::all(work.tx)?))?;
     if json {
         return Ok(console::show(json!(tokens))?);
     }
@@ -48,23 +43,15 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
 }
 
 pub(super) fn link(data_dir: &Path, name: String, applications: Vec<String>) -> Result<(), AdminError> {
-    transact(data_dir, move |tx| tokens::link(tx, &name, &applications))
+    transact(data_dir, move |work| Ok(tokens::link(work.tx, &name, &applications)?))
 }
 
 pub(super) fn unlink(data_dir: &Path, applications: Vec<String>) -> Result<(), AdminError> {
-    transact(data_dir, move |tx| tokens::unlink(tx, &applications))
+    transact(data_dir, move |work| Ok(tokens::unlink(work.tx, &applications)?))
 }
 
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
-    transact(
-        data_dir,
-        move |tx| if tokens::remove(tx, &name)? { Ok(()) } else { Err(TokenError::Unknown(name)) },
-    )
-}
-
-fn transact<T: Send + 'static>(
-    data_dir: &Path,
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, TokenError> + Send + 'static,
-) -> Result<T, AdminError> {
-    open_store(data_dir)?.transact_blocking(|tx| Ok(work(tx)?))
+    transact(data_dir, move |work| {
+        if tokens::remove(work.tx, &name)? { Ok(()) } else { Err(TokenError::Unknown(name).into()) }
+    })
 }

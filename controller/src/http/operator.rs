@@ -93,7 +93,7 @@ operations! {
     answer DeleteDeploymentGroup => groups::delete,
 
     silent RegisterOnPremisesInstance => instances::register,
-    silent DeregisterOnPremisesInstance => instances::deregister,
+    settle DeregisterOnPremisesInstance => instances::deregister,
     answer GetOnPremisesInstance => instances::get,
     answer BatchGetOnPremisesInstances => instances::batch_get,
     answer ListOnPremisesInstances => instances::list,

@@ -99,7 +99,9 @@ impl Store {
         let query = request.uri().query().unwrap_or_default();
         let signs = |(name, _): (Cow<'_, str>, _)| QUERY_SIGNATURES.contains(&&*name);
         if form_urlencoded::parse(query.as_bytes()).any(signs) {
-            return said("Signatures belong in the Authorization header: presigned requests are not accepted.");
+            return said(
+                "Signatures belong in the Authorization header: presigned requests are not accepted.",
+            );
         }
         let content = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_ascii_lowercase());
         if request.method() == Method::POST && content.is_some_and(|kind| kind.starts_with(FORM)) {
