@@ -247,8 +247,9 @@ fn plan_rollback(
 /// Why a deployment has left everything as it was, if it has.
 fn nothing_to_undo(context: &Context<'_>, record: &Record) -> Result<Option<&'static str>, ApiError> {
     if !matches!(record.rules.course, Course::BlueGreen { .. }) {
-        let mut attempted =
-            context.tx.prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
+        let mut attempted = context
+            .tx
+            .prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
         return Ok((!attempted.exists([&record.id])?)
             .then_some("Nothing was rolled back: the deployment was not begun on any instance."));
     }

@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn all_of_a_fleet_too_small_for_the_minimum_are_wanted() {
-        let table = [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
+        let table =
+            [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
         for (minimum, targets, expected) in table {
             assert_eq!(minimum.tolerated(targets), expected, "{minimum:?} of {targets}");
         }

@@ -204,11 +204,12 @@ impl Target {
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
         let fleet = record.rules.course.fleet(stage);
-        tx.prepare_cached(WAITING)?.query_map(
-            (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
-            Target::read,
-        )?
-        .collect()
+        tx.prepare_cached(WAITING)?
+            .query_map(
+                (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
+                Target::read,
+            )?
+            .collect()
     }
 
     /// Targets that can be cut off: no host has acknowledged a command of theirs.

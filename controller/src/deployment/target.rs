@@ -111,9 +111,8 @@ impl TargetState {
 
     /// Whether a load balancer was asked to give it traffic.
     pub fn was_given_traffic(&self) -> bool {
-        let allowed = |event: &Event| {
-            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
-        };
+        let allowed =
+            |event: &Event| event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some();
         self.events.iter().any(allowed)
     }
 

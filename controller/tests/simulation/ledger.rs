@@ -248,7 +248,11 @@ impl Ledger {
     }
 
     /// Looks at what the service remembers of its groups.
-    pub(crate) fn look_at_groups(&mut self, tx: &Transaction<'_>, deployments: &[Deployment]) -> Option<String> {
+    pub(crate) fn look_at_groups(
+        &mut self,
+        tx: &Transaction<'_>,
+        deployments: &[Deployment],
+    ) -> Option<String> {
         self.registered = registered(tx);
         let mut found = BTreeMap::new();
         let mut statement =
@@ -273,11 +277,12 @@ impl Ledger {
             }
             let target: Option<String> = row.get(2).unwrap();
             let target = target.map(|text| serde_json::from_str::<Value>(&text).unwrap());
-            let expected = deployments.iter().rfind(|deployment| deployment.group == group).and_then(|last| {
-                let is_rollback = last.snapshot["creator"] == "codeDeployRollback";
-                let attempted = Some(&last.snapshot["revision"]);
-                if is_rollback { self.revision_of_group(&group) } else { attempted }.cloned()
-            });
+            let expected =
+                deployments.iter().rfind(|deployment| deployment.group == group).and_then(|last| {
+                    let is_rollback = last.snapshot["creator"] == "codeDeployRollback";
+                    let attempted = Some(&last.snapshot["revision"]);
+                    if is_rollback { self.revision_of_group(&group) } else { attempted }.cloned()
+                });
             if let Some(wrong) = differs("target revision", target, expected) {
                 return Some(wrong);
             }

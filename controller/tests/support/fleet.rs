@@ -125,7 +125,12 @@ impl Fleet {
     pub(crate) fn enroll(&mut self, name: &str, colour: &str) {
         let identifier = format!("arn:aws:iam::123456789012:user/{name}");
         if self.hosts.iter().all(|host| host.name != name) {
-            let host = Host { name: name.into(), identifier: identifier.clone(), conduct: Conduct::Good, held: Vec::new() };
+            let host = Host {
+                name: name.into(),
+                identifier: identifier.clone(),
+                conduct: Conduct::Good,
+                held: Vec::new(),
+            };
             self.hosts.push(host);
         }
         let (name, colour) = (name.to_owned(), colour.to_owned());
