@@ -19,7 +19,7 @@ use crate::deployment::ledger::Ledger;
 use crate::doctor;
 use crate::errors::Chain;
 use crate::history::History;
-use crate::identity::{Identity, IdentityError, METADATA_PATIENCE};
+use crate::identity::{Identity, IdentityError, METADATA_PATIENCE, is_there};
 use crate::local;
 use crate::logs;
 use crate::memory;
@@ -152,7 +152,10 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Run => daemon(arguments.config_file, Waiter::default()),
         Command::Start => control::start(arguments.config_file, daemon),
         Command::Stop { force } => control::stop(arguments.config_file.as_deref(), force),
-        Command::Restart { force } => control::restart(arguments.config_file, force, daemon),
+        Command::Restart { force } => match files_are_usable(arguments.config_file.as_deref()) {
+            Ok(()) => control::restart(arguments.config_file, force, daemon),
+            Err(error) => complain("codedeploy-agent", &error),
+        },
         Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
         Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
         Command::Journal { json } => recovery::journal::main(arguments.config_file.as_deref(), json),
@@ -172,6 +175,17 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Register(register) => register::register(*register, arguments.config_file),
         Command::Deregister(deregister) => register::deregister(deregister, arguments.config_file),
     }
+}
+
+/// What a start reads from files: a restart must not stop an agent that cannot start again.
+fn files_are_usable(config_file: Option<&Path>) -> Result<(), StartError> {
+    let environment = Environment::of_process();
+    let (settings, _) = Settings::load(config_file, &environment)?;
+    envelope::check_trust(&settings.signer)?;
+    if is_there(&settings.on_premises_config_file) {
+        Identity::on_premises(&settings.on_premises_config_file, &environment)?;
+    }
+    Ok(())
 }
 
 /// The agent itself, in this process until it ends.

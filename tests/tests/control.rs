@@ -110,6 +110,15 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let again = status(&fleet).await;
     assert_eq!(again["agent"]["deployments"][0]["deployment_id"], id.as_str());
     assert_eq!(again["agent"]["deployments"].as_array().unwrap().len(), 1, "{again:#}");
+
+    // A restart that could not start an agent does not stop the one there is.
+    let identity = fleet.hosts[0].folder.join("codedeploy.onpremises.yml");
+    std::fs::write(&identity, "region: us-east-1\n").unwrap();
+    let pid = &status(&fleet).await["pid"];
+    let refused = agent(&fleet, &["restart"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8(refused.stderr).unwrap().contains(&identity.display().to_string()));
+    assert_eq!(status(&fleet).await["pid"], *pid);
     assert!(agent(&fleet, &["stop"]).await.status.success());
 }
 

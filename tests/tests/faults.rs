@@ -25,20 +25,28 @@ fn ended_well(report: &Report, found: &Found) -> Result<(), String> {
     }
 }
 
+/// Beds, and every call of a deployment that each error can come from: about `most` of them for each.
+async fn points(errnos: &[Errno], most: usize, blow: fn(Errno) -> Blow) -> (Vec<Bed>, Vec<(Errno, Strike)>) {
+    let beds = Bed::several(sweep::AT_ONCE).await;
+    let counted = Strike::COUNT.run(&Programs::built().local, &beds[0].pair.arguments(Revision::New)).await;
+    let strikes = |errno: &Errno| {
+        let errno = *errno;
+        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), most);
+        numbers.into_iter().map(move |number| (errno, Strike(Some((number, blow(errno))))))
+    };
+    let points = errnos.iter().flat_map(strikes).collect();
+    (beds, points)
+}
+
 #[tokio::test]
 async fn an_error_at_one_system_call_leaves_the_old_or_the_new_revision_at_once() {
     if cfg!(not(target_arch = "x86_64")) {
         eprintln!("not run, because system calls can be made to fail on x86-64 only");
         return;
     }
-    let beds = Bed::several(sweep::AT_ONCE).await;
+    let errnos = [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::EACCES, Errno::EMFILE];
+    let (beds, points) = points(&errnos, 12, Blow::Fail).await;
     let program = Programs::built().local;
-    let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
-    let mut points = Vec::new();
-    for errno in [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::EACCES, Errno::EMFILE] {
-        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), 12);
-        points.extend(numbers.into_iter().map(|number| (errno, Strike(Some((number, Blow::Fail(errno)))))));
-    }
     let tally = Tally::new("ENOSPC, EDQUOT, EIO, EROFS, EACCES or EMFILE at one system call");
     sweep(beds, points, async |Bed { pair, reference, .. }: &mut Bed, (errno, strike)| {
         pair.reset().await;
@@ -61,15 +69,8 @@ async fn a_host_that_stays_broken_leaves_the_old_or_the_new_revision_to_the_next
         eprintln!("not run, because system calls can be made to fail on x86-64 only");
         return;
     }
-    let beds = Bed::several(sweep::AT_ONCE).await;
+    let (beds, points) = points(&[Errno::ENOSPC, Errno::EIO, Errno::EROFS], 14, Blow::FailFromThenOn).await;
     let program = Programs::built().local;
-    let counted = Strike::COUNT.run(&program, &beds[0].pair.arguments(Revision::New)).await;
-    let mut points = Vec::new();
-    for errno in [Errno::ENOSPC, Errno::EIO, Errno::EROFS] {
-        let numbers = sweep::points(&counted, counted.that_can_fail_with(errno), 14);
-        let strike = |number| Strike(Some((number, Blow::FailFromThenOn(errno))));
-        points.extend(numbers.into_iter().map(|number| (errno, strike(number))));
-    }
     let tally = Tally::new("ENOSPC, EIO or EROFS at a system call and all later ones");
     sweep(beds, points, async |Bed { pair, reference, .. }: &mut Bed, (errno, strike)| {
         pair.reset().await;

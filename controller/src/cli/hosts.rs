@@ -10,10 +10,8 @@ use codedeploy_api::codedeploy::{Tag, Timestamp};
 use serde_json::{Map, json};
 
 use super::admin::{AdminError, partition};
-use crate::config::{Endpoint, Quotas, Timers};
+use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
-use crate::page::Pages;
-use crate::registry::Context;
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
@@ -21,7 +19,6 @@ use crate::server::Announcement;
 use crate::service::{open_store, prepare};
 use crate::signing::Signer;
 use crate::tls::Authority;
-use crate::traffic::Balancers;
 use crate::vault::Vault;
 
 /// Where AWS's agents and this project's look for their files.
@@ -104,17 +101,8 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let (key, files) = open_store(data_dir)?.transact_blocking(move |tx| {
         let name = InstanceName::read(Some(name))?;
         let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
-        let context = Context {
-            tx,
-            now: Timestamp::now(),
-            partition: &partition,
-            quotas: &Quotas::default(),
-            timers: &Timers::default(),
-            balancers: &Balancers::default(),
-            pages: &Pages::new(vault.page_key()),
-        };
         let identity = Identity::User(arn.clone());
-        instances::enroll(&context, &name, &identity, &tags)?;
+        instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
         // Keys of a host that was deregistered must not come back to life with its name.
         credentials::revoke_host(tx, &arn)?;
         let key = credentials::create(tx, &vault, Role::Host, &arn, None)?;
@@ -206,20 +194,9 @@ fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), HostError> {
 
 /// Deregisters a host and revokes its keys: its agent is refused from now on.
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
-    let partition = partition(data_dir)?;
-    let vault = Vault::open(data_dir)?;
     let asked = name.clone();
     let removed = open_store(data_dir)?.transact_blocking(move |tx| {
-        let context = Context {
-            tx,
-            now: Timestamp::now(),
-            partition: &partition,
-            quotas: &Quotas::default(),
-            timers: &Timers::default(),
-            balancers: &Balancers::default(),
-            pages: &Pages::new(vault.page_key()),
-        };
-        let Some(arn) = instances::remove(&context, &name)? else {
+        let Some(arn) = instances::remove(tx, Timestamp::now(), &name)? else {
             return Ok(false);
         };
         credentials::revoke_host(tx, &arn)?;

@@ -1,9 +1,10 @@
 //! On-premises instances and their tags.
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, Row, named_params};
+use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::{Context, random_text};
+use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::request::check_tags;
@@ -93,18 +94,16 @@ impl Instance {
 }
 
 /// The instance registered under a name now, else the one deregistered last.
-fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
+fn lookup(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
+    let mut statement = tx.prepare_cached(
         "SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, rowid DESC
          LIMIT 1",
     )?;
     Ok(statement.query_row([name], Instance::read).optional()?)
 }
 
-fn registered(context: &Context<'_>, name: &str) -> Result<Instance, ApiError> {
-    lookup(context, name)?
-        .filter(|instance| instance.deregistered.is_none())
-        .ok_or_else(|| not_registered(name))
+fn registered(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
+    Ok(lookup(tx, name)?.filter(|instance| instance.deregistered.is_none()))
 }
 
 fn not_registered(name: &str) -> ApiError {
@@ -115,21 +114,29 @@ pub fn register(
     context: &Context<'_>,
     request: request::RegisterOnPremisesInstance,
 ) -> Result<Nothing, ApiError> {
-    enroll(context, &request.instance_name, &request.identity, &[])?;
+    let (tx, partition, now) = (context.tx, context.partition, context.now);
+    enroll(tx, partition, now, &request.instance_name, &request.identity, &[])?;
     Ok(Nothing {})
 }
 
 /// Registers an instance whose name and identity are checked.
-pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Tag]) -> Result<(), ApiError> {
+pub fn enroll(
+    tx: &Transaction<'_>,
+    partition: &Partition,
+    now: Timestamp,
+    name: &str,
+    identity: &Identity,
+    tags: &[Tag],
+) -> Result<(), ApiError> {
     if name.starts_with("i-") {
         return Err(ErrorName::InvalidInstanceName
             .because("The name of an on-premises instance must not start with i-, as EC2 instance ids do."));
     }
-    if registered(context, name).is_ok() {
+    if registered(tx, name)?.is_some() {
         return Err(ErrorName::InstanceNameAlreadyRegistered
             .because(format!("The on-premises instance name {name} is already registered.")));
     }
-    if let Some(other) = crate::fleet::instance_of_host(context.tx, identity.arn())? {
+    if let Some(other) = crate::fleet::instance_of_host(tx, identity.arn())? {
         let taken = match identity {
             Identity::User(_) => ErrorName::IamUserArnAlreadyRegistered,
             Identity::Session(_) => ErrorName::IamSessionArnAlreadyRegistered,
@@ -140,15 +147,15 @@ pub fn enroll(context: &Context<'_>, name: &str, identity: &Identity, tags: &[Ta
         )));
     }
     let suffix = random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", 10)?;
-    let (region, account) = (&context.partition.region, &context.partition.account_id);
-    context.tx.execute(
+    let (region, account) = (&partition.region, &partition.account_id);
+    tx.execute(
         "INSERT INTO instances (arn, name, principal, registered, tags)
          VALUES (:arn, :name, :principal, :now, :tags)",
         named_params! {
             ":arn": format!("arn:aws:codedeploy:{region}:{account}:instance/{name}_{suffix}"),
             ":name": name,
             ":principal": identity.arn(),
-            ":now": context.now.millis(),
+            ":now": now.millis(),
             ":tags": Json(merge(Vec::new(), tags)?),
         },
     )?;
@@ -168,10 +175,10 @@ pub fn deregister(
 }
 
 /// Deregisters an instance and gives its principal; `None` when there is none that is registered.
-pub fn remove(context: &Context<'_>, name: &str) -> Result<Option<String>, ApiError> {
-    let found = lookup(context, name)?.filter(|instance| instance.deregistered.is_none());
+pub fn remove(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
+    let found = registered(tx, name)?;
     if found.is_some() {
-        context.tx.execute(DEREGISTER, (name, context.now.millis()))?;
+        tx.execute(DEREGISTER, (name, now.millis()))?;
     }
     Ok(found.map(|instance| instance.principal))
 }
@@ -181,7 +188,7 @@ pub fn get(
     request: request::GetOnPremisesInstance,
 ) -> Result<GetOnPremisesInstanceOutput, ApiError> {
     let name = request.instance_name;
-    let instance = lookup(context, &name)?.ok_or_else(|| not_registered(&name))?;
+    let instance = lookup(context.tx, &name)?.ok_or_else(|| not_registered(&name))?;
     Ok(GetOnPremisesInstanceOutput { instance_info: Some(instance.info()) })
 }
 
@@ -192,7 +199,7 @@ pub fn batch_get(
 ) -> Result<BatchGetOnPremisesInstancesOutput, ApiError> {
     let mut infos = Vec::new();
     for name in request.instance_names.0 {
-        infos.extend(lookup(context, &name)?.map(Instance::info));
+        infos.extend(lookup(context.tx, &name)?.map(Instance::info));
     }
     Ok(BatchGetOnPremisesInstancesOutput { instance_infos: Some(infos) })
 }
@@ -262,7 +269,7 @@ fn change_tags(
     change: impl Fn(Vec<Tag>) -> Result<Vec<Tag>, ApiError>,
 ) -> Result<Nothing, ApiError> {
     for name in names {
-        let instance = registered(context, name)?;
+        let instance = registered(context.tx, name)?.ok_or_else(|| not_registered(name))?;
         let tags = change(instance.tags)?;
         context
             .tx

@@ -21,7 +21,7 @@ pub(crate) fn shorten(text: &str) -> String {
 /// Texts of one kind: what they are called, how they are refused, and which are allowed.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident {
-        $what:literal, missing: $missing:ident, invalid: $invalid:ident, allowed: $allowed:expr, $expected:literal
+        $what:literal, missing: $missing:ident, invalid: $invalid:ident, allowed: $allowed:expr, $expected:expr
     })*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,23 +72,30 @@ macro_rules! texts {
     )*};
 }
 
+/// What [`is_name`] allows.
+macro_rules! a_name {
+    () => {
+        "1 to 100 letters, digits and the characters + = , . @ _ -"
+    };
+}
+
 texts! {
     ApplicationName {
         "application name", missing: ApplicationNameRequired, invalid: InvalidApplicationName,
-        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+        allowed: is_name, a_name!()
     }
     GroupName {
         "deployment group name", missing: DeploymentGroupNameRequired, invalid: InvalidDeploymentGroupName,
-        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+        allowed: is_name, a_name!()
     }
     ConfigName {
         "deployment configuration name",
         missing: DeploymentConfigNameRequired, invalid: InvalidDeploymentConfigName,
-        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+        allowed: is_name, a_name!()
     }
     InstanceName {
         "instance name", missing: InstanceNameRequired, invalid: InvalidInstanceName,
-        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+        allowed: is_name, a_name!()
     }
     DeploymentId {
         "deployment id", missing: DeploymentIdRequired, invalid: InvalidDeploymentId,
@@ -108,7 +115,7 @@ texts! {
     TokenName {
         "GitHub account token name",
         missing: GitHubAccountTokenNameRequired, invalid: InvalidGitHubAccountTokenName,
-        allowed: is_name, "1 to 100 letters, digits and the characters + = , . @ _ -"
+        allowed: is_name, a_name!()
     }
     /// The id that another service gave a deployment.
     ExternalId {

@@ -28,7 +28,8 @@ impl World {
                 let fleet = if number < split { "blue" } else { "green" };
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
                 let tags: Vec<_> = serde_json::from_value(tags).unwrap();
-                instances::enroll(context, name, &Identity::User(arn.clone()), &tags)?;
+                let identity = Identity::User(arn.clone());
+                instances::enroll(context.tx, context.partition, context.now, name, &identity, &tags)?;
             }
             Ok(())
         })

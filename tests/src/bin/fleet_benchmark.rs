@@ -21,13 +21,10 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_codedeploy::types::{BundleType, RevisionLocation, RevisionLocationType, S3Location};
 use codedeploy_api::codedeploy::{Tag, Timestamp};
-use codedeploy_controller::config::{Partition, Quotas, Timers};
+use codedeploy_controller::config::Partition;
 use codedeploy_controller::credentials::{self, Role};
-use codedeploy_controller::page::Pages;
-use codedeploy_controller::registry::Context;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::service::{open_store, prepare};
-use codedeploy_controller::traffic::Balancers;
 use codedeploy_controller::vault::Vault;
 use codedeploy_tests::bucket::Keys;
 use codedeploy_tests::roles;
@@ -118,15 +115,6 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
     let store = open_store(data).expect("the database can be made");
     let register = move |tx: &rusqlite::Transaction<'_>| {
         let partition = Partition::new(None, None).expect("the defaults are valid");
-        let context = Context {
-            tx,
-            now: Timestamp::now(),
-            partition: &partition,
-            quotas: &Quotas::default(),
-            timers: &Timers::default(),
-            balancers: &Balancers::default(),
-            pages: &Pages::new(vault.page_key()),
-        };
         (0..hosts)
             .map(|number| {
                 let name = format!("host{number:05}");
@@ -135,7 +123,8 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 let mut tags = vec![];
                 tags.extend((number < FEW).then(|| tag("few")));
                 tags.extend((number < deployed).then(|| tag("deployed")));
-                instances::enroll(&context, &name, &Identity::User(identifier.clone()), &tags)?;
+                let identity = Identity::User(identifier.clone());
+                instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
                 let key = credentials::create(tx, &vault, Role::Host, &identifier, None)?;
                 let keys =
                     Keys { access_key_id: key.access_key_id, secret_access_key: key.secret_access_key };
