@@ -205,7 +205,7 @@ impl World {
         self.changed = true;
         self.say("the controller dies and starts again".into());
         self.timers.clear();
-        self.jobs.clear();
+        self.jobs = self.transact(|context| traffic::begun(context, 0)).unwrap().jobs;
         (self.traffic, self.alarms) = (true, true);
         self.due = self.transact(decide::active).unwrap();
         for id in self.due.clone() {
@@ -296,8 +296,10 @@ impl World {
     fn balance(&mut self) {
         if self.traffic {
             self.traffic = false;
-            if let Some(taken) = self.act(traffic::take) {
-                self.jobs = taken.unwrap();
+            let take =
+                |context: &Context<'_>| traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes));
+            if let Some(taken) = self.act(take) {
+                self.jobs.extend(taken.unwrap());
             }
             return;
         }
