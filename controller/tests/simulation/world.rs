@@ -13,6 +13,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::alarm::{self, Sight};
 use codedeploy_controller::deployment::decide::{self, Outcome};
+use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::page::Pages;
@@ -208,10 +209,12 @@ impl World {
         self.say("the controller dies and starts again".into());
         self.agenda = Agenda::default();
         self.due.clear();
-        self.jobs.clear();
+        self.jobs = self.transact(|context| traffic::begun(context, 0)).unwrap().jobs;
         (self.traffic, self.alarms) = (true, true);
         for id in self.transact(decide::active).unwrap() {
             self.agenda.look_now(&id);
+            let (_, outcome) = self.transact(move |context| resume(context, &id, context.now)).unwrap();
+            self.hear(&outcome);
         }
         // Their connections broke.
         self.hosts.iter_mut().for_each(|host| host.woken = true);
@@ -335,8 +338,10 @@ impl World {
     fn balance(&mut self) {
         if self.traffic {
             self.traffic = false;
-            if let Some(taken) = self.act(traffic::take) {
-                self.jobs = taken.unwrap();
+            let take =
+                |context: &Context<'_>| traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes));
+            if let Some(taken) = self.act(take) {
+                self.jobs.extend(taken.unwrap());
             }
             return;
         }
