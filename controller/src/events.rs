@@ -10,8 +10,12 @@ pub mod message;
 mod outbox;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
+
+use crate::error::ApiError;
+use crate::service::Service;
 
 /// Who is told, and what is listened to.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -73,6 +77,12 @@ pub enum EventsError {
     Topic(String),
     #[error("events.token has fewer than {MIN_TOKEN} characters: make one with `openssl rand -hex 20`")]
     Token,
+}
+
+/// Makes messages of everything that has happened, before what it happened to is removed.
+pub(crate) async fn catch_up(service: &Arc<Service>) -> Result<(), ApiError> {
+    while service.transact(|service, context| outbox::compose(context, &service.settings.events)).await? {}
+    Ok(())
 }
 
 impl Events {

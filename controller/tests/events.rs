@@ -171,3 +171,45 @@ async fn a_new_object_is_deployed_and_everyone_is_told_though_they_were_away() {
         .collect();
     assert_eq!(statuses[..2], [("CREATED".to_owned(), json!("ops")), ("SUCCEEDED".to_owned(), json!("ops"))]);
 }
+
+#[tokio::test]
+async fn a_deployment_whose_group_is_deleted_ends_for_those_who_are_told() {
+    let (webhook, url) = Receiver::start(0).await;
+    let controller = Controller::start(&json!({"events": {"webhooks": [{"url": url}]}}).to_string());
+    let client = controller.client("operator");
+    // More than one transaction removes.
+    let hosts: Vec<_> = (0..600).map(|number| format!("box{number:03}")).collect();
+    let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for name in &hosts {
+        let insert = "INSERT INTO instances (arn, name, principal, registered, tags)
+            VALUES ('arn:' || ?1, ?1, 'arn:user/' || ?1, 0, '[{\"Key\":\"env\",\"Value\":\"prod\"}]')";
+        database.execute(insert, [name]).unwrap();
+    }
+    database.execute_batch("COMMIT").unwrap();
+    open_shop(&client).await;
+    let location = aws_sdk_codedeploy::types::S3Location::builder()
+        .bucket("bkt")
+        .key("app.zip")
+        .bundle_type(aws_sdk_codedeploy::types::BundleType::Zip)
+        .build();
+    let revision = aws_sdk_codedeploy::types::RevisionLocation::builder()
+        .revision_type(aws_sdk_codedeploy::types::RevisionLocationType::S3)
+        .s3_location(location)
+        .build();
+    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
+    let id = request.revision(revision).send().await.unwrap().deployment_id().unwrap().to_owned();
+    eventually("the start of the deployment", async || {
+        let found = client.list_deployment_targets().deployment_id(&id).send().await.ok()?;
+        (!found.target_ids().is_empty()).then_some(())
+    })
+    .await;
+    client.delete_application().application_name("shop").send().await.unwrap();
+    let gone = client.get_deployment().deployment_id(&id).send().await.unwrap_err().into_service_error();
+    assert!(gone.is_deployment_does_not_exist_exception(), "{gone:?}");
+    let states: Vec<_> =
+        webhook.told(2).await.iter().map(|(_, event)| event["detail"]["state"].clone()).collect();
+    assert_eq!(states, ["START", "FAILURE"]);
+    let left = "SELECT (SELECT count(*) FROM targets) + (SELECT count(*) FROM commands)";
+    assert_eq!(database.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+}
