@@ -12,12 +12,13 @@ use super::StoreError;
 use crate::vault::give_to_owner_of_folder;
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
     include_str!("sqlite/v4.sql"),
     include_str!("sqlite/v5.sql"),
+    include_str!("sqlite/v6.sql"),
 ];
 
 /// The schema version this program writes, kept in `user_version`.
