@@ -5,6 +5,7 @@
 //! * [`decide`] carries a decision out on the database, with [`start`] and [`end`] for both ends of a deployment; nothing
 //!   else lets a deployment go on; [`resume`] gives hosts the time that the service was away;
 //! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
+//! * [`purge`] removes what belongs to a group;
 //! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators'.
 
 pub mod alarm;
@@ -18,6 +19,7 @@ pub mod health;
 pub mod intervene;
 pub mod plan;
 pub mod progress;
+pub mod purge;
 pub mod queries;
 mod records;
 pub mod resume;
