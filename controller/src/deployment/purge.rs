@@ -5,7 +5,7 @@ use codedeploy_api::codedeploy::ErrorCode;
 use rusqlite::OptionalExtension as _;
 
 use super::decide::{Change, Outcome};
-use super::progress::{DeploymentInput, Ending};
+use super::progress::{DeploymentInput, Stop};
 use super::records::Record;
 use crate::error::ApiError;
 use crate::registry::Context;
@@ -33,7 +33,7 @@ pub fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result
         let mut outcome = Outcome::none(&id);
         if let Some(mut record) = Record::load(context.tx, &id)? {
             let message = "The deployment's group or application was deleted before it ended.";
-            let ending = Ending::failed(reason, message);
+            let ending = Stop::failure(reason, message).ending();
             record.step(context, DeploymentInput::End { ending, retire_at: None })?;
             let status = record.progress.status();
             outcome.changes.push(Change::Ended { status, error: message.into() });
