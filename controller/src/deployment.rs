@@ -6,6 +6,7 @@
 //!   else lets a deployment go on; [`resume`] gives hosts the time that the service was away, and [`departure`]
 //!   none to those that were deregistered;
 //! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
+//! * [`purge`] removes what belongs to a group;
 //! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators'.
 
 pub mod alarm;
@@ -20,6 +21,7 @@ pub mod health;
 pub mod intervene;
 pub mod plan;
 pub mod progress;
+pub mod purge;
 pub mod queries;
 mod records;
 pub mod resume;

@@ -16,6 +16,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use rusqlite::Transaction;
 
 use crate::config::{Partition, Quotas, Timers};
+use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
 use crate::page::Pages;
 use crate::traffic::Balancers;
@@ -34,6 +35,9 @@ pub struct Context<'a> {
     /// Opens the secrets that are stored.
     pub vault: &'a Vault,
 }
+
+/// A transaction of an operation that can take many: its output once nothing is left to do, and what was decided meanwhile.
+pub type Step<T> = (Option<T>, Option<Outcome>);
 
 /// A row whose only column is a name, which it is sorted by.
 fn by_name(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, String)> {

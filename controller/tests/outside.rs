@@ -6,6 +6,7 @@ mod shop;
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_codedeploy::Client;
 use aws_sdk_codedeploy::types::{
@@ -14,7 +15,8 @@ use aws_sdk_codedeploy::types::{
 };
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
+use serde_json::Value;
 use support::{Controller, eventually};
 use tokio::net::TcpListener;
 
@@ -143,6 +145,69 @@ async fn an_haproxy_that_is_started_anew_is_told_again() {
     assert_eq!(haproxy.server().await.0, "UP");
     assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
     drop(session);
+}
+
+/// A load balancer's webhook that says of a call, by its number, how it went; gives its address and who called.
+async fn webhook(
+    answer: impl Fn(usize) -> (StatusCode, &'static str) + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&calls);
+    let take = move |body: axum::body::Bytes| {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let mut noted = noted.lock().unwrap();
+        noted.push(support::text(&body, "deploymentId"));
+        let answer = answer(noted.len());
+        async move { answer }
+    };
+    (serve(Router::new().route("/hidden", post(take))).await, calls)
+}
+
+fn with_webhook(timers: &str, address: SocketAddr) -> String {
+    format!(
+        "timers: {{poll: 5{timers}}}\n\
+         load_balancers:\n  lb: {{webhook: {{url: 'http://{address}/hidden?token=SECRET'}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_slow_load_balancer_is_no_silent_agent_and_a_refusal_tells_no_secret() {
+    let (address, _) = webhook(|call| match call {
+        1..=3 => (StatusCode::ACCEPTED, "wait"),
+        4 => (StatusCode::OK, "done"),
+        _ => (StatusCode::FORBIDDEN, "SECRET"),
+    })
+    .await;
+    let (_controller, client, agent) = shop::one_host(&with_webhook(", run: 1", address)).await;
+    let id = deploy_behind(&client).await;
+    agent.run_to("BeforeAllowTraffic").await;
+    assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
+    let target = shop::target(&client, &id, "box1").await;
+    assert_eq!(shop::letters(&target), "SSSSSSSSSSSFS");
+    let message = target.lifecycle_events()[11].diagnostics().unwrap().message().unwrap();
+    assert!(message.contains("\"lb\"") && message.contains("403"), "{message}");
+    assert!(!message.contains("SECRET") && !message.contains("hidden"), "{message}");
+}
+
+#[tokio::test]
+async fn a_change_of_traffic_ends_with_its_deployment() {
+    let (address, calls) = webhook(|_| (StatusCode::ACCEPTED, "wait")).await;
+    let (_controller, client, agent) = shop::one_host(&with_webhook("", address)).await;
+    let gone = deploy_behind(&client).await;
+    agent.run_to("BeforeBlockTraffic").await;
+    eventually("the first call", async || calls.lock().unwrap().first().cloned()).await;
+    let delete = client.delete_deployment_group().application_name("shop").deployment_group_name("web");
+    delete.send().await.unwrap();
+    open_group(&client, "web", "prod").await;
+    let id = deploy_behind(&client).await;
+    agent.run_to("BeforeBlockTraffic").await;
+    let others = async || {
+        let calls = calls.lock().unwrap().clone();
+        (calls.iter().filter(|call| **call == id).count() >= 3).then_some(calls)
+    };
+    let calls = eventually("the calls of the deployment that is there", others).await;
+    let last = calls.iter().rposition(|call| *call == gone).unwrap();
+    assert!(calls[..last].iter().all(|call| *call == gone), "{calls:?}");
 }
 
 /// Has an alarm watched over the group.

@@ -4,8 +4,9 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
-use super::{Context, by_name, configs, new_id};
+use super::{Context, Step, by_name, configs, new_id};
 use crate::deployment;
+use crate::deployment::purge::{Purged, purge};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::store::Json;
@@ -253,15 +254,24 @@ pub fn update(
     Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
 }
 
-/// Deletes a group with its deployments; one that does not exist, or whose application does not, is deleted already.
+/// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
+/// application does not, is deleted already.
 pub fn delete(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
-) -> Result<DeleteDeploymentGroupOutput, ApiError> {
-    context.tx.execute(
-        "DELETE FROM deployment_groups
-         WHERE name = ?2 AND application_id = (SELECT id FROM applications WHERE name = ?1)",
-        (&*request.application_name, &*request.deployment_group_name),
+) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
+    let deleted = (Some(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) }), None);
+    let mut statement = context.tx.prepare_cached(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
+         WHERE a.name = ?1 AND g.name = ?2",
     )?;
-    Ok(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
+    let names = (&*request.application_name, &*request.deployment_group_name);
+    let Some(id) = statement.query_row(names, |row| row.get::<_, String>(0)).optional()? else {
+        return Ok(deleted);
+    };
+    if let Purged::Part(outcome) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
+        return Ok((None, Some(*outcome)));
+    }
+    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])?;
+    Ok(deleted)
 }

@@ -134,6 +134,12 @@ impl Deployment {
     }
 }
 
+/// When the first host has been silent too long.
+pub(crate) fn first_deadline(tx: &Transaction<'_>) -> Option<i64> {
+    let sql = "SELECT min(deadline) FROM targets WHERE class IN ('offered', 'performing')";
+    tx.prepare_cached(sql).unwrap().query_row([], |row| row.get(0)).unwrap()
+}
+
 fn started(deployment: &Deployment) -> bool {
     !deployment.progress["started"].is_null()
 }
@@ -152,6 +158,22 @@ fn budget(rules: &Value, targets: usize) -> usize {
         numbered => (targets * numbered["FleetPercent"].as_u64().unwrap() as usize).div_ceil(100),
     };
     targets.saturating_sub(minimum)
+}
+
+/// Whether too few hosts are left for a deployment to succeed.
+fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
+    let count = |fleet: Option<&str>, status: &str| {
+        targets.iter().filter(|target| target.label.as_deref() == fleet && target.status == status).count()
+    };
+    let (fleet, other) = match deployment.course() {
+        "BlueGreen" => (Some("Green"), Some("Blue")),
+        "BlueGreenRollback" => (Some("Blue"), Some("Green")),
+        _ => (None, Some("nobody")),
+    };
+    let size = targets.iter().filter(|target| target.label.as_deref() == fleet).count();
+    let failed = count(fleet, "Failed");
+    let too_many = failed > 0 && failed >= budget(&deployment.rules, size);
+    too_many || count(fleet, "Succeeded") == 0 || count(other, "Failed") > 0
 }
 
 impl Memory {
@@ -294,6 +316,9 @@ impl Memory {
             }
         }
         let code = &deployment.progress["ending"]["Failed"]["code"];
+        if code == "HEALTH_CONSTRAINTS" && !has_lost_too_many(deployment, targets) {
+            return Some("a failure of a fleet that is well enough".into());
+        }
         let nobody_could_begin = !deployed.is_empty() && budget(&deployment.rules, deployed.len()) == 0;
         if !reroutes && (code == "HEALTH_CONSTRAINTS_INVALID") != nobody_could_begin && started(deployment) {
             return Some(format!("{code} of {} hosts", deployed.len()));

@@ -1,5 +1,7 @@
 //! One small fleet with its controller, its operator, its load balancers and its clock.
 
+#[path = "agents.rs"]
+mod agents;
 #[path = "operator.rs"]
 mod operator;
 
@@ -8,10 +10,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
-use codedeploy_api::command::{CommandStatus, Envelope};
 use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::alarm::{self, Sight};
-use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::decide::{self, Outcome};
 use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
@@ -25,7 +25,7 @@ use codedeploy_controller::vault::Vault;
 use fastrand::Rng;
 use serde_json::json;
 
-use super::host::{Deed, Held, Host, Temper};
+use super::host::{Host, Temper};
 use super::oracle::{self, Memory};
 
 const TIMERS: Timers = Timers {
@@ -212,12 +212,14 @@ impl World {
         self.say("the controller dies and starts again".into());
         self.agenda = Agenda::default();
         self.due.clear();
-        self.jobs.clear();
+        self.jobs = self.transact(|context| traffic::begun(context, 0)).unwrap().jobs;
         (self.traffic, self.alarms) = (true, true);
         for id in self.transact(decide::active).unwrap() {
             let given = id.clone();
             self.transact(move |context| resume(context, &given, context.now)).unwrap();
             self.agenda.look_now(&id);
+            let (_, outcome) = self.transact(move |context| resume(context, &id, context.now)).unwrap();
+            self.hear(&outcome);
         }
         // Their connections broke.
         self.hosts.iter_mut().for_each(|host| host.woken = true);
@@ -262,13 +264,23 @@ impl World {
     fn look(&mut self) {
         let mut memory = std::mem::take(&mut self.memory);
         let now = self.now;
-        let (wrong, memory, active) = self
+        let (wrong, memory, active, deadline) = self
             .transact(move |context| {
                 let wrong = memory.look(context.tx, now);
-                Ok((wrong, memory, decide::active(context)?.len()))
+                let deadline = oracle::first_deadline(context.tx);
+                Ok((wrong, memory, decide::active(context)?.len(), deadline))
             })
             .unwrap();
         (self.memory, self.active) = (memory, active);
+        if let Some(deadline) = deadline.map(Timestamp::from_millis)
+            && self.due.is_empty()
+        {
+            let idle = self.agenda.idle(self.time());
+            assert!(
+                idle.is_some_and(|idle| idle <= deadline.since(self.time())),
+                "a deadline that passes unseen"
+            );
+        }
         if let Some(wrong) = wrong {
             self.say(format!("WRONG: {wrong}"));
             panic!("{wrong}");
@@ -331,8 +343,10 @@ impl World {
     fn balance(&mut self) {
         if self.traffic {
             self.traffic = false;
-            if let Some(taken) = self.act(traffic::take) {
-                self.jobs = taken.unwrap();
+            let take =
+                |context: &Context<'_>| traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes));
+            if let Some(taken) = self.act(take) {
+                self.jobs.extend(taken.unwrap());
             }
             return;
         }
@@ -370,109 +384,4 @@ impl World {
             }
         }
     }
-
-    fn live(&mut self, index: usize) {
-        let foreign =
-            (0..self.hosts.len()).find(|other| *other != index && !self.hosts[*other].held.is_empty());
-        let foreign = foreign.map(|other| self.hosts[other].held[0].command.host_command_identifier.clone());
-        let deed = self.hosts[index].next(&mut self.rng, foreign.as_ref());
-        let host = self.hosts[index].identifier.clone();
-        match deed {
-            Deed::Nothing => {}
-            Deed::Poll => self.poll(index, host),
-            Deed::Specify(held) => {
-                let execution = self.hosts[index].held[held].command.deployment_execution_id.clone();
-                let answer =
-                    self.transact(move |context| commands::specification(context, &host, &execution));
-                answer.unwrap();
-            }
-            Deed::Acknowledge(held) => self.acknowledge(index, host, held),
-            Deed::Complete { held, succeeded } => {
-                let held = self.hosts[index].held.swap_remove(held);
-                self.say(format!("box{index} completes {}: {succeeded}", held.command.command_name));
-                let id = held.command.host_command_identifier.clone();
-                let done = self.act(move |context| Ok(((), vec![complete(context, &host, &id, succeeded)?])));
-                match done {
-                    Some(done) => {
-                        done.unwrap();
-                        self.hosts[index].past.push(held.command.host_command_identifier);
-                    }
-                    // It heard no answer, and tries again.
-                    None => self.hosts[index].held.push(held),
-                }
-            }
-            Deed::Forget(held) => {
-                let held = self.hosts[index].held.swap_remove(held);
-                self.say(format!("box{index} forgets {}", held.command.command_name));
-            }
-            Deed::Lie { command, acknowledge, succeeded } => {
-                let own = self.given.get(&command) == Some(&host);
-                self.say(format!("box{index} lies about {command}"));
-                let done = self.act(move |context| {
-                    let outcome = if acknowledge {
-                        commands::acknowledge(context, &host, &command, None)?.1
-                    } else {
-                        complete(context, &host, &command, succeeded)?
-                    };
-                    Ok(((), vec![outcome]))
-                });
-                assert!(done.is_none_or(|done| done.is_ok() == own), "a host reached another's command");
-            }
-        }
-    }
-
-    fn poll(&mut self, index: usize, host: String) {
-        let polls = host.clone();
-        let offer = self.act(move |context| match commands::lease(context, &polls)? {
-            Offer::Command(command, outcome) => Ok((Some(command), vec![*outcome])),
-            Offer::Nothing { .. } => Ok((None, Vec::new())),
-        });
-        let command = match offer {
-            Some(offer) => offer.unwrap(),
-            // It heard no answer, and tries again.
-            None => return,
-        };
-        let Some(command) = command else {
-            self.hosts[index].woken = false;
-            return;
-        };
-        let deployment = command.deployment_execution_id.rsplit('/').next().unwrap().to_owned();
-        let name = self.name(&deployment);
-        self.say(format!("box{index} gets {} of {name}", command.command_name));
-        assert_eq!(command.host_identifier, host);
-        let first = self.given.entry(command.host_command_identifier.clone()).or_insert_with(|| host.clone());
-        assert_eq!(*first, host, "a command for two hosts");
-        assert!(!self.memory.is_stopping(&deployment), "a command after the stop");
-        assert!(!["BlockTraffic", "AllowTraffic"].contains(&command.command_name.as_str()));
-        let held = &mut self.hosts[index].held;
-        // An agent ignores a command that it already has.
-        if held.iter().all(|h| h.command.host_command_identifier != command.host_command_identifier) {
-            held.push(Held { command, acknowledged: false });
-        }
-    }
-
-    fn acknowledge(&mut self, index: usize, host: String, held: usize) {
-        let id = self.hosts[index].held[held].command.host_command_identifier.clone();
-        let envelope =
-            Envelope { format: Envelope::JSON.into(), payload: r#"{"IsCommandNoop":false}"#.into() };
-        let status = self.act(move |context| {
-            let (status, outcome) = commands::acknowledge(context, &host, &id, Some(&envelope))?;
-            Ok((status, vec![outcome]))
-        });
-        match status {
-            Some(Ok(CommandStatus::InProgress)) => self.hosts[index].held[held].acknowledged = true,
-            Some(Ok(_)) => {
-                self.hosts[index].held.swap_remove(held);
-            }
-            Some(Err(refusal)) => panic!("{refusal}"),
-            None => {}
-        }
-    }
-}
-
-fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Outcome, ApiError> {
-    let code = if succeeded { 0 } else { 4 };
-    let payload = format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
-    let envelope = Envelope { format: Envelope::JSON.into(), payload };
-    commands::complete(context, host, id, succeeded, Some(&envelope))
 }

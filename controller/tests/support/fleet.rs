@@ -241,7 +241,7 @@ impl Fleet {
     }
 
     fn move_traffic(&mut self) {
-        for job in self.transact(traffic::take).0 {
+        for job in self.transact(|context| traffic::take(context, 0)).jobs {
             self.performed.push(format!("{} {:?}Traffic", job.instance, job.direction));
             self.transact(move |context| traffic::complete(context, &job.command, Ok(String::new())));
         }
