@@ -90,7 +90,7 @@ error_names! {
     InvalidZonalDeploymentConfiguration MissingAuthenticationToken MultipleIamArnsProvided
     RequestEntityTooLarge RequestTimeout ResourceArnRequired RevisionDoesNotExist RevisionRequired
     RoleRequired Serialization TagLimitExceeded TagRequired TagSetListLimitExceeded
-    TriggerTargetsLimitExceeded UnknownOperation UnrecognizedClient UnsupportedActionForDeploymentType
+    TriggerTargetsLimitExceeded UnknownOperation UnrecognizedClient UnsupportedActionForDeploymentType UnsupportedMediaType
 }
 
 impl ErrorName {
@@ -112,6 +112,7 @@ impl ErrorName {
             Self::InternalFailure => 500,
             Self::RequestTimeout => 408,
             Self::RequestEntityTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
             _ => 400,
         }
     }

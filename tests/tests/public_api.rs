@@ -66,5 +66,15 @@ async fn a_deployment_to_a_host_without_an_agent() {
 
 #[tokio::test]
 async fn every_operation_is_as_the_model_of_aws_says() {
-    run("models.py", &[], "").await;
+    run("models.py", &["json"], "").await;
+}
+
+#[tokio::test]
+async fn every_operation_is_as_the_model_of_aws_says_in_cbor() {
+    run("models.py", &["smithy-rpc-v2-cbor"], "").await;
+}
+
+#[tokio::test]
+async fn clients_are_told_the_same_by_either_protocol() {
+    run("protocols.py", &[], "").await;
 }

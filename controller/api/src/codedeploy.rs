@@ -1,4 +1,5 @@
-//! The public API, AWS JSON 1.1: `X-Amz-Target: CodeDeploy_20141006.<Operation>`.
+//! The public API, `CodeDeploy_20141006`, in AWS JSON 1.1 (`X-Amz-Target: CodeDeploy_20141006.<Operation>`) and in RPC v2
+//! CBOR (`/service/CodeDeploy_20141006/operation/<Operation>`).
 //!
 //! Every member of every shape is optional, as it is on the wire: null and absent are the same, members that this crate
 //! does not know are ignored, and what an operation requires is the service's to check and to name. Enumerations
@@ -21,8 +22,10 @@ pub use instances::*;
 pub use resources::*;
 pub use timestamp::Timestamp;
 
-/// Prefix of `X-Amz-Target`.
+/// Name of the service: the prefix of `X-Amz-Target`.
 pub const TARGET_PREFIX: &str = "CodeDeploy_20141006";
+/// Namespace of the service and its shapes.
+pub const NAMESPACE: &str = "com.amazonaws.codedeploy";
 /// SigV4 service name.
 pub const SIGNING_NAME: &str = "codedeploy";
 

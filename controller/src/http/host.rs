@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::http::HeaderMap;
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::command::*;
 
-use super::{header_text, read, write};
+use super::header_text;
+use super::protocol::{Message, to_json};
 use crate::credentials::{Principal, Role};
 use crate::deployment::commands::{self, Offer};
 use crate::error::{ApiError, ErrorName};
@@ -20,29 +20,31 @@ pub(super) async fn call(
     principal: Principal,
     headers: &HeaderMap,
     operation: &str,
-    body: &Bytes,
+    message: &Message,
 ) -> Result<Vec<u8>, ApiError> {
     let agent_version = header_text(headers, AGENT_VERSION_HEADER).map(crate::request::members::shorten);
     let host = Host { principal, agent_version };
     match operation {
         PollHostCommandInput::NAME => {
-            let input: PollHostCommandInput = read(body)?;
+            let input: PollHostCommandInput = message.read()?;
             host.owns(&input.host_identifier)?;
-            write(&poll(service, host).await?)
+            message.answer(&poll(service, host).await?)
         }
         GetDeploymentSpecificationInput::NAME => {
-            let input: GetDeploymentSpecificationInput = read(body)?;
+            let input: GetDeploymentSpecificationInput = message.read()?;
             host.owns(&input.host_identifier)?;
-            write(&specification(service, host, input.deployment_execution_id).await?)
+            message.answer(&specification(service, host, input.deployment_execution_id).await?)
         }
-        PutHostCommandAcknowledgementInput::NAME => write(&acknowledge(service, host, read(body)?).await?),
-        PutHostCommandCompleteInput::NAME => write(&complete(service, host, read(body)?).await?),
+        PutHostCommandAcknowledgementInput::NAME => {
+            message.answer(&acknowledge(service, host, message.read()?).await?)
+        }
+        PutHostCommandCompleteInput::NAME => message.answer(&complete(service, host, message.read()?).await?),
         PostHostCommandUpdateInput::NAME => {
-            let input: PostHostCommandUpdateInput = read(body)?;
+            let input: PostHostCommandUpdateInput = message.read()?;
             let id = input.host_command_identifier;
             let status =
                 service.transact(move |_, context| commands::current(context, host.admit(context)?, &id));
-            write(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
+            message.answer(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
         }
         other => Err(ErrorName::UnknownOperation.because(format!(
             "The operation {:?} is not one of the agents' API.",
@@ -122,7 +124,7 @@ async fn specification(
     let document = service
         .transact(move |_, context| commands::specification(context, host.admit(context)?, &execution_id))
         .await?;
-    let payload = service.signer.sign(&write(&document)?).map_err(|error| {
+    let payload = service.signer.sign(&to_json(&document)?).map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
         ErrorName::InternalFailure.because("the deployment specification could not be signed")
     })?;

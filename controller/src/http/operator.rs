@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use codedeploy_api::codedeploy::Nothing;
 use serde::Serialize;
 
-use super::{read, write};
+use super::protocol::Message;
 use crate::credentials::{Principal, Role};
 use crate::deployment::decide::Outcome;
 use crate::deployment::{create, intervene, queries, targets};
@@ -21,20 +20,20 @@ type Reply = (Vec<u8>, Option<Outcome>);
 /// What carries out an operation: it is given a request that was checked.
 type Function<R, O> = fn(&Context<'_>, R) -> Result<O, ApiError>;
 
-type Handler = fn(&Context<'_>, &[u8]) -> Result<Reply, ApiError>;
+type Handler = fn(&Context<'_>, &Message) -> Result<Reply, ApiError>;
 
 pub(super) async fn call(
     service: &Arc<Service>,
     principal: Principal,
     operation: &str,
-    body: Bytes,
+    message: Message,
 ) -> Result<Vec<u8>, ApiError> {
     let handler = handler(operation).ok_or_else(|| {
         ErrorName::UnknownOperation
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
-    service.change(move |_, context| handler(context, &body)).await
+    service.change(move |_, context| handler(context, &message)).await
 }
 
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
@@ -61,7 +60,7 @@ macro_rules! operations {
 
         fn handler(operation: &str) -> Option<Handler> {
             Some(match operation {
-                $(stringify!($name) => |context, body| $kind(context, body, $function),)*
+                $(stringify!($name) => |context, message| $kind(context, message, $function),)*
                 _ => return None,
             })
         }
@@ -127,37 +126,37 @@ operations! {
 
 fn answer<R: Request, O: Serialize>(
     context: &Context<'_>,
-    body: &[u8],
+    message: &Message,
     operation: Function<R, O>,
 ) -> Result<Reply, ApiError> {
-    let output = operation(context, R::check(read(body)?)?)?;
-    Ok((write(&output)?, None))
+    let output = operation(context, R::check(message.read()?)?)?;
+    Ok((message.answer(&output)?, None))
 }
 
 fn silent<R: Request>(
     context: &Context<'_>,
-    body: &[u8],
+    message: &Message,
     operation: Function<R, Nothing>,
 ) -> Result<Reply, ApiError> {
-    operation(context, R::check(read(body)?)?)?;
+    operation(context, R::check(message.read()?)?)?;
     Ok((Vec::new(), None))
 }
 
 fn decide<R: Request, O: Serialize>(
     context: &Context<'_>,
-    body: &[u8],
+    message: &Message,
     operation: Function<R, (O, Outcome)>,
 ) -> Result<Reply, ApiError> {
-    let (output, outcome) = operation(context, R::check(read(body)?)?)?;
-    Ok((write(&output)?, Some(outcome)))
+    let (output, outcome) = operation(context, R::check(message.read()?)?)?;
+    Ok((message.answer(&output)?, Some(outcome)))
 }
 
 fn settle<R: Request>(
     context: &Context<'_>,
-    body: &[u8],
+    message: &Message,
     operation: Function<R, (Nothing, Outcome)>,
 ) -> Result<Reply, ApiError> {
-    let (Nothing {}, outcome) = operation(context, R::check(read(body)?)?)?;
+    let (Nothing {}, outcome) = operation(context, R::check(message.read()?)?)?;
     Ok((Vec::new(), Some(outcome)))
 }
 

@@ -17,9 +17,12 @@ const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// Headers that a signature must cover.
-const MUST_SIGN: [&str; 3] = ["host", "x-amz-date", "x-amz-target"];
+const MUST_SIGN: [&str; 2] = ["host", "x-amz-date"];
 
-/// The header of temporary credentials; signed where it is sent.
+/// Headers that a signature must cover where they are sent: the operation, if it is not in the path, and the token of
+/// temporary credentials.
+const MUST_SIGN_IF_SENT: [&str; 2] = ["x-amz-target", TOKEN];
+
 const TOKEN: &str = "x-amz-security-token";
 
 /// What a request claims: whose it is, and what it is signed for.
@@ -94,7 +97,8 @@ impl Claim {
             signature: signature.ok_or_else(|| incomplete("Authorization has no hexadecimal Signature."))?,
             token: header(TOKEN).map(str::to_owned),
         };
-        let must_sign = MUST_SIGN.into_iter().chain(claim.token.as_ref().map(|_| TOKEN));
+        let sent = MUST_SIGN_IF_SENT.into_iter().filter(|name| headers.contains_key(*name));
+        let must_sign = MUST_SIGN.into_iter().chain(sent);
         let missing =
             must_sign.into_iter().find(|name| !claim.signed_headers.iter().any(|signed| signed == name));
         match missing {
@@ -162,7 +166,7 @@ impl Claim {
     fn canonical(&self, request: Request<'_>, body_hash: &str) -> String {
         let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').collect();
         query.sort_unstable();
-        let mut canonical = format!("{}\n{}\n{}\n", request.method, request.uri.path(), query.join("&"));
+        let mut canonical = format!("{}\n{}\n{}\n", request.method, path(request.uri), query.join("&"));
         for name in &self.signed_headers {
             let values: Vec<String> = request.headers.get_all(name.as_str()).iter().map(squeeze).collect();
             canonical.push_str(&format!("{name}:{}\n", values.join(",")));
@@ -170,6 +174,20 @@ impl Claim {
         canonical.push_str(&format!("\n{}\n{body_hash}", self.signed_headers.join(";")));
         canonical
     }
+}
+
+/// The path as all services but S3 have it signed: encoded once more than it was sent.
+fn path(uri: &Uri) -> String {
+    let mut path = String::new();
+    for byte in uri.path().bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                path.push(byte.into())
+            }
+            other => path.push_str(&format!("%{other:02X}")),
+        }
+    }
+    path
 }
 
 /// A header's value without spaces at its ends, and single ones within.

@@ -101,17 +101,20 @@ impl Controller {
 
     /// A client with an access key as `credentials create --json` shows it.
     pub(crate) fn client_with(&self, key: &Value) -> Client {
+        Client::from_conf(self.client_config(key).build())
+    }
+
+    /// The settings of such a client.
+    pub(crate) fn client_config(&self, key: &Value) -> aws_sdk_codedeploy::config::Builder {
         let token = key["session_token"].as_str().map(str::to_owned);
         let (id, secret) = (text(key, "access_key_id"), text(key, "secret_access_key"));
-        let config = aws_sdk_codedeploy::Config::builder()
+        aws_sdk_codedeploy::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
             .endpoint_url(format!("http://{}", self.address))
             .credentials_provider(Credentials::new(id, secret, token, None, "test"))
             .retry_config(RetryConfig::disabled())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
-        Client::from_conf(config)
     }
 
     /// Registers a host and gives its agent.

@@ -1,18 +1,22 @@
-"""What AWS's own model says of every operation, held against the service: names, errors, shapes, pages, waiters."""
+"""What AWS's own model says of every operation, held against the service: names, errors, shapes, pages, waiters.
+
+The argument is the protocol.
+"""
 
 import datetime
 import json
+import sys
 import urllib.error
 import urllib.request
 
 import botocore.exceptions
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from world import ENDPOINT, REGION, ROLE, Host, client, until
+from raw import MALFORMED, send, written
+from world import CBOR, ENDPOINT, ROLE, Host, client, until
 
-checked = client()
+PROTOCOL = sys.argv[1]
+checked = client(PROTOCOL)
 # Sends what the service has to refuse itself.
-unchecked = client(parameter_validation=False)
+unchecked = client(PROTOCOL, parameter_validation=False)
 model = checked.meta.service_model
 
 
@@ -32,15 +36,8 @@ def error(operation, **members):
 
 def raw(operation, body):
     """What the service answers to any body at all."""
-    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": f"CodeDeploy_20141006.{operation}"}
-    request = AWSRequest("POST", ENDPOINT + "/", headers=headers, data=body)
-    SigV4Auth(unchecked._request_signer._credentials, "codedeploy", REGION).add_auth(request)
-    request = urllib.request.Request(ENDPOINT + "/", body.encode(), dict(request.headers.items()))
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return response.status, response.read()
-    except urllib.error.HTTPError as refusal:
-        return refusal.code, refusal.read()
+    status, _, answer = send(PROTOCOL, operation, body)
+    return status, answer
 
 
 def empty_inputs():
@@ -79,12 +76,16 @@ def empty_inputs():
     for operation in model.operation_names:
         assert error(operation) == expected.get(operation, "ApplicationNameRequired"), (operation, error(operation))
         # Null is absent, and what a newer model has is not looked at.
-        status, body = raw(operation, json.dumps({"applicationName": None, "newerMember": {"a": [1.5, None]}}))
+        newer = {"applicationName": None, "newerMember": {"a": [1.5, None, datetime.datetime.now(datetime.timezone.utc)]}}
+        status, body = raw(operation, written(PROTOCOL, newer))
         assert status in (200, 400) and b"Serialization" not in body, (operation, body)
-        for body in ["[]", "{", "7", '"x"', "null", "{} {}", "\x00"]:
+        for body in MALFORMED[PROTOCOL]:
             status, answer = raw(operation, body)
             assert status == 400 and b"SerializationException" in answer, (operation, body, answer)
-    assert raw("MakeCoffee", "{}")[1].startswith(b'{"__type":"UnknownOperationException"')
+    assert b"UnknownOperationException" in raw("MakeCoffee", written(PROTOCOL, {}))[1]
+    used = checked.list_applications()["ResponseMetadata"]["HTTPHeaders"].get("smithy-protocol")
+    assert used == ("rpc-v2-cbor" if PROTOCOL == CBOR else None), used
+    # A path alone names no operation; the header is what says the protocol.
     request = urllib.request.Request(f"{ENDPOINT}/service/CodeDeploy_20141006/operation/ListApplications", b"\xa0")
     try:
         urllib.request.urlopen(request)
@@ -206,7 +207,7 @@ def wrong_inputs():
     for name, operation, members in cases:
         assert error(operation, **members) == name, (operation, members, error(operation, **members))
     for members in [{"applicationName": 1}, {"applicationName": "n", "tags": {}}, {"applicationName": "n", "tags": [None]}]:
-        assert b"SerializationException" in raw("CreateApplication", json.dumps(members))[1], members
+        assert b"SerializationException" in raw("CreateApplication", written(PROTOCOL, members))[1], members
     # Deleting what is not there succeeds, and the halves of a filter that a client leaves empty are absent.
     assert checked.delete_deployment_group(applicationName="none", deploymentGroupName="none")["hooksNotCleanedUp"] == []
     checked.update_deployment_group(

@@ -5,6 +5,7 @@ that administers the service and the service's folder.
 """
 
 import contextlib
+import datetime
 import functools
 import io
 import json
@@ -12,6 +13,7 @@ import os
 import shlex
 import subprocess
 import time
+import unittest.mock
 import urllib.request
 
 import boto3
@@ -20,6 +22,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
+from botocore.parsers import RpcV2CBORParser
+
+# The protocols of the public API, as botocore calls them.
+JSON, CBOR = "json", "smithy-rpc-v2-cbor"
 
 ENDPOINT = os.environ["AWS_ENDPOINT_URL_CODEDEPLOY"]
 REGION = os.environ["AWS_DEFAULT_REGION"]
@@ -41,9 +47,20 @@ def hold_against_model(http_response, parsed, model, **_):
         assert name in modelled | COMMON, f"{model.name} was refused with {name}: {parsed}"
         assert parsed["Error"]["Message"] and http_response.headers["x-amzn-requestid"], parsed
     elif http_response.content:
-        conform(json.loads(http_response.content), model.output_shape, model.name)
+        conform(decoded(http_response), model.output_shape, model.name)
     else:
         assert not (model.output_shape and model.output_shape.members), f"{model.name} answered nothing"
+
+
+def decoded(http_response):
+    """An answer's body as it is, without what botocore's parsers make of it for their callers."""
+    if http_response.headers.get("smithy-protocol") != "rpc-v2-cbor":
+        return json.loads(http_response.content)
+    parser = RpcV2CBORParser()
+    stream = parser.get_peekable_stream_from_bytes(http_response.content)
+    value = parser.parse_data_item(stream)
+    assert stream.read() == b"", http_response.content
+    return value
 
 
 def conform(value, shape, where):
@@ -55,7 +72,8 @@ def conform(value, shape, where):
         for item in value:
             conform(item, shape.member, f"{where}[]")
     else:
-        kinds = {"string": str, "boolean": bool, "integer": int, "long": int, "timestamp": (int, float)}
+        # In CBOR a time is marked as one.
+        kinds = {"string": str, "boolean": bool, "integer": int, "long": int, "timestamp": (int, float, datetime.datetime)}
         assert isinstance(value, kinds[shape.type_name]), f"{where}: {value!r}"
 
 
@@ -102,9 +120,11 @@ def refused(line, name, *words):
     return answer.err
 
 
-def client(**config):
+def client(protocol=JSON, endpoint=ENDPOINT, **config):
     config = Config(retries={"max_attempts": 0}, **config)
-    made = boto3.client("codedeploy", config=config)
+    # Of the protocols of a model, botocore takes the first that is in its own list.
+    with unittest.mock.patch("botocore.model.PRIORITY_ORDERED_SUPPORTED_PROTOCOLS", (protocol,)):
+        made = boto3.client("codedeploy", config=config, endpoint_url=endpoint)
     made.meta.events.register("after-call.codedeploy", hold_against_model)
     return made
 

@@ -1,7 +1,8 @@
-//! Points in time: on the wire a JSON number of seconds since the epoch, here whole milliseconds.
+//! Points in time: on the wire a number of seconds since the epoch, here whole milliseconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Milliseconds since the epoch.
@@ -9,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// The type's name in serde, by which a format that marks times knows one.
+    pub const TYPE: &'static str = "Timestamp";
+
     pub const fn from_millis(millis: i64) -> Self {
         Timestamp(millis)
     }
@@ -39,14 +43,38 @@ impl std::ops::Add<Duration> for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.0 as f64 / 1000.0)
+        let mut seconds = self.0 as f64 / 1000.0;
+        // Clients cut a binary number off after its milliseconds: just below one, it would be taken for the one before.
+        let is_below = seconds.mul_add(1000.0, -(self.0 as f64)) < 0.0;
+        if is_below && !serializer.is_human_readable() {
+            seconds = seconds.next_up();
+        }
+        serializer.serialize_newtype_struct(Self::TYPE, &seconds)
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // `as` saturates, so a number beyond every date stays a date.
-        Ok(Timestamp((f64::deserialize(deserializer)? * 1000.0).round() as i64))
+        struct Seconds;
+
+        impl<'de> Visitor<'de> for Seconds {
+            type Value = Timestamp;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a time in seconds since the epoch")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, number: D) -> Result<Timestamp, D::Error> {
+                let seconds = f64::deserialize(number)?;
+                if !seconds.is_finite() {
+                    return Err(D::Error::invalid_value(Unexpected::Float(seconds), &self));
+                }
+                // `as` saturates, so a number beyond every date stays a date.
+                Ok(Timestamp((seconds * 1000.0).round() as i64))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(Self::TYPE, Seconds)
     }
 }
 

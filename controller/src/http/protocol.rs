@@ -1,0 +1,220 @@
+//! The protocols: how a request says its operation, and how shapes and errors become bytes.
+//!
+//! The public API has two, AWS JSON 1.1 and RPC v2 CBOR (smithy.io, "Smithy RPC v2 CBOR protocol"), the agents' API the
+//! first of them. Operations take and give shapes; which protocol carries them, they do not know.
+
+mod cbor;
+
+use axum::body::Bytes;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use codedeploy_api::{codedeploy, command};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::{ApiError, ErrorName};
+use crate::request::members::shorten;
+
+const SMITHY_PROTOCOL: &str = "smithy-protocol";
+const RPC_V2_CBOR: &str = "rpc-v2-cbor";
+const CBOR_CONTENT_TYPE: &str = "application/cbor";
+
+/// Headers that name an operation in protocols that have it in a header.
+const TARGET_HEADERS: [&str; 2] = ["x-amz-target", "x-amzn-target"];
+
+/// How a request is written, and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    AwsJson,
+    RpcV2Cbor,
+}
+
+/// The API that a request is for, and the operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    Operator(&'a str),
+    Host(&'a str),
+}
+
+impl Protocol {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        match headers.get(SMITHY_PROTOCOL) {
+            Some(name) if name == RPC_V2_CBOR => Self::RpcV2Cbor,
+            _ => Self::AwsJson,
+        }
+    }
+
+    /// The text in which a request names its operation, whatever it is.
+    pub(super) fn target(self, head: &Parts) -> &str {
+        match self {
+            Self::AwsJson => super::header_text(&head.headers, TARGET_HEADERS[0]).unwrap_or_default(),
+            Self::RpcV2Cbor => head.uri.path(),
+        }
+    }
+
+    pub(super) fn identify(self, head: &Parts) -> Result<Target<'_>, ApiError> {
+        let target = self.target(head);
+        match self {
+            Self::AwsJson => match target.split_once('.') {
+                Some((codedeploy::TARGET_PREFIX, operation)) => Ok(Target::Operator(operation)),
+                Some((command::TARGET_PREFIX | command::TARGET_PREFIX_SECURE, operation)) => {
+                    Ok(Target::Host(operation))
+                }
+                _ => Err(ErrorName::UnknownOperation.because(format!(
+                    "X-Amz-Target {:?} names no API of this service: expected {}.<Operation> or {}.<Operation>.",
+                    shorten(target),
+                    codedeploy::TARGET_PREFIX,
+                    command::TARGET_PREFIX
+                ))),
+            },
+            Self::RpcV2Cbor => {
+                // Who signed one operation must not be taken to have asked for another.
+                if let Some(name) = TARGET_HEADERS.into_iter().find(|name| head.headers.contains_key(*name)) {
+                    return Err(ErrorName::UnknownOperation.because(format!(
+                        "A request of the protocol {RPC_V2_CBOR} has its operation in the path, and no header {name}."
+                    )));
+                }
+                let operation = (head.method == Method::POST).then(|| operation_in(target)).flatten();
+                operation.map(Target::Operator).ok_or_else(|| {
+                    ErrorName::UnknownOperation.because(format!(
+                        "{} {:?} names no operation of this service: expected POST /service/{}/operation/<Operation>.",
+                        head.method,
+                        shorten(target),
+                        codedeploy::TARGET_PREFIX
+                    ))
+                })
+            }
+        }
+    }
+
+    /// The body that tells of an error.
+    pub(super) fn refusal(self, error: &ApiError) -> Vec<u8> {
+        let mut body = error.body();
+        let written = match self {
+            Self::AwsJson => serde_json::to_vec(&body).ok(),
+            Self::RpcV2Cbor => {
+                body.kind = format!("{}#{}", codedeploy::NAMESPACE, body.kind);
+                cbor::to_vec(&body).ok()
+            }
+        };
+        written.unwrap_or_default()
+    }
+
+    /// Marks an answer as one of this protocol.
+    pub(super) fn mark(self, headers: &mut HeaderMap, body: &[u8]) {
+        let content_type = match self {
+            Self::AwsJson => Some(command::CONTENT_TYPE),
+            Self::RpcV2Cbor => {
+                headers.insert(SMITHY_PROTOCOL, HeaderValue::from_static(RPC_V2_CBOR));
+                // An operation without output has no body, and nothing is no CBOR.
+                (!body.is_empty()).then_some(CBOR_CONTENT_TYPE)
+            }
+        };
+        if let Some(content_type) = content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+    }
+}
+
+/// The operation in a path that ends as RPC v2's do: `/service/<service>/operation/<operation>`. The service may be named
+/// with its namespace, the operation may not.
+fn operation_in(path: &str) -> Option<&str> {
+    let mut segments = path.rsplit('/');
+    let operation = segments.next()?;
+    let ("operation", service, "service", Some(_)) =
+        (segments.next()?, segments.next()?, segments.next()?, segments.next())
+    else {
+        return None;
+    };
+    let service =
+        service.strip_prefix(codedeploy::NAMESPACE).map_or(Some(service), |name| name.strip_prefix('.'));
+    (service == Some(codedeploy::TARGET_PREFIX)).then_some(operation)
+}
+
+/// The body of a request, to be read as an input; its answer is written in the same protocol.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    protocol: Protocol,
+    body: Bytes,
+}
+
+impl Message {
+    pub(super) fn new(protocol: Protocol, headers: &HeaderMap, body: Bytes) -> Result<Self, ApiError> {
+        let content_type = super::header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if protocol == Protocol::RpcV2Cbor && !body.is_empty() && media_type != CBOR_CONTENT_TYPE {
+            return Err(ErrorName::UnsupportedMediaType.because(format!(
+                "The body's Content-Type is {:?}: expected {CBOR_CONTENT_TYPE}.",
+                shorten(content_type)
+            )));
+        }
+        Ok(Message { protocol, body })
+    }
+
+    /// The input of an operation; no body is an input without members.
+    pub(super) fn read<I: DeserializeOwned>(&self) -> Result<I, ApiError> {
+        let read = match self.protocol {
+            Protocol::AwsJson => from_json(&self.body),
+            Protocol::RpcV2Cbor => {
+                let body = if self.body.is_empty() { cbor::EMPTY } else { &self.body };
+                cbor::from_slice(body).map_err(|error| error.to_string())
+            }
+        };
+        read.map_err(|error| {
+            ErrorName::Serialization.because(format!("The body is not the operation's input: {error}"))
+        })
+    }
+
+    pub(super) fn answer<O: Serialize>(&self, output: &O) -> Result<Vec<u8>, ApiError> {
+        match self.protocol {
+            Protocol::AwsJson => to_json(output),
+            Protocol::RpcV2Cbor => cbor::to_vec(output).map_err(|error| unwritten(&error)),
+        }
+    }
+}
+
+/// What is JSON in every protocol: the answers of one, and documents in the answers of all.
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(value).map_err(|error| unwritten(&error))
+}
+
+fn unwritten(error: &dyn std::error::Error) -> ApiError {
+    tracing::error!(error = %error, "an answer could not be written");
+    ErrorName::InternalFailure.because("the answer could not be written")
+}
+
+fn from_json<I: DeserializeOwned>(body: &[u8]) -> Result<I, String> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    // A structure would be read from an array of its members as well.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is not a JSON object".into());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_four_segments_of_a_path_name_the_operation() {
+        for path in [
+            "/service/CodeDeploy_20141006/operation/GetApplication",
+            "/a/b/service/CodeDeploy_20141006/operation/GetApplication",
+            "/service/com.amazonaws.codedeploy.CodeDeploy_20141006/operation/GetApplication",
+        ] {
+            assert_eq!(operation_in(path), Some("GetApplication"), "{path}");
+        }
+        for path in [
+            "/",
+            "service/CodeDeploy_20141006/operation/GetApplication",
+            "/service/CodeDeploy_20141006/operation/GetApplication/",
+            "/service/CodeDeploy_20141006/operation/GetApplication/x",
+            "/service/CodeDeployCommandService_v20141006/operation/PollHostCommand",
+            "/service/com.amazonaws.other.CodeDeploy_20141006/operation/GetApplication",
+            "/service/com.amazonaws.codedeployCodeDeploy_20141006/operation/GetApplication",
+            "/CodeDeploy_20141006/operation/GetApplication",
+        ] {
+            assert_eq!(operation_in(path), None, "{path}");
+        }
+    }
+}

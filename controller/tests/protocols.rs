@@ -1,0 +1,117 @@
+//! AWS's own client with the protocol that it can be told to use in place of JSON.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aws_sdk_codedeploy::Client;
+use aws_sdk_codedeploy::client::Waiters as _;
+use aws_sdk_codedeploy::error::ProvideErrorMetadata as _;
+use aws_sdk_codedeploy::operation::RequestId as _;
+use aws_sdk_codedeploy::primitives::DateTime;
+use aws_sdk_codedeploy::types::*;
+use aws_smithy_cbor::protocol::RpcV2CborProtocol;
+use serde_json::json;
+use support::{Controller, QUICK, eventually};
+
+/// A controller, and clients of it by JSON and by CBOR.
+fn start() -> (Controller, Client, Client) {
+    let controller = Controller::start(QUICK);
+    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+    let json = controller.client_with(&key);
+    let cbor = Client::from_conf(controller.client_config(&key).protocol(RpcV2CborProtocol::new()).build());
+    (controller, json, cbor)
+}
+
+async fn make_group(client: &Client, application: &str) {
+    client.create_application().application_name(application).send().await.unwrap();
+    let filter = TagFilter::builder().key("env").value("prod").r#type(TagFilterType::KeyAndValue).build();
+    let group = client.create_deployment_group().application_name(application).deployment_group_name("web");
+    let group = group.service_role_arn("arn:aws:iam::123456789012:role/cd");
+    group.on_premises_instance_tag_filters(filter).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_protocol_writes_the_other_reads() {
+    let (_controller, json, cbor) = start();
+    make_group(&cbor, "by-cbor").await;
+    make_group(&json, "by-json").await;
+    for application in ["by-cbor", "by-json"] {
+        let [by_json, by_cbor] = [&json, &cbor].map(|client| {
+            let get = client.get_deployment_group().application_name(application);
+            get.deployment_group_name("web").send()
+        });
+        let [by_json, by_cbor] = [by_json.await.unwrap(), by_cbor.await.unwrap()];
+        assert_eq!(by_json.deployment_group_info(), by_cbor.deployment_group_info());
+        let [by_json, by_cbor] =
+            [&json, &cbor].map(|client| client.get_application().application_name(application).send());
+        let [by_json, by_cbor] = [by_json.await.unwrap(), by_cbor.await.unwrap()];
+        let [by_json, by_cbor] = [by_json.application().unwrap(), by_cbor.application().unwrap()];
+        assert_eq!(by_json.application_id(), by_cbor.application_id());
+        // This client has the nanoseconds of a number in JSON, and the milliseconds of one in CBOR.
+        let created = by_json.create_time().unwrap().as_nanos() + 500_000;
+        assert_eq!(created / 1_000_000, by_cbor.create_time().unwrap().as_nanos() / 1_000_000);
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_known_by_their_types() {
+    let (controller, _, cbor) = start();
+    cbor.create_application().application_name("shop").send().await.unwrap();
+    let again = cbor.create_application().application_name("shop").send().await.unwrap_err();
+    assert!(again.request_id().is_some());
+    let again = again.into_service_error();
+    assert!(again.is_application_already_exists_exception(), "{again:?}");
+    assert!(again.message().unwrap().contains("shop"), "{again:?}");
+    let range = TimeRange::builder().start(DateTime::from_millis(2500)).end(DateTime::from_secs(1)).build();
+    let range = cbor.list_deployments().create_time_range(range).send().await.unwrap_err();
+    assert!(range.into_service_error().is_invalid_time_range_exception());
+    let key = controller.admin_json(&["credentials", "create", "--role", "read-only", "--json"]);
+    let reader = controller.client_config(&key).protocol(RpcV2CborProtocol::new()).build();
+    let reader = Client::from_conf(reader);
+    let refused = reader.delete_application().application_name("shop").send().await.unwrap_err();
+    assert_eq!(refused.into_service_error().code(), Some("AccessDeniedException"));
+    let key = json!({"access_key_id": key["access_key_id"], "secret_access_key": "wrong"});
+    let forger = controller.client_config(&key).protocol(RpcV2CborProtocol::new()).build();
+    let refused = Client::from_conf(forger).list_applications().send().await.unwrap_err();
+    assert_eq!(refused.into_service_error().code(), Some("InvalidSignatureException"));
+    cbor.delete_application().application_name("shop").send().await.unwrap();
+    assert!(reader.list_applications().send().await.unwrap().applications().is_empty());
+}
+
+#[tokio::test]
+async fn pages_are_turned_and_deployments_waited_for() {
+    let (controller, _, cbor) = start();
+    let host = controller.host("box1", &["env=prod"]);
+    make_group(&cbor, "shop").await;
+    let names: BTreeSet<String> = (0..101).map(|number| format!("n{number:03}")).collect();
+    for name in &names {
+        cbor.create_application().application_name(name).send().await.unwrap();
+    }
+    let mut pages = cbor.list_applications().into_paginator().send();
+    let mut found = Vec::new();
+    while let Some(page) = pages.next().await {
+        found.push(page.unwrap().applications().to_vec());
+    }
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [100, 2]);
+    assert!(names.is_subset(&found.into_iter().flatten().collect()));
+
+    let location = S3Location::builder().bucket("bkt").key("app.zip").bundle_type(BundleType::Zip).build();
+    let revision = RevisionLocation::builder().revision_type(RevisionLocationType::S3).s3_location(location);
+    let create = cbor.create_deployment().application_name("shop").deployment_group_name("web");
+    let deployment = create.revision(revision.build()).send().await.unwrap();
+    let id = deployment.deployment_id().unwrap();
+    host.run_to("ValidateService").await;
+    eventually("the end of the deployment", async || {
+        let found = cbor.get_deployment().deployment_id(id).send().await.unwrap();
+        found.deployment_info()?.complete_time().cloned()
+    })
+    .await;
+    let waiter = cbor.wait_until_deployment_successful().deployment_id(id);
+    let waited = waiter.wait(Duration::from_secs(60)).await.unwrap();
+    let info = waited.into_result().unwrap().deployment_info.unwrap();
+    assert_eq!(info.status(), Some(&DeploymentStatus::Succeeded));
+    assert!(info.start_time() >= info.create_time() && info.complete_time() >= info.start_time());
+}
