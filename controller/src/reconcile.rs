@@ -3,12 +3,16 @@
 //! Nothing is remembered that is not on disk. At start, every active deployment is decided about, and what the decisions
 //! answer gives the timers back.
 
-use std::collections::{BTreeSet, HashMap};
+pub mod agenda;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 use tokio::sync::Notify;
+
+use agenda::Agenda;
 
 use crate::deployment::decide::{self, Outcome};
 use crate::error::ApiError;
@@ -30,55 +34,10 @@ pub struct Signals {
     pub wished: Notify,
 }
 
-/// The deployments to decide about.
-#[derive(Debug, Default)]
-struct Agenda {
-    now: BTreeSet<String>,
-    /// When to look at a deployment to which nothing happens.
-    timers: HashMap<String, Timestamp>,
-    by_time: BTreeSet<(Timestamp, String)>,
-}
-
-impl Agenda {
-    /// Looks at a deployment at `at`, unless it is looked at earlier. Says whether this is the first of all timers now.
-    fn look_at(&mut self, id: &str, at: Timestamp) -> bool {
-        match self.timers.get(id) {
-            Some(earlier) if *earlier <= at => return false,
-            Some(later) => {
-                self.by_time.remove(&(*later, id.to_owned()));
-            }
-            None => {}
-        }
-        self.timers.insert(id.to_owned(), at);
-        self.by_time.insert((at, id.to_owned()));
-        self.by_time.first().is_some_and(|(first, _)| *first == at)
-    }
-
-    /// Takes the deployments whose time has come.
-    fn due(&mut self, now: Timestamp) -> BTreeSet<String> {
-        let mut due = std::mem::take(&mut self.now);
-        while let Some((at, id)) = self.by_time.pop_first() {
-            if at > now {
-                self.by_time.insert((at, id));
-                break;
-            }
-            self.timers.remove(&id);
-            due.insert(id);
-        }
-        // The decision says when to look again.
-        for id in &due {
-            if let Some(at) = self.timers.remove(id) {
-                self.by_time.remove(&(at, id.clone()));
-            }
-        }
-        due
-    }
-}
-
 impl Signals {
     /// Says that a deployment should be decided about.
     pub fn deployment_changed(&self, id: &str) {
-        if lock(&self.agenda).now.insert(id.to_owned()) {
+        if lock(&self.agenda).look_now(id) {
             self.earlier.notify_one();
         }
     }
@@ -106,13 +65,8 @@ impl Signals {
         if outcome.alarms {
             self.alarms.notify_one();
         }
-        if let Some(at) = outcome.again_at
-            && lock(&self.agenda).look_at(&outcome.deployment_id, at)
-        {
+        if lock(&self.agenda).hear(outcome) {
             self.earlier.notify_one();
-        }
-        for id in &outcome.stirred {
-            self.deployment_changed(id);
         }
     }
 }
@@ -148,11 +102,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
                 }
             }
         }
-        let next = {
-            let agenda = lock(&service.signals.agenda);
-            let first = agenda.by_time.first().map(|(at, _)| at.since(Timestamp::now()));
-            if agenda.now.is_empty() { first } else { Some(Duration::ZERO) }
-        };
+        let next = lock(&service.signals.agenda).idle(Timestamp::now());
         tokio::select! {
             () = service.signals.earlier.notified() => {}
             () = sleep(next) => {}

@@ -153,6 +153,10 @@ pub(super) fn advance(
                     record.step(context, DeploymentInput::Enter(stage))?;
                     continue;
                 }
+                Move::Stop(stop) => {
+                    record.step(context, DeploymentInput::RequestStop(stop))?;
+                    continue;
+                }
                 Move::AwaitContinue { until } => {
                     record.step(context, DeploymentInput::AwaitContinue { until })?;
                     outcome.changes.push(Change::Ready);

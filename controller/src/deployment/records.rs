@@ -145,6 +145,13 @@ fn waits_for_termination(rules: &Rules, progress: &Progress) -> bool {
     retires && matches!(progress, Progress::Ended { ending: Ending::Succeeded, .. })
 }
 
+/// Every target of a large fleet is a row with all its events: these find the few that matter without reading the
+/// others. Left alone, SQLite may walk the primary key to save itself the sorting.
+const WAITING: &str = "SELECT * FROM targets INDEXED BY targets_by_class
+    WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4 ORDER BY position LIMIT ?5";
+const OPEN: &str = "SELECT * FROM targets INDEXED BY targets_by_class
+    WHERE deployment_id = ?1 AND class IN (?2, ?3) ORDER BY class, stage, label, position LIMIT ?4";
+
 /// One target of a deployment.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
@@ -197,11 +204,7 @@ impl Target {
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
         let fleet = record.rules.course.fleet(stage);
-        tx.prepare_cached(
-            "SELECT * FROM targets WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4
-             ORDER BY position LIMIT ?5",
-        )?
-        .query_map(
+        tx.prepare_cached(WAITING)?.query_map(
             (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
             Target::read,
         )?
@@ -214,11 +217,9 @@ impl Target {
         deployment_id: &str,
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached(
-            "SELECT * FROM targets WHERE deployment_id = ?1 AND class IN (?2, ?3) ORDER BY class, position LIMIT ?4",
-        )?
-        .query_map((deployment_id, Class::Offered, Class::Waiting, most), Target::read)?
-        .collect()
+        tx.prepare_cached(OPEN)?
+            .query_map((deployment_id, Class::Offered, Class::Waiting, most), Target::read)?
+            .collect()
     }
 
     pub(super) fn at(
@@ -329,4 +330,32 @@ pub(super) fn overview(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::R
         }
     }
     Ok(overview)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreError};
+
+    #[test]
+    fn the_few_targets_that_matter_are_found_without_reading_or_sorting_the_others() {
+        let expected = [
+            (WAITING, "deployment_id=? AND class=? AND stage=? AND label=?"),
+            (OPEN, "deployment_id=? AND class=?"),
+        ];
+        for (sql, by) in expected {
+            let plan: Vec<String> = Store::in_memory()
+                .unwrap()
+                .transact_blocking(move |tx| {
+                    let read = || -> rusqlite::Result<Vec<String>> {
+                        let mut statement = tx.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                        let steps = statement.raw_query();
+                        steps.mapped(|row| row.get("detail")).collect()
+                    };
+                    read().map_err(StoreError::Transaction)
+                })
+                .unwrap();
+            assert_eq!(plan, [format!("SEARCH targets USING INDEX targets_by_class ({by})")]);
+        }
+    }
 }

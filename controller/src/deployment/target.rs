@@ -74,6 +74,12 @@ impl TargetState {
         TargetState { label, events: events.into_iter().map(event).collect() }
     }
 
+    /// The same target, which performs nothing of earlier stages.
+    pub fn beginning_at(mut self, stage: Stage) -> Self {
+        self.events.retain(|event| event.stage >= stage);
+        self
+    }
+
     /// The status that clients are shown.
     pub fn status(&self, rules: &Rules) -> TargetStatus {
         match standing(self, rules) {
@@ -101,6 +107,14 @@ impl TargetState {
         let attempted =
             |event: &Event| event.state.started().is_some() || event.state.diagnostics().is_some();
         self.events.iter().any(attempted)
+    }
+
+    /// Whether a load balancer was asked to give it traffic.
+    pub fn was_given_traffic(&self) -> bool {
+        let allowed = |event: &Event| {
+            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
+        };
+        self.events.iter().any(allowed)
     }
 
     /// When the service gives up on the command that is out.

@@ -159,6 +159,11 @@ pub fn enroll(
             ":tags": Json(merge(Vec::new(), tags)?),
         },
     )?;
+    // What deployments left on an earlier host of this name says nothing about this one.
+    tx.prepare_cached(
+        "DELETE FROM health WHERE group_id IN (SELECT id FROM deployment_groups) AND target_id = ?1",
+    )?
+    .execute([name])?;
     Ok(())
 }
 

@@ -82,10 +82,12 @@ fn state(event: &Value) -> &str {
 impl Deployment {
     /// Whether the event failed and its target goes on all the same.
     fn forgives(&self, event: &Value) -> bool {
-        let of_the_old_revision = ["ApplicationStop", "BeforeBlockTraffic", "AfterBlockTraffic"];
-        self.rules["ignore_application_stop_failures"] == true
-            && state(event) == "Failed"
-            && of_the_old_revision.contains(&event["name"].as_str().unwrap())
+        let name = event["name"].as_str().unwrap();
+        let around_block = ["BeforeBlockTraffic", "AfterBlockTraffic"].contains(&name);
+        let asked = self.rules["ignore_application_stop_failures"] == true;
+        state(event) == "Failed"
+            && (asked && (around_block || name == "ApplicationStop")
+                || around_block && self.rules["course"] == "BlueGreenRollback")
     }
 }
 
