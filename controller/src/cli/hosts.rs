@@ -14,7 +14,7 @@ use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
-use crate::request::members::InstanceName;
+use crate::request::NewInstanceName;
 use crate::server::Announcement;
 use crate::service::{open_store, prepare};
 use crate::signing::Signer;
@@ -99,8 +99,8 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     let vault = Vault::open(data_dir)?;
     let written = output.clone();
     let (key, files) = open_store(data_dir)?.transact_blocking(move |tx| {
-        let name = InstanceName::read(Some(name))?;
-        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", partition.account_id);
+        let name = NewInstanceName::read(Some(name))?;
+        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{}", partition.account_id, &*name);
         let identity = Identity::User(arn.clone());
         instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
         // Keys of a host that was deregistered must not come back to life with its name.

@@ -24,11 +24,11 @@ pub struct Budget {
     pub parallel: usize,
 }
 
-/// The minimum leaves no target that could be deployed to.
+/// The minimum leaves no target that could be deployed to. Clients are shown the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the deployment configuration wants at least {minimum} healthy instances of {targets}, so none can be \
-     deployed to; choose a configuration with a lower minimum"
+    "The deployment configuration wants at least {minimum} healthy instances of {targets}, so none can be \
+     deployed to; choose a configuration with a lower minimum."
 )]
 pub struct Unsatisfiable {
     minimum: usize,
@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn all_of_a_fleet_too_small_for_the_minimum_are_wanted() {
-        let table = [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
+        let table =
+            [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
         for (minimum, targets, expected) in table {
             assert_eq!(minimum.tolerated(targets), expected, "{minimum:?} of {targets}");
         }

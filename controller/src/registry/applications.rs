@@ -39,12 +39,14 @@ impl Application {
 
 /// The application named by a request.
 pub(crate) fn find(context: &Context<'_>, name: &str) -> Result<Application, ApiError> {
-    lookup(context, name)?.ok_or_else(|| {
-        ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
-    })
+    lookup(context, name)?.ok_or_else(|| does_not_exist(name))
 }
 
-fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
+pub(super) fn does_not_exist(name: &str) -> ApiError {
+    ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
+}
+
+pub(super) fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
     let mut statement = context.tx.prepare_cached("SELECT * FROM applications WHERE name = ?1")?;
     Ok(statement.query_row([name], Application::read).optional()?)
 }
@@ -65,7 +67,7 @@ pub fn create(
     let count: usize = context.tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
     if count >= context.quotas.applications {
         return Err(ErrorName::ApplicationLimitExceeded
-            .because(format!("There are {count} applications, which is the quota.")));
+            .because(format!("There are {count} applications, which is the quota (quotas.applications in the controller's configuration).")));
     }
     let id = new_id()?;
     context.tx.execute(
