@@ -13,25 +13,41 @@ pub enum TagTest {
     Both { key: String, value: String },
 }
 
-/// Why a filter is none.
+/// Most characters of a tag's key, and of its value.
+pub const MAX_KEY: usize = 128;
+pub const MAX_VALUE: usize = 256;
+
+/// Why a filter is none, for whoever gave it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
-    #[error("the filter type {0:?} is not one of KEY_ONLY, VALUE_ONLY and KEY_AND_VALUE")]
+    #[error("The type {0:?} of a tag filter is not one of KEY_ONLY, VALUE_ONLY and KEY_AND_VALUE.")]
     UnknownType(String),
-    #[error("a filter of type KEY_ONLY takes no value")]
-    ValueNotAllowed,
-    #[error("a filter of type VALUE_ONLY takes no key")]
-    KeyNotAllowed,
-    #[error("a filter of type {0} needs {1}")]
+    #[error("The tag filter with the key {0:?} is of type KEY_ONLY, which takes no value.")]
+    ValueNotAllowed(String),
+    #[error("The tag filter with the key {0:?} is of type VALUE_ONLY, which takes no key.")]
+    KeyNotAllowed(String),
+    #[error("A tag filter of type {0} has no {1}.")]
     Missing(&'static str, &'static str),
-    #[error("a filter needs a key, a value or both")]
+    #[error("A tag filter has neither a key nor a value: give one of them or both.")]
     Empty,
+    #[error("The key {0:?} of a tag filter has more than {most} characters, as no tag's has.", most = MAX_KEY)]
+    LongKey(String),
+    #[error("The value of the tag filter with the key {0:?} has more than {most} characters, as no tag's has.", most = MAX_VALUE)]
+    LongValue(String),
 }
 
 impl TagTest {
     /// Without a type, the halves that are given count. Some clients send an empty text for an absent half.
     pub fn read(filter: &TagFilter) -> Result<TagTest, InvalidFilter> {
         let half = |half: &Option<String>| half.clone().filter(|text| !text.is_empty());
+        let shown = || filter.key.iter().flat_map(|key| key.chars()).take(100).collect();
+        let length = |half: &Option<String>| half.iter().flat_map(|text| text.chars()).count();
+        if length(&filter.key) > MAX_KEY {
+            return Err(InvalidFilter::LongKey(shown()));
+        }
+        if length(&filter.value) > MAX_VALUE {
+            return Err(InvalidFilter::LongValue(shown()));
+        }
         match (&filter.kind, half(&filter.key), half(&filter.value)) {
             (None | Some(TagFilterType::KeyAndValue), Some(key), Some(value)) => {
                 Ok(TagTest::Both { key, value })
@@ -39,22 +55,31 @@ impl TagTest {
             (None | Some(TagFilterType::KeyOnly), Some(key), None) => Ok(TagTest::Key(key)),
             (None | Some(TagFilterType::ValueOnly), None, Some(value)) => Ok(TagTest::Value(value)),
             (None, None, None) => Err(InvalidFilter::Empty),
-            (Some(TagFilterType::KeyOnly), _, Some(_)) => Err(InvalidFilter::ValueNotAllowed),
-            (Some(TagFilterType::ValueOnly), Some(_), _) => Err(InvalidFilter::KeyNotAllowed),
-            (Some(TagFilterType::KeyOnly), None, None) => Err(InvalidFilter::Missing("KEY_ONLY", "a key")),
+            (Some(TagFilterType::KeyOnly), _, Some(_)) => Err(InvalidFilter::ValueNotAllowed(shown())),
+            (Some(TagFilterType::ValueOnly), Some(_), _) => Err(InvalidFilter::KeyNotAllowed(shown())),
+            (Some(TagFilterType::KeyOnly), None, None) => Err(InvalidFilter::Missing("KEY_ONLY", "key")),
             (Some(TagFilterType::ValueOnly), None, None) => {
-                Err(InvalidFilter::Missing("VALUE_ONLY", "a value"))
+                Err(InvalidFilter::Missing("VALUE_ONLY", "value"))
             }
             // A tag may have an empty value.
             (Some(TagFilterType::KeyAndValue), Some(key), None) => {
                 Ok(TagTest::Both { key, value: String::new() })
             }
             (Some(TagFilterType::KeyAndValue), None, _) => {
-                Err(InvalidFilter::Missing("KEY_AND_VALUE", "a key"))
+                Err(InvalidFilter::Missing("KEY_AND_VALUE", "key"))
             }
             (Some(TagFilterType::Other(text)), ..) => {
                 Err(InvalidFilter::UnknownType(text.chars().take(100).collect()))
             }
+        }
+    }
+
+    /// The type of a filter that says the same.
+    pub fn kind(&self) -> TagFilterType {
+        match self {
+            TagTest::Key(_) => TagFilterType::KeyOnly,
+            TagTest::Value(_) => TagFilterType::ValueOnly,
+            TagTest::Both { .. } => TagFilterType::KeyAndValue,
         }
     }
 

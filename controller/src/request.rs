@@ -15,8 +15,10 @@ mod tags;
 
 pub use deployments::*;
 pub use fleet::*;
+pub(crate) use options::load_balancers;
 pub use registry::*;
 pub use settings::Settings;
+pub(crate) use settings::in_full;
 pub use tags::*;
 
 use crate::error::{ApiError, ErrorName};
@@ -33,6 +35,9 @@ pub trait Request: Sized {
 pub trait Member: Sized {
     /// Its form on the wire.
     type Raw;
+
+    /// What it is called in messages.
+    const WHAT: &'static str = "value";
 
     /// The refusal of a request that does not give this member and must.
     fn missing() -> ApiError {

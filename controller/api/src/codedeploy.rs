@@ -34,7 +34,7 @@ macro_rules! shapes {
     ($($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $member:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
+        #[serde(rename_all = "camelCase", remote = "Self")]
         pub struct $name {
             $(
                 $(#[$attribute])*
@@ -42,6 +42,8 @@ macro_rules! shapes {
                 pub $member: Option<$type>,
             )*
         }
+
+        $crate::object::objects! { $name }
     )*};
 }
 
@@ -134,6 +136,20 @@ mod tests {
     #[test]
     fn a_wrong_json_type_is_an_error() {
         assert!(serde_json::from_str::<CreateApplicationInput>(r#"{"applicationName":1}"#).is_err());
+    }
+
+    #[test]
+    fn a_list_of_values_is_no_structure() {
+        for (json, wrong) in [
+            (r#"{"minimumHealthyHosts":{"type":"HOST_COUNT","value":1}}"#, false),
+            (r#"{"minimumHealthyHosts":["HOST_COUNT",1]}"#, true),
+            (r#"["shop"]"#, true),
+        ] {
+            assert_eq!(serde_json::from_str::<CreateDeploymentConfigInput>(json).is_err(), wrong, "{json}");
+        }
+        for json in [r#"{"deploymentStyle":["IN_PLACE"]}"#, r#"{"tags":[["k","v"]]}"#, r#"["shop"]"#] {
+            assert!(serde_json::from_str::<CreateDeploymentGroupInput>(json).is_err(), "{json}");
+        }
     }
 
     #[test]

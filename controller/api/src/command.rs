@@ -1,6 +1,8 @@
 //! The agents' API, AWS JSON 1.1: `X-Amz-Target: CodeDeployCommandService_v20141006.<Operation>`.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+
+use crate::object::{null_is_default, objects};
 
 /// Prefix of `X-Amz-Target`.
 pub const TARGET_PREFIX: &str = "CodeDeployCommandService_v20141006";
@@ -29,29 +31,22 @@ pub trait Operation: Serialize {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PollHostCommandInput {
     pub host_identifier: String,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PollHostCommandOutput {
     /// Absent: nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_command: Option<HostCommand>,
 }
 
-/// Null is absent, as everywhere in the protocol.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    value: D,
-) -> Result<T, D::Error> {
-    Option::deserialize(value).map(Option::unwrap_or_default)
-}
-
 /// One command for one host. Whoever receives it checks the members: a command that lacks one must still be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct HostCommand {
     /// Opaque; the only key of acknowledgement and completion.
     pub host_command_identifier: String,
@@ -66,14 +61,14 @@ pub struct HostCommand {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct GetDeploymentSpecificationInput {
     pub deployment_execution_id: String,
     pub host_identifier: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct GetDeploymentSpecificationOutput {
     #[serde(default, deserialize_with = "null_is_default")]
     pub deployment_system: String,
@@ -82,7 +77,7 @@ pub struct GetDeploymentSpecificationOutput {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct DeploymentSpecification {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generic_envelope: Option<Envelope>,
@@ -92,11 +87,14 @@ pub struct DeploymentSpecification {
     pub variant_envelope: Option<Envelope>,
 }
 
-/// A payload and the name of its format, 1 to 64 characters.
+/// A payload and the name of its format, 1 to 64 characters. What lacks one has none that anybody knows: a report is worth
+/// more than its form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct Envelope {
+    #[serde(default, deserialize_with = "null_is_default")]
     pub format: String,
+    #[serde(default, deserialize_with = "null_is_default")]
     pub payload: String,
 }
 
@@ -119,7 +117,7 @@ pub enum CommandStatus {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PutHostCommandAcknowledgementInput {
     pub host_command_identifier: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,14 +125,14 @@ pub struct PutHostCommandAcknowledgementInput {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PutHostCommandAcknowledgementOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_status: Option<CommandStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PutHostCommandCompleteInput {
     pub host_command_identifier: String,
     pub command_status: CommandStatus,
@@ -143,10 +141,11 @@ pub struct PutHostCommandCompleteInput {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct PutHostCommandCompleteOutput {}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PostHostCommandUpdateInput {
     pub host_command_identifier: String,
     /// Seconds since the epoch.
@@ -157,10 +156,18 @@ pub struct PostHostCommandUpdateInput {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PostHostCommandUpdateOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_status: Option<CommandStatus>,
+}
+
+objects! {
+    PollHostCommandInput PollHostCommandOutput HostCommand
+    GetDeploymentSpecificationInput GetDeploymentSpecificationOutput DeploymentSpecification Envelope
+    PutHostCommandAcknowledgementInput PutHostCommandAcknowledgementOutput
+    PutHostCommandCompleteInput PutHostCommandCompleteOutput
+    PostHostCommandUpdateInput PostHostCommandUpdateOutput
 }
 
 macro_rules! operations {

@@ -12,4 +12,5 @@ pub mod codedeploy;
 pub mod command;
 pub mod diagnostics;
 pub mod lifecycle;
+mod object;
 pub mod specification;

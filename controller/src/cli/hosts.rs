@@ -15,7 +15,7 @@ use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
-use crate::request::members::InstanceName;
+use crate::request::NewInstanceName;
 use crate::server::Announcement;
 use crate::service::must_exist;
 use crate::signing::Signer;
@@ -105,8 +105,8 @@ pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
     };
     let written = output.clone();
     let (key, files) = transact(data_dir, move |work| {
-        let name = InstanceName::read(Some(name))?;
-        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", work.partition.account_id);
+        let name = NewInstanceName::read(Some(name))?;
+        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{}", work.partition.account_id, &*name);
         let identity = Identity::User(arn.clone());
         instances::enroll(work.tx, work.partition, work.now, &name, &identity, &tags)?;
         // Keys of a host that was deregistered must not come back to life with its name.

@@ -20,17 +20,17 @@ pub fn create(
     let application = applications::find(context, &request.application_name)?;
     let group = groups::find(context, &application, &request.deployment_group_name)?;
     let style = group.style();
-    let restarts = request.source == Source::LastSuccessful;
+    let config_name = request.deployment_config_name.as_deref().unwrap_or(group.config_name()).to_owned();
+    let minimum_healthy = configs::for_server(context, &config_name)?;
+    refuse_second(context, &group.id, &group.name)?;
+    request.check_together()?;
+    let restarts = matches!(request.source, Source::LastSuccessful { .. });
     let course = course(context, &group, &style, request.target_instances.as_ref(), restarts)?;
     let (revision, mut relations) = match request.source {
         Source::Revision(revision) => (revision, Relations::default()),
-        Source::LastSuccessful => restarted(context, &group)?,
+        Source::LastSuccessful { .. } => restarted(context, &group)?,
     };
     relations.with_github_token |= has_token(context, &group, &revision)?;
-    let config_name = request.deployment_config_name;
-    let config_name = config_name.map_or_else(|| group.config_name().to_owned(), String::from);
-    let minimum_healthy = configs::minimum_healthy(context, &config_name)?;
-    refuse_second(context, &group.id, &group.name)?;
 
     let id = new_deployment_id(context)?;
     let ignore_application_stop_failures = request.ignore_application_stop_failures;
@@ -56,7 +56,7 @@ pub fn create(
             ignore_application_stop_failures: Some(ignore_application_stop_failures),
             auto_rollback_configuration: request
                 .auto_rollback_configuration
-                .or_else(|| Some(group.auto_rollback())),
+                .or_else(|| group.settings.auto_rollback_configuration.clone()),
             update_outdated_instances_only: Some(request.update_outdated_instances_only),
             deployment_style: Some(style),
             target_instances: request.target_instances,
@@ -135,7 +135,7 @@ fn course(
     restarts: bool,
 ) -> Result<Course, ApiError> {
     if style.deployment_option == Some(DeploymentOption::WithTrafficControl) {
-        let names = load_balancers(group.settings.load_balancer_info.as_ref());
+        let names = request::load_balancers(group.settings.load_balancer_info.as_ref());
         if let Some(unknown) = names.iter().find(|name| !context.balancers.has(name)) {
             return Err(ErrorName::InvalidLoadBalancerInfo.because(format!(
                 "The load balancer {:?} is not one that this service is connected to; its configuration has {}.",
@@ -159,16 +159,6 @@ fn course(
     }
     check_replacement(context, replacement)?;
     blue_green(group.settings.blue_green_deployment_configuration.clone().unwrap_or_default())
-}
-
-/// The names that a group gives its load balancers.
-pub fn load_balancers(info: Option<&LoadBalancerInfo>) -> Vec<String> {
-    let Some(info) = info else {
-        return Vec::new();
-    };
-    let classic = info.elb_info_list.iter().flatten().filter_map(|elb| elb.name.clone());
-    let groups = info.target_group_info_list.iter().flatten().filter_map(|group| group.name.clone());
-    classic.chain(groups).collect()
 }
 
 fn check_replacement(context: &Context<'_>, replacement: Option<&TargetInstances>) -> Result<(), ApiError> {
@@ -229,8 +219,10 @@ fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Res
         |row| row.get(0),
     )?;
     if active >= context.quotas.active_deployments {
-        return Err(ErrorName::DeploymentLimitExceeded
-            .because(format!("There are {active} active deployments, which is the quota.")));
+        return Err(ErrorName::DeploymentLimitExceeded.because(format!(
+            "There are {active} active deployments, which is the quota (quotas.active_deployments in the \
+                 controller's configuration)."
+        )));
     }
     Ok(())
 }

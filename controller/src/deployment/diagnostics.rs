@@ -16,7 +16,7 @@ pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
     if succeeded {
         return diagnostics(LifecycleErrorCode::Success, "", "Succeeded", "");
     }
-    let Some(envelope) = envelope else {
+    let Some(envelope) = envelope.filter(|envelope| !envelope.payload.is_empty()) else {
         return diagnostics(LifecycleErrorCode::UnknownError, "", "The agent gave no diagnostics.", "");
     };
     let payload = (envelope.format == Envelope::JSON)
@@ -104,6 +104,7 @@ mod tests {
             assert_eq!(failed(format, payload), ("UnknownError".into(), message.into()), "{payload}");
         }
         assert!(read(false, None).message.unwrap().contains("no diagnostics"));
+        assert!(failed("", "").1.contains("no diagnostics"));
     }
 
     #[test]

@@ -24,11 +24,11 @@ pub struct Budget {
     pub parallel: usize,
 }
 
-/// The minimum leaves no target that could be deployed to.
+/// The minimum leaves no target that could be deployed to. Clients are shown the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the deployment configuration wants at least {minimum} healthy instances of {targets}, so none can be \
-     deployed to; choose a configuration with a lower minimum"
+    "The deployment configuration wants at least {minimum} healthy instances of {targets}, so none can be \
+     deployed to; choose a configuration with a lower minimum."
 )]
 pub struct Unsatisfiable {
     minimum: usize,

@@ -10,16 +10,19 @@ use crate::error::{ApiError, ErrorName};
 use crate::registry::Context;
 use crate::request::{self, members::shorten};
 
+/// Why a deployment has no targets yet, if it has none for that.
+fn not_started(record: &Record, what: &str) -> Option<String> {
+    let is_created = matches!(record.progress, Progress::Created);
+    is_created.then(|| format!("The deployment {} has not started yet: its {what} are not known.", record.id))
+}
+
 /// A deployment whose targets are known.
 fn started(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     let record = find(context, id)?;
     // One that ended before it started has no targets; clients that wait for them would wait for ever.
-    match record.progress {
-        Progress::Created => Err(ErrorName::DeploymentNotStarted.because(format!(
-            "The deployment {} has not started yet: its targets are not known.",
-            record.id
-        ))),
-        Progress::InProgress { .. } | Progress::Ready { .. } | Progress::Ended { .. } => Ok(record),
+    match not_started(&record, "targets") {
+        Some(reason) => Err(ErrorName::DeploymentNotStarted.because(reason)),
+        None => Ok(record),
     }
 }
 
@@ -165,11 +168,8 @@ pub fn get_instance(
     let record = find(context, &request.deployment_id)?;
     let id = &request.instance_id;
     let target = Target::named(context.tx, &record.id, id)?.ok_or_else(|| {
-        ErrorName::InstanceDoesNotExist.because(format!(
-            "The deployment {} has no instance {:?}.",
-            record.id,
-            shorten(id)
-        ))
+        let none = || format!("The deployment {} has no instance {:?}.", record.id, shorten(id));
+        ErrorName::InstanceDoesNotExist.because(not_started(&record, "instances").unwrap_or_else(none))
     })?;
     Ok(GetDeploymentInstanceOutput { instance_summary: Some(summary(target)) })
 }
@@ -189,9 +189,9 @@ pub fn batch_get_instances(
     }
     let error_message = match missing.as_slice() {
         [] => String::new(),
-        missing => {
+        missing => not_started(&record, "instances").unwrap_or_else(|| {
             format!("Instances that the deployment {} does not have: {}", record.id, missing.join(", "))
-        }
+        }),
     };
     Ok(BatchGetDeploymentInstancesOutput {
         error_message: Some(error_message),

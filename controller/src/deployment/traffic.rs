@@ -6,13 +6,13 @@ use codedeploy_api::codedeploy::{Diagnostics, LifecycleErrorCode, Timestamp};
 use codedeploy_api::lifecycle::LifecycleEvent;
 
 use super::commands;
-use super::create::load_balancers;
 use super::decide::Outcome;
 use super::records::command::{Command, SERVICE};
 use super::records::{Record, Target};
 use super::state::{EventInput, EventState};
 use crate::error::ApiError;
 use crate::registry::Context;
+use crate::request::load_balancers;
 
 /// Which way the traffic of an instance is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -1,7 +1,9 @@
 //! What is said of a change of state: in the forms of EventBridge and of SNS. Pure.
 
-use codedeploy_api::codedeploy::{DeploymentInfo, LifecycleEvent, Timestamp};
-use serde_json::{Map, Value, json};
+use codedeploy_api::codedeploy::{
+    DeploymentInfo, ErrorCode, LifecycleEvent, LifecycleEventStatus, Timestamp,
+};
+use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -93,135 +95,235 @@ impl Change {
         rollback.is_some_and(|rollback| rollback.rollback_triggering_deployment_id.is_some())
     }
 
-    /// The event as EventBridge has it.
-    pub fn event_bridge(&self, partition: &Partition) -> Value {
+    /// The event as EventBridge has it, as JSON.
+    pub fn event_bridge(&self, partition: &Partition) -> String {
         let Partition { region, account_id } = partition;
         let (application, group) =
             (text(&self.info.application_name), text(&self.info.deployment_group_name));
-        let arn = |resource: String| json!(format!("arn:aws:codedeploy:{region}:{account_id}:{resource}"));
-        let mut resources = vec![
-            arn(format!("application:{application}")),
-            arn(format!("deploymentgroup:{application}/{group}")),
-        ];
-        let mut detail = json!({
-            "instanceGroupId": self.group_id,
-            "region": region,
-            "application": application,
-            "deploymentId": text(&self.info.deployment_id),
-            "state": self.state.of_event_bridge(),
-            "deploymentGroup": group,
-        });
-        let kind = match &self.target {
-            Some(target) => {
-                resources.insert(0, json!(target.arn));
-                detail["instanceId"] = json!(target.id);
-                "Instance"
-            }
-            None => "Deployment",
-        };
-        json!({
-            "version": "0",
-            "id": self.id,
-            "detail-type": format!("CodeDeploy {kind} State-change Notification"),
-            "source": "aws.codedeploy",
-            "account": account_id,
-            "time": iso(self.time),
-            "region": region,
-            "resources": resources,
-            "detail": detail,
+        let arn = |resource: String| format!("arn:aws:codedeploy:{region}:{account_id}:{resource}");
+        let of_application = arn(format!("application:{application}"));
+        let of_group = arn(format!("deploymentgroup:{application}/{group}"));
+        let of_instance = self.target.iter().map(|target| target.arn.clone());
+        let kind = if self.target.is_some() { "Instance" } else { "Deployment" };
+        to_json(&Event {
+            version: "0",
+            id: &self.id,
+            detail_type: format!("CodeDeploy {kind} State-change Notification"),
+            source: "aws.codedeploy",
+            account: account_id,
+            time: iso(self.time),
+            region,
+            resources: of_instance.chain([of_application, of_group]).collect(),
+            detail: Detail {
+                instance_group_id: &self.group_id,
+                region,
+                application,
+                deployment_id: text(&self.info.deployment_id),
+                state: self.state.of_event_bridge(),
+                deployment_group: group,
+                instance_id: self.target.as_ref().map(|target| target.id.as_str()),
+            },
         })
     }
 
-    /// The notification as a topic's subscriber gets it.
-    pub fn sns(&self, partition: &Partition, topic: &str, trigger: &str) -> Value {
-        let id = text(&self.info.deployment_id);
-        let application = text(&self.info.application_name);
-        let subject =
-            format!("{}: AWS CodeDeploy {id} in {} to {application}", self.state.of_sns(), partition.region);
-        let message = match &self.target {
-            Some(target) => self.of_instance(partition, trigger, target),
-            None => self.of_deployment(partition, trigger),
-        };
-        json!({
-            "Type": "Notification",
-            "MessageId": self.id,
-            "TopicArn": topic,
-            "Subject": subject,
-            "Message": message.to_string(),
-            "Timestamp": iso(self.time),
+    /// The notification as a topic's subscriber gets it, as JSON.
+    pub fn sns(&self, partition: &Partition, topic: &str, trigger: &str) -> String {
+        to_json(&Notification {
+            kind: "Notification",
+            message_id: &self.id,
+            topic_arn: topic,
+            subject: self.subject(partition),
+            message: match &self.target {
+                Some(target) => to_json(&self.of_instance(partition, trigger, target)),
+                None => to_json(&self.of_deployment(partition, trigger)),
+            },
+            timestamp: iso(self.time),
         })
+    }
+
+    fn subject(&self, partition: &Partition) -> String {
+        let (id, application) = (text(&self.info.deployment_id), text(&self.info.application_name));
+        let place = format!("{id} in {} to {application}", partition.region);
+        match &self.target {
+            Some(target) => {
+                let state = if self.state == State::Start { "IN_PROGRESS" } else { self.state.of_sns() };
+                format!("{state}: AWS CodeDeploy instance {} of {place}", target.id)
+            }
+            None => format!("{}: AWS CodeDeploy {place}", self.state.of_sns()),
+        }
     }
 
     /// In the form that the live service sends; members that hold JSON are texts there.
-    fn of_deployment(&self, partition: &Partition, trigger: &str) -> Value {
+    fn of_deployment<'a>(&'a self, partition: &'a Partition, trigger: &'a str) -> OfDeployment<'a> {
         let info = &self.info;
-        let mut message = json!({
-            "region": partition.region,
-            "accountId": partition.account_id,
-            "eventTriggerName": trigger,
-            "applicationName": text(&info.application_name),
-            "deploymentId": text(&info.deployment_id),
-            "deploymentGroupName": text(&info.deployment_group_name),
-            "createTime": info.create_time.map(spoken),
-            "completeTime": info.complete_time.map(spoken),
-            "status": self.state.of_sns(),
+        let count = |count: Option<i64>| count.unwrap_or(0);
+        let rollback = info.rollback_info.as_ref().filter(|_| self.rolls_back()).map(|rollback| Rollback {
+            rollback_message: rollback.rollback_message.as_deref(),
+            rollback_triggering_deployment_id: rollback.rollback_triggering_deployment_id.as_deref(),
         });
-        if let Some(overview) = &info.deployment_overview {
-            let count = |count: Option<i64>| count.unwrap_or(0);
-            let overview = json!({
-                "Succeeded": count(overview.succeeded),
-                "Failed": count(overview.failed),
-                "Skipped": count(overview.skipped),
-                "InProgress": count(overview.in_progress),
-                "Pending": count(overview.pending),
-            });
-            message["deploymentOverview"] = json!(overview.to_string());
+        let none = (self.state == State::Failure).then(|| "{}".to_owned());
+        OfDeployment {
+            region: &partition.region,
+            account_id: &partition.account_id,
+            event_trigger_name: trigger,
+            application_name: text(&info.application_name),
+            deployment_id: text(&info.deployment_id),
+            deployment_group_name: text(&info.deployment_group_name),
+            create_time: info.create_time.map(spoken),
+            complete_time: info.complete_time.map(spoken),
+            deployment_overview: info.deployment_overview.as_ref().map(|overview| {
+                to_json(&Overview {
+                    succeeded: count(overview.succeeded),
+                    failed: count(overview.failed),
+                    skipped: count(overview.skipped),
+                    in_progress: count(overview.in_progress),
+                    pending: count(overview.pending),
+                })
+            }),
+            status: self.state.of_sns(),
+            error_information: info.error_information.as_ref().map(|error| {
+                let code = error.code.as_ref().map(ErrorCode::as_str);
+                to_json(&ErrorOf { error_code: code, error_message: error.message.as_deref() })
+            }),
+            rollback_information: rollback.as_ref().map(to_json).or(none),
         }
-        if let Some(error) = &info.error_information {
-            let error = json!({"ErrorCode": error.code, "ErrorMessage": error.message});
-            message["errorInformation"] = json!(error.to_string());
-        }
-        if let Some(rollback) = info.rollback_info.as_ref().filter(|_| self.rolls_back()) {
-            let rollback = json!({
-                "RollbackMessage": rollback.rollback_message,
-                "RollbackTriggeringDeploymentId": rollback.rollback_triggering_deployment_id,
-            });
-            message["rollbackInformation"] = json!(rollback.to_string());
-        } else if self.state == State::Failure {
-            message["rollbackInformation"] = json!("{}");
-        }
-        message
     }
 
-    fn of_instance(&self, partition: &Partition, trigger: &str, target: &Target) -> Value {
-        let events = target.events.iter().map(|event| {
-            let mut shown = Map::new();
-            let mut show = |name: &str, value: Option<String>| {
-                shown.extend(value.map(|value| (name.to_owned(), json!(value))));
-            };
-            show("LifecycleEvent", event.lifecycle_event_name.clone());
-            show("LifecycleEventStatus", event.status.as_ref().map(ToString::to_string));
-            show("StartTime", event.start_time.map(seconds));
-            show("EndTime", event.end_time.map(seconds));
-            Value::Object(shown)
-        });
-        let status = match self.state {
-            State::Start => "InProgress",
-            State::Ready => "Ready",
-            State::Success => "Succeeded",
-            State::Failure | State::Stop => "Failed",
-        };
-        json!({
-            "region": partition.region,
-            "accountId": partition.account_id,
-            "eventTriggerName": trigger,
-            "deploymentId": text(&self.info.deployment_id),
-            "instanceId": target.arn,
-            "lastUpdatedAt": seconds(self.time),
-            "instanceStatus": status,
-            "lifecycleEvents": events.collect::<Vec<_>>(),
-        })
+    fn of_instance<'a>(
+        &'a self,
+        partition: &'a Partition,
+        trigger: &'a str,
+        target: &'a Target,
+    ) -> OfInstance<'a> {
+        OfInstance {
+            region: &partition.region,
+            account_id: &partition.account_id,
+            event_trigger_name: trigger,
+            deployment_id: text(&self.info.deployment_id),
+            instance_id: &target.arn,
+            last_updated_at: seconds(self.time),
+            instance_status: match self.state {
+                State::Start => "InProgress",
+                State::Ready => "Ready",
+                State::Success => "Succeeded",
+                State::Failure | State::Stop => "Failed",
+            },
+            lifecycle_events: target.events.iter().map(OfEvent::new).collect(),
+        }
     }
+}
+
+/// Structures of what is told: receivers that look at texts find the members where AWS has them.
+macro_rules! told {
+    ($case:literal: $($name:ident { $($(#[$attribute:meta])* $member:ident: $type:ty,)* })*) => {$(
+        #[derive(Serialize)]
+        #[serde(rename_all = $case)]
+        struct $name<'a> {
+            $($(#[$attribute])* $member: $type,)*
+        }
+    )*};
+}
+
+told! { "PascalCase":
+    Notification {
+        #[serde(rename = "Type")]
+        kind: &'a str,
+        message_id: &'a str,
+        topic_arn: &'a str,
+        subject: String,
+        message: String,
+        timestamp: String,
+    }
+    ErrorOf { error_code: Option<&'a str>, error_message: Option<&'a str>, }
+    Rollback { rollback_message: Option<&'a str>, rollback_triggering_deployment_id: Option<&'a str>, }
+    OfEvent {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lifecycle_event: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lifecycle_event_status: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        start_time: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        end_time: Option<String>,
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Overview {
+    succeeded: i64,
+    failed: i64,
+    skipped: i64,
+    in_progress: i64,
+    pending: i64,
+}
+
+told! { "camelCase":
+    OfDeployment {
+        region: &'a str,
+        account_id: &'a str,
+        event_trigger_name: &'a str,
+        application_name: &'a str,
+        deployment_id: &'a str,
+        deployment_group_name: &'a str,
+        create_time: Option<String>,
+        complete_time: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deployment_overview: Option<String>,
+        status: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error_information: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rollback_information: Option<String>,
+    }
+    OfInstance {
+        region: &'a str,
+        account_id: &'a str,
+        event_trigger_name: &'a str,
+        deployment_id: &'a str,
+        instance_id: &'a str,
+        last_updated_at: String,
+        instance_status: &'a str,
+        lifecycle_events: Vec<OfEvent<'a>>,
+    }
+    Event {
+        version: &'a str,
+        id: &'a str,
+        #[serde(rename = "detail-type")]
+        detail_type: String,
+        source: &'a str,
+        account: &'a str,
+        time: String,
+        region: &'a str,
+        resources: Vec<String>,
+        detail: Detail<'a>,
+    }
+    Detail {
+        instance_group_id: &'a str,
+        region: &'a str,
+        application: &'a str,
+        deployment_id: &'a str,
+        state: &'a str,
+        deployment_group: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        instance_id: Option<&'a str>,
+    }
+}
+
+impl<'a> OfEvent<'a> {
+    fn new(event: &'a LifecycleEvent) -> Self {
+        OfEvent {
+            lifecycle_event: event.lifecycle_event_name.as_deref(),
+            lifecycle_event_status: event.status.as_ref().map(LifecycleEventStatus::as_str),
+            start_time: event.start_time.map(seconds),
+            end_time: event.end_time.map(seconds),
+        }
+    }
+}
+
+/// Texts and numbers have a form in JSON, whatever they are.
+fn to_json<T: Serialize>(told: &T) -> String {
+    serde_json::to_string(told).unwrap_or_default()
 }
 
 fn text(member: &Option<String>) -> &str {
@@ -251,9 +353,14 @@ fn seconds(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use codedeploy_api::codedeploy::{DeploymentOverview, RollbackInfo};
+    use codedeploy_api::codedeploy::{DeploymentOverview, ErrorInformation, RollbackInfo};
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn read(told: &str) -> Value {
+        serde_json::from_str(told).unwrap()
+    }
 
     fn change(state: State) -> Change {
         Change {
@@ -279,14 +386,26 @@ mod tests {
 
     #[test]
     fn deployments_are_told_as_the_live_service_tells_them() {
-        let told = change(State::Success).sns(&partition(), "arn:aws:sns:eu-west-1:111122223333:t", "ops");
+        let topic = "arn:aws:sns:eu-west-1:111122223333:t";
+        let told = read(&change(State::Success).sns(&partition(), topic, "ops"));
+        let message = told["Message"].as_str().unwrap();
+        assert_eq!(
+            message,
+            r#"{"region":"eu-west-1","accountId":"111122223333","eventTriggerName":"ops","applicationName":"shop","deploymentId":"d-7Q2M0ZK4A","deploymentGroupName":"web","createTime":"Thu Oct 13 15:50:45 UTC 2022","completeTime":null,"deploymentOverview":"{\"Succeeded\":2,\"Failed\":0,\"Skipped\":0,\"InProgress\":0,\"Pending\":0}","status":"SUCCEEDED"}"#
+        );
         assert_eq!(told["Subject"], "SUCCEEDED: AWS CodeDeploy d-7Q2M0ZK4A in eu-west-1 to shop");
-        let message: Value = serde_json::from_str(told["Message"].as_str().unwrap()).unwrap();
-        assert_eq!(message["createTime"], "Thu Oct 13 15:50:45 UTC 2022");
-        assert_eq!(message["completeTime"], Value::Null);
-        let overview: Value = serde_json::from_str(message["deploymentOverview"].as_str().unwrap()).unwrap();
-        assert_eq!(overview["Succeeded"], 2);
-        assert_eq!(message.get("rollbackInformation"), None);
+        let mut failed = change(State::Failure);
+        let error = ErrorInformation { code: Some(ErrorCode::HealthConstraints), message: Some("m".into()) };
+        failed.info.error_information = Some(error);
+        let message = read(read(&failed.sns(&partition(), topic, "ops"))["Message"].as_str().unwrap());
+        assert_eq!(message["errorInformation"], r#"{"ErrorCode":"HEALTH_CONSTRAINTS","ErrorMessage":"m"}"#);
+        assert_eq!(message["rollbackInformation"], "{}");
+        failed.target = Some(Target { id: "box1".into(), arn: "arn:box1".into(), events: Vec::new() });
+        let told = read(&failed.sns(&partition(), topic, "ops"));
+        assert_eq!(
+            told["Subject"],
+            "FAILED: AWS CodeDeploy instance box1 of d-7Q2M0ZK4A in eu-west-1 to shop"
+        );
         let mut rollback = change(State::Start);
         assert_eq!(rollback.trigger_events(), ["DeploymentStart"]);
         rollback.info.rollback_info = Some(RollbackInfo {
@@ -299,7 +418,7 @@ mod tests {
     #[test]
     fn events_have_the_form_of_event_bridge() {
         let mut change = change(State::Failure);
-        let told = change.event_bridge(&partition());
+        let told = read(&change.event_bridge(&partition()));
         assert_eq!(told["detail-type"], "CodeDeploy Deployment State-change Notification");
         assert_eq!(told["time"], "2022-10-13T15:50:45Z");
         assert_eq!(told["detail"]["state"], "FAILURE");
@@ -309,7 +428,7 @@ mod tests {
         ]);
         assert_eq!(told["resources"], resources);
         change.target = Some(Target { id: "box1".into(), arn: "arn:box1".into(), events: Vec::new() });
-        let told = change.event_bridge(&partition());
+        let told = read(&change.event_bridge(&partition()));
         assert_eq!(
             (&told["resources"][0], &told["detail"]["instanceId"]),
             (&json!("arn:box1"), &json!("box1"))

@@ -193,7 +193,7 @@ fn lifecycle(context: &Context<'_>, deployment: &str, target: &str) -> Result<Ve
 
 /// Writes the messages about a change, for everyone who is to have one.
 fn address(context: &Context<'_>, events: &Events, change: &Change) -> Result<(), ApiError> {
-    let body = change.event_bridge(context.partition).to_string();
+    let body = change.event_bridge(context.partition);
     for Receiver { url, .. } in &events.webhooks {
         send(context, url, None, &body)?;
     }
@@ -207,8 +207,9 @@ fn address(context: &Context<'_>, events: &Events, change: &Change) -> Result<()
         };
         let name = trigger.trigger_name.unwrap_or_default();
         let matching = trigger.trigger_events.unwrap_or_default();
-        for _ in matching.iter().filter(|event| wanted.contains(&event.as_str())) {
-            send(context, url, Some(&topic), &change.sns(context.partition, &topic, &name).to_string())?;
+        // A rollback that starts is of two types, and one message.
+        if matching.iter().any(|event| wanted.contains(&event.as_str())) {
+            send(context, url, Some(&topic), &change.sns(context.partition, &topic, &name))?;
         }
     }
     Ok(())

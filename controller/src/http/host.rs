@@ -36,9 +36,11 @@ pub(super) async fn call(
             message.answer(&specification(service, host, input.deployment_execution_id).await?)
         }
         PutHostCommandAcknowledgementInput::NAME => {
-            message.answer(&acknowledge(service, host, message.read()?).await?)
+            message.answer(&acknowledge(service, host, message.mended().read()?).await?)
         }
-        PutHostCommandCompleteInput::NAME => message.answer(&complete(service, host, message.read()?).await?),
+        PutHostCommandCompleteInput::NAME => {
+            message.answer(&complete(service, host, message.mended().read()?).await?)
+        }
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = message.read()?;
             let id = input.host_command_identifier;

@@ -5,6 +5,8 @@
 
 mod cbor;
 
+use std::borrow::Cow;
+
 use axum::body::Bytes;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
@@ -156,12 +158,22 @@ impl Message {
             Protocol::AwsJson => from_json(&self.body),
             Protocol::RpcV2Cbor => {
                 let body = if self.body.is_empty() { cbor::EMPTY } else { &self.body };
-                cbor::from_slice(body).map_err(|error| error.to_string())
+                cbor::from_slice(body)
             }
         };
         read.map_err(|error| {
-            ErrorName::Serialization.because(format!("The body is not the operation's input: {error}"))
+            ErrorName::Serialization.because(format!("The body is not the operation's input: {error}."))
         })
+    }
+
+    /// The same message with its text mended where it is none. A host's scripts print what they like, and its report is
+    /// worth more than their bytes.
+    pub(super) fn mended(&self) -> Self {
+        let body = match String::from_utf8_lossy(&self.body) {
+            Cow::Borrowed(_) => self.body.clone(),
+            Cow::Owned(text) => text.into(),
+        };
+        Message { protocol: self.protocol, body }
     }
 
     pub(super) fn answer<O: Serialize>(&self, output: &O) -> Result<Vec<u8>, ApiError> {
@@ -184,11 +196,20 @@ fn unwritten(error: &dyn std::error::Error) -> ApiError {
 
 fn from_json<I: DeserializeOwned>(body: &[u8]) -> Result<I, String> {
     let body = if body.is_empty() { b"{}" } else { body };
-    // A structure would be read from an array of its members as well.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err("it is not a JSON object".into());
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| placed(&error))?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(read)
+}
+
+/// An error with the member that it is about.
+fn placed<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String {
+    let member = error.path().to_string();
+    // The whole of the input, or what the reader did not get to the place of.
+    if member == "." || member.starts_with('?') {
+        return error.inner().to_string();
     }
-    serde_json::from_slice(body).map_err(|error| error.to_string())
+    format!("{}: {}", shorten(&member), error.inner())
 }
 
 #[cfg(test)]

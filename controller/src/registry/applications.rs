@@ -43,12 +43,14 @@ impl Application {
 
 /// The application named by a request.
 pub(crate) fn find(context: &Context<'_>, name: &str) -> Result<Application, ApiError> {
-    lookup(context, name)?.ok_or_else(|| {
-        ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
-    })
+    lookup(context, name)?.ok_or_else(|| does_not_exist(name))
 }
 
-fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
+pub(super) fn does_not_exist(name: &str) -> ApiError {
+    ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
+}
+
+pub(super) fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
     let mut statement = context.tx.prepare_cached(
         "SELECT a.id, a.name, a.created, t.account AS github_account
          FROM applications a LEFT JOIN github_tokens t ON t.name = a.github_token
@@ -73,7 +75,7 @@ pub fn create(
     let count: usize = context.tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
     if count >= context.quotas.applications {
         return Err(ErrorName::ApplicationLimitExceeded
-            .because(format!("There are {count} applications, which is the quota.")));
+            .because(format!("There are {count} applications, which is the quota (quotas.applications in the controller's configuration).")));
     }
     let id = new_id()?;
     context.tx.execute(

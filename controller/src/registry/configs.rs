@@ -69,18 +69,17 @@ fn does_not_exist(name: &str) -> ApiError {
         .because(format!("No deployment configuration found for name: {name}"))
 }
 
-/// What the configuration of a group or a deployment demands of the fleet.
-pub(crate) fn minimum_healthy(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
+fn minimum_healthy(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
     if let Some(minimum) = predefined::minimum(name) {
         return Ok(minimum);
     }
     Ok(lookup(context, name)?.ok_or_else(|| does_not_exist(name))?.minimum)
 }
 
-/// Refuses the name of what a deployment group cannot use.
-pub(super) fn for_server(context: &Context<'_>, name: &str) -> Result<(), ApiError> {
+/// What the configuration of a group or a deployment demands of the fleet. Those of other platforms are refused.
+pub(crate) fn for_server(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
     match predefined::platform(name) {
-        None | Some(ComputePlatform::Server) => minimum_healthy(context, name).map(|_| ()),
+        None | Some(ComputePlatform::Server) => minimum_healthy(context, name),
         Some(platform) => Err(ErrorName::InvalidInput.because(format!(
             "The deployment configuration {name} is for the compute platform {platform}, not for Server."
         ))),
@@ -99,8 +98,10 @@ pub fn create(
     let count: usize =
         context.tx.query_row("SELECT count(*) FROM deployment_configs", [], |row| row.get(0))?;
     if count >= context.quotas.deployment_configs {
-        return Err(ErrorName::DeploymentConfigLimitExceeded
-            .because(format!("There are {count} custom deployment configurations, which is the quota.")));
+        return Err(ErrorName::DeploymentConfigLimitExceeded.because(format!(
+            "There are {count} custom deployment configurations, which is the quota \
+                 (quotas.deployment_configs in the controller's configuration)."
+        )));
     }
     let id = new_id()?;
     context.tx.execute(

@@ -15,6 +15,7 @@ use crate::store::Json;
 #[derive(Debug, Clone)]
 pub struct Group {
     pub id: String,
+    pub application_id: String,
     pub name: String,
     pub settings: DeploymentGroupSettings,
     target_revision: Option<RevisionLocation>,
@@ -26,8 +27,9 @@ impl Group {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Group {
             id: row.get("id")?,
+            application_id: row.get("application_id")?,
             name: row.get("name")?,
-            settings: row.get::<_, Json<_>>("settings")?.0,
+            settings: request::in_full(row.get::<_, Json<_>>("settings")?.0),
             target_revision: row.get::<_, Option<Json<_>>>("target_revision")?.map(|json| json.0),
             last_attempted: row.get("last_attempted")?,
             last_successful: row.get("last_successful")?,
@@ -47,17 +49,12 @@ impl Group {
         }
     }
 
-    pub fn auto_rollback(&self) -> AutoRollbackConfiguration {
-        let never_set = || AutoRollbackConfiguration { enabled: Some(false), events: None };
-        self.settings.auto_rollback_configuration.clone().unwrap_or_else(never_set)
-    }
-
     fn info(self, context: &Context<'_>, application: Application) -> Result<DeploymentGroupInfo, ApiError> {
         let last = |id: &Option<String>| match id {
             Some(id) => deployment::last_info(context, id),
             None => Ok(None),
         };
-        let (style, auto_rollback) = (self.style(), self.auto_rollback());
+        let style = self.style();
         let config_name = self.config_name().to_owned();
         let (last_successful, last_attempted) = (last(&self.last_successful)?, last(&self.last_attempted)?);
         let settings = self.settings;
@@ -78,7 +75,7 @@ impl Group {
             target_revision: self.target_revision,
             trigger_configurations: Some(settings.trigger_configurations.unwrap_or_default()),
             alarm_configuration: settings.alarm_configuration,
-            auto_rollback_configuration: Some(auto_rollback),
+            auto_rollback_configuration: settings.auto_rollback_configuration,
             deployment_style: Some(style),
             outdated_instances_strategy: settings
                 .outdated_instances_strategy
@@ -98,12 +95,14 @@ impl Group {
 
 /// The group named by a request.
 pub(crate) fn find(context: &Context<'_>, application: &Application, name: &str) -> Result<Group, ApiError> {
-    lookup(context, application, name)?.ok_or_else(|| {
-        ErrorName::DeploymentGroupDoesNotExist.because(format!(
-            "No Deployment Group found for name: {name} in the application {}",
-            application.name
-        ))
-    })
+    lookup(context, application, name)?.ok_or_else(|| does_not_exist(application, name))
+}
+
+pub(super) fn does_not_exist(application: &Application, name: &str) -> ApiError {
+    ErrorName::DeploymentGroupDoesNotExist.because(format!(
+        "No Deployment Group found for name: {name} in the application {}",
+        application.name
+    ))
 }
 
 fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Result<Option<Group>, ApiError> {
@@ -159,7 +158,8 @@ pub fn create(
     )?;
     if count >= context.quotas.deployment_groups_per_application {
         return Err(ErrorName::DeploymentGroupLimitExceeded.because(format!(
-            "The application {} has {count} deployment groups, which is the quota.",
+            "The application {} has {count} deployment groups, which is the quota \
+             (quotas.deployment_groups_per_application in the controller's configuration).",
             application.name
         )));
     }

@@ -9,8 +9,8 @@ use crate::deployment::decide::Outcome;
 use crate::deployment::departure;
 use crate::error::{ApiError, ErrorName};
 use crate::request;
-use crate::request::check_tags;
 use crate::request::members::InstanceName;
+use crate::request::{NewInstanceName, check_tags};
 use crate::store::Json;
 
 /// Most tags of one instance.
@@ -126,14 +126,11 @@ pub fn enroll(
     tx: &Transaction<'_>,
     partition: &Partition,
     now: Timestamp,
-    name: &str,
+    name: &NewInstanceName,
     identity: &Identity,
     tags: &[Tag],
 ) -> Result<(), ApiError> {
-    if name.starts_with("i-") {
-        return Err(ErrorName::InvalidInstanceName
-            .because("The name of an on-premises instance must not start with i-, as EC2 instance ids do."));
-    }
+    let name: &str = name;
     if registered(tx, name)?.is_some() {
         return Err(ErrorName::InstanceNameAlreadyRegistered
             .because(format!("The on-premises instance name {name} is already registered.")));
@@ -158,7 +155,7 @@ pub fn enroll(
             ":name": name,
             ":principal": identity.arn(),
             ":now": now.millis(),
-            ":tags": Json(merge(Vec::new(), tags)?),
+            ":tags": Json(merge(name, Vec::new(), tags)?),
         },
     )?;
     // What deployments left on an earlier host of this name says nothing about this one.
@@ -258,7 +255,7 @@ pub fn add_tags(
     context: &Context<'_>,
     request: request::AddTagsToOnPremisesInstances,
 ) -> Result<Nothing, ApiError> {
-    change_tags(context, &request.instance_names.0, |present| merge(present, &request.tags.0))
+    change_tags(context, &request.instance_names.0, |name, present| merge(name, present, &request.tags.0))
 }
 
 /// Removes the tags whose key and value match; a tag given with a key alone goes by its key.
@@ -270,7 +267,7 @@ pub fn remove_tags(
         let mut tags = request.tags.0.iter();
         tags.any(|gone| gone.key == tag.key && (gone.value.is_none() || gone.value == tag.value))
     };
-    change_tags(context, &request.instance_names.0, |mut present| {
+    change_tags(context, &request.instance_names.0, |_, mut present| {
         present.retain(|tag| !removed(tag));
         Ok(present)
     })
@@ -279,11 +276,11 @@ pub fn remove_tags(
 fn change_tags(
     context: &Context<'_>,
     names: &[InstanceName],
-    change: impl Fn(Vec<Tag>) -> Result<Vec<Tag>, ApiError>,
+    change: impl Fn(&str, Vec<Tag>) -> Result<Vec<Tag>, ApiError>,
 ) -> Result<Nothing, ApiError> {
     for name in names {
         let instance = registered(context.tx, name)?.ok_or_else(|| not_registered(name))?;
-        let tags = change(instance.tags)?;
+        let tags = change(name, instance.tags)?;
         context
             .tx
             .prepare_cached("UPDATE instances SET tags = ?2 WHERE arn = ?1")?
@@ -293,7 +290,7 @@ fn change_tags(
 }
 
 /// Tags with others added; an equal key gets the new value.
-fn merge(mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, ApiError> {
+fn merge(name: &str, mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, ApiError> {
     check_tags(added, ErrorName::InvalidTag)?;
     for tag in added {
         let value = Some(tag.value.clone().unwrap_or_default());
@@ -304,7 +301,7 @@ fn merge(mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, ApiError> {
     }
     if present.len() > MAX_TAGS {
         return Err(ErrorName::TagLimitExceeded.because(format!(
-            "The on-premises instance would have {} tags; at most {MAX_TAGS} are allowed.",
+            "The on-premises instance {name} would have {} tags; at most {MAX_TAGS} are allowed.",
             present.len()
         )));
     }

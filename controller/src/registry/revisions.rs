@@ -105,8 +105,12 @@ pub fn get(
     let application = applications::find(context, &request.application_name)?;
     let location = request.revision.0;
     let info = info(context, &application, &location)?.ok_or_else(|| {
-        ErrorName::RevisionDoesNotExist
-            .because(format!("The revision is not registered with the application {}.", application.name))
+        ErrorName::RevisionDoesNotExist.because(format!(
+            "The revision is not registered with the application {}: bucket, key, bundleType, eTag and version, or \
+             repository and commitId, must all be as they were registered (aws deploy list-application-revisions \
+             shows them).",
+            application.name
+        ))
     })?;
     Ok(GetApplicationRevisionOutput {
         application_name: Some(application.name),

@@ -3,13 +3,12 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::OptionalExtension;
 
-use super::Context;
+use super::{Context, applications, groups};
+use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
-use crate::request::{self, Resource};
+use crate::request::members::shorten;
+use crate::request::{self, MAX_RESOURCE_TAGS, Resource, ResourceArn};
 use crate::store::Json;
-
-/// Most tags of one resource.
-const MAX_TAGS: usize = 50;
 
 /// Where a resource keeps its tags.
 struct Place {
@@ -19,7 +18,18 @@ struct Place {
 }
 
 impl Place {
-    fn find(context: &Context<'_>, resource: &Resource) -> Result<Option<Place>, ApiError> {
+    /// A client that was told no account or region leaves it out.
+    fn find(context: &Context<'_>, arn: &ResourceArn) -> Result<Option<Place>, ApiError> {
+        let Partition { region, account_id } = context.partition;
+        let foreign = |given: &str, own: &str| !given.is_empty() && given != own;
+        if foreign(&arn.region, region) || foreign(&arn.account_id, account_id) {
+            return Err(ErrorName::ArnNotSupported.because(format!(
+                "The ARN is of a resource in {:?} of the account {:?}; this service is {region} of {account_id}.",
+                shorten(&arn.region),
+                shorten(&arn.account_id)
+            )));
+        }
+        let resource = &arn.resource;
         let (table, owner, name) = match resource {
             Resource::Application(name) => ("applications", "", name),
             Resource::Config(name) => ("deployment_configs", "", name),
@@ -37,14 +47,16 @@ impl Place {
         Ok(found.optional()?)
     }
 
-    fn demand(context: &Context<'_>, resource: &Resource) -> Result<Place, ApiError> {
-        Place::find(context, resource)?.ok_or_else(|| match resource {
-            Resource::Application(name) => {
-                ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
+    fn demand(context: &Context<'_>, arn: &ResourceArn) -> Result<Place, ApiError> {
+        if let Some(place) = Place::find(context, arn)? {
+            return Ok(place);
+        }
+        Err(match &arn.resource {
+            Resource::Application(name) => applications::does_not_exist(name),
+            Resource::Group { application, name } => {
+                let application = applications::find(context, application)?;
+                groups::does_not_exist(&application, name)
             }
-            Resource::Group { application, name } => ErrorName::DeploymentGroupDoesNotExist.because(format!(
-                "No Deployment Group found for name: {name} in the application {application}"
-            )),
             Resource::Config(name) => ErrorName::DeploymentConfigDoesNotExist
                 .because(format!("No deployment configuration that can be tagged found for name: {name}")),
         })
@@ -66,9 +78,9 @@ pub fn tag(context: &Context<'_>, request: request::TagResource) -> Result<Empty
             None => place.tags.push(tag),
         }
     }
-    if place.tags.len() > MAX_TAGS {
+    if place.tags.len() > MAX_RESOURCE_TAGS {
         return Err(ErrorName::InvalidTagsToAdd.because(format!(
-            "The resource would have {} tags; at most {MAX_TAGS} are allowed.",
+            "The resource would have {} tags; at most {MAX_RESOURCE_TAGS} are allowed.",
             place.tags.len()
         )));
     }

@@ -97,8 +97,11 @@ impl Request for ListDeployments {
         let group = match (input.application_name, input.deployment_group_name) {
             (None, None) => None,
             (application, group) => {
-                ApplicationName::demand(&application)?;
-                GroupName::demand(&group)?;
+                let together = |missing: ApiError| {
+                    missing.name.because("Give applicationName and deploymentGroupName together, or neither.")
+                };
+                ApplicationName::demand(&application).map_err(together)?;
+                GroupName::demand(&group).map_err(together)?;
                 Some((Field::read(application)?, Field::read(group)?))
             }
         };
@@ -135,8 +138,25 @@ pub struct CreateDeployment {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     Revision(RevisionLocation),
-    /// Mode RESTART: what the group's last successful deployment put there.
-    LastSuccessful,
+    /// Mode RESTART: what the group's last successful deployment put there. It contradicts a revision beside it.
+    LastSuccessful {
+        has_revision: bool,
+    },
+}
+
+impl CreateDeployment {
+    /// Refuses members that contradict each other.
+    pub(crate) fn check_together(&self) -> Result<(), ApiError> {
+        let Source::LastSuccessful { has_revision } = self.source else {
+            return Ok(());
+        };
+        let what = match (has_revision, self.update_outdated_instances_only) {
+            (true, _) => "A revision",
+            (_, true) => "updateOutdatedInstancesOnly",
+            (false, false) => return Ok(()),
+        };
+        Err(ErrorName::InvalidInput.because(format!("{what} does not go with the deployment mode RESTART.")))
+    }
 }
 
 impl Request for CreateDeployment {
@@ -145,36 +165,28 @@ impl Request for CreateDeployment {
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         ApplicationName::demand(&input.application_name)?;
         GroupName::demand(&input.deployment_group_name)?;
-        let mode: Option<DeploymentMode> = Field::read(input.deployment_mode)?;
-        let restart = mode == Some(DeploymentMode::Restart);
-        let refused = |what: &str| {
-            Err(ErrorName::InvalidInput
-                .because(format!("{what} does not go with the deployment mode RESTART.")))
-        };
-        if restart && input.revision.is_some() {
-            return refused("A revision");
-        }
-        let update_outdated_instances_only = input.update_outdated_instances_only.unwrap_or(false);
-        if restart && update_outdated_instances_only {
-            return refused("updateOutdatedInstancesOnly");
-        }
-        if !restart {
+        let restarts = input.deployment_mode == Some(DeploymentMode::Restart);
+        if !restarts {
             Revision::demand(&input.revision)?;
         }
         let application_name = Field::read(input.application_name)?;
         let deployment_group_name = Field::read(input.deployment_group_name)?;
         let revision: Option<Revision> = Field::read(input.revision)?;
         let file_exists_behavior: Option<FileExistsBehavior> = Field::read(input.file_exists_behavior)?;
+        let _: Option<DeploymentMode> = Field::read(input.deployment_mode)?;
         Ok(CreateDeployment {
             application_name,
             deployment_group_name,
-            source: revision.map_or(Source::LastSuccessful, |Revision(location)| Source::Revision(location)),
+            source: match revision {
+                Some(Revision(location)) if !restarts => Source::Revision(location),
+                revision => Source::LastSuccessful { has_revision: revision.is_some() },
+            },
             deployment_config_name: Field::read(input.deployment_config_name)?,
             description: Field::read(input.description)?,
             ignore_application_stop_failures: input.ignore_application_stop_failures.unwrap_or(false),
             target_instances: Field::read(input.target_instances)?,
             auto_rollback_configuration: Field::read(input.auto_rollback_configuration)?,
-            update_outdated_instances_only,
+            update_outdated_instances_only: input.update_outdated_instances_only.unwrap_or(false),
             file_exists_behavior: file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow),
             override_alarm_configuration: Field::read(input.override_alarm_configuration)?,
             ec2_deployment_options: Field::read(input.ec2_deployment_options)?,

@@ -4,7 +4,7 @@ use codedeploy_api::codedeploy::*;
 
 use super::members::*;
 use super::tags::InstanceTags;
-use super::{Field, Request, requests};
+use super::{Field, Member, Request, requests};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 use crate::registry::instances::Identity;
@@ -31,20 +31,58 @@ requests! {
 /// An instance is known by a user or by a session, never by both.
 #[derive(Debug, Clone)]
 pub struct RegisterOnPremisesInstance {
-    pub instance_name: InstanceName,
+    pub instance_name: NewInstanceName,
     pub identity: Identity,
+}
+
+/// A name that an instance may be registered with.
+#[derive(Debug, Clone)]
+pub struct NewInstanceName(InstanceName);
+
+impl std::ops::Deref for NewInstanceName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Member for NewInstanceName {
+    type Raw = String;
+
+    fn missing() -> ApiError {
+        InstanceName::missing()
+    }
+
+    fn is_given(raw: &String) -> bool {
+        InstanceName::is_given(raw)
+    }
+
+    fn check(raw: String) -> Result<Self, ApiError> {
+        if raw.starts_with("i-") {
+            return Err(ErrorName::InvalidInstanceName.because(format!(
+                "The instance name {:?} starts with i-, as EC2 instance ids do: choose another.",
+                shorten(&raw)
+            )));
+        }
+        InstanceName::check(raw).map(NewInstanceName)
+    }
 }
 
 impl Request for RegisterOnPremisesInstance {
     type Input = RegisterOnPremisesInstanceInput;
 
     fn check(input: Self::Input) -> Result<Self, ApiError> {
-        let instance_name = Field::read(input.instance_name)?;
+        NewInstanceName::demand(&input.instance_name)?;
         let given = |arn: Option<String>| arn.filter(|arn| !arn.is_empty());
-        let identity = match (&given(input.iam_user_arn), &given(input.iam_session_arn)) {
-            (None, None) => {
-                return Err(ErrorName::IamArnRequired.because("Give an IAM user ARN or an IAM session ARN."));
-            }
+        let (user, session) = (given(input.iam_user_arn), given(input.iam_session_arn));
+        let missing = || ErrorName::IamArnRequired.because("Give an IAM user ARN or an IAM session ARN.");
+        if user.is_none() && session.is_none() {
+            return Err(missing());
+        }
+        let instance_name = Field::read(input.instance_name)?;
+        let identity = match (&user, &session) {
+            (None, None) => return Err(missing()),
             (Some(_), Some(_)) => {
                 return Err(ErrorName::MultipleIamArnsProvided
                     .because("Give an IAM user ARN or an IAM session ARN, not both."));

@@ -30,6 +30,8 @@ macro_rules! texts {
         impl Member for $name {
             type Raw = String;
 
+            const WHAT: &'static str = $what;
+
             fn missing() -> ApiError {
                 ErrorName::$missing.because(concat!("The ", $what, " is missing."))
             }
@@ -86,6 +88,17 @@ texts! {
     }
     GroupName {
         "deployment group name", missing: DeploymentGroupNameRequired, invalid: InvalidDeploymentGroupName,
+        allowed: is_name, a_name!()
+    }
+    NewApplicationName {
+        "new application name (newApplicationName)",
+        missing: ApplicationNameRequired, invalid: InvalidApplicationName,
+        allowed: is_name, a_name!()
+    }
+    /// The name of a group that is to be changed.
+    CurrentGroupName {
+        "current deployment group name (currentDeploymentGroupName)",
+        missing: DeploymentGroupNameRequired, invalid: InvalidDeploymentGroupName,
         allowed: is_name, a_name!()
     }
     ConfigName {
@@ -214,11 +227,11 @@ impl<M: Member> Member for Vec<M> {
     }
 }
 
-fn refuse_more_than(most: usize, given: usize, refusal: ErrorName) -> Result<(), ApiError> {
+fn refuse_more_than<M: Member>(most: usize, given: usize, refusal: ErrorName) -> Result<(), ApiError> {
     if given <= most {
         return Ok(());
     }
-    Err(refusal.because(format!("{given} were given; at most {most} can be given at once.")))
+    Err(refusal.because(format!("{given} {}s were given; at most {most} can be given at once.", M::WHAT)))
 }
 
 /// What a batch operation asks about; `MOST` of them at once.
@@ -237,7 +250,7 @@ impl<M: Member, const MOST: usize> Member for Batch<M, MOST> {
     }
 
     fn check(raw: Vec<M::Raw>) -> Result<Self, ApiError> {
-        refuse_more_than(MOST, raw.len(), ErrorName::BatchLimitExceeded)?;
+        refuse_more_than::<M>(MOST, raw.len(), ErrorName::BatchLimitExceeded)?;
         Ok(Batch(Vec::check(raw)?))
     }
 }
@@ -260,7 +273,7 @@ macro_rules! limited {
             }
 
             fn check(raw: Self::Raw) -> Result<Self, ApiError> {
-                refuse_more_than(BATCH, raw.len(), ErrorName::$limit)?;
+                refuse_more_than::<$member>(BATCH, raw.len(), ErrorName::$limit)?;
                 Ok($name(Vec::check(raw)?))
             }
         }

@@ -12,6 +12,9 @@ use crate::fleet::TagTest;
 /// Most of anything that is listed: filters, triggers, alarms, load balancers, target groups.
 pub(super) const MAX_LISTED: usize = 10;
 
+/// An instance has to match a filter of every group, and matches none of no filters.
+pub(super) const EMPTY_TAG_GROUP: &str = "A tag group is empty: give each group at least one filter.";
+
 /// The ARN of a role.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Role;
@@ -36,8 +39,9 @@ impl Member for Role {
                 return Ok(Role);
             }
         }
-        Err(ErrorName::InvalidRole.because(format!(
-            "{:?} is not a role ARN such as arn:aws:iam::123456789012:role/name.",
+        // Not InvalidRole, at which Terraform tries again for minutes: it expects the role to be on its way.
+        Err(ErrorName::InvalidInput.because(format!(
+            "The service role {:?} is not a role ARN such as arn:aws:iam::123456789012:role/name.",
             shorten(&raw)
         )))
     }
@@ -106,6 +110,7 @@ impl Member for AlarmConfiguration {
 
     fn check(raw: AlarmConfiguration) -> Result<Self, ApiError> {
         let invalid = |message: &str| Err(ErrorName::InvalidAlarmConfig.because(message));
+        let raw = in_full(raw);
         match (raw.enabled, &raw.alarms) {
             (Some(true), None) => {
                 return invalid("The alarm configuration is enabled, but its list of alarms is null.");
@@ -119,8 +124,11 @@ impl Member for AlarmConfiguration {
         let mut names = BTreeSet::new();
         for alarm in alarms {
             let name = alarm.name.as_deref().unwrap_or_default();
-            if name.is_empty() || name.chars().count() > 255 || !names.insert(name) {
-                return invalid("Every alarm needs a name of its own of at most 255 characters.");
+            if name.is_empty() || name.chars().count() > 255 {
+                return invalid("Every alarm needs a name of 1 to 255 characters.");
+            }
+            if !names.insert(name) {
+                return invalid(&format!("The alarm {:?} is given twice.", shorten(name)));
             }
         }
         if alarms.len() > MAX_LISTED {
@@ -141,7 +149,7 @@ impl Member for AutoRollbackConfiguration {
                 .because("An enabled automatic rollback needs at least one event."));
         }
         Vec::<AutoRollbackEvent>::check(events)?;
-        Ok(raw)
+        Ok(in_full(raw))
     }
 }
 
@@ -167,20 +175,80 @@ impl Member for LoadBalancerInfo {
 
     fn check(raw: LoadBalancerInfo) -> Result<Self, ApiError> {
         let invalid = |message: &str| Err(ErrorName::InvalidLoadBalancerInfo.because(message));
-        let balancers = raw.elb_info_list.as_deref().unwrap_or_default();
-        let target_groups = raw.target_group_info_list.as_deref().unwrap_or_default();
-        if balancers.len() > MAX_LISTED || target_groups.len() > MAX_LISTED {
-            return invalid("At most 10 load balancers and 10 target groups can be given.");
+        let pairs = raw.target_group_pair_info_list.as_deref().unwrap_or_default();
+        let lengths = [
+            raw.elb_info_list.as_ref().map_or(0, Vec::len),
+            raw.target_group_info_list.as_ref().map_or(0, Vec::len),
+            pairs.len(),
+        ];
+        if lengths.iter().any(|length| *length > MAX_LISTED) {
+            return invalid("At most 10 load balancers, 10 target groups and 10 pairs of them can be given.");
         }
-        let usable = |name: &Option<String>| {
-            name.as_ref().is_some_and(|name| (1..=32).contains(&name.chars().count()))
-        };
-        if !balancers.iter().all(|elb| usable(&elb.name))
-            || !target_groups.iter().all(|group| usable(&group.name))
-        {
+        if pairs.iter().any(|pair| pair.target_groups.as_ref().is_none_or(Vec::is_empty)) {
+            return invalid("A pair of target groups has none in targetGroups.");
+        }
+        let usable = |name: Option<&str>| name.is_some_and(|name| (1..=32).contains(&name.chars().count()));
+        if !names(&raw).all(usable) {
             return invalid("A load balancer or target group is given by its name, of 1 to 32 characters.");
         }
         Ok(raw)
+    }
+}
+
+/// What a load balancer is called, in each of the three lists.
+fn names(info: &LoadBalancerInfo) -> impl Iterator<Item = Option<&str>> {
+    let pairs = info.target_group_pair_info_list.iter().flatten();
+    let of_pairs = pairs.flat_map(|pair| pair.target_groups.iter().flatten());
+    let groups = info.target_group_info_list.iter().flatten().chain(of_pairs);
+    let balancers = info.elb_info_list.iter().flatten().map(|elb| elb.name.as_deref());
+    balancers.chain(groups.map(|group| group.name.as_deref()))
+}
+
+/// The names that a deployment group gives its load balancers.
+pub(crate) fn load_balancers(info: Option<&LoadBalancerInfo>) -> Vec<String> {
+    info.into_iter().flat_map(names).flatten().map(str::to_owned).collect()
+}
+
+/// Members that mean something by being left out: said, as clients expect them to be.
+pub(super) trait InFull {
+    fn complete(&mut self);
+}
+
+pub(super) fn in_full<T: InFull>(mut given: T) -> T {
+    given.complete();
+    given
+}
+
+impl InFull for AutoRollbackConfiguration {
+    fn complete(&mut self) {
+        self.enabled.get_or_insert(false);
+    }
+}
+
+impl InFull for AlarmConfiguration {
+    fn complete(&mut self) {
+        self.enabled.get_or_insert(false);
+        self.ignore_poll_alarm_failure.get_or_insert(false);
+    }
+}
+
+impl InFull for TagFilter {
+    fn complete(&mut self) {
+        if self.kind.is_none() {
+            self.kind = TagTest::read(self).ok().map(|test| test.kind());
+        }
+    }
+}
+
+impl<T: InFull> InFull for Vec<T> {
+    fn complete(&mut self) {
+        self.iter_mut().for_each(T::complete);
+    }
+}
+
+impl<T: InFull> InFull for Option<T> {
+    fn complete(&mut self) {
+        self.iter_mut().for_each(T::complete);
     }
 }
 
@@ -251,7 +319,7 @@ impl Member for BlueGreenDeploymentConfiguration {
 impl Member for TargetInstances {
     type Raw = TargetInstances;
 
-    fn check(raw: TargetInstances) -> Result<Self, ApiError> {
+    fn check(mut raw: TargetInstances) -> Result<Self, ApiError> {
         let invalid = |message: String| Err(ErrorName::InvalidTargetInstances.because(message));
         if raw.auto_scaling_groups.as_ref().is_some_and(|groups| !groups.is_empty()) {
             return invalid(
@@ -259,8 +327,11 @@ impl Member for TargetInstances {
             );
         }
         let flat = raw.tag_filters.iter();
-        let sets = raw.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
-        for list in flat.chain(sets) {
+        let sets = || raw.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
+        if sets().any(Vec::is_empty) {
+            return invalid(EMPTY_TAG_GROUP.into());
+        }
+        for list in flat.chain(sets()) {
             if list.len() > MAX_LISTED {
                 return invalid(format!("{} tags were given; at most {MAX_LISTED} are allowed.", list.len()));
             }
@@ -268,6 +339,8 @@ impl Member for TargetInstances {
                 return invalid(refused.to_string());
             }
         }
+        raw.tag_filters.complete();
+        raw.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
         Ok(raw)
     }
 }

@@ -21,7 +21,7 @@ requests! {
     BatchGetApplications(BatchGetApplicationsInput) { application_names: Batch<ApplicationName>, }
     UpdateApplication(UpdateApplicationInput) {
         application_name: ApplicationName,
-        new_application_name: ApplicationName,
+        new_application_name: NewApplicationName,
     }
     DeleteApplication(DeleteApplicationInput) { application_name: ApplicationName, }
 
@@ -39,13 +39,6 @@ requests! {
         revisions: Batch<Revision, 25>,
     }
 
-    CreateDeploymentConfig(CreateDeploymentConfigInput) {
-        deployment_config_name: NewConfigName,
-        compute_platform: Option<ServerPlatform>,
-        minimum_healthy_hosts: MinimumHealthy,
-        traffic_routing_config: Option<NoTrafficRouting>,
-        zonal_config: Option<ZonalConfig>,
-    }
     GetDeploymentConfig(GetDeploymentConfigInput) { deployment_config_name: ConfigName, }
     ListDeploymentConfigs(ListDeploymentConfigsInput) { next_token: Option<String>, }
     DeleteDeploymentConfig(DeleteDeploymentConfigInput) { deployment_config_name: ConfigName, }
@@ -69,6 +62,30 @@ requests! {
 
     ListGitHubAccountTokenNames(ListGitHubAccountTokenNamesInput) { next_token: Option<String>, }
     DeleteGitHubAccountToken(DeleteGitHubAccountTokenInput) { token_name: TokenName, }
+}
+
+/// A configuration of this service's one platform.
+#[derive(Debug, Clone)]
+pub struct CreateDeploymentConfig {
+    pub deployment_config_name: NewConfigName,
+    pub minimum_healthy_hosts: MinimumHealthy,
+    pub zonal_config: Option<ZonalConfig>,
+}
+
+impl Request for CreateDeploymentConfig {
+    type Input = CreateDeploymentConfigInput;
+
+    /// Those of other platforms have other members, so the platform is looked at before anything is missed.
+    fn check(input: Self::Input) -> Result<Self, ApiError> {
+        NewConfigName::demand(&input.deployment_config_name)?;
+        let _: Option<ServerPlatform> = Field::read(input.compute_platform)?;
+        MinimumHealthy::demand(&input.minimum_healthy_hosts)?;
+        let deployment_config_name = Field::read(input.deployment_config_name)?;
+        let minimum_healthy_hosts = Field::read(input.minimum_healthy_hosts)?;
+        let _: Option<NoTrafficRouting> = Field::read(input.traffic_routing_config)?;
+        let zonal_config = Field::read(input.zonal_config)?;
+        Ok(CreateDeploymentConfig { deployment_config_name, minimum_healthy_hosts, zonal_config })
+    }
 }
 
 /// The settings are members of the input like the others, and are checked together.
@@ -100,7 +117,7 @@ impl Request for CreateDeploymentGroup {
 #[derive(Debug, Clone)]
 pub struct UpdateDeploymentGroup {
     pub application_name: ApplicationName,
-    pub current_deployment_group_name: GroupName,
+    pub current_deployment_group_name: CurrentGroupName,
     pub new_deployment_group_name: Option<GroupName>,
     pub settings: Settings,
 }
@@ -110,7 +127,7 @@ impl Request for UpdateDeploymentGroup {
 
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         ApplicationName::demand(&input.application_name)?;
-        GroupName::demand(&input.current_deployment_group_name)?;
+        CurrentGroupName::demand(&input.current_deployment_group_name)?;
         Ok(UpdateDeploymentGroup {
             application_name: Field::read(input.application_name)?,
             current_deployment_group_name: Field::read(input.current_deployment_group_name)?,
@@ -178,12 +195,17 @@ pub struct Revision(pub RevisionLocation);
 impl Member for Revision {
     type Raw = RevisionLocation;
 
+    const WHAT: &'static str = "revision";
+
     fn missing() -> ApiError {
         ErrorName::RevisionRequired.because("The revision is missing: give an S3 or GitHub location.")
     }
 
     fn check(mut location: RevisionLocation) -> Result<Self, ApiError> {
         if let Some(s3) = &mut location.s3_location {
+            if let Some(e_tag) = &mut s3.e_tag {
+                *e_tag = e_tag.trim_matches('"').to_owned();
+            }
             // Agents would compare an empty text with what the bucket says.
             s3.version.take_if(|version| version.is_empty());
             s3.e_tag.take_if(|e_tag| e_tag.is_empty());
@@ -220,7 +242,11 @@ impl Member for Revision {
             (Some(RevisionLocationType::GitHub), ..) => {
                 invalid("A revision of type GitHub needs gitHubLocation and no other location.")
             }
-            _ => invalid("The revision type must be S3 or GitHub for the Server compute platform."),
+            (None, ..) => invalid("revisionType is missing: it must be S3 or GitHub."),
+            (Some(other), ..) => invalid(&format!(
+                "The revision type {:?} is not one that the Server compute platform has: it must be S3 or GitHub.",
+                shorten(other.as_str())
+            )),
         }
     }
 }
@@ -254,6 +280,9 @@ impl Member for NewConfigName {
     }
 }
 
+/// AWS's model has integers of 32 bits.
+const MAX_HOST_COUNT: i64 = i32::MAX as i64;
+
 impl Member for MinimumHealthy {
     type Raw = MinimumHealthyHosts;
 
@@ -268,12 +297,12 @@ impl Member for MinimumHealthy {
         let invalid = |message: String| Err(ErrorName::InvalidMinimumHealthyHostValue.because(message));
         match (raw.kind, raw.value) {
             (Some(HostCount), Some(value)) => match u32::try_from(value) {
-                Ok(count) => Ok(MinimumHealthy::HostCount(count)),
-                Err(_) => invalid(format!("A HOST_COUNT must be 0 or more, not {value}.")),
+                Ok(count) if value <= MAX_HOST_COUNT => Ok(MinimumHealthy::HostCount(count)),
+                _ => invalid(format!("A HOST_COUNT must be 0 to {MAX_HOST_COUNT}, not {value}.")),
             },
             (Some(FleetPercent), Some(value)) => match u8::try_from(value) {
                 Ok(percent) if percent < 100 => Ok(MinimumHealthy::FleetPercent(percent)),
-                _ => invalid(format!("A FLEET_PERCENT must be positive and below 100, or 0, not {value}.")),
+                _ => invalid(format!("A FLEET_PERCENT must be 0 to 99, not {value}.")),
             },
             (Some(MinimumHealthyHostsType::Other(text)), _) => {
                 invalid(format!("The type {:?} is not one of HOST_COUNT and FLEET_PERCENT.", shorten(&text)))
@@ -310,11 +339,11 @@ impl Member for ZonalConfig {
             return Ok(raw);
         };
         match (&hosts.kind, hosts.value) {
-            (Some(MinimumHealthyHostsType::HostCount), Some(0..)) => Ok(raw),
+            (Some(MinimumHealthyHostsType::HostCount), Some(0..=MAX_HOST_COUNT)) => Ok(raw),
             (Some(MinimumHealthyHostsType::FleetPercent), Some(0..=99)) => Ok(raw),
             _ => invalid(
-                "minimumHealthyHostsPerZone needs a type, HOST_COUNT or FLEET_PERCENT, and a value of 0 or more, \
-                 below 100 for a FLEET_PERCENT.",
+                "minimumHealthyHostsPerZone needs a type, HOST_COUNT or FLEET_PERCENT, and a value, which is 0 to 99 for a \
+                 FLEET_PERCENT.",
             ),
         }
     }

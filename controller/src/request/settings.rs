@@ -52,6 +52,7 @@ impl Settings {
 
     /// What a new group is set to.
     pub(crate) fn complete(self) -> Result<DeploymentGroupSettings, ApiError> {
+        refuse_both_forms(&self.0)?;
         check_together(&self.0)?;
         Ok(self.0)
     }
@@ -62,6 +63,7 @@ impl Settings {
         stored: DeploymentGroupSettings,
     ) -> Result<DeploymentGroupSettings, ApiError> {
         let Settings(given) = self;
+        refuse_both_forms(&given)?;
         let has_filters =
             |given: &Option<Vec<TagFilter>>| given.as_ref().is_some_and(|list| !list.is_empty());
         let ec2_set = given.ec2_tag_set.iter().any(|set| groups(&set.ec2_tag_set_list) > 0);
@@ -109,6 +111,18 @@ fn groups(list: &Option<Vec<Vec<TagFilter>>>) -> usize {
     list.as_ref().map_or(0, Vec::len)
 }
 
+/// Settings as they are used and shown, made of what was given once.
+pub(crate) fn in_full(mut stored: DeploymentGroupSettings) -> DeploymentGroupSettings {
+    stored.load_balancer_info.take_if(|info| load_balancers(Some(info)).is_empty());
+    stored.auto_rollback_configuration.get_or_insert_default().complete();
+    stored.alarm_configuration.complete();
+    stored.ec2_tag_filters.complete();
+    stored.on_premises_instance_tag_filters.complete();
+    stored.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
+    stored.on_premises_tag_set.iter_mut().for_each(|set| set.on_premises_tag_set_list.complete());
+    stored
+}
+
 /// What members demand of each other.
 fn check_together(settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
     let style = settings.deployment_style.clone().unwrap_or_default();
@@ -117,54 +131,62 @@ fn check_together(settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
         return Err(ErrorName::InvalidDeploymentStyle
             .because("BLUE_GREEN deployments are not supported WITHOUT_TRAFFIC_CONTROL."));
     }
-    let balanced = settings.load_balancer_info.as_ref().is_some_and(|info| {
-        let named = [
-            info.elb_info_list.as_ref().map_or(0, Vec::len),
-            info.target_group_info_list.as_ref().map_or(0, Vec::len),
-            info.target_group_pair_info_list.as_ref().map_or(0, Vec::len),
-        ];
-        named.iter().any(|count| *count > 0)
-    });
-    if shifts_traffic && !balanced {
+    if shifts_traffic && load_balancers(settings.load_balancer_info.as_ref()).is_empty() {
         return Err(ErrorName::InvalidLoadBalancerInfo
             .because("WITH_TRAFFIC_CONTROL needs a load balancer or a target group in loadBalancerInfo."));
     }
     Ok(())
 }
 
-fn check_filters(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
-    let ec2_set = given.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_deref());
-    check_forms(
-        given.ec2_tag_filters.as_deref().unwrap_or_default(),
-        ec2_set.unwrap_or_default(),
-        ErrorName::InvalidEC2Tag,
-        ErrorName::InvalidEC2TagCombination.because("Give ec2TagFilters or ec2TagSet, not both."),
-    )?;
-    let set = given.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_deref());
-    check_forms(
-        given.on_premises_instance_tag_filters.as_deref().unwrap_or_default(),
-        set.unwrap_or_default(),
-        ErrorName::InvalidTag,
-        ErrorName::InvalidOnPremisesTagCombination
-            .because("Give onPremisesInstanceTagFilters or onPremisesTagSet, not both."),
-    )
+/// The two forms in which filters of one kind can be given.
+struct Forms<'a> {
+    flat: &'a [TagFilter],
+    set: &'a [Vec<TagFilter>],
 }
 
-/// The two forms in which filters of one kind can be given.
-fn check_forms(
-    flat: &[TagFilter],
-    set: &[Vec<TagFilter>],
-    refusal: ErrorName,
-    both: ApiError,
-) -> Result<(), ApiError> {
-    if !flat.is_empty() && !set.is_empty() {
-        return Err(both);
+impl<'a> Forms<'a> {
+    fn of_ec2(given: &'a DeploymentGroupSettings) -> Self {
+        let set = given.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_deref());
+        let flat = given.ec2_tag_filters.as_deref();
+        Forms { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
     }
+
+    fn of_on_premises(given: &'a DeploymentGroupSettings) -> Self {
+        let set = given.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_deref());
+        let flat = given.on_premises_instance_tag_filters.as_deref();
+        Forms { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
+    }
+
+    fn are_both_given(&self) -> bool {
+        !self.flat.is_empty() && !self.set.is_empty()
+    }
+}
+
+fn refuse_both_forms(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
+    if Forms::of_ec2(given).are_both_given() {
+        return Err(ErrorName::InvalidEC2TagCombination.because("Give ec2TagFilters or ec2TagSet, not both."));
+    }
+    if Forms::of_on_premises(given).are_both_given() {
+        return Err(ErrorName::InvalidOnPremisesTagCombination
+            .because("Give onPremisesInstanceTagFilters or onPremisesTagSet, not both."));
+    }
+    Ok(())
+}
+
+fn check_filters(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
+    check_forms(&Forms::of_ec2(given), ErrorName::InvalidEC2Tag)?;
+    check_forms(&Forms::of_on_premises(given), ErrorName::InvalidTag)
+}
+
+fn check_forms(&Forms { flat, set }: &Forms<'_>, refusal: ErrorName) -> Result<(), ApiError> {
     if set.len() > MAX_TAG_GROUPS {
         return Err(ErrorName::TagSetListLimitExceeded.because(format!(
             "The tag set has {} groups; at most {MAX_TAG_GROUPS} are allowed.",
             set.len()
         )));
+    }
+    if set.iter().any(Vec::is_empty) {
+        return Err(refusal.because(EMPTY_TAG_GROUP));
     }
     check_list(flat, refusal)?;
     set.iter().try_for_each(|list| check_list(list, refusal))
@@ -190,7 +212,7 @@ mod tests {
     #[test]
     fn refusals_by_name() {
         let table = [
-            (r#"{"serviceRoleArn":"role"}"#, "InvalidRoleException"),
+            (r#"{"serviceRoleArn":"role"}"#, "InvalidInputException"),
             (r#"{"deploymentConfigName":"no such"}"#, "InvalidDeploymentConfigNameException"),
             (
                 r#"{"onPremisesInstanceTagFilters":[{"Key":"a","Value":"b","Type":"KEY_ONLY"}]}"#,
@@ -209,7 +231,14 @@ mod tests {
                 r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[],[],[],[]]}}"#,
                 "TagSetListLimitExceededException",
             ),
+            (r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"a"}],[]]}}"#, "InvalidTagException"),
+            (r#"{"ec2TagSet":{"ec2TagSetList":[[]]}}"#, "InvalidEC2TagException"),
             (r#"{"alarmConfiguration":{"enabled":true}}"#, "InvalidAlarmConfigException"),
+            (r#"{"alarmConfiguration":{"alarms":[null]}}"#, "InvalidAlarmConfigException"),
+            (
+                r#"{"deploymentStyle":{"deploymentType":"IN_PLACE","deploymentOption":"WITH_TRAFFIC_CONTROL"},"loadBalancerInfo":{"targetGroupPairInfoList":[{}]}}"#,
+                "InvalidLoadBalancerInfoException",
+            ),
             (r#"{"autoRollbackConfiguration":{"enabled":true}}"#, "InvalidAutoRollbackConfigException"),
             (
                 r#"{"deploymentStyle":{"deploymentType":"BLUE_GREEN","deploymentOption":"WITHOUT_TRAFFIC_CONTROL"}}"#,

@@ -7,11 +7,20 @@ use codedeploy_api::codedeploy::*;
 use super::members::shorten;
 use super::{Member, requests};
 use crate::error::{ApiError, ErrorName};
+use crate::fleet::{MAX_KEY, MAX_VALUE};
 
 requests! {
-    TagResource(TagResourceInput) { resource_arn: Resource, tags: ResourceTags, }
-    UntagResource(UntagResourceInput) { resource_arn: Resource, tag_keys: TagKeys, }
-    ListTagsForResource(ListTagsForResourceInput) { resource_arn: Resource, }
+    TagResource(TagResourceInput) { resource_arn: ResourceArn, tags: ResourceTags, }
+    UntagResource(UntagResourceInput) { resource_arn: ResourceArn, tag_keys: TagKeys, }
+    ListTagsForResource(ListTagsForResourceInput) { resource_arn: ResourceArn, }
+}
+
+/// An ARN in the tag operations. Of whom it is, only the service can compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceArn {
+    pub region: String,
+    pub account_id: String,
+    pub resource: Resource,
 }
 
 /// What the tag operations can name.
@@ -22,7 +31,7 @@ pub enum Resource {
     Config(String),
 }
 
-impl Member for Resource {
+impl Member for ResourceArn {
     type Raw = String;
 
     fn missing() -> ApiError {
@@ -33,10 +42,9 @@ impl Member for Resource {
         !raw.is_empty()
     }
 
-    /// Region and account are not compared: a client that was told no account leaves it out.
     fn check(raw: String) -> Result<Self, ApiError> {
         let parts: Vec<&str> = raw.splitn(6, ':').collect();
-        let &["arn", partition, service, _, _, resource] = parts.as_slice() else {
+        let &["arn", partition, service, region, account_id, resource] = parts.as_slice() else {
             return Err(invalid_arn(&raw));
         };
         if raw.len() > 1011 || partition.is_empty() || service.is_empty() || resource.is_empty() {
@@ -49,17 +57,21 @@ impl Member for Resource {
             ))
         };
         let (kind, name) = resource.split_once(':').ok_or_else(not_supported)?;
-        match (service, kind) {
-            ("codedeploy", "application") => Ok(Resource::Application(name.into())),
-            ("codedeploy", "deploymentconfig") => Ok(Resource::Config(name.into())),
+        let resource = match (service, kind) {
+            ("codedeploy", "application") => Resource::Application(name.into()),
+            ("codedeploy", "deploymentconfig") => Resource::Config(name.into()),
             ("codedeploy", "deploymentgroup") => match name.split_once('/') {
-                Some((application, name)) => {
-                    Ok(Resource::Group { application: application.into(), name: name.into() })
+                Some((application, name)) if !application.is_empty() => {
+                    Resource::Group { application: application.into(), name: name.into() }
                 }
-                None => Err(invalid_arn(&raw)),
+                _ => return Err(invalid_arn(&raw)),
             },
-            _ => Err(not_supported()),
+            _ => return Err(not_supported()),
+        };
+        if name.is_empty() || name.ends_with('/') {
+            return Err(invalid_arn(&raw));
         }
+        Ok(ResourceArn { region: region.into(), account_id: account_id.into(), resource })
     }
 }
 
@@ -90,6 +102,9 @@ impl Member for TagKeys {
     }
 }
 
+/// Most tags of one resource.
+pub(crate) const MAX_RESOURCE_TAGS: usize = 50;
+
 /// Tags of a resource of this service.
 #[derive(Debug, Clone, Default)]
 pub struct ResourceTags(pub Vec<Tag>);
@@ -106,6 +121,12 @@ impl Member for ResourceTags {
     }
 
     fn check(raw: Vec<Tag>) -> Result<Self, ApiError> {
+        if raw.len() > MAX_RESOURCE_TAGS {
+            return Err(ErrorName::InvalidTagsToAdd.because(format!(
+                "{} tags were given; a resource can have at most {MAX_RESOURCE_TAGS}.",
+                raw.len()
+            )));
+        }
         check_tags(&raw, ErrorName::InvalidTagsToAdd)?;
         match raw.iter().filter_map(|tag| tag.key.as_deref()).find(|key| key.starts_with("aws:")) {
             None => Ok(ResourceTags(raw)),
@@ -140,13 +161,20 @@ impl Member for InstanceTags {
 pub(crate) fn check_tags(tags: &[Tag], refusal: ErrorName) -> Result<(), ApiError> {
     let mut keys = BTreeSet::new();
     for tag in tags {
-        let key = tag.key.as_deref().unwrap_or_default();
-        if key.is_empty() || key.chars().count() > 128 {
-            return Err(refusal.because("A tag key must have 1 to 128 characters."));
+        let Some(key) = tag.key.as_deref() else {
+            return Err(refusal.because(r#"A tag has no key; a tag is {"Key": ..., "Value": ...}."#));
+        };
+        if key.is_empty() || key.chars().count() > MAX_KEY {
+            return Err(refusal.because(format!(
+                "The tag key {:?} is not valid: expected 1 to {MAX_KEY} characters.",
+                shorten(key)
+            )));
         }
-        if tag.value.as_deref().unwrap_or_default().chars().count() > 256 {
-            return Err(refusal
-                .because(format!("The value of the tag {:?} has more than 256 characters.", shorten(key))));
+        if tag.value.as_deref().unwrap_or_default().chars().count() > MAX_VALUE {
+            return Err(refusal.because(format!(
+                "The value of the tag {:?} has more than {MAX_VALUE} characters.",
+                shorten(key)
+            )));
         }
         if !keys.insert(key) {
             return Err(refusal.because(format!("The tag key {:?} is given twice.", shorten(key))));
@@ -161,7 +189,10 @@ mod tests {
 
     #[test]
     fn arns_of_resources() {
-        let read = |arn: &str| <Resource as Member>::check(arn.into()).map_err(|refused| refused.name);
+        let read = |arn: &str| {
+            let read = <ResourceArn as Member>::check(arn.into());
+            read.map(|arn| arn.resource).map_err(|refused| refused.name)
+        };
         let arn = |resource: &str| format!("arn:aws:codedeploy:us-east-1:123456789012:{resource}");
         assert_eq!(read(&arn("application:shop")), Ok(Resource::Application("shop".into())));
         // Terraform that was told no account.
@@ -172,6 +203,9 @@ mod tests {
         for (arn, expected) in [
             ("notanarn".to_owned(), ErrorName::InvalidArn),
             (arn("deploymentgroup:shop"), ErrorName::InvalidArn),
+            (arn("deploymentgroup:/web"), ErrorName::InvalidArn),
+            (arn("deploymentgroup:shop/"), ErrorName::InvalidArn),
+            (arn("application:"), ErrorName::InvalidArn),
             ("arn:aws:s3:::x".to_owned(), ErrorName::ArnNotSupported),
             (arn("instance/box1_Ab3dE6gH9k"), ErrorName::ArnNotSupported),
         ] {

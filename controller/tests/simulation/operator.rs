@@ -4,7 +4,7 @@ use codedeploy_controller::deployment::{create, intervene};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{applications, configs, groups};
-use codedeploy_controller::request::Request;
+use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use serde_json::{Value, json};
 
 use super::oracle;
@@ -37,7 +37,8 @@ impl World {
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
                 let tags: Vec<_> = serde_json::from_value(tags).unwrap();
                 let identity = Identity::User(arn.clone());
-                instances::enroll(context.tx, context.partition, context.now, name, &identity, &tags)?;
+                let name = NewInstanceName::read(Some(name.clone()))?;
+                instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
             }
             Ok(())
         })
@@ -160,6 +161,7 @@ impl World {
             let tags: Vec<_> = serde_json::from_value(tags).unwrap();
             instances::deregister(context, request(json!({"instanceName": name}))?)?;
             let identity = Identity::User(arn);
+            let name = NewInstanceName::read(Some(name))?;
             instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)
         })
         .unwrap();

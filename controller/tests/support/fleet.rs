@@ -12,7 +12,7 @@ use codedeploy_controller::error::ApiError;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, configs, groups};
-use codedeploy_controller::request::Request;
+use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
 use codedeploy_controller::vault::Vault;
@@ -139,6 +139,7 @@ impl Fleet {
             let tags = json!([{"Key": "fleet", "Value": colour}, {"Key": "name", "Value": name}]);
             let tags: Vec<_> = serde_json::from_value(tags).unwrap();
             let identity = Identity::User(identifier);
+            let name = NewInstanceName::read(Some(name))?;
             instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)
         });
     }

@@ -24,6 +24,7 @@ use codedeploy_api::codedeploy::{Tag, Timestamp};
 use codedeploy_controller::config::Partition;
 use codedeploy_controller::credentials::{self, Role};
 use codedeploy_controller::registry::instances::{self, Identity};
+use codedeploy_controller::request::{Field as _, NewInstanceName};
 use codedeploy_controller::service::{open_store, prepare};
 use codedeploy_controller::vault::Vault;
 use codedeploy_tests::bucket::Keys;
@@ -124,6 +125,7 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 tags.extend((number < FEW).then(|| tag("few")));
                 tags.extend((number < deployed).then(|| tag("deployed")));
                 let identity = Identity::User(identifier.clone());
+                let name = NewInstanceName::read(Some(name))?;
                 instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
                 let key = credentials::create(tx, &vault, Role::Host, &identifier, None)?;
                 let keys =

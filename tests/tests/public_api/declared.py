@@ -141,7 +141,7 @@ def groups():
         ("--tags Key=aws:a,Value=b", "InvalidTagsToAdd"),
     ]:
         refused(f"{GROUP} never {options}", name)
-    refused(GROUP.replace(ROLE, "role") + " never", "InvalidRole")
+    refused(GROUP.replace(ROLE, "role") + " never", "InvalidInput")
     refused(f"{GROUP} never".replace("shop", "none"), "ApplicationDoesNotExist")
 
     get = "get-deployment-group --application-name shop --deployment-group-name"

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Deserializer};
+
 use super::{
     AlarmConfiguration, AutoRollbackConfiguration, BlueGreenDeploymentConfiguration, ComputePlatform,
     DeploymentStyle, Ec2DeploymentOptions, Ec2TagSet, LoadBalancerInfo, RevisionLocation, TagFilter,
@@ -235,6 +237,8 @@ shapes! {
     ListDeploymentTargetsInput {
         deployment_id: String,
         next_token: String,
+        /// A filter that is null is none.
+        #[serde(default, deserialize_with = "without_nulls")]
         target_filters: BTreeMap<String, Vec<String>>,
     }
     ListDeploymentTargetsOutput { target_ids: Vec<String>, next_token: String, }
@@ -266,4 +270,12 @@ shapes! {
         status: LifecycleEventStatus,
     }
     DeleteResourcesByExternalIdInput { external_id: String, }
+}
+
+/// Reads a map whose values may be null.
+fn without_nulls<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    map: D,
+) -> Result<Option<BTreeMap<String, T>>, D::Error> {
+    let map: Option<BTreeMap<String, Option<T>>> = Option::deserialize(map)?;
+    Ok(map.map(|map| map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
 }

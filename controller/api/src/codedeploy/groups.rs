@@ -1,5 +1,7 @@
 //! Deployment groups.
 
+use serde::{Deserialize, Deserializer};
+
 use super::{
     ComputePlatform, DeploymentStatus, RevisionLocation, Tag, TagFilter, Timestamp, enumerations, shapes,
 };
@@ -55,7 +57,13 @@ enumerations! {
 
 shapes! {
     Alarm { name: String, }
-    AlarmConfiguration { enabled: bool, ignore_poll_alarm_failure: bool, alarms: Vec<Alarm>, }
+    AlarmConfiguration {
+        enabled: bool,
+        ignore_poll_alarm_failure: bool,
+        /// One that is null has no name.
+        #[serde(default, deserialize_with = "nulls_are_defaults")]
+        alarms: Vec<Alarm>,
+    }
     AutoRollbackConfiguration { enabled: bool, events: Vec<AutoRollbackEvent>, }
     AutoScalingGroup { name: String, hook: String, termination_hook: String, }
     BlueInstanceTerminationOption { action: InstanceAction, termination_wait_time_in_minutes: i64, }
@@ -124,27 +132,6 @@ shapes! {
         termination_hook_enabled: bool,
     }
 
-    /// What CreateDeploymentGroup and UpdateDeploymentGroup set, and what a service stores of a group as it was given.
-    DeploymentGroupSettings {
-        deployment_config_name: String,
-        ec2_tag_filters: Vec<TagFilter>,
-        on_premises_instance_tag_filters: Vec<TagFilter>,
-        auto_scaling_groups: Vec<String>,
-        service_role_arn: String,
-        trigger_configurations: Vec<TriggerConfig>,
-        alarm_configuration: AlarmConfiguration,
-        auto_rollback_configuration: AutoRollbackConfiguration,
-        outdated_instances_strategy: OutdatedInstancesStrategy,
-        deployment_style: DeploymentStyle,
-        blue_green_deployment_configuration: BlueGreenDeploymentConfiguration,
-        load_balancer_info: LoadBalancerInfo,
-        ec2_tag_set: Ec2TagSet,
-        ecs_services: Vec<EcsService>,
-        on_premises_tag_set: OnPremisesTagSet,
-        ec2_deployment_options: Ec2DeploymentOptions,
-        termination_hook_enabled: bool,
-    }
-
     CreateDeploymentGroupOutput { deployment_group_id: String, }
     GetDeploymentGroupInput { application_name: String, deployment_group_name: String, }
     GetDeploymentGroupOutput { deployment_group_info: DeploymentGroupInfo, }
@@ -165,30 +152,89 @@ shapes! {
     UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Vec<AutoScalingGroup>, }
 }
 
-/// Input of CreateDeploymentGroup.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CreateDeploymentGroupInput {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub application_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deployment_group_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Vec<Tag>>,
-    #[serde(flatten)]
-    pub settings: DeploymentGroupSettings,
+/// Gives the members of a group's settings to a macro, after what it is given itself.
+macro_rules! with_settings {
+    ($given_to:ident! { $($given:tt)* }) => {
+        $given_to! { $($given)* {
+            deployment_config_name: String,
+            ec2_tag_filters: Vec<TagFilter>,
+            on_premises_instance_tag_filters: Vec<TagFilter>,
+            auto_scaling_groups: Vec<String>,
+            service_role_arn: String,
+            trigger_configurations: Vec<TriggerConfig>,
+            alarm_configuration: AlarmConfiguration,
+            auto_rollback_configuration: AutoRollbackConfiguration,
+            outdated_instances_strategy: OutdatedInstancesStrategy,
+            deployment_style: DeploymentStyle,
+            blue_green_deployment_configuration: BlueGreenDeploymentConfiguration,
+            load_balancer_info: LoadBalancerInfo,
+            ec2_tag_set: Ec2TagSet,
+            ecs_services: Vec<EcsService>,
+            on_premises_tag_set: OnPremisesTagSet,
+            ec2_deployment_options: Ec2DeploymentOptions,
+            termination_hook_enabled: bool,
+        } }
+    };
 }
 
-/// Input of UpdateDeploymentGroup; a member of the settings that is absent keeps its value.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UpdateDeploymentGroupInput {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub application_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub current_deployment_group_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub new_deployment_group_name: Option<String>,
-    #[serde(flatten)]
-    pub settings: DeploymentGroupSettings,
+with_settings! { shapes! {
+    /// What CreateDeploymentGroup and UpdateDeploymentGroup set, and what a service stores of a group as it was given.
+    DeploymentGroupSettings
+} }
+
+/// An input that has the settings among its members. It is read as one list of members: of a structure that is flattened into
+/// another, no reader can tell at which member it went wrong.
+macro_rules! inputs {
+    ($(#[$doc:meta])* $name:ident { $($own:ident: $own_type:ty,)* } { $($member:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            $(
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $own: Option<$own_type>,
+            )*
+            #[serde(flatten)]
+            pub settings: DeploymentGroupSettings,
+        }
+
+        #[allow(unreachable_pub, reason = "shapes are seen by others, but for this one")]
+        const _: () = {
+            shapes! { Flat { $($own: $own_type,)* $($member: $type,)* } }
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(object: D) -> Result<Self, D::Error> {
+                    let flat: Flat = crate::object::read(object)?;
+                    let settings = DeploymentGroupSettings { $($member: flat.$member,)* };
+                    Ok($name { $($own: flat.$own,)* settings })
+                }
+            }
+        };
+    };
+}
+
+with_settings! { inputs! {
+    /// Input of CreateDeploymentGroup.
+    CreateDeploymentGroupInput {
+        application_name: String,
+        deployment_group_name: String,
+        tags: Vec<Tag>,
+    }
+} }
+
+with_settings! { inputs! {
+    /// Input of UpdateDeploymentGroup; a member of the settings that is absent keeps its value.
+    UpdateDeploymentGroupInput {
+        application_name: String,
+        current_deployment_group_name: String,
+        new_deployment_group_name: String,
+    }
+} }
+
+/// Reads a list whose items may be null.
+fn nulls_are_defaults<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    list: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list: Option<Vec<Option<T>>> = Option::deserialize(list)?;
+    Ok(list.map(|list| list.into_iter().map(Option::unwrap_or_default).collect()))
 }

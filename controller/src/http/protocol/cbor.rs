@@ -47,10 +47,11 @@ impl serde::ser::Error for Error {
 }
 
 /// Reads the one item that `bytes` are.
-pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut reader = reader::Reader::new(bytes);
-    let read = T::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    read.map_err(|Error(what)| Error(format!("{what}, before byte {}", reader.position()).into()))
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| super::placed(&error));
+    let read = read.and_then(|value| reader.end().map(|()| value).map_err(|error| error.to_string()));
+    read.map_err(|what| format!("{what}, before byte {}", reader.position()))
 }
 
 pub(super) fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
@@ -75,7 +76,7 @@ mod tests {
     }
 
     fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-        from_slice(&bytes(text)).map_err(|error| error.to_string())
+        from_slice(&bytes(text))
     }
 
     fn revisions() -> ListApplicationRevisionsInput {
