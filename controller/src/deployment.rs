@@ -26,5 +26,6 @@ pub mod target;
 pub mod targets;
 pub mod traffic;
 
+pub(crate) use end::end_of_groups;
 pub use health::MinimumHealthy;
 pub(crate) use queries::last_info;

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::error::ApiError;
+use crate::registry::Context;
+
 /// Who is told, and what is listened to.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,6 +75,12 @@ pub enum EventsError {
     Topic(String),
     #[error("events.token has fewer than {MIN_TOKEN} characters: make one with `openssl rand -hex 20`")]
     Token,
+}
+
+/// Makes messages of all that happened by now, which may be about what the transaction is going to remove.
+pub(crate) fn flush(context: &Context<'_>) -> Result<(), ApiError> {
+    while outbox::compose(context, context.events)? {}
+    Ok(())
 }
 
 impl Events {

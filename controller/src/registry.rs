@@ -16,6 +16,7 @@ use rusqlite::Transaction;
 
 use crate::config::{Partition, Quotas, Timers};
 use crate::error::ApiError;
+use crate::events::Events;
 use crate::page::Pages;
 use crate::traffic::Balancers;
 
@@ -27,6 +28,7 @@ pub struct Context<'a> {
     pub partition: &'a Partition,
     pub quotas: &'a Quotas,
     pub timers: &'a Timers,
+    pub events: &'a Events,
     pub balancers: &'a Balancers,
     pub pages: &'a Pages,
 }

@@ -97,6 +97,12 @@ impl Outcome {
     }
 }
 
+impl From<Outcome> for Vec<Outcome> {
+    fn from(outcome: Outcome) -> Self {
+        vec![outcome]
+    }
+}
+
 impl From<IllegalEvent> for ApiError {
     fn from(cause: IllegalEvent) -> Self {
         tracing::error!(error = %cause, "a decision did not fit the state it was made for");

@@ -1,7 +1,8 @@
 //! The end of a deployment: what it means for its group, for later deployments, and whether it is rolled back.
 
 use codedeploy_api::codedeploy::{
-    AutoRollbackEvent, DeploymentCreator, DeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
+    AutoRollbackEvent, DeploymentCreator, DeploymentInfo, ErrorInformation, RollbackInfo, TargetLabel,
+    Timestamp,
 };
 use rusqlite::named_params;
 
@@ -12,7 +13,8 @@ use super::plan::Rules;
 use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::records::{Record, Relations, Target};
 use crate::error::ApiError;
-use crate::registry::{Context, groups};
+use crate::events;
+use crate::registry::{Context, groups, revisions};
 use crate::store::Json;
 
 /// Ends a deployment none of whose targets has anything left to do.
@@ -53,6 +55,25 @@ pub(super) fn cancel(
         Some(group) => roll_back(context, record, stop, &group, outcome),
         None => Ok(()),
     }
+}
+
+/// Ends the active deployments of groups that are about to be removed. Whoever is told of deployments is told of these ends
+/// before nothing is left to tell.
+pub(crate) fn end_of_groups(
+    context: &Context<'_>,
+    groups: &[String],
+    error: &ErrorInformation,
+) -> Result<Vec<Outcome>, ApiError> {
+    let mut ended = Vec::new();
+    for group in groups {
+        for mut record in Record::active_of(context.tx, group)? {
+            let mut outcome = Outcome::none(&record.id);
+            finish(context, &mut record, Ending::Failed(error.clone()), None, &mut outcome)?;
+            ended.push(outcome);
+        }
+    }
+    events::flush(context)?;
+    Ok(ended)
 }
 
 fn finish(
@@ -151,6 +172,7 @@ fn roll_back(
                 ..RollbackInfo::default()
             });
             rollback.insert(context.tx)?;
+            revisions::mark_used(context, &group.application_id, &rollback.revision(), &rollback.id)?;
             context.tx.execute(
                 "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
                 (&group.id, rollback.snapshot.previous_revision.clone().map(Json), &rollback.id),
@@ -247,8 +269,9 @@ fn plan_rollback(
 /// Why a deployment has left everything as it was, if it has.
 fn nothing_to_undo(context: &Context<'_>, record: &Record) -> Result<Option<&'static str>, ApiError> {
     if !matches!(record.rules.course, Course::BlueGreen { .. }) {
-        let mut attempted =
-            context.tx.prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
+        let mut attempted = context
+            .tx
+            .prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
         return Ok((!attempted.exists([&record.id])?)
             .then_some("Nothing was rolled back: the deployment was not begun on any instance."));
     }

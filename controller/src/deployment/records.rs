@@ -74,6 +74,15 @@ impl Record {
         tx.prepare_cached(&format!("{SELECT} WHERE d.id = ?1"))?.query_row([id], Record::read).optional()
     }
 
+    /// The deployments of a group that are not over.
+    pub(super) fn active_of(tx: &Transaction<'_>, group_id: &str) -> rusqlite::Result<Vec<Record>> {
+        tx.prepare_cached(&format!(
+            "{SELECT} WHERE d.group_id = ?1 AND d.status IN ('Created', 'InProgress', 'Ready')"
+        ))?
+        .query_map([group_id], Record::read)?
+        .collect()
+    }
+
     pub(super) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
         tx.execute(
             "INSERT INTO deployments (id, group_id, created, status, progress, rules, snapshot, relations)
@@ -204,11 +213,12 @@ impl Target {
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
         let fleet = record.rules.course.fleet(stage);
-        tx.prepare_cached(WAITING)?.query_map(
-            (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
-            Target::read,
-        )?
-        .collect()
+        tx.prepare_cached(WAITING)?
+            .query_map(
+                (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
+                Target::read,
+            )?
+            .collect()
     }
 
     /// Targets that can be cut off: no host has acknowledged a command of theirs.

@@ -15,7 +15,7 @@ use crate::request::{Request, members::shorten};
 use crate::service::Service;
 
 /// An answer's body, and what is to be told once it is on disk.
-type Reply = (Vec<u8>, Option<Outcome>);
+type Reply = (Vec<u8>, Vec<Outcome>);
 
 /// What carries out an operation: it is given a request that was checked.
 type Function<R, O> = fn(&Context<'_>, R) -> Result<O, ApiError>;
@@ -73,7 +73,7 @@ operations! {
     answer ListApplications => applications::list,
     answer BatchGetApplications => applications::batch_get,
     silent UpdateApplication => applications::update,
-    silent DeleteApplication => applications::delete,
+    settle DeleteApplication => applications::delete,
 
     silent RegisterApplicationRevision => revisions::register,
     answer GetApplicationRevision => revisions::get,
@@ -90,7 +90,7 @@ operations! {
     answer BatchGetDeploymentGroups => groups::batch_get,
     answer ListDeploymentGroups => groups::list,
     answer UpdateDeploymentGroup => groups::update,
-    answer DeleteDeploymentGroup => groups::delete,
+    decide DeleteDeploymentGroup => groups::delete,
 
     silent RegisterOnPremisesInstance => instances::register,
     silent DeregisterOnPremisesInstance => instances::deregister,
@@ -130,7 +130,7 @@ fn answer<R: Request, O: Serialize>(
     operation: Function<R, O>,
 ) -> Result<Reply, ApiError> {
     let output = operation(context, R::check(message.read()?)?)?;
-    Ok((message.answer(&output)?, None))
+    Ok((message.answer(&output)?, Vec::new()))
 }
 
 fn silent<R: Request>(
@@ -139,25 +139,25 @@ fn silent<R: Request>(
     operation: Function<R, Nothing>,
 ) -> Result<Reply, ApiError> {
     operation(context, R::check(message.read()?)?)?;
-    Ok((Vec::new(), None))
+    Ok((Vec::new(), Vec::new()))
 }
 
-fn decide<R: Request, O: Serialize>(
+fn decide<R: Request, O: Serialize, D: Into<Vec<Outcome>>>(
     context: &Context<'_>,
     message: &Message,
-    operation: Function<R, (O, Outcome)>,
+    operation: Function<R, (O, D)>,
 ) -> Result<Reply, ApiError> {
-    let (output, outcome) = operation(context, R::check(message.read()?)?)?;
-    Ok((message.answer(&output)?, Some(outcome)))
+    let (output, decided) = operation(context, R::check(message.read()?)?)?;
+    Ok((message.answer(&output)?, decided.into()))
 }
 
-fn settle<R: Request>(
+fn settle<R: Request, D: Into<Vec<Outcome>>>(
     context: &Context<'_>,
     message: &Message,
-    operation: Function<R, (Nothing, Outcome)>,
+    operation: Function<R, (Nothing, D)>,
 ) -> Result<Reply, ApiError> {
-    let (Nothing {}, outcome) = operation(context, R::check(message.read()?)?)?;
-    Ok((Vec::new(), Some(outcome)))
+    let (Nothing {}, decided) = operation(context, R::check(message.read()?)?)?;
+    Ok((Vec::new(), decided.into()))
 }
 
 #[cfg(test)]

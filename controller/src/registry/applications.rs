@@ -3,7 +3,8 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{Context, by_name, new_id};
+use super::{Context, by_name, groups, new_id};
+use crate::deployment::{self, decide::Outcome};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::store::Json;
@@ -123,7 +124,16 @@ pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Res
 }
 
 /// Deletes an application with its groups, revisions and deployments; one that does not exist is deleted already.
-pub fn delete(context: &Context<'_>, request: request::DeleteApplication) -> Result<Nothing, ApiError> {
-    context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
-    Ok(Nothing {})
+pub fn delete(
+    context: &Context<'_>,
+    request: request::DeleteApplication,
+) -> Result<(Nothing, Vec<Outcome>), ApiError> {
+    let Some(application) = lookup(context, &request.application_name)? else {
+        return Ok((Nothing {}, Vec::new()));
+    };
+    let message = format!("The deployment ended because the application {} was deleted.", application.name);
+    let error = ErrorInformation { code: Some(ErrorCode::ApplicationMissing), message: Some(message) };
+    let ended = deployment::end_of_groups(context, &groups::ids(context, &application)?, &error)?;
+    context.tx.execute("DELETE FROM applications WHERE id = ?1", [application.id])?;
+    Ok((Nothing {}, ended))
 }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
 use super::{Context, by_name, configs, new_id};
-use crate::deployment;
+use crate::deployment::{self, decide::Outcome};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::store::Json;
@@ -109,6 +109,15 @@ fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Resul
         .tx
         .prepare_cached("SELECT * FROM deployment_groups WHERE application_id = ?1 AND name = ?2")?;
     Ok(statement.query_row((&application.id, name), Group::read).optional()?)
+}
+
+/// The groups of an application.
+pub(super) fn ids(context: &Context<'_>, application: &Application) -> Result<Vec<String>, ApiError> {
+    let mut statement = context
+        .tx
+        .prepare_cached("SELECT id FROM deployment_groups WHERE application_id = ?1 ORDER BY name")?;
+    let ids = statement.query_map([&application.id], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, ApiError> {
@@ -257,11 +266,18 @@ pub fn update(
 pub fn delete(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
-) -> Result<DeleteDeploymentGroupOutput, ApiError> {
-    context.tx.execute(
-        "DELETE FROM deployment_groups
-         WHERE name = ?2 AND application_id = (SELECT id FROM applications WHERE name = ?1)",
-        (&*request.application_name, &*request.deployment_group_name),
-    )?;
-    Ok(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
+) -> Result<(DeleteDeploymentGroupOutput, Vec<Outcome>), ApiError> {
+    let output = DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) };
+    let group = match applications::lookup(context, &request.application_name)? {
+        Some(application) => lookup(context, &application, &request.deployment_group_name)?,
+        None => None,
+    };
+    let Some(group) = group else {
+        return Ok((output, Vec::new()));
+    };
+    let message = format!("The deployment ended because the deployment group {} was deleted.", group.name);
+    let error = ErrorInformation { code: Some(ErrorCode::DeploymentGroupMissing), message: Some(message) };
+    let ended = deployment::end_of_groups(context, std::slice::from_ref(&group.id), &error)?;
+    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [group.id])?;
+    Ok((output, ended))
 }

@@ -4,7 +4,7 @@ use codedeploy_controller::deployment::{create, intervene};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{applications, groups};
-use codedeploy_controller::request::Request;
+use codedeploy_controller::request::{Member, Request};
 use serde_json::{Value, json};
 
 use super::oracle;
@@ -29,7 +29,8 @@ impl World {
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
                 let tags: Vec<_> = serde_json::from_value(tags).unwrap();
                 let identity = Identity::User(arn.clone());
-                instances::enroll(context.tx, context.partition, context.now, name, &identity, &tags)?;
+                let name = Member::check(name.clone())?;
+                instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
             }
             Ok(())
         })

@@ -15,6 +15,7 @@ use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::decide::{self, Outcome};
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
+use codedeploy_controller::events::Events;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::Context;
 use codedeploy_controller::store::Store;
@@ -152,7 +153,16 @@ impl World {
         let now = Timestamp::from_millis(self.now);
         let (partition, quotas, balancers, pages) = &*SETTINGS;
         self.store.transact_blocking(move |tx| {
-            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, pages })
+            work(&Context {
+                tx,
+                now,
+                partition,
+                quotas,
+                timers: &TIMERS,
+                events: &Events::default(),
+                balancers,
+                pages,
+            })
         })
     }
 

@@ -9,10 +9,11 @@ use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::{create, decide, intervene, queries, targets, traffic};
 use codedeploy_controller::error::ApiError;
+use codedeploy_controller::events::Events;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, configs, groups};
-use codedeploy_controller::request::Request;
+use codedeploy_controller::request::{Member, Request};
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
 use serde_json::{Value, json};
@@ -125,7 +126,12 @@ impl Fleet {
     pub(crate) fn enroll(&mut self, name: &str, colour: &str) {
         let identifier = format!("arn:aws:iam::123456789012:user/{name}");
         if self.hosts.iter().all(|host| host.name != name) {
-            let host = Host { name: name.into(), identifier: identifier.clone(), conduct: Conduct::Good, held: Vec::new() };
+            let host = Host {
+                name: name.into(),
+                identifier: identifier.clone(),
+                conduct: Conduct::Good,
+                held: Vec::new(),
+            };
             self.hosts.push(host);
         }
         let (name, colour) = (name.to_owned(), colour.to_owned());
@@ -133,6 +139,7 @@ impl Fleet {
             let tags = json!([{"Key": "fleet", "Value": colour}, {"Key": "name", "Value": name}]);
             let tags: Vec<_> = serde_json::from_value(tags).unwrap();
             let identity = Identity::User(identifier);
+            let name = Member::check(name)?;
             instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)
         });
     }
@@ -167,6 +174,7 @@ impl Fleet {
                 partition: &Partition::new(None, None).unwrap(),
                 quotas: &Quotas::default(),
                 timers: &Timers::default(),
+                events: &Events::default(),
                 balancers: &balancers,
                 pages: &Pages::new(b"fleet"),
             })
