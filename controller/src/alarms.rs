@@ -2,10 +2,13 @@
 //!
 //! An alarm that the configuration does not name is never active.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
+use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 
 use crate::deployment::alarm::{self, Sight, Watched};
@@ -13,6 +16,7 @@ use crate::deployment::plan::Watch;
 use crate::error::{ApiError, chain};
 use crate::outgoing::{self, OutgoingError};
 use crate::service::Service;
+use crate::tasks::Tasks;
 
 /// Where the states of alarms are read, by the names that deployment groups give them.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -47,49 +51,81 @@ struct Webhook {
     url: String,
 }
 
-/// Why the state of an alarm is not known.
+/// Why the state of an alarm is not known. Users of the API read it, so it tells neither paths nor answers: they may hold
+/// what gives access.
 #[derive(Debug, thiserror::Error)]
 enum AlarmError {
     #[error(transparent)]
     Call(#[from] OutgoingError),
-    #[error("{url} answered {status}: {text:?}")]
-    Status { url: String, status: u16, text: String },
-    #[error("the answer of {url} is not {expected}: {text:?}")]
-    Form { url: String, expected: &'static str, text: String },
+    #[error("{place} answered {status}: expected 200")]
+    Status { place: String, status: u16 },
+    #[error("the answer of {place} is not {expected}")]
+    Form { place: String, expected: &'static str },
 }
 
-impl Alarms {
-    /// Looks at the alarms of a deployment.
-    async fn look(&self, watch: &Watch) -> Sight {
-        for name in &watch.names {
-            let Some(source) = self.by_name.get(name) else {
-                continue;
-            };
-            match source.is_active(name).await {
-                Ok(false) => {}
-                Ok(true) => return Sight::Active(format!("The alarm {name} is active.")),
-                Err(error) => {
-                    let reason = chain(&error);
-                    tracing::warn!(alarm = name, error = reason, "an alarm cannot be read");
-                    if !watch.ignore_poll_failure {
+/// What was found out about an alarm: whether it is active, or why that is not known.
+type Found = Result<bool, String>;
+
+/// A question about an alarm, for everyone who waits for its answer.
+type Question = Shared<BoxFuture<'static, Found>>;
+
+/// The questions under way, by the names of alarms: who asks meanwhile gets the same answer.
+#[derive(Debug, Default)]
+struct Questions {
+    under_way: HashMap<String, WeakShared<BoxFuture<'static, Found>>>,
+}
+
+impl Questions {
+    /// Looks at the alarms of a deployment, all at once: the first that is active is told without waiting for others.
+    fn look(&mut self, alarms: &Alarms, watch: &Watch) -> impl Future<Output = Sight> + Send + use<> {
+        self.under_way.retain(|_, question| question.upgrade().is_some());
+        let ask = |name: &String| {
+            let question = self.ask(alarms, name)?;
+            let name = name.clone();
+            Some(question.map(|found| (name, found)))
+        };
+        let mut answers: FuturesUnordered<_> = watch.names.iter().filter_map(ask).collect();
+        let ignore_poll_failure = watch.ignore_poll_failure;
+        async move {
+            while let Some((name, found)) = answers.next().await {
+                match found {
+                    Ok(true) => return Sight::Active(format!("The alarm {name} is active.")),
+                    Err(reason) if !ignore_poll_failure => {
                         return Sight::Active(format!(
                             "The state of the alarm {name} cannot be read: {reason}."
                         ));
                     }
+                    Ok(false) | Err(_) => {}
                 }
             }
+            Sight::Quiet
         }
-        Sight::Quiet
+    }
+
+    fn ask(&mut self, alarms: &Alarms, name: &str) -> Option<Question> {
+        if let Some(question) = self.under_way.get(name).and_then(WeakShared::upgrade) {
+            return Some(question);
+        }
+        let source = alarms.by_name.get(name)?.clone();
+        let asked = name.to_owned();
+        let question = async move { source.state(&asked).await }.boxed().shared();
+        self.under_way.extend(question.downgrade().map(|question| (name.to_owned(), question)));
+        Some(question)
     }
 }
 
 impl Source {
     /// A request that fails is made once more: a deployment should not end for one lost packet.
-    async fn is_active(&self, name: &str) -> Result<bool, AlarmError> {
-        match self.ask(name).await {
+    async fn state(&self, name: &str) -> Found {
+        let found = match self.ask(name).await {
             Ok(active) => Ok(active),
             Err(_) => self.ask(name).await,
-        }
+        };
+        found.map_err(|error| {
+            let reason = chain(&error);
+            tracing::warn!(alarm = name, error = reason, "an alarm cannot be read");
+            reason
+        })
     }
 
     async fn ask(&self, name: &str) -> Result<bool, AlarmError> {
@@ -98,9 +134,19 @@ impl Source {
             Source::Prometheus(prometheus) => prometheus.request(name),
         };
         let answer = outgoing::get(&url).await?;
-        let text: String = answer.text().chars().take(200).collect();
+        let place = outgoing::place(&url);
+        let remark = || {
+            let text: String = answer.text().chars().take(200).collect();
+            tracing::info!(
+                alarm = name,
+                status = answer.status,
+                text,
+                "an answer about an alarm says nothing of it"
+            );
+        };
         if answer.status != 200 {
-            return Err(AlarmError::Status { url, status: answer.status, text });
+            remark();
+            return Err(AlarmError::Status { place, status: answer.status });
         }
         let (found, expected) = match self {
             Source::Webhook(_) => (read_state(&answer.body), "a state such as {\"state\": \"OK\"}"),
@@ -108,7 +154,10 @@ impl Source {
                 (read_result(&answer.body), "the result of an instant query of Prometheus")
             }
         };
-        found.ok_or(AlarmError::Form { url, expected, text })
+        found.ok_or_else(|| {
+            remark();
+            AlarmError::Form { place, expected }
+        })
     }
 }
 
@@ -152,7 +201,11 @@ fn read_result(body: &[u8]) -> Option<bool> {
     let result = data["result"].as_array()?;
     match data["resultType"].as_str()? {
         "vector" | "matrix" => Some(!result.is_empty()),
-        "scalar" => Some(result.get(1)?.as_str()?.parse::<f64>().ok()? != 0.0),
+        "scalar" => {
+            let value: f64 = result.get(1)?.as_str()?.parse().ok()?;
+            // Without data, such as a ratio of nothing, it says nothing.
+            Some(value != 0.0 && !value.is_nan())
+        }
         _ => None,
     }
 }
@@ -160,15 +213,22 @@ fn read_result(body: &[u8]) -> Option<bool> {
 /// How soon a transaction that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Looks at the alarms of active deployments until the service is asked to stop.
+/// Looks at the alarms of active deployments until the service is asked to stop. One whose alarms answer slowly holds up
+/// no other.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
+    let mut questions = Questions::default();
+    let mut looks: Tasks<String> = Tasks::new();
     loop {
         let pause = match service.transact(|_, context| alarm::watched(context)).await {
             Ok(watched) => {
                 let pause = (!watched.is_empty()).then_some(service.settings.timers.alarms);
-                let looks = watched.into_iter().map(|watched| look(&service, watched));
-                futures_util::future::join_all(looks).await;
+                for Watched { deployment_id, watch } in watched {
+                    if !looks.is_under_way(&deployment_id) {
+                        let sight = questions.look(&service.settings.alarms, &watch);
+                        looks.start(deployment_id.clone(), look(Arc::clone(&service), deployment_id, sight));
+                    }
+                }
                 pause
             }
             Err(error) => {
@@ -176,26 +236,29 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
                 Some(RETRY)
             }
         };
-        let pause = async {
+        let mut again = std::pin::pin!(async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => std::future::pending().await,
             }
-        };
-        tokio::select! {
-            () = service.signals.alarms.notified() => {}
-            () = pause => {}
-            _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
+        });
+        loop {
+            tokio::select! {
+                () = service.signals.alarms.notified() => break,
+                () = &mut again => break,
+                _ = looks.ended() => {}
+                _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
+            }
         }
     }
 }
 
-async fn look(service: &Arc<Service>, watched: Watched) {
-    let sight = service.settings.alarms.look(&watched.watch).await;
-    let id = watched.deployment_id.clone();
+async fn look(service: Arc<Service>, deployment_id: String, sight: impl Future<Output = Sight>) {
+    let sight = sight.await;
+    let id = deployment_id.clone();
     let reported = service.change(move |_, context| Ok(((), Some(alarm::report(context, &id, sight)?))));
     if let Err(error) = reported.await {
-        tracing::error!(deployment_id = watched.deployment_id, %error, "the state of alarms could not be noted");
+        tracing::error!(deployment_id, %error, "the state of alarms could not be noted");
         // The next look comes soon.
     }
 }
@@ -214,6 +277,8 @@ mod tests {
             ),
             (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0"]}}"#, Some(false)),
             (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2.5"]}}"#, Some(true)),
+            (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#, Some(false)),
+            (r#"{"status":"success","data":{"resultType":"scalar","result":[1,"+Inf"]}}"#, Some(true)),
             (r#"{"status":"error","data":{"resultType":"vector","result":[]}}"#, None),
             ("{}", None),
             ("<html>", None),

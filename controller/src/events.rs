@@ -10,11 +10,12 @@ pub mod message;
 mod outbox;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::error::ApiError;
-use crate::registry::Context;
+use crate::service::Service;
 
 /// Who is told, and what is listened to.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -67,7 +68,8 @@ const MIN_TOKEN: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
-    #[error("events has the receiver {0:?}: expected a URL such as https://hooks.example.com/codedeploy")]
+    // It may hold what gives access.
+    #[error("{0}.url is no URL such as https://hooks.example.com/codedeploy")]
     Url(String),
     #[error(
         "events.topics has {0:?}: expected the ARN of a topic, such as arn:aws:sns:us-east-1:123456789012:ops"
@@ -77,19 +79,22 @@ pub enum EventsError {
     Token,
 }
 
-/// Makes messages of all that happened by now, which may be about what the transaction is going to remove.
-pub(crate) fn flush(context: &Context<'_>) -> Result<(), ApiError> {
-    while outbox::compose(context, context.events)? {}
+/// Makes messages of everything that has happened, before what it happened to is removed.
+pub(crate) async fn catch_up(service: &Arc<Service>) -> Result<(), ApiError> {
+    while service.transact(|service, context| outbox::compose(context, &service.settings.events)).await? {}
     Ok(())
 }
 
 impl Events {
     pub(crate) fn check(&self) -> Result<(), EventsError> {
-        for receiver in self.receivers() {
+        let webhooks =
+            self.webhooks.iter().zip(0..).map(|(receiver, n)| (format!("events.webhooks[{n}]"), receiver));
+        let topics = self.topics.iter().map(|(arn, receiver)| (format!("events.topics[{arn:?}]"), receiver));
+        for (key, receiver) in webhooks.chain(topics) {
             let uri = receiver.url.parse::<axum::http::Uri>().ok();
             let scheme = uri.as_ref().and_then(|uri| uri.scheme_str());
             if !matches!(scheme, Some("http" | "https")) {
-                return Err(EventsError::Url(receiver.url.clone()));
+                return Err(EventsError::Url(key));
             }
         }
         if let Some(wrong) = self.topics.keys().find(|arn| !arn.starts_with("arn:") || !arn.contains(":sns:"))

@@ -34,6 +34,7 @@ pub mod server;
 pub mod service;
 pub mod signing;
 pub mod store;
+pub mod tasks;
 pub mod tls;
 pub mod traffic;
 pub mod vault;

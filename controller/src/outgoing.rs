@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::{Method, Request, header};
+use axum::http::{Method, Request, Uri, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -33,7 +33,7 @@ impl Answer {
 pub enum OutgoingError {
     #[error("the system has no root certificates that can be read")]
     Roots(#[source] std::io::Error),
-    #[error("{url:?} cannot be requested: expected an address such as https://host:port/path")]
+    #[error("{url} cannot be requested: expected an address such as https://host:port/path")]
     Url { url: String, source: axum::http::Error },
     #[error("{url} does not answer")]
     Send { url: String, source: hyper_util::client::legacy::Error },
@@ -81,8 +81,19 @@ fn client() -> Result<&'static Https, OutgoingError> {
         .map_err(|error| OutgoingError::Roots(std::io::Error::new(error.kind(), error.to_string())))
 }
 
+/// An address as it may be shown: scheme, host and port. The rest, and what is before an `@`, may hold what gives access.
+pub fn place(url: &str) -> String {
+    let shown = || {
+        let uri: Uri = url.parse().ok()?;
+        let authority = uri.authority()?.as_str();
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        Some(format!("{}://{host}", uri.scheme_str()?))
+    };
+    shown().unwrap_or_else(|| "what is no address".into())
+}
+
 async fn send(url: &str, request: Result<Request<Body>, axum::http::Error>) -> Result<Answer, OutgoingError> {
-    let url = || url.to_owned();
+    let url = || place(url);
     let request = request.map_err(|source| OutgoingError::Url { url: url(), source })?;
     let client = client()?;
     let exchange = async {
@@ -93,4 +104,22 @@ async fn send(url: &str, request: Result<Request<Body>, axum::http::Error>) -> R
         Ok(Answer { status, body: body.map_err(|source| OutgoingError::Receive { url: url(), source })? })
     };
     tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(OutgoingError::Late { url: url() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gives_access_is_not_shown() {
+        for (url, shown) in [
+            ("http://prometheus:9090/api/v1/query?token=SECRET", "http://prometheus:9090"),
+            ("https://user:SECRET@hooks.example.com/SECRET#SECRET", "https://hooks.example.com"),
+            ("https://[::1]:7080", "https://[::1]:7080"),
+            ("SECRET", "what is no address"),
+            ("http://a b/SECRET", "what is no address"),
+        ] {
+            assert_eq!(place(url), shown);
+        }
+    }
 }

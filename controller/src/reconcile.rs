@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use agenda::Agenda;
 
 use crate::deployment::decide::{self, Outcome};
+use crate::deployment::resume::resume;
 use crate::error::ApiError;
 use crate::service::Service;
 
@@ -79,6 +80,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How soon a decision that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How often the clock is looked at when nothing else is to be done, and after how long without a look the service was
+/// away: it stood still, or the clock was set forward.
+const LOOK: Duration = Duration::from_secs(10);
+const ABSENCE: Duration = Duration::from_secs(60);
+
+/// Gives every host that has a command the time to answer which it had not while the service was away. To be done before
+/// any host is heard and anything is decided.
+pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
+    let back = Timestamp::now();
+    for deployment_id in service.transact(|_, context| decide::active(context)).await? {
+        loop {
+            let id = deployment_id.clone();
+            let given = service.change(move |_, context| {
+                let (more, outcome) = resume(context, &id, back)?;
+                Ok((more, Some(outcome)))
+            });
+            match given.await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(deployment_id, %error, "hosts could not be given time to answer");
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Runs until the service is asked to stop.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let active = service.transact(|_, context| decide::active(context)).await?;
@@ -87,7 +117,21 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         service.signals.deployment_changed(&id);
     }
     let mut stop = service.stopping();
+    let mut seen = Timestamp::now();
     loop {
+        let away = Timestamp::now().since(seen);
+        if away > ABSENCE {
+            tracing::warn!(
+                seconds = away.as_secs(),
+                "the service stood still, or the clock was set forward: hosts get time to answer"
+            );
+            if let Err(error) = give_time(&service).await {
+                tracing::error!(%error, "hosts could not be given time to answer; trying again");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        }
+        seen = Timestamp::now();
         let due = lock(&service.signals.agenda).due(Timestamp::now());
         for id in due {
             let decided = {
@@ -105,17 +149,13 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         let next = lock(&service.signals.agenda).idle(Timestamp::now());
         tokio::select! {
             () = service.signals.earlier.notified() => {}
-            () = sleep(next) => {}
+            () = sleep(next.unwrap_or(LOOK).min(LOOK)) => {}
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }
     }
 }
 
-/// Without a duration, for ever.
-async fn sleep(duration: Option<Duration>) {
-    match duration {
-        // A timer's millisecond has passed when it is looked at, not just begun.
-        Some(duration) => tokio::time::sleep(duration + Duration::from_millis(1)).await,
-        None => std::future::pending().await,
-    }
+/// A timer's millisecond has passed when it is looked at, not just begun.
+async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration + Duration::from_millis(1)).await;
 }

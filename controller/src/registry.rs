@@ -15,8 +15,8 @@ use codedeploy_api::codedeploy::Timestamp;
 use rusqlite::Transaction;
 
 use crate::config::{Partition, Quotas, Timers};
+use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
-use crate::events::Events;
 use crate::page::Pages;
 use crate::traffic::Balancers;
 
@@ -28,10 +28,12 @@ pub struct Context<'a> {
     pub partition: &'a Partition,
     pub quotas: &'a Quotas,
     pub timers: &'a Timers,
-    pub events: &'a Events,
     pub balancers: &'a Balancers,
     pub pages: &'a Pages,
 }
+
+/// A transaction of an operation that can take many: its output once nothing is left to do, and what was decided meanwhile.
+pub type Step<T> = (Option<T>, Option<Outcome>);
 
 /// A row whose only column is a name, which it is sorted by.
 fn by_name(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, String)> {

@@ -143,6 +143,7 @@ async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) 
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     };
+    reconcile::give_time(&service).await.map_err(ServeError::Reconcile)?;
     let shutdown = stopping(&service);
     let patience = service.settings.timers.request;
     let requests = connections::serve(door, http::router(Arc::clone(&service)), patience, shutdown);

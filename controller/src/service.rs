@@ -131,7 +131,6 @@ impl Service {
                     partition: &service.settings.partition,
                     quotas: &service.settings.quotas,
                     timers: &service.settings.timers,
-                    events: &service.settings.events,
                     balancers: &service.settings.balancers,
                     pages: &service.pages,
                 };
@@ -140,20 +139,19 @@ impl Service {
             .await
     }
 
-    /// Runs `work` as [`transact`](Self::transact) does, and tells those who wait of its outcomes.
+    /// Runs `work` as [`transact`](Self::transact) does, and tells those who wait of its outcome, if it has one.
     ///
     /// Both are done even when the caller goes away meanwhile: what is on disk would else stay unknown until a timer
     /// runs out.
-    pub async fn change<T, O, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
+    pub async fn change<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        O: IntoIterator<Item = Outcome> + Send + 'static,
-        W: FnOnce(&Service, &Context<'_>) -> Result<(T, O), ApiError> + Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Outcome>), ApiError> + Send + 'static,
     {
         let service = Arc::clone(self);
         let changing = async move {
-            let (value, outcomes) = service.transact(work).await?;
-            for outcome in outcomes {
+            let (value, outcome) = service.transact(work).await?;
+            if let Some(outcome) = outcome {
                 service.signals.announce(&outcome);
             }
             Ok(value)

@@ -188,6 +188,23 @@ impl<T: serde::de::DeserializeOwned> rusqlite::types::FromSql for Json<T> {
     }
 }
 
+/// How SQLite goes about a statement, whatever values it is given.
+#[cfg(test)]
+pub(crate) fn way_of(sql: &'static str) -> String {
+    let store = Store::in_memory().unwrap();
+    let steps = store.transact_blocking(move |tx| -> Result<Vec<String>, StoreError> {
+        let mut steps = Vec::new();
+        let mut statement =
+            tx.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(StoreError::Transaction)?;
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(StoreError::Transaction)? {
+            steps.push(row.get("detail").map_err(StoreError::Transaction)?);
+        }
+        Ok(steps)
+    });
+    steps.unwrap().join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,20 +4,24 @@
 //! must make nothing of it.
 
 mod haproxy;
+mod turns;
 mod webhook;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 use serde::Deserialize;
-use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
-use crate::deployment::traffic::{self, Job};
+use crate::deployment::traffic::{self, Job, Taken};
 use crate::error::{ApiError, chain};
+use crate::registry::Context;
 use crate::service::Service;
+use crate::tasks::Tasks;
 use haproxy::Haproxy;
+use turns::Turns;
 use webhook::Webhook;
 
 /// The load balancers that the service is connected to, by the names that deployment groups give them.
@@ -44,7 +48,7 @@ enum TrafficError {
     )]
     Unknown(String),
     #[error(transparent)]
-    Haproxy(#[from] haproxy::HaproxyError),
+    Haproxy(#[from] Arc<haproxy::HaproxyError>),
     #[error(transparent)]
     Webhook(#[from] webhook::WebhookError),
     #[error("the load balancer {name:?} was not done after {} s", patience.as_secs())]
@@ -65,13 +69,17 @@ impl Balancers {
     }
 
     /// Has every load balancer of a job do it, and gives what there is to remark.
-    async fn perform(&self, job: &Job, patience: Duration) -> Result<String, TrafficError> {
+    async fn perform(&self, job: &Job, turns: &Turns, patience: Duration) -> Result<String, TrafficError> {
         let mut remarks = Vec::new();
         for name in &job.balancers {
             let provider = self.by_name.get(name).ok_or_else(|| TrafficError::Unknown(name.clone()))?;
             let left = patience.saturating_sub(Timestamp::now().since(job.since));
-            let done = tokio::time::timeout(left, provider.perform(name, job)).await;
-            let remark = done.map_err(|_| TrafficError::Late { name: name.clone(), patience })??;
+            let done = async {
+                let _turn = turns.take(name, &job.instance).await;
+                provider.perform(name, job).await
+            };
+            let remark = tokio::time::timeout(left, done).await;
+            let remark = remark.map_err(|_| TrafficError::Late { name: name.clone(), patience })??;
             remarks.extend(remark);
         }
         Ok(if remarks.is_empty() { "Succeeded".into() } else { remarks.join(" ") })
@@ -92,46 +100,82 @@ impl Provider {
 
 /// How soon a transaction that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether someone still waits for the jobs under way.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Performs jobs until the service is asked to stop; those under way are begun again by its next run.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
-    let mut under_way: HashSet<String> = HashSet::new();
-    let mut tasks: JoinSet<String> = JoinSet::new();
+    let mut jobs = Jobs { service: Arc::clone(&service), turns: Turns::default(), tasks: Tasks::new() };
+    jobs.start(traffic::begun).await;
+    jobs.start(traffic::take).await;
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match service.transact(|_, context| traffic::take(context)).await {
-            Ok((jobs, outcomes)) => {
-                outcomes.iter().for_each(|outcome| service.signals.announce(outcome));
-                for job in jobs {
-                    if under_way.insert(job.command.clone()) {
-                        tasks.spawn(perform(Arc::clone(&service), job));
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "the jobs at load balancers could not be read; trying again");
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        }
-        loop {
-            tokio::select! {
-                () = service.signals.traffic.notified() => break,
-                Some(done) = tasks.join_next(), if !tasks.is_empty() => {
-                    if let Ok(command) = done {
-                        under_way.remove(&command);
-                    }
-                }
-                _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
-            }
+        tokio::select! {
+            () = service.signals.traffic.notified() => jobs.start(traffic::take).await,
+            _ = jobs.tasks.ended() => {}
+            _ = look.tick() => jobs.end_abandoned().await,
+            _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }
     }
 }
 
-async fn perform(service: Arc<Service>, job: Job) -> String {
+/// The jobs under way, by their commands.
+struct Jobs {
+    service: Arc<Service>,
+    turns: Turns,
+    tasks: Tasks<String>,
+}
+
+impl Jobs {
+    /// Starts every job that `take` finds.
+    async fn start(&mut self, take: fn(&Context<'_>, i64) -> Result<Taken, ApiError>) {
+        let mut next = Some(0);
+        while let Some(after) = next {
+            match self.service.transact(move |_, context| take(context, after)).await {
+                Ok(taken) => {
+                    taken.outcomes.iter().for_each(|outcome| self.service.signals.announce(outcome));
+                    for job in taken.jobs {
+                        let (service, turns) = (Arc::clone(&self.service), self.turns.clone());
+                        self.tasks.start(job.command.clone(), perform(service, turns, job));
+                    }
+                    next = taken.next;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the jobs at load balancers could not be read; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Ends what nobody waits for: it could undo what is decided later.
+    async fn end_abandoned(&mut self) {
+        let under_way: Vec<_> = self.tasks.keys().cloned().collect();
+        if under_way.is_empty() {
+            return;
+        }
+        match self.service.transact(move |_, context| traffic::abandoned(context, under_way)).await {
+            Ok(abandoned) => {
+                for command in abandoned {
+                    tracing::warn!(
+                        command,
+                        "a change of traffic is given up: its deployment does not wait for it"
+                    );
+                    self.tasks.abort(&command);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the jobs at load balancers could not be looked at"),
+        }
+    }
+}
+
+async fn perform(service: Arc<Service>, turns: Turns, job: Job) {
     let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
     tracing::info!(deployment_id, host = instance, ?direction, balancers = ?job.balancers, "changing traffic");
-    let result = service.settings.balancers.perform(&job, service.settings.timers.traffic).await;
+    let patience = service.settings.timers.traffic;
+    let result = service.settings.balancers.perform(&job, &turns, patience).await;
     let result = result.map_err(|error| {
         let reason = chain(&error);
         tracing::warn!(
@@ -148,9 +192,9 @@ async fn perform(service: Arc<Service>, job: Job) -> String {
         let noted =
             service.change(move |_, context| Ok(((), Some(traffic::complete(context, &command, result)?))));
         match noted.await {
-            Ok(()) => return job.command,
+            Ok(()) => return,
             // The deployment is gone, with its application or its group.
-            Err(error) if error.name == crate::error::ErrorName::Client => return job.command,
+            Err(error) if error.name == crate::error::ErrorName::Client => return,
             Err(error) => {
                 tracing::error!(deployment_id, %error, "the end of a change of traffic could not be noted; trying again");
                 tokio::time::sleep(RETRY).await;

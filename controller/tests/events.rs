@@ -96,6 +96,57 @@ async fn notify(controller: &Controller, token: &str, key: &str, version: &str) 
     client.request(request.unwrap()).await.unwrap().status().as_u16()
 }
 
+/// Sends a notification of an object of a bucket that keeps no versions; gives how many deployments it led to.
+async fn notify_unversioned(controller: &Controller, etag: &str, sequencer: Option<&str>) -> String {
+    let mut notification = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {
+        "bucket": {"name": "revisions"}, "object": {"key": "shop/app.zip", "eTag": etag}}}]});
+    if let Some(sequencer) = sequencer {
+        notification["Records"][0]["s3"]["object"]["sequencer"] = json!(sequencer);
+    }
+    let request = Request::post(format!("http://{}/events", controller.address))
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .body(Body::from(notification.to_string()));
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request.unwrap()).await.unwrap();
+    let text = axum::body::to_bytes(Body::new(answer.into_body()), 1000).await.unwrap();
+    String::from_utf8_lossy(&text).split(' ').next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn content_that_comes_back_is_deployed_again_and_a_late_notification_is_not() {
+    let controller = Controller::start(
+        &json!({"timers": {"poll": 5}, "events": {"token": TOKEN, "watches": [
+            {"bucket": "revisions", "application": "shop", "deployment_group": "web"}]}})
+        .to_string(),
+    );
+    let client = controller.client("operator");
+    let host = controller.host("box1", &["env=prod"]);
+    open_shop(&client).await;
+    let (one, two) = ("d41d8cd98f00b204e9800998ecf8427e", "0cc175b9c0f1b6a831c399e269772661");
+    for (number, (etag, sequencer, expected)) in [
+        (one, Some("0A"), "1"),
+        (two, Some("0B"), "1"),
+        // The first content is put back.
+        (one, Some("0C"), "1"),
+        (one, Some("0C"), "0"),
+        (two, Some("0B"), "0"),
+        // From a store that tells no order.
+        (one, None, "0"),
+        (two, None, "1"),
+        (one, None, "1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let wishes = notify_unversioned(&controller, etag, sequencer).await;
+        assert_eq!(wishes, expected, "{number}");
+        if wishes == "1" {
+            host.run_to("ValidateService").await;
+        }
+    }
+    assert_eq!(deployments(&client).await.len(), 5);
+}
+
 async fn deployments(client: &Client) -> Vec<String> {
     client.list_deployments().send().await.unwrap().deployments().to_vec()
 }
@@ -252,4 +303,46 @@ async fn a_rollback_begins_once_for_a_trigger_of_both_kinds() {
         ["region", "accountId", "eventTriggerName", "deploymentOverview", "status", "rollbackInformation"];
     let places: Vec<_> = keys.iter().map(|key| message.find(&format!("\"{key}\":")).unwrap()).collect();
     assert!(places.is_sorted(), "{message}");
+}
+
+#[tokio::test]
+async fn a_deployment_whose_group_is_deleted_ends_for_those_who_are_told() {
+    let (webhook, url) = Receiver::start(0).await;
+    let controller = Controller::start(&json!({"events": {"webhooks": [{"url": url}]}}).to_string());
+    let client = controller.client("operator");
+    // More than one transaction removes.
+    let hosts: Vec<_> = (0..600).map(|number| format!("box{number:03}")).collect();
+    let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for name in &hosts {
+        let insert = "INSERT INTO instances (arn, name, principal, registered, tags)
+            VALUES ('arn:' || ?1, ?1, 'arn:user/' || ?1, 0, '[{\"Key\":\"env\",\"Value\":\"prod\"}]')";
+        database.execute(insert, [name]).unwrap();
+    }
+    database.execute_batch("COMMIT").unwrap();
+    open_shop(&client).await;
+    let location = aws_sdk_codedeploy::types::S3Location::builder()
+        .bucket("bkt")
+        .key("app.zip")
+        .bundle_type(aws_sdk_codedeploy::types::BundleType::Zip)
+        .build();
+    let revision = aws_sdk_codedeploy::types::RevisionLocation::builder()
+        .revision_type(aws_sdk_codedeploy::types::RevisionLocationType::S3)
+        .s3_location(location)
+        .build();
+    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
+    let id = request.revision(revision).send().await.unwrap().deployment_id().unwrap().to_owned();
+    eventually("the start of the deployment", async || {
+        let found = client.list_deployment_targets().deployment_id(&id).send().await.ok()?;
+        (!found.target_ids().is_empty()).then_some(())
+    })
+    .await;
+    client.delete_application().application_name("shop").send().await.unwrap();
+    let gone = client.get_deployment().deployment_id(&id).send().await.unwrap_err().into_service_error();
+    assert!(gone.is_deployment_does_not_exist_exception(), "{gone:?}");
+    let states: Vec<_> =
+        webhook.told(2).await.iter().map(|(_, event)| event["detail"]["state"].clone()).collect();
+    assert_eq!(states, ["START", "FAILURE"]);
+    let left = "SELECT (SELECT count(*) FROM targets) + (SELECT count(*) FROM commands)";
+    assert_eq!(database.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
 }

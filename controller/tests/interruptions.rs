@@ -94,6 +94,47 @@ async fn timers_go_on_over_a_restart() {
     assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
 }
 
+/// Moves what a service that does not run has of a command that is out back by an hour, as if it were away for one.
+fn age(controller: &Controller) {
+    let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
+    let aged = "UPDATE targets SET deadline = deadline - 3600000, events = (
+        SELECT json_group_array(json_set(value,
+            '$.since', (value ->> '$.since') - 3600, '$.queued', (value ->> '$.queued') - 3600))
+        FROM json_each(events)) WHERE deadline IS NOT NULL";
+    assert_eq!(database.execute(aged, []).unwrap(), 3);
+}
+
+#[tokio::test]
+async fn the_service_being_away_is_not_charged_to_hosts() {
+    let config = "timers: {poll: 1, pick_up: 5, run: 1800}";
+    let mut controller = Controller::start(config);
+    let agents = ["box1", "box2", "box3"].map(|name| controller.host(name, &["env=prod"]));
+    let client = controller.client("operator");
+    shop::open(&client, ALL).await;
+    let id = shop::deploy(&client, "app.zip").await;
+    let [acknowledged, leased, _silent] = &agents;
+    let running = acknowledged.poll().await.unwrap();
+    acknowledged.acknowledge(&running).await;
+    let given = leased.poll().await.unwrap();
+    controller.terminate();
+    age(&controller);
+    controller.start_again();
+    let back = |agent: &support::Agent| support::Agent { address: controller.address, ..agent.clone() };
+    assert_eq!(back(leased).acknowledge(&given).await, "InProgress");
+    back(leased).succeed(&given).await;
+    back(acknowledged).succeed(&running).await;
+    for agent in [acknowledged, leased] {
+        back(agent).run_to("ValidateService").await;
+    }
+    let client = controller.client("operator");
+    for name in ["box1", "box2"] {
+        assert_eq!(shop::letters(&shop::target(&client, &id, name).await), "SSSSSSS");
+    }
+    // One that is silent now fails all the same.
+    shop::ended(&client, &id).await;
+    assert_eq!(shop::letters(&shop::target(&client, &id, "box3").await), "FSSSSSS");
+}
+
 #[tokio::test]
 async fn a_stopping_service_answers_held_polls_at_once() {
     let (mut controller, client, agent) = shop::one_host("timers: {poll: 60}").await;

@@ -94,7 +94,10 @@ fn a_stop_does_not_replace_the_verdict_of_a_deployment_that_failed() {
     while fleet.status(&id) == "InProgress" {
         fleet.decide();
     }
-    assert_eq!((fleet.status(&id).as_str(), fleet.error(&id)), ("Failed", Some(ErrorCode::HealthConstraints)));
+    assert_eq!(
+        (fleet.status(&id).as_str(), fleet.error(&id)),
+        ("Failed", Some(ErrorCode::HealthConstraints))
+    );
     assert!(fleet.rollback(&id).is_some());
 }
 
@@ -126,7 +129,11 @@ fn what_touched_no_host_is_not_rolled_back() {
 
     for id in [created, offered, invalid, empty] {
         assert_eq!(fleet.rollback(&id), None);
-        assert!(fleet.rollback_message(&id).contains("was not begun on any instance"), "{}", fleet.rollback_message(&id));
+        assert!(
+            fleet.rollback_message(&id).contains("was not begun on any instance"),
+            "{}",
+            fleet.rollback_message(&id)
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use codedeploy_controller::deployment::MinimumHealthy;
 use codedeploy_controller::deployment::course::Course;
 use codedeploy_controller::deployment::plan::{Class, Count, Move, Rules, closing, plan};
 use codedeploy_controller::deployment::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
-use codedeploy_controller::deployment::state::EventInput;
+use codedeploy_controller::deployment::state::{EventInput, EventState};
 use codedeploy_controller::deployment::target::{Event, Standing, TargetState, standing};
 use proptest::prelude::*;
 
@@ -42,13 +42,21 @@ impl Deployment {
             course: Course::InPlace,
             alarms: None,
         };
-        let progress = Progress::InProgress { started: at(0), stage: Stage::Deploy, stop: None };
-        Deployment { targets: vec![TargetState::new(&rules, None); targets], rules, progress, issued: 0 }
+        let targets = vec![TargetState::new(&rules, None); targets];
+        Deployment { targets, progress: begun(rules.course), rules, issued: 0 }
+    }
+
+    /// Of two fleets: so many replacements and so many originals.
+    fn rerouting(course: Course, minimum_healthy: MinimumHealthy, green: usize, blue: usize) -> Deployment {
+        let rules = Rules { minimum_healthy, ignore_application_stop_failures: false, course, alarms: None };
+        let fleet = |label: TargetLabel, number| vec![TargetState::new(&rules, Some(label)); number];
+        let targets = [fleet(TargetLabel::Green, green), fleet(TargetLabel::Blue, blue)].concat();
+        Deployment { targets, progress: begun(course), rules, issued: 0 }
     }
 
     fn counts(&self) -> Vec<Count> {
         let count = |target: &TargetState| Count {
-            label: None,
+            label: target.label.clone(),
             class: Class::of(target, &self.rules),
             stage: target.stage(&self.rules),
             targets: 1,
@@ -69,30 +77,36 @@ impl Deployment {
                 Move::Wait => return,
                 Move::Begin(number) => {
                     assert!(number > 0, "a move that moves nothing");
-                    let waiting = |target: &&mut TargetState| {
-                        matches!(standing(target, &self.rules), Standing::Next(0))
+                    let Progress::InProgress { stage, .. } = self.progress else {
+                        panic!("a command while nothing is in progress");
+                    };
+                    let fleet = self.rules.course.fleet(stage);
+                    let waiting = |target: &&mut TargetState| match standing(target, &self.rules) {
+                        Standing::Next(event) => target.label == fleet && target.events[event].stage == stage,
+                        _ => false,
                     };
                     for target in self.targets.iter_mut().filter(waiting).take(number) {
                         target.begin(&self.rules, now).unwrap();
                         self.issued += 1;
                     }
                 }
-                Move::Stop(stop) => {
-                    let input = DeploymentInput::RequestStop(stop);
-                    self.progress = self.progress.next(input, now).unwrap();
-                }
+                Move::Stop(stop) => self.take(DeploymentInput::RequestStop(stop), now),
                 Move::Close => {
                     for target in &mut self.targets {
                         assert_eq!(target.settle(&self.rules, true, &TIMERS, now).unwrap(), None);
                     }
                 }
                 Move::End { ending, retire_at } => {
-                    self.progress =
-                        self.progress.next(DeploymentInput::End { ending, retire_at }, now).unwrap();
+                    self.take(DeploymentInput::End { ending, retire_at }, now);
                 }
-                Move::Enter(_) | Move::AwaitContinue { .. } => panic!("in place, there is one stage"),
+                Move::Enter(stage) => self.take(DeploymentInput::Enter(stage), now),
+                Move::AwaitContinue { until } => self.take(DeploymentInput::AwaitContinue { until }, now),
             }
         }
+    }
+
+    fn take(&mut self, input: DeploymentInput, now: Timestamp) {
+        self.progress = self.progress.next(input, now).unwrap();
     }
 
     fn request_stop(&mut self, now: Timestamp) {
@@ -109,6 +123,35 @@ impl Deployment {
     fn count(&self, wanted: impl Fn(Standing) -> bool) -> usize {
         self.targets.iter().filter(|target| wanted(standing(target, &self.rules))).count()
     }
+
+    /// How many targets of a fleet stand so.
+    fn of(&self, label: &TargetLabel, wanted: impl Fn(Standing) -> bool) -> usize {
+        let fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
+        fleet.filter(|target| wanted(standing(target, &self.rules))).count()
+    }
+
+    /// Whether any target of a fleet was ever given a command.
+    fn was_begun(&self, label: &TargetLabel) -> bool {
+        let mut fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
+        fleet
+            .any(|target| !matches!(target.events[0].state, EventState::Pending | EventState::Skipped { .. }))
+    }
+
+    /// Every host does what it is to do, until nothing more follows.
+    fn all_is_well(&mut self) {
+        for second in 0..200 {
+            self.decide(at(second));
+            for target in &mut self.targets {
+                if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+                    act(event, Deed::Succeed, at(second));
+                }
+            }
+        }
+    }
+}
+
+fn begun(course: Course) -> Progress {
+    Progress::InProgress { started: at(0), stage: course.first_stage(), stop: None }
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -215,6 +258,118 @@ proptest! {
                 None => second += 10,
             }
             prop_assert!(second < 5200, "the deployment never ended");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn traffic_has_somewhere_to_go_whatever_hosts_do(
+        minimum in minimum(),
+        green in 1..7usize,
+        blue in 0..7usize,
+        way in prop_oneof![Just(Way::There), Just(Way::ThereAfterAWait), Just(Way::Back)],
+        deeds in prop::collection::vec(prop::collection::vec(deed(), 12), 60),
+        stop_at in prop::option::of(0..40i64),
+        continue_at in prop::option::of(10..60i64),
+    ) {
+        let course = way.course();
+        let budget = minimum.budget(green).map_or(0, |budget| budget.unavailable);
+        if course != Course::BlueGreenRollback && budget == 0 {
+            return Ok(());
+        }
+        let mut deployment = Deployment::rerouting(course, minimum, green, blue);
+        // Who gets traffic, and who loses it then.
+        let (gains, loses) = match way {
+            Way::Back => (TargetLabel::Blue, TargetLabel::Green),
+            Way::There | Way::ThereAfterAWait => (TargetLabel::Green, TargetLabel::Blue),
+        };
+        let (size, leaves) = if way == Way::Back { (blue, green) } else { (green, blue) };
+        let mut second = 0;
+        for step in 0.. {
+            let now = at(second);
+            if stop_at == Some(step) {
+                deployment.request_stop(now);
+            }
+            if continue_at == Some(step) && matches!(deployment.progress, Progress::Ready { .. }) {
+                deployment.take(DeploymentInput::Enter(Stage::Allow), now);
+            }
+            let stopping = deployment.is_stopping();
+            let ready = matches!(deployment.progress, Progress::Ready { .. });
+            deployment.decide(now);
+            prop_assert!(!(stopping || ready) || deployment.issued == 0, "a command in a wait");
+
+            let succeeded = deployment.of(&gains, |s| s == Standing::Succeeded);
+            let failed = deployment.of(&gains, |s| s == Standing::Failed);
+            let serving = succeeded > 0 && succeeded + failed == size && failed <= minimum.tolerated(size);
+            prop_assert!(!deployment.was_begun(&loses) || serving, "traffic is taken, and nobody else has it");
+            if let Progress::InProgress { stage: Stage::Deploy, stop: None, .. } = deployment.progress {
+                let installs = |target: &&TargetState| {
+                    let rules = &deployment.rules;
+                    target.stage(rules) == Stage::Deploy && running(standing(target, rules))
+                };
+                let out = failed + deployment.targets.iter().filter(installs).count();
+                prop_assert!(out <= budget, "replacements below the minimum");
+            }
+            if let Progress::Ended { ending, .. } = &deployment.progress {
+                prop_assert_eq!(deployment.count(running), 0, "ended with a command out");
+                let left = deployment.of(&loses, |s| s == Standing::Succeeded);
+                match ending {
+                    Ending::Succeeded => prop_assert!(serving && left == leaves, "{left} of {leaves}"),
+                    Ending::Stopped(_) => prop_assert!(stopping || ready),
+                    Ending::Failed(_) => prop_assert!(!serving || left < leaves),
+                }
+                return Ok(());
+            }
+            match deeds.get(step as usize) {
+                Some(deeds) => {
+                    for (target, deed) in deployment.targets.iter_mut().zip(deeds) {
+                        if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+                            act(event, *deed, now);
+                        }
+                    }
+                    second += 1;
+                }
+                None => second += 10,
+            }
+            prop_assert!(second < 5200, "the deployment never ended");
+        }
+    }
+
+    #[test]
+    fn good_hosts_succeed(minimum in minimum(), green in 1..9usize, blue in 0..9usize) {
+        let can_begin = minimum.budget(green).is_ok();
+        let rerouting = |way: Way| Deployment::rerouting(way.course(), minimum, green, blue);
+        let deployments = [
+            (can_begin, Deployment::new(minimum, green, false)),
+            (can_begin, rerouting(Way::There)),
+            // A rollback needs somewhere to go back to, and nothing else.
+            (blue > 0, rerouting(Way::Back)),
+        ];
+        for (_, mut deployment) in deployments.into_iter().filter(|(can_succeed, _)| *can_succeed) {
+            deployment.all_is_well();
+            let succeeded = matches!(&deployment.progress, Progress::Ended { ending: Ending::Succeeded, .. });
+            prop_assert!(succeeded, "{:?}: {:?}", deployment.rules.course, deployment.progress);
+        }
+    }
+}
+
+/// The ways of a deployment to two fleets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    There,
+    ThereAfterAWait,
+    Back,
+}
+
+impl Way {
+    fn course(self) -> Course {
+        match self {
+            Way::There => Course::BlueGreen { wait_minutes: None, retire_minutes: None },
+            Way::ThereAfterAWait => Course::BlueGreen { wait_minutes: Some(2), retire_minutes: Some(1) },
+            Way::Back => Course::BlueGreenRollback,
         }
     }
 }

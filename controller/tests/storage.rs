@@ -23,7 +23,7 @@ const OPERATOR: (&str, &str) = ("AKIAZF5UU6VLC6V7JRWP", "FZzz9ExzVhY3cSTqGI1JIFm
 async fn databases_of_every_earlier_schema_go_on() {
     for (schema, number) in SCHEMAS.into_iter().zip(1..) {
         assert!(schema.contains(&format!("user_version = {number};")));
-        let controller = Controller::start_on(QUICK, |data| {
+        let controller = Controller::start_on("timers: {pick_up: 0.5}", |data| {
             std::fs::write(data.join("master.key"), hex::decode(MASTER_KEY).unwrap()).unwrap();
             let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
             database.execute_batch(schema).unwrap();
@@ -38,7 +38,7 @@ async fn databases_of_every_earlier_schema_go_on() {
         assert_eq!(deployments.deployments(), ["d-S4PPINKI8", "d-TEREFL8Z0"]);
         let ended = client.get_deployment().deployment_id("d-TEREFL8Z0").send().await.unwrap();
         assert_eq!(ended.deployment_info().unwrap().status(), Some(&DeploymentStatus::Failed));
-        // The active one goes on: nobody has taken its command for more than five minutes.
+        // The active one goes on: nobody takes its command.
         eventually("the end of the deployment", async || {
             let found = client.get_deployment().deployment_id("d-S4PPINKI8").send().await.unwrap();
             (found.deployment_info()?.status()? == &DeploymentStatus::Failed).then_some(())

@@ -39,10 +39,7 @@ fn a_rollback_takes_traffic_from_green_hosts_that_had_it_though_their_agents_are
     let rollback = fleet.rollback(&id).unwrap();
     let performed = fleet.performed();
     assert_eq!(events_of(&performed, "green1"), ["BlockTraffic"]);
-    assert_eq!(
-        events_of(&performed, "green2"),
-        ["BeforeBlockTraffic", "BlockTraffic", "AfterBlockTraffic"]
-    );
+    assert_eq!(events_of(&performed, "green2"), ["BeforeBlockTraffic", "BlockTraffic", "AfterBlockTraffic"]);
     assert_eq!(events_of(&performed, "green3"), [""; 0], "it never had traffic");
     assert_eq!(fleet.targets(&rollback, &["Green"]), ["green1", "green2"]);
     assert_eq!(fleet.targets(&rollback, &["Blue"]), ["blue1"]);
@@ -97,11 +94,8 @@ fn a_rollback_goes_back_to_a_fleet_smaller_than_the_minimum_of_healthy_hosts() {
 
 #[test]
 fn original_instances_that_serve_again_are_not_deregistered() {
-    let mut fleet = Fleet::blue_green(
-        2,
-        2,
-        json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}),
-    );
+    let mut fleet =
+        Fleet::blue_green(2, 2, json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}));
     fleet.enroll("blue3", "blue");
     let there = fleet.create_to("green", "r1.zip");
     fleet.settle();
@@ -128,11 +122,8 @@ fn original_instances_that_serve_again_are_not_deregistered() {
 
 #[test]
 fn original_instances_are_deregistered_though_the_next_deployment_goes_on_to_a_third_fleet() {
-    let mut fleet = Fleet::blue_green(
-        1,
-        1,
-        json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}),
-    );
+    let mut fleet =
+        Fleet::blue_green(1, 1, json!({"blueGreenDeploymentConfiguration": reroutes("TERMINATE")}));
     fleet.enroll("red1", "red");
     let first = fleet.create_to("green", "r1.zip");
     fleet.settle();

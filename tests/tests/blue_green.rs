@@ -68,7 +68,7 @@ async fn traffic_moves_when_it_is_told_to_and_the_originals_go_when_they_are_tol
     proceed(DeploymentWaitType::ReadyWait).await.unwrap();
     let info = ended(&site, &id).await;
     assert_eq!(info.status, Some(DeploymentStatus::Succeeded), "{info:#?}");
-    assert_eq!(info.instance_termination_wait_time_started, true);
+    assert!(info.instance_termination_wait_time_started, "{info:#?}");
     assert_eq!(rows(&site, &id, "box1").await, all(&BLOCK, "Succeeded"));
     let green = rows(&site, &id, "green1").await;
     assert_eq!((green.len(), &green[7..]), (10, all(&ALLOW, "Succeeded").as_slice()));

@@ -107,6 +107,26 @@ async fn a_deployment_that_fails_is_rolled_back_once() {
 }
 
 #[tokio::test]
+async fn a_host_that_has_gone_back_by_itself_is_rolled_back_to_the_same() {
+    let fleet = Fleet::start(1, "rollback_on_failure: true\n").await;
+    fleet.roll_back_on(&[AutoRollbackEvent::DeploymentFailure]).await;
+    let (_, as_good) = deploy(&fleet, "one").await;
+    set_failing(&fleet.hosts[0], "two.ApplicationStart", true);
+    let held = hold(&fleet.hosts[0], "one.BeforeInstall");
+    let failed = fleet.outcome(&create(&fleet, "two").await).await;
+    assert_eq!((failed.status(), failed.failed_event().name.as_str()), ("Failed", "ApplicationStart"));
+    let by = fleet.rollback_of(&failed.id).await;
+    held.runs(&by).await;
+    assert_eq!(installed(&fleet), as_good, "the host did not wait for the service");
+    drop(held);
+    let back = fleet.outcome(&by).await;
+    assert_eq!(back.status(), "Succeeded", "{:#?}", back.events);
+    assert_eq!(installed(&fleet), as_good);
+    assert_eq!(last_successful(&fleet).await, Some(by));
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_waits_for_the_script_that_runs_and_is_rolled_back_when_it_says_so() {
     let fleet = Fleet::start(1, "").await;
     let host = &fleet.hosts[0];

@@ -97,12 +97,6 @@ impl Outcome {
     }
 }
 
-impl From<Outcome> for Vec<Outcome> {
-    fn from(outcome: Outcome) -> Self {
-        vec![outcome]
-    }
-}
-
 impl From<IllegalEvent> for ApiError {
     fn from(cause: IllegalEvent) -> Self {
         tracing::error!(error = %cause, "a decision did not fit the state it was made for");
@@ -261,12 +255,32 @@ impl Outcome {
     }
 }
 
+/// By their indexes: there may be any number of deployments that are over.
+const ACTIVE: &str = "SELECT id FROM (
+        SELECT id, created, rowid AS number FROM deployments INDEXED BY deployments_active
+        WHERE status IN ('Created', 'InProgress', 'Ready')
+        UNION ALL SELECT id, created, rowid FROM deployments INDEXED BY deployments_retiring
+        WHERE retire_at IS NOT NULL AND status NOT IN ('Created', 'InProgress', 'Ready'))
+    ORDER BY created, number";
+
 /// The deployments that are not over: what the service goes on with after a restart.
 pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
-        "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready') OR retire_at IS NOT NULL
-         ORDER BY created, rowid",
-    )?;
+    let mut statement = context.tx.prepare_cached(ACTIVE)?;
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_deployment_that_is_over_is_looked_at_to_find_those_that_are_not() {
+        let way = crate::store::way_of(ACTIVE);
+        for index in
+            ["deployments USING INDEX deployments_active", "deployments USING INDEX deployments_retiring"]
+        {
+            assert!(way.contains(index), "{way}");
+        }
+    }
 }

@@ -1,8 +1,7 @@
 //! The end of a deployment: what it means for its group, for later deployments, and whether it is rolled back.
 
 use codedeploy_api::codedeploy::{
-    AutoRollbackEvent, DeploymentCreator, DeploymentInfo, ErrorInformation, RollbackInfo, TargetLabel,
-    Timestamp,
+    AutoRollbackEvent, DeploymentCreator, DeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
 };
 use rusqlite::named_params;
 
@@ -13,7 +12,6 @@ use super::plan::Rules;
 use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::records::{Record, Relations, Target};
 use crate::error::ApiError;
-use crate::events;
 use crate::registry::{Context, groups, revisions};
 use crate::store::Json;
 
@@ -55,25 +53,6 @@ pub(super) fn cancel(
         Some(group) => roll_back(context, record, stop, &group, outcome),
         None => Ok(()),
     }
-}
-
-/// Ends the active deployments of groups that are about to be removed. Whoever is told of deployments is told of these ends
-/// before nothing is left to tell.
-pub(crate) fn end_of_groups(
-    context: &Context<'_>,
-    groups: &[String],
-    error: &ErrorInformation,
-) -> Result<Vec<Outcome>, ApiError> {
-    let mut ended = Vec::new();
-    for group in groups {
-        for mut record in Record::active_of(context.tx, group)? {
-            let mut outcome = Outcome::none(&record.id);
-            finish(context, &mut record, Ending::Failed(error.clone()), None, &mut outcome)?;
-            ended.push(outcome);
-        }
-    }
-    events::flush(context)?;
-    Ok(ended)
 }
 
 fn finish(

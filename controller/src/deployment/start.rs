@@ -119,7 +119,11 @@ fn recruit(
                 .map(|target| Recruit::new(target.member, target.state.label))
                 .collect();
             let nobody = "The deployment failed because the original instances are not known any more.";
-            Ok(if targets.is_empty() { Err(Stop::failure(ErrorCode::NoInstances, nobody)) } else { Ok(targets) })
+            Ok(if targets.is_empty() {
+                Err(Stop::failure(ErrorCode::NoInstances, nobody))
+            } else {
+                Ok(targets)
+            })
         }
     }
 }

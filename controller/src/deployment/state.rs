@@ -4,6 +4,8 @@
 //! handed out, acknowledged) is the event's way from pending to its end. A target has no state of its own;
 //! [`standing`](super::target::standing) reads it off its events.
 
+use std::time::Duration;
+
 use codedeploy_api::codedeploy::{Diagnostics, LifecycleEventStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,8 @@ use serde::{Deserialize, Serialize};
 pub enum EventState {
     /// Its turn has not come.
     Pending,
-    /// The command waits for its host's poll.
+    /// The command waits for its host's poll. Here as in the next two states, its timer runs from the time that does not
+    /// say when it was started.
     Queued {
         since: Timestamp,
     },
@@ -123,6 +126,16 @@ impl EventState {
                 St::Acknowledged { .. } => illegal("Skip"),
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Skip"),
             },
+        }
+    }
+
+    /// Has the timer of a command that is out run so much longer.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        if let Self::Queued { since }
+        | Self::Leased { queued: since, .. }
+        | Self::Acknowledged { since, .. } = self
+        {
+            *since = *since + by;
         }
     }
 

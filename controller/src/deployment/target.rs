@@ -1,9 +1,12 @@
 //! One target of a deployment, and what it does next by itself. Pure.
 
+use std::time::Duration;
+
 use codedeploy_api::codedeploy::{Diagnostics, LifecycleErrorCode, TargetLabel, TargetStatus, Timestamp};
 use codedeploy_api::lifecycle::LifecycleEvent;
 use serde::{Deserialize, Serialize};
 
+use super::course::is_performed_here;
 use super::plan::Rules;
 use super::progress::Stage;
 use super::state::{EventInput, EventState, IllegalEvent};
@@ -47,7 +50,12 @@ enum Silence {
     PickUp,
     /// The host acknowledged the command, and did not say how it ended.
     Run,
+    /// The service did not do at a load balancer what it is to do itself.
+    Traffic,
 }
+
+/// How much longer than a load balancer's patience its event has: the service says by itself how it went.
+const MARGIN: Duration = Duration::from_secs(60);
 
 /// Reads a target's standing off its events.
 pub fn standing(target: &TargetState, rules: &Rules) -> Standing {
@@ -111,15 +119,26 @@ impl TargetState {
 
     /// Whether a load balancer was asked to give it traffic.
     pub fn was_given_traffic(&self) -> bool {
-        let allowed = |event: &Event| {
-            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
-        };
+        let allowed =
+            |event: &Event| event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some();
         self.events.iter().any(allowed)
     }
 
     /// When the service gives up on the command that is out.
     pub fn deadline(&self, rules: &Rules, timers: &Timers) -> Option<Timestamp> {
-        self.running(rules).and_then(|event| timeout(&event.state, timers)).map(|(deadline, _)| deadline)
+        self.running(rules).and_then(|event| timeout(event, timers)).map(|(deadline, _)| deadline)
+    }
+
+    /// Lets the command that is out wait for a whole pick-up period from `now` on, however long it is out already. Its
+    /// host could not reach the service while that was away.
+    pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
+        if let Standing::Running(event) = standing(self, rules)
+            && let Some(event) = self.events.get_mut(event)
+            && let Some((deadline, silence)) = timeout(event, timers)
+        {
+            let margin = if silence == Silence::Traffic { MARGIN } else { Duration::ZERO };
+            event.state.postpone((now + timers.pick_up + margin).since(deadline));
+        }
     }
 
     /// The event whose command is out.
@@ -157,8 +176,7 @@ impl TargetState {
         now: Timestamp,
     ) -> Result<Option<usize>, IllegalEvent> {
         if let Standing::Running(event) = standing(self, rules)
-            && let Some((deadline, silence)) =
-                self.events.get(event).and_then(|event| timeout(&event.state, timers))
+            && let Some((deadline, silence)) = self.events.get(event).and_then(|event| timeout(event, timers))
             && deadline <= now
         {
             self.advance(event, EventInput::Expire { diagnostics: silence.diagnostics() }, now)?;
@@ -195,13 +213,20 @@ impl TargetState {
     }
 }
 
-fn timeout(state: &EventState, timers: &Timers) -> Option<(Timestamp, Silence)> {
-    match *state {
-        EventState::Queued { since } => Some((since + timers.pick_up, Silence::PickUp)),
-        EventState::Leased { queued, .. } => Some((queued + timers.pick_up, Silence::PickUp)),
-        EventState::Acknowledged { since, .. } => Some((since + timers.run, Silence::Run)),
-        _ => None,
-    }
+fn timeout(event: &Event, timers: &Timers) -> Option<(Timestamp, Silence)> {
+    let (since, silence) = match event.state {
+        EventState::Queued { since } => (since, Silence::PickUp),
+        EventState::Leased { queued, .. } => (queued, Silence::PickUp),
+        EventState::Acknowledged { since, .. } => (since, Silence::Run),
+        _ => return None,
+    };
+    let silence = if is_performed_here(&event.name) { Silence::Traffic } else { silence };
+    let patience = match silence {
+        Silence::PickUp => timers.pick_up,
+        Silence::Run => timers.run,
+        Silence::Traffic => timers.traffic + MARGIN,
+    };
+    Some((since + patience, silence))
 }
 
 impl Silence {
@@ -215,6 +240,10 @@ impl Silence {
             Silence::Run => {
                 "CodeDeploy agent received the lifecycle event and did not report how it ended in time. Check the \
                  CodeDeploy agent logs on your host and make sure the agent is running."
+            }
+            Silence::Traffic => {
+                "The CodeDeploy service did not change the traffic of the instance at its load balancers in time. Check \
+                 the service's log."
             }
         };
         Diagnostics {

@@ -1,12 +1,14 @@
 //! The service's own hand in a deployment: lifecycle events that it performs at load balancers instead of a host.
 
+use std::collections::{HashMap, HashSet};
+
 use codedeploy_api::codedeploy::{Diagnostics, LifecycleErrorCode, Timestamp};
 use codedeploy_api::lifecycle::LifecycleEvent;
 
 use super::commands;
 use super::decide::Outcome;
-use super::records::Record;
 use super::records::command::{Command, SERVICE};
+use super::records::{Record, Target};
 use super::state::{EventInput, EventState};
 use crate::error::ApiError;
 use crate::registry::Context;
@@ -38,43 +40,110 @@ pub struct Job {
     pub since: Timestamp,
 }
 
-/// Takes every job that is not done, those that an earlier run of the service left included.
-pub fn take(context: &Context<'_>) -> Result<(Vec<Job>, Vec<Outcome>), ApiError> {
-    let (mut jobs, mut outcomes) = (Vec::new(), Vec::new());
-    for command in Command::of_service(context.tx)? {
-        let (record, mut target) = commands::of(context, &command)?;
-        let Some(event) = target.state.events.get(command.event) else {
+/// Most commands that one transaction looks at. Hosts wait meanwhile.
+const BATCH: usize = 250;
+
+/// Some of the jobs there are.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub jobs: Vec<Job>,
+    pub outcomes: Vec<Outcome>,
+    /// After which others follow, if there are any.
+    pub next: Option<i64>,
+}
+
+/// Takes the next jobs that were not begun, those after `after`; there is none before 1.
+pub fn take(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
+    let commands = Command::offered_here(context.tx, after, BATCH)?;
+    each(context, commands, |record, target, command, state| {
+        if !state.is_offered() || commands::is_over(context, record, target) {
+            return Ok(None);
+        }
+        let outcome = commands::advance(context, command, record, target, EventInput::Acknowledge)?;
+        Ok(Some((context.now, Some(outcome))))
+    })
+}
+
+/// The next jobs that an earlier run of the service began and did not end.
+pub fn begun(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
+    let commands = Command::begun_here(context.tx, after, BATCH)?;
+    each(context, commands, |_, _, _, state| match state {
+        EventState::Acknowledged { since, .. } => Ok(Some((since, None))),
+        _ => Ok(None),
+    })
+}
+
+/// Those of some jobs that nobody waits for any more: their event has ended, or the deployment is gone.
+pub fn abandoned(context: &Context<'_>, mut jobs: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let mut wanted = HashSet::new();
+    for job in &jobs {
+        if Command::is_wanted_here(context.tx, job)? {
+            wanted.insert(job.clone());
+        }
+    }
+    jobs.retain(|job| !wanted.contains(job));
+    Ok(jobs)
+}
+
+/// Makes jobs of commands that `begin` says the beginning of.
+fn each(
+    context: &Context<'_>,
+    commands: Vec<Command>,
+    begin: impl Fn(
+        &Record,
+        &mut Target,
+        &Command,
+        EventState,
+    ) -> Result<Option<(Timestamp, Option<Outcome>)>, ApiError>,
+) -> Result<Taken, ApiError> {
+    let next = commands.last().filter(|_| commands.len() == BATCH).map(|last| last.sequence);
+    let mut taken = Taken { next, ..Taken::default() };
+    let mut records = HashMap::new();
+    for command in commands {
+        // What cannot be read keeps no other instance from its traffic.
+        let (record, mut target) = match look_up(context, &mut records, &command) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::error!(deployment_id = command.deployment_id, %error, "a change of traffic cannot be read");
+                continue;
+            }
+        };
+        let Some(event) = target.state.events.get(command.event).cloned() else {
             continue;
         };
-        let direction = match event.name {
-            LifecycleEvent::BlockTraffic => Direction::Block,
-            _ => Direction::Allow,
+        let Some((since, outcome)) = begin(record, &mut target, &command, event.state)? else {
+            continue;
         };
-        let since = match event.state {
-            EventState::Acknowledged { since, .. } => since,
-            _ if event.state.is_offered() && !commands::is_over(context, &record, &target) => {
-                let input = EventInput::Acknowledge;
-                outcomes.push(commands::advance(context, &command, &record, &mut target, input)?);
-                context.now
-            }
-            _ => continue,
-        };
-        jobs.push(Job {
+        taken.outcomes.extend(outcome);
+        taken.jobs.push(Job {
             command: command.id,
             deployment_id: record.id.clone(),
+            application: record.application_name.clone(),
+            group: record.group_name.clone(),
             instance: target.member.name,
-            direction,
-            balancers: balancers(&record),
-            application: record.application_name,
-            group: record.group_name,
+            direction: match event.name {
+                LifecycleEvent::BlockTraffic => Direction::Block,
+                _ => Direction::Allow,
+            },
+            balancers: load_balancers(record.snapshot.load_balancer_info.as_ref()),
             since,
         });
     }
-    Ok((jobs, outcomes))
+    Ok(taken)
 }
 
-fn balancers(record: &Record) -> Vec<String> {
-    load_balancers(record.snapshot.load_balancer_info.as_ref())
+fn look_up<'a>(
+    context: &Context<'_>,
+    records: &'a mut HashMap<String, Record>,
+    command: &Command,
+) -> Result<Option<(&'a Record, Target)>, ApiError> {
+    let id = &command.deployment_id;
+    if !records.contains_key(id) {
+        records.extend(Record::load(context.tx, id)?.map(|record| (id.clone(), record)));
+    }
+    let target = Target::at(context.tx, id, command.target)?;
+    Ok(records.get(id).zip(target))
 }
 
 /// Notes how a job ended: with a remark for those who look at the event, or with what went wrong.

@@ -8,7 +8,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::outbox::{self, Message, Next};
+use super::outbox::{self, Message, Next, Reception};
 use super::{Receiver, incoming};
 use crate::error::{ApiError, chain};
 use crate::outgoing;
@@ -76,7 +76,7 @@ async fn deliver(service: &Arc<Service>, receiver: Receiver, mut made: watch::Re
         };
         let now = Timestamp::now();
         match message {
-            Some(message) if message.due <= now => attempt(service, &receiver, message).await,
+            Some(message) if message.is_due(now) => attempt(service, &receiver, message).await,
             Some(message) => tokio::time::sleep(message.due.since(now) + Duration::from_millis(1)).await,
             // An error would mean that nobody makes messages any more; then there are none to wait for.
             None => {
@@ -102,26 +102,26 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
         None => "application/json",
     };
     let answer = outgoing::post_with(&receiver.url, kind, &headers, message.body.clone().into_bytes()).await;
-    let trouble = match answer {
-        Ok(answer) if (200..300).contains(&answer.status) => None,
-        Ok(answer) => Some(format!("it answered {}", answer.status)),
-        Err(error) => Some(chain(&error)),
+    let (reception, trouble) = match answer {
+        Ok(answer) => (Reception::of(answer.status), format!("it answered {}", answer.status)),
+        Err(error) => (Reception::Away, chain(&error)),
     };
-    let next = message.next(trouble.is_none(), Timestamp::now());
-    let url = receiver.url.as_str();
-    match (&trouble, next) {
-        (Some(error), Next::GiveUp) => {
-            tracing::error!(
-                url,
-                error,
-                message = message.body,
-                "a message was given up: nobody took it for a day"
-            );
+    let next = message.next(reception, Timestamp::now());
+    let receiver = outgoing::place(&receiver.url);
+    match (reception, next) {
+        (Reception::Taken, _) => tracing::debug!(receiver, "a message was taken"),
+        (_, Next::GiveUp) => {
+            let (attempts, text) = (message.attempts + 1, message.body);
+            tracing::error!(receiver, error = trouble, attempts, message = text, "a message was given up");
         }
-        (Some(error), _) => {
-            tracing::warn!(url, error, attempts = message.attempts + 1, "a message was not taken")
+        (_, _) => {
+            tracing::warn!(
+                receiver,
+                error = trouble,
+                attempts = message.attempts + 1,
+                "a message was not taken"
+            )
         }
-        (None, _) => tracing::debug!(url, "a message was taken"),
     }
     let sequence = message.sequence;
     if let Err(error) = service.transact(move |_, context| outbox::settle(context, sequence, next)).await {

@@ -28,6 +28,8 @@ pub struct Created {
     pub key: String,
     pub etag: Option<String>,
     pub version: Option<String>,
+    /// Hexadecimal digits that tell the order of notifications of one object.
+    pub sequencer: Option<String>,
 }
 
 /// What a notification says.
@@ -55,6 +57,7 @@ pub fn read(body: &[u8]) -> Option<Notice> {
             key: text(&detail["object"]["key"])?,
             etag: text(&detail["object"]["etag"]),
             version: text(&detail["object"]["version-id"]),
+            sequencer: text(&detail["object"]["sequencer"]),
         };
         let new = body["detail-type"] == "Object Created";
         return Some(Notice::Created(new.then_some(created).into_iter().collect()));
@@ -73,6 +76,7 @@ pub fn read(body: &[u8]) -> Option<Notice> {
             key: form_decode(object["key"].as_str()?)?,
             etag: text(&object["eTag"]),
             version: text(&object["versionId"]),
+            sequencer: text(&object["sequencer"]),
         })
     });
     created.collect::<Option<Vec<_>>>().map(Notice::Created)
@@ -141,6 +145,16 @@ pub fn wish(context: &Context<'_>, events: &Events, created: &[Created]) -> Resu
                 );
                 continue;
             };
+            if is_known(context, watch, object, &revision)? {
+                let (application, group) = (&watch.application, &watch.deployment_group);
+                tracing::info!(
+                    application,
+                    deployment_group = group,
+                    key = object.key,
+                    "the new object is known"
+                );
+                continue;
+            }
             wishes += context.tx.execute(
                 "INSERT INTO wishes (application, group_name, revision) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET revision = excluded.revision",
@@ -188,7 +202,7 @@ pub(super) async fn run(service: &Arc<Service>) {
     }
 }
 
-/// Creates the deployment that is wished for, unless there was one already; false while it has to wait.
+/// Creates the deployment that is wished for; false while it has to wait.
 fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Outcome>), ApiError> {
     let mut statement = context
         .tx
@@ -201,11 +215,6 @@ fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool,
         let delete = "DELETE FROM wishes WHERE application = ?1 AND group_name = ?2";
         context.tx.execute(delete, [application, group]).map(|_| ())
     };
-    if was_deployed(context, application, group, &revision)? {
-        tracing::info!(application, deployment_group = group, "the new object was deployed before");
-        fulfil()?;
-        return Ok((true, None));
-    }
     let input = CreateDeploymentInput {
         application_name: Some(application.to_owned()),
         deployment_group_name: Some(group.to_owned()),
@@ -228,24 +237,80 @@ fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool,
     }
 }
 
-/// Notifications come more than once. A location without version and ETag says nothing of its content.
+/// How long the order of an object's notifications is remembered; none comes so late.
+const MEMORY: Duration = Duration::from_secs(30 * 86_400);
+
+/// Whether a notification says nothing new: they come more than once, and late. The same content may well come back, by
+/// an upload of what was there before.
+fn is_known(
+    context: &Context<'_>,
+    watch: &Watch,
+    object: &Created,
+    revision: &RevisionLocation,
+) -> rusqlite::Result<bool> {
+    match object {
+        Created { sequencer: Some(sequencer), .. } => is_passed(context, watch, object, sequencer),
+        // A version comes once.
+        Created { version: Some(_), .. } => was_deployed(context, watch, revision, false),
+        Created { etag: Some(_), .. } => was_deployed(context, watch, revision, true),
+        // Nothing tells one content from another.
+        Created { .. } => Ok(false),
+    }
+}
+
+/// Whether a notification that is at least as new came before; else this is the newest now.
+fn is_passed(
+    context: &Context<'_>,
+    watch: &Watch,
+    object: &Created,
+    sequencer: &str,
+) -> rusqlite::Result<bool> {
+    let place = (&watch.application, &watch.deployment_group, &object.bucket, &object.key);
+    let newest: Option<String> = context
+        .tx
+        .prepare_cached(
+            "SELECT sequencer FROM notices WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4",
+        )?
+        .query_row(place, |row| row.get(0))
+        .optional()?;
+    if newest.is_some_and(|newest| !follows(sequencer, &newest)) {
+        return Ok(true);
+    }
+    let (application, group, bucket, key) = place;
+    context
+        .tx
+        .prepare_cached("INSERT OR REPLACE INTO notices VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute((application, group, bucket, key, sequencer, context.now.millis()))?;
+    let forgotten = i64::try_from(MEMORY.as_millis()).unwrap_or(i64::MAX);
+    context
+        .tx
+        .prepare_cached("DELETE FROM notices WHERE seen < ?1")?
+        .execute([context.now.millis().saturating_sub(forgotten)])?;
+    Ok(false)
+}
+
+/// As S3 documents it: the shorter one continues with zeros.
+fn follows(sequencer: &str, earlier: &str) -> bool {
+    let length = sequencer.len().max(earlier.len());
+    let whole = |text: &str| format!("{text:0<length$}").to_ascii_uppercase();
+    whole(sequencer) > whole(earlier)
+}
+
+/// Whether the group had a deployment of the revision: at any time, or as the last that it had.
 fn was_deployed(
     context: &Context<'_>,
-    application: &str,
-    group: &str,
+    watch: &Watch,
     revision: &RevisionLocation,
-) -> Result<bool, ApiError> {
-    let place = revision.s3_location.as_ref();
-    if place.is_none_or(|place| place.version.is_none() && place.e_tag.is_none()) {
-        return Ok(false);
-    }
+    last: bool,
+) -> rusqlite::Result<bool> {
     let mut statement = context.tx.prepare_cached(
         "SELECT 1 FROM deployments d
          JOIN deployment_groups g ON g.id = d.group_id
          JOIN applications a ON a.id = g.application_id
-         WHERE a.name = ?1 AND g.name = ?2 AND json_extract(d.snapshot, '$.revision') = json(?3) LIMIT 1",
+         WHERE a.name = ?1 AND g.name = ?2 AND json_extract(d.snapshot, '$.revision') = json(?3)
+           AND (NOT ?4 OR d.id = g.last_attempted) LIMIT 1",
     )?;
-    Ok(statement.exists((application, group, Json(revision)))?)
+    statement.exists((&watch.application, &watch.deployment_group, Json(revision), last))
 }
 
 #[cfg(test)]
@@ -268,17 +333,20 @@ mod tests {
             key: "shop/my app.zip".into(),
             etag: Some("d41d8c".into()),
             version: Some("3L4k".into()),
+            sequencer: Some("0055AED6DCD90281E5".into()),
         };
         let own = json!({"Records": [
             {"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {
                 "bucket": {"name": "revisions"},
-                "object": {"key": "shop/my+app.zip", "eTag": "d41d8c", "versionId": "3L4k"}}},
+                "object": {"key": "shop/my+app.zip", "eTag": "d41d8c", "versionId": "3L4k",
+                    "sequencer": "0055AED6DCD90281E5"}}},
             {"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete", "s3": {
                 "bucket": {"name": "revisions"}, "object": {"key": "x"}}},
         ]});
         let event = json!({"source": "aws.s3", "detail-type": "Object Created", "detail": {
             "bucket": {"name": "revisions"},
-            "object": {"key": "shop/my app.zip", "etag": "d41d8c", "version-id": "3L4k"}}});
+            "object": {"key": "shop/my app.zip", "etag": "d41d8c", "version-id": "3L4k",
+                "sequencer": "0055AED6DCD90281E5"}}});
         for message in [own, event] {
             let wrapped = json!({"Type": "Notification", "Message": message.to_string()});
             assert_eq!(created(&message), Some(vec![object.clone()]));
@@ -304,5 +372,15 @@ mod tests {
         assert_eq!(created(&json!({"Event": "s3:TestEvent"})), Some(Vec::new()));
         let confirm = json!({"Type": "SubscriptionConfirmation", "SubscribeURL": "https://sns/x"});
         assert_eq!(read(confirm.to_string().as_bytes()), Some(Notice::Confirm("https://sns/x".into())));
+    }
+
+    #[test]
+    fn sequencers_tell_the_order_of_notifications() {
+        for (later, earlier) in
+            [("0A", "09"), ("0055AED6DCD90281E6", "0055AED6DCD90281E5"), ("0A1", "0a"), ("B", "0AFF")]
+        {
+            assert!(follows(later, earlier) && !follows(earlier, later), "{later} {earlier}");
+        }
+        assert!(!follows("0A", "0A") && !follows("0A", "0A00"));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::{
     DeploymentInfo, GetDeploymentInput, GetDeploymentTargetInput, LifecycleEvent, Timestamp,
 };
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{OptionalExtension, Transaction, named_params};
 
 use super::message::{Change, State, Target};
 use super::{Events, Receiver};
@@ -23,6 +23,13 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Times between attempts: from one second, doubled each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// So often a message is sent to a receiver that finds fault with it, which need not be the message's.
+const MOST_REFUSALS: u32 = 6;
+
+/// Most messages that wait for a receiver, and how many of them are kept when there are more.
+const MOST: usize = 10_000;
+const KEPT: usize = 9_000;
 
 /// A message for one receiver.
 #[derive(Debug, Clone)]
@@ -78,25 +85,63 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
         .collect::<Result<_, _>>()?;
     let mut known = HashMap::new();
     for happening in &happenings {
-        // A deployment is gone when its group was deleted; then there is nobody to tell either.
-        let (info, group_id) = match known.get(&happening.deployment_id) {
-            Some(found) => found,
-            None => match look_up(context, &happening.deployment_id)? {
-                Some(found) => known.entry(happening.deployment_id.clone()).or_insert(found),
-                None => continue,
-            },
-        };
-        if let Some(change) = change(context, happening, info.clone(), group_id.clone())? {
-            address(context, events, &change)?;
+        match look_up(context, &mut known, happening) {
+            Ok(Some(change)) => address(context, events, &change)?,
+            Ok(None) => {}
+            // What cannot be read keeps nobody from hearing of other deployments.
+            Err(error) => {
+                let deployment_id = &happening.deployment_id;
+                tracing::error!(deployment_id, %error, "a change cannot be told of");
+            }
         }
     }
     if let Some(last) = happenings.last() {
         context.tx.execute("DELETE FROM happenings WHERE sequence <= ?1", [last.sequence])?;
+        for receiver in events.receivers() {
+            bound(context.tx, receiver)?;
+        }
     }
     Ok(happenings.len() == BATCH)
 }
 
-fn look_up(context: &Context<'_>, id: &str) -> Result<Option<(DeploymentInfo, String)>, ApiError> {
+/// Drops the oldest messages for a receiver that takes none.
+fn bound(tx: &Transaction<'_>, receiver: &Receiver) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached("SELECT count(*) FROM messages WHERE url = ?1")?;
+    let waiting: usize = statement.query_row([&receiver.url], |row| row.get(0))?;
+    if waiting > MOST {
+        let mut statement = tx.prepare_cached(
+            "DELETE FROM messages WHERE url = ?1 AND sequence <= (
+                 SELECT sequence FROM messages WHERE url = ?1 ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
+        )?;
+        let dropped = statement.execute((&receiver.url, KEPT))?;
+        let receiver = crate::outgoing::place(&receiver.url);
+        tracing::error!(
+            receiver,
+            dropped,
+            "the oldest messages were given up: too many wait for their receiver"
+        );
+    }
+    Ok(())
+}
+
+/// What is to be told of something that happened.
+fn look_up(
+    context: &Context<'_>,
+    known: &mut HashMap<String, (DeploymentInfo, String)>,
+    happening: &Happening,
+) -> Result<Option<Change>, ApiError> {
+    let id = &happening.deployment_id;
+    if !known.contains_key(id) {
+        known.extend(deployment(context, id)?.map(|found| (id.clone(), found)));
+    }
+    // A deployment is gone when its group was deleted, which was told before.
+    match known.get(id) {
+        Some((info, group_id)) => change(context, happening, info.clone(), group_id.clone()),
+        None => Ok(None),
+    }
+}
+
+fn deployment(context: &Context<'_>, id: &str) -> Result<Option<(DeploymentInfo, String)>, ApiError> {
     let mut statement = context.tx.prepare_cached("SELECT group_id FROM deployments WHERE id = ?1")?;
     let group_id: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
     let Some(group_id) = group_id else {
@@ -205,16 +250,42 @@ pub(super) enum Next {
     Again(Timestamp),
 }
 
+/// How a receiver met a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reception {
+    Taken,
+    /// It finds fault with the message, and will again.
+    Refused,
+    /// It cannot take any, or does not let us in, for now.
+    Away,
+}
+
+impl Reception {
+    pub(super) fn of(status: u16) -> Self {
+        match status {
+            200..=299 => Reception::Taken,
+            // Not let in, not there yet, too slow, too early, too much: that passes when someone mends it.
+            401 | 403 | 404 | 408 | 425 | 429 => Reception::Away,
+            400..=499 => Reception::Refused,
+            _ => Reception::Away,
+        }
+    }
+}
+
 impl Message {
-    /// What follows, when it was taken or not.
-    pub(super) fn next(&self, taken: bool, now: Timestamp) -> Next {
+    /// Whether it can be sent: also when the clock was set back and its time is farther away than any pause.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.due <= now || self.due > now + LONGEST_PAUSE
+    }
+
+    /// What follows an attempt.
+    pub(super) fn next(&self, reception: Reception, now: Timestamp) -> Next {
         let pause = Duration::from_secs(1) * 2u32.saturating_pow(self.attempts.min(10));
-        if taken {
-            Next::Done
-        } else if now.since(self.made) > GIVE_UP_AFTER {
-            Next::GiveUp
-        } else {
-            Next::Again(now + pause.min(LONGEST_PAUSE))
+        match reception {
+            Reception::Taken => Next::Done,
+            Reception::Refused if self.attempts + 1 >= MOST_REFUSALS => Next::GiveUp,
+            _ if now.since(self.made) > GIVE_UP_AFTER => Next::GiveUp,
+            _ => Next::Again(now + pause.min(LONGEST_PAUSE)),
         }
     }
 }
@@ -241,12 +312,41 @@ mod tests {
         let made = Timestamp::from_millis(1_000_000);
         let message =
             |attempts| Message { sequence: 1, topic: None, body: String::new(), made, attempts, due: made };
-        assert_eq!(message(0).next(true, made), Next::Done);
-        assert_eq!(message(0).next(false, made), Next::Again(made + Duration::from_secs(1)));
-        assert_eq!(message(3).next(false, made), Next::Again(made + Duration::from_secs(8)));
-        assert_eq!(message(900).next(false, made), Next::Again(made + LONGEST_PAUSE));
+        let (taken, away) = (Reception::of(204), Reception::of(503));
+        assert_eq!(message(0).next(taken, made), Next::Done);
+        assert_eq!(message(0).next(away, made), Next::Again(made + Duration::from_secs(1)));
+        assert_eq!(message(3).next(away, made), Next::Again(made + Duration::from_secs(8)));
+        assert_eq!(message(900).next(away, made), Next::Again(made + LONGEST_PAUSE));
         let late = made + GIVE_UP_AFTER + Duration::from_secs(1);
-        assert_eq!(message(900).next(false, late), Next::GiveUp);
-        assert_eq!(message(900).next(true, late), Next::Done);
+        assert_eq!(message(900).next(away, late), Next::GiveUp);
+        assert_eq!(message(900).next(taken, late), Next::Done);
+        // One that finds fault with the message is not asked for a day, while others wait behind it.
+        assert_eq!(message(4).next(Reception::of(422), made), Next::Again(made + Duration::from_secs(16)));
+        assert_eq!(message(5).next(Reception::of(422), made), Next::GiveUp);
+        assert_eq!(message(5).next(Reception::of(429), made), Next::Again(made + Duration::from_secs(32)));
+        // The clock was set back.
+        assert!(!Message { due: made + LONGEST_PAUSE, ..message(9) }.is_due(made));
+        assert!(Message { due: made + LONGEST_PAUSE * 2, ..message(9) }.is_due(made));
+    }
+
+    #[test]
+    fn the_newest_messages_are_kept_for_a_receiver_that_takes_none() {
+        let store = crate::store::Store::in_memory().unwrap();
+        let receiver = |url: &str| Receiver { url: url.into(), authorization: None };
+        let send = "INSERT INTO messages (url, body, made, due)
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+            SELECT ?1, i, 0, 0 FROM n";
+        let waiting = "SELECT count(*), min(CAST(body AS INTEGER)), max(CAST(body AS INTEGER)) FROM messages WHERE url = ?1";
+        let found = store.transact_blocking(move |tx| {
+            let kept = |url: &str, number: usize| -> rusqlite::Result<(usize, usize, usize)> {
+                tx.execute(send, (url, number))?;
+                bound(tx, &receiver(url))?;
+                tx.query_row(waiting, [url], |row| row.try_into())
+            };
+            let both = (kept("http://few", MOST)?, kept("http://many", MOST + 1)?);
+            Ok::<_, crate::error::ApiError>(both)
+        });
+        let expected = ((MOST, 1, MOST), (KEPT, MOST + 2 - KEPT, MOST + 1));
+        assert_eq!(found.unwrap(), expected);
     }
 }

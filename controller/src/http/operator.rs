@@ -10,12 +10,14 @@ use crate::credentials::{Principal, Role};
 use crate::deployment::decide::Outcome;
 use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, applications, configs, groups, instances, revisions, tags, tokens};
+use crate::events;
+use crate::registry::{Context, Step, applications, configs, groups, instances, revisions, tags, tokens};
 use crate::request::{Request, members::shorten};
 use crate::service::Service;
 
-/// An answer's body, and what is to be told once it is on disk.
-type Reply = (Vec<u8>, Vec<Outcome>);
+/// An answer's body, or none while the operation has to go on in another transaction; and what is to be told once it is on
+/// disk.
+type Reply = (Option<Vec<u8>>, Option<Outcome>);
 
 /// What carries out an operation: it is given a request that was checked.
 type Function<R, O> = fn(&Context<'_>, R) -> Result<O, ApiError>;
@@ -33,7 +35,14 @@ pub(super) async fn call(
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
-    service.change(move |_, context| handler(context, &message)).await
+    loop {
+        let message = message.clone();
+        if let Some(answer) = service.change(move |_, context| handler(context, &message)).await? {
+            return Ok(answer);
+        }
+        // What has ended is told before it is gone.
+        events::catch_up(service).await?;
+    }
 }
 
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
@@ -51,7 +60,9 @@ fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
 /// * `answer`: it is sent;
 /// * `silent`: it says nothing, and the body is empty;
 /// * `decide`: it is sent, and what was decided is told to those who wait for it;
-/// * `settle`: it says nothing, the body is empty, and what was decided is told.
+/// * `settle`: it says nothing, the body is empty, and what was decided is told;
+/// * `remove`: it is sent once everything is removed, which can take many transactions;
+/// * `erase`: the same, but it says nothing, and the body is empty.
 macro_rules! operations {
     ($($kind:ident $name:ident => $function:path,)*) => {
         /// Every operation there is.
@@ -73,7 +84,7 @@ operations! {
     answer ListApplications => applications::list,
     answer BatchGetApplications => applications::batch_get,
     silent UpdateApplication => applications::update,
-    settle DeleteApplication => applications::delete,
+    erase DeleteApplication => applications::delete,
 
     silent RegisterApplicationRevision => revisions::register,
     answer GetApplicationRevision => revisions::get,
@@ -90,7 +101,7 @@ operations! {
     answer BatchGetDeploymentGroups => groups::batch_get,
     answer ListDeploymentGroups => groups::list,
     answer UpdateDeploymentGroup => groups::update,
-    decide DeleteDeploymentGroup => groups::delete,
+    remove DeleteDeploymentGroup => groups::delete,
 
     silent RegisterOnPremisesInstance => instances::register,
     silent DeregisterOnPremisesInstance => instances::deregister,
@@ -130,7 +141,7 @@ fn answer<R: Request, O: Serialize>(
     operation: Function<R, O>,
 ) -> Result<Reply, ApiError> {
     let output = operation(context, R::check(message.read()?)?)?;
-    Ok((message.answer(&output)?, Vec::new()))
+    Ok((Some(message.answer(&output)?), None))
 }
 
 fn silent<R: Request>(
@@ -139,25 +150,43 @@ fn silent<R: Request>(
     operation: Function<R, Nothing>,
 ) -> Result<Reply, ApiError> {
     operation(context, R::check(message.read()?)?)?;
-    Ok((Vec::new(), Vec::new()))
+    Ok((Some(Vec::new()), None))
 }
 
-fn decide<R: Request, O: Serialize, D: Into<Vec<Outcome>>>(
+fn decide<R: Request, O: Serialize>(
     context: &Context<'_>,
     message: &Message,
-    operation: Function<R, (O, D)>,
+    operation: Function<R, (O, Outcome)>,
 ) -> Result<Reply, ApiError> {
-    let (output, decided) = operation(context, R::check(message.read()?)?)?;
-    Ok((message.answer(&output)?, decided.into()))
+    let (output, outcome) = operation(context, R::check(message.read()?)?)?;
+    Ok((Some(message.answer(&output)?), Some(outcome)))
 }
 
-fn settle<R: Request, D: Into<Vec<Outcome>>>(
+fn settle<R: Request>(
     context: &Context<'_>,
     message: &Message,
-    operation: Function<R, (Nothing, D)>,
+    operation: Function<R, (Nothing, Outcome)>,
 ) -> Result<Reply, ApiError> {
-    let (Nothing {}, decided) = operation(context, R::check(message.read()?)?)?;
-    Ok((Vec::new(), decided.into()))
+    let (Nothing {}, outcome) = operation(context, R::check(message.read()?)?)?;
+    Ok((Some(Vec::new()), Some(outcome)))
+}
+
+fn remove<R: Request, O: Serialize>(
+    context: &Context<'_>,
+    message: &Message,
+    operation: Function<R, Step<O>>,
+) -> Result<Reply, ApiError> {
+    let (output, outcome) = operation(context, R::check(message.read()?)?)?;
+    Ok((output.map(|output| message.answer(&output)).transpose()?, outcome))
+}
+
+fn erase<R: Request>(
+    context: &Context<'_>,
+    message: &Message,
+    operation: Function<R, Step<Nothing>>,
+) -> Result<Reply, ApiError> {
+    let (done, outcome) = operation(context, R::check(message.read()?)?)?;
+    Ok((done.map(|Nothing {}| Vec::new()), outcome))
 }
 
 #[cfg(test)]

@@ -19,9 +19,11 @@ pub struct Agenda {
 impl Agenda {
     /// Notes what a decision wants to be looked at. Says whether something is earlier now than anything was.
     pub fn hear(&mut self, outcome: &Outcome) -> bool {
-        let timer = outcome.again_at.is_some_and(|at| self.look_at(&outcome.deployment_id, at));
-        let stirred = outcome.stirred.iter().fold(false, |news, id| self.look_now(id) || news);
-        timer || stirred
+        let mut earlier = outcome.again_at.is_some_and(|at| self.look_at(&outcome.deployment_id, at));
+        for id in &outcome.stirred {
+            earlier |= self.look_now(id);
+        }
+        earlier
     }
 
     /// Looks at a deployment next. Says whether that is news.

@@ -3,8 +3,8 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{Context, by_name, groups, new_id};
-use crate::deployment::{self, decide::Outcome};
+use super::{Context, Step, by_name, new_id};
+use crate::deployment::purge::{Purged, purge};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::store::Json;
@@ -47,7 +47,7 @@ pub(super) fn does_not_exist(name: &str) -> ApiError {
     ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
 }
 
-pub(super) fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
+fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
     let mut statement = context.tx.prepare_cached("SELECT * FROM applications WHERE name = ?1")?;
     Ok(statement.query_row([name], Application::read).optional()?)
 }
@@ -123,17 +123,18 @@ pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Res
     Ok(Nothing {})
 }
 
-/// Deletes an application with its groups, revisions and deployments; one that does not exist is deleted already.
-pub fn delete(
-    context: &Context<'_>,
-    request: request::DeleteApplication,
-) -> Result<(Nothing, Vec<Outcome>), ApiError> {
-    let Some(application) = lookup(context, &request.application_name)? else {
-        return Ok((Nothing {}, Vec::new()));
-    };
-    let message = format!("The deployment ended because the application {} was deleted.", application.name);
-    let error = ErrorInformation { code: Some(ErrorCode::ApplicationMissing), message: Some(message) };
-    let ended = deployment::end_of_groups(context, &groups::ids(context, &application)?, &error)?;
-    context.tx.execute("DELETE FROM applications WHERE id = ?1", [application.id])?;
-    Ok((Nothing {}, ended))
+/// Deletes an application with its groups, revisions and deployments, or a part of these: then there is no answer yet. One
+/// that does not exist is deleted already.
+pub fn delete(context: &Context<'_>, request: request::DeleteApplication) -> Result<Step<Nothing>, ApiError> {
+    let mut statement = context.tx.prepare_cached(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
+    )?;
+    let groups = statement.query_map([&*request.application_name], |row| row.get(0))?;
+    for id in groups.collect::<Result<Vec<String>, _>>()? {
+        if let Purged::Part(outcome) = purge(context, &id, ErrorCode::ApplicationMissing)? {
+            return Ok((None, Some(*outcome)));
+        }
+    }
+    context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
+    Ok((Some(Nothing {}), None))
 }

@@ -4,8 +4,9 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
-use super::{Context, by_name, configs, new_id};
-use crate::deployment::{self, decide::Outcome};
+use super::{Context, Step, by_name, configs, new_id};
+use crate::deployment;
+use crate::deployment::purge::{Purged, purge};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::store::Json;
@@ -109,15 +110,6 @@ fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Resul
         .tx
         .prepare_cached("SELECT * FROM deployment_groups WHERE application_id = ?1 AND name = ?2")?;
     Ok(statement.query_row((&application.id, name), Group::read).optional()?)
-}
-
-/// The groups of an application.
-pub(super) fn ids(context: &Context<'_>, application: &Application) -> Result<Vec<String>, ApiError> {
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT id FROM deployment_groups WHERE application_id = ?1 ORDER BY name")?;
-    let ids = statement.query_map([&application.id], |row| row.get(0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, ApiError> {
@@ -262,22 +254,24 @@ pub fn update(
     Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
 }
 
-/// Deletes a group with its deployments; one that does not exist, or whose application does not, is deleted already.
+/// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
+/// application does not, is deleted already.
 pub fn delete(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
-) -> Result<(DeleteDeploymentGroupOutput, Vec<Outcome>), ApiError> {
-    let output = DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) };
-    let group = match applications::lookup(context, &request.application_name)? {
-        Some(application) => lookup(context, &application, &request.deployment_group_name)?,
-        None => None,
+) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
+    let deleted = (Some(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) }), None);
+    let mut statement = context.tx.prepare_cached(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
+         WHERE a.name = ?1 AND g.name = ?2",
+    )?;
+    let names = (&*request.application_name, &*request.deployment_group_name);
+    let Some(id) = statement.query_row(names, |row| row.get::<_, String>(0)).optional()? else {
+        return Ok(deleted);
     };
-    let Some(group) = group else {
-        return Ok((output, Vec::new()));
-    };
-    let message = format!("The deployment ended because the deployment group {} was deleted.", group.name);
-    let error = ErrorInformation { code: Some(ErrorCode::DeploymentGroupMissing), message: Some(message) };
-    let ended = deployment::end_of_groups(context, std::slice::from_ref(&group.id), &error)?;
-    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [group.id])?;
-    Ok((output, ended))
+    if let Purged::Part(outcome) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
+        return Ok((None, Some(*outcome)));
+    }
+    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])?;
+    Ok(deleted)
 }

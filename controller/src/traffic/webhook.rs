@@ -1,8 +1,10 @@
 //! A load balancer that something else speaks to, asked by HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::deployment::traffic::Job;
 use crate::outgoing::{self, OutgoingError};
@@ -12,6 +14,18 @@ use crate::outgoing::{self, OutgoingError};
 #[serde(deny_unknown_fields)]
 pub(super) struct Webhook {
     url: String,
+    #[serde(skip)]
+    calls: Calls,
+}
+
+/// Bounds how many requests there are at a time.
+#[derive(Debug, Clone)]
+struct Calls(Arc<Semaphore>);
+
+impl Default for Calls {
+    fn default() -> Self {
+        Calls(Arc::new(Semaphore::new(16)))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +33,10 @@ pub(super) enum WebhookError {
     #[error(transparent)]
     Call(#[from] OutgoingError),
     #[error(
-        "{url} answered {status}: expected 200 or 204 when it is done, 202 when it is under way; it said {text:?}"
+        "the load balancer {name:?} at {place} answered {status}: expected 200 or 204 when it is done, 202 when it is \
+         under way"
     )]
-    Refused { url: String, status: u16, text: String },
+    Refused { name: String, place: String, status: u16 },
 }
 
 /// How often one that is not done, or does not answer, is asked again.
@@ -41,14 +56,21 @@ impl Webhook {
         });
         let mut failures = 0;
         loop {
-            match outgoing::post(&self.url, "application/json", body.to_string().into_bytes()).await {
+            let answer = {
+                let _call = self.calls.0.acquire().await;
+                outgoing::post(&self.url, "application/json", body.to_string().into_bytes()).await
+            };
+            match answer {
                 Ok(answer) => match answer.status {
                     200 | 204 => return Ok(()),
                     202 => failures = 0,
                     429 | 502..=504 if failures < PATIENCE => failures += 1,
                     status => {
-                        let text = answer.text().chars().take(200).collect();
-                        return Err(WebhookError::Refused { url: self.url.clone(), status, text });
+                        // It may hold what users of the API shall not read.
+                        let text: String = answer.text().chars().take(200).collect();
+                        tracing::info!(load_balancer = name, status, text, "a load balancer refused");
+                        let (name, place) = (name.to_owned(), outgoing::place(&self.url));
+                        return Err(WebhookError::Refused { name, place, status });
                     }
                 },
                 Err(error) if failures >= PATIENCE => return Err(error.into()),

@@ -1,5 +1,7 @@
 //! One small fleet with its controller, its operator, its load balancers and its clock.
 
+#[path = "agents.rs"]
+mod agents;
 #[path = "operator.rs"]
 mod operator;
 
@@ -8,22 +10,21 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
-use codedeploy_api::command::{CommandStatus, Envelope};
 use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::alarm::{self, Sight};
-use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::decide::{self, Outcome};
+use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
-use codedeploy_controller::events::Events;
 use codedeploy_controller::page::Pages;
+use codedeploy_controller::reconcile::agenda::Agenda;
 use codedeploy_controller::registry::Context;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
 use fastrand::Rng;
 use serde_json::json;
 
-use super::host::{Deed, Held, Host, Temper};
+use super::host::{Host, Temper};
 use super::oracle::{self, Memory};
 
 const TIMERS: Timers = Timers {
@@ -60,9 +61,13 @@ pub(crate) struct World {
     now: i64,
     hosts: Vec<Host>,
     style: Style,
+    groups: usize,
+    /// All hosts are good, nobody interferes, and time stands still while anything is under way: what the controller
+    /// does not do at once, it has forgotten.
+    calm: bool,
     /// The controller's memory, which a crash empties.
+    agenda: Agenda,
     due: Vec<String>,
-    timers: Vec<(i64, String)>,
     traffic: bool,
     jobs: Vec<Job>,
     alarms: bool,
@@ -90,24 +95,27 @@ impl World {
     pub(crate) fn new(store: Store, seed: u64) -> World {
         let mut rng = Rng::with_seed(seed);
         let style = *rng.choice(&[Style::InPlace, Style::InPlace, Style::Traffic, Style::BlueGreen]).unwrap();
-        let all_good = rng.u32(0..4) == 0;
+        let all_good = rng.u32(0..3) == 0;
+        let calm = all_good && rng.bool();
         let hosts: Vec<_> = (0..rng.usize(1..7))
             .map(|number| {
                 let name = format!("box{number}");
                 let identifier = format!("arn:aws:iam::123456789012:user/{name}");
                 let temper = if all_good { Temper::Good } else { Temper::draw(&mut rng) };
-                Host::new(name, identifier, temper)
+                Host::new(name, identifier, temper, !calm)
             })
             .collect();
-        let wanted = rng.u32(1..4);
+        let (wanted, groups) = (rng.u32(1..5), rng.usize(1..3));
         let mut world = World {
             store,
             rng,
             now: 1_800_000_000_000,
             hosts,
             style,
+            groups,
+            calm,
+            agenda: Agenda::default(),
             due: Vec::new(),
-            timers: Vec::new(),
             traffic: false,
             jobs: Vec::new(),
             alarms: false,
@@ -120,6 +128,7 @@ impl World {
             trace: Vec::new(),
             tells: false,
         };
+        world.memory.calm = calm;
         world.set_up();
         world
     }
@@ -159,7 +168,6 @@ impl World {
                 partition,
                 quotas,
                 timers: &TIMERS,
-                events: &Events::default(),
                 balancers,
                 pages,
             })
@@ -173,7 +181,8 @@ impl World {
     ) -> Option<Result<T, ApiError>> {
         let fate = match self.rng.u32(0..300) {
             0 => Fate::DiesBefore,
-            1 => Fate::DiesAfter,
+            // A command that its host did not hear of comes again only with time.
+            1 if !self.calm => Fate::DiesAfter,
             _ => Fate::Lives,
         };
         let dies_before = matches!(fate, Fate::DiesBefore);
@@ -200,23 +209,23 @@ impl World {
         }
         self.traffic |= outcome.traffic;
         self.alarms |= outcome.alarms;
-        if let Some(at) = outcome.again_at {
-            self.timers.push((at.millis(), outcome.deployment_id.clone()));
-        }
-        for id in &outcome.stirred {
-            if !self.due.contains(id) {
-                self.due.push(id.clone());
-            }
-        }
+        self.agenda.hear(outcome);
     }
 
     fn restart(&mut self) {
         self.changed = true;
         self.say("the controller dies and starts again".into());
-        self.timers.clear();
-        self.jobs.clear();
+        self.agenda = Agenda::default();
+        self.due.clear();
+        self.jobs = self.transact(|context| traffic::begun(context, 0)).unwrap().jobs;
         (self.traffic, self.alarms) = (true, true);
-        self.due = self.transact(decide::active).unwrap();
+        for id in self.transact(decide::active).unwrap() {
+            self.agenda.look_now(&id);
+            let (_, outcome) = self.transact(move |context| resume(context, &id, context.now)).unwrap();
+            self.hear(&outcome);
+        }
+        // Their connections broke.
+        self.hosts.iter_mut().for_each(|host| host.woken = true);
     }
 
     /// Plays until every deployment has ended.
@@ -231,20 +240,50 @@ impl World {
                 return;
             }
             // Only what the controller remembers by itself may bring a silent deployment to its end.
-            let idle = self.due.is_empty() && self.timers.is_empty() && !self.traffic && !self.alarms;
-            assert!(self.active == 0 || !idle || !self.jobs.is_empty(), "a deployment nobody will look at");
+            let remembered = !self.due.is_empty() || self.agenda.idle(self.time()).is_some();
+            let idle = !remembered && !self.traffic && !self.alarms && self.jobs.is_empty();
+            assert!(self.active == 0 || !idle, "a deployment nobody will look at");
+            assert!(
+                !self.calm || self.memory.running == 0 || !self.nothing_follows(),
+                "a deployment that hangs"
+            );
         }
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    /// Whether nothing will happen before time passes.
+    fn nothing_follows(&self) -> bool {
+        self.due.is_empty()
+            && self.agenda.idle(self.time()) != Some(Duration::ZERO)
+            && !self.traffic
+            && !self.alarms
+            && self.jobs.is_empty()
+            && self.hosts.iter().all(|host| !host.woken && host.held.is_empty())
     }
 
     fn look(&mut self) {
         let mut memory = std::mem::take(&mut self.memory);
-        let (wrong, memory, active) = self
+        let now = self.now;
+        let (wrong, memory, active, deadline) = self
             .transact(move |context| {
-                let wrong = memory.look(context.tx);
-                Ok((wrong, memory, decide::active(context)?.len()))
+                let wrong = memory.look(context.tx, now);
+                let deadline = oracle::first_deadline(context.tx);
+                Ok((wrong, memory, decide::active(context)?.len(), deadline))
             })
             .unwrap();
         (self.memory, self.active) = (memory, active);
+        if let Some(deadline) = deadline.map(Timestamp::from_millis)
+            && self.due.is_empty()
+        {
+            let idle = self.agenda.idle(self.time());
+            assert!(
+                idle.is_some_and(|idle| idle <= deadline.since(self.time())),
+                "a deadline that passes unseen"
+            );
+        }
         if let Some(wrong) = wrong {
             self.say(format!("WRONG: {wrong}"));
             panic!("{wrong}");
@@ -252,9 +291,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        let overdue: Vec<_> = self.timers.iter().filter(|(at, _)| *at <= self.now).cloned().collect();
-        self.timers.retain(|(at, _)| *at > self.now);
-        for (_, id) in overdue {
+        for id in self.agenda.due(self.time()) {
             if !self.due.contains(&id) {
                 self.due.push(id);
             }
@@ -262,10 +299,16 @@ impl World {
         match self.rng.u32(0..100) {
             0..=29 if !self.due.is_empty() => self.decide(),
             30..=36 if self.traffic || !self.jobs.is_empty() => self.balance(),
-            37..=39 => self.watch(),
+            37..=39 if self.alarms || !self.calm => self.watch(),
             40 => self.operate(),
             41..=50 => self.pass_time(),
-            51 if self.rng.u32(0..30) == 0 => self.restart(),
+            51 if self.rng.u32(0..30) == 0 => {
+                // Perhaps it was down for a while.
+                if !self.calm && self.rng.bool() {
+                    self.now += self.rng.i64(0..600_000);
+                }
+                self.restart();
+            }
             _ => {
                 let host = self.rng.usize(0..self.hosts.len());
                 self.live(host);
@@ -275,12 +318,13 @@ impl World {
 
     fn pass_time(&mut self) {
         self.now += match self.rng.u32(0..60) {
-            0 => {
+            _ if self.calm && self.memory.running > 0 => 0,
+            0 if !self.calm => {
                 let jump = self.rng.i64(-60_000..200_000);
                 self.say(format!("the clock jumps {jump} ms"));
                 jump
             }
-            1..=9 => self.rng.i64(0..40_000),
+            0..=9 => self.rng.i64(0..40_000),
             _ => self.rng.i64(0..3000),
         };
     }
@@ -302,13 +346,15 @@ impl World {
     fn balance(&mut self) {
         if self.traffic {
             self.traffic = false;
-            if let Some(taken) = self.act(traffic::take) {
-                self.jobs = taken.unwrap();
+            let take =
+                |context: &Context<'_>| traffic::take(context, 0).map(|taken| (taken.jobs, taken.outcomes));
+            if let Some(taken) = self.act(take) {
+                self.jobs.extend(taken.unwrap());
             }
             return;
         }
         let job = self.jobs.swap_remove(self.rng.usize(0..self.jobs.len()));
-        let fails = self.rng.u32(0..30) == 0;
+        let fails = !self.calm && self.rng.u32(0..30) == 0;
         self.say(format!(
             "{:?} of {} {}",
             job.direction,
@@ -327,7 +373,7 @@ impl World {
         self.alarms = false;
         let watched = self.transact(alarm::watched).unwrap();
         for watched in watched {
-            let active = self.rng.u32(0..25) == 0;
+            let active = !self.calm && self.rng.u32(0..25) == 0;
             let name = self.name(&watched.deployment_id);
             self.say(format!("the alarm of {name} is {}", if active { "active" } else { "quiet" }));
             let id = watched.deployment_id.clone();
@@ -341,104 +387,4 @@ impl World {
             }
         }
     }
-
-    fn live(&mut self, index: usize) {
-        let foreign =
-            (0..self.hosts.len()).find(|other| *other != index && !self.hosts[*other].held.is_empty());
-        let foreign = foreign.map(|other| self.hosts[other].held[0].command.host_command_identifier.clone());
-        let deed = self.hosts[index].next(&mut self.rng, foreign.as_ref());
-        let host = self.hosts[index].identifier.clone();
-        match deed {
-            Deed::Nothing => {}
-            Deed::Poll => self.poll(index, host),
-            Deed::Specify(held) => {
-                let execution = self.hosts[index].held[held].command.deployment_execution_id.clone();
-                let answer =
-                    self.transact(move |context| commands::specification(context, &host, &execution));
-                answer.unwrap();
-            }
-            Deed::Acknowledge(held) => self.acknowledge(index, host, held),
-            Deed::Complete { held, succeeded } => {
-                let held = self.hosts[index].held.swap_remove(held);
-                self.say(format!("box{index} completes {}: {succeeded}", held.command.command_name));
-                let id = held.command.host_command_identifier.clone();
-                let done = self.act(move |context| Ok(((), vec![complete(context, &host, &id, succeeded)?])));
-                match done {
-                    Some(done) => {
-                        done.unwrap();
-                        self.hosts[index].past.push(held.command.host_command_identifier);
-                    }
-                    // It heard no answer, and tries again.
-                    None => self.hosts[index].held.push(held),
-                }
-            }
-            Deed::Forget(held) => {
-                let held = self.hosts[index].held.swap_remove(held);
-                self.say(format!("box{index} forgets {}", held.command.command_name));
-            }
-            Deed::Lie { command, acknowledge, succeeded } => {
-                let own = self.given.get(&command) == Some(&host);
-                self.say(format!("box{index} lies about {command}"));
-                let done = self.act(move |context| {
-                    let outcome = if acknowledge {
-                        commands::acknowledge(context, &host, &command, None)?.1
-                    } else {
-                        complete(context, &host, &command, succeeded)?
-                    };
-                    Ok(((), vec![outcome]))
-                });
-                assert!(done.is_none_or(|done| done.is_ok() == own), "a host reached another's command");
-            }
-        }
-    }
-
-    fn poll(&mut self, index: usize, host: String) {
-        let polls = host.clone();
-        let offer = self.act(move |context| match commands::lease(context, &polls)? {
-            Offer::Command(command, outcome) => Ok((Some(command), vec![*outcome])),
-            Offer::Nothing { .. } => Ok((None, Vec::new())),
-        });
-        let Some(Ok(Some(command))) = offer else {
-            self.hosts[index].woken = false;
-            return;
-        };
-        let deployment = command.deployment_execution_id.rsplit('/').next().unwrap().to_owned();
-        let name = self.name(&deployment);
-        self.say(format!("box{index} gets {} of {name}", command.command_name));
-        assert_eq!(command.host_identifier, host);
-        let first = self.given.entry(command.host_command_identifier.clone()).or_insert_with(|| host.clone());
-        assert_eq!(*first, host, "a command for two hosts");
-        assert!(!self.memory.is_stopping(&deployment), "a command after the stop");
-        assert!(!["BlockTraffic", "AllowTraffic"].contains(&command.command_name.as_str()));
-        let held = &mut self.hosts[index].held;
-        // An agent ignores a command that it already has.
-        if held.iter().all(|h| h.command.host_command_identifier != command.host_command_identifier) {
-            held.push(Held { command, acknowledged: false });
-        }
-    }
-
-    fn acknowledge(&mut self, index: usize, host: String, held: usize) {
-        let id = self.hosts[index].held[held].command.host_command_identifier.clone();
-        let envelope =
-            Envelope { format: Envelope::JSON.into(), payload: r#"{"IsCommandNoop":false}"#.into() };
-        let status = self.act(move |context| {
-            let (status, outcome) = commands::acknowledge(context, &host, &id, Some(&envelope))?;
-            Ok((status, vec![outcome]))
-        });
-        match status {
-            Some(Ok(CommandStatus::InProgress)) => self.hosts[index].held[held].acknowledged = true,
-            Some(Ok(_)) => {
-                self.hosts[index].held.swap_remove(held);
-            }
-            Some(Err(refusal)) => panic!("{refusal}"),
-            None => {}
-        }
-    }
-}
-
-fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Outcome, ApiError> {
-    let code = if succeeded { 0 } else { 4 };
-    let payload = format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
-    let envelope = Envelope { format: Envelope::JSON.into(), payload };
-    commands::complete(context, host, id, succeeded, Some(&envelope))
 }

@@ -9,7 +9,6 @@ use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::{create, decide, intervene, queries, targets, traffic};
 use codedeploy_controller::error::ApiError;
-use codedeploy_controller::events::Events;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, configs, groups};
@@ -174,7 +173,6 @@ impl Fleet {
                 partition: &Partition::new(None, None).unwrap(),
                 quotas: &Quotas::default(),
                 timers: &Timers::default(),
-                events: &Events::default(),
                 balancers: &balancers,
                 pages: &Pages::new(b"fleet"),
             })
@@ -241,7 +239,7 @@ impl Fleet {
     }
 
     fn move_traffic(&mut self) {
-        for job in self.transact(traffic::take).0 {
+        for job in self.transact(|context| traffic::take(context, 0)).jobs {
             self.performed.push(format!("{} {:?}Traffic", job.instance, job.direction));
             self.transact(move |context| traffic::complete(context, &job.command, Ok(String::new())));
         }

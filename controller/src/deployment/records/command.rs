@@ -11,6 +11,16 @@ use crate::registry::random_text;
 /// The host of the commands that the service performs itself; no host is registered with an empty identifier.
 pub(in crate::deployment) const SERVICE: &str = "";
 
+const OFFERED_HERE: &str =
+    "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
+
+/// By way of the deployments that are not over: there may be any number of older commands.
+const BEGUN_HERE: &str = "SELECT c.* FROM deployments d
+    CROSS JOIN targets t ON t.deployment_id = d.id AND t.class = ?3
+    CROSS JOIN commands c ON c.deployment_id = t.deployment_id AND c.target = t.position
+    WHERE d.status IN ('Created', 'InProgress', 'Ready') AND c.host = '' AND c.offered = 0 AND c.sequence > ?1
+    ORDER BY c.sequence LIMIT ?2";
+
 /// The command that performs one event on one target.
 #[derive(Debug, Clone)]
 pub(in crate::deployment) struct Command {
@@ -69,14 +79,33 @@ impl Command {
             .collect()
     }
 
-    /// Every command that the service performs itself and that may not be done.
-    pub(in crate::deployment) fn of_service(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Command>> {
+    /// The next commands that wait for the service's own hand, in their order.
+    pub(in crate::deployment) fn offered_here(
+        tx: &Transaction<'_>,
+        after: i64,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Command>> {
+        tx.prepare_cached(OFFERED_HERE)?.query_map((after, most), Command::read)?.collect()
+    }
+
+    /// The next of the commands that the service may have begun to perform itself, in their order.
+    pub(in crate::deployment) fn begun_here(
+        tx: &Transaction<'_>,
+        after: i64,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Command>> {
+        tx.prepare_cached(BEGUN_HERE)?.query_map((after, most, Class::Performing), Command::read)?.collect()
+    }
+
+    /// Whether the service still has to perform a command that it began.
+    pub(in crate::deployment) fn is_wanted_here(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
         tx.prepare_cached(
-            "SELECT c.* FROM commands c JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
-             WHERE c.host = '' AND t.class IN (?1, ?2) ORDER BY c.sequence",
+            "SELECT 1 FROM commands c JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
+             WHERE c.id = ?1 AND t.class = ?2 AND NOT EXISTS (
+                 SELECT 1 FROM commands n
+                 WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)",
         )?
-        .query_map([Class::Offered, Class::Performing], Command::read)?
-        .collect()
+        .exists((id, Class::Performing))
     }
 
     /// The command with an identifier, if it is this host's.
@@ -94,5 +123,21 @@ impl Command {
         tx.prepare_cached("UPDATE commands SET noop = ?2 WHERE sequence = ?1")?
             .execute((self.sequence, noop))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::way_of;
+
+    #[test]
+    fn no_old_command_is_looked_at_to_find_those_of_today() {
+        let offered = way_of(OFFERED_HERE);
+        assert!(offered.contains("SEARCH commands USING INDEX commands_offered"), "{offered}");
+        let begun = way_of(BEGUN_HERE);
+        for step in ["USING INDEX deployments_active", "INDEX targets_by_class", "SEARCH c USING INDEX"] {
+            assert!(begun.contains(step), "{begun}");
+        }
     }
 }

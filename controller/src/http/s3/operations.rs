@@ -61,6 +61,7 @@ impl Folder {
             key: key.to_owned(),
             etag: Some(version.etag.clone()),
             version: Some(version.id.clone()),
+            sequencer: None,
         };
         if let Err(error) = incoming::notice(&self.service, vec![created]).await {
             tracing::error!(bucket, key, %error, "a new object may not be deployed by itself");
