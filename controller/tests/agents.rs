@@ -148,6 +148,52 @@ async fn odd_diagnostics_are_kept_as_far_as_they_can_be_read() {
 }
 
 #[tokio::test]
+async fn a_result_is_worth_more_than_its_form() {
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
+    for diagnostics in [r#"{}"#, r#"{"Format":"JSON"}"#, r#"{"Format":null,"Payload":null}"#, "null"] {
+        let id = shop::deploy(&client, "app.zip").await;
+        let command = agent.poll().await.unwrap();
+        let body = |status: &str| {
+            let id = &command.id;
+            let body = format!(r#"{{"HostCommandIdentifier":"{id}"{status},"Diagnostics":{diagnostics}}}"#);
+            body.into_bytes()
+        };
+        let acknowledgement = Forgery::none("PutHostCommandAcknowledgement");
+        let acknowledged = agent.attempt_bytes(acknowledgement, body("")).await.unwrap();
+        assert_eq!(acknowledged, (200, json!({"CommandStatus": "InProgress"})), "{diagnostics}");
+        let completion = Forgery::none("PutHostCommandComplete");
+        let completed = agent.attempt_bytes(completion, body(r#","CommandStatus":"Failed""#)).await.unwrap();
+        assert_eq!(completed.0, 200, "{diagnostics}: {}", completed.1);
+        assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
+        let target = shop::target(&client, &id, "box1").await;
+        let shown = target.lifecycle_events()[0].diagnostics().unwrap();
+        assert_eq!(shown.message(), Some("The agent gave no diagnostics."), "{diagnostics}");
+    }
+    let id = shop::deploy(&client, "app.zip").await;
+    let command = agent.poll().await.unwrap();
+    let mut body = format!(
+        r#"{{"HostCommandIdentifier":"{}","CommandStatus":"Failed","Diagnostics":{{"Format":"JSON","Payload":"{{\"error_code\":4,\"log\":\"caf"#,
+        command.id
+    )
+    .into_bytes();
+    // Latin 1, as a script may print.
+    body.extend(b"\xe9");
+    body.extend(br#" is closed\"}"}}"#);
+    let completion = Forgery::none("PutHostCommandComplete");
+    assert_eq!(agent.attempt_bytes(completion, body).await.unwrap().0, 200);
+    shop::ended(&client, &id).await;
+    let target = shop::target(&client, &id, "box1").await;
+    let shown = target.lifecycle_events()[0].diagnostics().unwrap();
+    assert_eq!(
+        (shown.error_code(), shown.log_tail()),
+        (Some(&LifecycleErrorCode::ScriptFailed), Some("caf\u{fffd} is closed"))
+    );
+    let listed = json!({"HostCommandIdentifier": command.id, "CommandStatus": "Failed", "Diagnostics": ["JSON", "{}"]});
+    let (status, answer) = agent.call("PutHostCommandComplete", listed).await;
+    assert_eq!((status, &answer["__type"]), (400, &json!("SerializationException")));
+}
+
+#[tokio::test]
 async fn a_leased_command_is_given_to_one_poll_and_again_when_the_lease_is_over() {
     let (_controller, client, agent) = shop::one_host("timers: {poll: 10, lease: 1}").await;
     shop::deploy(&client, "app.zip").await;

@@ -1,6 +1,8 @@
 //! What others are told of deployments, and deployments that notifications of buckets start.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use std::sync::{Arc, Mutex};
@@ -65,6 +67,8 @@ async fn open_shop(client: &Client) {
         .trigger_target_arn(TOPIC)
         .trigger_events(TriggerEventType::DeploymentStart)
         .trigger_events(TriggerEventType::DeploymentSuccess)
+        .trigger_events(TriggerEventType::DeploymentFailure)
+        .trigger_events(TriggerEventType::DeploymentRollback)
         .trigger_events(TriggerEventType::InstanceFailure)
         .build();
     client
@@ -221,6 +225,84 @@ async fn a_new_object_is_deployed_and_everyone_is_told_though_they_were_away() {
         })
         .collect();
     assert_eq!(statuses[..2], [("CREATED".to_owned(), json!("ops")), ("SUCCEEDED".to_owned(), json!("ops"))]);
+}
+
+/// The statuses, deployments and errors of what a topic was told.
+fn of_topic(told: &[(HeaderMap, Value)]) -> Vec<(String, String, String)> {
+    let read = |text: &Value| serde_json::from_str(text.as_str().unwrap_or("{}")).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    told.iter()
+        .map(|(_, notification)| {
+            let message: Value = read(&notification["Message"]);
+            let error: Value = read(&message["errorInformation"]);
+            (text(&message["status"]), text(&message["deploymentId"]), text(&error["ErrorCode"]))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_deployment_whose_group_is_deleted_ends_for_everyone() {
+    let (webhook, webhook_url) = Receiver::start(0).await;
+    let (topic, topic_url) = Receiver::start(0).await;
+    let events = json!({"webhooks": [{"url": webhook_url}], "topics": {TOPIC: {"url": topic_url}}});
+    let controller = Controller::start(&json!({"timers": {"poll": 5}, "events": events}).to_string());
+    let client = controller.client("operator");
+    let host = controller.host("box1", &["env=prod"]);
+    let mut expected = Vec::new();
+    for whole in [false, true] {
+        open_shop(&client).await;
+        let id = shop::deploy(&client, "app.zip").await;
+        let command = host.poll().await.unwrap();
+        host.acknowledge(&command).await;
+        let error = if whole {
+            client.delete_application().application_name("shop").send().await.unwrap();
+            "APPLICATION_MISSING"
+        } else {
+            let group =
+                client.delete_deployment_group().application_name("shop").deployment_group_name("web");
+            group.send().await.unwrap();
+            client.delete_application().application_name("shop").send().await.unwrap();
+            "DEPLOYMENT_GROUP_MISSING"
+        };
+        // The host was still at it.
+        host.succeed(&command).await;
+        assert_eq!(host.acknowledge(&command).await, "Failed");
+        expected.push(("CREATED".to_owned(), id.clone(), String::new()));
+        expected.push(("FAILED".to_owned(), id, error.to_owned()));
+        assert_eq!(of_topic(&topic.told(expected.len()).await), expected);
+    }
+    let told = webhook.told(6).await;
+    let states: Vec<_> = told.iter().map(|(_, event)| event["detail"]["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["START", "START", "FAILURE"].repeat(2));
+}
+
+#[tokio::test]
+async fn a_rollback_begins_once_for_a_trigger_of_both_kinds() {
+    let (topic, topic_url) = Receiver::start(0).await;
+    let settings = json!({"timers": {"poll": 5}, "events": {"topics": {TOPIC: {"url": topic_url}}}});
+    let controller = Controller::start(&settings.to_string());
+    let client = controller.client("operator");
+    let host = controller.host("box1", &["env=prod"]);
+    open_shop(&client).await;
+    let good = shop::deploy(&client, "good.zip").await;
+    host.run_to("ValidateService").await;
+    shop::ended(&client, &good).await;
+    let bad = shop::deploy(&client, "bad.zip").await;
+    let command = host.poll().await.unwrap();
+    host.acknowledge(&command).await;
+    client.stop_deployment().deployment_id(&bad).auto_rollback_enabled(true).send().await.unwrap();
+    host.succeed(&command).await;
+    host.run_to("ValidateService").await;
+    let told = of_topic(&topic.told(5).await);
+    let statuses: Vec<_> = told.iter().map(|(status, ..)| status.as_str()).collect();
+    assert_eq!(statuses, ["CREATED", "SUCCEEDED", "CREATED", "CREATED", "SUCCEEDED"], "{told:?}");
+    assert_eq!(told[3].1, told[4].1);
+    let last = &topic.told(5).await[4].1;
+    let message = last["Message"].as_str().unwrap();
+    let keys =
+        ["region", "accountId", "eventTriggerName", "deploymentOverview", "status", "rollbackInformation"];
+    let places: Vec<_> = keys.iter().map(|key| message.find(&format!("\"{key}\":")).unwrap()).collect();
+    assert!(places.is_sorted(), "{message}");
 }
 
 #[tokio::test]

@@ -118,6 +118,44 @@ async fn a_stop_is_rolled_back_when_it_asks_for_it_or_else_when_the_group_does()
 }
 
 #[tokio::test]
+async fn who_asks_again_to_stop_may_change_their_mind_until_it_is_too_late() {
+    let (_controller, client, agent) = shop::one_host(QUICK).await;
+    deploy_well(&client, &agent, "good.zip").await;
+    let used = || async {
+        let revision = shop::revision("good.zip");
+        let get = client.get_application_revision().application_name("shop").revision(revision);
+        *get.send().await.unwrap().revision_info().unwrap().last_used_time().unwrap()
+    };
+    let stop = async |id: &str, rollback: Option<bool>| {
+        let stop = client.stop_deployment().deployment_id(id).set_auto_rollback_enabled(rollback);
+        stop.send().await.unwrap().status_message().unwrap().to_owned()
+    };
+    let id = shop::deploy(&client, "new.zip").await;
+    let running = agent.poll().await.unwrap();
+    agent.acknowledge(&running).await;
+    for wish in [Some(true), Some(false), None] {
+        assert!(stop(&id, wish).await.contains("will be stopped"));
+    }
+    agent.succeed(&running).await;
+    assert_eq!(shop::ended(&client, &id).await.rollback_info(), None);
+    let late = "The deployment was already stopped; it is not rolled back.";
+    assert_eq!(stop(&id, Some(true)).await, late);
+    assert_ne!(stop(&id, None).await, late);
+
+    let before = used().await;
+    let id = shop::deploy(&client, "new.zip").await;
+    let running = agent.poll().await.unwrap();
+    agent.acknowledge(&running).await;
+    for wish in [None, Some(false), Some(true)] {
+        stop(&id, wish).await;
+    }
+    agent.succeed(&running).await;
+    assert_eq!(key(&rollback_of(&client, &id).await), "good.zip");
+    assert!(used().await > before, "the rollback uses the revision");
+    assert!(stop(&id, Some(false)).await.contains("and is rolled back"));
+}
+
+#[tokio::test]
 async fn a_restart_uses_the_archive_that_hosts_have() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     let restart = || {

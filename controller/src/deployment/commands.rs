@@ -21,7 +21,8 @@ use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
 use crate::registry::Context;
 use crate::registry::tokens::{self, Token};
-use crate::request::members::shorten;
+use crate::request::Member;
+use crate::request::members::{DeploymentId, shorten};
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -75,7 +76,9 @@ pub fn acknowledge(
     id: &str,
     envelope: Option<&Envelope>,
 ) -> Result<(CommandStatus, Outcome), ApiError> {
-    let command = find(context, host, id)?;
+    let Some(command) = find(context, host, id)? else {
+        return Ok((CommandStatus::Failed, Outcome::none(id)));
+    };
     let (record, mut target) = of(context, &command)?;
     let Some(event) = target.state.events.get(command.event) else {
         return Err(unknown(id));
@@ -114,7 +117,9 @@ pub(super) fn finish(
     succeeded: bool,
     diagnostics: Diagnostics,
 ) -> Result<Outcome, ApiError> {
-    let command = find(context, host, id)?;
+    let Some(command) = find(context, host, id)? else {
+        return Ok(Outcome::none(id));
+    };
     let (record, mut target) = of(context, &command)?;
     let Some(event) = target.state.events.get(command.event) else {
         return Err(unknown(id));
@@ -127,7 +132,9 @@ pub(super) fn finish(
 
 /// Where a command stands.
 pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandStatus, ApiError> {
-    let command = find(context, host, id)?;
+    let Some(command) = find(context, host, id)? else {
+        return Ok(CommandStatus::Failed);
+    };
     let (_, target) = of(context, &command)?;
     let event = target.state.events.get(command.event).ok_or_else(|| unknown(id))?;
     Ok(status(&event.state))
@@ -242,8 +249,14 @@ pub(super) fn is_over(context: &Context<'_>, record: &Record, target: &Target) -
     closing.is_some() || deadline.is_some_and(|deadline| deadline <= context.now)
 }
 
-fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Command, ApiError> {
-    Command::of_host(context.tx, host, id)?.ok_or_else(|| unknown(id))
+/// A command of the host; none when its deployment was removed meanwhile, which is over for the host as well.
+fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Option<Command>, ApiError> {
+    if let Some(command) = Command::of_host(context.tx, host, id)? {
+        return Ok(Some(command));
+    }
+    let deployment = id.split('.').next().unwrap_or_default();
+    let is_one = <DeploymentId as Member>::check(deployment.to_owned()).is_ok();
+    if is_one && Record::load(context.tx, deployment)?.is_none() { Ok(None) } else { Err(unknown(id)) }
 }
 
 fn unknown(id: &str) -> ApiError {

@@ -13,7 +13,7 @@ use super::plan::Rules;
 use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::records::{Record, Relations, Target};
 use crate::error::ApiError;
-use crate::registry::{Context, groups};
+use crate::registry::{Context, groups, revisions};
 use crate::store::Json;
 
 /// Ends a deployment none of whose targets has anything left to do.
@@ -153,6 +153,7 @@ fn roll_back(
                 ..RollbackInfo::default()
             });
             rollback.insert(context.tx)?;
+            revisions::mark_used(context, &group.application_id, &rollback.revision(), &rollback.id)?;
             context.tx.execute(
                 "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
                 (&group.id, rollback.snapshot.previous_revision.clone().map(Json), &rollback.id),

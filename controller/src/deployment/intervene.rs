@@ -23,11 +23,13 @@ pub fn stop(
     }
     let mut outcome = Outcome::none(&record.id);
     let stop = Stop::Request { rollback: request.auto_rollback_enabled };
+    let was_over = matches!(record.progress, Progress::Ended { .. });
     end_early(context, &mut record, stop, &mut outcome)?;
+    let ignored = was_over.then(|| ignored_wish(&record, request.auto_rollback_enabled)).flatten();
     let (status, message) = match record.progress {
         Progress::Ended { .. } => (
             StopStatus::Succeeded,
-            "No more commands will be scheduled for execution in the deployment instances",
+            ignored.unwrap_or("No more commands will be scheduled for execution in the deployment instances"),
         ),
         Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => (
             StopStatus::Pending,
@@ -36,6 +38,16 @@ pub fn stop(
     };
     let output = StopDeploymentOutput { status: Some(status), status_message: Some(message.into()) };
     Ok((output, outcome))
+}
+
+/// What to say when it is too late for what is wished about the rollback.
+fn ignored_wish(record: &Record, rollback: Option<bool>) -> Option<&'static str> {
+    let made = record.relations.rollback.as_ref().and_then(|made| made.rollback_deployment_id.as_ref());
+    match (rollback?, made) {
+        (true, None) => Some("The deployment was already stopped; it is not rolled back."),
+        (false, Some(_)) => Some("The deployment was already stopped, and is rolled back."),
+        (true, Some(_)) | (false, None) => None,
+    }
 }
 
 /// Asks a deployment that is not over to end.

@@ -138,8 +138,13 @@ impl Progress {
             }
             (_, In::Start(_)) => illegal("Start"),
             (Progress::InProgress { started, stage, stop }, In::RequestStop(asked)) => {
-                let stop = stop.clone().or(Some(asked));
-                Ok(Progress::InProgress { started: *started, stage: *stage, stop })
+                let stop = match (stop, asked) {
+                    // Who asks again may have changed their mind about the rollback.
+                    (Some(Stop::Request { .. }) | None, asked @ Stop::Request { rollback: Some(_) }) => asked,
+                    (Some(first), _) => first.clone(),
+                    (None, asked) => asked,
+                };
+                Ok(Progress::InProgress { started: *started, stage: *stage, stop: Some(stop) })
             }
             // The wait is over, for another reason than the one waited for.
             (Progress::Ready { started, .. }, In::RequestStop(asked)) => {

@@ -50,7 +50,7 @@ pub(super) fn does_not_exist(name: &str) -> ApiError {
     ErrorName::ApplicationDoesNotExist.because(format!("No application found for name: {name}"))
 }
 
-pub(super) fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
+fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
     let mut statement = context.tx.prepare_cached(
         "SELECT a.id, a.name, a.created, t.account AS github_account
          FROM applications a LEFT JOIN github_tokens t ON t.name = a.github_token

@@ -75,12 +75,14 @@ pub struct CreateDeploymentConfig {
 impl Request for CreateDeploymentConfig {
     type Input = CreateDeploymentConfigInput;
 
-    /// Those of other platforms have other members, so the platform is looked at before anything is missed.
+    /// Those of other platforms have other members, and lack none of this one's.
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         NewConfigName::demand(&input.deployment_config_name)?;
-        let _: Option<ServerPlatform> = Field::read(input.compute_platform)?;
-        MinimumHealthy::demand(&input.minimum_healthy_hosts)?;
+        if input.compute_platform.as_ref().is_none_or(|platform| *platform == ComputePlatform::Server) {
+            MinimumHealthy::demand(&input.minimum_healthy_hosts)?;
+        }
         let deployment_config_name = Field::read(input.deployment_config_name)?;
+        let _: Option<ServerPlatform> = Field::read(input.compute_platform)?;
         let minimum_healthy_hosts = Field::read(input.minimum_healthy_hosts)?;
         let _: Option<NoTrafficRouting> = Field::read(input.traffic_routing_config)?;
         let zonal_config = Field::read(input.zonal_config)?;

@@ -65,7 +65,11 @@ fn members(tx: &Transaction<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
 
 impl Ledger {
     pub(crate) fn note_stop(&mut self, id: &str, rollback: Option<Value>) {
-        self.stops.entry(id.to_owned()).or_insert(rollback);
+        let asked = self.stops.entry(id.to_owned()).or_insert_with(|| rollback.clone());
+        // The last who says anything about the rollback is listened to.
+        if !matches!(rollback, Some(Value::Null)) {
+            *asked = rollback;
+        }
     }
 
     /// The host is a new one of the same name.

@@ -229,7 +229,11 @@ impl Agent {
 
     /// Sends to a controller that may die meanwhile.
     pub(crate) async fn attempt(&self, forgery: Forgery, input: Value) -> Option<(u16, Value)> {
-        let body = input.to_string();
+        self.attempt_bytes(forgery, input.to_string().into_bytes()).await
+    }
+
+    /// Sends a body, whatever it is.
+    pub(crate) async fn attempt_bytes(&self, forgery: Forgery, body: Vec<u8>) -> Option<(u16, Value)> {
         let url = format!("http://{}/", self.address);
         let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
@@ -250,8 +254,7 @@ impl Agent {
             ("x-amz-codedeploy-agent-version", "TEST_1.0".to_owned()),
         ];
         let signed = headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let signable =
-            SignableRequest::new("POST", &url, signed, SignableBody::Bytes(body.as_bytes())).unwrap();
+        let signable = SignableRequest::new("POST", &url, signed, SignableBody::Bytes(&body)).unwrap();
         let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
         let mut request = Request::post(&url);
         for (name, value) in &headers {
@@ -260,7 +263,7 @@ impl Agent {
         for (name, value) in instructions.headers() {
             request = request.header(name, value);
         }
-        let request = request.body(Body::from(forgery.body_sent.unwrap_or(body))).unwrap();
+        let request = request.body(Body::from(forgery.body_sent.map_or(body, String::into_bytes))).unwrap();
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
         let response = client.request(request).await.ok()?;
         let status = response.status().as_u16();
