@@ -114,6 +114,19 @@ impl Questions {
     }
 }
 
+impl Alarms {
+    /// What is wrong with them.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let wrong = |(name, source): (&String, &Source)| {
+            let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) = source;
+            (!outgoing::is_url(url)).then(|| {
+                format!("alarms.{name} has the url {url:?}, which is not a URL such as http://prometheus:9090")
+            })
+        };
+        self.by_name.iter().filter_map(wrong).collect()
+    }
+}
+
 impl Source {
     /// A request that fails is made once more: a deployment should not end for one lost packet.
     async fn state(&self, name: &str) -> Found {

@@ -3,6 +3,8 @@
 mod admin;
 mod console;
 mod hosts;
+mod settings;
+mod table;
 mod tokens;
 
 use std::ffi::OsString;
@@ -23,7 +25,9 @@ use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
 use crate::error::chain;
 use crate::server::{self, ServeError};
-use crate::service::DATA_DIR_VARIABLE;
+use crate::service::{DATA_DIR_VARIABLE, OpenError};
+use crate::tls::TlsError;
+use console::ConsoleError;
 use hosts::NewHost;
 
 /// A self-hosted AWS CodeDeploy service.
@@ -38,6 +42,17 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(Serve),
+    /// Show the settings that the service would run with, or everything that is wrong with them.
+    Config {
+        #[command(flatten)]
+        data: DataDir,
+        /// File with settings, in YAML.
+        #[arg(long)]
+        config_file: Option<PathBuf>,
+        /// Print JSON: a list of key, value and origin.
+        #[arg(long)]
+        json: bool,
+    },
     /// Access keys.
     #[command(subcommand)]
     Credentials(Credentials),
@@ -55,12 +70,14 @@ enum Command {
     Backup {
         #[command(flatten)]
         data: DataDir,
+        /// The new file.
         file: PathBuf,
     },
     /// Put a backup in the place of the database; the service must be stopped.
     Restore {
         #[command(flatten)]
         data: DataDir,
+        /// A file that `backup` made.
         file: PathBuf,
     },
 }
@@ -107,13 +124,18 @@ enum Credentials {
         /// Make a temporary key with a session token, such as 12h or 7d.
         #[arg(long, value_parser = admin::duration, value_name = "DURATION")]
         expires_in: Option<Duration>,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// List the access keys, without their secrets.
+    /// List the access keys that can be used, without their secrets.
     List {
         #[command(flatten)]
         data: DataDir,
+        /// Also those that are revoked or expired.
+        #[arg(long)]
+        all: bool,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -121,6 +143,7 @@ enum Credentials {
     Revoke {
         #[command(flatten)]
         data: DataDir,
+        /// The id that `credentials list` shows.
         access_key_id: String,
     },
 }
@@ -131,6 +154,7 @@ enum Host {
     Add {
         #[command(flatten)]
         data: DataDir,
+        /// The instance's name, as deployments show it.
         name: String,
         /// A tag, as key=value; can be given up to ten times.
         #[arg(long = "tag", value_parser = tag)]
@@ -144,13 +168,23 @@ enum Host {
         /// The folder on the host that the files will be in.
         #[arg(long, value_name = "FOLDER", default_value = hosts::CONF_DIR)]
         conf_dir: PathBuf,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Deregister a host and revoke its access keys.
+    /// List the registered hosts, when each was heard of last, and the version of its agent.
+    List {
+        #[command(flatten)]
+        data: DataDir,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deregister a host and revoke its access keys. What it had begun fails.
     Remove {
         #[command(flatten)]
         data: DataDir,
+        /// The instance's name.
         name: String,
     },
 }
@@ -161,6 +195,7 @@ enum GithubToken {
     Add {
         #[command(flatten)]
         data: DataDir,
+        /// The token's name.
         name: String,
         /// The GitHub account whose token it is.
         #[arg(long)]
@@ -176,6 +211,7 @@ enum GithubToken {
     List {
         #[command(flatten)]
         data: DataDir,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -183,6 +219,7 @@ enum GithubToken {
     Link {
         #[command(flatten)]
         data: DataDir,
+        /// The token's name.
         name: String,
         #[arg(required = true)]
         applications: Vec<String>,
@@ -198,6 +235,7 @@ enum GithubToken {
     Remove {
         #[command(flatten)]
         data: DataDir,
+        /// The token's name.
         name: String,
     },
 }
@@ -217,8 +255,27 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
     #[error("cannot start the runtime")]
     Runtime(#[source] std::io::Error),
+}
+
+/// The settings are wrong, and are so at the next start (`EX_CONFIG` of sysexits.h): systemd need not try again.
+const WRONG_SETTINGS: u8 = 78;
+
+impl CliError {
+    fn status(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Tls(_) => ExitCode::from(WRONG_SETTINGS),
+            Self::Serve(ServeError::Tls(_) | ServeError::Open(OpenError::Partition(_))) => {
+                ExitCode::from(WRONG_SETTINGS)
+            }
+            _ => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// The whole program: `args` are the command line with the program's name in front.
@@ -235,7 +292,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console::complain(format_args!("codedeploy-controller: {}", chain(&error)));
-            ExitCode::FAILURE
+            error.status()
         }
     }
 }
@@ -243,11 +300,22 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => run_service(serve),
+        Command::Config { data, config_file, json } => {
+            let arguments = Arguments {
+                data_dir: data.data_dir,
+                listen: None,
+                region: None,
+                account_id: None,
+                insecure_http: false,
+                config_file,
+            };
+            settings::config(arguments, json)
+        }
         Command::Credentials(Credentials::Create { data, role, user_arn, expires_in, json }) => {
             Ok(admin::create_credentials(&data.data_dir, role, user_arn, expires_in, json)?)
         }
-        Command::Credentials(Credentials::List { data, json }) => {
-            Ok(admin::list_credentials(&data.data_dir, json)?)
+        Command::Credentials(Credentials::List { data, all, json }) => {
+            Ok(admin::list_credentials(&data.data_dir, all, json)?)
         }
         Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
             Ok(admin::revoke_credentials(&data.data_dir, access_key_id)?)
@@ -256,6 +324,7 @@ fn run(command: Command) -> Result<(), CliError> {
             let host = NewHost { name, tags, endpoint, output, conf_dir, json };
             Ok(hosts::add(&data.data_dir, host)?)
         }
+        Command::Host(Host::List { data, json }) => Ok(hosts::list(&data.data_dir, json)?),
         Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
         Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
             Ok(tokens::add(&data.data_dir, name, account, applications, replace)?)

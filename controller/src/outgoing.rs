@@ -43,6 +43,12 @@ pub enum OutgoingError {
     Late { url: String },
 }
 
+/// Whether a request could be sent to it.
+pub(crate) fn is_url(text: &str) -> bool {
+    let uri = text.parse::<Uri>().ok();
+    uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
 pub async fn get(url: &str) -> Result<Answer, OutgoingError> {
     send(url, Request::builder().method(Method::GET).uri(url).body(Body::empty())).await
 }

@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(5);
 pub enum StoreError {
     #[error("cannot open the database {}", path.display())]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error("no room is left on the file system of the database {}: make room, and try again", .0.display())]
+    Full(PathBuf),
     #[error("cannot make the database {} its owner's alone", path.display())]
     Private { path: PathBuf, source: std::io::Error },
     #[error("cannot bring the database {} to schema version {}", path.display(), sqlite::VERSION)]

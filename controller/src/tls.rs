@@ -16,6 +16,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use tokio_rustls::TlsAcceptor;
+use x509_cert::ext::pkix::SubjectAltName;
 
 use crate::config::Tls;
 use crate::error::chain;
@@ -233,7 +234,7 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let Some(leaf) = chain.first() else {
         return Err(TlsError::NoCertificate { path: certificate.to_owned() });
     };
-    warn_of_end(certificate, leaf);
+    warn_about(certificate, leaf);
     let secret =
         PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
     CertifiedKey::from_der(chain, secret, &default_provider()).map_err(|source| TlsError::Mismatch {
@@ -243,8 +244,23 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     })
 }
 
-fn warn_of_end(path: &Path, leaf: &CertificateDer<'_>) {
+/// Whether the files that settings name can be used.
+pub(crate) fn check(tls: &Tls) -> Result<(), TlsError> {
+    match tls {
+        Tls::Given { certificate, key } => read(certificate, key).map(drop),
+        Tls::Off | Tls::SelfSigned { .. } => Ok(()),
+    }
+}
+
+fn warn_about(path: &Path, leaf: &CertificateDer<'_>) {
     let Ok(parsed) = x509_cert::Certificate::from_der(leaf) else { return };
+    let names = parsed.tbs_certificate.get::<SubjectAltName>();
+    if !matches!(names, Ok(Some(_))) {
+        tracing::warn!(
+            certificate = %path.display(),
+            "the certificate has no subject alternative name: clients will refuse it; make one with the names that they use"
+        );
+    }
     let end = parsed.tbs_certificate.validity.not_after.to_system_time();
     let left = end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
     let certificate = path.display();

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::console::{self, ConsoleError};
 use super::hosts::HostError;
+use super::table::{table, when};
 use crate::config::{ConfigError, Partition, Quotas, Timers};
 use crate::credentials::{self, AccessKey, Listed, Role};
 use crate::error::ApiError;
@@ -155,21 +156,31 @@ fn as_text(key: &AccessKey) -> String {
     )
 }
 
-pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminError> {
-    let keys = transact(data_dir, |context| Ok(credentials::list(context.tx)?))?;
+/// Without `all`, those that nobody can use any more are left out.
+pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result<(), AdminError> {
+    let mut keys = transact(data_dir, |context| Ok(credentials::list(context.tx)?))?;
+    let now = Timestamp::now();
+    keys.retain(|key| all || key.state(now) == "active");
     if json {
         return Ok(console::show(json!(keys))?);
     }
-    let now = Timestamp::now();
-    let line =
-        |key: &Listed| format!("{}  {:7}  {:9}  {}\n", key.access_key_id, key.state(now), key.role, key.arn);
-    Ok(console::show(keys.iter().map(line).collect::<String>())?)
+    let row = |key: &Listed| {
+        let (created, expires) = (when(Some(key.created)), when(key.expires));
+        let (id, role, arn) = (key.access_key_id.clone(), key.role.clone(), key.arn.clone());
+        [id, key.state(now).to_owned(), role, created, expires, arn]
+    };
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    Ok(console::show(table(["ACCESS KEY ID", "STATE", "ROLE", "CREATED", "EXPIRES", "ARN"], &rows))?)
 }
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
     let id = access_key_id.clone();
     let revoked = transact(data_dir, move |context| Ok(credentials::revoke(context.tx, &id)?))?;
-    if revoked { Ok(()) } else { Err(AdminError::NoSuchKey(access_key_id)) }
+    if !revoked {
+        return Err(AdminError::NoSuchKey(access_key_id));
+    }
+    console::remark(format_args!("{access_key_id} is revoked: the service refuses it from now on"));
+    Ok(())
 }
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
@@ -186,7 +197,14 @@ pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
 }
 
 pub(super) fn back_up(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
-    Ok(backup::backup(&database(data_dir), file)?)
+    backup::backup(&database(data_dir), file)?;
+    console::remark(format_args!(
+        "{} has the database. The keys beside it in {} (master.key, signer-key.der, tls-authority-key.der) and the \
+         revisions of s3 are not in this file: keep copies of them too",
+        file.display(),
+        data_dir.display()
+    ));
+    Ok(())
 }
 
 pub(super) fn restore(data_dir: &Path, file: &Path) -> Result<(), AdminError> {

@@ -6,11 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use codedeploy_api::codedeploy::Tag;
+use codedeploy_api::codedeploy::{Tag, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::admin::{AdminError, transact};
 use super::console;
+use super::table::{table, when};
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
 use crate::registry::instances::{self, Identity};
@@ -223,6 +224,33 @@ fn write(folder: &Path, files: &Files) -> Result<(), HostError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(folder, error))
 }
 
+/// Shows the registered hosts, and when each was heard of last.
+pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
+    let hosts = transact(data_dir, |context| Ok(instances::hosts(context.tx)?))?;
+    let now = Timestamp::now();
+    if json {
+        let host = |host: &instances::Host| {
+            let mut shown = json!(host);
+            shown["state"] = json!(host.state(now));
+            shown
+        };
+        return Ok(console::show(json!(hosts.iter().map(host).collect::<Vec<_>>()))?);
+    }
+    let row = |host: &instances::Host| {
+        let half = |half: &Option<String>| half.clone().unwrap_or_default();
+        let tags = host.tags.iter().map(|tag| format!("{}={}", half(&tag.key), half(&tag.value)));
+        [
+            host.name.clone(),
+            host.state(now).to_owned(),
+            when(host.last_seen),
+            host.agent_version.clone().unwrap_or_else(|| "-".into()),
+            tags.collect::<Vec<_>>().join(" "),
+        ]
+    };
+    let rows: Vec<_> = hosts.iter().map(row).collect();
+    Ok(console::show(table(["NAME", "STATE", "LAST SEEN", "AGENT", "TAGS"], &rows))?)
+}
+
 /// Deregisters a host and revokes its keys: its agent is refused from now on.
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     let asked = name.clone();
@@ -233,5 +261,11 @@ pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
         credentials::revoke_host(context.tx, &arn)?;
         Ok(true)
     })?;
-    if removed { Ok(()) } else { Err(HostError::NoSuchHost(asked).into()) }
+    if !removed {
+        return Err(HostError::NoSuchHost(asked).into());
+    }
+    console::remark(format_args!(
+        "{asked} is deregistered and its keys are revoked; what it had begun fails within a second"
+    ));
+    Ok(())
 }

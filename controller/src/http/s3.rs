@@ -17,6 +17,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::validation::NameValidation;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use crate::credentials::{self, Kept, Role};
@@ -50,6 +51,7 @@ impl Store {
         let mut builder = S3ServiceBuilder::new(folder::Folder { service: Arc::clone(service), objects });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
+        builder.set_validation(AnyName);
         Store(builder.build())
     }
 
@@ -63,6 +65,15 @@ impl Store {
                 response
             }
         }
+    }
+}
+
+/// `s3s` refuses a name without a word; the folder knows what names it can have, and says so.
+struct AnyName;
+
+impl NameValidation for AnyName {
+    fn validate_bucket_name(&self, _: &str) -> bool {
+        true
     }
 }
 

@@ -81,8 +81,14 @@ fn broken(
     source: rusqlite::Error,
     otherwise: impl FnOnce(PathBuf, rusqlite::Error) -> StoreError,
 ) -> StoreError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
     match source.sqlite_error_code() {
+        Some(DiskFull) => StoreError::Full(path.to_owned()),
+        // Its index of the journal is a file too, and made as large as it may become.
+        Some(_) if source.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) => {
+            StoreError::Full(path.to_owned())
+        }
         Some(DatabaseCorrupt | NotADatabase) => {
             StoreError::Damaged { path: path.to_owned(), found: source.to_string() }
         }
