@@ -25,7 +25,7 @@ use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
 use crate::error::chain;
 use crate::server::{self, ServeError};
-use crate::service::{DATA_DIR_VARIABLE, OpenError};
+use crate::service::{DATA_DIR_VARIABLE, DEFAULT_DATA_DIR, OpenError};
 use crate::tls::TlsError;
 use console::ConsoleError;
 use hosts::NewHost;
@@ -85,7 +85,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct DataDir {
     /// Directory of the service's database and keys.
-    #[arg(long, env = DATA_DIR_VARIABLE, default_value = "/var/lib/codedeploy-controller")]
+    #[arg(long, env = DATA_DIR_VARIABLE, default_value = DEFAULT_DATA_DIR)]
     data_dir: PathBuf,
 }
 

@@ -190,7 +190,9 @@ pub enum ConfigError {
     UnknownKey { place: String, key: String, hint: String },
     #[error("the configuration file has no keys: expected settings such as listen: 127.0.0.1:7080")]
     NoKeys,
-    #[error("{place}s3 has no value, which turns nothing on: write s3: {{}} to serve revisions, or remove it")]
+    #[error(
+        "{place}s3 has no value, which turns nothing on: write s3: {{}} to serve revisions, or remove it"
+    )]
     NullS3 { place: String },
     #[error("listen is {0:?}: expected an IP address and a port such as 127.0.0.1:7080 or [::]:7080")]
     Listen(String),
@@ -370,7 +372,10 @@ mod tests {
             ("s3: {folder: revisions}", "absolute path"),
             ("s3: true", "keys such as buckets"),
             ("s3:", "write s3: {}"),
-            ("events: {watches: [{bucket: b, application: a, deployment_group: g}]}", "events.token to be notified"),
+            (
+                "events: {watches: [{bucket: b, application: a, deployment_group: g}]}",
+                "events.token to be notified",
+            ),
             ("alarms: {a: {prometheus: {url: foo}}}", "http://prometheus:9090"),
             ("alarms: {a: nothing}", "prometheus or webhook"),
             ("load_balancers: {a: {webhook: {url: foo}}}", "not a URL"),

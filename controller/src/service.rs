@@ -15,14 +15,17 @@ use crate::error::ApiError;
 use crate::objects::{ObjectError, Objects};
 use crate::page::Pages;
 use crate::reconcile::Signals;
-use crate::registry::Context;
 use crate::registry::partition::{self, PartitionError};
+use crate::registry::{Context, loose_ends};
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError};
 use crate::vault::{Vault, VaultError, give_to_owner_of_folder};
 
 /// The environment's word for the data directory, where the command line does not name one.
 pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
+
+/// The data directory where nothing names one.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/codedeploy-controller";
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
@@ -125,7 +128,12 @@ impl Service {
         let s3 = settings.s3.as_ref();
         let store = Store::open_checked(&database(&settings.data_dir))?;
         let wanted = settings.partition.clone();
-        store.transact_blocking(move |tx| partition::claim(tx, &wanted).map_err(OpenError::from))?;
+        let (alarms, events) = (settings.alarms.clone(), settings.events.clone());
+        store.transact_blocking(move |tx| {
+            partition::claim(tx, &wanted)?;
+            loose_ends::warn(tx, &alarms, &events).map_err(StoreError::Transaction)?;
+            Ok::<_, OpenError>(())
+        })?;
         let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
         Ok(Arc::new(Service {
             signer: Signer::open(&settings.data_dir)?,
