@@ -2,6 +2,7 @@
 
 mod admin;
 mod console;
+mod data_dir;
 mod hosts;
 mod tokens;
 
@@ -21,8 +22,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
+use crate::custody::CustodyError;
 use crate::error::chain;
 use crate::server::{self, ServeError};
+use data_dir::DataDir;
 use hosts::NewHost;
 
 /// A self-hosted AWS CodeDeploy service.
@@ -62,13 +65,6 @@ enum Command {
         data: DataDir,
         file: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-struct DataDir {
-    /// Directory of the service's database and keys.
-    #[arg(long, default_value = "/var/lib/codedeploy-controller")]
-    data_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +209,8 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -243,46 +241,48 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => run_service(serve),
         Command::Credentials(Credentials::Create { data, role, user_arn, expires_in, json }) => {
-            Ok(admin::create_credentials(&data.data_dir, role, user_arn, expires_in, json)?)
+            Ok(admin::create_credentials(data.enter()?, role, user_arn, expires_in, json)?)
         }
         Command::Credentials(Credentials::List { data, json }) => {
-            Ok(admin::list_credentials(&data.data_dir, json)?)
+            Ok(admin::list_credentials(data.enter()?, json)?)
         }
         Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
-            Ok(admin::revoke_credentials(&data.data_dir, access_key_id)?)
+            Ok(admin::revoke_credentials(data.enter()?, access_key_id)?)
         }
         Command::Host(Host::Add { data, name, tags, endpoint, output, conf_dir, json }) => {
             let host = NewHost { name, tags, endpoint, output, conf_dir, json };
-            Ok(hosts::add(&data.data_dir, host)?)
+            Ok(hosts::add(&data, host)?)
         }
-        Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
+        Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(data.enter()?, name)?),
         Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
-            Ok(tokens::add(&data.data_dir, name, account, applications, replace)?)
+            Ok(tokens::add(data.enter()?, name, account, applications, replace)?)
         }
-        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(&data.data_dir, json)?),
+        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(data.enter()?, json)?),
         Command::GithubToken(GithubToken::Link { data, name, applications }) => {
-            Ok(tokens::link(&data.data_dir, name, applications)?)
+            Ok(tokens::link(data.enter()?, name, applications)?)
         }
         Command::GithubToken(GithubToken::Unlink { data, applications }) => {
-            Ok(tokens::unlink(&data.data_dir, applications)?)
+            Ok(tokens::unlink(data.enter()?, applications)?)
         }
-        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(&data.data_dir, name)?),
-        Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
-        Command::Certificate(data) => Ok(admin::show_certificate(&data.data_dir)?),
-        Command::Backup { data, file } => Ok(admin::back_up(&data.data_dir, &file)?),
-        Command::Restore { data, file } => Ok(admin::restore(&data.data_dir, &file)?),
+        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(data.enter()?, name)?),
+        Command::Signer(data) => Ok(admin::show_signer(data.enter()?)?),
+        Command::Certificate(data) => Ok(admin::show_certificate(data.enter()?)?),
+        Command::Backup { data, file } => Ok(admin::back_up(&data, &file)?),
+        Command::Restore { data, file } => Ok(admin::restore(&data, &file)?),
     }
 }
 
 fn run_service(serve: Serve) -> Result<(), CliError> {
     let settings = Settings::load(Arguments {
-        data_dir: serve.data.data_dir,
+        data_dir: serve.data.path().to_owned(),
         listen: serve.listen,
         region: serve.region,
         account_id: serve.account_id,
         insecure_http: serve.insecure_http,
         config_file: serve.config_file,
     })?;
+    // Before any other thread: all of them act as it does.
+    serve.data.enter()?;
     // `s3s` reports what clients do wrong as errors; what goes wrong here is reported by its callers. A second call in
     // one process finds its logs arranged already.
     let _ = tracing_subscriber::registry()

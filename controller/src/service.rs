@@ -17,8 +17,8 @@ use crate::page::Pages;
 use crate::reconcile::Signals;
 use crate::registry::Context;
 use crate::signing::{Signer, SigningError};
-use crate::store::{Store, StoreError};
-use crate::vault::{Vault, VaultError, give_to_owner_of_folder};
+use crate::store::{Store, StoreError, backup};
+use crate::vault::{Vault, VaultError};
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
@@ -54,6 +54,10 @@ pub enum OpenError {
     Lock { path: PathBuf, source: std::io::Error },
     #[error("a service runs on the data directory {}: stop it first", .0.display())]
     InUse(PathBuf),
+    #[error(
+        "there is {}, which a restore of the database left that did not end: put a backup back once more (codedeploy-controller restore FILE); this file may be it, moved to another name", .0.display()
+    )]
+    Unfinished(PathBuf),
 }
 
 /// A data directory has one service at a time, or none while its database is exchanged. Ends with the process.
@@ -67,7 +71,6 @@ impl Lock {
         let mut options = OpenOptions::new();
         let file =
             options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-        give_to_owner_of_folder(&file, &path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
@@ -90,9 +93,16 @@ pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join(DATABASE)
 }
 
+/// The database, unless a restore of it has begun and not ended.
+fn finished(data_dir: &Path) -> Result<PathBuf, OpenError> {
+    let database = database(data_dir);
+    backup::unfinished(&database).map_or(Ok(database), |left| Err(OpenError::Unfinished(left)))
+}
+
 /// Opens the database of a data directory.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
-    Ok(Store::open(&database(data_dir))?)
+    let database = finished(data_dir)?;
+    Ok(Store::open(&database)?)
 }
 
 impl Service {
@@ -107,7 +117,7 @@ impl Service {
             signer: Signer::open(&settings.data_dir)?,
             signals: Signals::default(),
             objects: objects.map(Arc::new),
-            store: Store::open_checked(&database(&settings.data_dir))?,
+            store: Store::open_checked(&finished(&settings.data_dir)?)?,
             pages: Pages::new(vault.page_key()),
             stop: watch::Sender::new(false),
             vault,

@@ -226,7 +226,7 @@ mod tests {
         let path = folder.path().join("db");
         drop(Store::open_checked(&path).unwrap());
         let copy = folder.path().join("copy");
-        backup::backup(&path, &copy).unwrap();
+        backup::copy(&path, &copy).unwrap();
         let whole = std::fs::read(&copy).unwrap();
         let path = folder.path().join("other");
         let refused = |content: &[u8]| {

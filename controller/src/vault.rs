@@ -3,15 +3,15 @@
 //! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the database alone gives
 //! none of them away; the key is in a file of its own beside it.
 
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 
 use crate::error::{ApiError, ErrorName};
+use crate::output::sync_folder_of;
 
 /// Name of the key's file in the data directory.
 const FILE: &str = "master.key";
@@ -123,10 +123,7 @@ fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
         .mode(0o600)
         .open(&staged)
         .map_err(failed)?;
-    file.write_all(content)
-        .and_then(|()| give_to_owner_of_folder(&file, path))
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
     // A link, unlike a rename, fails when another process was first.
     let linked = std::fs::hard_link(&staged, path);
     std::fs::remove_file(&staged).map_err(failed)?;
@@ -134,17 +131,7 @@ fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         linked => linked.map_err(failed)?,
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-}
-
-/// What root makes in the service's folder belongs to the service's user.
-pub(crate) fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
-    let folder = std::fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
-    if folder.uid() == file.metadata()?.uid() {
-        return Ok(());
-    }
-    fchown(file, Some(folder.uid()), Some(folder.gid()))
+    sync_folder_of(path).map_err(failed)
 }
 
 #[cfg(test)]

@@ -7,10 +7,13 @@ use codedeploy_api::codedeploy::Timestamp;
 use serde_json::json;
 
 use super::console::{self, ConsoleError};
+use super::data_dir::DataDir;
 use super::hosts::HostError;
 use crate::config::{ConfigError, Partition, Quotas, Timers};
 use crate::credentials::{self, AccessKey, Listed, Role};
+use crate::custody::CustodyError;
 use crate::error::ApiError;
+use crate::output::{NewFile, OutputError};
 use crate::page::Pages;
 use crate::registry::Context;
 use crate::registry::instances::Identity;
@@ -19,7 +22,7 @@ use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
-use crate::store::backup::{self, BackupError};
+use crate::store::backup::{self, Backup, BackupError, Restored, Revocations};
 use crate::tls::Authority;
 use crate::traffic::Balancers;
 use crate::vault::{Vault, VaultError};
@@ -56,6 +59,10 @@ pub(super) enum AdminError {
     NoAuthority(PathBuf),
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]
@@ -187,15 +194,34 @@ pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }
 
-pub(super) fn back_up(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
-    Ok(backup::backup(&database(data_dir), file)?)
+pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
+    let copy = NewFile::create(file.to_owned())?;
+    data.visit(|data_dir| backup::backup(&database(data_dir), &copy.to_write()))??;
+    copy.keep()?;
+    Ok(())
 }
 
-pub(super) fn restore(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
+pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
+    // What is copied into the data directory is its owner's to read.
+    let copy = if data.holds(file) { data.visit(|_| Backup::open(file))? } else { Backup::open(file) }?;
+    let data_dir = data.enter()?;
     prepare(data_dir)?;
     let _lock = Lock::take(data_dir)?;
-    if let Some(before) = backup::restore(&database(data_dir), file)? {
-        console::remark(format_args!("The database that was there is kept as {}", before.display()));
+    let Restored { kept, revocations } = copy.restore(&database(data_dir))?;
+    if let Some(kept) = kept {
+        console::remark(format_args!("The database that was there is kept as {}", kept.display()));
+    }
+    match revocations {
+        Revocations::Kept { keys: 0, hosts: 0 } => {}
+        Revocations::Kept { keys, hosts } => console::remark(format_args!(
+            "What was revoked or removed since the backup was made stays so: {keys} access keys, {hosts} hosts."
+        )),
+        Revocations::Unknown { good } if good.is_empty() => {}
+        Revocations::Unknown { good } => console::remark(format_args!(
+            "There was no database that could tell what was revoked or removed since the backup was made. These \
+             access keys are good now; revoke those that should not be (credentials revoke, host remove):\n{}",
+            good.join("\n")
+        )),
     }
     Ok(())
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
-use crate::vault::give_to_owner_of_folder;
 
 /// One script per version; a script that was ever released is never changed.
 const MIGRATIONS: [&str; 6] = [
@@ -59,7 +58,6 @@ fn prepare(mut connection: Connection, path: &Path) -> Result<Connection, StoreE
 /// Makes the file, if there is none, and takes it from everyone but its owner. SQLite gives its journals the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    give_to_owner_of_folder(&file, path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
 }
