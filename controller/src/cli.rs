@@ -8,6 +8,7 @@ mod tokens;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
 use crate::custody::CustodyError;
 use crate::error::chain;
+use crate::keys::Key;
 use crate::server::{self, ServeError};
 use data_dir::DataDir;
 use hosts::NewHost;
@@ -53,6 +55,13 @@ enum Command {
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
     Certificate(DataDir),
+    /// Make room for a new key in the place of one that is lost for good; the service must be stopped.
+    ReplaceKey {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(value_enum)]
+        key: Key,
+    },
     /// Copy the database into a new file, while the service runs or not.
     Backup {
         #[command(flatten)]
@@ -267,6 +276,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(data.enter()?, name)?),
         Command::Signer(data) => Ok(admin::show_signer(data.enter()?)?),
         Command::Certificate(data) => Ok(admin::show_certificate(data.enter()?)?),
+        Command::ReplaceKey { data, key } => Ok(admin::replace_key(data.enter()?, key)?),
         Command::Backup { data, file } => Ok(admin::back_up(&data, &file)?),
         Command::Restore { data, file } => Ok(admin::restore(&data, &file)?),
     }
@@ -279,7 +289,7 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         region: serve.region,
         account_id: serve.account_id,
         insecure_http: serve.insecure_http,
-        config_file: serve.config_file,
+        config_file: serve.config_file.clone(),
     })?;
     // Before any other thread: all of them act as it does.
     serve.data.enter()?;
@@ -297,6 +307,11 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         )
         .with(Targets::new().with_default(LevelFilter::INFO).with_target("s3s", LevelFilter::OFF))
         .try_init();
+    for path in settings.secret_files(serve.config_file.as_deref()) {
+        if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
+            tracing::warn!(path = %path.display(), "every user of this machine can read the secrets in this file: chmod o-r");
+        }
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(async {

@@ -51,10 +51,7 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), CustodyError> {
 
 /// Does `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the caller stays who it
 /// is: for what is read or written elsewhere.
-pub fn as_owner<T: Send>(
-    data_dir: &Path,
-    work: impl FnOnce(&Path) -> T + Send,
-) -> Result<T, CustodyError> {
+pub fn as_owner<T: Send>(data_dir: &Path, work: impl FnOnce(&Path) -> T + Send) -> Result<T, CustodyError> {
     thread::scope(|scope| {
         let owner = thread::Builder::new().name("owner".into());
         let working = owner.spawn_scoped(scope, || {

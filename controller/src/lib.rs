@@ -12,7 +12,7 @@
 //! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
 //!
 //! Beside them: [`store`] owns the database, [`custody`] whose rights are used there, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
+//! call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
 //! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`cli`] the command line.
 
 #![deny(
@@ -31,6 +31,7 @@ pub mod error;
 pub mod events;
 pub mod fleet;
 pub mod http;
+pub mod keys;
 pub mod objects;
 pub mod outgoing;
 pub mod output;

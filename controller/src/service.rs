@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 use crate::config::Settings;
 use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
+use crate::keys::Keys;
 use crate::objects::{ObjectError, Objects};
 use crate::page::Pages;
 use crate::reconcile::Signals;
@@ -54,6 +55,10 @@ pub enum OpenError {
     Lock { path: PathBuf, source: std::io::Error },
     #[error("a service runs on the data directory {}: stop it first", .0.display())]
     InUse(PathBuf),
+    #[error(
+        "the service on the data directory {} is of an older version than this program, or only starting: restart it with this version, then try again", .0.display()
+    )]
+    OlderInUse(PathBuf),
     #[error(
         "there is {}, which a restore of the database left that did not end: put a backup back once more (codedeploy-controller restore FILE); this file may be it, moved to another name", .0.display()
     )]
@@ -99,9 +104,18 @@ fn finished(data_dir: &Path) -> Result<PathBuf, OpenError> {
     backup::unfinished(&database).map_or(Ok(database), |left| Err(OpenError::Unfinished(left)))
 }
 
-/// Opens the database of a data directory.
+/// Opens the database of a data directory beside a service that may run. Its schema is brought up to date only when none
+/// does: an older service would go on with a database that it does not know.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
     let database = finished(data_dir)?;
+    match Store::open_current(&database) {
+        Err(StoreError::Older { .. }) => {}
+        opened => return Ok(opened?),
+    }
+    let _lock = Lock::take(data_dir).map_err(|error| match error {
+        OpenError::InUse(data_dir) => OpenError::OlderInUse(data_dir),
+        other => other,
+    })?;
     Ok(Store::open(&database)?)
 }
 
@@ -110,20 +124,27 @@ impl Service {
     pub fn open(settings: Settings) -> Result<Arc<Service>, OpenError> {
         prepare(&settings.data_dir)?;
         let lock = Lock::take(&settings.data_dir)?;
-        let vault = Vault::open(&settings.data_dir)?;
+        let store = Store::open_checked(&finished(&settings.data_dir)?)?;
+        let keys = Keys::of(&settings.data_dir, &store);
+        let vault = Vault::open(&keys)?;
         let s3 = settings.s3.as_ref();
         let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
         Ok(Arc::new(Service {
-            signer: Signer::open(&settings.data_dir)?,
+            signer: Signer::open(&keys)?,
             signals: Signals::default(),
             objects: objects.map(Arc::new),
-            store: Store::open_checked(&finished(&settings.data_dir)?)?,
+            store,
             pages: Pages::new(vault.page_key()),
             stop: watch::Sender::new(false),
             vault,
             settings,
             _lock: lock,
         }))
+    }
+
+    /// The key files of its data directory.
+    pub fn keys(&self) -> Keys {
+        Keys::of(&self.settings.data_dir, &self.store)
     }
 
     /// Runs `work` as one transaction, on disk when this returns.

@@ -122,7 +122,10 @@ fn as_root_links_in_the_data_directory_lead_nowhere() {
             &["restore", data.join(name).to_str().unwrap()],
         ] {
             let (_, text) = admin(&data, args);
-            assert!(!text.contains("of root alone") && !text.contains("b2Ygcm9vdCBhbG9uZQ"), "{name}: {text}");
+            assert!(
+                !text.contains("of root alone") && !text.contains("b2Ygcm9vdCBhbG9uZQ"),
+                "{name}: {text}"
+            );
         }
         let found = std::fs::metadata(&victim).unwrap();
         assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o600), "{name}");
@@ -140,4 +143,182 @@ fn as_root_a_data_directory_that_everyone_may_write_to_is_refused() {
     let text = refused(folder.path(), &["credentials", "list"]);
     assert!(text.contains("everyone may write to it"), "{text}");
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+/// What a service that does not start says.
+fn not_served(data: &Path) -> String {
+    refused(data, &["serve", "--listen", "127.0.0.1:0"])
+}
+
+#[test]
+fn a_key_that_is_lost_or_another_is_not_made_anew() {
+    let mut controller = Controller::start("tls: {self_signed: true}");
+    let data = controller.data();
+    done(&data, &["host", "add", "box1"]);
+    let pin = done(&data, &["signer"]);
+    let serves_tls = |data: &Path| {
+        let config = data.parent().unwrap().join("controller.yml");
+        refused(data, &["serve", "--listen", "127.0.0.1:0", "--config-file", config.to_str().unwrap()])
+    };
+    controller.terminate();
+    for (name, key) in
+        [("master.key", "master"), ("signer-key.der", "signer"), ("tls-authority-key.der", "authority")]
+    {
+        let (file, safe) = (data.join(name), data.join("safe"));
+        std::fs::rename(&file, &safe).unwrap();
+        let text = serves_tls(&data);
+        assert!(text.contains(name) && text.contains("is missing"), "{text}");
+        assert!(text.contains(&format!("replace-key {key}")), "{text}");
+        assert!(!file.exists());
+        std::fs::write(&file, [7; 32]).unwrap();
+        let text = serves_tls(&data);
+        assert!(text.contains(name) && text.contains("is not the one"), "{text}");
+        std::fs::rename(&safe, &file).unwrap();
+    }
+    std::fs::remove_file(data.join("master.key")).unwrap();
+    let text = refused(&data, &["credentials", "create", "--role", "operator"]);
+    assert!(text.contains("master.key is missing"), "{text}");
+
+    // What is lost for good is replaced, and what hung on it is said.
+    let text = done(&data, &["replace-key", "master"]);
+    assert!(text.contains("1 access keys are revoked"), "{text}");
+    let text = done(&data, &["replace-key", "signer"]);
+    assert!(text.contains("signer-key.der.replaced-") && text.contains("deployment_signer_pin"), "{text}");
+    done(&data, &["replace-key", "authority"]);
+    controller.start_again();
+    assert_ne!(done(&data, &["signer"]), pin);
+    assert!(!done(&data, &["credentials", "list"]).contains("active"));
+    done(&data, &["host", "remove", "box1"]);
+    done(&data, &["host", "add", "box1"]);
+    let text = refused(&data, &["replace-key", "signer"]);
+    assert!(text.contains("stop it first"), "{text}");
+}
+
+/// A data directory with an operator's key, a revoked key, two hosts and a backup from before the revocation.
+fn revoked_after_a_backup(folder: &Path) -> (PathBuf, String, String) {
+    let data = folder.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let key = done(&data, &["credentials", "create", "--role", "operator", "--json"]);
+    let key: serde_json::Value = serde_json::from_str(&key).unwrap();
+    let id = key["access_key_id"].as_str().unwrap().to_owned();
+    done(&data, &["credentials", "create", "--role", "read-only"]);
+    done(&data, &["host", "add", "box1", "--endpoint", "http://10.0.0.5"]);
+    done(&data, &["host", "add", "box2", "--endpoint", "http://10.0.0.5"]);
+    let backup = folder.join("backup").to_str().unwrap().to_owned();
+    done(&data, &["backup", &backup]);
+    done(&data, &["credentials", "revoke", &id]);
+    done(&data, &["host", "remove", "box1"]);
+    (data, backup, id)
+}
+
+fn states(data: &Path) -> Vec<String> {
+    let list = done(data, &["credentials", "list"]);
+    list.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_was_revoked_after_a_backup_stays_so_when_it_is_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup, id) = revoked_after_a_backup(folder.path());
+    let text = done(&data, &["restore", &backup]);
+    assert!(text.contains("stays so: 2 access keys, 1 hosts"), "{text}");
+    assert_eq!(states(&data), ["revoked", "active", "revoked", "active"]);
+    assert!(refused(&data, &["host", "remove", "box1"]).contains("no on-premises instance"));
+    assert!(refused(&data, &["credentials", "revoke", &id]).contains("revoked already"));
+
+    // Also by way of a backup that knows nothing of them.
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let empty = folder.path().join("empty").to_str().unwrap().to_owned();
+    done(&other, &["credentials", "list"]);
+    done(&other, &["backup", &empty]);
+    done(&data, &["restore", &empty]);
+    assert_eq!(states(&data), ["revoked", "revoked"]);
+    done(&data, &["restore", &backup]);
+    assert_eq!(states(&data), ["revoked", "active", "revoked", "active"]);
+}
+
+#[test]
+fn without_a_database_to_ask_a_restore_shows_the_keys_that_are_good_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup, id) = revoked_after_a_backup(folder.path());
+    std::fs::write(data.join("codedeploy.sqlite3"), vec![0xa5; 100_000]).unwrap();
+    let text = done(&data, &["restore", &backup]);
+    assert!(text.contains(&id) && text.contains("revoke those that should not be"), "{text}");
+    assert_eq!(states(&data), ["active"; 4]);
+    assert_eq!(std::fs::read(data.join("codedeploy.before-restore")).unwrap(), vec![0xa5; 100_000]);
+}
+
+#[test]
+fn a_second_restore_keeps_what_the_first_one_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup, _) = revoked_after_a_backup(folder.path());
+    let database = || std::fs::read(data.join("codedeploy.sqlite3")).unwrap();
+    // A journal that nobody folded in, as a kill leaves it.
+    let connection = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
+    connection.execute("DELETE FROM instances WHERE name = 'box1'", []).unwrap();
+    let raw = folder.path().join("raw");
+    std::fs::copy(data.join("codedeploy.sqlite3"), &raw).unwrap();
+    std::fs::copy(data.join("codedeploy.sqlite3-wal"), folder.path().join("raw-wal")).unwrap();
+    drop(connection);
+    std::fs::rename(&raw, data.join("codedeploy.sqlite3")).unwrap();
+    std::fs::rename(folder.path().join("raw-wal"), data.join("codedeploy.sqlite3-wal")).unwrap();
+    let text = done(&data, &["restore", &backup]);
+    assert!(text.contains("codedeploy.before-restore\n"), "{text}");
+    let first = std::fs::read(data.join("codedeploy.before-restore")).unwrap();
+    let restored = database();
+    let text = done(&data, &["restore", &backup]);
+    assert!(text.contains("codedeploy.before-restore-2"), "{text}");
+    assert_eq!(std::fs::read(data.join("codedeploy.before-restore")).unwrap(), first);
+    assert_eq!(std::fs::read(data.join("codedeploy.before-restore-2")).unwrap(), restored);
+    let kept = rusqlite::Connection::open(data.join("codedeploy.before-restore")).unwrap();
+    let count: i64 =
+        kept.query_row("SELECT count(*) FROM instances WHERE name = 'box1'", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 0, "what the journal had is lost");
+}
+
+#[test]
+fn an_unfinished_restore_is_not_taken_for_a_first_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup, _) = revoked_after_a_backup(folder.path());
+    let database = data.join("codedeploy.sqlite3");
+    for left in ["codedeploy.restored", "codedeploy.before-restore"] {
+        std::fs::rename(&database, data.join(left)).unwrap();
+        let text = not_served(&data);
+        assert!(text.contains(left) && text.contains("restore FILE"), "{text}");
+        assert!(refused(&data, &["credentials", "list"]).contains(left));
+        assert!(!database.exists());
+        done(&data, &["restore", &backup]);
+        assert_eq!(states(&data).len(), 4);
+    }
+}
+
+#[test]
+fn a_database_is_not_changed_under_an_older_service() {
+    let controller = Controller::start(QUICK);
+    let data = controller.data();
+    let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
+    database.pragma_update(None, "user_version", 1).unwrap();
+    let text = refused(&data, &["credentials", "list"]);
+    assert!(text.contains("older version") && text.contains("restart it"), "{text}");
+    let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
+#[test]
+fn secrets_that_everyone_may_read_are_warned_about() {
+    let token = "events: {token: 0123456789abcdef0123456789abcdef}";
+    let says = |settings: &str, mode: u32| {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, data) = (folder.path().join("controller.yml"), folder.path().join("data"));
+        std::fs::write(&config, settings).unwrap();
+        std::fs::set_permissions(&config, std::fs::Permissions::from_mode(mode)).unwrap();
+        // It ends as soon as it has warned, or not: there is a file where its data directory should be.
+        std::fs::write(&data, "").unwrap();
+        refused(&data, &["serve", "--listen", "127.0.0.1:0", "--config-file", config.to_str().unwrap()])
+            .contains("every user of this machine can read the secrets")
+    };
+    assert!(says(token, 0o644));
+    assert!(!says(token, 0o640));
+    assert!(!says("region: eu-west-1", 0o644));
 }

@@ -13,11 +13,12 @@ use crate::config::{ConfigError, Partition, Quotas, Timers};
 use crate::credentials::{self, AccessKey, Listed, Role};
 use crate::custody::CustodyError;
 use crate::error::ApiError;
+use crate::keys::{Key, KeyError, Keys};
 use crate::output::{NewFile, OutputError};
 use crate::page::Pages;
 use crate::registry::Context;
 use crate::registry::instances::Identity;
-use crate::registry::tokens::TokenError;
+use crate::registry::tokens::{self, TokenError};
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, open_store, prepare};
 use crate::signing::{Signer, SigningError};
@@ -31,6 +32,8 @@ use crate::vault::{Vault, VaultError};
 pub(super) enum AdminError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
@@ -114,8 +117,9 @@ pub(super) fn transact<T: Send + 'static>(
         return Err(AdminError::NoDataDir(data_dir.to_owned()));
     }
     let partition = partition(data_dir)?;
-    let vault = Vault::open(data_dir)?;
-    open_store(data_dir)?.transact_blocking(move |tx| {
+    let store = open_store(data_dir)?;
+    let vault = Vault::open(&Keys::of(data_dir, &store))?;
+    store.transact_blocking(move |tx| {
         work(&Context {
             tx,
             now: Timestamp::now(),
@@ -145,8 +149,8 @@ pub(super) fn create_credentials(
         (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
         (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
     };
-    let vault = Vault::open(data_dir)?;
     let store = open_store(data_dir)?;
+    let vault = Vault::open(&Keys::of(data_dir, &store))?;
     store.transact_blocking(move |tx| {
         let key = credentials::create(tx, &vault, role, &arn, lifetime)?;
         Ok(if json { console::hand_over(json!(key)) } else { console::hand_over(as_text(&key)) }?)
@@ -184,7 +188,7 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     prepare(data_dir)?;
-    let signer = Signer::open(data_dir)?;
+    let signer = Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
 }
@@ -192,6 +196,35 @@ pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     let authority = Authority::certificate_pem(data_dir);
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
+}
+
+/// Makes room for a new key in the place of one that is lost for good.
+pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
+    let store = open_store(data_dir)?;
+    let _lock = Lock::take(data_dir)?;
+    for path in Keys::of(data_dir, &store).replace(key)? {
+        console::remark(format_args!("The file that was there is kept as {}", path.display()));
+    }
+    match key {
+        Key::Master => {
+            let (keys, tokens) = store.transact_blocking(|tx| {
+                Ok::<_, AdminError>((credentials::revoke_all(tx)?, tokens::remove_all(tx)?))
+            })?;
+            console::remark(format_args!(
+                "Nothing opens the secrets that it sealed: {keys} access keys are revoked, {tokens} GitHub tokens \
+                 deleted. Make new ones (credentials create; host remove and host add; github-token add)."
+            ));
+        }
+        Key::Signer => console::remark(
+            "The next start makes a new one. Agents that pin the one before refuse every deployment until their \
+             deployment_signer_pin is the new one's, which `codedeploy-controller signer` shows.",
+        ),
+        Key::Authority => console::remark(
+            "The next start makes a new one. Hosts and clients trust the service again once they have what \
+             `codedeploy-controller certificate` shows.",
+        ),
+    }
+    Ok(())
 }
 
 pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {

@@ -21,10 +21,7 @@ impl DataDir {
     }
 
     /// For `work` to work in, as its owner; the caller stays who it is.
-    pub(super) fn visit<T: Send>(
-        &self,
-        work: impl FnOnce(&Path) -> T + Send,
-    ) -> Result<T, CustodyError> {
+    pub(super) fn visit<T: Send>(&self, work: impl FnOnce(&Path) -> T + Send) -> Result<T, CustodyError> {
         custody::as_owner(&self.data_dir, work)
     }
 

@@ -14,12 +14,13 @@ use super::console;
 use super::data_dir::DataDir;
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
+use crate::keys::Keys;
 use crate::output::NewFile;
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
 use crate::server::Announcement;
-use crate::service::prepare;
+use crate::service::{open_store, prepare};
 use crate::signing::Signer;
 use crate::tls::Authority;
 
@@ -105,7 +106,9 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             match open.as_slice() {
                 [] if json => console::hand_over(as_json(&key, &files))?,
                 [] => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
-                open => open.iter().zip(&files).try_for_each(|(file, (_, text))| file.write(text.as_bytes()))?,
+                open => {
+                    open.iter().zip(&files).try_for_each(|(file, (_, text))| file.write(text.as_bytes()))?
+                }
             }
             Ok((key, files))
         })
@@ -162,11 +165,12 @@ impl Rendezvous {
         let announcement = Announcement::read(data_dir);
         let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
         let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
-        let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
+        let own =
+            announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
         Ok(Rendezvous {
             endpoint,
             region: partition(data_dir)?.region,
-            signer_pin: Signer::open(data_dir)?.pin()?,
+            signer_pin: Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?.pin()?,
             authority: Authority::certificate_pem(data_dir).filter(|_| own),
             has_s3,
             conf_dir,

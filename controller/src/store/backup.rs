@@ -62,6 +62,15 @@ pub(super) fn copy(database: &Path, to: &Path) -> Result<(), BackupError> {
     synced.map_err(|source| BackupError::Write { path: to.to_owned(), source })
 }
 
+/// Keeps a copy of the database beside it, in the place of an earlier one of the same name.
+pub(super) fn keep(database: &Path, name: &str) -> Result<(), BackupError> {
+    let (staged, kept) = (beside(database, &format!("{name}.new")), beside(database, name));
+    copy(database, &staged)?;
+    std::fs::rename(&staged, &kept)
+        .and_then(|()| sync_folder_of(&kept))
+        .map_err(|source| BackupError::Write { path: kept, source })
+}
+
 /// A backup, opened by somebody who may read it.
 #[derive(Debug)]
 pub struct Backup {
@@ -253,7 +262,7 @@ fn private(path: &Path) -> Result<File, BackupError> {
         .map_err(|source| BackupError::Write { path: path.to_owned(), source })
 }
 
-pub(super) fn beside(database: &Path, what: &str) -> PathBuf {
+fn beside(database: &Path, what: &str) -> PathBuf {
     database.with_extension(what)
 }
 
