@@ -60,7 +60,7 @@ pub enum OpenError {
     )]
     OlderInUse(PathBuf),
     #[error(
-        "there is {}, which a restore of the database left that did not end: put a backup back once more (codedeploy-controller restore FILE); this file may be it, moved to another name", .0.display()
+        "there is {}, left by a restore of the database that did not end: run `codedeploy-controller restore FILE` again; FILE may be the backup, or this file", .0.display()
     )]
     Unfinished(PathBuf),
 }
