@@ -3,7 +3,8 @@
 //! * [`state`] and [`progress`] have the states of a lifecycle event and of a deployment, [`course`] which events there
 //!   are, [`target`] what one target does next, [`plan`] what the whole does, [`health`] the arithmetic; all are pure;
 //! * [`decide`] carries a decision out on the database, with [`start`] and [`end`] for both ends of a deployment; nothing
-//!   else lets a deployment go on; [`resume`] gives hosts the time that the service was away;
+//!   else lets a deployment go on; [`resume`] gives hosts the time that the service was away, and [`departure`]
+//!   none to those that were deregistered;
 //! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
 //! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators'.
 
@@ -12,6 +13,7 @@ pub mod commands;
 pub mod course;
 pub mod create;
 pub mod decide;
+pub mod departure;
 pub mod diagnostics;
 mod end;
 pub mod health;

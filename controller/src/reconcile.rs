@@ -3,12 +3,17 @@
 //! Nothing is remembered that is not on disk. At start, every active deployment is decided about, and what the decisions
 //! answer gives the timers back.
 
-use std::collections::{BTreeSet, HashMap};
+pub mod agenda;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+
+use agenda::Agenda;
 
 use crate::deployment::decide::{self, Outcome};
 use crate::deployment::resume::resume;
@@ -31,55 +36,10 @@ pub struct Signals {
     pub wished: Notify,
 }
 
-/// The deployments to decide about.
-#[derive(Debug, Default)]
-struct Agenda {
-    now: BTreeSet<String>,
-    /// When to look at a deployment to which nothing happens.
-    timers: HashMap<String, Timestamp>,
-    by_time: BTreeSet<(Timestamp, String)>,
-}
-
-impl Agenda {
-    /// Looks at a deployment at `at`, unless it is looked at earlier. Says whether this is the first of all timers now.
-    fn look_at(&mut self, id: &str, at: Timestamp) -> bool {
-        match self.timers.get(id) {
-            Some(earlier) if *earlier <= at => return false,
-            Some(later) => {
-                self.by_time.remove(&(*later, id.to_owned()));
-            }
-            None => {}
-        }
-        self.timers.insert(id.to_owned(), at);
-        self.by_time.insert((at, id.to_owned()));
-        self.by_time.first().is_some_and(|(first, _)| *first == at)
-    }
-
-    /// Takes the deployments whose time has come.
-    fn due(&mut self, now: Timestamp) -> BTreeSet<String> {
-        let mut due = std::mem::take(&mut self.now);
-        while let Some((at, id)) = self.by_time.pop_first() {
-            if at > now {
-                self.by_time.insert((at, id));
-                break;
-            }
-            self.timers.remove(&id);
-            due.insert(id);
-        }
-        // The decision says when to look again.
-        for id in &due {
-            if let Some(at) = self.timers.remove(id) {
-                self.by_time.remove(&(at, id.clone()));
-            }
-        }
-        due
-    }
-}
-
 impl Signals {
     /// Says that a deployment should be decided about.
     pub fn deployment_changed(&self, id: &str) {
-        if lock(&self.agenda).now.insert(id.to_owned()) {
+        if lock(&self.agenda).look_now(id) {
             self.earlier.notify_one();
         }
     }
@@ -107,13 +67,8 @@ impl Signals {
         if outcome.alarms {
             self.alarms.notify_one();
         }
-        if let Some(at) = outcome.again_at
-            && lock(&self.agenda).look_at(&outcome.deployment_id, at)
-        {
+        if lock(&self.agenda).hear(outcome) {
             self.earlier.notify_one();
-        }
-        for id in &outcome.stirred {
-            self.deployment_changed(id);
         }
     }
 }
@@ -126,9 +81,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How soon a decision that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often the clock is looked at when nothing else is to be done, and after how long without a look the service was
-/// away: it stood still, or the clock was set forward.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often the database and the clock are looked at: another process may have deregistered a host.
+const LOOK: Duration = Duration::from_secs(1);
+/// After how long without a look the service was away: it stood still, or the clock was set forward.
 const ABSENCE: Duration = Duration::from_secs(60);
 
 /// Gives every host that has a command the time to answer which it had not while the service was away. To be done before
@@ -164,6 +119,8 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     }
     let mut stop = service.stopping();
     let mut seen = Timestamp::now();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let away = Timestamp::now().since(seen);
         if away > ABSENCE {
@@ -192,16 +149,30 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
                 }
             }
         }
-        let next = {
-            let agenda = lock(&service.signals.agenda);
-            let first = agenda.by_time.first().map(|(at, _)| at.since(Timestamp::now()));
-            if agenda.now.is_empty() { first } else { Some(Duration::ZERO) }
-        };
+        let next = lock(&service.signals.agenda).idle(Timestamp::now());
+        let mut look = false;
         tokio::select! {
             () = service.signals.earlier.notified() => {}
-            () = sleep(next.unwrap_or(LOOK).min(LOOK)) => {}
+            () = sleep(next.unwrap_or(LOOK)) => {}
+            _ = looks.tick() => look = true,
             _ = stop.wait_for(|stopping| *stopping) => return Ok(()),
         }
+        if look {
+            look_for_overdue(&service).await;
+        }
+    }
+}
+
+/// Timers say when a command has waited too long; but another process may have ended the wait.
+async fn look_for_overdue(service: &Arc<Service>) {
+    match service.transact(|_, context| decide::overdue(context)).await {
+        Ok(overdue) => {
+            let mut agenda = lock(&service.signals.agenda);
+            for id in overdue {
+                agenda.look_now(&id);
+            }
+        }
+        Err(error) => tracing::error!(%error, "overdue commands could not be looked for; trying again"),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod applications;
 pub mod configs;
 pub mod groups;
 pub mod instances;
+pub mod partition;
 pub mod revisions;
 pub mod tags;
 pub mod tokens;

@@ -48,6 +48,9 @@ pub struct Announcement {
     /// Names in the certificate that it made itself; none where it did not.
     #[serde(default)]
     pub self_signed_for: Vec<String>,
+    /// Whether it answers TLS, and nothing else.
+    #[serde(default)]
+    pub tls: bool,
     /// Whether it serves revisions itself.
     #[serde(default)]
     pub has_s3: bool,
@@ -97,8 +100,9 @@ pub async fn serve(
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let endpoint = endpoint.as_ref().map(|endpoint| endpoint.url().to_owned());
     let endpoint = endpoint.or_else(|| by_address(address, &tls));
+    let speaks_tls = tls != Tls::Off;
     let self_signed_for = if let Tls::SelfSigned { names } = tls { names } else { Vec::new() };
-    let announcement = Announcement { address, region, account_id, endpoint, self_signed_for, has_s3 };
+    let announcement = Announcement { address, region, account_id, endpoint, self_signed_for, tls: speaks_tls, has_s3 };
     announcement.write(&data_dir)?;
     tracing::info!(
         %address,

@@ -17,9 +17,13 @@ use crate::objects::{ObjectError, Objects};
 use crate::page::Pages;
 use crate::reconcile::Signals;
 use crate::registry::Context;
+use crate::registry::partition::{self, PartitionError};
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError, backup};
 use crate::vault::{Vault, VaultError};
+
+/// The environment's word for the data directory, where the command line does not name one.
+pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
@@ -63,6 +67,14 @@ pub enum OpenError {
         "there is {}, left by a restore of the database that did not end: run `codedeploy-controller restore FILE` again; FILE may be the backup, or this file", .0.display()
     )]
     Unfinished(PathBuf),
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    #[error(
+        "{} is not the data directory of a service: name the service's with --data-dir or {DATA_DIR_VARIABLE}, or start the service first", .0.display()
+    )]
+    NotADataDir(PathBuf),
+    #[error("cannot look into the data directory {}", path.display())]
+    Look { path: PathBuf, source: std::io::Error },
 }
 
 /// A data directory has one service at a time, or none while its database is exchanged. Ends with the process.
@@ -104,6 +116,15 @@ fn finished(data_dir: &Path) -> Result<PathBuf, OpenError> {
     backup::unfinished(&database).map_or(Ok(database), |left| Err(OpenError::Unfinished(left)))
 }
 
+/// Refuses a directory that no service has used. To be asked before anything is made in it.
+pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
+    match finished(data_dir)?.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::NotADataDir(data_dir.to_owned())),
+        Err(source) => Err(OpenError::Look { path: data_dir.to_owned(), source }),
+    }
+}
+
 /// Opens the database of a data directory beside a service that may run. Its schema is brought up to date only when none
 /// does: an older service would go on with a database that it does not know.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
@@ -125,6 +146,8 @@ impl Service {
         prepare(&settings.data_dir)?;
         let lock = Lock::take(&settings.data_dir)?;
         let store = Store::open_checked(&finished(&settings.data_dir)?)?;
+        let wanted = settings.partition.clone();
+        store.transact_blocking(move |tx| partition::claim(tx, &wanted).map_err(OpenError::from))?;
         let keys = Keys::of(&settings.data_dir, &store);
         let vault = Vault::open(&keys)?;
         let s3 = settings.s3.as_ref();

@@ -88,8 +88,9 @@ fn plain_http_to_other_hosts_is_refused_with_a_way_out() {
 
 #[test]
 fn mistakes_on_the_command_line_say_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
+    let controller = Controller::start(QUICK);
+    let data = controller.data();
+    std::fs::remove_file(data.join("service.json")).unwrap();
     let data = data.to_str().unwrap();
     for (args, expected) in [
         (vec!["host", "add", "box1", "--data-dir", data], "give --endpoint"),

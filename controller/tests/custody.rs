@@ -3,10 +3,10 @@
 
 mod support;
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use support::{Controller, QUICK, command};
+use support::{Controller, QUICK, command, text};
 
 /// A user that no machine has.
 const USER: u32 = 54_321;
@@ -88,12 +88,11 @@ fn as_root_links_in_the_data_directory_lead_nowhere() {
     if !is_root() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let backup = folder.path().join("backup");
-    let whole = folder.path().join("whole");
-    std::fs::create_dir(&whole).unwrap();
-    done(&whole, &["credentials", "create", "--role", "operator"]);
-    done(&whole, &["backup", backup.to_str().unwrap()]);
+    let mut controller = Controller::start("tls: {self_signed: true}");
+    let folder = controller.folder.path().to_owned();
+    let backup = folder.join("backup");
+    done(&controller.data(), &["backup", backup.to_str().unwrap()]);
+    controller.terminate();
     let names = [
         "codedeploy.sqlite3",
         "codedeploy.sqlite3-wal",
@@ -105,12 +104,16 @@ fn as_root_links_in_the_data_directory_lead_nowhere() {
         "tls-authority.der",
     ];
     for name in names {
-        let data = folder.path().join(format!("data-{name}"));
-        std::fs::create_dir(&data).unwrap();
-        let victim = folder.path().join(format!("victim-{name}"));
+        let data = folder.join(format!("data-{name}"));
+        assert!(command("cp").arg("-a").args([&controller.data(), &data]).status().unwrap().success());
+        let _ = std::fs::remove_file(data.join(name));
+        let victim = folder.join(format!("victim-{name}"));
         std::fs::write(&victim, b"of root alone").unwrap();
         std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
         symlink(&victim, data.join(name)).unwrap();
+        for file in files(&data) {
+            lchown(&file, Some(USER), Some(USER)).unwrap();
+        }
         give_away(&data);
         for args in [
             &["restore", backup.to_str().unwrap()][..],
@@ -194,21 +197,28 @@ fn a_key_that_is_lost_or_another_is_not_made_anew() {
     assert!(text.contains("stop it first"), "{text}");
 }
 
-/// A data directory with an operator's key, a revoked key, two hosts and a backup from before the revocation.
-fn revoked_after_a_backup(folder: &Path) -> (PathBuf, String, String) {
-    let data = folder.join("data");
-    std::fs::create_dir(&data).unwrap();
-    let key = done(&data, &["credentials", "create", "--role", "operator", "--json"]);
-    let key: serde_json::Value = serde_json::from_str(&key).unwrap();
-    let id = key["access_key_id"].as_str().unwrap().to_owned();
+/// A service that was stopped, with two keys and two hosts, half of them revoked; the backup from before that, and the id
+/// of the key that was revoked.
+fn revoked_after_a_backup() -> (Controller, String, String) {
+    let mut controller = Controller::start(QUICK);
+    done(&controller.data(), &["backup", &empty_backup(&controller)]);
+    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+    let id = text(&key, "access_key_id");
+    let data = controller.data();
     done(&data, &["credentials", "create", "--role", "read-only"]);
-    done(&data, &["host", "add", "box1", "--endpoint", "http://10.0.0.5"]);
-    done(&data, &["host", "add", "box2", "--endpoint", "http://10.0.0.5"]);
-    let backup = folder.join("backup").to_str().unwrap().to_owned();
+    done(&data, &["host", "add", "box1"]);
+    done(&data, &["host", "add", "box2"]);
+    let backup = controller.folder.path().join("backup").to_str().unwrap().to_owned();
     done(&data, &["backup", &backup]);
     done(&data, &["credentials", "revoke", &id]);
     done(&data, &["host", "remove", "box1"]);
-    (data, backup, id)
+    controller.terminate();
+    (controller, backup, id)
+}
+
+/// Where its backup from before all of that is.
+fn empty_backup(controller: &Controller) -> String {
+    controller.folder.path().join("empty").to_str().unwrap().to_owned()
 }
 
 fn states(data: &Path) -> Vec<String> {
@@ -218,8 +228,8 @@ fn states(data: &Path) -> Vec<String> {
 
 #[test]
 fn what_was_revoked_after_a_backup_stays_so_when_it_is_put_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let (data, backup, id) = revoked_after_a_backup(folder.path());
+    let (controller, backup, id) = revoked_after_a_backup();
+    let data = controller.data();
     let text = done(&data, &["restore", &backup]);
     assert!(text.contains("stays so: 2 access keys, 1 hosts"), "{text}");
     assert_eq!(states(&data), ["revoked", "active", "revoked", "active"]);
@@ -227,12 +237,7 @@ fn what_was_revoked_after_a_backup_stays_so_when_it_is_put_back() {
     assert!(refused(&data, &["credentials", "revoke", &id]).contains("revoked already"));
 
     // Also by way of a backup that knows nothing of them.
-    let other = folder.path().join("other");
-    std::fs::create_dir(&other).unwrap();
-    let empty = folder.path().join("empty").to_str().unwrap().to_owned();
-    done(&other, &["credentials", "list"]);
-    done(&other, &["backup", &empty]);
-    done(&data, &["restore", &empty]);
+    done(&data, &["restore", &empty_backup(&controller)]);
     assert_eq!(states(&data), ["revoked", "revoked"]);
     done(&data, &["restore", &backup]);
     assert_eq!(states(&data), ["revoked", "active", "revoked", "active"]);
@@ -240,9 +245,10 @@ fn what_was_revoked_after_a_backup_stays_so_when_it_is_put_back() {
 
 #[test]
 fn without_a_database_to_ask_a_restore_shows_the_keys_that_are_good_now() {
-    let folder = tempfile::tempdir().unwrap();
-    let (data, backup, id) = revoked_after_a_backup(folder.path());
+    let (controller, backup, id) = revoked_after_a_backup();
+    let data = controller.data();
     std::fs::write(data.join("codedeploy.sqlite3"), vec![0xa5; 100_000]).unwrap();
+    let _ = std::fs::remove_file(data.join("codedeploy.sqlite3-wal"));
     let text = done(&data, &["restore", &backup]);
     assert!(text.contains(&id) && text.contains("revoke those that should not be"), "{text}");
     assert_eq!(states(&data), ["active"; 4]);
@@ -251,18 +257,18 @@ fn without_a_database_to_ask_a_restore_shows_the_keys_that_are_good_now() {
 
 #[test]
 fn a_second_restore_keeps_what_the_first_one_kept() {
-    let folder = tempfile::tempdir().unwrap();
-    let (data, backup, _) = revoked_after_a_backup(folder.path());
+    let (controller, backup, _) = revoked_after_a_backup();
+    let data = controller.data();
     let database = || std::fs::read(data.join("codedeploy.sqlite3")).unwrap();
     // A journal that nobody folded in, as a kill leaves it.
     let connection = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
     connection.execute("DELETE FROM instances WHERE name = 'box1'", []).unwrap();
-    let raw = folder.path().join("raw");
+    let raw = controller.folder.path().join("raw");
     std::fs::copy(data.join("codedeploy.sqlite3"), &raw).unwrap();
-    std::fs::copy(data.join("codedeploy.sqlite3-wal"), folder.path().join("raw-wal")).unwrap();
+    std::fs::copy(data.join("codedeploy.sqlite3-wal"), controller.folder.path().join("raw-wal")).unwrap();
     drop(connection);
     std::fs::rename(&raw, data.join("codedeploy.sqlite3")).unwrap();
-    std::fs::rename(folder.path().join("raw-wal"), data.join("codedeploy.sqlite3-wal")).unwrap();
+    std::fs::rename(controller.folder.path().join("raw-wal"), data.join("codedeploy.sqlite3-wal")).unwrap();
     let text = done(&data, &["restore", &backup]);
     assert!(text.contains("codedeploy.before-restore\n"), "{text}");
     let first = std::fs::read(data.join("codedeploy.before-restore")).unwrap();
@@ -279,8 +285,8 @@ fn a_second_restore_keeps_what_the_first_one_kept() {
 
 #[test]
 fn an_unfinished_restore_is_not_taken_for_a_first_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let (data, backup, _) = revoked_after_a_backup(folder.path());
+    let (controller, backup, _) = revoked_after_a_backup();
+    let data = controller.data();
     let database = data.join("codedeploy.sqlite3");
     for left in ["codedeploy.restored", "codedeploy.before-restore"] {
         std::fs::rename(&database, data.join(left)).unwrap();

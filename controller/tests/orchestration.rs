@@ -205,6 +205,10 @@ async fn an_alarm_of_a_prometheus_stops_a_deployment_which_is_rolled_back() {
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::AlarmActive));
     assert_eq!(info.start_time(), None);
+    // Nor a rollback: no host has anything to go back from.
+    let rollback = info.rollback_info().unwrap();
+    assert_eq!(rollback.rollback_deployment_id(), None);
+    assert!(rollback.rollback_message().unwrap().contains("not begun on any instance"), "{rollback:?}");
 }
 
 #[tokio::test]

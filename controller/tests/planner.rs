@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use codedeploy_api::codedeploy::{Diagnostics, Timestamp};
+use codedeploy_api::codedeploy::{Diagnostics, TargetLabel, Timestamp};
 use codedeploy_controller::config::Timers;
 use codedeploy_controller::deployment::MinimumHealthy;
 use codedeploy_controller::deployment::course::Course;
@@ -76,6 +76,10 @@ impl Deployment {
                         target.begin(&self.rules, now).unwrap();
                         self.issued += 1;
                     }
+                }
+                Move::Stop(stop) => {
+                    let input = DeploymentInput::RequestStop(stop);
+                    self.progress = self.progress.next(input, now).unwrap();
                 }
                 Move::Close => {
                     for target in &mut self.targets {
@@ -238,4 +242,38 @@ fn a_deployment_that_takes_too_long_fails() {
     let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 1, false);
     deployment.decide(at(5000));
     assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Failed(_), .. }));
+}
+
+fn traffic_goes_back(minimum_healthy: MinimumHealthy) -> Rules {
+    let (course, ignore_application_stop_failures) = (Course::BlueGreenRollback, false);
+    Rules { minimum_healthy, ignore_application_stop_failures, course, alarms: None }
+}
+
+#[test]
+fn traffic_goes_back_to_a_fleet_that_is_smaller_than_the_minimum_for_the_other() {
+    let progress = Progress::InProgress { started: at(0), stage: Stage::Allow, stop: None };
+    let rules = traffic_goes_back(MinimumHealthy::HostCount(3));
+    let count = |label, class, stage, targets| Count { label: Some(label), class, stage, targets };
+    let green = count(TargetLabel::Green, Class::Waiting, Stage::Block, 4);
+    for (succeeded, failed, goes_on) in [(2, 0, true), (1, 1, false), (0, 2, false), (0, 0, false)] {
+        let blue = |class, targets| count(TargetLabel::Blue, class, Stage::Allow, targets);
+        let counts = [blue(Class::Succeeded, succeeded), blue(Class::Failed, failed), green.clone()];
+        let next = plan(&rules, &progress, &counts, &TIMERS, at(1));
+        assert!(matches!(next, Move::Enter(Stage::Block)) == goes_on, "{succeeded} {failed} {next:?}");
+        assert!(matches!(next, Move::Stop(Stop::Failure(_))) != goes_on, "{succeeded} {failed} {next:?}");
+    }
+}
+
+#[test]
+fn a_replacement_loses_its_traffic_in_a_rollback_whatever_its_scripts_say() {
+    let rules = traffic_goes_back(MinimumHealthy::OneAtATime);
+    let mut green = TargetState::new(&rules, Some(TargetLabel::Green));
+    assert_eq!(green.begin(&rules, at(0)), Ok(Some(0)));
+    act(&mut green.events[0], Deed::Fail, at(1));
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(1)), Ok(Some(1)), "BlockTraffic comes next");
+    act(&mut green.events[1], Deed::Succeed, at(2));
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(2)), Ok(Some(2)));
+    // Its host is silent.
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(1000)), Ok(None));
+    assert_eq!(standing(&green, &rules), Standing::Succeeded);
 }

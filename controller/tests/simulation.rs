@@ -7,6 +7,8 @@
 
 #[path = "simulation/host.rs"]
 mod host;
+#[path = "simulation/ledger.rs"]
+mod ledger;
 #[path = "simulation/oracle.rs"]
 mod oracle;
 #[path = "simulation/world.rs"]

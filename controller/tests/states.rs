@@ -96,7 +96,7 @@ fn every_pair_of_progress_and_input() {
         "InProgress - - - - Failed Stopped -",
         "- InProgress Ready InProgress Succeeded Failed Stopped -",
         "- InProgress - - Succeeded Failed Stopped -",
-        "- - - InProgress Succeeded Failed Stopped -",
+        "- InProgress - InProgress Succeeded Failed Stopped -",
         "- - - - - - - Succeeded",
         "- - - - - - - Succeeded",
     ];
@@ -117,5 +117,24 @@ fn states_on_disk_read_back() {
     for state in event_states() {
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<EventState>(&text).unwrap(), state, "{text}");
+    }
+}
+
+#[test]
+fn the_first_reason_to_end_counts() {
+    let reasons = [
+        Stop::Request { rollback: Some(true) },
+        Stop::Alarm { message: "too hot".into() },
+        Stop::Failure(ErrorInformation::default()),
+        Stop::NotContinued,
+    ];
+    let running = Progress::InProgress { started: at(1), stage: Stage::Allow, stop: None };
+    for first in &reasons {
+        let ending = running.next(DeploymentInput::RequestStop(first.clone()), at(2)).unwrap();
+        for second in &reasons {
+            assert_eq!(ending.next(DeploymentInput::RequestStop(second.clone()), at(3)).unwrap(), ending);
+        }
+        let text = serde_json::to_string(&ending).unwrap();
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), ending, "{text}");
     }
 }

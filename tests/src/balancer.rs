@@ -120,6 +120,28 @@ impl Clients {
         self.tally.lock().expect("no client panics").clone()
     }
 
+    /// Waits until clients have been answered some more, and gives the pages that they got meanwhile.
+    pub async fn pages(&self) -> Vec<String> {
+        // The first answers are to requests that were under way.
+        self.more_answers().await;
+        let before = self.tally().answers;
+        self.more_answers().await;
+        let new = |(page, count): &(String, usize)| before.get(page) != Some(count);
+        self.tally().answers.into_iter().filter(new).map(|(page, _)| page).collect()
+    }
+
+    async fn more_answers(&self) {
+        let count = || self.tally().answers.values().sum::<usize>();
+        let before = count();
+        wait::until(
+            "clients are answered",
+            async || {
+                if count() > before + 12 { Ok(()) } else { Err(self.tally()) }
+            },
+        )
+        .await;
+    }
+
     pub async fn stop(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         while self.tasks.join_next().await.is_some() {}
@@ -127,11 +149,17 @@ impl Clients {
     }
 }
 
-/// The text of a page, if it came whole.
+/// The text of the page that clients request, if it came whole.
 pub async fn request(address: SocketAddr) -> Result<String, String> {
+    get(address, "/page").await
+}
+
+/// The text of a page, if it came whole.
+pub async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /page HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
+        stream.write_all(head.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())

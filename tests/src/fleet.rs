@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use aws_sdk_codedeploy::types::{BundleType, DeploymentInfo, RevisionLocation};
+use aws_sdk_codedeploy::types::{
+    AutoRollbackConfiguration, AutoRollbackEvent, BundleType, DeploymentCreator, DeploymentGroupInfo,
+    DeploymentInfo, RevisionLocation,
+};
 
 use crate::bucket::Bucket;
 use crate::bundle;
@@ -86,6 +89,15 @@ impl Fleet {
         Self { service, bucket, hosts: registered, agents, folder }
     }
 
+    /// Adds a host that carries `tag`, with a running agent.
+    pub async fn add(&mut self, name: &str, tag: &str) {
+        let place = self.path(name);
+        let host = Host::register(&Programs::built(), &self.service, name, tag, &place).await;
+        host.configure(&self.bucket, "");
+        self.agents.push(host.start_agent());
+        self.hosts.push(host);
+    }
+
     /// A path below the fleet's folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -114,6 +126,53 @@ impl Fleet {
     pub async fn deploy(&self, files: &[(&str, &str)]) -> Deployed {
         let id = self.create(self.push(files).await).await;
         self.outcome(&id).await
+    }
+
+    /// What the group rolls back from now on.
+    pub async fn roll_back_on(&self, events: &[AutoRollbackEvent]) {
+        let rollback = AutoRollbackConfiguration::builder().enabled(true).set_events(Some(events.to_vec()));
+        self.service
+            .client
+            .update_deployment_group()
+            .application_name(APPLICATION)
+            .current_deployment_group_name(GROUP)
+            .auto_rollback_configuration(rollback.build())
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{}", error.into_service_error()));
+    }
+
+    /// The id of the deployment that undoes `id`, which has ended.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or the two do not say the same of each other.
+    pub async fn rollback_of(&self, id: &str) -> String {
+        let undone = self.service.deployment(id).await.rollback_info;
+        let undone = undone.unwrap_or_else(|| panic!("{id} was not rolled back"));
+        let by = undone.rollback_deployment_id.clone().unwrap_or_else(|| panic!("by nothing: {undone:?}"));
+        let rollback = self.service.deployment(&by).await;
+        assert_eq!(rollback.creator, Some(DeploymentCreator::CodeDeployRollback));
+        let of = rollback.rollback_info.expect("a rollback says of what");
+        assert_eq!(of.rollback_triggering_deployment_id.as_deref(), Some(id));
+        let message = format!("Deployment {by} is triggered to roll back deployment {id}.");
+        assert_eq!(undone.rollback_message.as_deref(), Some(message.as_str()));
+        assert_eq!(of.rollback_message.as_deref(), Some(message.as_str()));
+        by
+    }
+
+    /// What the service tells of the group.
+    pub async fn group(&self) -> DeploymentGroupInfo {
+        let asked = self.service.client.get_deployment_group().application_name(APPLICATION);
+        let answer = asked.deployment_group_name(GROUP).send().await.expect("the group exists");
+        answer.deployment_group_info.expect("the answer holds it")
+    }
+
+    /// How many deployments the group has had.
+    pub async fn deployments(&self) -> usize {
+        let asked = self.service.client.list_deployments().application_name(APPLICATION);
+        let answer = asked.deployment_group_name(GROUP).send().await.expect("the group exists");
+        answer.deployments().len()
     }
 
     /// Stops everything; the agents must end well.

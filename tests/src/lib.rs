@@ -5,7 +5,8 @@
 //! * [`stub`] is a command service that misbehaves on demand, and [`stub::lone`] an agent that listens to it;
 //! * [`cloud`] stands in for AWS where a controller cannot, with [`metadata`] of an EC2 instance and a [`proxy`];
 //! * [`bucket`] is an S3 server, [`s3_stub`] one that fails on purpose; [`bundle`] makes revisions; [`tree`] compares folders;
-//! * [`balancer`] is a real HAProxy with clients that count failures;
+//! * [`scripts`] are revisions that fail and wait when a test says so; [`balancer`] is a real HAProxy with clients that count
+//!   failures, [`site`] web servers behind it;
 //! * [`fleet`] is all of it together, [`cases`] runs many at once; [`swarm`] is thousands of simulated hosts, [`machine`] is a
 //!   Debian system with a systemd of its own, for packages;
 //! * [`strike`] kills a program, or fails it, at one system call; [`blockdev`] is a disk whose power can be cut, [`mounts`] are file
@@ -37,7 +38,9 @@ pub mod programs;
 pub mod proxy;
 pub mod roles;
 pub mod s3_stub;
+pub mod scripts;
 pub mod service;
+pub mod site;
 pub mod strike;
 pub mod stub;
 pub mod swarm;

@@ -161,9 +161,6 @@ impl Service {
 
     /// The events of `target` that have ended, in order; none while the targets are not known.
     pub async fn events(&self, id: &str, target: &str) -> Vec<EndedEvent> {
-        let answer = self.client.get_deployment_target().deployment_id(id).target_id(target).send().await;
-        let Ok(answer) = answer else { return Vec::new() };
-        let target = answer.deployment_target.and_then(|target| target.instance_target).expect("an instance");
         let seconds = |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.as_secs_f64());
         let ended = |event: types::LifecycleEvent| {
             let end = seconds(event.end_time)?;
@@ -174,7 +171,25 @@ impl Service {
                 diagnostics: event.diagnostics,
             })
         };
-        target.lifecycle_events.unwrap_or_default().into_iter().map_while(ended).collect()
+        self.all_events(id, target).await.into_iter().map_while(ended).collect()
+    }
+
+    /// Waits until an event of `target` has begun, and has not ended.
+    pub async fn until_in_progress(&self, id: &str, target: &str, event: &str) {
+        wait::until("the lifecycle event is in progress", async || {
+            let events = self.all_events(id, target).await;
+            let found = events.iter().find(|found| found.lifecycle_event_name() == Some(event));
+            let status = found.and_then(types::LifecycleEvent::status);
+            if status == Some(&LifecycleEventStatus::InProgress) { Ok(()) } else { Err(events) }
+        })
+        .await;
+    }
+
+    async fn all_events(&self, id: &str, target: &str) -> Vec<types::LifecycleEvent> {
+        let answer = self.client.get_deployment_target().deployment_id(id).target_id(target).send().await;
+        let Ok(answer) = answer else { return Vec::new() };
+        let target = answer.deployment_target.and_then(|target| target.instance_target).expect("an instance");
+        target.lifecycle_events.unwrap_or_default()
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
+use rusqlite::Transaction;
 use serde_json::json;
 
 use super::console::{self, ConsoleError};
@@ -18,9 +19,10 @@ use crate::output::{NewFile, OutputError};
 use crate::page::Pages;
 use crate::registry::Context;
 use crate::registry::instances::Identity;
+use crate::registry::partition;
 use crate::registry::tokens::{self, TokenError};
 use crate::server::Announcement;
-use crate::service::{Lock, OpenError, database, open_store, prepare};
+use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
 use crate::store::backup::{self, Backup, BackupError, Restored, Revocations};
@@ -72,8 +74,6 @@ pub(super) enum AdminError {
     Host(#[from] HostError),
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("there is no data directory {}: name the one of the service with --data-dir", .0.display())]
-    NoDataDir(PathBuf),
     #[error(
         "the standard input is a terminal, where a token would be seen: expected `codedeploy-controller github-token add … < FILE`"
     )]
@@ -100,12 +100,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Where the service of a data directory says its resources are.
-pub(super) fn partition(data_dir: &Path) -> Result<Partition, ConfigError> {
-    match Announcement::read(data_dir) {
+/// Where the resources of a data directory are; in one of an earlier version, where its service said last.
+fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminError> {
+    if let Some(own) = partition::of(tx)? {
+        return Ok(own);
+    }
+    Ok(match Announcement::read(data_dir) {
         Some(service) => Partition::new(Some(service.region), Some(service.account_id)),
         None => Partition::new(None, None),
-    }
+    }?)
 }
 
 /// Runs `work` as one transaction on a data directory, as the operations of its service are run.
@@ -113,13 +116,12 @@ pub(super) fn transact<T: Send + 'static>(
     data_dir: &Path,
     work: impl FnOnce(&Context<'_>) -> Result<T, AdminError> + Send + 'static,
 ) -> Result<T, AdminError> {
-    if !data_dir.is_dir() {
-        return Err(AdminError::NoDataDir(data_dir.to_owned()));
-    }
-    let partition = partition(data_dir)?;
+    must_exist(data_dir)?;
     let store = open_store(data_dir)?;
     let vault = Vault::open(&Keys::of(data_dir, &store))?;
+    let folder = data_dir.to_owned();
     store.transact_blocking(move |tx| {
+        let partition = partition(tx, &folder)?;
         work(&Context {
             tx,
             now: Timestamp::now(),
@@ -140,19 +142,16 @@ pub(super) fn create_credentials(
     lifetime: Option<Duration>,
     json: bool,
 ) -> Result<(), AdminError> {
-    prepare(data_dir)?;
-    let account_id = partition(data_dir)?.account_id;
-    let arn = match (user_arn, role) {
-        (Some(arn), _) if Identity::user(&arn).or_else(|| Identity::session(&arn)).is_some() => arn,
-        (Some(arn), _) => return Err(AdminError::Arn(arn)),
-        (None, Role::Host) => return Err(AdminError::HostArn),
-        (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
-        (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
-    };
-    let store = open_store(data_dir)?;
-    let vault = Vault::open(&Keys::of(data_dir, &store))?;
-    store.transact_blocking(move |tx| {
-        let key = credentials::create(tx, &vault, role, &arn, lifetime)?;
+    transact(data_dir, move |context| {
+        let account_id = &context.partition.account_id;
+        let arn = match (user_arn, role) {
+            (Some(arn), _) if Identity::user(&arn).or_else(|| Identity::session(&arn)).is_some() => arn,
+            (Some(arn), _) => return Err(AdminError::Arn(arn)),
+            (None, Role::Host) => return Err(AdminError::HostArn),
+            (None, Role::Operator) => format!("arn:aws:iam::{account_id}:user/operator"),
+            (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
+        };
+        let key = credentials::create(context.tx, context.vault, role, &arn, lifetime)?;
         Ok(if json { console::hand_over(json!(key)) } else { console::hand_over(as_text(&key)) }?)
     })
 }
@@ -168,8 +167,7 @@ fn as_text(key: &AccessKey) -> String {
 }
 
 pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminError> {
-    let keys =
-        open_store(data_dir)?.transact_blocking(|tx| credentials::list(tx).map_err(AdminError::from))?;
+    let keys = transact(data_dir, |context| Ok(credentials::list(context.tx)?))?;
     if json {
         return Ok(console::show(json!(keys))?);
     }
@@ -181,25 +179,26 @@ pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminE
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
     let id = access_key_id.clone();
-    let revoked = open_store(data_dir)?
-        .transact_blocking(move |tx| credentials::revoke(tx, &id).map_err(AdminError::from))?;
+    let revoked = transact(data_dir, move |context| Ok(credentials::revoke(context.tx, &id)?))?;
     if revoked { Ok(()) } else { Err(AdminError::NoSuchKey(access_key_id)) }
 }
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
-    prepare(data_dir)?;
+    must_exist(data_dir)?;
     let signer = Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
 }
 
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
+    must_exist(data_dir)?;
     let authority = Authority::certificate_pem(data_dir);
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }
 
 /// Makes room for a new key in the place of one that is lost for good.
 pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
+    must_exist(data_dir)?;
     let store = open_store(data_dir)?;
     let _lock = Lock::take(data_dir)?;
     for path in Keys::of(data_dir, &store).replace(key)? {

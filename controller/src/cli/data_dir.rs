@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::custody::{self, CustodyError};
+use crate::service::DATA_DIR_VARIABLE;
 
 #[derive(Debug, Args)]
 pub(super) struct DataDir {
     /// Directory of the service's database and keys.
-    #[arg(long, default_value = "/var/lib/codedeploy-controller")]
+    #[arg(long, env = DATA_DIR_VARIABLE, default_value = "/var/lib/codedeploy-controller")]
     data_dir: PathBuf,
 }
 

@@ -2,14 +2,14 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::codedeploy::Tag;
 use serde_json::{Map, Value, json};
 
-use super::admin::{AdminError, partition, transact};
+use super::admin::{AdminError, transact};
 use super::console;
 use super::data_dir::DataDir;
 use crate::config::Endpoint;
@@ -20,7 +20,7 @@ use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
 use crate::server::Announcement;
-use crate::service::{open_store, prepare};
+use crate::service::{must_exist, open_store};
 use crate::signing::Signer;
 use crate::tls::Authority;
 
@@ -44,6 +44,10 @@ pub(super) enum HostError {
         "the endpoint {0:?} is not a URL such as https://codedeploy.example.com or http://10.0.0.5:7080, without a path"
     )]
     Endpoint(String),
+    #[error(
+        "{0} is plain http, and the service answers TLS alone: give the URL that begins with https:// with --endpoint, or set endpoint in its configuration file"
+    )]
+    PlainHttp(String),
     #[error("the service's own certificate is for {}, not for {host}: set endpoint or tls.names in its configuration file, restart it, and try again", names.join(", "))]
     NotInCertificate { host: String, names: Vec<String> },
     #[error("--conf-dir {} is not an absolute path: it is the folder on the host", .0.display())]
@@ -71,7 +75,6 @@ type Files = Vec<(&'static str, String)>;
 /// What a host is told of the service.
 struct Rendezvous {
     endpoint: Endpoint,
-    region: String,
     signer_pin: String,
     /// PEM of the authority that the host must trust.
     authority: Option<String>,
@@ -101,7 +104,7 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             // Keys of a host that was deregistered must not come back to life with its name.
             credentials::revoke_host(context.tx, &arn)?;
             let key = credentials::create(context.tx, context.vault, Role::Host, &arn, None)?;
-            let files = rendezvous.files(&key);
+            let files = rendezvous.files(&context.partition.region, &key);
             // Before the commit: without its files the host would be registered with a key that nobody knows.
             match open.as_slice() {
                 [] if json => console::hand_over(as_json(&key, &files))?,
@@ -151,6 +154,9 @@ fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Res
         (None, None) => return Err(HostError::NoAddress),
     };
     let endpoint = Endpoint::read(&text).ok_or(HostError::Endpoint(text))?;
+    if !endpoint.is_tls() && service.is_some_and(|service| service.tls) {
+        return Err(HostError::PlainHttp(endpoint.url().to_owned()));
+    }
     let names = service.map(|service| service.self_signed_for.as_slice()).unwrap_or_default();
     if endpoint.is_tls() && !names.is_empty() && !names.iter().any(|name| name == endpoint.host()) {
         return Err(HostError::NotInCertificate { host: endpoint.host().to_owned(), names: names.to_vec() });
@@ -158,18 +164,31 @@ fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Res
     Ok(endpoint)
 }
 
+/// Why hosts may not be served well by a URL.
+fn doubt(endpoint: &Endpoint) -> Option<&'static str> {
+    let address = endpoint.host().parse::<IpAddr>();
+    if endpoint.host() == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
+        return Some(
+            "this URL reaches the service only from this machine: set endpoint in controller.yml, or give --endpoint",
+        );
+    }
+    (!endpoint.is_tls()).then_some("over plain http, anyone between the host and the service can read along")
+}
+
 impl Rendezvous {
     /// What the data directory knows of its service.
     fn read(data_dir: &Path, endpoint: Option<String>, conf_dir: PathBuf) -> Result<Self, AdminError> {
-        prepare(data_dir)?;
+        must_exist(data_dir)?;
         let announcement = Announcement::read(data_dir);
         let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
+        if let Some(doubt) = doubt(&endpoint) {
+            console::complain(format_args!("warning: {}: {doubt}", endpoint.url()));
+        }
         let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
         let own =
             announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
         Ok(Rendezvous {
             endpoint,
-            region: partition(data_dir)?.region,
             signer_pin: Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?.pin()?,
             authority: Authority::certificate_pem(data_dir).filter(|_| own),
             has_s3,
@@ -186,7 +205,7 @@ impl Rendezvous {
         names.into_iter().flatten().map(make).collect()
     }
 
-    fn files(&self, key: &AccessKey) -> Files {
+    fn files(&self, region: &str, key: &AccessKey) -> Files {
         let on_the_host = |file: &str| self.conf_dir.join(file).display().to_string();
         let mut agent = format!(
             ":deploy_control_endpoint: {:?}\n:deployment_signer_pin: {:?}\n:wait_between_runs: 1\n",
@@ -203,8 +222,8 @@ impl Rendezvous {
             agent.push_str(&format!(":on_premises_config_file: {:?}\n", on_the_host(ON_PREMISES)));
         }
         let on_premises = format!(
-            "region: {}\niam_user_arn: {}\naws_access_key_id: {}\naws_secret_access_key: {}\n",
-            self.region, key.arn, key.access_key_id, key.secret_access_key
+            "region: {region}\niam_user_arn: {}\naws_access_key_id: {}\naws_secret_access_key: {}\n",
+            key.arn, key.access_key_id, key.secret_access_key
         );
         let mut files = vec![(AGENT, agent), (ON_PREMISES, on_premises)];
         files.extend(self.authority.clone().map(|pem| (AUTHORITY, pem)));

@@ -153,6 +153,10 @@ pub(super) fn advance(
                     record.step(context, DeploymentInput::Enter(stage))?;
                     continue;
                 }
+                Move::Stop(stop) => {
+                    record.step(context, DeploymentInput::RequestStop(stop))?;
+                    continue;
+                }
                 Move::AwaitContinue { until } => {
                     record.step(context, DeploymentInput::AwaitContinue { until })?;
                     outcome.changes.push(Change::Ready);
@@ -258,5 +262,15 @@ pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
          ORDER BY created, rowid",
     )?;
     let ids = statement.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The deployments that are not over and of which a command has waited too long.
+pub fn overdue(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
+    let mut statement = context.tx.prepare_cached(
+        "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
+         AND EXISTS (SELECT 1 FROM targets WHERE deployment_id = deployments.id AND deadline <= ?1)",
+    )?;
+    let ids = statement.query_map([context.now.millis()], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }

@@ -8,9 +8,10 @@ use rusqlite::named_params;
 use super::course::Course;
 use super::create::{last_successful_revision, new_deployment_id};
 use super::decide::{Change, Outcome};
+use super::departure;
 use super::plan::Rules;
 use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
-use super::records::{Record, Relations};
+use super::records::{Record, Relations, Target};
 use crate::error::ApiError;
 use crate::registry::{Context, groups};
 use crate::store::Json;
@@ -23,9 +24,9 @@ pub(super) fn end(
     retire_at: Option<Timestamp>,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
-    let (stop, stage) = match &record.progress {
-        Progress::InProgress { stop, stage, .. } => (stop.clone(), *stage),
-        _ => (None, record.rules.course.first_stage()),
+    let stop = match &record.progress {
+        Progress::InProgress { stop, .. } => stop.clone(),
+        _ => None,
     };
     finish(context, record, ending, retire_at, outcome)?;
     let Some(group) = groups::by_id(context, &record.group_id)? else {
@@ -35,7 +36,10 @@ pub(super) fn end(
     if record.progress.retire_at().is_some_and(|at| at <= context.now) {
         retire(context, record, outcome)?;
     }
-    roll_back(context, record, stop.as_ref(), stage, &group, outcome)
+    match stop {
+        Some(stop) => roll_back(context, record, &stop, &group, outcome),
+        None => Ok(()),
+    }
 }
 
 /// Ends a deployment that never started.
@@ -47,9 +51,7 @@ pub(super) fn cancel(
 ) -> Result<(), ApiError> {
     finish(context, record, stop.ending(), None, outcome)?;
     match groups::by_id(context, &record.group_id)? {
-        Some(group) => {
-            roll_back(context, record, Some(stop), record.rules.course.first_stage(), &group, outcome)
-        }
+        Some(group) => roll_back(context, record, stop, &group, outcome),
         None => Ok(()),
     }
 }
@@ -90,7 +92,9 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
             })?;
     }
     let succeeded = matches!(record.progress, Progress::Ended { ending: Ending::Succeeded, .. });
-    if succeeded {
+    // A rollback of a group's first deployment gave traffic back, and nothing else: its revision is the one undone.
+    let has_revision = record.rules.course != Course::BlueGreenRollback || group.last_successful.is_some();
+    if succeeded && has_revision {
         context.tx.execute(
             "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
             (&record.group_id, &record.id),
@@ -99,7 +103,8 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
     Ok(())
 }
 
-/// Deregisters the original instances of a blue/green deployment whose time is over.
+/// Deregisters the original instances of a blue/green deployment whose time is over. Those that a later deployment, of
+/// whatever group, gave a revision or traffic are needed again, and stay.
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,
@@ -108,10 +113,19 @@ pub(super) fn retire(
     let instances = context
         .tx
         .prepare_cached(
-            "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE deregistered IS NULL AND arn IN
-             (SELECT arn FROM targets WHERE deployment_id = ?1 AND label = ?3)",
+            "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
+             (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
+              (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
+               WHERE later.rowid > (SELECT rowid FROM deployments WHERE id = :deployment)
+                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))",
         )?
-        .execute((&record.id, context.now.millis(), TargetLabel::Blue.as_str()))?;
+        .execute(named_params! {
+            ":now": context.now.millis(),
+            ":deployment": record.id,
+            ":blue": TargetLabel::Blue.as_str(),
+            ":block": Stage::Block,
+        })?;
+    outcome.stirred.extend(departure::give_up(context.tx)?.stirred);
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
     Ok(())
@@ -121,15 +135,14 @@ pub(super) fn retire(
 fn roll_back(
     context: &Context<'_>,
     record: &mut Record,
-    stop: Option<&Stop>,
-    stage: Stage,
+    stop: &Stop,
     group: &groups::Group,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
     if record.is_rollback() || !asks_for_rollback(record, stop) {
         return Ok(());
     }
-    let message = match plan_rollback(context, record, stage, group)? {
+    let message = match plan_rollback(context, record, group)? {
         Err(reason) => reason.to_owned(),
         Ok(mut rollback) => {
             let message =
@@ -142,7 +155,7 @@ fn roll_back(
             rollback.insert(context.tx)?;
             context.tx.execute(
                 "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
-                (&group.id, Json(rollback.revision()), &rollback.id),
+                (&group.id, rollback.snapshot.previous_revision.clone().map(Json), &rollback.id),
             )?;
             outcome.stirred.push(rollback.id.clone());
             outcome.changes.push(Change::RolledBack {
@@ -162,24 +175,18 @@ fn roll_back(
     Ok(record.save_progress(context.tx)?)
 }
 
-fn asks_for_rollback(record: &Record, stop: Option<&Stop>) -> bool {
+fn asks_for_rollback(record: &Record, stop: &Stop) -> bool {
     let configured = record.snapshot.auto_rollback_configuration.clone().unwrap_or_default();
     let on = |event: AutoRollbackEvent| {
         configured.enabled == Some(true) && configured.events.iter().flatten().any(|e| *e == event)
     };
-    let Progress::Ended { ending, .. } = &record.progress else {
-        return false;
-    };
-    match (ending, stop) {
-        (Ending::Succeeded, _) => false,
-        (Ending::Failed(_), _) => on(AutoRollbackEvent::DeploymentFailure),
-        (Ending::Stopped(_), Some(Stop::Alarm { .. })) => on(AutoRollbackEvent::DeploymentStopOnAlarm),
-        (Ending::Stopped(_), Some(Stop::Request { rollback: Some(wanted) })) => *wanted,
-        (Ending::Stopped(_), Some(Stop::Request { rollback: None })) => {
-            on(AutoRollbackEvent::DeploymentStopOnRequest)
-        }
-        // Nobody continued it: the traffic is where it was.
-        (Ending::Stopped(_), None) => false,
+    match stop {
+        Stop::Failure(_) => on(AutoRollbackEvent::DeploymentFailure),
+        Stop::Alarm { .. } => on(AutoRollbackEvent::DeploymentStopOnAlarm),
+        Stop::Request { rollback: Some(wanted) } => *wanted,
+        Stop::Request { rollback: None } => on(AutoRollbackEvent::DeploymentStopOnRequest),
+        // The traffic is where it was.
+        Stop::NotContinued => false,
     }
 }
 
@@ -187,7 +194,6 @@ fn asks_for_rollback(record: &Record, stop: Option<&Stop>) -> bool {
 fn plan_rollback(
     context: &Context<'_>,
     record: &Record,
-    stage: Stage,
     group: &groups::Group,
 ) -> Result<Result<Record, &'static str>, ApiError> {
     let good = match &group.last_successful {
@@ -195,10 +201,10 @@ fn plan_rollback(
         None => None,
     };
     let needs_token = good.as_ref().is_some_and(|good| good.relations.with_github_token);
+    if let Some(reason) = nothing_to_undo(context, record)? {
+        return Ok(Err(reason));
+    }
     let (course, revision, behavior) = match record.rules.course {
-        Course::BlueGreen { .. } if stage == Stage::Deploy => {
-            return Ok(Err("Nothing was rolled back: the original instances have kept their traffic."));
-        }
         Course::BlueGreen { .. } | Course::BlueGreenRollback => {
             let revision = good.as_ref().map_or_else(|| record.revision(), Record::revision);
             (Course::BlueGreenRollback, revision, record.snapshot.file_exists_behavior.clone())
@@ -242,4 +248,23 @@ fn plan_rollback(
         application_name: record.application_name.clone(),
         group_name: record.group_name.clone(),
     }))
+}
+
+/// Why a deployment has left everything as it was, if it has.
+fn nothing_to_undo(context: &Context<'_>, record: &Record) -> Result<Option<&'static str>, ApiError> {
+    if !matches!(record.rules.course, Course::BlueGreen { .. }) {
+        let mut attempted =
+            context.tx.prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
+        return Ok((!attempted.exists([&record.id])?)
+            .then_some("Nothing was rolled back: the deployment was not begun on any instance."));
+    }
+    let targets = Target::load_all(context.tx, &record.id)?;
+    let original = |target: &Target| target.state.label == Some(TargetLabel::Blue);
+    Ok(if !targets.iter().any(|target| target.state.was_given_traffic()) {
+        Some("Nothing was rolled back: the original instances have kept their traffic.")
+    } else if !targets.iter().any(original) {
+        Some("Nothing was rolled back: the deployment had no original instances, which could serve again.")
+    } else {
+        None
+    })
 }

@@ -55,6 +55,12 @@ impl MinimumHealthy {
         };
         Ok(Budget { unavailable, parallel })
     }
+
+    /// Most of `targets` targets that may have failed when their fleet is to serve. All of a fleet that is too small for
+    /// the minimum are wanted: when traffic goes back to it, nobody has asked for its size.
+    pub fn tolerated(self, targets: usize) -> usize {
+        self.budget(targets).map_or(0, |budget| budget.unavailable)
+    }
 }
 
 /// Targets by how far they are.
@@ -121,6 +127,14 @@ mod tests {
         for (minimum, targets, expected) in table {
             let budget = minimum.budget(targets).ok().map(|b| (b.unavailable, b.parallel));
             assert_eq!(budget, expected, "{minimum:?} of {targets}");
+        }
+    }
+
+    #[test]
+    fn all_of_a_fleet_too_small_for_the_minimum_are_wanted() {
+        let table = [(HostCount(6), 9, 3), (HostCount(3), 2, 0), (FleetPercent(50), 1, 0), (OneAtATime, 9, 1)];
+        for (minimum, targets, expected) in table {
+            assert_eq!(minimum.tolerated(targets), expected, "{minimum:?} of {targets}");
         }
     }
 

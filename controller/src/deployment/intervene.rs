@@ -47,13 +47,7 @@ pub(super) fn end_early(
 ) -> Result<(), ApiError> {
     match &record.progress {
         Progress::Created => end::cancel(context, record, &stop, outcome),
-        Progress::InProgress { .. } => {
-            record.step(context, DeploymentInput::RequestStop(stop))?;
-            decide::advance(context, record, outcome)
-        }
-        Progress::Ready { .. } => {
-            // The wait is over, for another reason than the one waited for.
-            record.step(context, DeploymentInput::Enter(Stage::Deploy))?;
+        Progress::InProgress { .. } | Progress::Ready { .. } => {
             record.step(context, DeploymentInput::RequestStop(stop))?;
             decide::advance(context, record, outcome)
         }

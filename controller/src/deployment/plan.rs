@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::course::Course;
 use super::health::{MinimumHealthy, Tally, Verdict};
-use super::progress::{Ending, Progress, Stage};
+use super::progress::{Ending, Progress, Stage, Stop};
 use super::target::{Standing, TargetState, standing};
 use crate::config::Timers;
 
@@ -37,10 +37,15 @@ pub struct Watch {
 }
 
 impl Rules {
+    /// Whether a target whose event failed goes on with the next.
     pub(super) fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
-        self.ignore_application_stop_failures
-            && matches!(event, ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic)
+        match event {
+            // What is left behind may be broken or gone, and must not keep its traffic for that.
+            BeforeBlockTraffic | AfterBlockTraffic if self.course == Course::BlueGreenRollback => true,
+            ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => self.ignore_application_stop_failures,
+            _ => false,
+        }
     }
 
     /// How long a deployment of this kind may take.
@@ -102,6 +107,8 @@ pub enum Move {
     Enter(Stage),
     /// The replacement instances are ready: wait for someone who lets it go on.
     AwaitContinue { until: Timestamp },
+    /// Begin to end.
+    Stop(Stop),
     /// Let no target begin anything, withdraw what is offered.
     Close,
     /// Nothing is left to do.
@@ -109,18 +116,14 @@ pub enum Move {
 }
 
 /// Why a deployment must end now, whatever its targets do.
-pub fn closing(rules: &Rules, progress: &Progress, timers: &Timers, now: Timestamp) -> Option<Ending> {
+pub fn closing(rules: &Rules, progress: &Progress, timers: &Timers, now: Timestamp) -> Option<Stop> {
     match progress {
-        Progress::InProgress { stop: Some(stop), .. } => Some(stop.ending()),
+        Progress::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
         Progress::InProgress { started, .. } if *started + rules.patience(timers) <= now => {
             let message = "The deployment did not end within the time that deployments are given.";
-            Some(Ending::failed(ErrorCode::Timeout, message))
+            Some(Stop::failure(ErrorCode::Timeout, message))
         }
-        Progress::Ready { until, .. } if *until <= now => {
-            let message =
-                "The replacement instances were ready, and nobody continued the deployment in time.";
-            Some(Ending::stopped(ErrorCode::Timeout, message))
-        }
+        Progress::Ready { until, .. } if *until <= now => Some(Stop::NotContinued),
         _ => None,
     }
 }
@@ -137,24 +140,24 @@ pub fn deadline(rules: &Rules, progress: &Progress, timers: &Timers) -> Option<T
 
 /// Decides about a deployment whose targets were settled; about one that is not under way there is nothing to decide.
 pub fn plan(rules: &Rules, progress: &Progress, counts: &[Count], timers: &Timers, now: Timestamp) -> Move {
-    if let Some(ending) = closing(rules, progress, timers, now) {
-        return close(counts, ending);
+    if let Progress::InProgress { stop: Some(stop), .. } = progress {
+        return close(counts, stop);
+    }
+    if let Some(stop) = closing(rules, progress, timers, now) {
+        return Move::Stop(stop);
     }
     let Progress::InProgress { stage, .. } = *progress else {
         return Move::Wait;
     };
-    // A deployment that has failed cuts its targets off, perhaps in several steps.
-    let has_failed = counts.iter().any(|count| count.class == Class::Skipped && count.targets > 0);
     match judge(rules, stage, tally(rules, stage, counts)) {
-        _ if has_failed => close(counts, failure(rules, stage, counts)),
         Verdict::Continue { start: 0 } => Move::Wait,
         Verdict::Continue { start } => Move::Begin(start),
         Verdict::Succeeded => proceed(rules, stage, now),
-        Verdict::Failed => close(counts, failure(rules, stage, counts)),
+        Verdict::Failed => Move::Stop(failure(rules, stage, counts)),
     }
 }
 
-fn close(counts: &[Count], ending: Ending) -> Move {
+fn close(counts: &[Count], stop: &Stop) -> Move {
     let left =
         |wanted: &[Class]| counts.iter().any(|count| count.targets > 0 && wanted.contains(&count.class));
     if left(&[Class::Waiting, Class::Offered]) {
@@ -163,7 +166,7 @@ fn close(counts: &[Count], ending: Ending) -> Move {
         // Each has a timer.
         Move::Wait
     } else {
-        Move::End { ending, retire_at: None }
+        Move::End { ending: stop.ending(), retire_at: None }
     }
 }
 
@@ -201,6 +204,8 @@ fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
 fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
     let targets = tally.not_attempted + tally.in_progress + tally.succeeded + tally.failed;
     match stage {
+        // No instance is outdated.
+        Stage::Deploy if targets == 0 => Verdict::Succeeded,
         Stage::Deploy => match rules.minimum_healthy.budget(targets) {
             Ok(budget) => budget.judge(tally),
             Err(_) => Verdict::Failed,
@@ -209,16 +214,16 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
         Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
             Verdict::Continue { start: tally.not_attempted }
         }
-        Stage::Allow => match rules.minimum_healthy.budget(targets) {
-            Ok(budget) if tally.succeeded > 0 && tally.failed <= budget.unavailable => Verdict::Succeeded,
-            _ => Verdict::Failed,
-        },
+        Stage::Allow if tally.succeeded > 0 && tally.failed <= rules.minimum_healthy.tolerated(targets) => {
+            Verdict::Succeeded
+        }
+        Stage::Allow => Verdict::Failed,
         Stage::Block if tally.failed == 0 => Verdict::Succeeded,
         Stage::Block => Verdict::Failed,
     }
 }
 
-fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Ending {
+fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Stop {
     let fleet = rules.course.fleet(stage);
     let number = |class: Class| -> usize {
         let alike = |count: &&Count| count.class == class && (fleet.is_none() || count.label == fleet);
@@ -230,11 +235,11 @@ fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Ending {
             "The deployment failed because too many individual instances failed deployment, too few healthy instances \
              are available for deployment, or some instances are experiencing problems: {failed} failed, {succeeded} \
              succeeded, {} did not go on.",
-            number(Class::Waiting) + number(Class::Skipped)
+            number(Class::Waiting)
         ),
         Stage::Block => format!(
             "The deployment failed because traffic could not be taken from {failed} instances; it was from {succeeded}."
         ),
     };
-    Ending::failed(ErrorCode::HealthConstraints, message)
+    Stop::failure(ErrorCode::HealthConstraints, message)
 }

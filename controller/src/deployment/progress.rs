@@ -29,7 +29,7 @@ pub enum Progress {
         started: Timestamp,
         #[serde(default)]
         stage: Stage,
-        /// Its end was asked for, and waits for the commands that run.
+        /// It is about to end, and waits for the commands that run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stop: Option<Stop>,
     },
@@ -50,24 +50,40 @@ pub enum Progress {
     },
 }
 
-/// Why a deployment shall end before its time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Why a deployment ends before all of it is done. The first reason counts, however long the end takes then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stop {
     /// A user asked for it, and may have said whether to roll back.
     Request { rollback: Option<bool> },
     /// An alarm, named in the text, is active or cannot be read.
     Alarm { message: String },
+    /// It cannot succeed any more.
+    Failure(ErrorInformation),
+    /// It waited for someone who lets it go on, and nobody did.
+    NotContinued,
 }
 
 impl Stop {
+    pub fn failure(code: ErrorCode, message: impl Into<String>) -> Self {
+        Stop::Failure(ErrorInformation { code: Some(code), message: Some(message.into()) })
+    }
+
     /// The ending of a deployment that was stopped so.
     pub fn ending(&self) -> Ending {
+        let stopped = |code, message: &str| {
+            Ending::Stopped(ErrorInformation { code: Some(code), message: Some(message.to_owned()) })
+        };
         match self {
-            Stop::Request { .. } => Ending::stopped(
+            Stop::Request { .. } => stopped(
                 ErrorCode::ManualStop,
                 "The deployment was stopped by a user; no more commands were scheduled.",
             ),
-            Stop::Alarm { message } => Ending::stopped(ErrorCode::AlarmActive, message),
+            Stop::Alarm { message } => stopped(ErrorCode::AlarmActive, message),
+            Stop::Failure(error) => Ending::Failed(error.clone()),
+            Stop::NotContinued => stopped(
+                ErrorCode::Timeout,
+                "The replacement instances were ready, and nobody continued the deployment in time.",
+            ),
         }
     }
 }
@@ -81,14 +97,6 @@ pub enum Ending {
 }
 
 impl Ending {
-    pub fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
-        Ending::Failed(ErrorInformation { code: Some(code), message: Some(message.into()) })
-    }
-
-    pub fn stopped(code: ErrorCode, message: impl Into<String>) -> Self {
-        Ending::Stopped(ErrorInformation { code: Some(code), message: Some(message.into()) })
-    }
-
     /// What clients are told about an ending that is not a success.
     pub fn error(&self) -> Option<&ErrorInformation> {
         match self {
@@ -103,7 +111,7 @@ impl Ending {
 pub enum DeploymentInput {
     /// Its targets are known.
     Start(Stage),
-    /// Its end is asked for while commands may be running; the first to ask gives the reason.
+    /// It shall end, while commands may be running; the first to ask gives the reason.
     RequestStop(Stop),
     /// The replacement instances have the revision, and wait.
     AwaitContinue {
@@ -132,6 +140,10 @@ impl Progress {
             (Progress::InProgress { started, stage, stop }, In::RequestStop(asked)) => {
                 let stop = stop.clone().or(Some(asked));
                 Ok(Progress::InProgress { started: *started, stage: *stage, stop })
+            }
+            // The wait is over, for another reason than the one waited for.
+            (Progress::Ready { started, .. }, In::RequestStop(asked)) => {
+                Ok(Progress::InProgress { started: *started, stage: Stage::Deploy, stop: Some(asked) })
             }
             (_, In::RequestStop(_)) => illegal("RequestStop"),
             (Progress::InProgress { started, stop: None, .. }, In::AwaitContinue { until }) => {

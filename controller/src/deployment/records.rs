@@ -3,6 +3,8 @@
 mod columns;
 pub(super) mod command;
 
+use std::collections::BTreeSet;
+
 use codedeploy_api::codedeploy::{
     DeploymentCreator, DeploymentInfo, DeploymentOverview, RevisionLocation, RollbackInfo, TargetLabel,
     TargetStatus, Timestamp,
@@ -148,6 +150,28 @@ fn waits_for_termination(rules: &Rules, progress: &Progress) -> bool {
     retires && matches!(progress, Progress::Ended { ending: Ending::Succeeded, .. })
 }
 
+/// Selects targets, each with what became of its host.
+macro_rules! targets {
+    ($condition:literal) => {
+        concat!(
+            "SELECT *, EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL) \
+             AS departed FROM targets ",
+            $condition
+        )
+    };
+}
+
+/// Every target of a large fleet is a row with all its events: these find the few that matter without reading the
+/// others. Left alone, SQLite may walk the primary key to save itself the sorting.
+const WAITING: &str = targets!(
+    "INDEXED BY targets_by_class WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4
+     ORDER BY position LIMIT ?5"
+);
+const OPEN: &str = targets!(
+    "INDEXED BY targets_by_class WHERE deployment_id = ?1 AND class IN (?2, ?3)
+     ORDER BY class, stage, label, position LIMIT ?4"
+);
+
 /// One target of a deployment.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
@@ -168,16 +192,29 @@ impl Target {
             position: row.get("position")?,
             member: Member { name: row.get("target_id")?, arn: row.get("arn")?, host: row.get("host")? },
             updated: Timestamp::from_millis(row.get("updated")?),
-            state: TargetState { label, events },
+            state: TargetState { label, events, departed: row.get("departed")? },
             status: TargetStatus::from(row.get::<_, String>("status")?),
         })
     }
 
     /// All targets of a deployment, in the order of attempt.
     pub(super) fn load_all(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached("SELECT * FROM targets WHERE deployment_id = ?1 ORDER BY position")?
+        tx.prepare_cached(targets!("WHERE deployment_id = ?1 ORDER BY position"))?
             .query_map([deployment_id], Target::read)?
             .collect()
+    }
+
+    /// Makes the targets overdue whose hosts have commands and are registered no more. Gives their deployments.
+    pub(super) fn expire_departed(tx: &Transaction<'_>) -> rusqlite::Result<BTreeSet<String>> {
+        tx.prepare_cached(
+            "UPDATE targets SET deadline = 0
+             WHERE deadline > 0
+               AND deployment_id IN (SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready'))
+               AND EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL)
+             RETURNING deployment_id",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect()
     }
 
     /// Targets whose hosts were silent too long.
@@ -187,7 +224,7 @@ impl Target {
         now: Timestamp,
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached("SELECT * FROM targets WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3")?
+        tx.prepare_cached(targets!("WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3"))?
             .query_map((deployment_id, now.millis(), most), Target::read)?
             .collect()
     }
@@ -200,11 +237,7 @@ impl Target {
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
         let fleet = record.rules.course.fleet(stage);
-        tx.prepare_cached(
-            "SELECT * FROM targets WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4
-             ORDER BY position LIMIT ?5",
-        )?
-        .query_map(
+        tx.prepare_cached(WAITING)?.query_map(
             (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
             Target::read,
         )?
@@ -217,11 +250,9 @@ impl Target {
         deployment_id: &str,
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached(
-            "SELECT * FROM targets WHERE deployment_id = ?1 AND class IN (?2, ?3) ORDER BY class, position LIMIT ?4",
-        )?
-        .query_map((deployment_id, Class::Offered, Class::Waiting, most), Target::read)?
-        .collect()
+        tx.prepare_cached(OPEN)?
+            .query_map((deployment_id, Class::Offered, Class::Waiting, most), Target::read)?
+            .collect()
     }
 
     pub(super) fn at(
@@ -229,7 +260,7 @@ impl Target {
         deployment_id: &str,
         position: usize,
     ) -> rusqlite::Result<Option<Target>> {
-        tx.prepare_cached("SELECT * FROM targets WHERE deployment_id = ?1 AND position = ?2")?
+        tx.prepare_cached(targets!("WHERE deployment_id = ?1 AND position = ?2"))?
             .query_row((deployment_id, position), Target::read)
             .optional()
     }
@@ -241,8 +272,12 @@ impl Target {
         name: &str,
     ) -> rusqlite::Result<Option<Target>> {
         // Ids are looked up by the hundred, and have an index.
-        let column = if name.starts_with("arn:") { "arn" } else { "target_id" };
-        tx.prepare_cached(&format!("SELECT * FROM targets WHERE deployment_id = ?1 AND {column} = ?2"))?
+        let by = if name.starts_with("arn:") {
+            targets!("WHERE deployment_id = ?1 AND arn = ?2")
+        } else {
+            targets!("WHERE deployment_id = ?1 AND target_id = ?2")
+        };
+        tx.prepare_cached(by)?
             .query_row((deployment_id, name), Target::read)
             .optional()
     }
@@ -332,4 +367,33 @@ pub(super) fn overview(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::R
         }
     }
     Ok(overview)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreError};
+
+    #[test]
+    fn the_few_targets_that_matter_are_found_without_reading_or_sorting_the_others() {
+        let expected = [
+            (WAITING, "deployment_id=? AND class=? AND stage=? AND label=?"),
+            (OPEN, "deployment_id=? AND class=?"),
+        ];
+        for (sql, by) in expected {
+            let plan: Vec<String> = Store::in_memory()
+                .unwrap()
+                .transact_blocking(move |tx| {
+                    let read = || -> rusqlite::Result<Vec<String>> {
+                        let mut statement = tx.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+                        let steps = statement.raw_query();
+                        steps.mapped(|row| row.get("detail")).collect()
+                    };
+                    read().map_err(StoreError::Transaction)
+                })
+                .unwrap();
+            let of_targets: Vec<_> = plan.iter().filter(|step| !step.contains("instances") && !step.contains(" i ") && !step.contains("SUBQUERY")).collect();
+            assert_eq!(of_targets, [&format!("SEARCH targets USING INDEX targets_by_class ({by})")]);
+        }
+    }
 }

@@ -7,8 +7,8 @@ use codedeploy_api::codedeploy::{ErrorCode, RevisionLocation, TargetLabel};
 use super::course::Course;
 use super::create::last_successful_revision;
 use super::decide::{Change, Outcome};
-use super::end;
-use super::progress::{DeploymentInput, Ending};
+use super::plan::Rules;
+use super::progress::{DeploymentInput, Stage, Stop};
 use super::records::{Record, Target};
 use super::target::TargetState;
 use crate::error::ApiError;
@@ -25,36 +25,38 @@ pub(super) fn start(
     let Some(group) = groups::by_id(context, &record.group_id)? else {
         return Ok(());
     };
-    let (targets, ending) = targets(context, record, &group)?;
-    let ending = match ending {
-        None => lacks_token(context, record)?,
-        some => some,
-    };
-    for (position, (member, label)) in targets.iter().enumerate() {
-        let mut state = TargetState::new(&record.rules, label.clone());
-        if ending.is_some() {
-            state.skip_rest(context.now)?;
+    let (recruits, stop) = match recruit(context, record, &group)? {
+        Ok(recruits) => {
+            let stop = match unsatisfiable(&record.rules, &recruits) {
+                None => lacks_token(context, record)?,
+                some => some,
+            };
+            (recruits, stop)
         }
+        Err(stop) => (Vec::new(), Some(stop)),
+    };
+    for (position, recruit) in recruits.iter().enumerate() {
+        let state = TargetState::new(&record.rules, recruit.label.clone()).beginning_at(recruit.from);
         let target = Target {
             deployment_id: record.id.clone(),
             position,
-            member: member.clone(),
+            member: recruit.member.clone(),
             updated: context.now,
             status: state.status(&record.rules),
             state,
         };
         target.insert(context.tx, &record.rules)?;
     }
-    outcome.changes.push(Change::Started { targets: targets.len() });
+    outcome.changes.push(Change::Started { targets: recruits.len() });
     record.step(context, DeploymentInput::Start(record.rules.course.first_stage()))?;
-    match ending {
-        Some(ending) => end::end(context, record, ending, None, outcome),
+    match stop {
+        Some(stop) => record.step(context, DeploymentInput::RequestStop(stop)),
         None => Ok(()),
     }
 }
 
-/// The ending of a deployment whose revision was fetched with a GitHub token that the application has no more.
-fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Ending>, ApiError> {
+/// Why a deployment cannot begin whose revision was fetched with a GitHub token that the application has no more.
+fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, ApiError> {
     if !record.relations.with_github_token || tokens::of_group(context, &record.group_id)?.is_some() {
         return Ok(None);
     }
@@ -63,86 +65,107 @@ fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Ending>,
          with `codedeploy-controller github-token link NAME {0}`, and deploy again.",
         record.application_name
     );
-    Ok(Some(Ending::failed(ErrorCode::MissingGithubToken, message)))
+    Ok(Some(Stop::failure(ErrorCode::MissingGithubToken, message)))
 }
 
-type Labelled = (Member, Option<TargetLabel>);
+/// An instance that becomes a target.
+struct Recruit {
+    member: Member,
+    label: Option<TargetLabel>,
+    /// What comes before is not needed on it.
+    from: Stage,
+}
 
-/// Which instances become targets, in the order of attempt, and the ending of a deployment that cannot begin.
-fn targets(
+impl Recruit {
+    fn new(member: Member, label: Option<TargetLabel>) -> Self {
+        Recruit { member, label, from: Stage::default() }
+    }
+}
+
+/// Which instances become targets, in the order of attempt, or why none can.
+fn recruit(
     context: &Context<'_>,
     record: &Record,
     group: &groups::Group,
-) -> Result<(Vec<Labelled>, Option<Ending>), ApiError> {
+) -> Result<Result<Vec<Recruit>, Stop>, ApiError> {
     let own = || fleet::members(context.tx, &Membership::of(&group.settings));
-    let label = |members: Vec<Member>, label: &Option<TargetLabel>| -> Vec<Labelled> {
-        members.into_iter().map(|member| (member, label.clone())).collect()
-    };
+    let history = History::load(context, group)?;
+    let revision = record.revision();
+    let outdated_only = record.snapshot.update_outdated_instances_only == Some(true);
+    let is_current = |member: &Member| outdated_only && history.has(member, &revision);
     match record.rules.course {
         Course::InPlace | Course::InPlaceBehindLoadBalancer => {
-            let history = History::load(context, group)?;
-            let (members, ending) = admit(context, record, own()?, &history);
-            Ok((label(in_order_of_attempt(members, &history), &None), ending))
+            let members = own()?;
+            if members.is_empty() {
+                return Ok(Err(no_instances()));
+            }
+            let outdated = members.into_iter().filter(|member| !is_current(member)).collect();
+            Ok(admit(context, outdated).map(|members| {
+                let members = history.in_order_of_attempt(members).into_iter();
+                members.map(|member| Recruit::new(member, None)).collect()
+            }))
         }
         Course::BlueGreen { .. } => {
             let replacement = record.snapshot.target_instances.clone().unwrap_or_default();
             let green = fleet::members(context.tx, &Membership::of_replacement(&replacement))?;
-            let replaced_by: HashSet<_> = green.iter().map(|member| member.name.clone()).collect();
-            let blue = own()?.into_iter().filter(|member| !replaced_by.contains(&member.name)).collect();
-            let history = History::load(context, group)?;
-            let (green, ending) = admit(context, record, green, &history);
-            let mut targets = label(in_order_of_attempt(green, &history), &Some(TargetLabel::Green));
-            if !targets.is_empty() {
-                targets.extend(label(blue, &Some(TargetLabel::Blue)));
+            if green.is_empty() {
+                return Ok(Err(no_instances()));
             }
-            Ok((targets, ending))
+            let replaced_by: HashSet<_> = green.iter().map(|member| member.name.clone()).collect();
+            let blue = own()?.into_iter().filter(|member| !replaced_by.contains(&member.name));
+            let blue = blue.map(|member| Recruit::new(member, Some(TargetLabel::Blue)));
+            Ok(admit(context, green).map(|green| {
+                let green = history.in_order_of_attempt(green).into_iter().map(|member| {
+                    // One that has the revision still needs the traffic.
+                    let from = if is_current(&member) { Stage::Allow } else { Stage::Deploy };
+                    Recruit { from, ..Recruit::new(member, Some(TargetLabel::Green)) }
+                });
+                green.chain(blue).collect()
+            }))
         }
         Course::BlueGreenRollback => {
             let failed = record.relations.rollback.clone().unwrap_or_default();
             let failed = failed.rollback_triggering_deployment_id.unwrap_or_default();
+            // The original instances serve again; a replacement instance that never served has nothing to lose.
             let targets: Vec<_> = Target::load_all(context.tx, &failed)?
                 .into_iter()
-                .map(|target| (target.member, target.state.label))
+                .filter(|target| {
+                    target.state.label == Some(TargetLabel::Blue) || target.state.was_given_traffic()
+                })
+                .map(|target| Recruit::new(target.member, target.state.label))
                 .collect();
             let nobody = "The deployment failed because the original instances are not known any more.";
-            let ending = targets.is_empty().then(|| Ending::failed(ErrorCode::NoInstances, nobody));
-            Ok((targets, ending))
+            Ok(if targets.is_empty() { Err(Stop::failure(ErrorCode::NoInstances, nobody)) } else { Ok(targets) })
         }
     }
 }
 
-/// Which of a fleet's members become targets, and the ending of a deployment that cannot begin.
-fn admit(
-    context: &Context<'_>,
-    record: &Record,
-    members: Vec<Member>,
-    history: &History,
-) -> (Vec<Member>, Option<Ending>) {
-    if members.is_empty() {
-        let message = "The deployment failed because no instances were found for your deployment group. Check that its \
-                       tag filters match the tags of registered instances.";
-        return (members, Some(Ending::failed(ErrorCode::NoInstances, message)));
+fn no_instances() -> Stop {
+    let message = "The deployment failed because no instances were found for your deployment group. Check that its tag \
+                   filters match the tags of registered instances.";
+    Stop::failure(ErrorCode::NoInstances, message)
+}
+
+/// Refuses more targets than a deployment can have.
+fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Stop> {
+    let (number, most) = (members.len(), context.quotas.targets_per_deployment);
+    if number <= most {
+        return Ok(members);
     }
-    let outdated_only = record.snapshot.update_outdated_instances_only == Some(true);
-    let revision = record.revision();
-    let members: Vec<_> = members
-        .into_iter()
-        .filter(|member| !outdated_only || history.revision(member) != Some(&revision))
-        .collect();
-    if members.is_empty() {
-        return (members, Some(Ending::Succeeded));
+    let message = format!("The deployment group has {number} instances; a deployment can have {most}.");
+    Err(Stop::failure(ErrorCode::OverMaxInstances, message))
+}
+
+/// Why the minimum of healthy hosts lets nothing begin, if it does. A deployment to no host has nothing to begin.
+fn unsatisfiable(rules: &Rules, recruits: &[Recruit]) -> Option<Stop> {
+    let stage = rules.course.first_stage();
+    let fleet = rules.course.fleet(stage);
+    let targets = recruits.iter().filter(|recruit| recruit.label == fleet).count();
+    if stage != Stage::Deploy || targets == 0 {
+        return None;
     }
-    let most = context.quotas.targets_per_deployment;
-    if members.len() > most {
-        let message =
-            format!("The deployment group has {} instances; a deployment can have {most}.", members.len());
-        return (Vec::new(), Some(Ending::failed(ErrorCode::OverMaxInstances, message)));
-    }
-    let ending =
-        record.rules.minimum_healthy.budget(members.len()).err().map(|unsatisfiable| {
-            Ending::failed(ErrorCode::HealthConstraintsInvalid, unsatisfiable.to_string())
-        });
-    (members, ending)
+    let reason = rules.minimum_healthy.budget(targets).err()?;
+    Some(Stop::failure(ErrorCode::HealthConstraintsInvalid, reason.to_string()))
 }
 
 /// How earlier deployments of a group left its instances.
@@ -167,19 +190,21 @@ impl History {
         })
     }
 
-    fn revision(&self, member: &Member) -> Option<&RevisionLocation> {
-        self.instances.get(&member.name).and_then(|(_, revision)| revision.as_ref())
+    /// Whether a deployment of the revision was the last that an instance took part in, and succeeded. What is left
+    /// after one that failed is not known.
+    fn has(&self, member: &Member, revision: &RevisionLocation) -> bool {
+        matches!(self.instances.get(&member.name), Some((true, Some(last))) if last == revision)
     }
-}
 
-/// Unhealthy instances first, then those of unknown, old and current revision; by name within each.
-fn in_order_of_attempt(mut members: Vec<Member>, history: &History) -> Vec<Member> {
-    let class = |member: &Member| match history.instances.get(&member.name) {
-        None | Some((false, _)) => 0,
-        Some((true, None)) => 1,
-        Some((true, revision)) if *revision != history.current => 2,
-        Some((true, _)) => 3,
-    };
-    members.sort_by_cached_key(|member| (class(member), member.name.clone()));
-    members
+    /// Unhealthy instances first, then those of unknown, old and current revision; by name within each.
+    fn in_order_of_attempt(&self, mut members: Vec<Member>) -> Vec<Member> {
+        let class = |member: &Member| match self.instances.get(&member.name) {
+            None | Some((false, _)) => 0,
+            Some((true, None)) => 1,
+            Some((true, revision)) if *revision != self.current => 2,
+            Some((true, _)) => 3,
+        };
+        members.sort_by_cached_key(|member| (class(member), member.name.clone()));
+        members
+    }
 }

@@ -18,6 +18,8 @@ pub struct TargetState {
     /// Its fleet, in a blue/green deployment.
     pub label: Option<TargetLabel>,
     pub events: Vec<Event>,
+    /// Its host is registered no more: nobody performs its commands.
+    pub departed: bool,
 }
 
 /// One lifecycle event of one target.
@@ -52,6 +54,8 @@ enum Silence {
     Run,
     /// The service did not do at a load balancer what it is to do itself.
     Traffic,
+    /// The host was deregistered, and cannot say anything.
+    Departure,
 }
 
 /// How much longer than a load balancer's patience its event has: the service says by itself how it went.
@@ -79,7 +83,13 @@ impl TargetState {
     pub fn new(rules: &Rules, label: Option<TargetLabel>) -> Self {
         let events = rules.course.events(label.as_ref());
         let event = |(stage, name)| Event { name, stage, state: EventState::Pending };
-        TargetState { label, events: events.into_iter().map(event).collect() }
+        TargetState { label, events: events.into_iter().map(event).collect(), departed: false }
+    }
+
+    /// The same target, which performs nothing of earlier stages.
+    pub fn beginning_at(mut self, stage: Stage) -> Self {
+        self.events.retain(|event| event.stage >= stage);
+        self
     }
 
     /// The status that clients are shown.
@@ -111,19 +121,29 @@ impl TargetState {
         self.events.iter().any(attempted)
     }
 
+    /// Whether a load balancer was asked to give it traffic.
+    pub fn was_given_traffic(&self) -> bool {
+        let allowed = |event: &Event| {
+            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
+        };
+        self.events.iter().any(allowed)
+    }
+
     /// When the service gives up on the command that is out.
     pub fn deadline(&self, rules: &Rules, timers: &Timers) -> Option<Timestamp> {
-        self.running(rules).and_then(|event| timeout(event, timers)).map(|(deadline, _)| deadline)
+        self.running(rules).and_then(|event| self.timeout(event, timers)).map(|(deadline, _)| deadline)
     }
 
     /// Lets the command that is out wait for a whole pick-up period from `now` on, however long it is out already. Its
     /// host could not reach the service while that was away.
     pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
-        if let Standing::Running(event) = standing(self, rules)
-            && let Some(event) = self.events.get_mut(event)
-            && let Some((deadline, silence)) = timeout(event, timers)
-        {
-            let margin = if silence == Silence::Traffic { MARGIN } else { Duration::ZERO };
+        let Standing::Running(event) = standing(self, rules) else { return };
+        let (deadline, margin) = match self.events.get(event).and_then(|event| self.timeout(event, timers)) {
+            Some((deadline, Silence::PickUp | Silence::Run)) => (deadline, Duration::ZERO),
+            Some((deadline, Silence::Traffic)) => (deadline, MARGIN),
+            Some((_, Silence::Departure)) | None => return,
+        };
+        if let Some(event) = self.events.get_mut(event) {
             event.state.postpone((now + timers.pick_up + margin).since(deadline));
         }
     }
@@ -134,6 +154,28 @@ impl TargetState {
             Standing::Running(event) => self.events.get(event),
             _ => None,
         }
+    }
+
+    /// When the service gives up on an event whose command is out, and why.
+    fn timeout(&self, event: &Event, timers: &Timers) -> Option<(Timestamp, Silence)> {
+        let (since, silence) = match event.state {
+            EventState::Queued { since } => (since, Silence::PickUp),
+            EventState::Leased { queued, .. } => (queued, Silence::PickUp),
+            EventState::Acknowledged { since, .. } => (since, Silence::Run),
+            _ => return None,
+        };
+        let silence = match silence {
+            _ if is_performed_here(&event.name) => Silence::Traffic,
+            _ if self.departed => Silence::Departure,
+            silence => silence,
+        };
+        let patience = match silence {
+            Silence::PickUp => timers.pick_up,
+            Silence::Run => timers.run,
+            Silence::Traffic => timers.traffic + MARGIN,
+            Silence::Departure => Duration::ZERO,
+        };
+        Some((since + patience, silence))
     }
 
     fn has_begun_stage_of(&self, event: usize) -> bool {
@@ -163,7 +205,7 @@ impl TargetState {
         now: Timestamp,
     ) -> Result<Option<usize>, IllegalEvent> {
         if let Standing::Running(event) = standing(self, rules)
-            && let Some((deadline, silence)) = self.events.get(event).and_then(|event| timeout(event, timers))
+            && let Some((deadline, silence)) = self.events.get(event).and_then(|event| self.timeout(event, timers))
             && deadline <= now
         {
             self.advance(event, EventInput::Expire { diagnostics: silence.diagnostics() }, now)?;
@@ -200,22 +242,6 @@ impl TargetState {
     }
 }
 
-fn timeout(event: &Event, timers: &Timers) -> Option<(Timestamp, Silence)> {
-    let (since, silence) = match event.state {
-        EventState::Queued { since } => (since, Silence::PickUp),
-        EventState::Leased { queued, .. } => (queued, Silence::PickUp),
-        EventState::Acknowledged { since, .. } => (since, Silence::Run),
-        _ => return None,
-    };
-    let silence = if is_performed_here(&event.name) { Silence::Traffic } else { silence };
-    let patience = match silence {
-        Silence::PickUp => timers.pick_up,
-        Silence::Run => timers.run,
-        Silence::Traffic => timers.traffic + MARGIN,
-    };
-    Some((since + patience, silence))
-}
-
 impl Silence {
     /// What clients are shown of an event that the service failed.
     fn diagnostics(self) -> Diagnostics {
@@ -231,6 +257,10 @@ impl Silence {
             Silence::Traffic => {
                 "The CodeDeploy service did not change the traffic of the instance at its load balancers in time. Check \
                  the service's log."
+            }
+            Silence::Departure => {
+                "The on-premises instance was deregistered before its CodeDeploy agent reported how the lifecycle event \
+                 ended. Register the instance again if it is to have the revision."
             }
         };
         Diagnostics {

@@ -84,8 +84,10 @@ fn names_with(
 
 /// Labels tell the fleets of a blue/green deployment apart; a deployment in place has none.
 fn refuse_labels(record: &Record, labels: &[TargetLabel]) -> Result<(), ApiError> {
-    if labels.is_empty() || matches!(record.rules.course, Course::BlueGreen { .. }) {
-        return Ok(());
+    match record.rules.course {
+        Course::BlueGreen { .. } | Course::BlueGreenRollback => return Ok(()),
+        Course::InPlace | Course::InPlaceBehindLoadBalancer if labels.is_empty() => return Ok(()),
+        Course::InPlace | Course::InPlaceBehindLoadBalancer => {}
     }
     Err(ErrorName::InvalidDeploymentInstanceType.because(
         "The deployment is in place; only blue/green deployments have instances of type Blue and Green.",

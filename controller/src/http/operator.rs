@@ -94,7 +94,7 @@ operations! {
     answer DeleteDeploymentGroup => groups::delete,
 
     silent RegisterOnPremisesInstance => instances::register,
-    silent DeregisterOnPremisesInstance => instances::deregister,
+    settle DeregisterOnPremisesInstance => instances::deregister,
     answer GetOnPremisesInstance => instances::get,
     answer BatchGetOnPremisesInstances => instances::batch_get,
     answer ListOnPremisesInstances => instances::list,

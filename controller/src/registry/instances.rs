@@ -5,6 +5,8 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::{Context, random_text};
 use crate::config::Partition;
+use crate::deployment::decide::Outcome;
+use crate::deployment::departure;
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::request::check_tags;
@@ -159,6 +161,11 @@ pub fn enroll(
             ":tags": Json(merge(Vec::new(), tags)?),
         },
     )?;
+    // What deployments left on an earlier host of this name says nothing about this one.
+    tx.prepare_cached(
+        "DELETE FROM health WHERE group_id IN (SELECT id FROM deployment_groups) AND target_id = ?1",
+    )?
+    .execute([name])?;
     Ok(())
 }
 
@@ -169,16 +176,22 @@ const DEREGISTER: &str =
 pub fn deregister(
     context: &Context<'_>,
     request: request::DeregisterOnPremisesInstance,
-) -> Result<Nothing, ApiError> {
-    context.tx.execute(DEREGISTER, (&*request.instance_name, context.now.millis()))?;
-    Ok(Nothing {})
+) -> Result<(Nothing, Outcome), ApiError> {
+    Ok((Nothing {}, withdraw(context.tx, context.now, &request.instance_name)?))
 }
 
-/// Deregisters an instance and gives its principal; `None` when there is none that is registered.
+/// What the instance was to do is given up.
+fn withdraw(tx: &Transaction<'_>, now: Timestamp, name: &str) -> rusqlite::Result<Outcome> {
+    tx.execute(DEREGISTER, (name, now.millis()))?;
+    departure::give_up(tx)
+}
+
+/// Deregisters an instance and gives its principal; `None` when there is none that is registered. A service that runs
+/// finds by itself what follows.
 pub fn remove(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
     let found = registered(tx, name)?;
     if found.is_some() {
-        tx.execute(DEREGISTER, (name, now.millis()))?;
+        withdraw(tx, now, name)?;
     }
     Ok(found.map(|instance| instance.principal))
 }

@@ -54,8 +54,10 @@ pub(crate) struct Host {
     /// Completed ones, which a liar comes back to.
     pub(crate) past: Vec<String>,
     pub(crate) steps: u32,
-    /// Its long poll would be answered now; polls that come by themselves are rarer.
+    /// Its long poll would be answered now.
     pub(crate) woken: bool,
+    /// It polls now and then though it was not woken.
+    pub(crate) polls_unasked: bool,
 }
 
 /// What a host does next.
@@ -79,8 +81,9 @@ pub(crate) enum Deed {
 }
 
 impl Host {
-    pub(crate) fn new(name: String, identifier: String, temper: Temper) -> Host {
-        Host { name, identifier, temper, held: Vec::new(), past: Vec::new(), steps: 0, woken: true }
+    pub(crate) fn new(name: String, identifier: String, temper: Temper, polls_unasked: bool) -> Host {
+        let (held, past) = (Vec::new(), Vec::new());
+        Host { name, identifier, temper, held, past, steps: 0, woken: true, polls_unasked }
     }
 
     pub(crate) fn next(&mut self, rng: &mut Rng, foreign: Option<&String>) -> Deed {
@@ -105,7 +108,8 @@ impl Host {
             _ => {}
         }
         if self.held.is_empty() || rng.u32(0..8) == 0 {
-            return if self.woken || rng.u32(0..20) == 0 { Deed::Poll } else { Deed::Nothing };
+            let polls = self.woken || self.polls_unasked && rng.u32(0..20) == 0;
+            return if polls { Deed::Poll } else { Deed::Nothing };
         }
         let held = rng.usize(0..self.held.len());
         match rng.u32(0..10) {

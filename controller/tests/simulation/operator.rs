@@ -3,27 +3,35 @@
 use codedeploy_controller::deployment::{create, intervene};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::registry::instances::{self, Identity};
-use codedeploy_controller::registry::{applications, groups};
+use codedeploy_controller::registry::{applications, configs, groups};
 use codedeploy_controller::request::Request;
 use serde_json::{Value, json};
 
 use super::oracle;
 use super::{Style, World};
 
+const GROUPS: [&str; 2] = ["web", "api"];
+
 impl World {
     pub(super) fn set_up(&mut self) {
         let tempers: Vec<_> = self.hosts.iter().map(|host| host.temper).collect();
         self.say(format!("{:?}, hosts {tempers:?}", self.style));
-        let settings = self.draw_group();
+        let groups: Vec<_> = (0..self.groups).map(|number| self.draw_group(number)).collect();
         let fleets: Vec<_> =
             self.hosts.iter().map(|host| (host.name.clone(), host.identifier.clone())).collect();
         let split = self.rng.usize(0..fleets.len());
-        self.say(format!("group {settings}; green from box{split}"));
+        self.say(format!("groups {groups:?}; green from box{split}"));
         self.transact(move |context| {
-            context.tx.execute_batch("DELETE FROM applications; DELETE FROM instances;")?;
+            let clean = "DELETE FROM applications; DELETE FROM instances; DELETE FROM deployment_configs;";
+            context.tx.execute_batch(clean)?;
             let application = json!({"applicationName": "shop"});
             applications::create(context, request(application)?)?;
-            groups::create(context, request(settings)?)?;
+            for (config, settings) in groups {
+                if let Some(config) = config {
+                    configs::create(context, request(config)?)?;
+                }
+                groups::create(context, request(settings)?)?;
+            }
             for (number, (name, arn)) in fleets.iter().enumerate() {
                 let fleet = if number < split { "blue" } else { "green" };
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
@@ -36,8 +44,17 @@ impl World {
         .unwrap();
     }
 
-    fn draw_group(&mut self) -> Value {
-        let config = *self
+    /// The settings of a group, and its deployment configuration if it has one of its own.
+    fn draw_group(&mut self, number: usize) -> (Option<Value>, Value) {
+        let minimum = match self.rng.u32(0..10) {
+            0..=1 => Some(json!({"type": "HOST_COUNT", "value": self.rng.usize(0..=self.hosts.len())})),
+            2..=3 => Some(json!({"type": "FLEET_PERCENT", "value": self.rng.u32(0..100)})),
+            _ => None,
+        };
+        let own = format!("own{number}");
+        let config =
+            minimum.map(|minimum| json!({"deploymentConfigName": own, "minimumHealthyHosts": minimum}));
+        let predefined = *self
             .rng
             .choice(&[
                 "CodeDeployDefault.OneAtATime",
@@ -46,8 +63,9 @@ impl World {
             ])
             .unwrap();
         let mut settings = json!({
-            "applicationName": "shop", "deploymentGroupName": "web",
-            "serviceRoleArn": "arn:aws:iam::123456789012:role/cd", "deploymentConfigName": config,
+            "applicationName": "shop", "deploymentGroupName": GROUPS[number],
+            "serviceRoleArn": "arn:aws:iam::123456789012:role/cd",
+            "deploymentConfigName": if config.is_some() { own.as_str() } else { predefined },
             "onPremisesInstanceTagFilters": [{"Key": "env", "Value": "prod", "Type": "KEY_AND_VALUE"}],
         });
         if self.style != Style::InPlace {
@@ -69,29 +87,33 @@ impl World {
                 "greenFleetProvisioningOption": {"action": "DISCOVER_EXISTING"},
             });
         }
-        if self.rng.u32(0..3) > 0 {
-            settings["autoRollbackConfiguration"] = json!({"enabled": true, "events":
-                ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM", "DEPLOYMENT_STOP_ON_REQUEST"]});
+        let events = ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM", "DEPLOYMENT_STOP_ON_REQUEST"];
+        let events: Vec<_> = events.into_iter().filter(|_| self.rng.u32(0..3) > 0).collect();
+        if !events.is_empty() {
+            settings["autoRollbackConfiguration"] = json!({"enabled": true, "events": events});
         }
         if self.rng.u32(0..4) == 0 {
             settings["alarmConfiguration"] = json!({"enabled": true, "alarms": [{"name": "too-hot"}]});
         }
-        settings
+        (config, settings)
     }
 
     pub(super) fn operate(&mut self) {
-        let newest = self.transact(|context| {
-            Ok(oracle::deployments(context.tx).pop().map(|deployment| (deployment.id, deployment.status)))
+        let group = GROUPS[self.rng.usize(0..self.groups)];
+        let newest = self.transact(move |context| {
+            let newest = oracle::deployments(context.tx).into_iter().rfind(|d| d.group_name == group);
+            Ok(newest.map(|deployment| (deployment.id, deployment.status)))
         });
         match newest.unwrap() {
-            Some((id, status)) if ["Created", "InProgress", "Ready"].contains(&status.as_str()) => {
+            Some((id, status)) if oracle::ACTIVE.contains(&status.as_str()) => {
                 if status == "Ready" && self.rng.u32(0..3) > 0 {
                     self.proceed(&id);
-                } else if self.rng.u32(0..20) == 0 {
+                } else if !self.calm && self.rng.u32(0..20) == 0 {
                     self.stop(id);
                 }
             }
-            _ if self.wanted > 0 => self.create(),
+            _ if self.wanted > 0 && self.rng.u32(0..6) == 0 => self.replace_host(),
+            _ if self.wanted > 0 => self.create(group),
             _ => {}
         }
     }
@@ -111,29 +133,49 @@ impl World {
 
     fn stop(&mut self, id: String) {
         let name = self.name(&id);
-        let rollback = *self.rng.choice(&[Value::Null, json!(true), json!(false)]).as_ref().unwrap();
-        self.say(format!("the operator stops {name}, rollback {rollback}"));
-        let input = json!({"deploymentId": id, "autoRollbackEnabled": rollback});
+        let asked = self.rng.choice(&[Value::Null, json!(true), json!(false)]).unwrap().clone();
+        self.say(format!("the operator stops {name}, rollback {asked}"));
+        let input = json!({"deploymentId": id, "autoRollbackEnabled": asked});
         let done = self.act(move |context| {
             let (output, outcome) = intervene::stop(context, request(input)?)?;
             Ok((output, vec![outcome]))
         });
+        self.memory.ledger.note_stop(&id, done.as_ref().map(|_| asked));
         if let Some(done) = done {
             done.unwrap();
             self.memory.note_stop(&id);
         }
     }
 
-    fn create(&mut self) {
+    /// Registers a host anew, with the same name and agent.
+    fn replace_host(&mut self) {
+        let number = self.rng.usize(0..self.hosts.len());
+        let (name, arn) = (self.hosts[number].name.clone(), self.hosts[number].identifier.clone());
+        let fleet = *self.rng.choice(&["blue", "green"]).unwrap();
+        self.say(format!("the operator registers {name} anew, in {fleet}"));
+        self.memory.ledger.forget(&name);
+        self.changed = true;
+        self.transact(move |context| {
+            let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
+            let tags: Vec<_> = serde_json::from_value(tags).unwrap();
+            instances::deregister(context, request(json!({"instanceName": name}))?)?;
+            let identity = Identity::User(arn);
+            instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)
+        })
+        .unwrap();
+    }
+
+    fn create(&mut self, group: &str) {
         let key = format!("app{}.zip", self.rng.u32(0..3));
         let mut input = json!({
-            "applicationName": "shop", "deploymentGroupName": "web",
+            "applicationName": "shop", "deploymentGroupName": group,
             "revision": {"revisionType": "S3", "s3Location": {"bucket": "b", "key": key, "bundleType": "zip"}},
             "ignoreApplicationStopFailures": self.rng.bool(),
             "updateOutdatedInstancesOnly": self.rng.u32(0..4) == 0,
         });
         if self.style == Style::BlueGreen {
-            input["targetInstances"] = json!({"tagFilters": [{"Key": "fleet", "Value": "green"}]});
+            let fleet = *self.rng.choice(&["blue", "green"]).unwrap();
+            input["targetInstances"] = json!({"tagFilters": [{"Key": "fleet", "Value": fleet}]});
         } else if self.rng.u32(0..6) == 0 {
             input["deploymentMode"] = json!("RESTART");
             input["updateOutdatedInstancesOnly"] = json!(false);
@@ -150,9 +192,7 @@ impl World {
             Some(Err(refusal)) => {
                 let known = [ErrorName::RevisionDoesNotExist, ErrorName::InvalidTargetInstances];
                 assert!(known.contains(&refusal.name), "{refusal}");
-                if refusal.name == ErrorName::InvalidTargetInstances {
-                    self.wanted = 0;
-                }
+                self.wanted -= 1;
             }
             None => {}
         }

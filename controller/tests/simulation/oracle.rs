@@ -1,9 +1,13 @@
 //! What must be true of the database after every step, read with eyes of its own: plain SQL and JSON.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::Transaction;
 use serde_json::Value;
+
+use super::ledger::Ledger;
 
 /// What was true before, where it must stay true.
 #[derive(Debug, Default)]
@@ -11,34 +15,63 @@ pub(crate) struct Memory {
     /// How every event ended: deployment, target, event.
     ended: HashMap<(String, usize, usize), (String, String)>,
     /// Ended deployments.
-    over: HashMap<String, Value>,
+    over: HashMap<String, Arc<Value>>,
     /// Deployments that were asked to end.
     stopping: HashSet<String>,
+    /// Deployments that wait for nothing but hosts and the controller.
+    pub(crate) running: usize,
+    /// Everyone is good and nobody interferes: whatever can succeed does.
+    pub(crate) calm: bool,
+    pub(crate) ledger: Ledger,
 }
 
 pub(crate) struct Deployment {
     pub(crate) id: String,
     pub(crate) group: String,
+    pub(crate) group_name: String,
     pub(crate) status: String,
-    pub(crate) progress: Value,
-    pub(crate) rules: Value,
-    pub(crate) snapshot: Value,
-    pub(crate) relations: Value,
+    pub(crate) progress: Arc<Value>,
+    pub(crate) rules: Arc<Value>,
+    pub(crate) snapshot: Arc<Value>,
+    pub(crate) relations: Arc<Value>,
 }
 
-struct Target {
-    position: usize,
-    status: String,
-    label: Option<String>,
-    events: Vec<Value>,
+pub(crate) struct Target {
+    pub(crate) position: usize,
+    pub(crate) name: String,
+    pub(crate) arn: String,
+    pub(crate) status: String,
+    pub(crate) label: Option<String>,
+    events: Arc<Value>,
 }
 
-const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
+impl Target {
+    pub(crate) fn events(&self) -> &[Value] {
+        self.events.as_array().unwrap()
+    }
+}
+
+thread_local! {
+    /// Most of what is looked at was looked at before.
+    static READ: RefCell<HashMap<String, Arc<Value>>> = RefCell::default();
+}
+
+fn json(text: String) -> Arc<Value> {
+    READ.with_borrow_mut(|read| {
+        if read.len() > 2000 {
+            read.clear();
+        }
+        let parse = |text: &String| Arc::new(serde_json::from_str(text).unwrap());
+        Arc::clone(read.entry(text).or_insert_with_key(parse))
+    })
+}
+
+pub(crate) const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
 
 pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
-    let json = |text: String| serde_json::from_str(&text).unwrap();
     let sql =
-        "SELECT id, group_id, status, progress, rules, snapshot, relations FROM deployments ORDER BY rowid";
+        "SELECT d.id, group_id, status, progress, rules, snapshot, relations, g.name
+         FROM deployments d JOIN deployment_groups g ON g.id = d.group_id ORDER BY d.rowid";
     tx.prepare_cached(sql)
         .unwrap()
         .query_map([], |row| {
@@ -50,6 +83,7 @@ pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
                 rules: json(row.get(4)?),
                 snapshot: json(row.get(5)?),
                 relations: json(row.get(6)?),
+                group_name: row.get(7)?,
             })
         })
         .unwrap()
@@ -57,9 +91,9 @@ pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
         .collect()
 }
 
-fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
-    let sql =
-        "SELECT position, status, label, events FROM targets WHERE deployment_id = ?1 ORDER BY position";
+pub(crate) fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
+    let sql = "SELECT position, status, label, events, target_id, arn FROM targets
+               WHERE deployment_id = ?1 ORDER BY position";
     tx.prepare_cached(sql)
         .unwrap()
         .query_map([id], |row| {
@@ -67,7 +101,9 @@ fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
                 position: row.get(0)?,
                 status: row.get(1)?,
                 label: row.get(2)?,
-                events: serde_json::from_str(&row.get::<_, String>(3)?).unwrap(),
+                events: json(row.get(3)?),
+                name: row.get(4)?,
+                arn: row.get(5)?,
             })
         })
         .unwrap()
@@ -80,13 +116,27 @@ fn state(event: &Value) -> &str {
 }
 
 impl Deployment {
+    /// The name of its course, without what it is made of.
+    pub(crate) fn course(&self) -> &str {
+        match &self.rules["course"] {
+            Value::String(name) => name,
+            _ => "BlueGreen",
+        }
+    }
+
     /// Whether the event failed and its target goes on all the same.
     fn forgives(&self, event: &Value) -> bool {
-        let of_the_old_revision = ["ApplicationStop", "BeforeBlockTraffic", "AfterBlockTraffic"];
-        self.rules["ignore_application_stop_failures"] == true
-            && state(event) == "Failed"
-            && of_the_old_revision.contains(&event["name"].as_str().unwrap())
+        let name = event["name"].as_str().unwrap();
+        let around_block = ["BeforeBlockTraffic", "AfterBlockTraffic"].contains(&name);
+        let asked = self.rules["ignore_application_stop_failures"] == true;
+        state(event) == "Failed"
+            && (asked && (around_block || name == "ApplicationStop")
+                || around_block && self.rules["course"] == "BlueGreenRollback")
     }
+}
+
+fn started(deployment: &Deployment) -> bool {
+    !deployment.progress["started"].is_null()
 }
 
 fn is_out(event: &Value) -> bool {
@@ -107,30 +157,54 @@ fn budget(rules: &Value, targets: usize) -> usize {
 
 impl Memory {
     /// Looks at everything. `None` or what is wrong.
-    pub(crate) fn look(&mut self, tx: &Transaction<'_>) -> Option<String> {
+    pub(crate) fn look(&mut self, tx: &Transaction<'_>, now: i64) -> Option<String> {
         let deployments = deployments(tx);
+        let runs = |deployment: &&Deployment| ["Created", "InProgress"].contains(&deployment.status.as_str());
+        self.running = deployments.iter().filter(runs).count();
         let mut active: BTreeMap<&str, &str> = BTreeMap::new();
-        for deployment in &deployments {
+        for (number, deployment) in deployments.iter().enumerate() {
             let id = &deployment.id;
             let is_active = ACTIVE.contains(&deployment.status.as_str());
             if is_active && let Some(other) = active.insert(&deployment.group, id) {
                 return Some(format!("{id} and {other} are active in one group"));
             }
-            if self.over.contains_key(id) {
-                if self.over[id]["ending"] != deployment.progress["ending"] {
-                    return Some(format!("{id} ended twice: {} {}", self.over[id], deployment.progress));
-                }
-                continue;
-            }
-            let targets = targets(tx, id);
-            if let Some(wrong) = self.look_at(deployment, &targets, is_active) {
+            let later = &deployments[number + 1..];
+            if let Some(wrong) = self.look_at_one(tx, deployment, later, now) {
                 return Some(format!("{id} ({}): {wrong}", deployment.status));
             }
-            if !is_active {
-                self.over.insert(id.clone(), deployment.progress.clone());
-            }
         }
-        rollbacks(&deployments)
+        rollbacks(&deployments).or_else(|| self.ledger.look_at_groups(tx, &deployments))
+    }
+
+    fn look_at_one(
+        &mut self,
+        tx: &Transaction<'_>,
+        deployment: &Deployment,
+        later: &[Deployment],
+        now: i64,
+    ) -> Option<String> {
+        let id = &deployment.id;
+        let wrong = self.ledger.look_at_retirement(tx, deployment, later, now);
+        if let Some(before) = self.over.get(id) {
+            let changed = before["ending"] != deployment.progress["ending"];
+            return wrong.or_else(|| changed.then(|| format!("ended twice, first so: {before}")));
+        }
+        let targets = targets(tx, id);
+        let undone = match deployment.course() {
+            "BlueGreenRollback" => deployment.relations["rollback"]["rollbackTriggeringDeploymentId"].as_str(),
+            _ => None,
+        };
+        let undone = undone.map(|id| self::targets(tx, id));
+        let is_active = ACTIVE.contains(&deployment.status.as_str());
+        let wrong = wrong
+            .or_else(|| self.ledger.look_at_start(tx, deployment, &targets, undone.as_deref()))
+            .or_else(|| self.ledger.look_at_waits(deployment, now))
+            .or_else(|| self.look_at(deployment, &targets, is_active));
+        if wrong.is_some() || is_active {
+            return wrong;
+        }
+        self.over.insert(id.clone(), deployment.progress.clone());
+        self.ledger.look_at_end(deployment, &targets)
     }
 
     fn look_at(&mut self, deployment: &Deployment, targets: &[Target], is_active: bool) -> Option<String> {
@@ -141,13 +215,12 @@ impl Memory {
         }
         let unavailable = |target: &&Target| {
             let deploys = target.label.as_deref() != Some("Blue");
-            let begun = target.events.iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
-            let mut installing = target.events.iter().filter(|event| event["stage"] == "Deploy");
+            let begun = target.events().iter().any(|event| !["Pending", "Skipped"].contains(&state(event)));
+            let mut installing = target.events().iter().filter(|event| event["stage"] == "Deploy");
             let done = installing.all(|event| state(event) == "Succeeded" || deployment.forgives(event));
             deploys && begun && !done
         };
-        let in_place = ["InPlace", "InPlaceBehindLoadBalancer"]
-            .contains(&deployment.rules["course"].as_str().unwrap_or_default());
+        let in_place = ["InPlace", "InPlaceBehindLoadBalancer"].contains(&deployment.course());
         let green = targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).count();
         let out = targets.iter().filter(unavailable).count();
         let deploying = deployment.progress["stage"] == "Deploy" || deployment.status == "Ready";
@@ -158,7 +231,7 @@ impl Memory {
         let events = |label: &str, wanted: &'static str| -> Vec<String> {
             let of_fleet = targets.iter().filter(|target| target.label.as_deref() == Some(label));
             of_fleet
-                .flat_map(|target| &target.events)
+                .flat_map(|target| target.events())
                 .filter(|event| event["name"] == wanted)
                 .map(|event| state(event).to_owned())
                 .collect()
@@ -180,10 +253,10 @@ impl Memory {
     fn look_at_target(&mut self, deployment: &Deployment, target: &Target) -> Option<String> {
         let mut earlier_open = false;
         let mut out = 0;
-        for (index, event) in target.events.iter().enumerate() {
+        for (index, event) in target.events().iter().enumerate() {
             let begun = !["Pending", "Skipped"].contains(&state(event));
             if begun && earlier_open {
-                return Some(format!("event {index} before its turn: {:?}", target.events));
+                return Some(format!("event {index} before its turn: {:?}", target.events()));
             }
             earlier_open |= state(event) != "Succeeded" && !deployment.forgives(event);
             out += usize::from(is_out(event));
@@ -201,13 +274,13 @@ impl Memory {
 
     fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
         let left = |event: &Value| is_out(event) || state(event) == "Pending";
-        if let Some(target) = targets.iter().find(|target| target.events.iter().any(left)) {
+        if let Some(target) = targets.iter().find(|target| target.events().iter().any(left)) {
             return Some(format!("ended with something left on target {}", target.position));
         }
         let deployed: Vec<_> =
             targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).collect();
         let count = |status: &str| deployed.iter().filter(|target| target.status == status).count();
-        let reroutes = deployment.rules["course"] == "BlueGreenRollback";
+        let reroutes = deployment.course() == "BlueGreenRollback";
         if deployment.status == "Succeeded" && !targets.is_empty() && !reroutes {
             if count("Succeeded") == 0 || count("Succeeded") + count("Failed") != deployed.len() {
                 return Some("a success of a fleet that was not deployed to".into());
@@ -220,12 +293,23 @@ impl Memory {
             }
         }
         let code = &deployment.progress["ending"]["Failed"]["code"];
+        let nobody_could_begin = !deployed.is_empty() && budget(&deployment.rules, deployed.len()) == 0;
+        if !reroutes && (code == "HEALTH_CONSTRAINTS_INVALID") != nobody_could_begin && started(deployment) {
+            return Some(format!("{code} of {} hosts", deployed.len()));
+        }
+        let excused = nobody_could_begin
+            || code == "NO_INSTANCES" && targets.is_empty()
+            || deployment.progress["ending"]["Stopped"]["code"] == "TIMEOUT";
+        if self.calm && deployment.status != "Succeeded" && !excused {
+            return Some("good hosts, and nobody interfered".into());
+        }
         if code == "HEALTH_CONSTRAINTS" && targets.iter().all(|target| target.status == "Succeeded") {
             return Some("a failure without a failed target".into());
         }
         None
     }
 
+    /// Notes that a deployment was asked to end.
     pub(crate) fn note_stop(&mut self, id: &str) {
         self.stopping.insert(id.to_owned());
     }

@@ -18,6 +18,7 @@ use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
+use codedeploy_controller::reconcile::agenda::Agenda;
 use codedeploy_controller::registry::Context;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
@@ -65,9 +66,13 @@ pub(crate) struct World {
     now: i64,
     hosts: Vec<Host>,
     style: Style,
+    groups: usize,
+    /// All hosts are good, nobody interferes, and time stands still while anything is under way: what the controller
+    /// does not do at once, it has forgotten.
+    calm: bool,
     /// The controller's memory, which a crash empties.
+    agenda: Agenda,
     due: Vec<String>,
-    timers: Vec<(i64, String)>,
     traffic: bool,
     jobs: Vec<Job>,
     alarms: bool,
@@ -95,24 +100,27 @@ impl World {
     pub(crate) fn new(store: Store, seed: u64) -> World {
         let mut rng = Rng::with_seed(seed);
         let style = *rng.choice(&[Style::InPlace, Style::InPlace, Style::Traffic, Style::BlueGreen]).unwrap();
-        let all_good = rng.u32(0..4) == 0;
+        let all_good = rng.u32(0..3) == 0;
+        let calm = all_good && rng.bool();
         let hosts: Vec<_> = (0..rng.usize(1..7))
             .map(|number| {
                 let name = format!("box{number}");
                 let identifier = format!("arn:aws:iam::123456789012:user/{name}");
                 let temper = if all_good { Temper::Good } else { Temper::draw(&mut rng) };
-                Host::new(name, identifier, temper)
+                Host::new(name, identifier, temper, !calm)
             })
             .collect();
-        let wanted = rng.u32(1..4);
+        let (wanted, groups) = (rng.u32(1..5), rng.usize(1..3));
         let mut world = World {
             store,
             rng,
             now: 1_800_000_000_000,
             hosts,
             style,
+            groups,
+            calm,
+            agenda: Agenda::default(),
             due: Vec::new(),
-            timers: Vec::new(),
             traffic: false,
             jobs: Vec::new(),
             alarms: false,
@@ -125,6 +133,7 @@ impl World {
             trace: Vec::new(),
             tells: false,
         };
+        world.memory.calm = calm;
         world.set_up();
         world
     }
@@ -169,7 +178,8 @@ impl World {
     ) -> Option<Result<T, ApiError>> {
         let fate = match self.rng.u32(0..300) {
             0 => Fate::DiesBefore,
-            1 => Fate::DiesAfter,
+            // A command that its host did not hear of comes again only with time.
+            1 if !self.calm => Fate::DiesAfter,
             _ => Fate::Lives,
         };
         let dies_before = matches!(fate, Fate::DiesBefore);
@@ -196,26 +206,23 @@ impl World {
         }
         self.traffic |= outcome.traffic;
         self.alarms |= outcome.alarms;
-        if let Some(at) = outcome.again_at {
-            self.timers.push((at.millis(), outcome.deployment_id.clone()));
-        }
-        for id in &outcome.stirred {
-            if !self.due.contains(id) {
-                self.due.push(id.clone());
-            }
-        }
+        self.agenda.hear(outcome);
     }
 
     fn restart(&mut self) {
         self.changed = true;
         self.say("the controller dies and starts again".into());
-        self.timers.clear();
+        self.agenda = Agenda::default();
+        self.due.clear();
         self.jobs.clear();
         (self.traffic, self.alarms) = (true, true);
-        self.due = self.transact(decide::active).unwrap();
-        for id in self.due.clone() {
-            self.transact(move |context| resume(context, &id, context.now)).unwrap();
+        for id in self.transact(decide::active).unwrap() {
+            let given = id.clone();
+            self.transact(move |context| resume(context, &given, context.now)).unwrap();
+            self.agenda.look_now(&id);
         }
+        // Their connections broke.
+        self.hosts.iter_mut().for_each(|host| host.woken = true);
     }
 
     /// Plays until every deployment has ended.
@@ -230,16 +237,33 @@ impl World {
                 return;
             }
             // Only what the controller remembers by itself may bring a silent deployment to its end.
-            let idle = self.due.is_empty() && self.timers.is_empty() && !self.traffic && !self.alarms;
-            assert!(self.active == 0 || !idle || !self.jobs.is_empty(), "a deployment nobody will look at");
+            let remembered = !self.due.is_empty() || self.agenda.idle(self.time()).is_some();
+            let idle = !remembered && !self.traffic && !self.alarms && self.jobs.is_empty();
+            assert!(self.active == 0 || !idle, "a deployment nobody will look at");
+            assert!(!self.calm || self.memory.running == 0 || !self.nothing_follows(), "a deployment that hangs");
         }
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    /// Whether nothing will happen before time passes.
+    fn nothing_follows(&self) -> bool {
+        self.due.is_empty()
+            && self.agenda.idle(self.time()) != Some(Duration::ZERO)
+            && !self.traffic
+            && !self.alarms
+            && self.jobs.is_empty()
+            && self.hosts.iter().all(|host| !host.woken && host.held.is_empty())
     }
 
     fn look(&mut self) {
         let mut memory = std::mem::take(&mut self.memory);
+        let now = self.now;
         let (wrong, memory, active) = self
             .transact(move |context| {
-                let wrong = memory.look(context.tx);
+                let wrong = memory.look(context.tx, now);
                 Ok((wrong, memory, decide::active(context)?.len()))
             })
             .unwrap();
@@ -251,9 +275,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        let overdue: Vec<_> = self.timers.iter().filter(|(at, _)| *at <= self.now).cloned().collect();
-        self.timers.retain(|(at, _)| *at > self.now);
-        for (_, id) in overdue {
+        for id in self.agenda.due(self.time()) {
             if !self.due.contains(&id) {
                 self.due.push(id);
             }
@@ -261,10 +283,16 @@ impl World {
         match self.rng.u32(0..100) {
             0..=29 if !self.due.is_empty() => self.decide(),
             30..=36 if self.traffic || !self.jobs.is_empty() => self.balance(),
-            37..=39 => self.watch(),
+            37..=39 if self.alarms || !self.calm => self.watch(),
             40 => self.operate(),
             41..=50 => self.pass_time(),
-            51 if self.rng.u32(0..30) == 0 => self.restart(),
+            51 if self.rng.u32(0..30) == 0 => {
+                // Perhaps it was down for a while.
+                if !self.calm && self.rng.bool() {
+                    self.now += self.rng.i64(0..600_000);
+                }
+                self.restart();
+            }
             _ => {
                 let host = self.rng.usize(0..self.hosts.len());
                 self.live(host);
@@ -274,12 +302,13 @@ impl World {
 
     fn pass_time(&mut self) {
         self.now += match self.rng.u32(0..60) {
-            0 => {
+            _ if self.calm && self.memory.running > 0 => 0,
+            0 if !self.calm => {
                 let jump = self.rng.i64(-60_000..200_000);
                 self.say(format!("the clock jumps {jump} ms"));
                 jump
             }
-            1..=9 => self.rng.i64(0..40_000),
+            0..=9 => self.rng.i64(0..40_000),
             _ => self.rng.i64(0..3000),
         };
     }
@@ -307,7 +336,7 @@ impl World {
             return;
         }
         let job = self.jobs.swap_remove(self.rng.usize(0..self.jobs.len()));
-        let fails = self.rng.u32(0..30) == 0;
+        let fails = !self.calm && self.rng.u32(0..30) == 0;
         self.say(format!(
             "{:?} of {} {}",
             job.direction,
@@ -326,7 +355,7 @@ impl World {
         self.alarms = false;
         let watched = self.transact(alarm::watched).unwrap();
         for watched in watched {
-            let active = self.rng.u32(0..25) == 0;
+            let active = !self.calm && self.rng.u32(0..25) == 0;
             let name = self.name(&watched.deployment_id);
             self.say(format!("the alarm of {name} is {}", if active { "active" } else { "quiet" }));
             let id = watched.deployment_id.clone();
@@ -397,7 +426,12 @@ impl World {
             Offer::Command(command, outcome) => Ok((Some(command), vec![*outcome])),
             Offer::Nothing { .. } => Ok((None, Vec::new())),
         });
-        let Some(Ok(Some(command))) = offer else {
+        let command = match offer {
+            Some(offer) => offer.unwrap(),
+            // It heard no answer, and tries again.
+            None => return,
+        };
+        let Some(command) = command else {
             self.hosts[index].woken = false;
             return;
         };

@@ -1,7 +1,10 @@
--- The key files that the database was used with, so that one that is lost or exchanged is noticed.
-CREATE TABLE keys (
-    file        TEXT PRIMARY KEY,          -- its name in the data directory
-    fingerprint BLOB                       -- absent until the file is read again
+-- The region and the account that ARNs and signatures are made for, since the first use.
+CREATE TABLE own_partition (
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    region     TEXT NOT NULL,
+    account_id TEXT NOT NULL
 ) STRICT;
-INSERT INTO keys (file) SELECT 'master.key' WHERE EXISTS (SELECT 1 FROM credentials);
-INSERT INTO keys (file) SELECT 'signer-key.der' WHERE EXISTS (SELECT 1 FROM deployments);
+-- arn:aws:codedeploy:<region>:<account>:instance/…
+INSERT INTO own_partition (id, region, account_id)
+    SELECT 1, substr(rest, 1, instr(rest, ':') - 1), substr(rest, instr(rest, ':') + 1, 12)
+    FROM (SELECT substr(arn, 20) AS rest FROM instances ORDER BY registered DESC, rowid DESC LIMIT 1);

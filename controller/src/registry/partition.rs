@@ -1,0 +1,38 @@
+//! The region and the account of a database: its ARNs have them, and its hosts and clients sign for them.
+
+use rusqlite::{OptionalExtension, Transaction};
+
+use crate::config::Partition;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PartitionError {
+    #[error(
+        "the database is of region {} and account {}, and the settings say region {} and account {}: every host and \
+         client of it signs for the former. Set region and account_id to those again; or begin with another data \
+         directory, and add every host and key anew",
+        found.region, found.account_id, wanted.region, wanted.account_id
+    )]
+    Foreign { found: Partition, wanted: Partition },
+    #[error("cannot read what region and account the database is of")]
+    Database(#[from] rusqlite::Error),
+}
+
+/// What a database was first used with, if it was.
+pub fn of(tx: &Transaction<'_>) -> rusqlite::Result<Option<Partition>> {
+    tx.prepare_cached("SELECT region, account_id FROM own_partition")?
+        .query_row([], |row| Ok(Partition { region: row.get(0)?, account_id: row.get(1)? }))
+        .optional()
+}
+
+/// Makes a partition the database's own at its first use. A database that has another is refused.
+pub fn claim(tx: &Transaction<'_>, wanted: &Partition) -> Result<(), PartitionError> {
+    match of(tx)? {
+        Some(found) if found == *wanted => Ok(()),
+        Some(found) => Err(PartitionError::Foreign { found, wanted: wanted.clone() }),
+        None => {
+            let insert = "INSERT INTO own_partition (id, region, account_id) VALUES (1, ?1, ?2)";
+            tx.execute(insert, (&wanted.region, &wanted.account_id))?;
+            Ok(())
+        }
+    }
+}

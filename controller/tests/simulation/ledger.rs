@@ -1,0 +1,298 @@
+//! The history of the groups, kept beside the service's own: who has which revision, what succeeded last, who comes
+//! first, what is undone and who is deregistered.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use rusqlite::Transaction;
+use serde_json::Value;
+
+use super::oracle::{self, Deployment, Target};
+
+/// Whether the last deployment to a host succeeded, and the revision that it is known to have.
+type Health = (bool, Option<Value>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Of each group, the last deployment that succeeded and its revision.
+    good: HashMap<String, (String, Value)>,
+    /// By group and host.
+    health: BTreeMap<(String, String), Health>,
+    /// Deployments whose targets were looked at.
+    started: HashSet<String>,
+    /// What the first StopDeployment said about a rollback; nothing where its caller heard no answer.
+    stops: HashMap<String, Option<Value>>,
+    /// Until when deployments wait to be continued.
+    ready: HashMap<String, i64>,
+    /// When the original instances of a deployment are deregistered.
+    retiring: HashMap<String, i64>,
+    /// The instances that were registered.
+    registered: BTreeSet<String>,
+}
+
+fn seconds(time: &Value) -> Option<i64> {
+    time.as_f64().map(|seconds| (seconds * 1000.0).round() as i64)
+}
+
+fn is_attempted(target: &Target) -> bool {
+    target.events().iter().any(|event| !event["started"].is_null() || !event["diagnostics"].is_null())
+}
+
+fn had_traffic(target: &Target) -> bool {
+    target.events().iter().any(|event| event["name"] == "AllowTraffic" && !event["started"].is_null())
+}
+
+fn is_blue(target: &Target) -> bool {
+    target.label.as_deref() == Some("Blue")
+}
+
+fn differs<T: std::fmt::Debug + PartialEq>(what: &str, found: T, expected: T) -> Option<String> {
+    (found != expected).then(|| format!("{what}: {found:?}, and not {expected:?}"))
+}
+
+/// The registered instances with all of some tags.
+fn members(tx: &Transaction<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
+    let mut statement =
+        tx.prepare_cached("SELECT name, tags FROM instances WHERE deregistered IS NULL").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
+    rows.map(Result::unwrap)
+        .filter(|(_, has): &(String, String)| {
+            let has: Vec<Value> = serde_json::from_str(has).unwrap();
+            tags.iter().all(|(key, value)| has.iter().any(|tag| tag["Key"] == *key && tag["Value"] == *value))
+        })
+        .map(|(name, _)| name)
+        .collect()
+}
+
+impl Ledger {
+    pub(crate) fn note_stop(&mut self, id: &str, rollback: Option<Value>) {
+        self.stops.entry(id.to_owned()).or_insert(rollback);
+    }
+
+    /// The host is a new one of the same name.
+    pub(crate) fn forget(&mut self, host: &str) {
+        self.health.retain(|(_, name), _| name != host);
+    }
+
+    fn revision_of_group(&self, group: &str) -> Option<&Value> {
+        self.good.get(group).map(|(_, revision)| revision)
+    }
+
+    fn has(&self, group: &str, host: &str, revision: &Value) -> bool {
+        let health = self.health.get(&(group.to_owned(), host.to_owned()));
+        health.is_some_and(|(healthy, last)| *healthy && last.as_ref() == Some(revision))
+    }
+
+    /// Looks at a deployment whose targets have just become known: are they those it should have, in their order?
+    pub(crate) fn look_at_start(
+        &mut self,
+        tx: &Transaction<'_>,
+        deployment: &Deployment,
+        targets: &[Target],
+        undone: Option<&[Target]>,
+    ) -> Option<String> {
+        if deployment.progress["started"].is_null() || !self.started.insert(deployment.id.clone()) {
+            return None;
+        }
+        let names = |wanted: &dyn Fn(&&Target) -> bool| -> Vec<String> {
+            targets.iter().filter(wanted).map(|target| target.name.clone()).collect()
+        };
+        let (blue, deployed) = (names(&|t| is_blue(t)), names(&|t| !is_blue(t)));
+        if let Some(undone) = undone {
+            let of = |wanted: &dyn Fn(&&Target) -> bool| -> Vec<String> {
+                undone.iter().filter(wanted).map(|target| target.name.clone()).collect()
+            };
+            return differs("original instances", blue, of(&|t| is_blue(t)))
+                .or_else(|| differs("replacements", deployed, of(&|t| !is_blue(t) && had_traffic(t))));
+        }
+        let snapshot = &deployment.snapshot;
+        let own = members(tx, &[("env", "prod")]);
+        let green = snapshot["targetInstances"]["tagFilters"][0]["Value"].as_str();
+        let mut expected = match green {
+            Some(fleet) => members(tx, &[("fleet", fleet)]),
+            None => own.clone(),
+        };
+        if green.is_some() && !expected.is_empty() {
+            let original = own.difference(&expected).cloned().collect::<Vec<_>>();
+            if let Some(wrong) = differs("original instances", blue, original) {
+                return Some(wrong);
+            }
+        }
+        let group = &deployment.group;
+        let outdated_only = snapshot["updateOutdatedInstancesOnly"] == true;
+        let is_current = |name: &str| outdated_only && self.has(group, name, &snapshot["revision"]);
+        let short = targets.iter().find(|target| {
+            let deploys = target.events().iter().any(|event| event["name"] == "Install");
+            !is_blue(target) && deploys == is_current(&target.name)
+        });
+        if let Some(target) = short {
+            return Some(format!("{} has {} events", target.name, target.events().len()));
+        }
+        if green.is_none() {
+            expected.retain(|name| !is_current(name));
+        }
+        let class = |name: &String| match self.health.get(&(group.clone(), name.clone())) {
+            None | Some((false, _)) => 0,
+            Some((true, None)) => 1,
+            Some((true, revision)) if revision.as_ref() != self.revision_of_group(group) => 2,
+            Some((true, _)) => 3,
+        };
+        let mut expected: Vec<_> = expected.into_iter().collect();
+        expected.sort_by_key(|name| (class(name), name.clone()));
+        differs("order of attempts", deployed, expected)
+    }
+
+    /// Looks at a deployment that has just ended: is it undone if it should be, and what does it leave?
+    pub(crate) fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
+        let rollback = &deployment.relations["rollback"];
+        let wanted = self.asks_for_rollback(deployment);
+        let has_good = self.good.contains_key(&deployment.group);
+        let can_be_undone = match deployment.course() {
+            "BlueGreen" => targets.iter().any(had_traffic) && targets.iter().any(is_blue),
+            _ => has_good && targets.iter().any(is_attempted),
+        };
+        let is_rollback = deployment.snapshot["creator"] == "codeDeployRollback";
+        let undone = rollback["rollbackDeploymentId"].is_string();
+        if !is_rollback && let Some(wanted) = wanted {
+            if undone != (wanted && can_be_undone) {
+                return Some(format!("asks for a rollback: {wanted}, can: {can_be_undone}, has: {undone}"));
+            }
+            if wanted && rollback["rollbackMessage"].is_null() {
+                return Some("nobody says why it is not rolled back".into());
+            }
+        }
+        let revision = &deployment.snapshot["revision"];
+        if deployment.course() != "BlueGreenRollback" {
+            let good = self.revision_of_group(&deployment.group).cloned();
+            for target in targets.iter().filter(|target| is_attempted(target) && !is_blue(target)) {
+                let key = (deployment.group.clone(), target.name.clone());
+                let before = self.health.get(&key).and_then(|(_, revision)| revision.clone());
+                let now = match target.status.as_str() {
+                    "Succeeded" => (true, Some(revision.clone())),
+                    _ => (false, before.filter(|revision| Some(revision) != good.as_ref())),
+                };
+                self.health.insert(key, now);
+            }
+        }
+        if deployment.status == "Succeeded" && (deployment.course() != "BlueGreenRollback" || has_good) {
+            self.good.insert(deployment.group.clone(), (deployment.id.clone(), revision.clone()));
+        }
+        None
+    }
+
+    /// Whether the ending asks for a rollback, as far as that is known.
+    fn asks_for_rollback(&self, deployment: &Deployment) -> Option<bool> {
+        let configured = &deployment.snapshot["autoRollbackConfiguration"];
+        let events = configured["events"].as_array().cloned().unwrap_or_default();
+        let on = |event: &str| configured["enabled"] == true && events.iter().any(|e| e == event);
+        let ending = &deployment.progress["ending"];
+        match ending["Stopped"]["code"].as_str() {
+            None => Some(ending["Failed"].is_object() && on("DEPLOYMENT_FAILURE")),
+            Some("ALARM_ACTIVE") => Some(on("DEPLOYMENT_STOP_ON_ALARM")),
+            Some("TIMEOUT") => Some(false),
+            Some(_) => match self.stops.get(&deployment.id)?.as_ref()? {
+                Value::Bool(asked) => Some(*asked),
+                _ => Some(on("DEPLOYMENT_STOP_ON_REQUEST")),
+            },
+        }
+    }
+
+    /// Looks at deployments that wait for a moment: nothing is done before it, and it is the right one.
+    pub(crate) fn look_at_waits(&mut self, deployment: &Deployment, now: i64) -> Option<String> {
+        let (id, progress) = (&deployment.id, &deployment.progress);
+        if deployment.status == "Ready" {
+            let until = seconds(&progress["until"])?;
+            let expected = *self.ready.entry(id.clone()).or_insert(now + 5 * 60_000);
+            return differs("end of the wait", until, expected);
+        }
+        if progress["ending"]["Stopped"]["code"] == "TIMEOUT" {
+            let until = self.ready.get(id).copied();
+            if until.is_none_or(|until| now < until) {
+                return Some(format!("stopped at {now} for a wait until {until:?}"));
+            }
+        }
+        None
+    }
+
+    /// Looks at the instances of a deployment whose termination wait has just ended.
+    pub(crate) fn look_at_retirement(
+        &mut self,
+        tx: &Transaction<'_>,
+        deployment: &Deployment,
+        later: &[Deployment],
+        now: i64,
+    ) -> Option<String> {
+        let id = &deployment.id;
+        if let Some(at) = seconds(&deployment.progress["retire_at"]) {
+            self.retiring.insert(id.clone(), at);
+            return None;
+        }
+        let at = self.retiring.remove(id)?;
+        if now < at {
+            return Some(format!("deregistered its original instances at {now}, before {at}"));
+        }
+        let serves = |target: &&Target| match deployment_stage(target) {
+            Some(stage) => stage != "Block",
+            None => false,
+        };
+        let later: Vec<Target> = later.iter().flat_map(|later| oracle::targets(tx, &later.id)).collect();
+        let serving: HashSet<&str> = later.iter().filter(serves).map(|target| target.arn.as_str()).collect();
+        let now_registered = registered(tx);
+        for target in oracle::targets(tx, id).iter().filter(|target| is_blue(target)) {
+            let is_registered = now_registered.contains(&target.arn);
+            let was_registered = self.registered.contains(&target.arn);
+            if is_registered != (was_registered && serving.contains(target.arn.as_str())) {
+                return Some(format!("{} is registered: {is_registered}", target.name));
+            }
+        }
+        None
+    }
+
+    /// Looks at what the service remembers of its groups.
+    pub(crate) fn look_at_groups(&mut self, tx: &Transaction<'_>, deployments: &[Deployment]) -> Option<String> {
+        self.registered = registered(tx);
+        let mut found = BTreeMap::new();
+        let mut statement =
+            tx.prepare_cached("SELECT group_id, target_id, healthy, revision FROM health").unwrap();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let revision: Option<String> = row.get(3).unwrap();
+            let revision = revision.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            found.insert((row.get(0).unwrap(), row.get(1).unwrap()), (row.get(2).unwrap(), revision));
+        }
+        if let Some(wrong) = differs("health", &found, &self.health) {
+            return Some(wrong);
+        }
+        let mut statement =
+            tx.prepare_cached("SELECT id, last_successful, target_revision FROM deployment_groups").unwrap();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let (group, good): (String, Option<String>) = (row.get(0).unwrap(), row.get(1).unwrap());
+            let expected = self.good.get(&group).map(|(id, _)| id.clone());
+            if let Some(wrong) = differs("last successful deployment", good, expected) {
+                return Some(wrong);
+            }
+            let target: Option<String> = row.get(2).unwrap();
+            let target = target.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            let expected = deployments.iter().rfind(|deployment| deployment.group == group).and_then(|last| {
+                let is_rollback = last.snapshot["creator"] == "codeDeployRollback";
+                let attempted = Some(&last.snapshot["revision"]);
+                if is_rollback { self.revision_of_group(&group) } else { attempted }.cloned()
+            });
+            if let Some(wrong) = differs("target revision", target, expected) {
+                return Some(wrong);
+            }
+        }
+        None
+    }
+}
+
+/// The stage of a target's last event, which says for what it was made a target.
+fn deployment_stage(target: &Target) -> Option<&str> {
+    target.events().last().and_then(|event| event["stage"].as_str())
+}
+
+fn registered(tx: &Transaction<'_>) -> BTreeSet<String> {
+    let mut statement = tx.prepare_cached("SELECT arn FROM instances WHERE deregistered IS NULL").unwrap();
+    let arns = statement.query_map([], |row| row.get(0)).unwrap();
+    arns.map(Result::unwrap).collect()
+}
