@@ -5,7 +5,7 @@ pub mod show;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -266,6 +266,18 @@ impl Settings {
             1 => problems.remove(0),
             _ => ConfigError::Several(problems),
         })
+    }
+
+    /// The files outside the data directory that hold secrets, given the one that these settings are from.
+    pub(crate) fn secret_files<'a>(
+        &'a self,
+        config_file: Option<&'a Path>,
+    ) -> impl Iterator<Item = &'a Path> {
+        let key = match &self.tls {
+            Tls::Given { key, .. } => Some(key.as_path()),
+            Tls::Off | Tls::SelfSigned { .. } => None,
+        };
+        config_file.filter(|_| self.events.has_secrets()).into_iter().chain(key)
     }
 }
 
