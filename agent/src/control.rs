@@ -261,13 +261,14 @@ impl Document {
 pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
     let found = examine(config_file, json)
         .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
-    if json {
-        console::say(serde_json::to_string_pretty(&found).unwrap_or_default());
+    let printed = if json {
+        console::print(serde_json::to_string_pretty(&found).unwrap_or_default())
     } else {
         say(&found);
-    }
+        ExitCode::SUCCESS
+    };
     match found.state {
-        RunState::Running => ExitCode::SUCCESS,
+        RunState::Running => printed,
         RunState::Stopped => ExitCode::from(EXIT_STOPPED),
         RunState::Unknown => ExitCode::from(EXIT_UNKNOWN),
     }
@@ -284,6 +285,9 @@ fn say(found: &Document) {
     }
     if let Some(note) = &found.note {
         console::complain(note);
+    }
+    if let Some(words) = found.agent.as_ref().and_then(Report::trouble_in_words) {
+        console::complain(words);
     }
     // Scripts compare what the official agents print, and that is all of stdout. What is just being reported is no news.
     let troubled =

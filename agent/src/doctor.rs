@@ -84,13 +84,13 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     // A name service that hangs must not keep a finished examination.
     runtime.shutdown_background();
     let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
-    if json {
+    let printed = if json {
         let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
-        console::say(serde_json::to_string_pretty(&document).unwrap_or_default());
+        console::print(serde_json::to_string_pretty(&document).unwrap_or_default())
     } else {
-        checks.iter().for_each(|check| console::say(line(check)));
-    }
-    if worst == Verdict::Problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        console::print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))
+    };
+    if worst == Verdict::Problem { ExitCode::FAILURE } else { printed }
 }
 
 fn line(check: &Check) -> String {

@@ -120,6 +120,26 @@ impl Questions {
     }
 }
 
+impl Alarms {
+    /// Whether its state can be read somewhere.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// What is wrong with them.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let wrong = |(name, source): (&String, &Source)| {
+            let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) = source;
+            (!outgoing::is_url(url)).then(|| {
+                format!(
+                    "alarms.{name} has the url {url:?}, which is not a URL such as http://prometheus:9090"
+                )
+            })
+        };
+        self.by_name.iter().filter_map(wrong).collect()
+    }
+}
+
 impl Source {
     /// A request that fails is made once more: a deployment should not end for one lost packet.
     async fn state(&self, outgoing: &Outgoing, name: &str) -> Found {

@@ -1,9 +1,11 @@
 //! Settings: what the command line and the configuration file may say, and the values the service runs with.
 
 mod file;
+pub mod show;
+mod text;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -182,6 +184,27 @@ pub enum ConfigError {
     NotAFile { path: PathBuf, found: String },
     #[error("the configuration file {} is not valid: mend it, or see docs/controller-configuration.md for its keys", path.display())]
     Parse { path: PathBuf, source: serde_yaml::Error },
+    #[error("{}", listed(.0))]
+    Several(Vec<ConfigError>),
+    #[error("{place}{what}")]
+    Value { place: String, what: String },
+    #[error("{place}{key} is not a setting{hint}")]
+    UnknownKey { place: String, key: String, hint: String },
+    #[error("the configuration file has no keys: expected settings such as listen: 127.0.0.1:7080")]
+    NoKeys,
+    #[error(
+        "{place}s3 has no value, which turns nothing on: write s3: {{}} to serve revisions, or remove it"
+    )]
+    NullS3 { place: String },
+    #[error("listen is {0:?}: expected an IP address and a port such as 127.0.0.1:7080 or [::]:7080")]
+    Listen(String),
+    #[error(
+        "events.watches is set, and nothing tells of new objects: set s3 to serve them here, or events.token to be notified of them"
+    )]
+    DeafWatches,
+    /// A mistake in what alarms and load balancers need.
+    #[error("{0}")]
+    Other(String),
     #[error("timers.{name} is {seconds}: expected a number of seconds from 0.001 to 31536000")]
     Timer { name: &'static str, seconds: f64 },
     #[error("timers.poll is {poll:?}: agents give up after 80 seconds, so it must be at most 75 seconds")]
@@ -225,12 +248,44 @@ pub enum ConfigError {
 impl Settings {
     /// The command line wins over the file, the file over the defaults.
     pub fn load(arguments: Arguments) -> Result<Settings, ConfigError> {
-        let file = match &arguments.config_file {
-            Some(path) => file::read(path)?,
-            None => file::File::default(),
+        let text::Read { file, mut problems, .. } = match &arguments.config_file {
+            Some(path) => text::read(path)?,
+            None => text::Read::default(),
         };
-        file.settle(arguments)
+        let understood = problems.is_empty();
+        match file.settle(arguments) {
+            Ok(settings) if understood => return Ok(settings),
+            Ok(_) => {}
+            Err(more) => {
+                // Of what was not understood, nothing is known to be missing.
+                let derived = |error: &ConfigError| {
+                    matches!(error, ConfigError::PlainHttp(_) | ConfigError::DeafWatches)
+                };
+                problems.extend(more.into_iter().filter(|error| understood || !derived(error)));
+            }
+        }
+        Err(match problems.len() {
+            1 => problems.remove(0),
+            _ => ConfigError::Several(problems),
+        })
     }
+
+    /// The files outside the data directory that hold secrets, given the one that these settings are from.
+    pub(crate) fn secret_files<'a>(
+        &'a self,
+        config_file: Option<&'a Path>,
+    ) -> impl Iterator<Item = &'a Path> {
+        let key = match &self.tls {
+            Tls::Given { key, .. } => Some(key.as_path()),
+            Tls::Off | Tls::SelfSigned { .. } => None,
+        };
+        config_file.filter(|_| self.events.has_secrets()).into_iter().chain(key)
+    }
+}
+
+fn listed(problems: &[ConfigError]) -> String {
+    let lines = problems.iter().map(|problem| format!("\n  {}", crate::error::chain(problem)));
+    format!("there are {} mistakes in the settings:{}", problems.len(), lines.collect::<String>())
 }
 
 impl Partition {
@@ -300,18 +355,18 @@ mod tests {
     #[test]
     fn what_a_file_gets_wrong_is_named() {
         for (wrong, expected) in [
-            ("timer: {}", "unknown field `timer`"),
+            ("timer: {}", "line 1: timer is not a setting: did you mean timers?"),
             ("timers: {run: 0}", "timers.run is 0"),
             ("timers: {run: .nan}", "timers.run is NaN"),
-            ("timers: {run: soon}", "invalid type"),
+            ("timers: {run: soon}", "line 1: timers.run: found string \"soon\", expected a number"),
             ("timers: {poll: 76}", "agents give up"),
             ("quotas: {applications: -1}", "applications"),
             ("account_id: '12'", "twelve digits"),
             ("region: '../x'", "not a region name"),
-            ("listen: here", "listen"),
+            ("listen: here", "IP address and a port such as"),
             ("listen: 7080", "listen"),
-            ("- listen", "invalid type"),
-            ("listen: [", "line 1"),
+            ("- listen", "expected settings"),
+            ("listen: [", "is not valid"),
             ("endpoint: box", "not a URL"),
             ("endpoint: ftp://box", "not a URL"),
             ("endpoint: https://box/path", "not a URL"),
@@ -330,7 +385,17 @@ mod tests {
             ("events: {token: guess}", "openssl rand"),
             ("events: {watches: [{bucket: b}]}", "missing field"),
             ("s3: {folder: revisions}", "absolute path"),
-            ("s3: true", "invalid type"),
+            ("s3: true", "keys such as buckets"),
+            ("s3:", "write s3: {}"),
+            (
+                "events: {watches: [{bucket: b, application: a, deployment_group: g}]}",
+                "events.token to be notified",
+            ),
+            ("alarms: {a: {prometheus: {url: foo}}}", "http://prometheus:9090"),
+            ("alarms: {a: nothing}", "prometheus or webhook"),
+            ("load_balancers: {a: {webhook: {url: foo}}}", "not a URL"),
+            ("load_balancers: {a: {haproxy: {socket: rel.sock, backend: web}}}", "absolute path"),
+            ("load_balancers: {a: {haproxy: {socket: /run/h.sock, backend: we b}}}", "we b"),
             ("s3: {keep_versions: 0}", "the newest version always stays"),
             ("s3: {keep_versions: few}", "invalid type"),
             ("s3: {keep_days: 0}", "s3.keep_days is 0"),
@@ -341,6 +406,24 @@ mod tests {
             let error = load("127.0.0.1:0", false, wrong).map(|_| ()).unwrap_err();
             let text = crate::error::chain(&error);
             assert!(text.contains(expected), "{wrong}: {text}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_and_each_with_its_line() {
+        let file = "listen: here\ntimer:\n  run: 1\ntimers:\n  run: soon\nquotas:\n- 1\nregion: '../x'\n";
+        let error = load("127.0.0.1:0", false, file).map(|_| ()).unwrap_err();
+        let text = crate::error::chain(&error);
+        let told = [
+            "there are 5 mistakes",
+            "listen is \"here\"",
+            "line 2: timer is not",
+            "line 5: timers.run",
+            "line 7: quotas",
+            "region \"../x\"",
+        ];
+        for expected in told {
+            assert!(text.contains(expected), "{expected} is missing from {text}");
         }
     }
 

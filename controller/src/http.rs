@@ -5,6 +5,7 @@ mod host;
 mod notices;
 mod operator;
 mod protocol;
+mod ready;
 mod s3;
 mod sigv4;
 mod strangers;
@@ -16,7 +17,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use axum::routing::post;
+use axum::routing::{get, post};
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::{codedeploy, command};
 use tracing::Instrument as _;
@@ -34,9 +35,11 @@ const MAX_BODY: usize = 1024 * 1024;
 pub fn router(service: Arc<Service>) -> Router {
     let store = service.objects.clone().map(|objects| s3::Store::new(&service, objects));
     let rest = move |State(service), request: Request<Body>| rest(service, store.clone(), request);
+    let ready = ready::Readiness::default();
     Router::new()
         .route("/", post(call).fallback(rest.clone()))
         .route(notices::PATH, post(notices::take).fallback(rest.clone()))
+        .route(ready::PATH, get(move |state| ready.tell(state)).fallback(rest.clone()))
         .fallback(rest)
         .with_state(service)
 }

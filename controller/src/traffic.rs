@@ -69,6 +69,18 @@ impl Balancers {
         self.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
 
+    /// What is wrong with them.
+    pub(crate) fn mistakes(&self) -> Vec<String> {
+        let wrong = |(name, provider): (&String, &Provider)| {
+            let mistake = match provider {
+                Provider::Haproxy(haproxy) => haproxy.mistake(),
+                Provider::Webhook(webhook) => webhook.mistake(),
+            };
+            mistake.map(|mistake| format!("load_balancers.{name}: {mistake}"))
+        };
+        self.by_name.iter().filter_map(wrong).collect()
+    }
+
     /// Has every load balancer of a job do it, and gives what there is to remark.
     async fn perform(
         &self,

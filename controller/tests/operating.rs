@@ -5,7 +5,8 @@ mod support;
 
 use std::path::Path;
 
-use support::{Controller, QUICK, command};
+use aws_sdk_codedeploy::types::{Alarm, AlarmConfiguration, TriggerConfig, TriggerEventType};
+use support::{Controller, QUICK, command, eventually};
 
 struct Said {
     ok: bool,
@@ -95,4 +96,165 @@ fn urls_that_hosts_cannot_use_are_told() {
     assert!(!ok && said.contains("answers TLS alone"), "{said}");
     let (ok, said) = add(&secure, &["box1", "--endpoint", "https://10.0.0.5:7080"]);
     assert!(ok && said.is_empty(), "{said}");
+}
+
+#[test]
+fn settings_are_shown_with_their_origin_and_without_their_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("controller.yml");
+    let text = "timers: {run: 60}\nevents:\n  token: 0123456789abcdef0123\n  webhooks:\n  - url: https://hooks.example.com/services/T0/secret\n    authorization: Bearer secret\nalarms:\n  errors: {prometheus: {url: 'http://prometheus:9090'}}\n";
+    std::fs::write(&file, text).unwrap();
+    let path = file.to_str().unwrap();
+    let said = run(&["config", "--config-file", path], &[]);
+    assert!(said.ok, "{}", said.err);
+    let row = |key: &str| {
+        let row = said.out.lines().find(|line| line.split_whitespace().next() == Some(key));
+        row.unwrap_or_else(|| panic!("no {key} in {}", said.out)).split_whitespace().collect::<Vec<_>>()[1..]
+            .join(" ")
+    };
+    assert_eq!(row("timers.run"), format!("60.0 {path}"));
+    assert_eq!(row("timers.poll"), "45.0 default");
+    assert_eq!(row("listen"), "127.0.0.1:7080 default");
+    assert_eq!(row("endpoint"), "- not set");
+    assert_eq!(row("events.token"), format!("(hidden) {path}"));
+    assert_eq!(row("events.webhooks.0.url"), format!("https://hooks.example.com/(hidden) {path}"));
+    assert_eq!(row("events.webhooks.0.authorization"), format!("(hidden) {path}"));
+    assert_eq!(row("alarms.errors.prometheus.url"), format!("http://prometheus:9090 {path}"));
+    let json = run(&["config", "--config-file", path, "--json"], &[]).out;
+    let list: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert!(list.iter().any(|line| line["key"] == "timers.run" && line["value"] == 60.0));
+    for shown in [&said.out, &json] {
+        assert!(!shown.contains("secret") && !shown.contains("0123456789"), "{shown}");
+    }
+}
+
+#[test]
+fn wrong_settings_are_all_told_and_are_no_reason_to_start_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("controller.yml");
+    std::fs::write(&file, "listen: localhost:7080\ntimer: {}\ntimers:\n  run: soon\n").unwrap();
+    let data = folder.path().join("data");
+    for first in ["config", "serve"] {
+        let args = [first, "--config-file", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+        let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+        let output = program.args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        let said = String::from_utf8(output.stderr).unwrap();
+        for expected in [
+            "3 mistakes",
+            "127.0.0.1:7080",
+            "line 2: timer is not a setting: did you mean timers?",
+            "line 4: timers.run: found string \"soon\", expected a number",
+        ] {
+            assert!(said.contains(expected), "{expected} is missing from {said}");
+        }
+    }
+    assert!(!data.exists());
+}
+
+#[tokio::test]
+async fn hosts_are_listed_with_what_is_known_of_their_agents() {
+    let controller = Controller::start("timers: {poll: 0.05}");
+    let agent = controller.host("box1", &["env=prod", "tier=web"]);
+    controller.host("box2", &[]);
+    controller.host("box3", &[]);
+    assert!(controller.admin(&["host", "remove", "box3"]).status.success());
+    assert!(agent.poll().await.is_none());
+    let shown = String::from_utf8(controller.admin(&["host", "list"]).stdout).unwrap();
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "STATE", "LAST", "SEEN", "AGENT", "TAGS"]);
+    assert_eq!(
+        (rows[1][0], rows[1][1], &rows[1][3..]),
+        ("box1", "polling", &["TEST_1.0", "env=prod", "tier=web"][..])
+    );
+    assert_eq!(rows[2], ["box2", "never", "seen", "-", "-"]);
+    assert_eq!(rows.len(), 3);
+    let listed = controller.admin_json(&["host", "list", "--json"]);
+    assert_eq!(
+        (&listed[0]["agent_version"], &listed[1]["state"]),
+        (&"TEST_1.0".into(), &"never seen".into())
+    );
+}
+
+#[test]
+fn keys_are_listed_with_their_times_and_revoked_ones_when_asked() {
+    let controller = Controller::start(QUICK);
+    let create = ["credentials", "create", "--role", "operator", "--json"];
+    let revoked = controller.admin_json(&create)["access_key_id"].as_str().unwrap().to_owned();
+    controller.admin_json(&[&create[..], &["--expires-in", "12h"]].concat());
+    let said = controller.admin(&["credentials", "revoke", &revoked]);
+    assert!(String::from_utf8(said.stdout).unwrap().contains("is revoked"));
+    let list = |args: &[&str]| {
+        let output = controller.admin(&[&["credentials", "list"], args].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let good = list(&[]);
+    assert!(
+        good.starts_with("ACCESS KEY ID") && good.contains("EXPIRES") && !good.contains(&revoked),
+        "{good}"
+    );
+    let times = good.lines().nth(1).unwrap().matches("Z  ").count();
+    assert_eq!(times, 2, "{good}");
+    assert!(list(&["--all"]).contains(&revoked));
+}
+
+#[tokio::test]
+async fn a_monitor_can_ask_whether_the_service_can_write() {
+    let controller = Controller::start(QUICK);
+    let ask = async || {
+        let url = format!("http://{}/-/ready", controller.address);
+        let request = axum::http::Request::get(url).body(axum::body::Body::empty()).unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let client = hyper_util::client::legacy::Client::builder(executor).build_http();
+        client.request(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask().await, 200);
+    // A database that refuses what is written, as one on a full disk does.
+    let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
+    let refuse = "CREATE TRIGGER full BEFORE UPDATE ON own_partition BEGIN SELECT RAISE(FAIL, 'full'); END";
+    database.execute_batch(refuse).unwrap();
+    eventually("the refusal", async || (ask().await == 503).then_some(())).await;
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    eventually("the recovery", async || (ask().await == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
+    let mut controller = Controller::start("alarms: {known: {prometheus: {url: 'http://127.0.0.1:1'}}}");
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    let alarms = ["known", "unknown"].map(|name| Alarm::builder().name(name).build());
+    let topic = "arn:aws:sns:us-east-1:123456789012:ops";
+    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(topic);
+    client
+        .create_deployment_group()
+        .application_name("shop")
+        .deployment_group_name("web")
+        .service_role_arn("arn:aws:iam::123456789012:role/cd")
+        .alarm_configuration(
+            AlarmConfiguration::builder().enabled(true).set_alarms(Some(alarms.to_vec())).build(),
+        )
+        .trigger_configurations(trigger.trigger_events(TriggerEventType::DeploymentFailure).build())
+        .send()
+        .await
+        .unwrap();
+    controller.terminate();
+    let log = controller.folder.path().join("log");
+    let mut service = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(controller.data())
+        .arg("--config-file")
+        .arg(controller.folder.path().join("controller.yml"))
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&log).unwrap();
+    eventually("the start", async || read().contains("\"ready\"").then_some(())).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let warnings: Vec<String> =
+        read().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("\"unknown\"") && warnings[0].contains("never active"), "{warnings:?}");
+    assert!(warnings[1].contains(topic), "{warnings:?}");
 }

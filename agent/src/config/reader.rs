@@ -1,7 +1,7 @@
 //! A YAML mapping of settings, read key by key: keys with or without a leading colon, every problem collected
 //! with its line, what nobody asked for left as a warning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,7 +80,15 @@ impl<'a> Reader<'a> {
         let value = match serde_yaml::from_str::<Value>(text) {
             Ok(value) => value,
             Err(error) => {
-                return Err(whole(error.location().map(|at| at.line()), format!("is not YAML: {error}")));
+                // The parser tells of a mapping's beginning.
+                let twice = twice(text).filter(|_| error.to_string().contains("duplicate entry"));
+                return Err(match twice {
+                    Some((key, first, again)) => whole(
+                        Some(again),
+                        format!("{key} stands on line {first} already; remove one of the two"),
+                    ),
+                    None => whole(error.location().map(|at| at.line()), format!("is not YAML: {error}")),
+                });
             }
         };
         let mapping = match value {
@@ -336,6 +344,18 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
         rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':').then_some(())
     };
     text.lines().position(|line| starts(line).is_some()).map(|index| index + 1)
+}
+
+/// The first key of the top level that a line repeats, with both lines.
+fn twice(text: &str) -> Option<(&str, usize, usize)> {
+    let mut known = HashMap::new();
+    text.lines().zip(1..).find_map(|(line, number)| {
+        let end = line.match_indices(':').map(|(at, _)| at).find(|at| {
+            *at > 0 && line.get(at + 1..).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+        })?;
+        let key = line.get(..end).filter(|key| !key.starts_with([' ', '\t', '#', '-']))?;
+        known.insert(key, number).map(|first| (key, first, number))
+    })
 }
 
 fn key_text(key: &Value) -> String {

@@ -8,6 +8,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::Outcome;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::deployment::ledger::About;
 use crate::history::{Deployment, DeploymentOutcome, History};
@@ -226,6 +227,21 @@ impl Status {
     }
 }
 
+impl Report {
+    /// For a person: why commands do not come, where the latest poll failed.
+    pub fn trouble_in_words(&self) -> Option<String> {
+        let Failure { at, message } = self.last_error.as_ref()?;
+        if self.last_poll_at.is_some_and(|answered| answered > *at) {
+            return None;
+        }
+        let since = self.last_poll_at.map_or("it was never reached".into(), |answered| {
+            let answered = answered.format(&Rfc3339).unwrap_or_default();
+            format!("it answered last at {answered}")
+        });
+        Some(format!("the service does not answer ({since}): {message}"))
+    }
+}
+
 impl Outbox {
     /// Outcomes that wait since then.
     pub fn waiting_since(times: impl Iterator<Item = OffsetDateTime> + Clone) -> Self {
@@ -235,7 +251,7 @@ impl Outbox {
     /// Nothing when nothing waits.
     pub fn in_words(&self) -> Option<String> {
         let oldest = self.oldest?;
-        let oldest = oldest.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let oldest = oldest.format(&Rfc3339).unwrap_or_default();
         let mut words = match self.waiting {
             1 => format!("1 outcome has not been reported to the service since {oldest}"),
             count => {

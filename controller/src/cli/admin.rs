@@ -8,18 +8,23 @@ use rusqlite::Transaction;
 use serde_json::json;
 
 use super::console::{self, ConsoleError};
+use super::data_dir::DataDir;
 use super::hosts::HostError;
+use super::table::{table, when};
 use crate::config::{ConfigError, Partition};
 use crate::credentials::{self, AccessKey, Listed, Role};
+use crate::custody::CustodyError;
 use crate::error::ApiError;
+use crate::keys::{Key, KeyError, Keys};
+use crate::output::{NewFile, OutputError};
 use crate::registry::instances::Identity;
 use crate::registry::partition;
-use crate::registry::tokens::TokenError;
+use crate::registry::tokens::{self, TokenError};
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
-use crate::store::backup::{self, BackupError};
+use crate::store::backup::{self, Backup, BackupError, Restored, Revocations};
 use crate::tls::Authority;
 use crate::vault::{Vault, VaultError};
 
@@ -27,6 +32,8 @@ use crate::vault::{Vault, VaultError};
 pub(super) enum AdminError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
@@ -55,6 +62,10 @@ pub(super) enum AdminError {
     NoAuthority(PathBuf),
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]
@@ -112,9 +123,10 @@ pub(super) fn transact<T: Send + 'static>(
     work: impl FnOnce(&Work<'_>) -> Result<T, AdminError> + Send + 'static,
 ) -> Result<T, AdminError> {
     must_exist(data_dir)?;
-    let vault = Vault::open(data_dir)?;
+    let store = open_store(data_dir)?;
+    let vault = Vault::open(&Keys::of(data_dir, &store))?;
     let folder = data_dir.to_owned();
-    open_store(data_dir)?.transact_blocking(move |tx| {
+    store.transact_blocking(move |tx| {
         let partition = partition(tx, &folder)?;
         work(&Work { tx, now: Timestamp::now(), partition: &partition, vault: &vault })
     })
@@ -151,26 +163,36 @@ fn as_text(key: &AccessKey) -> String {
     )
 }
 
-pub(super) fn list_credentials(data_dir: &Path, json: bool) -> Result<(), AdminError> {
-    let keys = transact(data_dir, |work| Ok(credentials::list(work.tx)?))?;
+/// Without `all`, those that nobody can use any more are left out.
+pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result<(), AdminError> {
+    let mut keys = transact(data_dir, |work| Ok(credentials::list(work.tx)?))?;
+    let now = Timestamp::now();
+    keys.retain(|key| all || key.state(now) == "active");
     if json {
         return Ok(console::show(json!(keys))?);
     }
-    let now = Timestamp::now();
-    let line =
-        |key: &Listed| format!("{}  {:7}  {:9}  {}\n", key.access_key_id, key.state(now), key.role, key.arn);
-    Ok(console::show(keys.iter().map(line).collect::<String>())?)
+    let row = |key: &Listed| {
+        let (created, expires) = (when(Some(key.created)), when(key.expires));
+        let (id, role, arn) = (key.access_key_id.clone(), key.role.clone(), key.arn.clone());
+        [id, key.state(now).to_owned(), role, created, expires, arn]
+    };
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    Ok(console::show(table(["ACCESS KEY ID", "STATE", "ROLE", "CREATED", "EXPIRES", "ARN"], &rows))?)
 }
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
     let id = access_key_id.clone();
     let revoked = transact(data_dir, move |work| Ok(credentials::revoke(work.tx, &id)?))?;
-    if revoked { Ok(()) } else { Err(AdminError::NoSuchKey(access_key_id)) }
+    if !revoked {
+        return Err(AdminError::NoSuchKey(access_key_id));
+    }
+    console::remark(format_args!("{access_key_id} is revoked: the service refuses it from now on"));
+    Ok(())
 }
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     must_exist(data_dir)?;
-    let signer = Signer::open(data_dir)?;
+    let signer = Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
 }
@@ -181,15 +203,70 @@ pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }
 
-pub(super) fn back_up(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
-    Ok(backup::backup(&database(data_dir), file)?)
+/// Makes room for a new key in the place of one that is lost for good.
+pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
+    must_exist(data_dir)?;
+    let store = open_store(data_dir)?;
+    let _lock = Lock::take(data_dir)?;
+    for path in Keys::of(data_dir, &store).replace(key)? {
+        console::remark(format_args!("The file that was there is kept as {}", path.display()));
+    }
+    match key {
+        Key::Master => {
+            let (keys, tokens) = store.transact_blocking(|tx| {
+                Ok::<_, AdminError>((credentials::revoke_all(tx)?, tokens::remove_all(tx)?))
+            })?;
+            console::remark(format_args!(
+                "Nothing opens the secrets that it sealed: {keys} access keys are revoked, {tokens} GitHub tokens \
+                 deleted. Make new ones (credentials create; host remove and host add; github-token add)."
+            ));
+        }
+        Key::Signer => console::remark(
+            "The next start makes a new one. Agents that pin the one before refuse every deployment until their \
+             deployment_signer_pin is the new one's, which `codedeploy-controller signer` shows.",
+        ),
+        Key::Authority => console::remark(
+            "The next start makes a new one. Hosts and clients trust the service again once they have what \
+             `codedeploy-controller certificate` shows.",
+        ),
+    }
+    Ok(())
 }
 
-pub(super) fn restore(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
+pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
+    let copy = NewFile::create(file.to_owned())?;
+    data.visit(|data_dir| backup::backup(&database(data_dir), &copy.to_write()))??;
+    copy.keep()?;
+    console::remark(format_args!(
+        "{} has the database. The keys beside it in {} (master.key, signer-key.der, tls-authority-key.der) and the \
+         revisions of s3 are not in this file: keep copies of them too",
+        file.display(),
+        data.path().display()
+    ));
+    Ok(())
+}
+
+pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
+    // What is copied into the data directory is its owner's to read.
+    let copy = if data.holds(file) { data.visit(|_| Backup::open(file))? } else { Backup::open(file) }?;
+    let data_dir = data.enter()?;
     prepare(data_dir)?;
     let _lock = Lock::take(data_dir)?;
-    if let Some(before) = backup::restore(&database(data_dir), file)? {
-        console::remark(format_args!("The database that was there is kept as {}", before.display()));
+    let Restored { kept, revocations } = copy.restore(&database(data_dir))?;
+    if let Some(kept) = kept {
+        console::remark(format_args!("The database that was there is kept as {}", kept.display()));
+    }
+    match revocations {
+        Revocations::Kept { keys: 0, hosts: 0 } => {}
+        Revocations::Kept { keys, hosts } => console::remark(format_args!(
+            "What was revoked or removed since the backup was made stays so: {keys} access keys, {hosts} hosts."
+        )),
+        Revocations::Unknown { good } if good.is_empty() => {}
+        Revocations::Unknown { good } => console::remark(format_args!(
+            "There was no database that could tell what was revoked or removed since the backup was made. These \
+             access keys are good now; revoke those that should not be (credentials revoke, host remove):\n{}",
+            good.join("\n")
+        )),
     }
     Ok(())
 }

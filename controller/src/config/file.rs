@@ -16,11 +16,27 @@ use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Setti
 /// Most bytes of a configuration file.
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
+/// The keys of [`File`]. Others are found before it is read, so that all of them are told.
+pub(super) const KEYS: [&str; 12] = [
+    "listen",
+    "region",
+    "account_id",
+    "insecure_http",
+    "endpoint",
+    "tls",
+    "s3",
+    "timers",
+    "quotas",
+    "load_balancers",
+    "alarms",
+    "events",
+];
+
 /// What the configuration file may say. Times are in seconds, fractions allowed.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(super) struct File {
-    listen: Option<SocketAddr>,
+    listen: Option<String>,
     region: Option<String>,
     account_id: Option<String>,
     insecure_http: Option<bool>,
@@ -42,7 +58,7 @@ pub(super) struct File {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "names of timers with numbers of seconds")]
 struct FileTimers {
     poll: Option<f64>,
     request: Option<f64>,
@@ -56,7 +72,7 @@ struct FileTimers {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "names of quotas with whole numbers")]
 struct FileQuotas {
     applications: Option<usize>,
     deployment_groups_per_application: Option<usize>,
@@ -66,7 +82,7 @@ struct FileQuotas {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys such as self_signed: true")]
 struct FileTls {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -75,7 +91,7 @@ struct FileTls {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "keys such as buckets, or {}")]
 struct FileS3 {
     folder: Option<PathBuf>,
     buckets: Option<Vec<String>>,
@@ -83,57 +99,72 @@ struct FileS3 {
     keep_days: Option<f64>,
 }
 
-/// An empty file says nothing.
-pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
-    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
-    let wrong = |found: String| ConfigError::NotAFile { path: path.to_owned(), found };
-    // What is not a file could keep a reader waiting for ever.
-    let found = std::fs::metadata(path).map_err(unreadable)?;
-    if found.is_dir() {
-        return Err(wrong("a directory".into()));
+/// What is wrong with the settings; reading goes on after each.
+#[derive(Debug, Default)]
+pub(super) struct Problems(pub(super) Vec<ConfigError>);
+
+impl Problems {
+    fn note<T, E: Into<ConfigError>>(&mut self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.0.push(error.into())).ok()
     }
-    if !found.is_file() {
-        return Err(wrong("neither a file nor a directory".into()));
-    }
-    if found.len() > MAX_SIZE {
-        return Err(wrong(format!("{} KiB long", found.len() / 1024)));
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    let file: Option<File> = serde_yaml::from_slice(&bytes)
-        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-    Ok(file.unwrap_or_default())
 }
 
 impl File {
-    pub(super) fn settle(self, arguments: Arguments) -> Result<Settings, ConfigError> {
-        let listen =
-            arguments.listen.or(self.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)));
-        let endpoint =
-            self.endpoint.map(|text| Endpoint::read(&text).ok_or(ConfigError::Endpoint(text))).transpose()?;
-        let tls = self.tls.settle(listen, endpoint.as_ref())?;
-        let insecure_http = arguments.insecure_http || self.insecure_http.unwrap_or(false);
-        if tls == Tls::Off && !listen.ip().is_loopback() && !insecure_http {
-            return Err(ConfigError::PlainHttp(listen));
+    /// What follows from the file and the command line; where something does not fit, all that does not.
+    pub(super) fn settle(self, arguments: Arguments) -> Result<Settings, Vec<ConfigError>> {
+        let mut problems = Problems::default();
+        let said = self.listen.map(|text| text.parse().map_err(|_| ConfigError::Listen(text))).transpose();
+        let listen = problems.note(said).map(|said: Option<SocketAddr>| {
+            arguments.listen.or(said).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7080)))
+        });
+        let endpoint = self.endpoint.map(|text| Endpoint::read(&text).ok_or(ConfigError::Endpoint(text)));
+        let endpoint = problems.note(endpoint.transpose());
+        let tls = listen.zip(endpoint.as_ref()).and_then(|(listen, endpoint)| {
+            let tls = problems.note(self.tls.settle(listen, endpoint.as_ref()))?;
+            let insecure_http = arguments.insecure_http || self.insecure_http.unwrap_or(false);
+            if tls == Tls::Off && !listen.ip().is_loopback() && !insecure_http {
+                problems.0.push(ConfigError::PlainHttp(listen));
+            }
+            Some(tls)
+        });
+        let (has_s3, watches) = (self.s3.is_some(), !self.events.watches.is_empty());
+        let s3 = problems.note(self.s3.map(|s3| s3.settle(&arguments.data_dir)).transpose());
+        if watches && !has_s3 && self.events.token.is_none() {
+            problems.0.push(ConfigError::DeafWatches);
         }
-        let s3 = self.s3.map(|s3| s3.settle(&arguments.data_dir)).transpose()?;
-        self.events.check()?;
-        Ok(Settings {
-            data_dir: arguments.data_dir,
-            listen,
-            tls,
-            ca_bundle: self.ca_bundle.map(|path| absolute("ca_bundle", path)).transpose()?,
-            endpoint,
-            s3,
-            partition: Partition::new(
-                arguments.region.or(self.region),
-                arguments.account_id.or(self.account_id),
-            )?,
-            timers: self.timers.settle()?,
-            quotas: self.quotas.settle(),
-            balancers: self.load_balancers,
-            alarms: self.alarms,
-            events: self.events,
-        })
+        problems.note(self.events.check());
+        let of_others = self.load_balancers.mistakes().into_iter().chain(self.alarms.mistakes());
+        problems.0.extend(of_others.map(ConfigError::Other));
+        let ca_bundle = self.ca_bundle.map(|path| absolute("ca_bundle", path)).transpose();
+        let ca_bundle = problems.note(ca_bundle);
+        let region = arguments.region.or(self.region);
+        let partition = problems.note(Partition::new(region, arguments.account_id.or(self.account_id)));
+        let timers = problems.note(self.timers.settle());
+        match (listen, endpoint, tls, ca_bundle, s3, partition, timers) {
+            (
+                Some(listen),
+                Some(endpoint),
+                Some(tls),
+                Some(ca_bundle),
+                Some(s3),
+                Some(partition),
+                Some(timers),
+            ) if problems.0.is_empty() => Ok(Settings {
+                data_dir: arguments.data_dir,
+                listen,
+                tls,
+                ca_bundle,
+                endpoint,
+                s3,
+                partition,
+                timers,
+                quotas: self.quotas.settle(),
+                balancers: self.load_balancers,
+                alarms: self.alarms,
+                events: self.events,
+            }),
+            _ => Err(problems.0),
+        }
     }
 }
 

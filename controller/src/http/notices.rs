@@ -40,10 +40,14 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
         Err(error) => return (StatusCode::BAD_REQUEST, error.message),
     };
     match incoming::read(&body) {
-        Some(Notice::Created(created)) => match incoming::notice(service, created).await {
-            Ok(wishes) => (StatusCode::OK, format!("{wishes} deployments are wished for.")),
-            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
-        },
+        Some(Notice::Created(created)) => {
+            let objects = created.iter().map(|object| format!("{}/{}", object.bucket, object.key));
+            let objects = objects.collect::<Vec<_>>().join(", ");
+            match incoming::notice(service, created).await {
+                Ok(wishes) => (StatusCode::OK, effect(wishes, &objects)),
+                Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
+            }
+        }
         Some(Notice::Confirm(url)) => {
             tracing::warn!(
                 url,
@@ -56,6 +60,22 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
                 "Expected a notification of S3, as it sends it itself, through EventBridge or through SNS.";
             (StatusCode::BAD_REQUEST, expected.into())
         }
+    }
+}
+
+/// What becomes of new objects.
+fn effect(wishes: usize, objects: &str) -> String {
+    match wishes {
+        0 if objects.is_empty() => "The notification tells of no new object.".into(),
+        0 => {
+            tracing::info!(
+                objects,
+                "a notification was taken, and no watch of events.watches matches its objects"
+            );
+            format!("No watch of events.watches matches {objects}.")
+        }
+        1 => "1 deployment will be started.".into(),
+        more => format!("{more} deployments will be started."),
     }
 }
 

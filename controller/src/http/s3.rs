@@ -21,6 +21,7 @@ use futures_util::StreamExt as _;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::validation::NameValidation;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::sigv4::Claim;
@@ -67,6 +68,7 @@ impl Store {
         let mut builder = S3ServiceBuilder::new(folder::Folder { service: Arc::clone(service), objects });
         builder.set_auth(Gate(Arc::clone(service)));
         builder.set_access(Gate(Arc::clone(service)));
+        builder.set_validation(AnyName);
         Store { service: Arc::clone(service), s3: builder.build() }
     }
 
@@ -138,6 +140,15 @@ fn refusal(error: &ApiError) -> S3Error {
         _ => S3ErrorCode::from_bytes(name.as_bytes()).unwrap_or(S3ErrorCode::InternalError),
     };
     S3Error::with_message(code, error.message.clone())
+}
+
+/// `s3s` refuses a name without a word; the folder knows what names it can have, and says so.
+struct AnyName;
+
+impl NameValidation for AnyName {
+    fn validate_bucket_name(&self, _: &str) -> bool {
+        true
+    }
 }
 
 /// Lets in whom the rest of the service lets in.

@@ -1,7 +1,10 @@
 //! On-premises instances and their tags.
 
+use std::time::Duration;
+
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+use serde::Serialize;
 
 use super::{Context, random_text};
 use crate::config::Partition;
@@ -191,6 +194,50 @@ pub fn remove(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<Option
         withdraw(tx, now, name)?;
     }
     Ok(found.map(|instance| instance.principal))
+}
+
+/// A registered instance, and what is known of its agent.
+#[derive(Debug, Serialize)]
+pub struct Host {
+    pub name: String,
+    pub arn: String,
+    pub tags: Vec<Tag>,
+    /// When its agent called last, to a minute. Seconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+}
+
+/// How long an agent that works is not heard of, at most: it polls without a pause, and that is noted once a minute.
+const SILENCE: Duration = Duration::from_secs(180);
+
+impl Host {
+    /// `polling`, `silent`, or `never seen`.
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        match self.last_seen {
+            Some(seen) if seen + SILENCE >= now => "polling",
+            Some(_) => "silent",
+            None => "never seen",
+        }
+    }
+}
+
+/// The registered instances, by name.
+pub fn hosts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Host>> {
+    tx.prepare_cached(
+        "SELECT name, principal, tags, last_seen, agent_version FROM instances WHERE deregistered IS NULL ORDER BY name",
+    )?
+    .query_map([], |row| {
+        Ok(Host {
+            name: row.get("name")?,
+            arn: row.get("principal")?,
+            tags: row.get::<_, Json<_>>("tags")?.0,
+            last_seen: row.get::<_, Option<i64>>("last_seen")?.map(Timestamp::from_millis),
+            agent_version: row.get("agent_version")?,
+        })
+    })?
+    .collect()
 }
 
 pub fn get(

@@ -24,6 +24,11 @@ pub fn of(tx: &Transaction<'_>) -> rusqlite::Result<Option<Partition>> {
         .optional()
 }
 
+/// Writes to the database what it has.
+pub fn touch(tx: &Transaction<'_>, own: &Partition) -> rusqlite::Result<usize> {
+    tx.prepare_cached("UPDATE own_partition SET region = ?1")?.execute([&own.region])
+}
+
 /// Makes a partition the database's own at its first use. A database that has another is refused.
 pub fn claim(tx: &Transaction<'_>, wanted: &Partition) -> Result<(), PartitionError> {
     match of(tx)? {

@@ -179,6 +179,11 @@ fn set(tx: &Transaction<'_>, token: Option<&str>, applications: &[String]) -> Re
     Ok(())
 }
 
+/// Deletes every token and every link, when nothing opens them any more; gives how many tokens they were.
+pub fn remove_all(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
+    tx.execute("DELETE FROM github_tokens", [])
+}
+
 /// Deletes a token and the links to it; false when there is none.
 pub fn remove(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
     Ok(tx.execute("DELETE FROM github_tokens WHERE name = ?1", [name])? > 0)

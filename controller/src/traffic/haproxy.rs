@@ -47,6 +47,26 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Haproxy {
+    /// What is wrong with the settings.
+    pub(super) fn mistake(&self) -> Option<String> {
+        let port = |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if !self.socket.starts_with('/') && !port(&self.socket) {
+            return Some(format!(
+                "haproxy.socket is {:?}: expected the absolute path of a socket, or host:port",
+                self.socket
+            ));
+        }
+        // They become words of a command line.
+        let unfit = |name: &&String| {
+            name.is_empty()
+                || name.contains(|c: char| c.is_whitespace() || c.is_control() || ";/\\".contains(c))
+        };
+        let name = std::iter::once(&self.backend).chain(self.servers.values()).find(unfit)?;
+        Some(format!(
+            "haproxy has the name {name:?}: expected the name of a backend or server, as HAProxy has it"
+        ))
+    }
+
     /// Gives what there is to remark.
     pub(super) async fn perform(
         &self,

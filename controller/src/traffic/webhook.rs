@@ -45,6 +45,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 5;
 
 impl Webhook {
+    /// What is wrong with the settings.
+    pub(super) fn mistake(&self) -> Option<String> {
+        let url = &self.url;
+        (!outgoing::is_url(url)).then(|| {
+            format!("webhook.url is {url:?}, which is not a URL such as https://lb.example.com/traffic")
+        })
+    }
+
     pub(super) async fn perform(
         &self,
         outgoing: &Outgoing,

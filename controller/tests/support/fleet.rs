@@ -9,6 +9,7 @@ use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::{create, decide, intervene, queries, targets, traffic};
 use codedeploy_controller::error::ApiError;
+use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, configs, groups};
@@ -165,7 +166,8 @@ impl Fleet {
         work: impl FnOnce(&Context<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let now = self.now;
-        let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
+        let vault = Vault::open(&Keys::of(tempfile::tempdir().unwrap().path(), &Store::in_memory().unwrap()))
+            .unwrap();
         self.store.transact_blocking(move |tx| {
             let balancers: Balancers =
                 serde_json::from_value(json!({"lb": {"webhook": {"url": "http://[::1]/"}}})).unwrap();

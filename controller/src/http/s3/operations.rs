@@ -25,6 +25,12 @@ impl S3 for Folder {
         req: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let bucket = req.input.bucket;
+        if !crate::objects::is_bucket(&bucket) {
+            return Err(s3_error!(
+                InvalidBucketName,
+                "A bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens."
+            ));
+        }
         let location = Some(format!("/{bucket}"));
         self.on_disk(move |objects| objects.create_bucket(&bucket)).await?;
         Ok(S3Response::new(CreateBucketOutput { location }))
@@ -74,6 +80,17 @@ impl S3 for Folder {
         }
         self.bucket(req.input.bucket).await?;
         Ok(S3Response::new(PutBucketVersioningOutput::default()))
+    }
+
+    /// New objects are watched by the service's own settings.
+    async fn put_bucket_notification_configuration(
+        &self,
+        _: S3Request<PutBucketNotificationConfigurationInput>,
+    ) -> S3Result<S3Response<PutBucketNotificationConfigurationOutput>> {
+        Err(s3_error!(
+            NotImplemented,
+            "This service deploys new objects by itself: set events.watches in its configuration file."
+        ))
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
