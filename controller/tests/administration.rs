@@ -130,8 +130,8 @@ fn full_disk() -> File {
 
 #[test]
 fn a_secret_that_nobody_has_seen_was_not_made() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path();
+    let controller = Controller::start(QUICK);
+    let data = &controller.data();
     let create = ["credentials", "create", "--role", "operator"];
     let host = ["host", "add", "box1", "--endpoint", "http://127.0.0.1:1"];
     for args in [&create[..], &[&create[..], &["--json"]].concat(), &host, &[&host[..], &["--json"]].concat()]
