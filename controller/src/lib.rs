@@ -11,9 +11,10 @@
 //!
 //! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
 //!
-//! Beside them: [`store`] owns the database, [`custody`] whose rights are used there, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
-//! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`cli`] the command line.
+//! Beside them: [`store`] owns the database, [`custody`] whose rights are used there, [`fleet`] which hosts a group
+//! has, [`credentials`] and [`vault`] who may call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells
+//! others what happens, [`objects`] is the folder of revisions and [`pruning`] what deletes old ones, [`config`] the
+//! settings, [`cli`] the command line.
 
 #![deny(
     clippy::print_stdout,

@@ -19,7 +19,7 @@ use crate::keys::{Key, KeyError, Keys};
 use crate::output::{NewFile, OutputError};
 use crate::registry::instances::Identity;
 use crate::registry::partition;
-use crate::registry::tokens::{self, TokenError};
+use crate::registry::tokens::TokenError;
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
@@ -213,12 +213,10 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     }
     match key {
         Key::Master => {
-            let (keys, tokens) = store.transact_blocking(|tx| {
-                Ok::<_, AdminError>((credentials::revoke_all(tx)?, tokens::remove_all(tx)?))
-            })?;
+            let keys = store.transact_blocking(|tx| credentials::revoke_all(tx).map_err(AdminError::from))?;
             console::remark(format_args!(
-                "Nothing opens the secrets that it sealed: {keys} access keys are revoked, {tokens} GitHub tokens \
-                 deleted. Make new ones (credentials create; host remove and host add; github-token add)."
+                "Nothing opens the secrets that it sealed: {keys} access keys are revoked. Make new ones (credentials \
+                 create; host remove and host add), and give GitHub tokens again (github-token add --replace)."
             ));
         }
         Key::Signer => console::remark(

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, Transaction, named_params};
+use rusqlite::{OptionalExtension, named_params};
 use serde::Serialize;
 
 use super::{Context, by_name};
@@ -177,11 +177,6 @@ fn set(tx: &Transaction<'_>, token: Option<&str>, applications: &[String]) -> Re
         }
     }
     Ok(())
-}
-
-/// Deletes every token and every link, when nothing opens them any more; gives how many tokens they were.
-pub fn remove_all(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
-    tx.execute("DELETE FROM github_tokens", [])
 }
 
 /// Deletes a token and the links to it; false when there is none.
