@@ -156,6 +156,30 @@ async fn who_asks_again_to_stop_may_change_their_mind_until_it_is_too_late() {
 }
 
 #[tokio::test]
+async fn before_a_deployment_has_started_its_instances_are_said_to_be_unknown() {
+    // An alarm that nobody answers about keeps the deployment from starting.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let alarms = json!({"timers": {"poll": 5}, "alarms": {"hot": {"webhook": {"url": url}}}});
+    let (_controller, client, _agent) = shop::one_host(&alarms.to_string()).await;
+    let alarm = Alarm::builder().name("hot").build();
+    let alarms = AlarmConfiguration::builder().enabled(true).alarms(alarm).build();
+    let request = client.create_deployment().application_name("shop").deployment_group_name("web");
+    let request = request.revision(shop::revision("app.zip")).override_alarm_configuration(alarms);
+    let created = request.send().await.unwrap();
+    let id = created.deployment_id().unwrap();
+    let expected = format!("The deployment {id} has not started yet: its instances are not known.");
+    #[allow(deprecated, reason = "clients still call it")]
+    let one = client.get_deployment_instance().deployment_id(id).instance_id("box1").send().await;
+    let one = one.unwrap_err().into_service_error();
+    assert!(one.is_instance_does_not_exist_exception(), "{one:?}");
+    assert_eq!(one.meta().message(), Some(expected.as_str()));
+    #[allow(deprecated, reason = "clients still call it")]
+    let batch = client.batch_get_deployment_instances().deployment_id(id).instance_ids("box1").send().await;
+    assert_eq!(batch.unwrap().error_message(), Some(expected.as_str()));
+}
+
+#[tokio::test]
 async fn a_restart_uses_the_archive_that_hosts_have() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     let restart = || {

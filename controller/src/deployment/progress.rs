@@ -50,7 +50,8 @@ pub enum Progress {
     },
 }
 
-/// Why a deployment ends before all of it is done. The first reason counts, however long the end takes then.
+/// Why a deployment ends before all of it is done. The first reason counts, however long the end takes then; of what users
+/// wish about the rollback, the last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stop {
     /// A user asked for it, and may have said whether to roll back.
