@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
 use super::{Context, by_name};
