@@ -24,6 +24,7 @@ use codedeploy_api::codedeploy::{Tag, Timestamp};
 use codedeploy_controller::config::Partition;
 use codedeploy_controller::credentials::{self, Role};
 use codedeploy_controller::registry::instances::{self, Identity};
+use codedeploy_controller::request::Member;
 use codedeploy_controller::service::{open_store, prepare};
 use codedeploy_controller::vault::Vault;
 use codedeploy_tests::bucket::Keys;
@@ -123,7 +124,7 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
                 let mut tags = vec![];
                 tags.extend((number < FEW).then(|| tag("few")));
                 tags.extend((number < deployed).then(|| tag("deployed")));
-                let identity = Identity::User(identifier.clone());
+                let (name, identity) = (Member::check(name)?, Identity::User(identifier.clone()));
                 instances::enroll(tx, &partition, Timestamp::now(), &name, &identity, &tags)?;
                 let key = credentials::create(tx, &vault, Role::Host, &identifier, None)?;
                 let keys =
