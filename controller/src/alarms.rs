@@ -218,7 +218,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
     let mut questions = Questions::default();
-    let mut looks: Tasks<String> = Tasks::new();
+    let mut looks: Tasks<String> = Tasks::default();
     loop {
         let pause = match service.transact(|_, context| alarm::watched(context)).await {
             Ok(watched) => {

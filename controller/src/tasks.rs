@@ -14,11 +14,13 @@ pub struct Tasks<K> {
     keys: HashMap<Id, K>,
 }
 
-impl<K: Clone + Eq + Hash> Tasks<K> {
-    pub fn new() -> Self {
+impl<K> Default for Tasks<K> {
+    fn default() -> Self {
         Tasks { tasks: JoinSet::new(), under_way: HashMap::new(), keys: HashMap::new() }
     }
+}
 
+impl<K: Clone + Eq + Hash> Tasks<K> {
     /// Starts a task, unless one of that key is under way.
     pub fn start(&mut self, key: K, task: impl Future<Output = ()> + Send + 'static) {
         if self.under_way.contains_key(&key) {
@@ -74,7 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_is_free_again_however_its_task_ended() {
-        let mut tasks = Tasks::new();
+        let mut tasks = Tasks::default();
         tasks.start("panics", async { panic!("on purpose") });
         assert_eq!(tasks.ended().await, "panics");
         tasks.start("panics", std::future::pending());

@@ -106,7 +106,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Performs jobs until the service is asked to stop; those under way are begun again by its next run.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
-    let mut jobs = Jobs { service: Arc::clone(&service), turns: Turns::default(), tasks: Tasks::new() };
+    let mut jobs = Jobs { service: Arc::clone(&service), turns: Turns::default(), tasks: Tasks::default() };
     jobs.start(traffic::begun).await;
     jobs.start(traffic::take).await;
     let mut look = tokio::time::interval(LOOK);

@@ -60,9 +60,9 @@ impl Haproxy {
 
     fn spawn(folder: &std::path::Path) -> std::process::Child {
         // Debian's place for it is not in everyone's PATH.
-        let path = format!("/usr/sbin:{}", std::env::var("PATH").unwrap_or_default());
-        let mut haproxy = support::command("haproxy");
-        haproxy.arg("-db").arg("-f").arg(folder.join("cfg")).env("PATH", path);
+        let packaged = std::path::Path::new("/usr/sbin/haproxy");
+        let mut haproxy = support::command(if packaged.exists() { "/usr/sbin/haproxy" } else { "haproxy" });
+        haproxy.arg("-db").arg("-f").arg(folder.join("cfg"));
         haproxy
             .stderr(std::process::Stdio::null())
             .spawn()

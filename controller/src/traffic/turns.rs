@@ -10,8 +10,12 @@ use tokio::sync::OwnedMutexGuard;
 /// Turns at load balancers; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Turns {
-    by_place: Arc<Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>>,
+    by_place: Arc<Mutex<HashMap<Place, Weak<Turn>>>>,
 }
+
+/// A load balancer and an instance.
+type Place = (String, String);
+type Turn = tokio::sync::Mutex<()>;
 
 impl Turns {
     /// Waits for those who asked earlier; the next one's turn comes when what this gives is dropped.
@@ -19,7 +23,7 @@ impl Turns {
         self.at(balancer, instance).lock_owned().await
     }
 
-    fn at(&self, balancer: &str, instance: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn at(&self, balancer: &str, instance: &str) -> Arc<Turn> {
         let mut by_place = self.by_place.lock().unwrap_or_else(PoisonError::into_inner);
         if by_place.len() == by_place.capacity() {
             by_place.retain(|_, turn| turn.strong_count() > 0);
