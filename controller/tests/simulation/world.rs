@@ -162,15 +162,7 @@ impl World {
         let now = Timestamp::from_millis(self.now);
         let (partition, quotas, balancers, pages) = &*SETTINGS;
         self.store.transact_blocking(move |tx| {
-            work(&Context {
-                tx,
-                now,
-                partition,
-                quotas,
-                timers: &TIMERS,
-                balancers,
-                pages,
-            })
+            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, pages })
         })
     }
 
