@@ -73,6 +73,15 @@ async fn a_host_is_added_with_its_files_and_removed_with_its_keys() {
         assert!(shown.contains(path.to_str().unwrap()), "{shown}");
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o600);
     }
+    // AWS's Ruby agent starts with nothing but these files, too.
+    let file = std::fs::read_to_string(&names[1]).unwrap();
+    for line in [
+        ":log_dir: \"/var/log/aws/codedeploy-agent\"",
+        ":pid_dir: \"/opt/codedeploy-agent/state/.pid\"",
+        ":root_dir: \"/opt/codedeploy-agent/deployment-root\"",
+    ] {
+        assert!(file.lines().any(|found| found == line), "{line} is missing in\n{file}");
+    }
     let file = std::fs::read_to_string(&names[0]).unwrap();
     let value = |key: &str| file.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
     let secret = value("aws_secret_access_key: ");

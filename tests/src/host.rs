@@ -44,15 +44,18 @@ impl Host {
         host
     }
 
-    /// Writes the agent's configuration: what the service printed, the bucket, and `more` lines.
+    /// Writes the agent's configuration: the bucket, folders of the test, `more` lines, and what else the service printed.
     pub fn configure(&self, bucket: &Bucket, more: &str) {
-        let text = format!(
-            "{}s3_endpoint_override: {}\non_premises_config_file: {folder}/codedeploy.onpremises.yml\n\
+        let own = format!(
+            "s3_endpoint_override: {}\non_premises_config_file: {folder}/codedeploy.onpremises.yml\n\
              root_dir: {folder}/deployment-root\nlog_dir: {folder}/log\npid_dir: {folder}/run\n{more}",
-            self.lines,
             bucket.endpoint,
             folder = self.folder.display(),
         );
+        let key = |line: &str| line.trim_start_matches(':').split(':').next().unwrap_or_default().to_owned();
+        let said: Vec<_> = own.lines().map(key).collect();
+        let printed = self.lines.lines().filter(|line| !said.contains(&key(line)));
+        let text: String = printed.chain(own.lines()).flat_map(|line| [line, "\n"]).collect();
         std::fs::write(&self.configuration, text).expect("the file can be written");
     }
 

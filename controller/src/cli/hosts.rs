@@ -30,6 +30,14 @@ pub(super) const CONF_DIR: &str = "/etc/codedeploy-agent/conf";
 const AGENT: &str = "codedeployagent.yml";
 const ON_PREMISES: &str = "codedeploy.onpremises.yml";
 const AUTHORITY: &str = "codedeploy-controller.pem";
+/// As in AWS's package: its Ruby agent has no defaults for the folders and does not start without them.
+const PACKAGED: &str = r#":program_name: codedeploy-agent
+:log_dir: "/var/log/aws/codedeploy-agent"
+:pid_dir: "/opt/codedeploy-agent/state/.pid"
+:root_dir: "/opt/codedeploy-agent/deployment-root"
+:max_revisions: 5
+:wait_between_runs: 1
+"#;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HostError {
@@ -209,7 +217,7 @@ impl Rendezvous {
     fn files(&self, region: &str, key: &AccessKey) -> Files {
         let on_the_host = |file: &str| self.conf_dir.join(file).display().to_string();
         let mut agent = format!(
-            ":deploy_control_endpoint: {:?}\n:deployment_signer_pin: {:?}\n:wait_between_runs: 1\n",
+            "{PACKAGED}:deploy_control_endpoint: {:?}\n:deployment_signer_pin: {:?}\n",
             self.endpoint.url(),
             self.signer_pin,
         );
