@@ -120,7 +120,9 @@ impl Alarms {
         let wrong = |(name, source): (&String, &Source)| {
             let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) = source;
             (!outgoing::is_url(url)).then(|| {
-                format!("alarms.{name} has the url {url:?}, which is not a URL such as http://prometheus:9090")
+                format!(
+                    "alarms.{name} has the url {url:?}, which is not a URL such as http://prometheus:9090"
+                )
             })
         };
         self.by_name.iter().filter_map(wrong).collect()

@@ -2,6 +2,7 @@
 
 mod admin;
 mod console;
+mod data_dir;
 mod hosts;
 mod settings;
 mod table;
@@ -9,6 +10,7 @@ mod tokens;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,11 +25,14 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
+use crate::custody::CustodyError;
 use crate::error::chain;
+use crate::keys::Key;
 use crate::server::{self, ServeError};
-use crate::service::{DATA_DIR_VARIABLE, OpenError};
+use crate::service::OpenError;
 use crate::tls::TlsError;
 use console::ConsoleError;
+use data_dir::DataDir;
 use hosts::NewHost;
 
 /// A self-hosted AWS CodeDeploy service.
@@ -66,6 +71,13 @@ enum Command {
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
     Certificate(DataDir),
+    /// Make room for a new key in the place of one that is lost for good; the service must be stopped.
+    ReplaceKey {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(value_enum)]
+        key: Key,
+    },
     /// Copy the database into a new file, while the service runs or not.
     Backup {
         #[command(flatten)]
@@ -80,13 +92,6 @@ enum Command {
         /// A file that `backup` made.
         file: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-struct DataDir {
-    /// Directory of the service's database and keys.
-    #[arg(long, env = DATA_DIR_VARIABLE, default_value = "/var/lib/codedeploy-controller")]
-    data_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +257,8 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
@@ -302,7 +309,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Serve(serve) => run_service(serve),
         Command::Config { data, config_file, json } => {
             let arguments = Arguments {
-                data_dir: data.data_dir,
+                data_dir: data.path().to_owned(),
                 listen: None,
                 region: None,
                 account_id: None,
@@ -312,47 +319,50 @@ fn run(command: Command) -> Result<(), CliError> {
             settings::config(arguments, json)
         }
         Command::Credentials(Credentials::Create { data, role, user_arn, expires_in, json }) => {
-            Ok(admin::create_credentials(&data.data_dir, role, user_arn, expires_in, json)?)
+            Ok(admin::create_credentials(data.enter()?, role, user_arn, expires_in, json)?)
         }
         Command::Credentials(Credentials::List { data, all, json }) => {
-            Ok(admin::list_credentials(&data.data_dir, all, json)?)
+            Ok(admin::list_credentials(data.enter()?, all, json)?)
         }
         Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
-            Ok(admin::revoke_credentials(&data.data_dir, access_key_id)?)
+            Ok(admin::revoke_credentials(data.enter()?, access_key_id)?)
         }
         Command::Host(Host::Add { data, name, tags, endpoint, output, conf_dir, json }) => {
             let host = NewHost { name, tags, endpoint, output, conf_dir, json };
-            Ok(hosts::add(&data.data_dir, host)?)
+            Ok(hosts::add(&data, host)?)
         }
-        Command::Host(Host::List { data, json }) => Ok(hosts::list(&data.data_dir, json)?),
-        Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(&data.data_dir, name)?),
+        Command::Host(Host::List { data, json }) => Ok(hosts::list(data.enter()?, json)?),
+        Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(data.enter()?, name)?),
         Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
-            Ok(tokens::add(&data.data_dir, name, account, applications, replace)?)
+            Ok(tokens::add(data.enter()?, name, account, applications, replace)?)
         }
-        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(&data.data_dir, json)?),
+        Command::GithubToken(GithubToken::List { data, json }) => Ok(tokens::list(data.enter()?, json)?),
         Command::GithubToken(GithubToken::Link { data, name, applications }) => {
-            Ok(tokens::link(&data.data_dir, name, applications)?)
+            Ok(tokens::link(data.enter()?, name, applications)?)
         }
         Command::GithubToken(GithubToken::Unlink { data, applications }) => {
-            Ok(tokens::unlink(&data.data_dir, applications)?)
+            Ok(tokens::unlink(data.enter()?, applications)?)
         }
-        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(&data.data_dir, name)?),
-        Command::Signer(data) => Ok(admin::show_signer(&data.data_dir)?),
-        Command::Certificate(data) => Ok(admin::show_certificate(&data.data_dir)?),
-        Command::Backup { data, file } => Ok(admin::back_up(&data.data_dir, &file)?),
-        Command::Restore { data, file } => Ok(admin::restore(&data.data_dir, &file)?),
+        Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(data.enter()?, name)?),
+        Command::Signer(data) => Ok(admin::show_signer(data.enter()?)?),
+        Command::Certificate(data) => Ok(admin::show_certificate(data.enter()?)?),
+        Command::ReplaceKey { data, key } => Ok(admin::replace_key(data.enter()?, key)?),
+        Command::Backup { data, file } => Ok(admin::back_up(&data, &file)?),
+        Command::Restore { data, file } => Ok(admin::restore(&data, &file)?),
     }
 }
 
 fn run_service(serve: Serve) -> Result<(), CliError> {
     let settings = Settings::load(Arguments {
-        data_dir: serve.data.data_dir,
+        data_dir: serve.data.path().to_owned(),
         listen: serve.listen,
         region: serve.region,
         account_id: serve.account_id,
         insecure_http: serve.insecure_http,
-        config_file: serve.config_file,
+        config_file: serve.config_file.clone(),
     })?;
+    // Before any other thread: all of them act as it does.
+    serve.data.enter()?;
     // `s3s` reports what clients do wrong as errors; what goes wrong here is reported by its callers. A second call in
     // one process finds its logs arranged already.
     let _ = tracing_subscriber::registry()
@@ -367,6 +377,11 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         )
         .with(Targets::new().with_default(LevelFilter::INFO).with_target("s3s", LevelFilter::OFF))
         .try_init();
+    for path in settings.secret_files(serve.config_file.as_deref()) {
+        if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
+            tracing::warn!(path = %path.display(), "every user of this machine can read the secrets in this file: chmod o-r");
+        }
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
     runtime.block_on(async {

@@ -5,7 +5,7 @@ pub mod show;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -190,7 +190,9 @@ pub enum ConfigError {
     UnknownKey { place: String, key: String, hint: String },
     #[error("the configuration file has no keys: expected settings such as listen: 127.0.0.1:7080")]
     NoKeys,
-    #[error("{place}s3 has no value, which turns nothing on: write s3: {{}} to serve revisions, or remove it")]
+    #[error(
+        "{place}s3 has no value, which turns nothing on: write s3: {{}} to serve revisions, or remove it"
+    )]
     NullS3 { place: String },
     #[error("listen is {0:?}: expected an IP address and a port such as 127.0.0.1:7080 or [::]:7080")]
     Listen(String),
@@ -264,6 +266,18 @@ impl Settings {
             1 => problems.remove(0),
             _ => ConfigError::Several(problems),
         })
+    }
+
+    /// The files outside the data directory that hold secrets, given the one that these settings are from.
+    pub(crate) fn secret_files<'a>(
+        &'a self,
+        config_file: Option<&'a Path>,
+    ) -> impl Iterator<Item = &'a Path> {
+        let key = match &self.tls {
+            Tls::Given { key, .. } => Some(key.as_path()),
+            Tls::Off | Tls::SelfSigned { .. } => None,
+        };
+        config_file.filter(|_| self.events.has_secrets()).into_iter().chain(key)
     }
 }
 
@@ -370,14 +384,18 @@ mod tests {
             ("s3: {folder: revisions}", "absolute path"),
             ("s3: true", "keys such as buckets"),
             ("s3:", "write s3: {}"),
-            ("events: {watches: [{bucket: b, application: a, deployment_group: g}]}", "events.token to be notified"),
+            (
+                "events: {watches: [{bucket: b, application: a, deployment_group: g}]}",
+                "events.token to be notified",
+            ),
             ("alarms: {a: {prometheus: {url: foo}}}", "http://prometheus:9090"),
-            ("alarms: {a: nothing}", "prometheus or webhook"),
+            ("alarms: {a: nothing}", "expected `prometheus` or `webhook`"),
+            ("alarms: {a: {}}", "prometheus or webhook"),
             ("load_balancers: {a: {webhook: {url: foo}}}", "not a URL"),
             ("load_balancers: {a: {haproxy: {socket: rel.sock, backend: web}}}", "absolute path"),
             ("load_balancers: {a: {haproxy: {socket: /run/h.sock, backend: we b}}}", "we b"),
             ("s3: {keep_versions: 0}", "the newest version always stays"),
-            ("s3: {keep_versions: few}", "invalid type"),
+            ("s3: {keep_versions: few}", "expected a whole number"),
             ("s3: {keep_days: 0}", "s3.keep_days is 0"),
             ("s3: {keep_days: -1}", "above 0"),
             ("s3: {keep_days: .inf}", "at most 36500"),

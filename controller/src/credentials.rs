@@ -204,6 +204,11 @@ pub fn revoke_host(tx: &Transaction<'_>, arn: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Revokes every access key; gives how many they were.
+pub fn revoke_all(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
+    tx.execute("UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL", [Timestamp::now().millis()])
+}
+
 /// Revokes an access key at once; false when there is none to revoke.
 pub fn revoke(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<bool> {
     let revoked = tx.execute(

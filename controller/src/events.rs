@@ -93,6 +93,11 @@ impl Events {
         }
     }
 
+    /// Whether there is something in it that is not for everyone to read.
+    pub(crate) fn has_secrets(&self) -> bool {
+        self.token.is_some() || self.receivers().any(|receiver| receiver.authorization.is_some())
+    }
+
     pub(crate) fn receivers(&self) -> impl Iterator<Item = &Receiver> {
         self.webhooks.iter().chain(self.topics.values())
     }

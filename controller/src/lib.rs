@@ -11,9 +11,10 @@
 //!
 //! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
 //!
-//! Beside them: [`store`] owns the database, [`fleet`] which hosts a group has, [`credentials`] and [`vault`] who may
-//! call, [`tls`] the certificate, [`events`] tells others what happens, [`objects`] is the folder of
-//! revisions and [`pruning`] what deletes old ones, [`config`] the settings, [`cli`] the command line.
+//! Beside them: [`store`] owns the database, [`custody`] whose rights are used there, [`fleet`] which hosts a group
+//! has, [`credentials`] and [`vault`] who may call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells
+//! others what happens, [`objects`] is the folder of revisions and [`pruning`] what deletes old ones, [`config`] the
+//! settings, [`cli`] the command line.
 
 #![deny(
     clippy::print_stdout,
@@ -25,13 +26,16 @@ pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod credentials;
+pub mod custody;
 pub mod deployment;
 pub mod error;
 pub mod events;
 pub mod fleet;
 pub mod http;
+pub mod keys;
 pub mod objects;
 pub mod outgoing;
+pub mod output;
 pub mod page;
 pub mod pruning;
 pub mod reconcile;

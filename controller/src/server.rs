@@ -93,7 +93,7 @@ pub async fn serve(
     let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();
     let has_s3 = settings.s3.is_some();
     let service = Service::open(settings)?;
-    let certificates = Certificates::open(&tls, &data_dir)?;
+    let certificates = Certificates::open(&tls, &service.keys())?;
     let acceptor = certificates.as_ref().map(Certificates::acceptor).transpose()?;
     let listening = TcpListener::bind(address).await;
     let listener = listening.map_err(|source| ServeError::Listen { address, source })?;

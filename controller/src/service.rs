@@ -12,17 +12,21 @@ use tracing::Instrument as _;
 use crate::config::Settings;
 use crate::deployment::decide::Outcome;
 use crate::error::ApiError;
+use crate::keys::Keys;
 use crate::objects::{ObjectError, Objects};
 use crate::page::Pages;
 use crate::reconcile::Signals;
-use crate::registry::Context;
 use crate::registry::partition::{self, PartitionError};
+use crate::registry::Context;
 use crate::signing::{Signer, SigningError};
-use crate::store::{Store, StoreError};
-use crate::vault::{Vault, VaultError, give_to_owner_of_folder};
+use crate::store::{Store, StoreError, backup};
+use crate::vault::{Vault, VaultError};
 
 /// The environment's word for the data directory, where the command line does not name one.
 pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
+
+/// The data directory where nothing names one.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/codedeploy-controller";
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
@@ -58,6 +62,14 @@ pub enum OpenError {
     Lock { path: PathBuf, source: std::io::Error },
     #[error("a service runs on the data directory {}: stop it first", .0.display())]
     InUse(PathBuf),
+    #[error(
+        "the service on the data directory {} is of an older version than this program, or only starting: restart it with this version, then try again", .0.display()
+    )]
+    OlderInUse(PathBuf),
+    #[error(
+        "there is {}, left by a restore of the database that did not end: run `codedeploy-controller restore FILE` again; FILE may be the backup, or this file", .0.display()
+    )]
+    Unfinished(PathBuf),
     #[error(transparent)]
     Partition(#[from] PartitionError),
     #[error(
@@ -79,7 +91,6 @@ impl Lock {
         let mut options = OpenOptions::new();
         let file =
             options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-        give_to_owner_of_folder(&file, &path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
@@ -102,18 +113,34 @@ pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join(DATABASE)
 }
 
+/// The database, unless a restore of it has begun and not ended.
+fn finished(data_dir: &Path) -> Result<PathBuf, OpenError> {
+    let database = database(data_dir);
+    backup::unfinished(&database).map_or(Ok(database), |left| Err(OpenError::Unfinished(left)))
+}
+
 /// Refuses a directory that no service has used. To be asked before anything is made in it.
 pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
-    match database(data_dir).try_exists() {
+    match finished(data_dir)?.try_exists() {
         Ok(true) => Ok(()),
         Ok(false) => Err(OpenError::NotADataDir(data_dir.to_owned())),
         Err(source) => Err(OpenError::Look { path: data_dir.to_owned(), source }),
     }
 }
 
-/// Opens the database of a data directory.
+/// Opens the database of a data directory beside a service that may run. Its schema is brought up to date only when none
+/// does: an older service would go on with a database that it does not know.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
-    Ok(Store::open(&database(data_dir))?)
+    let database = finished(data_dir)?;
+    match Store::open_current(&database) {
+        Err(StoreError::Older { .. }) => {}
+        opened => return Ok(opened?),
+    }
+    let _lock = Lock::take(data_dir).map_err(|error| match error {
+        OpenError::InUse(data_dir) => OpenError::OlderInUse(data_dir),
+        other => other,
+    })?;
+    Ok(Store::open(&database)?)
 }
 
 impl Service {
@@ -121,14 +148,15 @@ impl Service {
     pub fn open(settings: Settings) -> Result<Arc<Service>, OpenError> {
         prepare(&settings.data_dir)?;
         let lock = Lock::take(&settings.data_dir)?;
-        let vault = Vault::open(&settings.data_dir)?;
-        let s3 = settings.s3.as_ref();
-        let store = Store::open_checked(&database(&settings.data_dir))?;
+        let store = Store::open_checked(&finished(&settings.data_dir)?)?;
         let wanted = settings.partition.clone();
         store.transact_blocking(move |tx| partition::claim(tx, &wanted).map_err(OpenError::from))?;
+        let keys = Keys::of(&settings.data_dir, &store);
+        let vault = Vault::open(&keys)?;
+        let s3 = settings.s3.as_ref();
         let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
         Ok(Arc::new(Service {
-            signer: Signer::open(&settings.data_dir)?,
+            signer: Signer::open(&keys)?,
             signals: Signals::default(),
             objects: objects.map(Arc::new),
             store,
@@ -138,6 +166,11 @@ impl Service {
             settings,
             _lock: lock,
         }))
+    }
+
+    /// The key files of its data directory.
+    pub fn keys(&self) -> Keys {
+        Keys::of(&self.settings.data_dir, &self.store)
     }
 
     /// Runs `work` as one transaction, on disk when this returns.

@@ -2,7 +2,6 @@
 //! signer's certificate inside (RFC 5652), in PEM.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
@@ -18,7 +17,7 @@ use der::{Decode, Encode, Tag};
 use x509_cert::Certificate;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use crate::vault::{VaultError, read_or_create};
+use crate::keys::{Key, KeyError, Keys};
 
 const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
@@ -40,8 +39,8 @@ const RECENT: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
-    #[error("the signing key or certificate cannot be kept")]
-    File(#[from] VaultError),
+    #[error(transparent)]
+    Keep(#[from] KeyError),
     #[error("cannot make the signing certificate")]
     Make(#[from] rcgen::Error),
     #[error("the signing key in the data directory is not a usable RSA key: restore it from a backup")]
@@ -56,14 +55,13 @@ pub enum SigningError {
 
 impl Signer {
     /// Opens the key of a data directory; at the first start, an RSA key and a certificate signed by it are made.
-    pub fn open(data_dir: &Path) -> Result<Signer, SigningError> {
-        let key_der = read_or_create(&data_dir.join("signer-key.der"), || {
+    pub fn open(keys: &Keys) -> Result<Signer, SigningError> {
+        let key_der = keys.open(Key::Signer, || {
             let made = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
-            made.map(|key| key.serialize_der()).map_err(|_| VaultError::Random)
+            made.map(|key| key.serialize_der()).map_err(|_| KeyError::Random)
         })?;
-        let certificate_path = data_dir.join("signer-certificate.der");
         let made = self_signed(&key_der)?;
-        let certificate_der = read_or_create(&certificate_path, || Ok(made))?;
+        let certificate_der = keys.certificate(Key::Signer, || Ok(made))?;
         let key = RsaKeyPair::from_pkcs8(&key_der).map_err(|_| SigningError::Key)?;
         let certificate = Certificate::from_der(&certificate_der)?;
         let certified = &certificate.tbs_certificate.subject_public_key_info.subject_public_key;

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use backup::BackupError;
+
 /// A handle to the database; clones share it. The thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -45,6 +47,13 @@ pub enum StoreError {
         path.display(), sqlite::VERSION
     )]
     Newer { path: PathBuf, found: i64 },
+    #[error("the database {} has schema version {found}; this program writes version {}", path.display(), sqlite::VERSION)]
+    Older { path: PathBuf, found: i64 },
+    #[error(
+        "cannot keep a copy of the database as it is before it is brought to schema version {}",
+        sqlite::VERSION
+    )]
+    Copy(#[source] Box<BackupError>),
     #[error(
         "the database {} is damaged ({found}): stop the service and put a backup back (codedeploy-controller restore FILE)", path.display()
     )]
@@ -60,16 +69,23 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the database, making or migrating it where needed.
+    /// Opens the database, making or migrating it where needed; what it was before a migration is kept beside it.
+    ///
+    /// The caller holds the data directory's lock.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         Self::of(sqlite::open(path)?)
     }
 
+    /// Opens the database if it has the schema that this program writes; an [older](StoreError::Older) one is left alone.
+    pub fn open_current(path: &Path) -> Result<Store, StoreError> {
+        Self::of(sqlite::open_current(path)?)
+    }
+
     /// [`open`](Self::open), once every page of the database was looked at: a damaged one is refused.
     pub fn open_checked(path: &Path) -> Result<Store, StoreError> {
-        let connection = sqlite::open(path)?;
+        let connection = sqlite::connect(path)?;
         sqlite::check(&connection, path)?;
-        Self::of(connection)
+        Self::of(sqlite::migrated(connection, path)?)
     }
 
     /// A database that is gone with the last handle, for simulations.
@@ -228,7 +244,7 @@ mod tests {
         let path = folder.path().join("db");
         drop(Store::open_checked(&path).unwrap());
         let copy = folder.path().join("copy");
-        backup::backup(&path, &copy).unwrap();
+        backup::copy(&path, &copy).unwrap();
         let whole = std::fs::read(&copy).unwrap();
         let path = folder.path().join("other");
         let refused = |content: &[u8]| {

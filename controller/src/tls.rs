@@ -20,7 +20,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 
 use crate::config::Tls;
 use crate::error::chain;
-use crate::vault::{VaultError, read_or_create};
+use crate::keys::{Key, KeyError, Keys};
 
 /// How often files are looked at for a change, and a self-made certificate for its age.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const LIFETIME: time::Duration = time::Duration::days(90);
 const SLACK: time::Duration = time::Duration::days(1);
 
 /// From when on the end of a given certificate is warned about.
-const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
+const WARN_BEFORE: time::Duration = time::Duration::days(14);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -44,10 +44,10 @@ pub enum TlsError {
     Key { path: PathBuf, source: pem::Error },
     #[error("the key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
     Mismatch { key: PathBuf, certificate: PathBuf, source: rustls::Error },
-    #[error("the authority's key or certificate cannot be kept")]
-    File(#[from] VaultError),
+    #[error(transparent)]
+    Keep(#[from] KeyError),
     #[error(
-        "the authority's files in the data directory are not usable: restore them from a backup, or remove both to make a new authority that every host must be told of"
+        "the authority's files in the data directory are not usable: put them back from the place where the keys are kept; if they are lost for good, `codedeploy-controller replace-key authority` makes room for a new one"
     )]
     Authority(#[source] rcgen::Error),
     #[error("cannot make a certificate for {}", names.join(", "))]
@@ -64,24 +64,21 @@ pub struct Authority {
 }
 
 impl Authority {
-    const KEY_FILE: &str = "tls-authority-key.der";
-    const CERTIFICATE_FILE: &str = "tls-authority.der";
-
     /// Opens the authority of a data directory, making it at first.
-    pub fn open(data_dir: &Path) -> Result<Self, TlsError> {
-        let key_der = read_or_create(&data_dir.join(Self::KEY_FILE), || {
-            rcgen::KeyPair::generate().map(|key| key.serialize_der()).map_err(|_| VaultError::Random)
+    pub fn open(keys: &Keys) -> Result<Self, TlsError> {
+        let key_der = keys.open(Key::Authority, || {
+            rcgen::KeyPair::generate().map(|key| key.serialize_der()).map_err(|_| KeyError::Random)
         })?;
         let key = rcgen::KeyPair::try_from(key_der).map_err(TlsError::Authority)?;
         let parameters = parameters();
         let made = parameters.self_signed(&key).map_err(TlsError::Authority)?;
-        let kept = read_or_create(&data_dir.join(Self::CERTIFICATE_FILE), || Ok(made.der().to_vec()))?;
+        let kept = keys.certificate(Key::Authority, || Ok(made.der().to_vec()))?;
         Ok(Authority { issuer: rcgen::Issuer::new(parameters, key), certificate: kept.into() })
     }
 
     /// The certificate of a data directory's authority, if one was ever made.
     pub fn certificate_pem(data_dir: &Path) -> Option<String> {
-        let der = std::fs::read(data_dir.join(Self::CERTIFICATE_FILE)).ok()?;
+        let der = std::fs::read(data_dir.join(Key::Authority.certificate()?)).ok()?;
         der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der).ok()
     }
 
@@ -124,7 +121,7 @@ pub(crate) struct Certificates {
 
 #[derive(Debug)]
 enum Source {
-    Files { certificate: PathBuf, key: PathBuf, seen: Stamp },
+    Files { certificate: PathBuf, key: PathBuf, seen: Stamp, ending: Ending },
     Own { authority: Authority, names: Vec<String>, renew_at: OffsetDateTime },
 }
 
@@ -147,17 +144,18 @@ fn stamp(certificate: &Path, key: &Path) -> Stamp {
 
 impl Certificates {
     /// The certificate that the settings name; `None` when they name none.
-    pub(crate) fn open(tls: &Tls, data_dir: &Path) -> Result<Option<Self>, TlsError> {
+    pub(crate) fn open(tls: &Tls, keys: &Keys) -> Result<Option<Self>, TlsError> {
         let now = OffsetDateTime::now_utc();
         let (source, current) = match tls {
             Tls::Off => return Ok(None),
             Tls::Given { certificate, key } => {
                 let seen = stamp(certificate, key);
-                let current = read(certificate, key)?;
-                (Source::Files { certificate: certificate.clone(), key: key.clone(), seen }, current)
+                let (current, mut ending) = read(certificate, key)?;
+                ending.warn(certificate, now);
+                (Source::Files { certificate: certificate.clone(), key: key.clone(), seen, ending }, current)
             }
             Tls::SelfSigned { names } => {
-                let authority = Authority::open(data_dir)?;
+                let authority = Authority::open(keys)?;
                 let current = authority.issue(names, now)?;
                 (Source::Own { authority, names: names.clone(), renew_at: renewal(now) }, current)
             }
@@ -199,13 +197,17 @@ impl Certificates {
     /// Whether the certificate was replaced. Files that are not usable are not looked at again until they change.
     fn renew(&mut self, insist: bool, now: OffsetDateTime) -> Result<bool, TlsError> {
         let fresh = match &mut self.source {
-            Source::Files { certificate, key, seen } => {
+            Source::Files { certificate, key, seen, ending } => {
+                ending.warn(certificate, now);
                 let found = stamp(certificate, key);
                 if found == *seen && !insist {
                     return Ok(false);
                 }
                 *seen = found;
-                read(certificate, key)?
+                let (fresh, of_fresh) = read(certificate, key)?;
+                *ending = of_fresh;
+                ending.warn(certificate, now);
+                fresh
             }
             Source::Own { authority, names, renew_at } => {
                 if now < *renew_at && !insist {
@@ -225,7 +227,7 @@ fn renewal(now: OffsetDateTime) -> OffsetDateTime {
     now + LIFETIME * 2 / 3
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsError> {
     let unusable = |source| TlsError::Certificate { path: certificate.to_owned(), source };
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .map_err(unusable)?
@@ -234,10 +236,12 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let Some(leaf) = chain.first() else {
         return Err(TlsError::NoCertificate { path: certificate.to_owned() });
     };
-    warn_about(certificate, leaf);
+    warn_of_no_names(certificate, leaf);
+    let ending = Ending::of(leaf);
     let secret =
         PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
-    CertifiedKey::from_der(chain, secret, &default_provider()).map_err(|source| TlsError::Mismatch {
+    let certified = CertifiedKey::from_der(chain, secret, &default_provider());
+    certified.map(|certified| (certified, ending)).map_err(|source| TlsError::Mismatch {
         key: key.to_owned(),
         certificate: certificate.to_owned(),
         source,
@@ -252,7 +256,7 @@ pub(crate) fn check(tls: &Tls) -> Result<(), TlsError> {
     }
 }
 
-fn warn_about(path: &Path, leaf: &CertificateDer<'_>) {
+fn warn_of_no_names(path: &Path, leaf: &CertificateDer<'_>) {
     let Ok(parsed) = x509_cert::Certificate::from_der(leaf) else { return };
     let names = parsed.tbs_certificate.get::<SubjectAltName>();
     if !matches!(names, Ok(Some(_))) {
@@ -261,19 +265,55 @@ fn warn_about(path: &Path, leaf: &CertificateDer<'_>) {
             "the certificate has no subject alternative name: clients will refuse it; make one with the names that they use"
         );
     }
-    let end = parsed.tbs_certificate.validity.not_after.to_system_time();
-    let left = end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
-    let certificate = path.display();
-    if left.is_zero() {
-        tracing::error!(%certificate, "the certificate has expired: clients will refuse it; renew it");
-    } else if left < WARN_BEFORE {
-        tracing::warn!(%certificate, days = left.as_secs() / 86400, "the certificate ends soon; renew it");
+}
+
+/// The end of a given certificate, and when to warn of it next.
+#[derive(Debug)]
+struct Ending {
+    not_after: OffsetDateTime,
+    warn_at: OffsetDateTime,
+}
+
+impl Ending {
+    fn of(leaf: &CertificateDer<'_>) -> Self {
+        let parsed = x509_cert::Certificate::from_der(leaf).ok();
+        let end = parsed.map(|parsed| parsed.tbs_certificate.validity.not_after.to_system_time());
+        // What cannot be read here is refused, or not, by those who check it.
+        let not_after =
+            end.map_or(OffsetDateTime::new_utc(time::Date::MAX, time::Time::MIDNIGHT), Into::into);
+        Ending { not_after, warn_at: not_after - WARN_BEFORE }
+    }
+
+    /// How long the certificate is still good, zero when it is not: once a day while the end is near.
+    fn due(&mut self, now: OffsetDateTime) -> Option<time::Duration> {
+        if now < self.warn_at {
+            return None;
+        }
+        self.warn_at = now + time::Duration::DAY;
+        Some((self.not_after - now).max(time::Duration::ZERO))
+    }
+
+    fn warn(&mut self, certificate: &Path, now: OffsetDateTime) {
+        let certificate = certificate.display();
+        match self.due(now) {
+            None => {}
+            Some(left) if left.is_zero() => {
+                tracing::error!(%certificate, "the certificate has expired: clients refuse it; renew it");
+            }
+            Some(left) => {
+                tracing::warn!(%certificate, days = left.whole_days(), "the certificate ends soon; renew it");
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn keys(folder: &Path) -> Keys {
+        Keys::of(folder, &crate::store::Store::in_memory().unwrap())
+    }
 
     fn shown(certificates: &Certificates) -> Vec<u8> {
         certificates.current.0.read().unwrap().cert[0].to_vec()
@@ -296,7 +336,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = write(folder.path(), "one.example");
         let tls = Tls::Given { certificate: certificate.clone(), key: key.clone() };
-        let mut certificates = Certificates::open(&tls, folder.path()).unwrap().unwrap();
+        let mut certificates = Certificates::open(&tls, &keys(folder.path())).unwrap().unwrap();
         let now = OffsetDateTime::now_utc();
         let first = shown(&certificates);
         assert!(!certificates.renew(false, now).unwrap());
@@ -311,17 +351,38 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_certificate_is_warned_about_daily_and_in_time() {
+        let mut parameters = rcgen::CertificateParams::new(["one.example".to_owned()]).unwrap();
+        let end = OffsetDateTime::from_unix_timestamp(2_000_000_000).unwrap();
+        parameters.not_after = end;
+        let made = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let mut ending = Ending::of(made.der());
+        let mut due = |days: i64, hours: i64| {
+            let left = ending.due(end - time::Duration::days(days) - time::Duration::hours(hours));
+            left.map(time::Duration::whole_hours)
+        };
+        assert_eq!(due(90, 0), None);
+        assert_eq!(due(14, 1), None);
+        assert_eq!(due(14, 0), Some(14 * 24));
+        assert_eq!(due(13, 1), None);
+        assert_eq!(due(12, 12), Some(12 * 24 + 12));
+        assert_eq!(due(-1, 0), Some(0));
+        assert_eq!(due(-1, -23), None);
+        assert_eq!(due(-2, 0), Some(0));
+    }
+
+    #[test]
     fn a_certificate_made_here_is_renewed_in_time_by_the_same_authority() {
         let folder = tempfile::tempdir().unwrap();
         let tls = Tls::SelfSigned { names: vec!["box.example".into(), "::1".into()] };
-        let mut certificates = Certificates::open(&tls, folder.path()).unwrap().unwrap();
+        let mut certificates = Certificates::open(&tls, &keys(folder.path())).unwrap().unwrap();
         let authority = Authority::certificate_pem(folder.path()).unwrap();
         let first = shown(&certificates);
         let now = OffsetDateTime::now_utc();
         assert!(!certificates.renew(false, now + time::Duration::days(59)).unwrap());
         assert!(certificates.renew(false, now + time::Duration::days(61)).unwrap());
         assert_ne!(shown(&certificates), first);
-        drop(Certificates::open(&tls, folder.path()).unwrap());
+        drop(Certificates::open(&tls, &keys(folder.path())).unwrap());
         assert_eq!(Authority::certificate_pem(folder.path()).unwrap(), authority);
     }
 
@@ -344,7 +405,7 @@ mod tests {
             (&certificate, &other_key, "does not belong"),
         ] {
             let tls = Tls::Given { certificate: certificate.clone(), key: key.clone() };
-            let error = Certificates::open(&tls, folder.path()).map(|_| ()).unwrap_err();
+            let error = Certificates::open(&tls, &keys(folder.path())).map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(expected), "{}", chain(&error));
         }
     }

@@ -3,18 +3,12 @@
 //! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the database alone gives
 //! none of them away; the key is in a file of its own beside it.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Path, PathBuf};
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 
 use crate::error::{ApiError, ErrorName};
+use crate::keys::{Key, KeyError, Keys};
 
-/// Name of the key's file in the data directory.
-const FILE: &str = "master.key";
 const KEY_LEN: usize = 32;
 
 /// The key, ready for use.
@@ -26,14 +20,12 @@ pub struct Vault {
 
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    #[error("cannot read the key file {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("cannot write the key file {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("the key file {} has {found} bytes instead of {KEY_LEN}: restore it from a backup of the data directory", path.display())]
-    Length { path: PathBuf, found: usize },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the key file {} has {found} bytes instead of {KEY_LEN}: restore it from a backup of the data directory", Key::Master.file())]
+    Length { found: usize },
     #[error(
-        "the secret of {0} cannot be opened with this data directory's key file {FILE}: put back the one that it was sealed with"
+        "the secret of {0} cannot be opened with this data directory's {key}: put back the one that it was sealed with", key = Key::Master.file()
     )]
     Sealed(String),
     #[error("the operating system gave no random bytes")]
@@ -48,11 +40,11 @@ impl From<VaultError> for ApiError {
 }
 
 impl Vault {
-    /// Opens the key of a data directory, making it at the first start.
-    pub fn open(data_dir: &Path) -> Result<Vault, VaultError> {
-        let path = data_dir.join(FILE);
-        let bytes = read_or_create(&path, || Ok(random::<KEY_LEN>()?.to_vec()))?;
-        let length = |_| VaultError::Length { path: path.clone(), found: bytes.len() };
+    /// Opens the key of a data directory.
+    pub fn open(keys: &Keys) -> Result<Vault, VaultError> {
+        let make = || random::<KEY_LEN>().map(Vec::from).map_err(|_| KeyError::Random);
+        let bytes = keys.open(Key::Master, make)?;
+        let length = |_| VaultError::Length { found: bytes.len() };
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(length)?;
         let derive = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let mut page_key = [0; KEY_LEN];
@@ -94,76 +86,25 @@ pub fn random<const N: usize>() -> Result<[u8; N], VaultError> {
     Ok(bytes)
 }
 
-/// The content of a private file; when there is none, it is made, complete or not at all, with mode 0600.
-///
-/// Two processes may do this at once; both get the content of the first.
-pub(crate) fn read_or_create(
-    path: &Path,
-    make: impl FnOnce() -> Result<Vec<u8>, VaultError>,
-) -> Result<Vec<u8>, VaultError> {
-    let read = || std::fs::read(path);
-    match read() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, &make()?)?,
-        found => return found.map_err(|source| reading(path, source)),
-    }
-    read().map_err(|source| reading(path, source))
-}
-
-fn reading(path: &Path, source: io::Error) -> VaultError {
-    VaultError::Read { path: path.to_owned(), source }
-}
-
-fn create(path: &Path, content: &[u8]) -> Result<(), VaultError> {
-    let failed = |source| VaultError::Write { path: path.to_owned(), source };
-    let staged = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&staged)
-        .map_err(failed)?;
-    file.write_all(content)
-        .and_then(|()| give_to_owner_of_folder(&file, path))
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
-    // A link, unlike a rename, fails when another process was first.
-    let linked = std::fs::hard_link(&staged, path);
-    std::fs::remove_file(&staged).map_err(failed)?;
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        linked => linked.map_err(failed)?,
-    }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-}
-
-/// What root makes in the service's folder belongs to the service's user.
-pub(crate) fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
-    let folder = std::fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
-    if folder.uid() == file.metadata()?.uid() {
-        return Ok(());
-    }
-    fchown(file, Some(folder.uid()), Some(folder.gid()))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::store::Store;
 
     #[test]
     fn a_secret_opens_for_its_access_key_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let vault = Vault::open(folder.path()).unwrap();
+        let keys = Keys::of(folder.path(), &Store::in_memory().unwrap());
+        let vault = Vault::open(&keys).unwrap();
         let sealed = vault.seal("AKID1", "s3cret").unwrap();
         assert!(!sealed.windows(6).any(|window| window == b"s3cret"));
-        let again = Vault::open(folder.path()).unwrap();
+        let again = Vault::open(&keys).unwrap();
         assert_eq!(again.unseal("AKID1", &sealed).unwrap(), "s3cret");
         assert!(again.unseal("AKID2", &sealed).is_err());
         assert!(again.unseal("AKID1", &sealed[..5]).is_err());
-        let mode = std::fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(folder.path().join("master.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -171,7 +112,8 @@ mod tests {
     #[test]
     fn a_damaged_key_file_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(FILE), b"short").unwrap();
-        assert!(matches!(Vault::open(folder.path()), Err(VaultError::Length { found: 5, .. })));
+        std::fs::write(folder.path().join("master.key"), b"short").unwrap();
+        let keys = Keys::of(folder.path(), &Store::in_memory().unwrap());
+        assert!(matches!(Vault::open(&keys), Err(VaultError::Length { found: 5 })));
     }
 }

@@ -168,9 +168,10 @@ async fn a_token_that_cannot_be_opened_is_refused_when_a_deployment_is_created()
     let (mut controller, client, _agent) = shop::one_host(QUICK).await;
     let data = controller.data();
     done(&data, &["add", "deploy", "--account", "octo", "--application", "shop"], SECRET);
-    // As after a restore on a machine with a key of its own.
     controller.terminate();
-    std::fs::remove_file(data.join("master.key")).unwrap();
+    let mut replace = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
+    replace.args(["replace-key", "master", "--data-dir"]).arg(&data);
+    assert!(replace.status().unwrap().success());
     controller.start_again();
     drop(client);
     let client = controller.client("operator");
@@ -184,8 +185,8 @@ async fn a_token_that_cannot_be_opened_is_refused_when_a_deployment_is_created()
 
 #[test]
 fn mistakes_say_what_to_do_and_change_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path();
+    let controller = Controller::start(QUICK);
+    let data = &controller.data();
     done(data, &["add", "deploy", "--account", "octo"], SECRET);
     let longest = "x".repeat(5000);
     for (args, input, expected) in [

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use support::{Controller, QUICK, command};
+use support::{Controller, QUICK, command, eventually};
 
 struct Said {
     ok: bool,
@@ -212,7 +212,7 @@ async fn a_monitor_can_ask_whether_the_service_can_write() {
     let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
     let refuse = "CREATE TRIGGER full BEFORE UPDATE ON own_partition BEGIN SELECT RAISE(FAIL, 'full'); END";
     database.execute_batch(refuse).unwrap();
-    support::eventually("the refusal", async || (ask().await == 503).then_some(())).await;
+    eventually("the refusal", async || (ask().await == 503).then_some(())).await;
     database.execute_batch("DROP TRIGGER full").unwrap();
-    support::eventually("the recovery", async || (ask().await == 200).then_some(())).await;
+    eventually("the recovery", async || (ask().await == 200).then_some(())).await;
 }

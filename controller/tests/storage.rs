@@ -25,6 +25,9 @@ async fn databases_of_every_earlier_schema_go_on() {
         assert!(schema.contains(&format!("user_version = {number};")));
         let controller = Controller::start_on("timers: {pick_up: 0.5}", |data| {
             std::fs::write(data.join("master.key"), hex::decode(MASTER_KEY).unwrap()).unwrap();
+            let signer =
+                rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+            std::fs::write(data.join("signer-key.der"), signer.serialize_der()).unwrap();
             let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
             database.execute_batch(schema).unwrap();
         });
@@ -45,6 +48,20 @@ async fn databases_of_every_earlier_schema_go_on() {
         })
         .await;
         client.create_application().application_name("another").send().await.unwrap();
+        // What it was is kept, for the version that wrote it.
+        let copies = std::fs::read_dir(controller.data()).unwrap().map(|entry| entry.unwrap().path());
+        let mut copies = copies.filter(|path| path.to_str().unwrap().contains("codedeploy.before-v"));
+        let (copy, None) = (copies.next().expect("a copy"), copies.next()) else { panic!("one copy") };
+        assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o7777, 0o600);
+        let copy = rusqlite::Connection::open(copy).unwrap();
+        let found: (i64, i64) = copy
+            .query_row(
+                "SELECT user_version, (SELECT count(*) FROM applications) FROM pragma_user_version",
+                [],
+                |row| row.try_into(),
+            )
+            .unwrap();
+        assert_eq!(found, (number, 1));
     }
 }
 
@@ -59,7 +76,8 @@ async fn a_backup_is_made_while_the_service_runs_and_put_back_while_it_does_not(
         let output = controller.admin(args);
         (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
-    assert_eq!(admin(&controller, &["backup", file]), (true, String::new()));
+    let (ok, text) = admin(&controller, &["backup", file]);
+    assert!(ok && text.contains("master.key"), "{text}");
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o7777, 0o600);
     let (ok, text) = admin(&controller, &["backup", file]);
     assert!(!ok && text.contains("exists already"), "{text}");

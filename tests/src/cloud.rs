@@ -14,7 +14,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use codedeploy_api::command::*;
+use codedeploy_controller::keys::Keys;
 use codedeploy_controller::signing::Signer;
+use codedeploy_controller::store::Store;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -102,7 +104,8 @@ impl Cloud {
     /// Starts it; signatures are checked with `keys`. With `tls` it speaks TLS only.
     pub async fn start(folder: &Path, keys: KeyRing, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         std::fs::create_dir_all(folder).expect("the folder can be made");
-        let signer = Signer::open(folder).expect("a signer can be made");
+        let store = Store::in_memory().expect("a database can be made");
+        let signer = Signer::open(&Keys::of(folder, &store)).expect("a signer can be made");
         let shared = Arc::new(Shared { keys, signer, state: Mutex::default() });
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");

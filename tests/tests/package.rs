@@ -388,6 +388,8 @@ async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root()
     .await;
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     assert_eq!(machine.succeed(&format!("stat -c '%U %a' {state}")).await, "codedeploy-controller 700");
+    let config = "stat -c '%U:%G %a' /etc/codedeploy-controller/controller.yml";
+    assert_eq!(machine.succeed(config).await, "root:codedeploy-controller 640");
 
     // Root administers it while it runs, and takes nothing from it.
     machine.succeed("codedeploy-controller host add box1 --tag env=test --json").await;

@@ -83,9 +83,10 @@ impl<'a> Reader<'a> {
                 // The parser tells of a mapping's beginning.
                 let twice = twice(text).filter(|_| error.to_string().contains("duplicate entry"));
                 return Err(match twice {
-                    Some((key, first, again)) => {
-                        whole(Some(again), format!("{key} stands on line {first} already; remove one of the two"))
-                    }
+                    Some((key, first, again)) => whole(
+                        Some(again),
+                        format!("{key} stands on line {first} already; remove one of the two"),
+                    ),
                     None => whole(error.location().map(|at| at.line()), format!("is not YAML: {error}")),
                 });
             }

@@ -8,11 +8,15 @@ use rusqlite::Transaction;
 use serde_json::json;
 
 use super::console::{self, ConsoleError};
+use super::data_dir::DataDir;
 use super::hosts::HostError;
 use super::table::{table, when};
 use crate::config::{ConfigError, Partition, Quotas, Timers};
 use crate::credentials::{self, AccessKey, Listed, Role};
+use crate::custody::CustodyError;
 use crate::error::ApiError;
+use crate::keys::{Key, KeyError, Keys};
+use crate::output::{NewFile, OutputError};
 use crate::page::Pages;
 use crate::registry::Context;
 use crate::registry::instances::Identity;
@@ -22,7 +26,7 @@ use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
 use crate::store::StoreError;
-use crate::store::backup::{self, BackupError};
+use crate::store::backup::{self, Backup, BackupError, Restored, Revocations};
 use crate::tls::Authority;
 use crate::traffic::Balancers;
 use crate::vault::{Vault, VaultError};
@@ -31,6 +35,8 @@ use crate::vault::{Vault, VaultError};
 pub(super) enum AdminError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error(transparent)]
@@ -59,6 +65,10 @@ pub(super) enum AdminError {
     NoAuthority(PathBuf),
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]
@@ -108,9 +118,10 @@ pub(super) fn transact<T: Send + 'static>(
     work: impl FnOnce(&Context<'_>) -> Result<T, AdminError> + Send + 'static,
 ) -> Result<T, AdminError> {
     must_exist(data_dir)?;
-    let vault = Vault::open(data_dir)?;
+    let store = open_store(data_dir)?;
+    let vault = Vault::open(&Keys::of(data_dir, &store))?;
     let folder = data_dir.to_owned();
-    open_store(data_dir)?.transact_blocking(move |tx| {
+    store.transact_blocking(move |tx| {
         let partition = partition(tx, &folder)?;
         work(&Context {
             tx,
@@ -185,7 +196,7 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     must_exist(data_dir)?;
-    let signer = Signer::open(data_dir)?;
+    let signer = Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
     Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
 }
@@ -196,22 +207,68 @@ pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }
 
-pub(super) fn back_up(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
-    backup::backup(&database(data_dir), file)?;
+/// Makes room for a new key in the place of one that is lost for good.
+pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
+    must_exist(data_dir)?;
+    let store = open_store(data_dir)?;
+    let _lock = Lock::take(data_dir)?;
+    for path in Keys::of(data_dir, &store).replace(key)? {
+        console::remark(format_args!("The file that was there is kept as {}", path.display()));
+    }
+    match key {
+        Key::Master => {
+            let keys = store.transact_blocking(|tx| credentials::revoke_all(tx).map_err(AdminError::from))?;
+            console::remark(format_args!(
+                "Nothing opens the secrets that it sealed: {keys} access keys are revoked. Make new ones (credentials \
+                 create; host remove and host add), and give GitHub tokens again (github-token add --replace)."
+            ));
+        }
+        Key::Signer => console::remark(
+            "The next start makes a new one. Agents that pin the one before refuse every deployment until their \
+             deployment_signer_pin is the new one's, which `codedeploy-controller signer` shows.",
+        ),
+        Key::Authority => console::remark(
+            "The next start makes a new one. Hosts and clients trust the service again once they have what \
+             `codedeploy-controller certificate` shows.",
+        ),
+    }
+    Ok(())
+}
+
+pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
+    let copy = NewFile::create(file.to_owned())?;
+    data.visit(|data_dir| backup::backup(&database(data_dir), &copy.to_write()))??;
+    copy.keep()?;
     console::remark(format_args!(
         "{} has the database. The keys beside it in {} (master.key, signer-key.der, tls-authority-key.der) and the \
          revisions of s3 are not in this file: keep copies of them too",
         file.display(),
-        data_dir.display()
+        data.path().display()
     ));
     Ok(())
 }
 
-pub(super) fn restore(data_dir: &Path, file: &Path) -> Result<(), AdminError> {
+pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
+    // What is copied into the data directory is its owner's to read.
+    let copy = if data.holds(file) { data.visit(|_| Backup::open(file))? } else { Backup::open(file) }?;
+    let data_dir = data.enter()?;
     prepare(data_dir)?;
     let _lock = Lock::take(data_dir)?;
-    if let Some(before) = backup::restore(&database(data_dir), file)? {
-        console::remark(format_args!("The database that was there is kept as {}", before.display()));
+    let Restored { kept, revocations } = copy.restore(&database(data_dir))?;
+    if let Some(kept) = kept {
+        console::remark(format_args!("The database that was there is kept as {}", kept.display()));
+    }
+    match revocations {
+        Revocations::Kept { keys: 0, hosts: 0 } => {}
+        Revocations::Kept { keys, hosts } => console::remark(format_args!(
+            "What was revoked or removed since the backup was made stays so: {keys} access keys, {hosts} hosts."
+        )),
+        Revocations::Unknown { good } if good.is_empty() => {}
+        Revocations::Unknown { good } => console::remark(format_args!(
+            "There was no database that could tell what was revoked or removed since the backup was made. These \
+             access keys are good now; revoke those that should not be (credentials revoke, host remove):\n{}",
+            good.join("\n")
+        )),
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The commands about hosts: all that a new one needs, in one step, and its end.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::DirBuilder;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::codedeploy::{Tag, Timestamp};
@@ -11,14 +11,17 @@ use serde_json::{Map, Value, json};
 
 use super::admin::{AdminError, transact};
 use super::console;
+use super::data_dir::DataDir;
 use super::table::{table, when};
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
+use crate::keys::Keys;
+use crate::output::NewFile;
 use crate::registry::instances::{self, Identity};
 use crate::request::Field as _;
 use crate::request::members::InstanceName;
 use crate::server::Announcement;
-use crate::service::must_exist;
+use crate::service::{must_exist, open_store};
 use crate::signing::Signer;
 use crate::tls::Authority;
 
@@ -50,10 +53,8 @@ pub(super) enum HostError {
     NotInCertificate { host: String, names: Vec<String> },
     #[error("--conf-dir {} is not an absolute path: it is the folder on the host", .0.display())]
     Relative(PathBuf),
-    #[error("{} exists already: give an empty or a new folder with --output", .0.display())]
-    Exists(PathBuf),
-    #[error("cannot write {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    #[error("cannot make the folder {}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
     #[error("there is no on-premises instance {0:?} that is registered")]
     NoSuchHost(String),
 }
@@ -83,57 +84,51 @@ struct Rendezvous {
 }
 
 /// Registers and tags an on-premises instance, makes its key, and writes its files: all of it or nothing.
-pub(super) fn add(data_dir: &Path, host: NewHost) -> Result<(), AdminError> {
-    must_exist(data_dir)?;
+pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
     let NewHost { name, tags, endpoint, output, conf_dir, json } = host;
     if !conf_dir.is_absolute() {
         return Err(HostError::Relative(conf_dir).into());
     }
-    let announcement = Announcement::read(data_dir);
-    let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
-    if let Some(doubt) = doubt(&endpoint) {
-        console::complain(format_args!("warning: {}: {doubt}", endpoint.url()));
-    }
-    let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
-    let own = announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
     let on_host = conf_dir.clone();
-    let rendezvous = Rendezvous {
-        endpoint,
-        signer_pin: Signer::open(data_dir)?.pin()?,
-        authority: Authority::certificate_pem(data_dir).filter(|_| own),
-        has_s3,
-        conf_dir,
+    let rendezvous = data.visit(|data_dir| Rendezvous::read(data_dir, endpoint, conf_dir))??;
+    let output = match output {
+        Some(folder) => rendezvous.new_files(&folder)?,
+        None => Vec::new(),
     };
-    let written = output.clone();
-    let (key, files) = transact(data_dir, move |context| {
-        let name = InstanceName::read(Some(name))?;
-        let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", context.partition.account_id);
-        let identity = Identity::User(arn.clone());
-        instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
-        // Keys of a host that was deregistered must not come back to life with its name.
-        credentials::revoke_host(context.tx, &arn)?;
-        let key = credentials::create(context.tx, context.vault, Role::Host, &arn, None)?;
-        let files = rendezvous.files(&context.partition.region, &key);
-        // Before the commit: without its files the host would be registered with a key that nobody knows.
-        match &written {
-            Some(folder) => write(folder, &files)?,
-            None if json => console::hand_over(as_json(&key, &files))?,
-            None => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
-        }
-        Ok((key, files))
-    })?;
-    match output {
-        None => {}
-        Some(_) if json => console::show(as_json(&key, &files))?,
-        Some(folder) => {
-            let (host, there) = (&key.arn, on_host.display());
-            let paths = files.iter().map(|(name, _)| format!("\n{}", folder.join(name).display()));
-            console::remark(format!(
-                "{host} is registered; copy these to its {there}, owned by root with mode 0600:{}",
-                paths.collect::<String>()
-            ));
-        }
+    let (key, files) = data.visit(|data_dir| {
+        let open: Vec<_> = output.iter().map(NewFile::to_write).collect();
+        transact(data_dir, move |context| {
+            let name = InstanceName::read(Some(name))?;
+            let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{name}", context.partition.account_id);
+            let identity = Identity::User(arn.clone());
+            instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
+            // Keys of a host that was deregistered must not come back to life with its name.
+            credentials::revoke_host(context.tx, &arn)?;
+            let key = credentials::create(context.tx, context.vault, Role::Host, &arn, None)?;
+            let files = rendezvous.files(&context.partition.region, &key);
+            // Before the commit: without its files the host would be registered with a key that nobody knows.
+            match open.as_slice() {
+                [] if json => console::hand_over(as_json(&key, &files))?,
+                [] => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
+                open => {
+                    open.iter().zip(&files).try_for_each(|(file, (_, text))| file.write(text.as_bytes()))?
+                }
+            }
+            Ok((key, files))
+        })
+    })??;
+    if output.is_empty() {
+        return Ok(());
     }
+    let paths: Vec<_> = output.into_iter().map(NewFile::keep).collect::<Result<_, _>>()?;
+    if json {
+        return Ok(console::show(as_json(&key, &files))?);
+    }
+    let (host, there) = (&key.arn, on_host.display());
+    let paths: String = paths.iter().map(|path| format!("\n{}", path.display())).collect();
+    console::remark(format!(
+        "{host} is registered; copy these to its {there}, owned by root with mode 0600:{paths}"
+    ));
     Ok(())
 }
 
@@ -182,6 +177,35 @@ fn doubt(endpoint: &Endpoint) -> Option<&'static str> {
 }
 
 impl Rendezvous {
+    /// What the data directory knows of its service.
+    fn read(data_dir: &Path, endpoint: Option<String>, conf_dir: PathBuf) -> Result<Self, AdminError> {
+        must_exist(data_dir)?;
+        let announcement = Announcement::read(data_dir);
+        let endpoint = choose_endpoint(endpoint, announcement.as_ref())?;
+        if let Some(doubt) = doubt(&endpoint) {
+            console::complain(format_args!("warning: {}: {doubt}", endpoint.url()));
+        }
+        let has_s3 = announcement.as_ref().is_some_and(|service| service.has_s3);
+        let own =
+            announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
+        Ok(Rendezvous {
+            endpoint,
+            signer_pin: Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?.pin()?,
+            authority: Authority::certificate_pem(data_dir).filter(|_| own),
+            has_s3,
+            conf_dir,
+        })
+    }
+
+    /// The files that [`files`](Self::files) fills, in its order.
+    fn new_files(&self, folder: &Path) -> Result<Vec<NewFile>, AdminError> {
+        let failed = |source| HostError::Folder { path: folder.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let names = [Some(AGENT), Some(ON_PREMISES), self.authority.as_ref().map(|_| AUTHORITY)];
+        let make = |name| Ok(NewFile::create(folder.join(name))?);
+        names.into_iter().flatten().map(make).collect()
+    }
+
     fn files(&self, region: &str, key: &AccessKey) -> Files {
         let on_the_host = |file: &str| self.conf_dir.join(file).display().to_string();
         let mut agent = format!(
@@ -206,22 +230,6 @@ impl Rendezvous {
         files.extend(self.authority.clone().map(|pem| (AUTHORITY, pem)));
         files
     }
-}
-
-/// Writes new files, their owner's alone.
-fn write(folder: &Path, files: &Files) -> Result<(), HostError> {
-    let failed = |path: &Path, source| HostError::Write { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(folder, error))?;
-    if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).symlink_metadata().is_ok()) {
-        return Err(HostError::Exists(folder.join(name)));
-    }
-    for (name, text) in files {
-        let path = folder.join(name);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| failed(&path, error))?;
-    }
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(folder, error))
 }
 
 /// Shows the registered hosts, and when each was heard of last.

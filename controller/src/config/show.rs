@@ -7,13 +7,14 @@ use axum::http::Uri;
 use serde_json::{Value, json};
 
 use super::{Arguments, ConfigError, Settings, Tls, text};
+use crate::service::DEFAULT_DATA_DIR;
 
 /// One setting.
 #[derive(Debug, serde::Serialize)]
 pub struct Line {
     pub key: String,
     pub value: Value,
-    /// The configuration file, `default`, or `not set`.
+    /// The configuration file, `default`, `not set`, or what else it is from.
     pub origin: String,
 }
 
@@ -27,7 +28,12 @@ pub fn show(arguments: Arguments) -> Result<Vec<Line>, ConfigError> {
     let mut lines = Vec::new();
     for (key, value) in plain(&settings) {
         let is_said = key.split('.').try_fold(&said, |value, part| value.get(part)).is_some();
-        let origin = origin(path.as_deref().filter(|_| is_said), &value);
+        let origin = match key {
+            "data_dir" if settings.data_dir != Path::new(DEFAULT_DATA_DIR) => {
+                "command line or environment".into()
+            }
+            _ => origin(path.as_deref().filter(|_| is_said), &value),
+        };
         lines.push(Line { key: key.to_owned(), value, origin });
     }
     for key in ["load_balancers", "alarms", "events"] {

@@ -237,11 +237,12 @@ impl Target {
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
         let fleet = record.rules.course.fleet(stage);
-        tx.prepare_cached(WAITING)?.query_map(
-            (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
-            Target::read,
-        )?
-        .collect()
+        tx.prepare_cached(WAITING)?
+            .query_map(
+                (&record.id, Class::Waiting, stage, fleet.as_ref().map(TargetLabel::as_str), most),
+                Target::read,
+            )?
+            .collect()
     }
 
     /// Targets that can be cut off: no host has acknowledged a command of theirs.
@@ -277,9 +278,7 @@ impl Target {
         } else {
             targets!("WHERE deployment_id = ?1 AND target_id = ?2")
         };
-        tx.prepare_cached(by)?
-            .query_row((deployment_id, name), Target::read)
-            .optional()
+        tx.prepare_cached(by)?.query_row((deployment_id, name), Target::read).optional()
     }
 
     pub(super) fn insert(&self, tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
@@ -392,7 +391,12 @@ mod tests {
                     read().map_err(StoreError::Transaction)
                 })
                 .unwrap();
-            let of_targets: Vec<_> = plan.iter().filter(|step| !step.contains("instances") && !step.contains(" i ") && !step.contains("SUBQUERY")).collect();
+            let of_targets: Vec<_> = plan
+                .iter()
+                .filter(|step| {
+                    !step.contains("instances") && !step.contains(" i ") && !step.contains("SUBQUERY")
+                })
+                .collect();
             assert_eq!(of_targets, [&format!("SEARCH targets USING INDEX targets_by_class ({by})")]);
         }
     }

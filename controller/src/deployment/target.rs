@@ -123,9 +123,8 @@ impl TargetState {
 
     /// Whether a load balancer was asked to give it traffic.
     pub fn was_given_traffic(&self) -> bool {
-        let allowed = |event: &Event| {
-            event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some()
-        };
+        let allowed =
+            |event: &Event| event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some();
         self.events.iter().any(allowed)
     }
 
@@ -205,7 +204,8 @@ impl TargetState {
         now: Timestamp,
     ) -> Result<Option<usize>, IllegalEvent> {
         if let Standing::Running(event) = standing(self, rules)
-            && let Some((deadline, silence)) = self.events.get(event).and_then(|event| self.timeout(event, timers))
+            && let Some((deadline, silence)) =
+                self.events.get(event).and_then(|event| self.timeout(event, timers))
             && deadline <= now
         {
             self.advance(event, EventInput::Expire { diagnostics: silence.diagnostics() }, now)?;

@@ -68,7 +68,10 @@ fn effect(wishes: usize, objects: &str) -> String {
     match wishes {
         0 if objects.is_empty() => "The notification tells of no new object.".into(),
         0 => {
-            tracing::info!(objects, "a notification was taken, and no watch of events.watches matches its objects");
+            tracing::info!(
+                objects,
+                "a notification was taken, and no watch of events.watches matches its objects"
+            );
             format!("No watch of events.watches matches {objects}.")
         }
         1 => "1 deployment will be started.".into(),

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, sqlite};
-use crate::vault::give_to_owner_of_folder;
+use crate::output::{OpenFile, OutputError, sync_folder_of};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("{} exists already: name a new file", .0.display())]
-    Exists(PathBuf),
     #[error("there is no database {}: is this the data directory of a service?", .0.display())]
     NoDatabase(PathBuf),
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot copy the database to {}", path.display())]
     Copy { path: PathBuf, source: rusqlite::Error },
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error("cannot read the backup {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the backup {} is not a database of this service", path.display())]
@@ -30,93 +30,244 @@ pub enum BackupError {
     Damaged(#[from] StoreError),
 }
 
-/// Copies the database as it is at one moment into a new file, its owner's alone. The service goes on meanwhile.
-pub fn backup(database: &Path, to: &Path) -> Result<(), BackupError> {
-    let failed = |source| BackupError::Write { path: to.to_owned(), source };
+/// Copies the database as it is at one moment. The service goes on meanwhile.
+///
+/// The copy is made beside the database first: only the folder's owner may open that, and only somebody else the file
+/// that it goes to.
+pub fn backup(database: &Path, to: &OpenFile) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
     }
-    let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(to) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(BackupError::Exists(to.to_owned()));
-        }
-        file => file.map_err(failed)?,
-    };
-    let copied = copy(database, to);
-    if copied.is_err() {
-        // What it has so far is not a backup; the error tells of the cause.
-        let _ = std::fs::remove_file(to);
-    }
-    copied.map_err(|source| BackupError::Copy { path: to.to_owned(), source })?;
-    file.sync_all().and_then(|()| sync_folder_of(to)).map_err(failed)
+    let staged = beside(database, &format!("backup-{}", std::process::id()));
+    let copied = copy(database, &staged).and_then(|()| {
+        File::open(&staged).map_err(|source| BackupError::Read { path: staged.clone(), source })
+    });
+    // It stays readable while it is open.
+    let removed = std::fs::remove_file(&staged);
+    let content = copied?;
+    removed.map_err(|source| BackupError::Write { path: staged, source })?;
+    Ok(to.write(content)?)
 }
 
-fn copy(database: &Path, to: &Path) -> rusqlite::Result<()> {
+/// Copies a database into a file that is replaced if there is one.
+pub(super) fn copy(database: &Path, to: &Path) -> Result<(), BackupError> {
+    drop(private(to)?);
+    let copying = || {
+        let connection = open(database)?;
+        connection.busy_timeout(sqlite::PATIENCE)?;
+        connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])
+    };
+    copying().map_err(|source| BackupError::Copy { path: to.to_owned(), source })?;
+    let synced = File::open(to).and_then(|file| file.sync_all()).and_then(|()| sync_folder_of(to));
+    synced.map_err(|source| BackupError::Write { path: to.to_owned(), source })
+}
+
+/// Keeps a copy of the database beside it, in the place of an earlier one of the same name.
+pub(super) fn keep(database: &Path, name: &str) -> Result<(), BackupError> {
+    let (staged, kept) = (beside(database, &format!("{name}.new")), beside(database, name));
+    copy(database, &staged)?;
+    std::fs::rename(&staged, &kept)
+        .and_then(|()| sync_folder_of(&kept))
+        .map_err(|source| BackupError::Write { path: kept, source })
+}
+
+/// A backup, opened by somebody who may read it.
+#[derive(Debug)]
+pub struct Backup {
+    path: PathBuf,
+    content: File,
+}
+
+/// What a restored data directory has.
+#[derive(Debug)]
+pub struct Restored {
+    /// Where the database that was there is kept.
+    pub kept: Option<PathBuf>,
+    pub revocations: Revocations,
+}
+
+/// What became of the keys that were revoked, and the hosts that were removed, since the backup was made.
+#[derive(Debug)]
+pub enum Revocations {
+    /// They stay so; how many they are.
+    Kept { keys: usize, hosts: usize },
+    /// There was no database that could tell of them. The keys that are good now, one a line.
+    Unknown { good: Vec<String> },
+}
+
+impl Backup {
+    pub fn open(path: &Path) -> Result<Self, BackupError> {
+        let unreadable = |source| BackupError::Read { path: path.to_owned(), source };
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(unreadable(io::Error::other("it is not a regular file")));
+        }
+        Ok(Backup { path: path.to_owned(), content: File::open(path).map_err(unreadable)? })
+    }
+
+    /// Puts it in the place of the database, which is kept beside it.
+    ///
+    /// Nobody may have the database open: the caller holds the data directory's lock. A process that ends half-way leaves
+    /// both of them, and [`unfinished`] says so.
+    pub fn restore(self, database: &Path) -> Result<Restored, BackupError> {
+        let incomplete = beside(database, "restoring");
+        let staged = self.stage(&incomplete);
+        if staged.is_err() {
+            let _ = std::fs::remove_file(&incomplete);
+        }
+        let connection = staged?;
+        let foreign = |source| BackupError::NotABackup { path: self.path.clone(), source };
+        let carried = carry_over(&connection, database);
+        let revocations = match carried {
+            Ok(kept) => kept,
+            Err(_) => Revocations::Unknown { good: good_keys(&connection).map_err(foreign)? },
+        };
+        drop(connection);
+        let staged = beside(database, STAGED);
+        let failed = |source| BackupError::Write { path: database.to_owned(), source };
+        File::open(&incomplete)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| std::fs::rename(&incomplete, &staged))
+            .and_then(|()| sync_folder_of(database))
+            .map_err(failed)?;
+        let kept = set_aside(database).map_err(failed)?;
+        std::fs::rename(&staged, database).and_then(|()| sync_folder_of(database)).map_err(failed)?;
+        Ok(Restored { kept, revocations })
+    }
+
+    /// Copies it into a file, checks that it is a whole database that this program can go on with, and opens it.
+    fn stage(&self, to: &Path) -> Result<Connection, BackupError> {
+        let mut file = private(to)?;
+        io::copy(&mut &self.content, &mut file)
+            .map_err(|source| BackupError::Write { path: to.to_owned(), source })?;
+        let foreign = |source| BackupError::NotABackup { path: self.path.clone(), source };
+        let connection = open(to).map_err(foreign)?;
+        let found: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(foreign)?;
+        if !(1..=sqlite::VERSION).contains(&found) {
+            return Err(BackupError::Version { path: self.path.clone(), found });
+        }
+        sqlite::check(&connection, &self.path)?;
+        // One file, without a journal beside it.
+        connection.pragma_update(None, "journal_mode", "DELETE").map_err(foreign)?;
+        Ok(connection)
+    }
+}
+
+/// The backup that takes the database's place, complete.
+const STAGED: &str = "restored";
+const KEPT: &str = "before-restore";
+
+/// A file that a restore left and that the service must not start beside: one that did not end, or the database itself
+/// where none is in its place.
+pub fn unfinished(database: &Path) -> Option<PathBuf> {
+    let staged = beside(database, STAGED);
+    let kept = beside(database, KEPT);
+    if staged.exists() {
+        return Some(staged);
+    }
+    (!database.exists() && kept.exists()).then_some(kept)
+}
+
+/// Gives the database and its journal another name, so that the database's own can be taken at once by another.
+fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
+    // What is in the journal belongs to what is kept. A damaged database is kept as it is, with its journal.
+    let _ = open(database).and_then(|connection| connection.pragma_update(None, "journal_mode", "DELETE"));
+    let [journal, index] = ["-wal", "-shm"].map(|suffix| with_suffix(database, suffix));
+    if !database.exists() && !journal.exists() {
+        return Ok(None);
+    }
+    let names = (2..).map(|number| beside(database, &format!("{KEPT}-{number}")));
+    for kept in std::iter::once(beside(database, KEPT)).chain(names) {
+        let journal_kept = with_suffix(&kept, "-wal");
+        if journal_kept.exists() {
+            continue;
+        }
+        match std::fs::hard_link(database, &kept) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // Without a database there is a journal alone.
+            _ => {}
+        }
+        sync_folder_of(database)?;
+        for (from, to) in [(&journal, Some(&journal_kept)), (&index, None)] {
+            let gone = match to {
+                Some(to) => std::fs::rename(from, to),
+                None => std::fs::remove_file(from),
+            };
+            match gone {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                gone => gone?,
+            }
+        }
+        return Ok(Some(kept));
+    }
+    Ok(None)
+}
+
+/// What the database that is replaced took from hosts and users, the restored one does not give back: also what it does
+/// not know, for an older backup may be put back after it.
+fn carry_over(restored: &Connection, database: &Path) -> rusqlite::Result<Revocations> {
+    restored.execute("ATTACH ?1 AS replaced", [database.to_string_lossy()])?;
+    let carried = restored.unchecked_transaction().and_then(|transaction| {
+        let keys = transaction.execute(
+            "UPDATE main.credentials SET revoked = r.revoked FROM replaced.credentials r
+             WHERE r.access_key_id = credentials.access_key_id
+               AND credentials.revoked IS NULL AND r.revoked IS NOT NULL",
+            [],
+        )?;
+        let hosts = transaction.execute(
+            "UPDATE main.instances SET deregistered = r.deregistered FROM replaced.instances r
+             WHERE r.arn = instances.arn AND instances.deregistered IS NULL AND r.deregistered IS NOT NULL",
+            [],
+        )?;
+        transaction.execute_batch(
+            "INSERT OR IGNORE INTO main.credentials (access_key_id, secret, role, arn, created, revoked)
+                 SELECT access_key_id, secret, role, arn, created, revoked FROM replaced.credentials
+                 WHERE revoked IS NOT NULL;
+             INSERT OR IGNORE INTO main.instances (arn, name, principal, registered, deregistered, tags)
+                 SELECT arn, name, principal, registered, deregistered, tags FROM replaced.instances
+                 WHERE deregistered IS NOT NULL;",
+        )?;
+        transaction.commit()?;
+        Ok(Revocations::Kept { keys, hosts })
+    });
+    restored.execute("DETACH replaced", [])?;
+    carried
+}
+
+fn good_keys(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare("SELECT access_key_id, role, arn FROM credentials WHERE revoked IS NULL ORDER BY created")?
+        .query_map([], |row| {
+            let [id, role, arn]: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
+            Ok(format!("{id}  {role:9}  {arn}"))
+        })?
+        .collect()
+}
+
+/// Opens a database that is there.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
-    connection.busy_timeout(sqlite::PATIENCE)?;
-    connection.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
-    Ok(())
+    Connection::open_with_flags(path, flags)
 }
 
-/// Puts a backup in the place of the database, which is kept beside it; gives the path of what was there.
-///
-/// Nobody may have the database open: the caller holds the data directory's lock.
-pub fn restore(database: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
-    check(from)?;
-    let staged = beside(database, "restored");
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BackupError::Write { path, source }
-    };
-    let mut content =
-        File::open(from).map_err(|source| BackupError::Read { path: from.to_owned(), source })?;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&staged).map_err(failed(&staged))?;
-    io::copy(&mut content, &mut file)
-        .and_then(|_| give_to_owner_of_folder(&file, &staged))
-        .and_then(|()| file.sync_all())
-        .map_err(failed(&staged))?;
-    let before = database.exists().then(|| beside(database, "before-restore"));
-    if let Some(before) = &before {
-        // What is in the journal belongs to what is kept; a damaged database is kept as it is.
-        let _ = Connection::open(database)
-            .and_then(|connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
-        std::fs::rename(database, before).map_err(failed(before))?;
-    }
-    for journal in ["-wal", "-shm"] {
-        let path = PathBuf::from(format!("{}{journal}", database.display()));
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(failed(&path))?,
-        }
-    }
-    std::fs::rename(&staged, database).and_then(|()| sync_folder_of(database)).map_err(failed(database))?;
-    Ok(before)
-}
-
-/// Whether a file is a whole database that this program can go on with.
-fn check(path: &Path) -> Result<(), BackupError> {
-    let unreadable = |source| BackupError::Read { path: path.to_owned(), source };
-    let foreign = |source| BackupError::NotABackup { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::other("it is not a regular file")));
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(foreign)?;
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(foreign)?;
-    if !(1..=sqlite::VERSION).contains(&found) {
-        return Err(BackupError::Version { path: path.to_owned(), found });
-    }
-    Ok(sqlite::check(&connection, path)?)
+/// An empty file, its owner's alone.
+fn private(path: &Path) -> Result<File, BackupError> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| BackupError::Write { path: path.to_owned(), source })
 }
 
 fn beside(database: &Path, what: &str) -> PathBuf {
     database.with_extension(what)
 }
 
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all())
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

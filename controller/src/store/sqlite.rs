@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::StoreError;
-use crate::vault::give_to_owner_of_folder;
+use super::{StoreError, backup};
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -20,6 +19,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("sqlite/v5.sql"),
     include_str!("sqlite/v6.sql"),
     include_str!("sqlite/v7.sql"),
+    include_str!("sqlite/v8.sql"),
 ];
 
 /// The schema version this program writes, kept in `user_version`.
@@ -29,6 +29,20 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    migrated(connect(path)?, path)
+}
+
+/// Opens a database that has the schema of this program.
+pub(super) fn open_current(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path)?;
+    match missing(&connection, path)? {
+        (_, []) => Ok(connection),
+        (found, _) => Err(StoreError::Older { path: path.to_owned(), found }),
+    }
+}
+
+/// Opens a database as it is, which is empty where there was none.
+pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     make_private(path).map_err(|source| StoreError::Private { path: path.to_owned(), source })?;
     let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -39,28 +53,24 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(PATIENCE).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    prepare(connection, path)
+    prepare(connection).map_err(failed)
 }
 
 pub(super) fn in_memory() -> Result<Connection, StoreError> {
     let path = Path::new(":memory:");
-    let connection =
-        Connection::open_in_memory().map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-    prepare(connection, path)
+    let connection = Connection::open_in_memory().and_then(prepare);
+    migrated(connection.map_err(|source| StoreError::Open { path: path.to_owned(), source })?, path)
 }
 
-fn prepare(mut connection: Connection, path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
-    connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
+    connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(128);
-    migrate(&mut connection, path)?;
     Ok(connection)
 }
 
 /// Makes the file, if there is none, and takes it from everyone but its owner. SQLite gives its journals the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    give_to_owner_of_folder(&file, path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
 }
@@ -96,16 +106,28 @@ fn broken(
     }
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// The schema version that a database has, and the scripts that it has not seen.
+fn missing(connection: &Connection, path: &Path) -> Result<(i64, &'static [&'static str]), StoreError> {
+    let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    match usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) {
+        Some(missing) => Ok((found, missing)),
+        None => Err(StoreError::Newer { path: path.to_owned(), found }),
+    }
+}
+
+/// The database with the schema of this program. What it was before is kept beside it.
+pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| broken(path, source, |path, source| StoreError::Migrate { path, source });
+    if let (1.., [_, ..]) = missing(&connection, path)? {
+        backup::keep(path, &format!("before-v{VERSION}"))
+            .map_err(|error| StoreError::Copy(Box::new(error)))?;
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    let Some(missing) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) else {
-        return Err(StoreError::Newer { path: path.to_owned(), found });
-    };
-    for script in missing {
+    for script in missing(&transaction, path)?.1 {
         transaction.execute_batch(script).map_err(failed)?;
     }
     transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
-    transaction.commit().map_err(failed)
+    transaction.commit().map_err(failed)?;
+    Ok(connection)
 }

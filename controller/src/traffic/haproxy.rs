@@ -58,10 +58,13 @@ impl Haproxy {
         }
         // They become words of a command line.
         let unfit = |name: &&String| {
-            name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || ";/\\".contains(c))
+            name.is_empty()
+                || name.contains(|c: char| c.is_whitespace() || c.is_control() || ";/\\".contains(c))
         };
         let name = std::iter::once(&self.backend).chain(self.servers.values()).find(unfit)?;
-        Some(format!("haproxy has the name {name:?}: expected the name of a backend or server, as HAProxy has it"))
+        Some(format!(
+            "haproxy has the name {name:?}: expected the name of a backend or server, as HAProxy has it"
+        ))
     }
 
     /// Gives what there is to remark.

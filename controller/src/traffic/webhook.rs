@@ -33,7 +33,9 @@ impl Webhook {
     /// What is wrong with the settings.
     pub(super) fn mistake(&self) -> Option<String> {
         let url = &self.url;
-        (!outgoing::is_url(url)).then(|| format!("webhook.url is {url:?}, which is not a URL such as https://lb.example.com/traffic"))
+        (!outgoing::is_url(url)).then(|| {
+            format!("webhook.url is {url:?}, which is not a URL such as https://lb.example.com/traffic")
+        })
     }
 
     pub(super) async fn perform(&self, name: &str, job: &Job) -> Result<(), WebhookError> {

@@ -16,6 +16,7 @@ use codedeploy_controller::deployment::decide::{self, Outcome};
 use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
+use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::reconcile::agenda::Agenda;
 use codedeploy_controller::registry::Context;
@@ -44,7 +45,8 @@ static SETTINGS: LazyLock<(Partition, Quotas, Balancers, Pages, Vault)> = LazyLo
     let balancers = json!({"lb": {"webhook": {"url": "http://[::1]/"}}});
     let partition = Partition::new(None, None).unwrap();
     let balancers = serde_json::from_value(balancers).unwrap();
-    let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
+    let vault =
+        Vault::open(&Keys::of(tempfile::tempdir().unwrap().path(), &Store::in_memory().unwrap())).unwrap();
     (partition, Quotas::default(), balancers, Pages::new(b"simulation"), vault)
 });
 

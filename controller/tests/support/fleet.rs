@@ -2,6 +2,7 @@
 //! moves when it is told to.
 #![allow(dead_code, reason = "each test file uses its part of the support")]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentTarget, ErrorCode, Timestamp};
@@ -9,14 +10,21 @@ use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::{create, decide, intervene, queries, targets, traffic};
 use codedeploy_controller::error::ApiError;
+use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::registry::{Context, applications, configs, groups};
 use codedeploy_controller::request::Request;
 use codedeploy_controller::store::Store;
-use codedeploy_controller::vault::Vault;
 use codedeploy_controller::traffic::Balancers;
+use codedeploy_controller::vault::Vault;
 use serde_json::{Value, json};
+
+/// What a transaction is given, and does not use.
+static VAULT: LazyLock<Vault> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    Vault::open(&Keys::of(folder.path(), &Store::in_memory().unwrap())).unwrap()
+});
 
 /// How a host answers its commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +167,6 @@ impl Fleet {
         work: impl FnOnce(&Context<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let now = self.now;
-        let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
         self.store.transact_blocking(move |tx| {
             let balancers: Balancers =
                 serde_json::from_value(json!({"lb": {"webhook": {"url": "http://[::1]/"}}})).unwrap();
@@ -171,7 +178,7 @@ impl Fleet {
                 timers: &Timers::default(),
                 balancers: &balancers,
                 pages: &Pages::new(b"fleet"),
-                vault: &vault,
+                vault: &VAULT,
             })
         })
     }

@@ -68,8 +68,13 @@ impl Controller {
         self.folder.path().join("data")
     }
 
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.id().to_string();
         assert!(command("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 

@@ -23,6 +23,7 @@ use aws_sdk_codedeploy::types::{BundleType, RevisionLocation, RevisionLocationTy
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use codedeploy_controller::config::Partition;
 use codedeploy_controller::credentials::{self, Role};
+use codedeploy_controller::keys;
 use codedeploy_controller::registry::instances::{self, Identity};
 use codedeploy_controller::service::{open_store, prepare};
 use codedeploy_controller::vault::Vault;
@@ -111,8 +112,8 @@ fn report(what: &str, hosts: usize, took: Duration, deeds: &Deeds) {
 /// Registers the hosts with their keys, as `codedeploy-controller host add` does, all in one transaction.
 fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
     prepare(data).expect("the data directory can be made");
-    let vault = Vault::open(data).expect("the vault can be opened");
     let store = open_store(data).expect("the database can be made");
+    let vault = Vault::open(&keys::Keys::of(data, &store)).expect("the vault can be opened");
     let register = move |tx: &rusqlite::Transaction<'_>| {
         let partition = Partition::new(None, None).expect("the defaults are valid");
         (0..hosts)

@@ -1,0 +1,194 @@
+//! Owns the key files of a data directory. Each is made once, at its first use. The database knows which it was used
+//! with: one that is lost, or is another, is an error, for a new one in its place would open no secret and be trusted by
+//! no host.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use codedeploy_api::codedeploy::Timestamp;
+use rusqlite::{OptionalExtension as _, Transaction};
+
+use crate::output::sync_folder_of;
+use crate::store::{Store, StoreError};
+
+/// A key of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Key {
+    /// Opens the secrets in the database.
+    Master,
+    /// Signs deployment specifications.
+    Signer,
+    /// Signs the self-made certificate.
+    Authority,
+}
+
+impl Key {
+    /// Its file in the data directory.
+    pub fn file(self) -> &'static str {
+        match self {
+            Key::Master => "master.key",
+            Key::Signer => "signer-key.der",
+            Key::Authority => "tls-authority-key.der",
+        }
+    }
+
+    /// The file of the certificate that goes with it.
+    pub fn certificate(self) -> Option<&'static str> {
+        match self {
+            Key::Master => None,
+            Key::Signer => Some("signer-certificate.der"),
+            Key::Authority => Some("tls-authority.der"),
+        }
+    }
+
+    /// What it is called on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Key::Master => "master",
+            Key::Signer => "signer",
+            Key::Authority => "authority",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error(
+        "the key file {} is missing, and the database was used with it: put it back from the place where the keys are kept; if it is lost for good, `codedeploy-controller replace-key {}` makes room for a new one", path.display(), key.name()
+    )]
+    Lost { key: Key, path: PathBuf },
+    #[error(
+        "the key file {} is not the one that the database was used with: put that one back from the place where the keys are kept; if it is lost for good, `codedeploy-controller replace-key {}` makes room for a new one", path.display(), key.name()
+    )]
+    Exchanged { key: Key, path: PathBuf },
+    #[error("cannot read the key file {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write the key file {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("the operating system gave no random bytes")]
+    Random,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the database refused a statement")]
+    Database(#[from] rusqlite::Error),
+}
+
+/// The key files of a data directory, and the database that they are used with.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    data_dir: PathBuf,
+    store: Store,
+}
+
+impl Keys {
+    pub fn of(data_dir: &Path, store: &Store) -> Self {
+        Keys { data_dir: data_dir.to_owned(), store: store.clone() }
+    }
+
+    /// The content of a key's file. When the database was never used with one, what is there is taken, or one is made.
+    pub(crate) fn open(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
+    ) -> Result<Vec<u8>, KeyError> {
+        let path = self.data_dir.join(key.file());
+        let known = self.store.transact_blocking(move |tx| fingerprint(tx, key))?;
+        let content = match read(&path)? {
+            Some(content) => content,
+            None if known != Known::Unused => return Err(KeyError::Lost { key, path }),
+            None => create(&path, make)?,
+        };
+        let found = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &content), b"fingerprint");
+        let found = found.as_ref().to_vec();
+        if let Known::Fingerprint(known) = known {
+            return if known == found { Ok(content) } else { Err(KeyError::Exchanged { key, path }) };
+        }
+        self.store.transact_blocking(move |tx| {
+            let sql = "INSERT INTO keys (file, fingerprint) VALUES (?1, ?2)
+                       ON CONFLICT (file) DO UPDATE SET fingerprint = ?2 WHERE fingerprint IS NULL";
+            tx.execute(sql, (key.file(), found)).map_err(KeyError::Database)
+        })?;
+        Ok(content)
+    }
+
+    /// Makes room for a new key: the files of the one before get other names, which are given, and the database forgets
+    /// it.
+    pub fn replace(&self, key: Key) -> Result<Vec<PathBuf>, KeyError> {
+        let mut kept = Vec::new();
+        for name in [Some(key.file()), key.certificate()].into_iter().flatten() {
+            let path = self.data_dir.join(name);
+            let aside = self.data_dir.join(format!("{name}.replaced-{}", Timestamp::now().millis()));
+            match std::fs::rename(&path, &aside) {
+                Ok(()) => kept.push(aside),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(KeyError::Write { path: aside, source }),
+            }
+        }
+        self.store.transact_blocking(move |tx| {
+            tx.execute("DELETE FROM keys WHERE file = ?1", [key.file()]).map_err(KeyError::Database)
+        })?;
+        Ok(kept)
+    }
+
+    /// The certificate that goes with a key; what `make` gives is kept the first time.
+    pub(crate) fn certificate(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Vec<u8>, KeyError>,
+    ) -> Result<Vec<u8>, KeyError> {
+        let Some(name) = key.certificate() else { return make() };
+        let path = self.data_dir.join(name);
+        read(&path)?.map_or_else(|| create(&path, make), Ok)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Known {
+    Unused,
+    /// Used before fingerprints were kept.
+    Used,
+    Fingerprint(Vec<u8>),
+}
+
+fn fingerprint(tx: &Transaction<'_>, key: Key) -> Result<Known, KeyError> {
+    let sql = "SELECT fingerprint FROM keys WHERE file = ?1";
+    let row = tx.query_row(sql, [key.file()], |row| row.get::<_, Option<Vec<u8>>>(0)).optional()?;
+    Ok(match row {
+        None => Known::Unused,
+        Some(None) => Known::Used,
+        Some(Some(fingerprint)) => Known::Fingerprint(fingerprint),
+    })
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyError> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).map_err(|source| KeyError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Makes a private file, complete or not at all. Two processes may do this at once; both get the content of the first.
+fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Result<Vec<u8>, KeyError> {
+    let failed = |source| KeyError::Write { path: path.to_owned(), source };
+    let staged = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&staged)
+        .map_err(failed)?;
+    file.write_all(&make()?).and_then(|()| file.sync_all()).map_err(failed)?;
+    // A link, unlike a rename, fails when another process was first.
+    let linked = std::fs::hard_link(&staged, path);
+    std::fs::remove_file(&staged).map_err(failed)?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => linked.map_err(failed)?,
+    }
+    sync_folder_of(path).map_err(failed)?;
+    std::fs::read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })
+}
