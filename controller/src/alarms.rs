@@ -115,6 +115,11 @@ impl Questions {
 }
 
 impl Alarms {
+    /// Whether its state can be read somewhere.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// What is wrong with them.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let wrong = |(name, source): (&String, &Source)| {

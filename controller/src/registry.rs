@@ -7,6 +7,7 @@ pub mod applications;
 pub mod configs;
 pub mod groups;
 pub mod instances;
+pub mod loose_ends;
 pub mod partition;
 pub mod revisions;
 pub mod tags;

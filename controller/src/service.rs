@@ -17,7 +17,7 @@ use crate::objects::{ObjectError, Objects};
 use crate::page::Pages;
 use crate::reconcile::Signals;
 use crate::registry::partition::{self, PartitionError};
-use crate::registry::Context;
+use crate::registry::{Context, loose_ends};
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError, backup};
 use crate::vault::{Vault, VaultError};
@@ -150,7 +150,12 @@ impl Service {
         let lock = Lock::take(&settings.data_dir)?;
         let store = Store::open_checked(&finished(&settings.data_dir)?)?;
         let wanted = settings.partition.clone();
-        store.transact_blocking(move |tx| partition::claim(tx, &wanted).map_err(OpenError::from))?;
+        let (alarms, events) = (settings.alarms.clone(), settings.events.clone());
+        store.transact_blocking(move |tx| {
+            partition::claim(tx, &wanted)?;
+            loose_ends::warn(tx, &alarms, &events).map_err(StoreError::Transaction)?;
+            Ok::<_, OpenError>(())
+        })?;
         let keys = Keys::of(&settings.data_dir, &store);
         let vault = Vault::open(&keys)?;
         let s3 = settings.s3.as_ref();

@@ -5,6 +5,7 @@ mod support;
 
 use std::path::Path;
 
+use aws_sdk_codedeploy::types::{Alarm, AlarmConfiguration, TriggerConfig, TriggerEventType};
 use support::{Controller, QUICK, command, eventually};
 
 struct Said {
@@ -215,4 +216,45 @@ async fn a_monitor_can_ask_whether_the_service_can_write() {
     eventually("the refusal", async || (ask().await == 503).then_some(())).await;
     database.execute_batch("DROP TRIGGER full").unwrap();
     eventually("the recovery", async || (ask().await == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
+    let mut controller = Controller::start("alarms: {known: {prometheus: {url: 'http://127.0.0.1:1'}}}");
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    let alarms = ["known", "unknown"].map(|name| Alarm::builder().name(name).build());
+    let topic = "arn:aws:sns:us-east-1:123456789012:ops";
+    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(topic);
+    client
+        .create_deployment_group()
+        .application_name("shop")
+        .deployment_group_name("web")
+        .service_role_arn("arn:aws:iam::123456789012:role/cd")
+        .alarm_configuration(
+            AlarmConfiguration::builder().enabled(true).set_alarms(Some(alarms.to_vec())).build(),
+        )
+        .trigger_configurations(trigger.trigger_events(TriggerEventType::DeploymentFailure).build())
+        .send()
+        .await
+        .unwrap();
+    controller.terminate();
+    let log = controller.folder.path().join("log");
+    let mut service = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(controller.data())
+        .arg("--config-file")
+        .arg(controller.folder.path().join("controller.yml"))
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&log).unwrap();
+    eventually("the start", async || read().contains("\"ready\"").then_some(())).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let warnings: Vec<String> =
+        read().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("\"unknown\"") && warnings[0].contains("never active"), "{warnings:?}");
+    assert!(warnings[1].contains(topic), "{warnings:?}");
 }
