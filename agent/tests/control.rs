@@ -117,6 +117,33 @@ fn a_start_that_takes_long_says_so_and_can_be_stopped() {
 }
 
 #[test]
+fn a_service_that_does_not_answer_is_told_beside_the_state() {
+    let host = Host::new(NO_SERVICE);
+    assert!(host.run(&["start"]).status.success());
+    let told = (0..1200).find_map(|_| {
+        let status = host.run(&["status"]);
+        assert_eq!(status.status.code(), Some(0));
+        Some(stderr(&status)).filter(|said| !said.is_empty())
+    });
+    let told = told.unwrap();
+    assert!(told.contains("does not answer (it was never reached)"), "{told}");
+    assert!(host.run(&["stop"]).status.success());
+}
+
+#[test]
+fn a_document_that_cannot_be_written_is_a_failure() {
+    let host = Host::new(NO_SERVICE);
+    assert!(host.run(&["start"]).status.success());
+    for words in [&["status", "--json"][..], &["doctor", "--json"], &["doctor"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = host.command(words).stdout(full).stderr(std::process::Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(stderr(&output).contains("cannot write to the standard output"), "{words:?}: {output:?}");
+    }
+    assert!(host.run(&["stop"]).status.success());
+}
+
+#[test]
 fn a_reader_who_has_gone_fails_no_command() {
     let host = Host::new(NO_SERVICE);
     for words in [&["status", "--json"][..], &["status"]] {
