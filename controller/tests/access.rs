@@ -53,7 +53,7 @@ async fn a_temporary_key_needs_its_token_and_ends() {
     let brief = controller.client_with(&create("1s"));
     let expired = eventually("the end of the key", async || refusal(&brief).await).await;
     assert_eq!(expired, "ExpiredTokenException");
-    let listed = String::from_utf8(controller.admin(&["credentials", "list"]).stdout).unwrap();
+    let listed = String::from_utf8(controller.admin(&["credentials", "list", "--all"]).stdout).unwrap();
     assert_eq!(listed.lines().filter(|line| line.contains("expired")).count(), 1, "{listed}");
     assert!(!listed.contains(&text(&key, "session_token")));
 }

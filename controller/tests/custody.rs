@@ -222,8 +222,8 @@ fn empty_backup(controller: &Controller) -> String {
 }
 
 fn states(data: &Path) -> Vec<String> {
-    let list = done(data, &["credentials", "list"]);
-    list.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect()
+    let list = done(data, &["credentials", "list", "--all"]);
+    list.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect()
 }
 
 #[test]

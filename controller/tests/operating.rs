@@ -1,11 +1,14 @@
 //! What an operator relies on day by day: that a mistake is named, and that nothing is made by one.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use std::path::Path;
 
 use aws_sdk_codedeploy::types::{Alarm, AlarmConfiguration, TriggerConfig, TriggerEventType};
+use serde_json::json;
 use support::{Controller, QUICK, command, eventually};
 
 struct Said {
@@ -198,15 +201,42 @@ fn keys_are_listed_with_their_times_and_revoked_ones_when_asked() {
     assert!(list(&["--all"]).contains(&revoked));
 }
 
+/// Sends a request without a signature, and gives the status and the text of its answer.
+async fn send(request: axum::http::request::Builder, body: &str) -> (u16, String) {
+    let request = request.body(axum::body::Body::from(body.to_owned())).unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let client = hyper_util::client::legacy::Client::builder(executor).build_http();
+    let response = client.request(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), 1024).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_notification_is_told_what_becomes_of_it() {
+    let watch = "{bucket: revisions, key_prefix: shop/, application: shop, deployment_group: web}";
+    let settings = format!("events: {{token: 0123456789abcdef0123, watches: [{watch}]}}");
+    let controller = Controller::start(&settings);
+    let client = controller.client("operator");
+    shop::open(&client, "CodeDeployDefault.AllAtOnce").await;
+    for (bucket, expected) in [
+        ("revisions", "1 deployment will be started.\n"),
+        ("other", "No watch of events.watches matches other/shop/a.zip.\n"),
+    ] {
+        let object = json!({"bucket": {"name": bucket}, "object": {"key": "shop/a.zip"}});
+        let notice = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": object}]});
+        let request = axum::http::Request::post(format!("http://{}/events", controller.address));
+        let request = request.header("authorization", "Bearer 0123456789abcdef0123");
+        assert_eq!(send(request, &notice.to_string()).await, (200, expected.to_owned()));
+    }
+}
+
 #[tokio::test]
 async fn a_monitor_can_ask_whether_the_service_can_write() {
     let controller = Controller::start(QUICK);
     let ask = async || {
         let url = format!("http://{}/-/ready", controller.address);
-        let request = axum::http::Request::get(url).body(axum::body::Body::empty()).unwrap();
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let client = hyper_util::client::legacy::Client::builder(executor).build_http();
-        client.request(request).await.unwrap().status().as_u16()
+        send(axum::http::Request::get(url), "").await.0
     };
     assert_eq!(ask().await, 200);
     // A database that refuses what is written, as one on a full disk does.

@@ -56,7 +56,7 @@ async fn requests_that_are_not_signed_right_are_refused() {
     assert!(revoked.status.success());
     assert_eq!(kind(&caller.send(list(), json!({})).await), unrecognized);
     assert!(!controller.admin(&["credentials", "revoke", &caller.access_key_id]).status.success());
-    let listed = controller.admin_json(&["credentials", "list", "--json"]);
+    let listed = controller.admin_json(&["credentials", "list", "--all", "--json"]);
     assert!(listed[0]["revoked"].is_number());
     assert!(!listed.to_string().contains(&caller.secret));
 }

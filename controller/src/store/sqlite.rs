@@ -136,3 +136,18 @@ pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connec
     transaction.commit().map_err(failed)?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = Connection::open(&path).unwrap();
+        connection.query_row("PRAGMA max_page_count = 2", [], |_| Ok(())).unwrap();
+        let text = migrated(connection, &path).unwrap_err().to_string();
+        assert!(text.contains("no room is left") && text.contains(path.to_str().unwrap()), "{text}");
+    }
+}

@@ -2,6 +2,7 @@
 //! moves when it is told to.
 #![allow(dead_code, reason = "each test file uses its part of the support")]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentTarget, ErrorCode, Timestamp};
@@ -18,6 +19,12 @@ use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
 use codedeploy_controller::vault::Vault;
 use serde_json::{Value, json};
+
+/// What a transaction is given, and does not use.
+static VAULT: LazyLock<Vault> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    Vault::open(&Keys::of(folder.path(), &Store::in_memory().unwrap())).unwrap()
+});
 
 /// How a host answers its commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,8 +173,6 @@ impl Fleet {
         work: impl FnOnce(&Context<'_>) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let now = self.now;
-        let vault = Vault::open(&Keys::of(tempfile::tempdir().unwrap().path(), &Store::in_memory().unwrap()))
-            .unwrap();
         self.store.transact_blocking(move |tx| {
             let balancers: Balancers =
                 serde_json::from_value(json!({"lb": {"webhook": {"url": "http://[::1]/"}}})).unwrap();
@@ -179,7 +184,7 @@ impl Fleet {
                 timers: &Timers::default(),
                 balancers: &balancers,
                 pages: &Pages::new(b"fleet"),
-                vault: &vault,
+                vault: &VAULT,
             })
         })
     }
