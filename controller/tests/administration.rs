@@ -102,7 +102,7 @@ fn mistakes_on_the_command_line_say_what_to_do() {
         (vec!["host", "add", "box1", "--endpoint", "box:7080", "--data-dir", data], "not a URL"),
         (
             vec!["host", "add", "i-0123", "--endpoint", "http://10.0.0.5", "--data-dir", data],
-            "must not start with i-",
+            "starts with i-",
         ),
         (vec!["serve", "--region", "../x", "--data-dir", data], "not a region name"),
         (vec!["deploy"], "unrecognized subcommand"),
