@@ -403,12 +403,6 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_there_twice_is_told_with_both_lines() {
-        let problems = parse("# fleet\n:verbose: true\nroot_dir: /a\n:verbose: false\n").unwrap_err();
-        assert!(problems.contains("line 4: :verbose stands on line 2 already"), "{problems}");
-    }
-
-    #[test]
     fn a_file_that_was_named_must_be_there() {
         let error =
             Settings::load(Some(Path::new("/nowhere/agent.yml")), &Environment::default()).unwrap_err();

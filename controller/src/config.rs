@@ -1,5 +1,6 @@
 //! Settings: what the command line and the configuration file may say, and the values the service runs with.
 
+mod endpoint;
 mod file;
 pub mod show;
 mod text;
@@ -8,12 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::Uri;
-
 use crate::alarms::Alarms;
 use crate::events::{Events, EventsError};
 use crate::objects::Retention;
 use crate::traffic::Balancers;
+pub use endpoint::Endpoint;
 
 /// What the service runs with; nothing is optional.
 #[derive(Debug, Clone)]
@@ -58,41 +58,6 @@ pub struct S3Folder {
     pub buckets: Vec<String>,
     /// How long old versions stay.
     pub retention: Retention,
-}
-
-/// The URL of a service: scheme, host and port, without a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    url: String,
-    host: String,
-}
-
-impl Endpoint {
-    /// Reads `https://host[:port]` or `http://host[:port]`; a slash at the end is dropped.
-    pub fn read(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
-        let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
-        let host = uri.host().filter(|host| !host.is_empty())?;
-        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !text.contains('#');
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        // It is written between quotes into the files of hosts.
-        let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
-        (bare && plain).then(|| Endpoint { url: format!("{scheme}://{authority}"), host })
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// The name or address in it, an IPv6 one without its brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub fn is_tls(&self) -> bool {
-        self.url.starts_with("https:")
-    }
 }
 
 /// Where this service's resources are, as its ARNs say.
@@ -450,17 +415,5 @@ mod tests {
         refused("not valid");
         std::fs::write(&path, vec![b'['; 100_000]).unwrap();
         refused("not valid");
-    }
-
-    #[test]
-    fn endpoints() {
-        let read = |text: &str| Endpoint::read(text).map(|endpoint| (endpoint.url, endpoint.host));
-        let both = |url: &str, host: &str| Some((url.to_owned(), host.to_owned()));
-        assert_eq!(read("https://box.example:7080/"), both("https://box.example:7080", "box.example"));
-        assert_eq!(read("http://[::1]:80"), both("http://[::1]:80", "::1"));
-        for wrong in ["box", "https://", "https://me@box", "https://box/?a", "https://b\"x", "https://box/#x"]
-        {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
     }
 }

@@ -416,3 +416,15 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_stands_there_twice_is_told_with_both_lines() {
+        let text = b"# fleet\n:verbose: true\nroot_dir: /a\n:verbose: false\n";
+        let problem = Reader::new(text).map(|_| ()).unwrap_err().to_string();
+        assert!(problem.contains("line 4: :verbose stands on line 2 already"), "{problem}");
+    }
+}
