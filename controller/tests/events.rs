@@ -96,7 +96,10 @@ async fn notify(controller: &Controller, token: &str, key: &str, version: &str) 
     client.request(request.unwrap()).await.unwrap().status().as_u16()
 }
 
-/// Sends a notification of an object of a bucket that keeps no versions; gives how many deployments it led to.
+const STARTED: &str = "1 deployment will be started.";
+const KNOWN: &str = "Nothing new";
+
+/// Sends a notification of an object of a bucket that keeps no versions; gives what is answered.
 async fn notify_unversioned(controller: &Controller, etag: &str, sequencer: Option<&str>) -> String {
     let mut notification = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {
         "bucket": {"name": "revisions"}, "object": {"key": "shop/app.zip", "eTag": etag}}}]});
@@ -109,7 +112,7 @@ async fn notify_unversioned(controller: &Controller, etag: &str, sequencer: Opti
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
     let answer = client.request(request.unwrap()).await.unwrap();
     let text = axum::body::to_bytes(Body::new(answer.into_body()), 1000).await.unwrap();
-    String::from_utf8_lossy(&text).split(' ').next().unwrap_or_default().to_owned()
+    String::from_utf8_lossy(&text).trim_end().to_owned()
 }
 
 #[tokio::test]
@@ -124,23 +127,23 @@ async fn content_that_comes_back_is_deployed_again_and_a_late_notification_is_no
     open_shop(&client).await;
     let (one, two) = ("d41d8cd98f00b204e9800998ecf8427e", "0cc175b9c0f1b6a831c399e269772661");
     for (number, (etag, sequencer, expected)) in [
-        (one, Some("0A"), "1"),
-        (two, Some("0B"), "1"),
+        (one, Some("0A"), STARTED),
+        (two, Some("0B"), STARTED),
         // The first content is put back.
-        (one, Some("0C"), "1"),
-        (one, Some("0C"), "0"),
-        (two, Some("0B"), "0"),
+        (one, Some("0C"), STARTED),
+        (one, Some("0C"), KNOWN),
+        (two, Some("0B"), KNOWN),
         // From a store that tells no order.
-        (one, None, "0"),
-        (two, None, "1"),
-        (one, None, "1"),
+        (one, None, KNOWN),
+        (two, None, STARTED),
+        (one, None, STARTED),
     ]
     .into_iter()
     .enumerate()
     {
         let wishes = notify_unversioned(&controller, etag, sequencer).await;
-        assert_eq!(wishes, expected, "{number}");
-        if wishes == "1" {
+        assert!(wishes.starts_with(expected), "{number}: {wishes}");
+        if expected == STARTED {
             host.run_to("ValidateService").await;
         }
     }

@@ -93,8 +93,13 @@ async fn an_unsigned_header_is_not_trusted() {
     ] {
         assert_eq!(send(&headers, Vec::new()).await, (400, expected.to_owned()), "{headers:?}");
     }
+    // Who it is comes before what is said.
     let huge = vec![b' '; 2 * 1024 * 1024];
-    assert_eq!(send(&[target], huge).await, (413, "RequestEntityTooLargeException".to_owned()));
+    assert_eq!(send(&[target], huge).await, (400, "MissingAuthenticationTokenException".to_owned()));
+    let host = controller.host("box1", &[]);
+    let (status, refused) =
+        host.call("PollHostCommand", json!({"HostIdentifier": "x".repeat(2 << 20)})).await;
+    assert_eq!((status, text(&refused, "__type").as_str()), (413, "RequestEntityTooLargeException"));
 }
 
 #[tokio::test]

@@ -17,13 +17,14 @@ use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Setti
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Others are found before it is read, so that all of them are told.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "listen",
     "region",
     "account_id",
     "insecure_http",
     "endpoint",
     "tls",
+    "ca_bundle",
     "s3",
     "timers",
     "quotas",

@@ -134,10 +134,11 @@ fn revision(created: &Created) -> Option<RevisionLocation> {
 }
 
 /// Notes the deployments that new objects ask for; a newer object of the same group takes the place of an older one.
-pub fn wish(context: &Context<'_>, events: &Events, created: &[Created]) -> Result<usize, ApiError> {
-    let mut wishes = 0;
+pub fn wish(context: &Context<'_>, events: &Events, created: &[Created]) -> Result<Wishes, ApiError> {
+    let mut wishes = Wishes::default();
     for object in created {
         for watch in events.watches.iter().filter(|watch| watch.matches(object)) {
+            wishes.watched += 1;
             let Some(revision) = revision(object) else {
                 tracing::warn!(
                     key = object.key,
@@ -155,7 +156,7 @@ pub fn wish(context: &Context<'_>, events: &Events, created: &[Created]) -> Resu
                 );
                 continue;
             }
-            wishes += context.tx.execute(
+            wishes.new += context.tx.execute(
                 "INSERT INTO wishes (application, group_name, revision) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET revision = excluded.revision",
                 (&watch.application, &watch.deployment_group, Json(revision)),
@@ -165,10 +166,19 @@ pub fn wish(context: &Context<'_>, events: &Events, created: &[Created]) -> Resu
     Ok(wishes)
 }
 
+/// What new objects ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// How often a watch looked for one of them.
+    pub watched: usize,
+    /// Deployments that are to be started.
+    pub new: usize,
+}
+
 /// Notes what new objects ask for, on disk when this returns, and has it started.
-pub async fn notice(service: &Arc<Service>, created: Vec<Created>) -> Result<usize, ApiError> {
+pub async fn notice(service: &Arc<Service>, created: Vec<Created>) -> Result<Wishes, ApiError> {
     if service.settings.events.watches.is_empty() || created.is_empty() {
-        return Ok(0);
+        return Ok(Wishes::default());
     }
     let wishes =
         service.transact(move |service, context| wish(context, &service.settings.events, &created)).await?;

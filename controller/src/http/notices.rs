@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::receive;
 use crate::events::Secret;
-use crate::events::incoming::{self, Notice};
+use crate::events::incoming::{self, Notice, Wishes};
 use crate::service::Service;
 
 pub(super) const PATH: &str = "/events";
@@ -64,9 +64,12 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
 }
 
 /// What becomes of new objects.
-fn effect(wishes: usize, objects: &str) -> String {
-    match wishes {
+fn effect(wishes: Wishes, objects: &str) -> String {
+    match wishes.new {
         0 if objects.is_empty() => "The notification tells of no new object.".into(),
+        0 if wishes.watched > 0 => {
+            "Nothing new: this content is deployed, or a newer notification was taken.".into()
+        }
         0 => {
             tracing::info!(
                 objects,

@@ -153,18 +153,25 @@ impl World {
         let number = self.rng.usize(0..self.hosts.len());
         let (name, arn) = (self.hosts[number].name.clone(), self.hosts[number].identifier.clone());
         let fleet = *self.rng.choice(&["blue", "green"]).unwrap();
+        // What a host was to do ends with its registration.
+        if self.calm && self.memory.running > 0 {
+            return;
+        }
         self.say(format!("the operator registers {name} anew, in {fleet}"));
         self.memory.ledger.forget(&name);
         self.changed = true;
-        self.transact(move |context| {
-            let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
-            let tags: Vec<_> = serde_json::from_value(tags).unwrap();
-            instances::deregister(context, request(json!({"instanceName": name}))?)?;
-            let identity = Identity::User(arn);
-            let name = NewInstanceName::read(Some(name))?;
-            instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)
-        })
-        .unwrap();
+        let given_up = self
+            .transact(move |context| {
+                let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
+                let tags: Vec<_> = serde_json::from_value(tags).unwrap();
+                let (_, given_up) = instances::deregister(context, request(json!({"instanceName": name}))?)?;
+                let identity = Identity::User(arn);
+                let name = NewInstanceName::read(Some(name))?;
+                instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;
+                Ok(given_up)
+            })
+            .unwrap();
+        self.hear(&given_up);
     }
 
     fn create(&mut self, group: &str) {

@@ -199,7 +199,7 @@ impl World {
         }))
     }
 
-    fn hear(&mut self, outcome: &Outcome) {
+    pub(super) fn hear(&mut self, outcome: &Outcome) {
         self.changed = true;
         for host in &mut self.hosts {
             host.woken |= outcome.hosts.contains(&host.identifier);
