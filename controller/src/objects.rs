@@ -279,6 +279,7 @@ impl Objects {
             return Ok(None);
         };
         erase(&folder, &gone)?;
+        self.sync_up(folder.ancestors().find(|folder| folder.exists()).unwrap_or(&self.folder))?;
         Ok(Some(gone))
     }
 

@@ -266,6 +266,25 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     place.service.stop().await;
 }
 
+/// An upload in chunks that announces 1000 bytes, and sends five of them.
+const CUT_UPLOAD: &str = "\
+import os, ssl, urllib.request, urllib.error, boto3
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+class Unsigned(S3SigV4Auth):
+    def payload(self, request): return 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'
+headers = {'x-amz-decoded-content-length': '1000', 'content-encoding': 'aws-chunked',
+    'x-amz-trailer': 'x-amz-checksum-crc32'}
+url = os.environ['AWS_ENDPOINT_URL'] + '/revisions/cut'
+body = b'5\\r\\nhello\\r\\n0\\r\\nx-amz-checksum-crc32:NhCmhg==\\r\\n\\r\\n'
+request = AWSRequest('PUT', url, headers=headers, data=body)
+Unsigned(boto3.Session().get_credentials(), 's3', 'us-east-1').add_auth(request)
+context = ssl.create_default_context(cafile=os.environ['AWS_CA_BUNDLE'])
+sent = urllib.request.Request(url, body, dict(request.headers), method='PUT')
+try: print(urllib.request.urlopen(sent, context=context).status)
+except urllib.error.HTTPError as error: print(error.code, error.read().decode())
+";
+
 #[tokio::test]
 async fn hosts_read_and_strangers_do_nothing() {
     let place = Place::new().await;
@@ -310,6 +329,15 @@ async fn hosts_read_and_strangers_do_nothing() {
     let ran = place.run("python3", &place.service.operator, &["-c", script]).await;
     let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert_eq!(printed, "[] b'one\\n'\n", "{}", String::from_utf8_lossy(&ran.stderr));
+
+    // What ends early is not kept.
+    let cut = place.run("python3", &place.service.operator, &["-c", CUT_UPLOAD]).await;
+    let printed = String::from_utf8_lossy(&cut.stdout).into_owned();
+    assert!(
+        printed.starts_with("400 ") && printed.contains("IncompleteBody"),
+        "{printed}{}",
+        String::from_utf8_lossy(&cut.stderr)
+    );
 
     // A host that is removed reads nothing any more.
     let data = place.service.data.display().to_string();

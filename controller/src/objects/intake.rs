@@ -98,6 +98,11 @@ impl Staged {
         &self.file.0
     }
 
+    /// Its bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     pub fn checksums(&self) -> &Checksums {
         &self.checksums
     }

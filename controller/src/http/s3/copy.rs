@@ -7,7 +7,7 @@ use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
 use super::folder::{Folder, Wanted, etag, labels, timestamp};
-use crate::objects::{Algorithm, Intake, Labels, ObjectError, Staged, Version};
+use crate::objects::{Algorithm, Intake, Labels, ObjectError, Objects, Staged, Version};
 
 impl Folder {
     /// Makes a version of one object the newest of another, or an earlier one the newest of its own.
@@ -41,9 +41,10 @@ impl Folder {
         let algorithms: Vec<_> = Algorithm::ALL.into_iter().filter(wanted).collect();
         let staged = self.duplicate(&source, path, 0..source.size, &algorithms).await?;
         let labels = if replaces { given } else { source.labels };
-        let (named, of) = (bucket.clone(), key.clone());
-        let version = self.on_disk(move |objects| objects.add(&named, &of, staged, labels, |_| true)).await?;
-        self.tell(&bucket, &key, &version).await;
+        let add = move |objects: &Objects, bucket: &str, key: &str| {
+            objects.add(bucket, key, staged, labels, |_| true)
+        };
+        let version = self.keep(bucket, key, add).await?;
         let sums = version.checksums.clone();
         Ok(CopyObjectOutput {
             copy_object_result: Some(CopyObjectResult {

@@ -19,6 +19,7 @@ use crate::service::Service;
 /// How much of an object is read at once.
 const CHUNK: usize = 64 * 1024;
 
+#[derive(Clone)]
 pub(super) struct Folder {
     pub(super) service: Arc<Service>,
     pub(super) objects: Arc<Objects>,
@@ -56,8 +57,25 @@ impl Folder {
         self.service.settings.timers.request
     }
 
+    /// Adds a version and has it deployed where it is watched, also when the client does not wait for the answer.
+    pub(super) async fn keep(
+        &self,
+        bucket: String,
+        key: String,
+        add: impl FnOnce(&Objects, &str, &str) -> Result<Version, ObjectError> + Send + 'static,
+    ) -> S3Result<Version> {
+        let folder = self.clone();
+        let kept = tokio::spawn(async move {
+            let (named, of) = (bucket.clone(), key.clone());
+            let version = folder.on_disk(move |objects| add(objects, &named, &of)).await?;
+            folder.tell(&bucket, &key, &version).await;
+            Ok(version)
+        });
+        kept.await.map_err(|error| s3_error!(error, InternalError))?
+    }
+
     /// Has a new version deployed where it is watched. The version is there in any case.
-    pub(super) async fn tell(&self, bucket: &str, key: &str, version: &Version) {
+    async fn tell(&self, bucket: &str, key: &str, version: &Version) {
         let created = Created {
             bucket: bucket.to_owned(),
             key: key.to_owned(),

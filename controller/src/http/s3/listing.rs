@@ -168,11 +168,13 @@ fn page(keys: Vec<String>, prefix: &str, delimiter: Option<&str>, after: &str, m
             .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()))
             .and_then(|end| key.get(..end));
         let entry = folder.unwrap_or(&key);
-        if entry <= after || page.prefixes.last().is_some_and(|last| last == entry) {
+        // A page that ended with a folder was told of all that is in it.
+        if key.as_str() <= after || entry == after || page.prefixes.last().is_some_and(|last| last == entry) {
             continue;
         }
         if page.keys.len() + page.prefixes.len() >= most {
-            page.next = Some(last);
+            // Who asks for nothing is told that there is no more, or would ask for ever.
+            page.next = (most > 0).then_some(last);
             break;
         }
         last = entry.to_owned();
@@ -205,6 +207,9 @@ mod tests {
         );
         let second = page(keys(), "", Some("/"), "b/", 2);
         assert_eq!((second.keys, second.prefixes, second.next), (vec!["c".into()], vec!["d/".into()], None));
+        let from_within = page(keys(), "", Some("/"), "b/1", 2);
+        assert_eq!((from_within.keys, from_within.prefixes), (vec!["c".to_owned()], vec!["b/".to_owned()]));
+        assert_eq!(page(keys(), "", None, "", 0).next, None);
         let inside = page(vec!["b/1".into(), "b/2".into()], "b/", Some("/"), "", 10);
         assert_eq!((inside.keys.len(), inside.prefixes.len()), (2, 0));
     }

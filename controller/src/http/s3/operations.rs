@@ -101,13 +101,11 @@ impl S3 for Folder {
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
         let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience()).await?;
         said.check(&staged)?;
-        let (named, of) = (bucket.clone(), key.clone());
         let version = self
-            .on_disk(move |objects| {
-                objects.add(&named, &of, staged, labels, may_replace(if_match, if_none_match))
+            .keep(bucket, key, move |objects, bucket, key| {
+                objects.add(bucket, key, staged, labels, may_replace(if_match, if_none_match))
             })
             .await?;
-        self.tell(&bucket, &key, &version).await;
         let sums = version.checksums.clone();
         Ok(S3Response::new(PutObjectOutput {
             e_tag: etag(&version),

@@ -47,16 +47,14 @@ impl Folder {
             })
             .await?;
         said.check(&staged)?;
-        let (named, of) = (bucket.clone(), key.clone());
         let version = self
-            .on_disk(move |objects| {
+            .keep(bucket.clone(), key.clone(), move |objects, bucket, key| {
                 let may = may_replace(if_match, if_none_match);
-                let version = objects.add(&named, &of, staged, upload.labels, may)?;
+                let version = objects.add(bucket, key, staged, upload.labels, may)?;
                 objects.end_upload(&upload_id)?;
                 Ok(version)
             })
             .await?;
-        self.tell(&bucket, &key, &version).await;
         Ok(CompleteMultipartUploadOutput {
             location: Some(format!("/{bucket}/{key}")),
             bucket: Some(bucket),

@@ -6,8 +6,10 @@ use s3s::{S3Request, S3Result, s3_error};
 
 use crate::objects::{Algorithm, Checksums, Staged, Version};
 
-/// Digests and checksums: in headers before it, or in trailers after it.
+/// Its length, digests and checksums: in headers before it, or in trailers after it.
 pub(super) struct Said {
+    /// Of content that comes in chunks, which might end early.
+    length: Option<u64>,
     md5: Option<String>,
     pub(super) algorithms: Vec<Algorithm>,
     headers: Checksums,
@@ -25,10 +27,19 @@ impl Said {
             headers.of(*algorithm).is_some() || announced.iter().any(trailer)
         };
         let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
-        Said { md5, algorithms, headers, trailers: request.trailing_headers.clone() }
+        let length = request.headers.get("x-amz-decoded-content-length");
+        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+        Said { length, md5, algorithms, headers, trailers: request.trailing_headers.clone() }
     }
 
     pub(super) fn check(&self, content: &Staged) -> S3Result<()> {
+        if let Some(length) = self.length.filter(|length| *length != content.size()) {
+            return Err(s3_error!(
+                IncompleteBody,
+                "The content has {} bytes; {length} were announced.",
+                content.size()
+            ));
+        }
         if let Some(md5) = &self.md5 {
             content.check_md5(md5)?;
         }
