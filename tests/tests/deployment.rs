@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use aws_sdk_codedeploy::types::LifecycleErrorCode;
 use codedeploy_tests::fleet::{Deployed, Fleet};
+use codedeploy_tests::programs::Programs;
 use codedeploy_tests::wait;
 
 const SEVEN: [&str; 7] = [
@@ -215,13 +216,13 @@ async fn a_specification_that_somebody_else_signed_is_not_performed() {
     let fleet = Fleet::start(1, "").await;
     let appspec = appspec(&fleet.path("app"), &[]);
     succeeded(&fleet.deploy(&[("appspec.yml", &appspec), ("page", "x")]).await);
-    let Fleet { service, .. } = &fleet;
     // Another service with the same state would sign with the same key; this one has lost its own.
-    for name in ["signer-key.der", "signer-certificate.der"] {
-        fs::remove_file(service.data.join(name)).unwrap();
-    }
+    let data = fleet.service.data.display().to_string();
     let Fleet { service, bucket, hosts, agents, .. } = fleet;
-    let service = service.kill_and_restart().await;
+    let service = service.kill().await;
+    let replace = ["replace-key", "signer", "--data-dir", data.as_str()];
+    assert!(Programs::built().controller.output(replace).await.status.success());
+    let service = service.restart().await;
     let put = bucket.object("app.zip").await;
     let location =
         codedeploy_tests::service::revision(&bucket, &put, aws_sdk_codedeploy::types::BundleType::Zip);
@@ -265,7 +266,7 @@ async fn every_host_of_the_group_gets_the_revision_at_once() {
 #[tokio::test]
 async fn an_agent_that_cannot_start_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let programs = codedeploy_tests::programs::Programs::built();
+    let programs = Programs::built();
     let place = folder.path().display().to_string();
     let configuration = folder.path().join("conf.yml");
     let arguments = ["run", "--config-file", configuration.to_str().unwrap()];
