@@ -93,6 +93,7 @@ pub async fn serve(
     let data_dir = settings.data_dir.clone();
     let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();
     let has_s3 = settings.s3.is_some();
+    let config_file = settings.config_file.clone();
     let service = Service::open(settings)?;
     let certificates = Certificates::open(&tls, &service.keys())?;
     let acceptor = certificates.as_ref().map(Certificates::acceptor).transpose()?;
@@ -111,6 +112,8 @@ pub async fn serve(
         endpoint = announcement.endpoint,
         region = announcement.region,
         data_dir = %data_dir.display(),
+        config_file = config_file.map(|path| path.display().to_string()),
+        version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
     tell_systemd(NotifyState::Ready);
@@ -122,9 +125,11 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        ended = run(service, door, stop) => ended,
-        () = fresh => Ok(()),
+        ended = run(service, door, stop) => ended?,
+        () = fresh => {}
     }
+    tracing::info!("stopped");
+    Ok(())
 }
 
 /// Without systemd nobody is told.
