@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use aws_lc_rs::digest::{self, Digest};
+use futures_util::{Stream, StreamExt as _};
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -112,16 +113,21 @@ pub async fn serve(
         endpoint = announcement.endpoint,
         region = announcement.region,
         data_dir = %data_dir.display(),
-        config_file = config_file.map(|path| path.display().to_string()),
+        config_file = config_file.as_ref().map(|path| path.display().to_string()),
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
     tell_systemd(NotifyState::Ready);
     let door = Door { listener, tls: acceptor.map(connections::Tls) };
+    let file = config_file.map(Watched::new);
+    let reload = reload.inspect(|()| file.iter().for_each(Watched::look));
     let fresh = async {
         match certificates {
             Some(certificates) => certificates.keep_fresh(reload).await,
-            None => std::future::pending().await,
+            None => {
+                reload.for_each(|()| async {}).await;
+                std::future::pending().await
+            }
         }
     };
     tokio::select! {
@@ -130,6 +136,34 @@ pub async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The configuration file, which is read at the start alone.
+struct Watched {
+    path: PathBuf,
+    content: Option<Digest>,
+}
+
+impl Watched {
+    fn new(path: PathBuf) -> Self {
+        let content = Self::content(&path);
+        Watched { path, content }
+    }
+
+    fn content(path: &Path) -> Option<Digest> {
+        std::fs::read(path).ok().map(|text| digest::digest(&digest::SHA256, &text))
+    }
+
+    /// Whoever asks for a reload may expect more of it than it does.
+    fn look(&self) {
+        let found = Self::content(&self.path);
+        if found.as_ref().map(Digest::as_ref) != self.content.as_ref().map(Digest::as_ref) {
+            tracing::warn!(
+                config_file = %self.path.display(),
+                "the configuration file has changed since the start, and a reload reads certificates alone: restart the service to apply it"
+            );
+        }
+    }
 }
 
 /// Without systemd nobody is told.
