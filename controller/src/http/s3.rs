@@ -137,7 +137,8 @@ fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
         let said = String::from_utf8_lossy(&said);
         let part = |name: &str| {
             let (_, rest) = said.split_once(&format!("<{name}>"))?;
-            rest.split_once("</").map(|(part, _)| part.to_owned())
+            let (part, _) = rest.split_once("</")?;
+            Some(part.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
         };
         tracing::info!(
             status = status.as_u16(),
