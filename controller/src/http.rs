@@ -48,7 +48,7 @@ pub fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
-/// The header with the id under which the log has what became of a request, as AWS's two kinds of services name it.
+/// The headers with the id under which the log has what became of a request, as AWS's two kinds of services name it.
 const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 
 /// Gives the request a span: all that is logged about it names it, its client, and the access key that it claims. Who has

@@ -350,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_may_not_be_read_is_not_said_to_be_wrong() {
+        let told = |kind: io::ErrorKind| {
+            let error = refused(Path::new("/ssl/deploy.key"), pem::Error::Io(kind.into()), |path, source| {
+                TlsError::Key { path, source }
+            });
+            error.to_string()
+        };
+        let text = told(io::ErrorKind::PermissionDenied);
+        assert!(text.starts_with("/ssl/deploy.key cannot be read by this user"), "{text}");
+        assert!(told(io::ErrorKind::NotFound).contains("expected an unencrypted private key"));
+    }
+
+    #[test]
     fn changed_files_are_taken_up_and_broken_ones_leave_what_was() {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = write(folder.path(), "one.example");

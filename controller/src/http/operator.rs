@@ -60,18 +60,17 @@ struct Resource {
     deployment_config_name: Option<String>,
     deployment_id: Option<String>,
     instance_name: Option<String>,
-    #[serde(default)]
-    instance_names: Vec<String>,
+    instance_names: Option<Vec<String>>,
     token_name: Option<String>,
     #[serde(alias = "ResourceArn")]
     resource_arn: Option<String>,
-    #[serde(alias = "newDeploymentGroupName")]
-    new_application_name: Option<String>,
+    #[serde(rename = "newApplicationName", alias = "newDeploymentGroupName")]
+    new_name: Option<String>,
 }
 
 impl Resource {
     fn log(&self) {
-        let instances = self.instance_name.iter().chain(&self.instance_names);
+        let instances = self.instance_name.iter().chain(self.instance_names.iter().flatten());
         tracing::info!(
             application = self.application_name,
             deployment_group = self.deployment_group_name,
@@ -80,7 +79,7 @@ impl Resource {
             instances = instances.map(String::as_str).collect::<Vec<_>>().join(", "),
             token = self.token_name,
             resource = self.resource_arn,
-            new_name = self.new_application_name,
+            new_name = self.new_name,
             "changed by a request"
         );
     }
