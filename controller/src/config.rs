@@ -362,6 +362,7 @@ mod tests {
             ("timers: {run: soon}", "line 1: timers.run: found string \"soon\", expected a number"),
             ("timers: {poll: 76}", "agents give up"),
             ("quotas: {applications: -1}", "applications"),
+            ("log_level: loud", "line 1: log_level: found `loud`, expected one of `error`, `warn`"),
             ("account_id: '12'", "twelve digits"),
             ("region: '../x'", "not a region name"),
             ("listen: here", "IP address and a port such as"),
