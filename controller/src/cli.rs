@@ -19,9 +19,6 @@ use clap::{Args, Parser, Subcommand};
 use codedeploy_api::codedeploy::Tag;
 use futures_util::StreamExt as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
@@ -359,25 +356,12 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         region: serve.region,
         account_id: serve.account_id,
         insecure_http: serve.insecure_http,
-        config_file: serve.config_file.clone(),
+        config_file: serve.config_file,
     })?;
     // Before any other thread: all of them act as it does.
     serve.data.enter()?;
-    // `s3s` reports what clients do wrong as errors; what goes wrong here is reported by its callers. A second call in
-    // one process finds its logs arranged already.
-    let _ = tracing_subscriber::registry()
-        .with(
-            tracing_subscriber::fmt::layer()
-                .json()
-                .flatten_event(true)
-                .with_span_list(false)
-                // They go to where the event could not be written, and end the thread when that fails as well.
-                .log_internal_errors(false)
-                .with_writer(std::io::stderr),
-        )
-        .with(Targets::new().with_default(LevelFilter::INFO).with_target("s3s", LevelFilter::OFF))
-        .try_init();
-    for path in settings.secret_files(serve.config_file.as_deref()) {
+    settings.logging.begin();
+    for path in settings.secret_files() {
         if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
             tracing::warn!(path = %path.display(), "every user of this machine can read the secrets in this file: chmod o-r");
         }

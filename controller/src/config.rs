@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::alarms::Alarms;
 use crate::events::{Events, EventsError};
+use crate::logging::Logging;
 use crate::objects::Retention;
 use crate::traffic::Balancers;
 pub use endpoint::Endpoint;
@@ -20,6 +21,9 @@ pub use endpoint::Endpoint;
 pub struct Settings {
     /// Holds the database, the keys and the signing certificate; mode 0700.
     pub data_dir: PathBuf,
+    /// The file that these settings are from, where one was named.
+    pub config_file: Option<PathBuf>,
+    pub logging: Logging,
     pub listen: SocketAddr,
     pub tls: Tls,
     /// A PEM file of authorities that the service's own requests trust, beside the system's.
@@ -235,16 +239,13 @@ impl Settings {
         })
     }
 
-    /// The files outside the data directory that hold secrets, given the one that these settings are from.
-    pub(crate) fn secret_files<'a>(
-        &'a self,
-        config_file: Option<&'a Path>,
-    ) -> impl Iterator<Item = &'a Path> {
+    /// The files outside the data directory that hold secrets.
+    pub(crate) fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let key = match &self.tls {
             Tls::Given { key, .. } => Some(key.as_path()),
             Tls::Off | Tls::SelfSigned { .. } => None,
         };
-        config_file.filter(|_| self.events.has_secrets()).into_iter().chain(key)
+        self.config_file.as_deref().filter(|_| self.events.has_secrets()).into_iter().chain(key)
     }
 }
 
@@ -326,6 +327,7 @@ mod tests {
             ("timers: {run: soon}", "line 1: timers.run: found string \"soon\", expected a number"),
             ("timers: {poll: 76}", "agents give up"),
             ("quotas: {applications: -1}", "applications"),
+            ("log_level: loud", "line 1: log_level: found `loud`, expected one of `error`, `warn`"),
             ("account_id: '12'", "twelve digits"),
             ("region: '../x'", "not a region name"),
             ("listen: here", "IP address and a port such as"),

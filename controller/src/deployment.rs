@@ -19,6 +19,7 @@ pub mod diagnostics;
 mod end;
 pub mod health;
 pub mod intervene;
+pub mod log;
 pub mod plan;
 pub mod progress;
 pub mod purge;

@@ -17,14 +17,17 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::{codedeploy, command};
 use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::credentials::{self, Principal};
 use crate::error::{ApiError, ErrorName};
 use crate::service::Service;
+use connections::Client;
 use protocol::{Message, Protocol, Target};
 use strangers::Stranger;
 
@@ -41,7 +44,36 @@ pub fn router(service: Arc<Service>) -> Router {
         .route(notices::PATH, post(notices::take).fallback(rest.clone()))
         .route(ready::PATH, get(move |state| ready.tell(state)).fallback(rest.clone()))
         .fallback(rest)
+        .layer(from_fn(traced))
         .with_state(service)
+}
+
+/// The headers with the id under which the log has what became of a request, as AWS's two kinds of services name it.
+const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
+
+/// Gives the request a span: all that is logged about it names it, its client, and the access key that it claims. Who has
+/// signed it, and its operation, are added as soon as they are known.
+async fn traced(request: Request<Body>, next: Next) -> Response<Body> {
+    let request_id = crate::registry::new_id().unwrap_or_default();
+    let client = request.extensions().get::<Client>().map(|Client(client)| tracing::field::display(client));
+    let access_key_id = sigv4::claimed_key(request.headers()).map(crate::request::members::shorten);
+    let span = tracing::info_span!(
+        "request",
+        request_id,
+        client,
+        access_key_id,
+        by = Empty,
+        operation = Empty,
+        bucket = Empty,
+        key = Empty
+    );
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        for name in REQUEST_IDS {
+            response.headers_mut().insert(name, id.clone());
+        }
+    }
+    response
 }
 
 /// A protocol that has operations in paths says so in a header. Whatever else is not of the two APIs is for the folder of
@@ -65,16 +97,12 @@ async fn rest(service: Arc<Service>, store: Option<s3::Store>, request: Request<
 }
 
 async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
-    let request_id = crate::registry::new_id().unwrap_or_default();
     let (head, body) = request.into_parts();
     let protocol = Protocol::of(&head.headers);
-    let target = crate::request::members::shorten(protocol.target(&head));
-    let span = tracing::info_span!("request", request_id, target, by = tracing::field::Empty);
-    let answer = answer(&service, protocol, &head, body).instrument(span.clone()).await;
-    let (status, body) = match answer {
+    let (status, body) = match answer(&service, protocol, &head, body).await {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
-            span.in_scope(|| tracing::info!(error = %error.name, reason = error.message, "request refused"));
+            tracing::info!(error = %error.name, reason = error.message, "request refused");
             let status =
                 StatusCode::from_u16(error.name.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, protocol.refusal(&error))
@@ -82,9 +110,6 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     };
     let mut headers = HeaderMap::new();
     protocol.mark(&mut headers, &body);
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        headers.insert("x-amzn-requestid", id);
-    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -98,6 +123,9 @@ async fn answer(
     body: Body,
 ) -> Result<Vec<u8>, ApiError> {
     let target = protocol.identify(head)?;
+    let (Target::Operator(operation) | Target::Host(operation)) = target;
+    let span = tracing::Span::current();
+    span.record("operation", crate::request::members::shorten(operation));
     let services: &'static [&'static str] = match target {
         Target::Operator(_) => &[codedeploy::SIGNING_NAME],
         Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
@@ -109,7 +137,7 @@ async fn answer(
     if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
         stranger.known();
     }
-    tracing::Span::current().record("by", &principal.arn);
+    span.record("by", &principal.arn);
     let message = Message::new(protocol, &head.headers, body)?;
     match target {
         Target::Operator(operation) => operator::call(service, principal, operation, message).await,

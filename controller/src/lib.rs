@@ -14,7 +14,7 @@
 //! Beside them: [`store`] owns the database, [`custody`] whose rights are used there, [`fleet`] which hosts a group
 //! has, [`credentials`] and [`vault`] who may call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells
 //! others what happens, [`objects`] is the folder of revisions and [`pruning`] what deletes old ones, [`config`] the
-//! settings, [`cli`] the command line.
+//! settings, [`logging`] the log, [`cli`] the command line.
 
 #![deny(
     clippy::print_stdout,
@@ -33,6 +33,7 @@ pub mod events;
 pub mod fleet;
 pub mod http;
 pub mod keys;
+pub mod logging;
 pub mod objects;
 pub mod outgoing;
 pub mod output;

@@ -18,6 +18,7 @@ use agenda::Agenda;
 use crate::deployment::decide::{self, Outcome};
 use crate::deployment::resume::resume;
 use crate::error::ApiError;
+use crate::registry::administration;
 use crate::service::Service;
 
 /// Who waits for what: the reconciler for deployments that something happened to or whose time has come, polls for their
@@ -159,6 +160,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         }
         if look {
             look_for_overdue(&service).await;
+            tell_of_administration(&service).await;
         }
     }
 }
@@ -173,6 +175,14 @@ async fn look_for_overdue(service: &Arc<Service>) {
             }
         }
         Err(error) => tracing::error!(%error, "overdue commands could not be looked for; trying again"),
+    }
+}
+
+/// Logs what another process has changed.
+async fn tell_of_administration(service: &Arc<Service>) {
+    match service.transact(|_, context| administration::take(context)).await {
+        Ok(deeds) => deeds.iter().for_each(administration::Deed::log),
+        Err(error) => tracing::error!(%error, "changes of the command line could not be read; trying again"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every operation is a function of one transaction and a [request](crate::request) that was checked; it looks for what
 //! the request names, then for what is in the way, and names a refusal as AWS does.
 
+pub mod administration;
 pub mod applications;
 pub mod configs;
 pub mod groups;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use aws_lc_rs::digest::{self, Digest};
+use futures_util::{Stream, StreamExt as _};
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -93,6 +94,7 @@ pub async fn serve(
     let data_dir = settings.data_dir.clone();
     let Settings { partition: Partition { region, account_id }, tls, endpoint, .. } = settings.clone();
     let has_s3 = settings.s3.is_some();
+    let config_file = settings.config_file.clone();
     let service = Service::open(settings)?;
     let certificates = Certificates::open(&tls, &service.keys())?;
     let acceptor = certificates.as_ref().map(Certificates::acceptor).transpose()?;
@@ -111,19 +113,56 @@ pub async fn serve(
         endpoint = announcement.endpoint,
         region = announcement.region,
         data_dir = %data_dir.display(),
+        config_file = config_file.as_ref().map(|path| path.display().to_string()),
+        version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
     tell_systemd(NotifyState::Ready);
     let door = Door { listener, tls: acceptor.map(connections::Tls) };
+    let file = config_file.map(Watched::new);
+    let reload = reload.inspect(|()| file.iter().for_each(Watched::look));
     let fresh = async {
         match certificates {
             Some(certificates) => certificates.keep_fresh(reload).await,
-            None => std::future::pending().await,
+            None => {
+                reload.for_each(|()| async {}).await;
+                std::future::pending().await
+            }
         }
     };
     tokio::select! {
-        ended = run(service, door, stop) => ended,
-        () = fresh => Ok(()),
+        ended = run(service, door, stop) => ended?,
+        () = fresh => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The configuration file, which is read at the start alone.
+struct Watched {
+    path: PathBuf,
+    content: Option<Digest>,
+}
+
+impl Watched {
+    fn new(path: PathBuf) -> Self {
+        let content = Self::content(&path);
+        Watched { path, content }
+    }
+
+    fn content(path: &Path) -> Option<Digest> {
+        std::fs::read(path).ok().map(|text| digest::digest(&digest::SHA256, &text))
+    }
+
+    /// Whoever asks for a reload may expect more of it than it does.
+    fn look(&self) {
+        let found = Self::content(&self.path);
+        if found.as_ref().map(Digest::as_ref) != self.content.as_ref().map(Digest::as_ref) {
+            tracing::warn!(
+                config_file = %self.path.display(),
+                "the configuration file has changed since the start, and a reload reads certificates alone: restart the service to apply it"
+            );
+        }
     }
 }
 

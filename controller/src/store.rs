@@ -166,9 +166,12 @@ fn job<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
     answer: impl FnOnce(Result<T, E>) + Send + 'static,
 ) -> Job {
+    // What the work logs on the database's thread belongs to the request that it is done for.
+    let span = tracing::Span::current();
     Box::new(move |transaction| {
-        let done = transaction.map_err(E::from).and_then(|transaction| in_savepoint(transaction, work));
-        Box::new(move |committed| answer(committed.map_err(E::from).and(done)))
+        let carry_out = |transaction| in_savepoint(transaction, work);
+        let done = span.in_scope(|| transaction.map_err(E::from).and_then(carry_out));
+        Box::new(move |committed| span.in_scope(|| answer(committed.map_err(E::from).and(done))))
     })
 }
 

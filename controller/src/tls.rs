@@ -2,6 +2,7 @@
 //! directory's own. It is replaced while the service runs, and connections that are open keep theirs.
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -40,6 +41,8 @@ pub enum TlsError {
     Certificate { path: PathBuf, source: pem::Error },
     #[error("the certificate file {} has no certificate in it: expected PEM, beginning with -----BEGIN CERTIFICATE-----", path.display())]
     NoCertificate { path: PathBuf },
+    #[error("{} cannot be read by this user: let it (chgrp, chmod g+r; on Debian the group ssl-cert), or give the service a copy", .0.display())]
+    NotReadable(PathBuf, #[source] io::Error),
     #[error("the key file {} cannot be used: expected an unencrypted private key in PEM", path.display())]
     Key { path: PathBuf, source: pem::Error },
     #[error("the key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
@@ -227,8 +230,23 @@ fn renewal(now: OffsetDateTime) -> OffsetDateTime {
     now + LIFETIME * 2 / 3
 }
 
+/// A file that this user may not read is not one with wrong content.
+fn refused(
+    path: &Path,
+    source: pem::Error,
+    otherwise: impl FnOnce(PathBuf, pem::Error) -> TlsError,
+) -> TlsError {
+    match source {
+        pem::Error::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            TlsError::NotReadable(path.to_owned(), source)
+        }
+        source => otherwise(path.to_owned(), source),
+    }
+}
+
 fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsError> {
-    let unusable = |source| TlsError::Certificate { path: certificate.to_owned(), source };
+    let unusable =
+        |source| refused(certificate, source, |path, source| TlsError::Certificate { path, source });
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .map_err(unusable)?
         .collect::<Result<_, _>>()
@@ -238,8 +256,8 @@ fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsErr
     };
     warn_of_no_names(certificate, leaf);
     let ending = Ending::of(leaf);
-    let secret =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Key { path: key.to_owned(), source })?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|source| refused(key, source, |path, source| TlsError::Key { path, source }))?;
     let certified = CertifiedKey::from_der(chain, secret, &default_provider());
     certified.map(|certified| (certified, ending)).map_err(|source| TlsError::Mismatch {
         key: key.to_owned(),
@@ -329,6 +347,19 @@ mod tests {
 
     fn pem_of(label: &'static str, der: &[u8]) -> String {
         der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_not_said_to_be_wrong() {
+        let told = |kind: io::ErrorKind| {
+            let error = refused(Path::new("/ssl/deploy.key"), pem::Error::Io(kind.into()), |path, source| {
+                TlsError::Key { path, source }
+            });
+            error.to_string()
+        };
+        let text = told(io::ErrorKind::PermissionDenied);
+        assert!(text.starts_with("/ssl/deploy.key cannot be read by this user"), "{text}");
+        assert!(told(io::ErrorKind::NotFound).contains("expected an unencrypted private key"));
     }
 
     #[test]

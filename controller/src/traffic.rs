@@ -197,7 +197,8 @@ impl Jobs {
 
 async fn perform(service: Arc<Service>, turns: Turns, job: Job) {
     let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
-    tracing::info!(deployment_id, host = instance, ?direction, balancers = ?job.balancers, "changing traffic");
+    let balancers = job.balancers.join(", ");
+    tracing::info!(deployment_id, host = instance, ?direction, balancers, "changing traffic");
     let patience = service.settings.timers.traffic;
     let result = service.settings.balancers.perform(&service.outgoing, &job, &turns, patience).await;
     let result = result.map_err(|error| {

@@ -139,9 +139,9 @@ async fn a_stop_waits_for_the_script_that_runs_and_is_rolled_back_when_it_says_s
         let id = create(&fleet, "two").await;
         let held = hold(host, "two.AfterInstall");
         held.runs(&id).await;
-        assert_eq!(stop(&id, rollback).await.unwrap(), StopStatus::Pending);
-        // The first to ask has said it.
         assert_eq!(stop(&id, !rollback).await.unwrap(), StopStatus::Pending);
+        // Whoever asks last has said it.
+        assert_eq!(stop(&id, rollback).await.unwrap(), StopStatus::Pending);
         let running = fleet.service.deployment(&id).await;
         assert_eq!((running.status, running.rollback_info), (Some(DeploymentStatus::InProgress), None));
         let refused = fleet.service.client.create_deployment().application_name(APPLICATION);

@@ -18,8 +18,8 @@ use crate::error::ApiError;
 use crate::keys::{Key, KeyError, Keys};
 use crate::output::{NewFile, OutputError};
 use crate::registry::instances::Identity;
-use crate::registry::partition;
 use crate::registry::tokens::TokenError;
+use crate::registry::{administration, partition};
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
@@ -117,6 +117,13 @@ pub(super) struct Work<'a> {
     pub(super) vault: &'a Vault,
 }
 
+impl Work<'_> {
+    /// Has the service log what is changed.
+    pub(super) fn note(&self, command: &str, resource: &str) -> rusqlite::Result<()> {
+        administration::note(self.tx, self.now, command, resource)
+    }
+}
+
 /// Does `work`, or nothing of it.
 pub(super) fn transact<T: Send + 'static>(
     data_dir: &Path,
@@ -149,6 +156,7 @@ pub(super) fn create_credentials(
             (None, Role::ReadOnly) => format!("arn:aws:iam::{account_id}:user/read-only"),
         };
         let key = credentials::create(work.tx, work.vault, role, &arn, lifetime)?;
+        work.note("credentials create", &format!("{} of {arn}", key.access_key_id))?;
         Ok(if json { console::hand_over(json!(key)) } else { console::hand_over(as_text(&key)) }?)
     })
 }
@@ -182,10 +190,12 @@ pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result
 
 pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Result<(), AdminError> {
     let id = access_key_id.clone();
-    let revoked = transact(data_dir, move |work| Ok(credentials::revoke(work.tx, &id)?))?;
-    if !revoked {
-        return Err(AdminError::NoSuchKey(access_key_id));
-    }
+    transact(data_dir, move |work| {
+        if !credentials::revoke(work.tx, &id)? {
+            return Err(AdminError::NoSuchKey(id));
+        }
+        Ok(work.note("credentials revoke", &id)?)
+    })?;
     console::remark(format_args!("{access_key_id} is revoked: the service refuses it from now on"));
     Ok(())
 }
@@ -213,7 +223,15 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     }
     match key {
         Key::Master => {
-            let keys = store.transact_blocking(|tx| credentials::revoke_all(tx).map_err(AdminError::from))?;
+            let keys = store.transact_blocking(|tx| {
+                administration::note(
+                    tx,
+                    Timestamp::now(),
+                    "replace-key",
+                    "master: every access key is revoked",
+                )?;
+                Ok::<_, AdminError>(credentials::revoke_all(tx)?)
+            })?;
             console::remark(format_args!(
                 "Nothing opens the secrets that it sealed: {keys} access keys are revoked. Make new ones (credentials \
                  create; host remove and host add), and give GitHub tokens again (github-token add --replace)."

@@ -113,6 +113,7 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             // Keys of a host that was deregistered must not come back to life with its name.
             credentials::revoke_host(work.tx, &arn)?;
             let key = credentials::create(work.tx, work.vault, Role::Host, &arn, None)?;
+            work.note("host add", &format!("{} with {}", &*name, key.access_key_id))?;
             let files = rendezvous.files(&work.partition.region, &key);
             // Before the commit: without its files the host would be registered with a key that nobody knows.
             match open.as_slice() {
@@ -275,6 +276,7 @@ pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
             return Ok(false);
         };
         credentials::revoke_host(work.tx, &arn)?;
+        work.note("host remove", &name)?;
         Ok(true)
     })?;
     if !removed {

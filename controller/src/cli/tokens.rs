@@ -24,7 +24,10 @@ pub(super) fn add(
     }
     let token = Token::read(stdin().lock())?;
     let new = NewToken { name, account, token, applications, replace };
-    transact(data_dir, move |work| Ok(tokens::add(work.tx, work.vault, &new)?))
+    transact(data_dir, move |work| {
+        tokens::add(work.tx, work.vault, &new)?;
+        Ok(work.note("github-token add", &new.name)?)
+    })
 }
 
 pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
@@ -43,15 +46,24 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
 }
 
 pub(super) fn link(data_dir: &Path, name: String, applications: Vec<String>) -> Result<(), AdminError> {
-    transact(data_dir, move |work| Ok(tokens::link(work.tx, &name, &applications)?))
+    transact(data_dir, move |work| {
+        tokens::link(work.tx, &name, &applications)?;
+        Ok(work.note("github-token link", &format!("{name} to {}", applications.join(", ")))?)
+    })
 }
 
 pub(super) fn unlink(data_dir: &Path, applications: Vec<String>) -> Result<(), AdminError> {
-    transact(data_dir, move |work| Ok(tokens::unlink(work.tx, &applications)?))
+    transact(data_dir, move |work| {
+        tokens::unlink(work.tx, &applications)?;
+        Ok(work.note("github-token unlink", &applications.join(", "))?)
+    })
 }
 
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     transact(data_dir, move |work| {
-        if tokens::remove(work.tx, &name)? { Ok(()) } else { Err(TokenError::Unknown(name).into()) }
+        if !tokens::remove(work.tx, &name)? {
+            return Err(TokenError::Unknown(name).into());
+        }
+        Ok(work.note("github-token remove", &name)?)
     })
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::alarms::Alarms;
 use crate::events::Events;
+use crate::logging::{Format, Logging, Threshold};
 use crate::objects::Retention;
 use crate::traffic::Balancers;
 
@@ -17,12 +18,14 @@ use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Setti
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Others are found before it is read, so that all of them are told.
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 15] = [
     "listen",
     "region",
     "account_id",
     "insecure_http",
     "endpoint",
+    "log_level",
+    "log_format",
     "tls",
     "ca_bundle",
     "s3",
@@ -42,6 +45,10 @@ pub(super) struct File {
     account_id: Option<String>,
     insecure_http: Option<bool>,
     endpoint: Option<String>,
+    #[serde(default)]
+    log_level: Threshold,
+    #[serde(default)]
+    log_format: Format,
     #[serde(default)]
     tls: FileTls,
     ca_bundle: Option<PathBuf>,
@@ -152,6 +159,8 @@ impl File {
                 Some(timers),
             ) if problems.0.is_empty() => Ok(Settings {
                 data_dir: arguments.data_dir,
+                config_file: arguments.config_file,
+                logging: Logging { level: self.log_level, format: self.log_format },
                 listen,
                 tls,
                 ca_bundle,

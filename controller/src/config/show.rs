@@ -54,7 +54,7 @@ fn origin(file: Option<&Path>, value: &Value) -> String {
 
 /// The settings that are not maps of names.
 fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
-    let Settings { data_dir, listen, tls, endpoint, s3, partition, timers, quotas, .. } = settings;
+    let Settings { data_dir, logging, listen, tls, endpoint, s3, partition, timers, quotas, .. } = settings;
     let seconds = |time: Duration| json!(time.as_secs_f64());
     let (certificate, key, names) = match tls {
         Tls::Off => (None, None, None),
@@ -63,6 +63,8 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
     };
     vec![
         ("data_dir", json!(data_dir)),
+        ("log_level", json!(logging.level)),
+        ("log_format", json!(logging.format)),
         ("listen", json!(listen)),
         ("endpoint", json!(endpoint.as_ref().map(super::Endpoint::url))),
         ("region", json!(partition.region)),
@@ -71,6 +73,7 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
         ("tls.key", json!(key)),
         ("tls.self_signed", json!(names.is_some())),
         ("tls.names", json!(names)),
+        ("ca_bundle", json!(settings.ca_bundle)),
         ("s3.folder", json!(s3.as_ref().map(|s3| &s3.folder))),
         ("s3.buckets", json!(s3.as_ref().map(|s3| &s3.buckets))),
         ("timers.poll", seconds(timers.poll)),

@@ -114,6 +114,7 @@ fn in_words(error: &serde_yaml::Error) -> String {
     let kinds = if said.starts_with("alarms") { "prometheus or webhook" } else { "haproxy or webhook" };
     said.replace("invalid type: ", "found ")
         .replace("invalid value: ", "found ")
+        .replace("unknown variant ", "found ")
         .replace("expected map with a single key", &format!("expected {kinds}"))
         .replace("expected f64", "expected a number")
         .replace("expected usize", "expected a whole number")

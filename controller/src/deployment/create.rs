@@ -3,7 +3,8 @@
 use codedeploy_api::codedeploy::*;
 
 use super::course::Course;
-use super::decide::{Change, Outcome};
+use super::decide::Outcome;
+use super::log::Change;
 use super::plan::{Rules, Watch};
 use super::progress::Progress;
 use super::records::{Record, Relations};
@@ -77,11 +78,15 @@ pub fn create(
     revisions::mark_used(context, &application.id, &revision, &id)?;
     context.tx.execute(
         "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
-        (&group.id, crate::store::Json(revision), &id),
+        (&group.id, crate::store::Json(&revision), &id),
     )?;
     let mut outcome = Outcome::none(&id);
     outcome.stir();
-    outcome.changes.push(Change::Created);
+    outcome.changes.push(Change::Created {
+        application: application.name,
+        deployment_group: group.name,
+        revision,
+    });
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 

@@ -1,7 +1,8 @@
 //! Carries decisions out: one transaction takes a deployment as far as it can go now, or a bounded part of that way.
 
-use codedeploy_api::codedeploy::{DeploymentStatus, RevisionLocation, TargetStatus, Timestamp};
+use codedeploy_api::codedeploy::Timestamp;
 
+use super::log::Change;
 use super::plan::{self, Move, plan};
 use super::progress::{DeploymentInput, Progress};
 use super::records::command::{Command, SERVICE};
@@ -32,19 +33,6 @@ pub struct Outcome {
     pub changes: Vec<Change>,
 }
 
-/// A change of state, for the log.
-#[derive(Debug)]
-pub enum Change {
-    Created,
-    Started { targets: usize },
-    Ready,
-    Ended { status: DeploymentStatus, error: String },
-    RolledBack { by: String, revision: Option<RevisionLocation> },
-    Retired { instances: usize },
-    Target { target: String, status: TargetStatus },
-    Event { target: String, event: String, state: &'static str, message: String },
-}
-
 impl Outcome {
     /// Nothing was done.
     pub(super) fn none(deployment_id: &str) -> Self {
@@ -58,42 +46,6 @@ impl Outcome {
 
     pub(super) fn look_again(&mut self, at: Option<Timestamp>) {
         self.again_at = self.again_at.into_iter().chain(at).min();
-    }
-
-    /// Writes every change to the log.
-    pub fn log(&self) {
-        let deployment_id = self.deployment_id.as_str();
-        for change in &self.changes {
-            match change {
-                Change::Created => tracing::info!(deployment_id, "deployment created"),
-                Change::Started { targets } => {
-                    tracing::info!(deployment_id, targets, "deployment started");
-                }
-                Change::Ready => tracing::info!(deployment_id, "replacement instances ready"),
-                Change::Ended { status, error } => {
-                    tracing::info!(deployment_id, %status, error, "deployment ended");
-                }
-                Change::RolledBack { by, .. } => {
-                    tracing::info!(deployment_id, rollback_deployment_id = by, "deployment rolled back");
-                }
-                Change::Retired { instances } => {
-                    tracing::info!(deployment_id, instances, "original instances deregistered");
-                }
-                Change::Target { target, status } => {
-                    tracing::info!(deployment_id, host = target, %status, "target changed");
-                }
-                Change::Event { target, event, state, message } => {
-                    tracing::info!(
-                        deployment_id,
-                        host = target,
-                        lifecycle_event = event,
-                        state,
-                        detail = message,
-                        "lifecycle event changed"
-                    );
-                }
-            }
-        }
     }
 }
 

@@ -7,8 +7,9 @@ use rusqlite::named_params;
 
 use super::course::Course;
 use super::create::{last_successful_revision, new_deployment_id};
-use super::decide::{Change, Outcome};
+use super::decide::Outcome;
 use super::departure;
+use super::log::Change;
 use super::plan::Rules;
 use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::records::{Record, Relations, Target};
@@ -65,7 +66,8 @@ fn finish(
 ) -> Result<(), ApiError> {
     let error = ending.error().and_then(|error| error.message.clone()).unwrap_or_default();
     record.step(context, DeploymentInput::End { ending, retire_at })?;
-    outcome.changes.push(Change::Ended { status: record.progress.status(), error });
+    let rolls_back = record.rolls_back();
+    outcome.changes.push(Change::Ended { status: record.progress.status(), error, rolls_back });
     Ok(())
 }
 
@@ -110,21 +112,24 @@ pub(super) fn retire(
     record: &mut Record,
     outcome: &mut Outcome,
 ) -> Result<(), ApiError> {
-    let instances = context
-        .tx
-        .prepare_cached(
+    let mut deregister = context.tx.prepare_cached(
             "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
              (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
               (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
                WHERE later.rowid > (SELECT rowid FROM deployments WHERE id = :deployment)
-                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))",
-        )?
-        .execute(named_params! {
+                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))
+         RETURNING name",
+    )?;
+    let names = deregister.query_map(
+        named_params! {
             ":now": context.now.millis(),
             ":deployment": record.id,
             ":blue": TargetLabel::Blue.as_str(),
             ":block": Stage::Block,
-        })?;
+        },
+        |row| row.get(0),
+    )?;
+    let instances = names.collect::<Result<_, _>>()?;
     outcome.stirred.extend(departure::give_up(context.tx)?.stirred);
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
@@ -159,10 +164,9 @@ fn roll_back(
                 (&group.id, rollback.snapshot.previous_revision.clone().map(Json), &rollback.id),
             )?;
             outcome.stirred.push(rollback.id.clone());
-            outcome.changes.push(Change::RolledBack {
-                by: rollback.id.clone(),
-                revision: rollback.snapshot.revision.clone(),
-            });
+            outcome
+                .changes
+                .push(Change::RollingBack { by: rollback.id.clone(), revision: rollback.revision() });
             record.relations.rollback = Some(RollbackInfo {
                 rollback_deployment_id: Some(rollback.id),
                 rollback_message: Some(message),

@@ -4,7 +4,8 @@
 use codedeploy_api::codedeploy::ErrorCode;
 use rusqlite::OptionalExtension as _;
 
-use super::decide::{Change, Outcome};
+use super::decide::Outcome;
+use super::log::Change;
 use super::progress::{DeploymentInput, Stop};
 use super::records::Record;
 use crate::error::ApiError;
@@ -36,7 +37,8 @@ pub fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result
             let ending = Stop::failure(reason, message).ending();
             record.step(context, DeploymentInput::End { ending, retire_at: None })?;
             let status = record.progress.status();
-            outcome.changes.push(Change::Ended { status, error: message.into() });
+            let rolls_back = record.rolls_back();
+            outcome.changes.push(Change::Ended { status, error: message.into(), rolls_back });
         }
         return Ok(Purged::Part(Box::new(outcome)));
     }

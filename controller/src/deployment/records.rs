@@ -115,6 +115,11 @@ impl Record {
         self.snapshot.revision.clone().unwrap_or_default()
     }
 
+    /// The deployment that this one undoes.
+    pub(super) fn rolls_back(&self) -> Option<String> {
+        self.relations.rollback.as_ref()?.rollback_triggering_deployment_id.clone()
+    }
+
     /// Whether the service made this deployment to undo another.
     pub(super) fn is_rollback(&self) -> bool {
         self.snapshot.creator == Some(DeploymentCreator::CodeDeployRollback)

@@ -6,7 +6,8 @@ use codedeploy_api::codedeploy::{ErrorCode, RevisionLocation, TargetLabel};
 
 use super::course::Course;
 use super::create::last_successful_revision;
-use super::decide::{Change, Outcome};
+use super::decide::Outcome;
+use super::log::Change;
 use super::plan::Rules;
 use super::progress::{DeploymentInput, Stage, Stop};
 use super::records::{Record, Target};

@@ -8,6 +8,7 @@ use codedeploy_api::codedeploy::{
 };
 use rusqlite::OptionalExtension as _;
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use super::{Events, Watch};
 use crate::deployment::create;
@@ -199,7 +200,8 @@ pub(super) async fn run(service: &Arc<Service>) {
         });
         let mut left = wishes.is_err();
         for (application, group) in wishes.unwrap_or_default() {
-            let granted = service.change(move |_, context| grant(context, &application, &group)).await;
+            let granted = service.change(move |_, context| grant(context, &application, &group));
+            let granted = granted.instrument(tracing::info_span!("watch", by = "events.watches")).await;
             // What could not be looked at stays wished for.
             left |= !matches!(granted, Ok(true));
         }

@@ -49,6 +49,10 @@ impl std::fmt::Debug for Tls {
     }
 }
 
+/// Where a request is from: its client, or a proxy in front.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub(super) SocketAddr);
+
 /// Serves until `stop` is ready, and then until every request that has arrived is answered.
 ///
 /// A client must have ended its TLS handshake within `patience`, sent the head of its next request, and taken what it
@@ -108,6 +112,9 @@ impl Guest {
         let Some(Tls(acceptor)) = tls else { return self.answer(stream, stranger).await };
         match tokio::time::timeout(self.patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => self.answer(stream, stranger).await,
+            Ok(Err(error)) if spoke_no_tls(&error) => {
+                tracing::info!(%client, "a client spoke plain http, and this service answers https:// alone");
+            }
             Ok(Err(error)) => tracing::info!(%client, %error, "a TLS handshake failed"),
             Err(_) => tracing::info!(%client, "a TLS handshake took too long"),
         }
@@ -120,8 +127,10 @@ impl Guest {
     ) {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.patience));
+        let client = Client(self.client);
         let introduce = move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Arc::clone(&stranger));
+            request.extensions_mut().insert(client);
             request
         };
         let requests = TowerToHyperService::new(MapRequest::new(self.router, introduce));
@@ -140,6 +149,12 @@ pub(crate) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files cannot be raised; large fleets will not fit");
     }
+}
+
+/// What plain http looks like to TLS.
+fn spoke_no_tls(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// A quarter of what there may be of files.

@@ -32,7 +32,7 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
         );
     };
     if !is_let_in(&head.headers, token) {
-        tracing::info!("a notification was refused: it has not the token");
+        tracing::info!("a notification was refused: its token is not that of events.token");
         return (StatusCode::UNAUTHORIZED, "The token is not that of events.token.".into());
     }
     let body = match receive(body, service.settings.timers.request).await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codedeploy_api::codedeploy::Nothing;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::protocol::Message;
 use crate::credentials::{Principal, Role};
@@ -35,9 +35,14 @@ pub(super) async fn call(
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
+    let resource = (!reads(operation)).then(|| message.read::<Resource>().unwrap_or_default());
     loop {
         let message = message.clone();
         if let Some(answer) = service.change(move |_, context| handler(context, &message)).await? {
+            // A new deployment is told of with all that is known of it.
+            if let Some(resource) = resource.filter(|_| operation != "CreateDeployment") {
+                resource.log();
+            }
             return Ok(answer);
         }
         // What has ended is told before it is gone.
@@ -45,11 +50,49 @@ pub(super) async fn call(
     }
 }
 
+/// What a request that changes something is about, for the log: whichever members of the inputs name it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    application_name: Option<String>,
+    #[serde(alias = "currentDeploymentGroupName")]
+    deployment_group_name: Option<String>,
+    deployment_config_name: Option<String>,
+    deployment_id: Option<String>,
+    instance_name: Option<String>,
+    instance_names: Option<Vec<String>>,
+    token_name: Option<String>,
+    #[serde(alias = "ResourceArn")]
+    resource_arn: Option<String>,
+    #[serde(rename = "newApplicationName", alias = "newDeploymentGroupName")]
+    new_name: Option<String>,
+}
+
+impl Resource {
+    fn log(&self) {
+        let instances = self.instance_name.iter().chain(self.instance_names.iter().flatten());
+        tracing::info!(
+            application = self.application_name,
+            deployment_group = self.deployment_group_name,
+            deployment_config = self.deployment_config_name,
+            deployment_id = self.deployment_id,
+            instances = instances.map(String::as_str).collect::<Vec<_>>().join(", "),
+            token = self.token_name,
+            resource = self.resource_arn,
+            new_name = self.new_name,
+            "changed by a request"
+        );
+    }
+}
+
+fn reads(operation: &str) -> bool {
+    ["Get", "List", "BatchGet"].iter().any(|verb| operation.starts_with(verb))
+}
+
 fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
-    let reads = ["Get", "List", "BatchGet"].iter().any(|verb| operation.starts_with(verb));
     match principal.role {
         Role::Operator => Ok(()),
-        Role::ReadOnly if reads => Ok(()),
+        Role::ReadOnly if reads(operation) => Ok(()),
         Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied
             .because(format!("{} is not authorized to perform codedeploy:{operation}", principal.arn))),
     }

@@ -11,7 +11,7 @@ mod said;
 
 use std::borrow::Cow;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
@@ -49,6 +49,9 @@ const READS: [&str; 9] = [
     "ListParts",
 ];
 
+/// What an object needs more of before it is one, or has left behind.
+const STEPS: [&str; 4] = ["AbortMultipartUpload", "CreateMultipartUpload", "UploadPart", "UploadPartCopy"];
+
 /// Parameters of requests that are signed in the query, by any of its versions.
 const QUERY_SIGNATURES: [&str; 4] = ["X-Amz-Algorithm", "X-Amz-Signature", "Signature", "AWSAccessKeyId"];
 
@@ -81,12 +84,17 @@ impl Store {
             response
         };
         if let Err(error) = self.screen(&request) {
-            tracing::info!(error = %error.name, reason = error.message, "an S3 request was refused");
+            tracing::info!(error = %error.name, reason = error.message, "request refused");
             let answer = refusal(&error).to_http_response();
             return answer.map_or_else(|error| failed(&error), |response| response.map(Body::new));
         }
-        let request = request.map(|body| s3s::Body::http_body_unsync(unhurried(body, patience)));
+        let mut request = request.map(|body| s3s::Body::http_body_unsync(unhurried(body, patience)));
+        let operation = Arc::new(OnceLock::new());
+        request.extensions_mut().insert(Admitted(Arc::clone(&operation)));
         let answer = self.s3.call(request).await;
+        if let Ok(answer) = &answer {
+            log(operation.get(), answer);
+        }
         answer.map_or_else(|error| failed(&error), |response| response.map(Body::new))
     }
 
@@ -113,6 +121,35 @@ impl Store {
         let amazon = headers.keys().map(header::HeaderName::as_str).filter(|name| name.starts_with("x-amz-"));
         claim.covers(amazon.chain([CONTENT_HASH]))?;
         claim.is_for(&self.service.settings.partition.region, &["s3"], Timestamp::now())
+    }
+}
+
+/// The operation of a request that was let in.
+#[derive(Debug, Clone)]
+struct Admitted(Arc<OnceLock<String>>);
+
+/// Tells of a request that changed something, and of one that was refused; the operation is that of a request let in.
+fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
+    let is = |names: &[&str]| operation.is_some_and(|operation| names.contains(&operation.as_str()));
+    let status = answer.status();
+    if status.is_client_error() || status.is_server_error() {
+        let said = answer.body().bytes().unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let part = |name: &str| {
+            let (_, rest) = said.split_once(&format!("<{name}>"))?;
+            let (part, _) = rest.split_once("</")?;
+            Some(part.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+        };
+        tracing::info!(
+            status = status.as_u16(),
+            error = part("Code"),
+            reason = part("Message"),
+            "request refused"
+        );
+    } else if is(&READS) || is(&FETCHES) || is(&STEPS) {
+        tracing::debug!("an S3 request");
+    } else {
+        tracing::info!("changed by a request");
     }
 }
 
@@ -205,11 +242,22 @@ impl S3Access for Gate {
         if let Some(stranger) = request.extensions_mut().get::<Arc<Stranger>>() {
             stranger.known();
         }
+        let span = tracing::Span::current();
+        span.record("by", &principal.arn);
+        span.record("operation", &operation);
+        let path = request.s3_path();
+        if let Some(bucket) = path.get_bucket_name() {
+            span.record("bucket", bucket);
+        }
+        if let Some(key) = path.get_object_key() {
+            span.record("key", key);
+        }
         if allowed {
-            tracing::debug!(by = principal.arn, operation, "an S3 request");
+            if let Some(Admitted(known)) = request.extensions_mut().get::<Admitted>() {
+                let _ = known.set(operation);
+            }
             Ok(())
         } else {
-            tracing::info!(by = principal.arn, operation, "an S3 request was refused");
             Err(s3_error!(AccessDenied, "{} is not authorized to perform s3:{operation}", principal.arn))
         }
     }

@@ -58,6 +58,12 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// The access key that a request claims to be signed with, whether or not it is.
+pub(super) fn claimed_key(headers: &HeaderMap) -> Option<&str> {
+    let (_, credential) = super::header_text(headers, "authorization")?.split_once("Credential=")?;
+    credential.split(['/', ',', ' ']).next()
+}
+
 impl Claim {
     /// Reads the claim off a request's headers.
     pub(super) fn read(headers: &HeaderMap) -> Result<Claim, ApiError> {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{StoreError, backup};
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -21,6 +21,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("sqlite/v7.sql"),
     include_str!("sqlite/v8.sql"),
     include_str!("sqlite/v9.sql"),
+    include_str!("sqlite/v10.sql"),
 ];
 
 /// The schema version this program writes, kept in `user_version`.

@@ -1,7 +1,7 @@
 //! The real program as a process, a client of the public API, and a scripted agent.
 #![allow(dead_code, reason = "each test file uses its part of the support")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 
 /// Timers short enough for tests, and long enough for a slow machine.
 pub(crate) const QUICK: &str = "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
+
+/// A file in a controller's folder with all that it has logged.
+const LOG: &str = "log";
 
 #[allow(clippy::disallowed_methods, reason = "tests run the program and its oracles as processes")]
 pub(crate) fn command(program: &str) -> Command {
@@ -82,6 +85,13 @@ impl Controller {
     /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has logged under this message.
+    pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
+        let log = std::fs::read_to_string(self.folder.path().join(LOG)).unwrap();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -171,9 +181,11 @@ fn spawn_by(mut command: Command, folder: &tempfile::TempDir) -> (Child, SocketA
         .unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (ready, address) = mpsc::channel();
+    let mut log = std::fs::File::options().append(true).create(true).open(folder.path().join(LOG)).unwrap();
     std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
             eprintln!("{line}");
+            writeln!(log, "{line}").unwrap();
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
             if line["message"] == "ready" {
                 let _ = ready.send(text(&line, "address").parse().unwrap());

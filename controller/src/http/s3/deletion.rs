@@ -29,6 +29,7 @@ impl Folder {
                 .await?;
             match gone {
                 Ok(gone) => {
+                    tracing::info!(key, version = version_id, "deleted by a request");
                     let mark = gone.filter(|gone| gone.deleted);
                     deleted.push(DeletedObject {
                         key: Some(key),

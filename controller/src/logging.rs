@@ -1,0 +1,209 @@
+//! Owns the log: on the standard error, one line for each event, with the fields of the request it belongs to.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write as _;
+
+use serde::{Deserialize, Serialize, Serializer as _};
+use serde_json::Value;
+use time::OffsetDateTime;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// What is logged, and how it looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Logging {
+    pub level: Threshold,
+    pub format: Format,
+}
+
+/// The least level that is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Threshold {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// One object a line.
+    #[default]
+    Json,
+    /// `TIME LEVEL message name=value …`
+    Text,
+}
+
+impl Logging {
+    /// From here on, everything is logged so. A second call in one process changes nothing.
+    pub(crate) fn begin(self) {
+        let level = match self.level {
+            Threshold::Error => LevelFilter::ERROR,
+            Threshold::Warn => LevelFilter::WARN,
+            Threshold::Info => LevelFilter::INFO,
+            Threshold::Debug => LevelFilter::DEBUG,
+        };
+        // `s3s` reports what clients do wrong as errors; what goes wrong here is reported by its callers.
+        let targets = Targets::new()
+            .with_default(level.min(LevelFilter::INFO))
+            .with_target(env!("CARGO_CRATE_NAME"), level)
+            .with_target("s3s", LevelFilter::OFF);
+        let _ = tracing_subscriber::registry().with(Lines(self.format)).with(targets).try_init();
+    }
+}
+
+/// Writes events as lines.
+struct Lines(Format);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                fields.inherit(outer);
+            }
+        }
+        let mut line = match self.0 {
+            Format::Json => json(event.metadata(), OffsetDateTime::now_utc(), &fields),
+            Format::Text => text(event.metadata(), OffsetDateTime::now_utc(), &fields),
+        };
+        line.push(b'\n');
+        // There is nobody to tell that the log cannot be written.
+        let _ = std::io::stderr().lock().write_all(&line);
+    }
+}
+
+/// The message and the fields that say something, in their order.
+#[derive(Debug, Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    fn note(&mut self, field: &Field, value: Value) {
+        match (field.name(), value) {
+            (_, Value::String(text)) if text.is_empty() => {}
+            ("message", Value::String(text)) => self.message = text,
+            (name, value) => {
+                self.others.retain(|(known, _)| *known != name);
+                self.others.push((name, value));
+            }
+        }
+    }
+
+    /// Takes over what a span around says; what is nearer to the event counts.
+    fn inherit(&mut self, outer: &Fields) {
+        for (name, value) in &outer.others {
+            if self.others.iter().all(|(known, _)| known != name) {
+                self.others.push((name, value.clone()));
+            }
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.note(field, format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.note(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.note(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.note(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.note(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.note(field, value.into());
+    }
+}
+
+fn json(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8> {
+    let mut line = Vec::new();
+    let own = [
+        ("time", Value::from(rfc3339(now))),
+        ("level", metadata.level().as_str().into()),
+        ("message", harmless(&fields.message).into()),
+    ];
+    let others = fields.others.iter().map(|(name, value)| match value {
+        Value::String(text) => (*name, harmless(text).into()),
+        other => (*name, other.clone()),
+    });
+    let all = own.into_iter().chain(others).chain([("target", metadata.target().into())]);
+    // Texts and numbers can always be written to memory.
+    let _ = serde_json::Serializer::new(&mut line).collect_map(all);
+    line
+}
+
+fn text(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8> {
+    let level: &Level = metadata.level();
+    let mut line = format!("{} {:5} {}", rfc3339(now), level.as_str(), harmless(&fields.message));
+    for (name, value) in &fields.others {
+        let value = match value {
+            Value::String(text) if text.contains([' ', '"', '=']) => format!("{:?}", harmless(text)),
+            Value::String(text) => harmless(text).into_owned(),
+            other => other.to_string(),
+        };
+        line.push_str(&format!(" {name}={value}"));
+    }
+    line.into_bytes()
+}
+
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ`
+pub(crate) fn rfc3339(moment: OffsetDateTime) -> String {
+    let (date, time) = (moment.date(), moment.time());
+    format!("{date}T{:02}:{:02}:{:02}.{:03}Z", time.hour(), time.minute(), time.second(), time.millisecond())
+}
+
+/// `text` with everything in it escaped that a terminal acts upon, or that would let it look like another line.
+fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hostile) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hostile(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Control characters, separators of lines, and marks that reorder what is read.
+fn is_hostile(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
