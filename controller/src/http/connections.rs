@@ -26,7 +26,7 @@ use super::strangers::{Stranger, Strangers};
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Most connections without a signed request, where there may be many files.
-const MAX_STRANGERS: u64 = 1024;
+const MAX_STRANGERS: u64 = 4096;
 
 /// How long to wait when no connection can be accepted, which mostly means that all file descriptors are in use.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -77,7 +77,10 @@ pub(crate) async fn serve(door: Door, router: Router, patience: Duration, stop: 
                     client,
                     patience,
                 };
-                let stranger = Arc::new(strangers.admit());
+                let stranger = tokio::select! {
+                    stranger = strangers.admit() => Arc::new(stranger),
+                    () = &mut stop => break,
+                };
                 let tls = door.tls.clone();
                 tokio::spawn(async move {
                     tokio::select! {
