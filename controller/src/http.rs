@@ -99,7 +99,7 @@ async fn rest(service: Arc<Service>, store: Option<s3::Store>, request: Request<
 async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let protocol = Protocol::of(&head.headers);
-    let (status, body) = match answer(&service, protocol, &head, body).await {
+    let (status, body) = match answer(&service, protocol, head, body).await {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
             tracing::info!(error = %error.name, reason = error.message, "request refused");
@@ -119,10 +119,10 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
 async fn answer(
     service: &Arc<Service>,
     protocol: Protocol,
-    head: &Parts,
+    head: Parts,
     body: Body,
 ) -> Result<Vec<u8>, ApiError> {
-    let target = protocol.identify(head)?;
+    let target = protocol.identify(&head)?;
     let (Target::Operator(operation) | Target::Host(operation)) = target;
     let span = tracing::Span::current();
     span.record("operation", crate::request::members::shorten(operation));
@@ -131,9 +131,9 @@ async fn answer(
         Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
     // Nobody's body is kept before it is known whose it would be.
-    let claimed = Claimed::find(service, head, services).await?;
+    let claimed = Claimed::find(service, &head, services).await?;
     let body = receive(body, service.settings.timers.request).await?;
-    let principal = claimed.verify(service, head, &body)?;
+    let principal = claimed.verify(service, &head, &body)?;
     if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
         stranger.known();
     }
@@ -141,7 +141,12 @@ async fn answer(
     let message = Message::new(protocol, &head.headers, body)?;
     match target {
         Target::Operator(operation) => operator::call(service, principal, operation, message).await,
-        Target::Host(operation) => host::call(service, principal, &head.headers, operation, &message).await,
+        Target::Host(operation) => {
+            let (operation, host) = (operation.to_owned(), host::Host::new(principal, &head.headers));
+            // A poll is held for long, and the headers hold the buffer that they were read into.
+            drop(head);
+            host::call(service, host, &operation, &message).await
+        }
     }
 }
 
@@ -150,10 +155,12 @@ async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
     let received = tokio::time::timeout(patience, to_bytes(body, MAX_BODY)).await.map_err(|_| {
         ErrorName::RequestTimeout.because(format!("The body did not arrive within {patience:?}."))
     })?;
-    received.map_err(|_| {
+    let body = received.map_err(|_| {
         ErrorName::RequestEntityTooLarge
             .because(format!("The body could not be read; at most {MAX_BODY} bytes are."))
-    })
+    })?;
+    // As a slice of it, it would hold the whole buffer that the connection reads into, for as long as a poll is held.
+    Ok(Bytes::copy_from_slice(&body))
 }
 
 /// A request that says whose it is, with the key that it would have to be signed with.

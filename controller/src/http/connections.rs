@@ -111,8 +111,15 @@ struct Guest {
 
 impl Guest {
     async fn serve(self, stream: TcpStream, tls: Option<Tls>, stranger: Arc<Stranger>) {
+        match tls {
+            None => self.answer(stream, stranger).await,
+            // Plain connections, of which there may be thousands, shall not be as large as those with TLS.
+            Some(tls) => Box::pin(self.answer_by_tls(stream, tls, stranger)).await,
+        }
+    }
+
+    async fn answer_by_tls(self, stream: TcpStream, Tls(acceptor): Tls, stranger: Arc<Stranger>) {
         let client = self.client;
-        let Some(Tls(acceptor)) = tls else { return self.answer(stream, stranger).await };
         match tokio::time::timeout(self.patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => self.answer(stream, stranger).await,
             Ok(Err(error)) if spoke_no_tls(&error) => {

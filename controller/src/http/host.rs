@@ -17,13 +17,10 @@ use crate::service::Service;
 
 pub(super) async fn call(
     service: &Arc<Service>,
-    principal: Principal,
-    headers: &HeaderMap,
+    host: Host,
     operation: &str,
     message: &Message,
 ) -> Result<Vec<u8>, ApiError> {
-    let agent_version = header_text(headers, AGENT_VERSION_HEADER).map(crate::request::members::shorten);
-    let host = Host { principal, agent_version };
     match operation {
         PollHostCommandInput::NAME => {
             let input: PollHostCommandInput = message.read()?;
@@ -57,12 +54,17 @@ pub(super) async fn call(
 
 /// Who signed a request of the agents' API.
 #[derive(Debug, Clone)]
-struct Host {
+pub(super) struct Host {
     principal: Principal,
     agent_version: Option<String>,
 }
 
 impl Host {
+    pub(super) fn new(principal: Principal, headers: &HeaderMap) -> Self {
+        let agent_version = header_text(headers, AGENT_VERSION_HEADER).map(crate::request::members::shorten);
+        Host { principal, agent_version }
+    }
+
     /// The identifier of the host that the principal is: its ARN is that of a registered instance.
     fn admit(&self, context: &Context<'_>) -> Result<&str, ApiError> {
         let arn = &self.principal.arn;
