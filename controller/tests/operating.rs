@@ -62,7 +62,12 @@ fn the_environment_names_the_data_directory() {
 
 #[test]
 fn a_database_keeps_its_region_and_account() {
-    let mut controller = Controller::start("region: eu-west-1\naccount_id: '210987654321'");
+    let mut controller = Controller::start("region: us-west-2");
+    controller.terminate();
+    // As long as nobody signs for them, they can be changed: a package starts before anyone has edited its settings.
+    let settings = "region: eu-west-1\naccount_id: '210987654321'";
+    std::fs::write(controller.folder.path().join("controller.yml"), settings).unwrap();
+    controller.start_again();
     controller.terminate();
     let data = controller.data();
     // Also without what its service said of itself.

@@ -29,15 +29,15 @@ pub fn touch(tx: &Transaction<'_>, own: &Partition) -> rusqlite::Result<usize> {
     tx.prepare_cached("UPDATE own_partition SET region = ?1")?.execute([&own.region])
 }
 
-/// Makes a partition the database's own at its first use. A database that has another is refused.
+/// Makes a partition the database's own, as long as there is no key and no host that signs for another.
 pub fn claim(tx: &Transaction<'_>, wanted: &Partition) -> Result<(), PartitionError> {
-    match of(tx)? {
-        Some(found) if found == *wanted => Ok(()),
-        Some(found) => Err(PartitionError::Foreign { found, wanted: wanted.clone() }),
-        None => {
-            let insert = "INSERT INTO own_partition (id, region, account_id) VALUES (1, ?1, ?2)";
-            tx.execute(insert, (&wanted.region, &wanted.account_id))?;
-            Ok(())
+    if let Some(found) = of(tx)?.filter(|found| found != wanted) {
+        let used = "SELECT EXISTS (SELECT 1 FROM credentials) OR EXISTS (SELECT 1 FROM instances)";
+        if tx.query_row(used, [], |row| row.get(0))? {
+            return Err(PartitionError::Foreign { found, wanted: wanted.clone() });
         }
     }
+    let replace = "INSERT OR REPLACE INTO own_partition (id, region, account_id) VALUES (1, ?1, ?2)";
+    tx.execute(replace, (&wanted.region, &wanted.account_id))?;
+    Ok(())
 }
