@@ -182,6 +182,17 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
+impl Deployment {
+    /// Each host does its deed with the event that it has come to.
+    fn act(&mut self, deeds: &[Deed], now: Timestamp) {
+        for (target, deed) in self.targets.iter_mut().zip(deeds) {
+            if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+                act(event, *deed, now);
+            }
+        }
+    }
+}
+
 fn act(event: &mut Event, deed: Deed, now: Timestamp) {
     let complete = |succeeded| EventInput::Complete { succeeded, diagnostics: Diagnostics::default() };
     let input = match deed {
@@ -248,11 +259,7 @@ proptest! {
             // The hosts act for a while, then they are silent; the timers must end it.
             match deeds.get(step as usize) {
                 Some(deeds) => {
-                    for (target, deed) in deployment.targets.iter_mut().zip(deeds) {
-                        if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
-                            act(event, *deed, now);
-                        }
-                    }
+                    deployment.act(deeds, now);
                     second += 1;
                 }
                 None => second += 10,
@@ -325,11 +332,7 @@ proptest! {
             }
             match deeds.get(step as usize) {
                 Some(deeds) => {
-                    for (target, deed) in deployment.targets.iter_mut().zip(deeds) {
-                        if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
-                            act(event, *deed, now);
-                        }
-                    }
+                    deployment.act(deeds, now);
                     second += 1;
                 }
                 None => second += 10,

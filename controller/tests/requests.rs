@@ -17,16 +17,6 @@ fn list() -> Forgery {
     }
 }
 
-fn operator(controller: &Controller) -> Agent {
-    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
-    Agent {
-        address: controller.address,
-        identifier: text(&key, "arn"),
-        access_key_id: text(&key, "access_key_id"),
-        secret: text(&key, "secret_access_key"),
-    }
-}
-
 fn kind(answer: &(u16, Value)) -> (u16, String) {
     (answer.0, text(&answer.1, "__type"))
 }
@@ -34,7 +24,7 @@ fn kind(answer: &(u16, Value)) -> (u16, String) {
 #[tokio::test]
 async fn requests_that_are_not_signed_right_are_refused() {
     let controller = Controller::start(QUICK);
-    let caller = operator(&controller);
+    let caller = controller.operator();
     assert_eq!(caller.send(list(), json!({})).await, (200, json!({"applications": []})));
     let quarter = Duration::from_secs(16 * 60);
     let invalid = (400, "InvalidSignatureException".to_owned());
@@ -111,7 +101,7 @@ async fn roles_keep_to_their_api() {
     assert_eq!(refused.into_service_error().code(), Some("AccessDeniedException"));
     let host = controller.host("box1", &[]);
     assert_eq!(kind(&host.send(list(), json!({})).await), (400, "AccessDeniedException".to_owned()));
-    let operator = operator(&controller);
+    let operator = controller.operator();
     let poll = json!({"HostIdentifier": operator.identifier});
     assert_eq!(
         kind(&operator.call("PollHostCommand", poll).await),
@@ -122,7 +112,7 @@ async fn roles_keep_to_their_api() {
 #[tokio::test]
 async fn malformed_inputs_and_unknown_operations_are_named() {
     let controller = Controller::start(QUICK);
-    let caller = operator(&controller);
+    let caller = controller.operator();
     let target = |operation: &str| Forgery { target: format!("CodeDeploy_20141006.{operation}"), ..list() };
     let answer = caller.send(target("CreateApplication"), json!({"applicationName": 1})).await;
     assert_eq!(kind(&answer), (400, "SerializationException".to_owned()));

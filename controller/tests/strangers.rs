@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Agent, Controller, Forgery, QUICK, text};
+use support::{Controller, Forgery, QUICK, text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -81,7 +81,7 @@ async fn the_names_of_signed_headers_are_read_only_if_each_is_there_once() {
 #[tokio::test]
 async fn connections_without_a_key_give_way_to_those_with_one() {
     let controller = Controller::start_with_files(100, "s3: {buckets: [revisions]}");
-    let operator = operator(&controller);
+    let operator = controller.operator();
     let ask = async |stream: &mut TcpStream| {
         let head = operator.s3_head("HEAD /revisions") + "\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -104,7 +104,7 @@ async fn connections_without_a_key_give_way_to_those_with_one() {
 #[tokio::test]
 async fn clients_that_stand_still_are_cut_off() {
     let controller = Controller::start(WITH_S3);
-    let operator = operator(&controller);
+    let operator = controller.operator();
     // Its body stops coming.
     let put = operator.s3_head("PUT /revisions/app.zip") + "content-length: 1000\r\n\r\nPK";
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
@@ -119,21 +119,10 @@ async fn clients_that_stand_still_are_cut_off() {
     timeout(LONG, stuck).await.expect("the connection is closed");
 }
 
-/// The keys of an operator, in the hands of who signs by himself.
-fn operator(controller: &Controller) -> Agent {
-    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
-    Agent {
-        address: controller.address,
-        identifier: text(&key, "arn"),
-        access_key_id: text(&key, "access_key_id"),
-        secret: text(&key, "secret_access_key"),
-    }
-}
-
 #[tokio::test]
 async fn signatures_for_elsewhere_are_none_here_and_a_bucket_may_have_any_name() {
     let controller = Controller::start(WITH_S3);
-    let operator = operator(&controller);
+    let operator = controller.operator();
     let head = operator.s3_head("HEAD /events");
     assert!(answer(&controller, &format!("{head}\r\n")).await.starts_with("HTTP/1.1 200"));
     // A header that decides what is done, which nobody signed.

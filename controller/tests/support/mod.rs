@@ -143,6 +143,17 @@ impl Controller {
             .http_client(aws_smithy_http_client::Builder::new().build_http())
     }
 
+    /// The keys of an operator, in the hands of who signs by himself.
+    pub(crate) fn operator(&self) -> Agent {
+        let key = self.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+        Agent {
+            address: self.address,
+            identifier: text(&key, "arn"),
+            access_key_id: text(&key, "access_key_id"),
+            secret: text(&key, "secret_access_key"),
+        }
+    }
+
     /// Registers a host and gives its agent.
     pub(crate) fn host(&self, name: &str, tags: &[&str]) -> Agent {
         let mut args = vec!["host", "add", name, "--json"];
