@@ -8,7 +8,8 @@ use codedeploy_api::specification::FileExistsBehavior;
 use super::fields::{Entry, Fields, Place, Repeated, Report, TOP_LEVEL, closest, quoted};
 use super::raw::{self, Value};
 use super::{
-    AppSpec, ArchivePath, DEFAULT_TIMEOUT, FileMapping, HostPath, Invalid, Parsed, Script, permissions,
+    AppSpec, ArchivePath, DEFAULT_TIMEOUT, FileMapping, HostPath, Invalid, Parsed, PathError, Script,
+    permissions,
 };
 
 /// As the official agents read a hook that is written twice.
@@ -142,7 +143,7 @@ pub(super) fn host_path(place: &Place<'_>, report: &mut Report, expected: &str) 
     path.map_err(|wrong| wrong_path(place, report, text, wrong)).ok()
 }
 
-fn wrong_path(place: &Place<'_>, report: &mut Report, text: &str, wrong: &str) {
+fn wrong_path(place: &Place<'_>, report: &mut Report, text: &str, wrong: PathError) {
     place.problem(report, format_args!("found {}, which {wrong}", quoted(text)));
 }
 

@@ -108,7 +108,7 @@ fn scripts_are_lists_of_entries_with_a_location() {
         ("    - timeout: 3", "ApplicationStop[0].location: missing"),
         ("    - location:", "ApplicationStop[0].location: found nothing"),
         ("    - location: /", "ApplicationStop[0].location: found \"/\""),
-        ("    - location: ../a", "contains '..'"),
+        ("    - location: ../a", "leads out of the revision with '..'"),
         ("    -", "ApplicationStop[0]: found nothing"),
     ] {
         let problem = problem(hook(text));

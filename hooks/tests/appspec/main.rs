@@ -133,13 +133,16 @@ fn files_have_a_source_in_the_revision_and_an_absolute_destination() {
         assert_eq!(appspec.files[0].source.as_path(), Path::new(path));
         assert_eq!(appspec.files[0].destination.as_path(), Path::new("/srv/app"));
     }
+    let appspec = clean(file("web/../static", "/srv/web/../app"));
+    assert_eq!(appspec.files[0].source.as_path(), Path::new("static"));
+    assert_eq!(appspec.files[0].destination.as_path(), Path::new("/srv/app"));
     for (source, destination, path, what) in [
-        ("a/../../b", "/srv", "files[0].source", "contains '..'"),
+        ("a/../../b", "/srv", "files[0].source", "leads out of the revision with '..'"),
         ("\"\"", "/srv", "files[0].source", "or / for all of it"),
         ("", "/srv", "files[0].source", "found nothing"),
         ("[a]", "/srv", "files[0].source", "found a list"),
         ("a", "srv", "files[0].destination", "is not absolute"),
-        ("a", "/srv/../etc", "files[0].destination", "contains '..'"),
+        ("a/../..", "/srv", "files[0].source", "leads out of the revision"),
         ("a", "", "files[0].destination", "found nothing"),
     ] {
         let problem = problem(file(source, destination));
