@@ -64,7 +64,7 @@ impl Check {
 
     /// What was not looked at, because something before it is wrong.
     fn skipped(name: &'static str, because_of: &'static str) -> Self {
-        Self::warning(name, "not checked", format!("mend what is said of {because_of} first"))
+        Self::warning(name, "not checked", format!("fix {because_of} first"))
     }
 }
 

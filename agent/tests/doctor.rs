@@ -111,26 +111,69 @@ fn a_server_that_is_no_command_service_is_told() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_is_told_with_how_far() {
-    let host = Host::new(&endpoints(&server("400 Bad Request", date(-3600), NONE_SUCH)));
-    problem(&host, "clock", &["ahead of the service", "chronyd"]);
-    let host = Host::new(&endpoints(&server("400 Bad Request", date(3600), NONE_SUCH)));
+fn a_clock_that_the_service_refuses_is_told_with_how_far_and_the_key_is_not_blamed() {
+    let body = r#"{"__type":"InvalidSignatureException","message":"Signature expired."}"#;
+    let host = Host::new(&endpoints(&server("400 Bad Request", date(-3600), body)));
+    problem(&host, "clock", &["ahead of the service", "refuses the signature", "chronyd"]);
+    let report = json(&host.run(&["doctor", "--json"]));
+    let (verdict, text) = check(&report, "service");
+    assert_eq!(verdict, "warning", "{text}");
+    assert!(text.ends_with("fix the clock first") && !text.contains("secret"), "{text}");
+    let host = Host::new(&endpoints(&server("400 Bad Request", date(3600), body)));
     problem(&host, "clock", &["behind the service"]);
+}
+
+#[test]
+fn a_clock_that_the_service_accepts_is_a_warning() {
+    let host = Host::new(&endpoints(&server("400 Bad Request", date(-601), NONE_SUCH)));
+    let output = host.run(&["doctor", "--json"]);
+    assert!(output.status.success(), "{}", stdout(&output));
+    let report = json(&output);
+    let (verdict, text) = check(&report, "clock");
+    assert_eq!(verdict, "warning", "{text}");
+    assert!(text.contains("60") && !text.contains("refuse"), "{text}");
+    assert_eq!(check(&report, "service").0, "ok");
+}
+
+/// The checks that are problems, and those that were left out because of another.
+fn blamed(report: &Value) -> (Vec<&str>, Vec<&str>) {
+    let checks = report["checks"].as_array().unwrap();
+    let names = |wanted: &dyn Fn(&Value) -> bool| {
+        checks.iter().filter(|check| wanted(check)).map(|check| check["name"].as_str().unwrap()).collect()
+    };
+    (names(&|check| check["verdict"] == "problem"), names(&|check| check["text"] == "not checked"))
+}
+
+#[test]
+fn a_proxy_that_is_away_is_the_only_thing_that_is_blamed() {
+    let service = server("400 Bad Request", date(0), NONE_SUCH);
+    let host = Host::new(&format!("{}proxy_uri: http://user:hush-hush@127.0.0.1:9\n", endpoints(&service)));
+    problem(&host, "proxy", &["127.0.0.1:9 is not reached", "proxy_uri"]);
+    let output = host.run(&["doctor", "--json"]);
+    assert_eq!(blamed(&json(&output)), (vec!["proxy"], vec!["tls", "clock", "service", "s3"]));
+    for setting in ["deploy_control_endpoint", "s3_endpoint_override"] {
+        assert!(!stdout(&output).contains(setting), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_is_the_only_thing_that_is_blamed() {
+    let proxy = server("407 Proxy Authentication Required", None, "");
+    let host = Host::new(&format!("{}proxy_uri: {proxy}\n", endpoints("https://127.0.0.1:9")));
+    problem(&host, "proxy", &["does not let this host through", "proxy_uri"]);
+    let report = json(&host.run(&["doctor", "--json"]));
+    assert_eq!(blamed(&report), (vec!["proxy"], vec!["tls", "clock", "service", "s3"]));
 }
 
 #[test]
 fn a_host_name_that_does_not_exist_and_a_port_that_is_closed_are_told() {
     let host = Host::new(&endpoints("http://codedeploy.invalid"));
-    problem(&host, "dns", &["codedeploy.invalid has no address", "/etc/resolv.conf"]);
-    problem(&host, "tls", &["its name is not known"]);
+    problem(&host, "dns", &["codedeploy.invalid has no address", "correct deploy_control_endpoint"]);
+    let report = json(&host.run(&["doctor", "--json"]));
+    assert_eq!(blamed(&report), (vec!["dns"], vec!["tls", "clock", "service", "s3"]));
     host.configure(&endpoints("http://127.0.0.1:9"));
     problem(&host, "tls", &["refuses connections", "firewall"]);
     problem(&host, "s3", &["refuses connections", "s3_endpoint_override"]);
-    host.configure(&format!(
-        "{}proxy_uri: http://user:hush-hush@127.0.0.1:9\n",
-        endpoints("http://127.0.0.1:9")
-    ));
-    problem(&host, "proxy", &["127.0.0.1:9 is not reached", "proxy_uri"]);
 }
 
 /// A TLS server with a certificate that nobody signed; it is ended when this is dropped.
@@ -210,7 +253,7 @@ fn what_is_wrong_with_the_files_is_told_and_the_rest_is_marked_as_not_checked() 
         host.configure("");
         problem(&host, "identity", &["codedeploy.onpremises.yml"]);
         let report = json(&host.run(&["doctor", "--json"]));
-        assert_eq!(check(&report, "service").1, "not checked; mend what is said of the identity first");
+        assert_eq!(check(&report, "service").1, "not checked; fix the identity first");
     }
 }
 

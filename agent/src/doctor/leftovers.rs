@@ -18,12 +18,20 @@ const NAME: &str = "other-agents";
 /// Where AWS's packages put their agent.
 const AWS_PROGRAM: &str = "/opt/codedeploy-agent/bin/";
 
-/// The names of AWS's unit and init script, and where they are when enabled.
-const ENABLED: [&str; 4] = [
+/// Where this agent's unit and AWS's, which have one name, are enabled.
+const ENABLED_UNITS: [&str; 2] = [
     "/etc/systemd/system/multi-user.target.wants/codedeploy-agent.service",
     "/etc/systemd/system/default.target.wants/codedeploy-agent.service",
-    "/etc/rc3.d/S20codedeploy-agent",
-    "/etc/init.d/codedeploy-agent",
+];
+
+/// AWS's init script. systemd ignores it where a unit of the same name exists.
+const INIT_SCRIPTS: [&str; 2] = ["/etc/rc3.d/S20codedeploy-agent", "/etc/init.d/codedeploy-agent"];
+
+/// Where the unit of that name is, the one that counts first.
+const UNITS: [&str; 3] = [
+    "/etc/systemd/system/codedeploy-agent.service",
+    "/usr/lib/systemd/system/codedeploy-agent.service",
+    "/lib/systemd/system/codedeploy-agent.service",
 ];
 
 /// Largest unit or command line that is read, in bytes.
@@ -45,12 +53,32 @@ pub(super) fn check(settings: &Settings, place: &Place, environment: &Environmen
     };
     let named = if ours.is_none() { pidfile::named(&place.pid_file) } else { None };
     let running = processes(ours, environment);
-    let enabled: Vec<&str> = ENABLED.into_iter().filter(|path| starts_aws_agent(Path::new(path))).collect();
-    judge(&settings.root_dir, &running, &enabled, named)
+    let unit = UNITS.into_iter().find_map(|path| read(Path::new(path))).map(|text| starter(&text));
+    let scripts = if unit.is_none() { &INIT_SCRIPTS[..] } else { &[] };
+    let enabled: Vec<&str> = ENABLED_UNITS
+        .iter()
+        .chain(scripts)
+        .copied()
+        .filter(|path| starter(&read(Path::new(path)).unwrap_or_default()) == Starter::AwsAgent)
+        .collect();
+    let name_is_ours = unit == Some(Starter::ThisAgent);
+    judge(&settings.root_dir, &running, &enabled, named, name_is_ours)
 }
 
-fn judge(root: &Path, running: &[Foreign], enabled: &[&str], named: Option<Pid>) -> Check {
-    let advice = "stop and disable it: systemctl disable --now codedeploy-agent, or remove its package";
+/// `name_is_ours`: the unit `codedeploy-agent` is this agent's own, which no advice may disable.
+fn judge(
+    root: &Path,
+    running: &[Foreign],
+    enabled: &[&str],
+    named: Option<Pid>,
+    name_is_ours: bool,
+) -> Check {
+    let advice = match running.first() {
+        Some(other) if name_is_ours => format!("end process {} and remove what starts it", other.pid),
+        _ => {
+            "stop and disable it: systemctl disable --now codedeploy-agent, or remove its package".to_owned()
+        }
+    };
     if let Some(other) = running.iter().find(|other| other.root.as_deref() == Some(root)) {
         let text = format!("process {} is another agent on the same root_dir {}", other.pid, root.display());
         return Check::problem(NAME, text, advice);
@@ -130,10 +158,27 @@ fn root_of(file: &Path, environment: &Environment) -> Option<PathBuf> {
     Settings::load(named, environment).ok().map(|(settings, _)| settings.root_dir)
 }
 
-/// Whether this unit or init script, if there is one, starts the agent of AWS's packages.
-fn starts_aws_agent(path: &Path) -> bool {
-    let text = read(path).unwrap_or_default();
-    text.windows(AWS_PROGRAM.len()).any(|window| window == AWS_PROGRAM.as_bytes())
+/// Whose agent a unit or an init script starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Starter {
+    ThisAgent,
+    AwsAgent,
+    Neither,
+}
+
+/// This agent's unit runs it in the foreground (`run`); AWS's units and scripts let it go to the background (`start`).
+fn starter(text: &[u8]) -> Starter {
+    let text = String::from_utf8_lossy(text);
+    let mut found = Starter::Neither;
+    for line in text.lines().filter(|line| !line.trim_start().starts_with(['#', ';'])) {
+        let Some((_, command)) = line.split_once(AWS_PROGRAM) else { continue };
+        if command.starts_with("with-profile ") || command.starts_with("codedeploy-agent run") {
+            found = Starter::ThisAgent;
+        } else {
+            return Starter::AwsAgent;
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -183,9 +228,39 @@ mod tests {
             (vec![], vec![], Pid::from_raw(1), Verdict::Warning, "names process 1"),
         ];
         for (running, enabled, named, verdict, text) in cases {
-            let check = judge(root, &running, &enabled, named);
+            let check = judge(root, &running, &enabled, named, false);
             assert_eq!(check.verdict, verdict, "{check:?}");
             assert!(check.text.contains(text), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn advice_never_disables_the_unit_of_this_agent() {
+        let other = Foreign { pid: 7, ruby: true, root: Some("/r".into()) };
+        let check = judge(Path::new("/r"), &[other], &[], None, true);
+        assert_eq!(check.verdict, Verdict::Problem);
+        assert!(!check.advice.unwrap().contains("disable"));
+    }
+
+    #[test]
+    fn units_are_told_apart_by_what_they_start() {
+        let ours = "[Unit]\nDescription=CodeDeploy agent\n[Service]\n\
+            ExecStart=/opt/codedeploy-agent/bin/with-profile /opt/codedeploy-agent/bin/codedeploy-agent run\n";
+        assert_eq!(starter(ours.as_bytes()), Starter::ThisAgent);
+        assert_eq!(
+            starter(b"ExecStart=/opt/codedeploy-agent/bin/codedeploy-agent run -v\n"),
+            Starter::ThisAgent
+        );
+        for theirs in [
+            "ExecStart=/bin/bash -a -c '[ -f /etc/profile ] && source /etc/profile; \
+             /opt/codedeploy-agent/bin/codedeploy-agent start'\n",
+            "ExecStart=/opt/codedeploy-agent/bin/codedeploy-agent start\nExecStop=/opt/codedeploy-agent/bin/codedeploy-agent stop\n",
+            "#!/bin/sh\nDAEMON=/opt/codedeploy-agent/bin/codedeploy-agent\n$DAEMON start\n",
+        ] {
+            assert_eq!(starter(theirs.as_bytes()), Starter::AwsAgent, "{theirs}");
+        }
+        for neither in [&b""[..], b"\xff\xfe", b"# /opt/codedeploy-agent/bin/codedeploy-agent start\n"] {
+            assert_eq!(starter(neither), Starter::Neither);
         }
     }
 }

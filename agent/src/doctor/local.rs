@@ -1,6 +1,7 @@
 //! What can be seen on this host alone: permissions, disk space, users.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,7 @@ const TOO_FEW_INODES: u64 = 1000;
 pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![permissions(&folders(settings), secret(settings)), disk(&spaces(settings))];
     let root = settings.root_dir.clone();
-    let users = tokio::task::spawn_blocking(move || users(&named_principals(&root)));
+    let users = tokio::task::spawn_blocking(move || users(&Deployed::on(&root)));
     checks.push(match tokio::time::timeout(NAMES_TIME, users).await {
         Ok(Ok(check)) => check,
         Ok(Err(_)) | Err(_) => Check::warning(
@@ -172,20 +173,46 @@ enum Named {
     Group(String),
 }
 
-/// What the AppSpec files of the deployments that were last downloaded name; what cannot be read names nothing.
-fn named_principals(root: &Path) -> BTreeSet<Named> {
-    let pointers = std::fs::read_dir(root.join("deployment-instructions")).into_iter().flatten().flatten();
-    let folders = pointers
-        .filter(|entry| entry.file_name().to_string_lossy().ends_with("_most_recent_install"))
-        .filter_map(|entry| read_bounded(&entry.path()))
-        .filter_map(|text| String::from_utf8(text).ok())
-        .map(|text| PathBuf::from(text.trim_end()).join("deployment-archive"));
-    let texts = folders
-        .filter_map(|folder| APPSPEC_FILENAMES.iter().find_map(|name| read_bounded(&folder.join(name))));
-    texts
-        .filter_map(|text| appspec::parse(&text).ok())
-        .flat_map(|parsed| principals(&parsed.appspec))
-        .collect()
+/// The names in the AppSpec files that count on this host; one that cannot be read has none.
+#[derive(Debug, Default)]
+struct Deployed {
+    /// Of the last successful deployments: their ApplicationStop runs at the next one.
+    successful: BTreeSet<Named>,
+    /// Of deployments since then that have not succeeded, with their folder's name.
+    failed: BTreeSet<(String, Named)>,
+}
+
+impl Deployed {
+    fn on(root: &Path) -> Self {
+        let instructions = root.join("deployment-instructions");
+        let mut deployed = Self::default();
+        for entry in std::fs::read_dir(&instructions).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(group) = name.to_str().and_then(|name| name.strip_suffix("_most_recent_install")) else {
+                continue;
+            };
+            let recent = pointed_to(&entry.path());
+            let successful = pointed_to(&instructions.join(format!("{group}_last_successful_install")));
+            deployed.successful.extend(successful.iter().flat_map(|folder| named_in(folder)));
+            if let Some(folder) = recent.filter(|recent| Some(recent) != successful.as_ref()) {
+                let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                deployed.failed.extend(named_in(&folder).into_iter().map(|named| (id.clone(), named)));
+            }
+        }
+        deployed
+    }
+}
+
+fn pointed_to(pointer: &Path) -> Option<PathBuf> {
+    let text = String::from_utf8(read_bounded(pointer)?).ok()?;
+    Some(PathBuf::from(text.trim_end()))
+}
+
+fn named_in(deployment: &Path) -> Vec<Named> {
+    let archive = deployment.join("deployment-archive");
+    let text = APPSPEC_FILENAMES.iter().find_map(|name| read_bounded(&archive.join(name)));
+    text.and_then(|text| appspec::parse(&text).ok())
+        .map_or_else(Vec::new, |parsed| principals(&parsed.appspec))
 }
 
 /// A regular file of bounded size; nothing else is waited for.
@@ -215,27 +242,44 @@ fn principals(appspec: &AppSpec) -> Vec<Named> {
     named
 }
 
-fn users(named: &BTreeSet<Named>) -> Check {
-    let missing = named.iter().filter_map(|named| match named {
-        Named::User(name) => {
-            let known = nix::unistd::User::from_name(name).is_ok_and(|user| user.is_some());
-            (!known).then(|| format!("user {name:?}"))
+impl Named {
+    fn is_known(&self) -> bool {
+        match self {
+            Self::User(name) => nix::unistd::User::from_name(name).is_ok_and(|user| user.is_some()),
+            Self::Group(name) => nix::unistd::Group::from_name(name).is_ok_and(|group| group.is_some()),
         }
-        Named::Group(name) => {
-            let known = nix::unistd::Group::from_name(name).is_ok_and(|group| group.is_some());
-            (!known).then(|| format!("group {name:?}"))
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(formatter, "user {name:?}"),
+            Self::Group(name) => write!(formatter, "group {name:?}"),
         }
-    });
-    let missing: Vec<String> = missing.collect();
+    }
+}
+
+fn users(deployed: &Deployed) -> Check {
+    const NAME: &str = "users";
+    let missing: Vec<String> =
+        deployed.successful.iter().filter(|named| !named.is_known()).map(Named::to_string).collect();
     if !missing.is_empty() {
-        let text = format!("the last AppSpec file names {}, not known on this host", missing.join(", "));
-        return Check::problem("users", text, "create what is missing, or deploy an AppSpec file without it");
+        let text = format!("the installed AppSpec file names {}, not known on this host", missing.join(", "));
+        return Check::problem(NAME, text, "create what is missing, or deploy an AppSpec file without it");
+    }
+    if let Some((id, named)) = deployed.failed.iter().find(|(_, named)| !named.is_known()) {
+        return Check::warning(
+            NAME,
+            format!("the AppSpec file of {id}, which did not succeed, names {named}, not known on this host"),
+            "create what is missing before that revision is deployed again",
+        );
     }
     Check::ok(
-        "users",
-        match named.len() {
-            0 => "the last AppSpec file names none, or there is none".into(),
-            count => format!("all {count} users and groups of the last AppSpec file exist"),
+        NAME,
+        match deployed.successful.len() {
+            0 => "the installed AppSpec file names none, or there is none".into(),
+            count => format!("all {count} users and groups of the installed AppSpec file exist"),
         },
     )
 }
@@ -286,29 +330,51 @@ mod tests {
     }
 
     #[test]
-    fn users_and_groups_of_the_last_appspec_must_exist() {
+    fn users_and_groups_of_the_installed_appspec_must_exist() {
         let root = tempfile::tempdir().unwrap();
-        let archive = root.path().join("group/d-1/deployment-archive");
-        std::fs::create_dir_all(&archive).unwrap();
+        let deployment = |id: &str| {
+            let archive = root.path().join("group").join(id).join("deployment-archive");
+            std::fs::create_dir_all(&archive).unwrap();
+            archive.join("appspec.yml")
+        };
         std::fs::create_dir_all(root.path().join("deployment-instructions")).unwrap();
-        let pointer = root.path().join("deployment-instructions/group_most_recent_install");
-        std::fs::write(&pointer, archive.parent().unwrap().to_str().unwrap()).unwrap();
+        let pointer = |name: &str| root.path().join("deployment-instructions").join(name);
+        let (successful, recent) =
+            (pointer("group_last_successful_install"), pointer("group_most_recent_install"));
+        let (first, second) = (deployment("d-1"), deployment("d-2"));
+        let point = |pointer: &Path, appspec: &Path| {
+            std::fs::write(pointer, appspec.ancestors().nth(2).unwrap().to_str().unwrap()).unwrap();
+        };
         let appspec = |user: &str| {
             format!(
-                "version: 0.0\nos: linux\npermissions:\n  - object: /srv\n    owner: root\n    group: no-such-group\n\
+                "version: 0.0\nos: linux\npermissions:\n  - object: /srv\n    owner: root\n    group: root\n\
                  hooks:\n  ApplicationStart:\n    - location: x.sh\n      runas: {user}\n"
             )
         };
-        std::fs::write(archive.join("appspec.yml"), appspec("no-such-user")).unwrap();
-        let check = users(&named_principals(root.path()));
+        let judged = || users(&Deployed::on(root.path()));
+        std::fs::write(&first, appspec("no-such-user").replace("group: root", "group: no-such-group"))
+            .unwrap();
+        std::fs::write(&second, appspec("no-such-user")).unwrap();
+        point(&successful, &first);
+        point(&recent, &first);
+        let check = judged();
         assert_eq!(check.verdict, Verdict::Problem);
         assert!(check.text.contains("user \"no-such-user\", group \"no-such-group\""), "{check:?}");
+
+        std::fs::write(&first, appspec("root")).unwrap();
+        assert_eq!(judged().verdict, Verdict::Ok);
+        point(&recent, &second);
+        let check = judged();
+        assert_eq!(check.verdict, Verdict::Warning, "a deployment that failed is history: {check:?}");
+        assert!(check.text.contains("d-2") && check.text.contains("no-such-user"), "{check:?}");
+
         let noise: [&[u8]; 3] = [b"", b"\xff\xfe", &vec![b'x'; 10 << 20]];
         for noise in noise {
-            std::fs::write(archive.join("appspec.yml"), noise).unwrap();
-            assert_eq!(users(&named_principals(root.path())).verdict, Verdict::Ok);
-            std::fs::write(&pointer, noise).unwrap();
-            assert_eq!(users(&named_principals(root.path())).verdict, Verdict::Ok);
+            std::fs::write(&first, noise).unwrap();
+            std::fs::write(&recent, noise).unwrap();
+            assert_eq!(judged().verdict, Verdict::Ok);
+            std::fs::write(&successful, noise).unwrap();
+            assert_eq!(judged().verdict, Verdict::Ok);
         }
     }
 }

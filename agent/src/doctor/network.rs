@@ -1,6 +1,8 @@
 //! What lies between this host and the services: names, proxy, TLS, clocks, credentials, and whether the command
 //! service accepts this host.
 
+mod clock;
+mod service;
 mod trouble;
 
 use std::time::Duration;
@@ -15,29 +17,21 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse, Or
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::timeout::TimeoutConfig;
-use codedeploy_api::command::GetDeploymentSpecificationInput;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::Check;
+use super::{Check, Verdict};
 use crate::aws::Access;
-use crate::command::{CallError, CommandService, ServiceError};
+use crate::command::ServiceError;
 use crate::config::Settings;
 use crate::errors::Chain;
 use crate::identity::Identity;
+use clock::Clocks;
 use trouble::Unreached;
 
 /// How long one look may take.
 const TIME: Duration = Duration::from_secs(8);
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-
-/// Services refuse signatures when clocks are further apart (AWS: 5 minutes at the strictest).
-const TOO_SKEWED: f64 = 300.0;
-/// Beyond this, time synchronisation does not work.
-const SKEWED: f64 = 30.0;
-
-/// A deployment that no service has: asking for its specification changes nothing, whoever answers.
-const NO_DEPLOYMENT: &str = "codedeploy-agent-doctor";
 
 /// The checks that need the network; `None` stands for what is wrong already.
 pub(super) async fn checks(
@@ -51,31 +45,41 @@ pub(super) async fn checks(
     };
     let endpoint = access.command_endpoint();
     let proxy = settings.endpoints.proxy.as_deref();
-    let (credentials, proxy_check, dns, (answered, service), s3) = tokio::join!(
+    let (credentials, mut proxy_check, dns, (answered, answer), s3) = tokio::join!(
         credentials(access),
         through_proxy(proxy),
-        resolve(&endpoint, proxy),
+        resolve(&endpoint, access, proxy),
         command_service(access, identity, &endpoint),
-        s3(access),
+        reach_s3(access),
     );
-    let clock = match &answered {
-        Ok(answered) => clock(answered.date, answered.at),
-        Err(_) => Check::skipped("clock", "tls"),
+    if proxy_check.verdict == Verdict::Ok
+        && let Some(refused) = answered.as_ref().err().filter(|unreached| unreached.is_for_the_proxy())
+    {
+        proxy_check = Check::problem(
+            "proxy",
+            format!("the proxy does not let this host through to {endpoint}: {}", refused.words()),
+            "correct the user and password in proxy_uri, or allow this address in the proxy",
+        );
+    }
+    // The first of these that is wrong is the cause of whatever is wrong after it.
+    let cause = [&proxy_check, &dns].into_iter().find(|check| check.verdict == Verdict::Problem);
+    let behind: Vec<Check> = if let Some(cause) = cause {
+        ["tls", "clock", "service", "s3"].map(|name| Check::skipped(name, cause.name)).into()
+    } else {
+        let (clock, service) = match &answered {
+            Ok(clocks) => (
+                clock::check(*clocks, service::signature(answer.as_ref())),
+                service::check(&endpoint, answer.as_ref(), *clocks),
+            ),
+            Err(_) => (Check::skipped("clock", "tls"), Check::skipped("service", "tls")),
+        };
+        vec![tls(&endpoint, &answered), clock, service, s3]
     };
-    vec![credentials, proxy_check, dns, tls(&endpoint, &answered), clock, service, s3]
+    [credentials, proxy_check, dns].into_iter().chain(behind).collect()
 }
 
-/// What any HTTP server says of itself.
-#[derive(Debug)]
-struct Answered {
-    /// Its clock.
-    date: Option<OffsetDateTime>,
-    /// Ours at that moment.
-    at: OffsetDateTime,
-}
-
-/// One unsigned GET; every answer is a good one.
-async fn reach(access: &Access, endpoint: &str) -> Result<Answered, Unreached> {
+/// One unsigned GET; every answer is a good one, and tells the server's clock.
+async fn reach(access: &Access, endpoint: &str) -> Result<Clocks, Unreached> {
     let operation: Operation<(), Option<String>, ServiceError> = Operation::builder()
         .service_name("Doctor")
         .operation_name("Reach")
@@ -99,104 +103,28 @@ async fn reach(access: &Access, endpoint: &str) -> Result<Answered, Unreached> {
         .build();
     match timeout(TIME, operation.invoke(())).await {
         Ok(Ok(date)) => {
-            let date = date.and_then(|date| {
+            let theirs = date.and_then(|date| {
                 OffsetDateTime::parse(&date, &time::format_description::well_known::Rfc2822).ok()
             });
-            Ok(Answered { date, at: OffsetDateTime::now_utc() })
+            Ok(Clocks { theirs, ours: OffsetDateTime::now_utc() })
         }
         Ok(Err(error)) => Err(Unreached::new(Chain(&error).to_string())),
         Err(_) => Err(Unreached::new("timed out".into())),
     }
 }
 
-/// Whether the service is reached and, if so, what it thinks of a signed request.
+/// Reaches the service and, if that works, sends it a signed request.
 async fn command_service(
     access: &Access,
     identity: &Identity,
     endpoint: &str,
-) -> (Result<Answered, Unreached>, Check) {
+) -> (Result<Clocks, Unreached>, Option<service::Answer>) {
     let answered = reach(access, endpoint).await;
-    if answered.is_err() {
-        return (answered, Check::skipped("service", "tls"));
-    }
-    let service = CommandService::new(access, identity.host_identifier.clone());
-    // Never PollHostCommand: it would take a command that the agent is waiting for.
-    let input = GetDeploymentSpecificationInput {
-        deployment_execution_id: NO_DEPLOYMENT.into(),
-        host_identifier: identity.host_identifier.clone(),
-    };
-    let check = match timeout(TIME, service.call(&input)).await {
-        Ok(Ok(_)) => Check::ok("service", format!("{endpoint} accepts this host")),
-        Ok(Err(error)) => refusal(endpoint, &error),
-        Err(_) => Check::problem(
-            "service",
-            format!("{endpoint} has not answered a signed request within {} s", TIME.as_secs()),
-            "try again; if it stays, the service or a proxy on the way is in trouble",
-        ),
-    };
-    (answered, check)
+    let answer = if answered.is_ok() { service::ask(access, identity).await } else { None };
+    (answered, answer)
 }
 
-/// What an error tells of the host that asked for a deployment which does not exist.
-fn refusal(endpoint: &str, error: &CallError) -> Check {
-    const NAME: &str = "service";
-    let (status, kind, message) = match error {
-        CallError::Service { source, .. } => (source.status, source.kind.as_str(), source.message.as_str()),
-        CallError::Transport { reason, .. } => {
-            let text = format!("no signed request reached {endpoint}: {reason}");
-            return Check::problem(NAME, text, "mend what is said of credentials and tls");
-        }
-        CallError::Answer { .. } => {
-            let text = format!("{endpoint} answers, but not as a command service does");
-            return Check::problem(NAME, text, "correct deploy_control_endpoint");
-        }
-    };
-    let said = format!("{endpoint} answers {kind} (HTTP {status}): {message}");
-    match kind.trim_end_matches("Exception") {
-        // The service got as far as looking for the deployment.
-        "Client"
-        | "InvalidInput"
-        | "Validation"
-        | "DeploymentDoesNotExist"
-        | "InvalidDeploymentId"
-        | "ResourceNotFound" => Check::ok(NAME, format!("{endpoint} accepts this host's signature")),
-        "InvalidSignature" | "SignatureDoesNotMatch" | "IncompleteSignature" => Check::problem(
-            NAME,
-            said,
-            "the secret access key is wrong, or the clock is, or a proxy changes requests; put the key that belongs \
-             to this access key id in place",
-        ),
-        "UnrecognizedClient"
-        | "InvalidClientTokenId"
-        | "InvalidAccessKeyId"
-        | "MissingAuthenticationToken" => Check::problem(
-            NAME,
-            said,
-            "the access key is not known there; put this host's current key in place",
-        ),
-        "ExpiredToken" | "RequestExpired" => Check::problem(
-            NAME,
-            said,
-            "the credentials have expired; mend what refreshes them, and check the clock",
-        ),
-        "AccessDenied" | "NotAuthorized" | "Unauthorized" => Check::problem(
-            NAME,
-            said,
-            "register this host with the service, and allow its identity to call it",
-        ),
-        kind if kind.contains("Throttl") || kind == "TooManyRequests" || status == 429 => {
-            Check::warning(NAME, said, "the service is called too often; try again later")
-        }
-        _ if status >= 500 => Check::warning(NAME, said, "the service is in trouble; try again later"),
-        _ => Check::problem(
-            NAME,
-            said,
-            "this is not what a command service says; correct deploy_control_endpoint or the region",
-        ),
-    }
-}
-
-fn tls(endpoint: &str, answered: &Result<Answered, Unreached>) -> Check {
+fn tls(endpoint: &str, answered: &Result<Clocks, Unreached>) -> Check {
     const NAME: &str = "tls";
     match answered {
         Err(error) => Check::problem(
@@ -213,28 +141,6 @@ fn tls(endpoint: &str, answered: &Result<Answered, Unreached>) -> Check {
             format!("{endpoint} is reached without TLS: everybody on the way can read what is deployed"),
             "use https in deploy_control_endpoint",
         ),
-    }
-}
-
-fn clock(theirs: Option<OffsetDateTime>, ours: OffsetDateTime) -> Check {
-    const NAME: &str = "clock";
-    let Some(theirs) = theirs else {
-        return Check::warning(
-            NAME,
-            "the service does not tell its time",
-            "compare this host's clock by hand",
-        );
-    };
-    let ahead = (ours - theirs).as_seconds_f64();
-    let direction = if ahead > 0.0 { "ahead of" } else { "behind" };
-    let text = format!("this host is {:.0} s {direction} the service", ahead.abs());
-    let advice = "synchronise the clock, with chronyd or systemd-timesyncd";
-    match ahead.abs() {
-        skew if skew >= TOO_SKEWED => {
-            Check::problem(NAME, format!("{text}, which refuses signatures that far off"), advice)
-        }
-        skew if skew >= SKEWED => Check::warning(NAME, text, advice),
-        _ => Check::ok(NAME, "this host and the service agree on the time"),
     }
 }
 
@@ -275,7 +181,7 @@ async fn through_proxy(proxy: Option<&str>) -> Check {
     }
 }
 
-async fn resolve(endpoint: &str, proxy: Option<&str>) -> Check {
+async fn resolve(endpoint: &str, access: &Access, proxy: Option<&str>) -> Check {
     const NAME: &str = "dns";
     if proxy.is_some() {
         return Check::ok(NAME, "left to the proxy");
@@ -283,7 +189,15 @@ async fn resolve(endpoint: &str, proxy: Option<&str>) -> Check {
     let Some(Server { host, port }) = Server::of(endpoint) else {
         return Check::problem(NAME, format!("{endpoint} names no host"), "correct deploy_control_endpoint");
     };
-    let advice = "check /etc/resolv.conf, the region, and deploy_control_endpoint";
+    let advice = match &access.endpoints.deploy_control {
+        Some(_) => {
+            "correct deploy_control_endpoint, or this host's name server (/etc/resolv.conf)".to_owned()
+        }
+        None => format!(
+            "correct the region {:?}, or this host's name server (/etc/resolv.conf)",
+            access.region.as_str()
+        ),
+    };
     match timeout(CONNECT_TIME, tokio::net::lookup_host((host.as_str(), port))).await {
         Ok(Ok(addresses)) => {
             let addresses: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
@@ -297,7 +211,7 @@ async fn resolve(endpoint: &str, proxy: Option<&str>) -> Check {
     }
 }
 
-async fn s3(access: &Access) -> Check {
+async fn reach_s3(access: &Access) -> Check {
     let regional = || format!("https://s3.{}.{}", access.region, access.region.domain());
     let endpoint = access.s3_endpoint().unwrap_or_else(regional);
     match reach(access, &endpoint).await {
@@ -345,54 +259,7 @@ fn is_loopback(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
-
-    #[test]
-    fn clocks_that_differ_are_told_with_direction() {
-        let ours = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
-        let cases = [
-            (Some(0), Verdict::Ok, "agree"),
-            (Some(29), Verdict::Ok, "agree"),
-            (Some(31), Verdict::Warning, "31 s behind"),
-            (Some(-90), Verdict::Warning, "90 s ahead of"),
-            (Some(-300), Verdict::Problem, "300 s ahead of"),
-            (Some(86_400), Verdict::Problem, "86400 s behind"),
-            (None, Verdict::Warning, "does not tell"),
-        ];
-        for (seconds, verdict, text) in cases {
-            let theirs = seconds.map(|seconds| ours + time::Duration::seconds(seconds));
-            let check = clock(theirs, ours);
-            assert_eq!(check.verdict, verdict, "{check:?}");
-            assert!(check.text.contains(text), "{check:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_about_a_deployment_that_is_none_tells_what_the_service_thinks_of_the_host() {
-        let cases = [
-            (400, "ClientException", Verdict::Ok, None),
-            (400, "DeploymentDoesNotExistException", Verdict::Ok, None),
-            (400, "InvalidSignatureException", Verdict::Problem, Some("secret access key is wrong")),
-            (403, "SignatureDoesNotMatch", Verdict::Problem, Some("secret access key is wrong")),
-            (400, "UnrecognizedClientException", Verdict::Problem, Some("not known there")),
-            (400, "ExpiredTokenException", Verdict::Problem, Some("have expired")),
-            (400, "AccessDeniedException", Verdict::Problem, Some("register this host")),
-            (400, "ThrottlingException", Verdict::Warning, Some("too often")),
-            (503, "ServiceUnavailable", Verdict::Warning, Some("in trouble")),
-            (404, "an error without a name", Verdict::Problem, Some("deploy_control_endpoint")),
-            (400, "UnknownOperationException", Verdict::Problem, Some("deploy_control_endpoint")),
-        ];
-        for (status, kind, verdict, advice) in cases {
-            let source = ServiceError { status, kind: kind.into(), message: "because".into() };
-            let check = refusal("https://e", &CallError::Service { operation: "X", source });
-            assert_eq!(check.verdict, verdict, "{check:?}");
-            match advice {
-                Some(expected) => assert!(check.advice.as_ref().unwrap().contains(expected), "{check:?}"),
-                None => assert_eq!(check.advice, None),
-            }
-        }
-    }
 
     #[test]
     fn a_server_is_found_in_every_form_of_url() {

@@ -11,6 +11,8 @@ enum Trouble {
     WrongName,
     Expired,
     NotTls,
+    /// The proxy answers, and not with a tunnel.
+    Proxy,
     Other,
 }
 
@@ -38,9 +40,14 @@ impl Unreached {
             Trouble::WrongName => "its certificate is for another name",
             Trouble::Expired => "its certificate is not valid at this host's time",
             Trouble::NotTls => "it does not speak TLS",
-            Trouble::Other => return self.reason.clone(),
+            Trouble::Proxy | Trouble::Other => return self.reason.clone(),
         };
         words.to_owned()
+    }
+
+    /// Whether the proxy is what refuses.
+    pub(super) fn is_for_the_proxy(&self) -> bool {
+        self.trouble == Trouble::Proxy
     }
 
     pub(super) fn advice(&self, setting: &str) -> String {
@@ -55,7 +62,7 @@ impl Unreached {
             Trouble::WrongName => format!("use the name in the certificate, in {setting}"),
             Trouble::Expired => "set this host's clock, or renew the certificate of the service".into(),
             Trouble::NotTls => format!("correct scheme and port of {setting}"),
-            Trouble::Other => format!("check {setting} and proxy_uri"),
+            Trouble::Proxy | Trouble::Other => format!("check {setting} and proxy_uri"),
         }
     }
 }
@@ -64,7 +71,8 @@ impl Trouble {
     /// What the libraries' words mean; they have no common type to match on.
     fn of(reason: &str) -> Self {
         let reason = reason.to_lowercase();
-        let table: [(Self, &[&str]); 8] = [
+        let table: [(Self, &[&str]); 9] = [
+            (Self::Proxy, &["tunnel", "proxy authentication", "proxy authorization"]),
             (Self::UnknownAuthority, &["unknownissuer", "badsignature", "causedasendentity"]),
             (Self::WrongName, &["notvalidforname", "not valid for name"]),
             (Self::Expired, &["expired", "notvalidyet", "not valid yet"]),
@@ -94,6 +102,7 @@ mod tests {
             ("tcp connect error: Connection refused (os error 111)", Trouble::Refused),
             ("tcp connect error: Network is unreachable (os error 101)", Trouble::NoRoute),
             ("HTTP connect timeout occurred after 5s", Trouble::Timeout),
+            ("tunnel error: unsuccessful", Trouble::Proxy),
             ("something new", Trouble::Other),
         ];
         for (reason, trouble) in cases {
