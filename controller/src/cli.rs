@@ -267,6 +267,9 @@ enum CliError {
     Runtime(#[source] std::io::Error),
 }
 
+/// A start that failed waits this long before it ends under systemd, which would start it again at once.
+const FAILED_START: Duration = Duration::from_secs(4);
+
 /// The settings are wrong, and are so at the next start (`EX_CONFIG` of sysexits.h): systemd need not try again.
 const WRONG_SETTINGS: u8 = 78;
 
@@ -299,6 +302,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             error.status()
         }
     }
+}
+
+/// Whether systemd waits for this process to be ready.
+fn systemd_waits() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 fn run(command: Command) -> Result<(), CliError> {
@@ -371,9 +379,16 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
     runtime.block_on(async {
         let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
         let hangups = signal_hook_tokio::Signals::new([SIGHUP]).map_err(CliError::Runtime)?;
-        let stop = async move {
+        let mut stop = std::pin::pin!(async move {
             signals.next().await;
-        };
-        Ok(server::serve(settings, stop, hangups.map(|_| ())).await?)
+        });
+        let served = server::serve(settings, stop.as_mut(), hangups.map(|_| ())).await;
+        if served.as_ref().is_err_and(ServeError::is_of_a_start) && systemd_waits() {
+            tokio::select! {
+                () = stop => {}
+                () = tokio::time::sleep(FAILED_START) => {}
+            }
+        }
+        Ok(served?)
     })
 }

@@ -37,6 +37,17 @@ pub enum ServeError {
     Reconcile(#[source] ApiError),
 }
 
+impl ServeError {
+    /// Whether the service did not come up, for a reason that may pass.
+    pub(crate) fn is_of_a_start(&self) -> bool {
+        match self {
+            Self::Open(error) => !matches!(error, OpenError::Partition(_)),
+            Self::Listen { .. } | Self::Announce { .. } => true,
+            Self::Tls(_) | Self::Reconcile(_) => false,
+        }
+    }
+}
+
 /// What a running service says of itself in its data directory, for the administrative commands and for scripts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Announcement {

@@ -150,7 +150,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
     assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive");
     assert_eq!(machine.read("/opt/codedeploy-agent/.version"), "agent_version: 0.1.0\n");
-    machine.succeed("/opt/codedeploy-agent/bin/codedeploy-local --help").await;
+    machine.succeed("codedeploy-local --help && command -v codedeploy-agent").await;
 
     // Registered and started: ready once the service answered.
     site.register().await;
@@ -262,6 +262,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
         assert!(machine.path(path).exists(), "{path} was removed");
     }
     assert!(!machine.path("/opt/codedeploy-agent/bin").exists());
+    comes_back_as_it_was(&site, &second).await;
     machine.succeed("dpkg --purge codedeploy-agent 2>&1").await;
     for path in [CONFIGURATION, LOG, "/opt/codedeploy-agent", "/etc/systemd/system/codedeploy-agent.service"]
     {
@@ -270,6 +271,33 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     assert!(machine.path(ON_PREMISES).exists(), "what the operator put there is the operator's");
     assert_eq!(machine.read("/srv/app/page"), "three", "applications are the operator's too");
     site.close().await;
+}
+
+/// A removed agent that is installed again runs again, unless it was stopped or the machine forbids it.
+async fn comes_back_as_it_was(site: &Site, package: &str) {
+    let machine = &site.machine;
+    machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
+    let status = machine.succeed("codedeploy-agent status --json").await;
+    assert!(status.contains("\"succeeded\""), "the deployments of before are known: {status}");
+    let doctor = machine.succeed("codedeploy-agent doctor").await;
+    let others = doctor.lines().find(|line| line.contains("other-agents")).unwrap_or_default();
+    assert!(others.starts_with("ok "), "{doctor}");
+
+    machine.succeed("systemctl stop codedeploy-agent").await;
+    let third = site.package("codedeploy-agent", "0.3.0").await;
+    machine.succeed(&format!("dpkg --install {third} 2>&1")).await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive", "stopped stays stopped");
+    machine.succeed(&format!("dpkg --remove codedeploy-agent 2>&1 && dpkg --install {third} 2>&1")).await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive", "stopped stays stopped");
+
+    machine.succeed("systemctl start codedeploy-agent").await;
+    machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
+    machine.succeed("chmod 755 /usr/sbin/policy-rc.d").await;
+    machine.succeed(&format!("dpkg --remove codedeploy-agent 2>&1 && dpkg --install {third} 2>&1")).await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive", "the machine forbids it");
+    machine.succeed("rm /usr/sbin/policy-rc.d && dpkg --remove codedeploy-agent 2>&1").await;
 }
 
 #[tokio::test]
@@ -402,6 +430,28 @@ async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root()
 
     machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
     assert!(machine.path(state).exists());
+    machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
+
+    // A port that is taken is tried again now and then, until it is free.
+    machine.succeed("systemctl stop codedeploy-controller").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap();
+    machine.write("/etc/codedeploy-controller/controller.yml", &format!("listen: {port}\n"));
+    machine.succeed("systemctl --no-block start codedeploy-controller").await;
+    wait::until("it was tried twice", async || {
+        let log = machine.succeed(&format!("journalctl -u {UNIT} -o cat --no-pager")).await;
+        let tries = log.lines().filter(|line| line.contains("cannot listen on")).count();
+        if tries >= 2 { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let starts = machine.property(UNIT, "NRestarts").await;
+    assert!(starts.parse::<u32>().unwrap() <= 3, "{starts} starts");
+    drop(taken);
+    machine.until_property(UNIT, "ActiveState", "active").await;
+
+    machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
     machine.succeed("dpkg --purge codedeploy-controller 2>&1").await;
     assert!(!machine.path(state).exists());
     site.close().await;
