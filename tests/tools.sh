@@ -16,6 +16,7 @@ needs unshare util-linux
 needs losetup mount
 needs python3 python3
 needs haproxy haproxy
+needs jq jq
 if [ "$(id -u)" -eq 0 ]; then
   needs mkfs.ext4 e2fsprogs
   needs mkfs.xfs xfsprogs

@@ -17,6 +17,8 @@ mod deployment;
 mod observe;
 #[path = "examples/readme.rs"]
 mod readme;
+#[path = "examples/walk.rs"]
+mod walk;
 #[path = "examples/world.rs"]
 mod world;
 
@@ -53,6 +55,50 @@ fn the_host_does_not_notice_a_world_as_root() {
     }
     let elsewhere = world.run("touch /usr/from-a-world");
     assert!(elsewhere.output.contains("Read-only file system"), "{}", elsewhere.output);
+}
+
+/// A home that has what the installing lines of the README put there; root needs no `sudo`.
+const HOME: &str = r#"
+mkdir -p /tmp/home/.cargo /tmp/home/aws/bin
+ln -s /mnt/programs /tmp/home/.cargo/bin
+printf '#!/bin/sh\nexec /mnt/tools/python/bin/python3 /mnt/tools/python/bin/aws "$@"\n' > /tmp/home/aws/bin/aws
+printf '#!/bin/sh\nexec "$@"\n' > /tmp/home/aws/bin/sudo
+chmod 755 /tmp/home/aws/bin/*
+"#;
+
+/// The journal of the controller, which has lines of systemd's own.
+const JOURNALCTL: &str = r#"
+printf '#!/bin/sh\necho "Started codedeploy-controller.service."\ncat /tmp/home/codedeploy/log\n' \
+  > /tmp/home/aws/bin/journalctl
+chmod 755 /tmp/home/aws/bin/journalctl
+"#;
+
+/// Every line of the shell text must succeed, in a home of its own and the folder of the repository.
+fn at_home(shell: &str) -> String {
+    format!("export HOME=/tmp/home PATH=/tmp/home/aws/bin:$PATH\ncd /mnt/repository\n{shell}")
+}
+
+#[test]
+fn the_walk_of_the_readme_works_as_it_stands_as_root() {
+    let Some(mut world) = World::of_root() else { return };
+    world.say(HOME);
+    let here = walk::without_installations(&walk::recipes("README.md", "## Deploying on this machine"));
+    let deployed = world.say(&at_home(&here));
+    assert!(deployed.ends_with("Local deployment successful"), "{deployed}");
+
+    let service = walk::without_installations(&walk::recipes("README.md", "## A service and its hosts"));
+    let said = world.say(&at_home(&service));
+    let page = std::fs::read_to_string(readme::folder().join("static-site/site/index.html")).unwrap();
+    assert!(said.ends_with(page.trim_end()), "{said}");
+
+    // The recipes for both logs, over the logs that this has left.
+    let logs = walk::recipes("docs/logs.md", "## Fields");
+    let agents = world.say(&at_home(&logs));
+    assert!(agents.lines().any(|line| line.parse::<u64>().is_ok_and(|bytes| bytes > 0)), "{agents}");
+    world.say(JOURNALCTL);
+    let recipes = walk::recipes("docs/logs.md", "## The controller");
+    let controllers = world.say(&at_home(&format!("cd /tmp/home\n{recipes}")));
+    assert!(controllers.contains("CreateDeploymentGroup"), "{controllers}");
 }
 
 #[test]

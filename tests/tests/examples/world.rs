@@ -9,7 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use codedeploy_tests::bucket::tools;
 use tempfile::TempDir;
+
+use crate::walk;
 
 /// Files of the stage: the world's first process, and the client that asks its servers.
 const SCRIPTS: [(&str, &str); 2] =
@@ -56,7 +59,9 @@ impl World {
         let mut process = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child"])
             .args(["--net", "sh"])
-            .args([&stage.path().join("world.sh"), stage.path(), &program(), &systemctl()])
+            .arg(stage.path().join("world.sh"))
+            .arg(stage.path())
+            .args([program(), systemctl(), walk::repository(), tools()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -124,9 +129,7 @@ fn program() -> PathBuf {
 }
 
 fn systemctl() -> PathBuf {
-    let tools = std::env::var_os("CODEDEPLOY_TEST_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from);
-    existing(tools.join("systemctl/usr/bin/systemctl"), "run tests/tools.sh first, as tests/run does")
+    existing(tools().join("systemctl/usr/bin/systemctl"), "run tests/tools.sh first, as tests/run does")
 }
 
 fn existing(path: PathBuf, otherwise: &str) -> PathBuf {

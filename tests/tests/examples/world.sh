@@ -1,7 +1,8 @@
 #!/bin/sh
 # The first process of a world of its own: mounts, processes and network are private (see world.rs).
-# world.sh STAGE PROGRAM SYSTEMCTL hides the host behind empty folders, then runs /mnt/command for each line
-# that it reads, and answers with its exit status. When its input ends it ends, and every process with it.
+# world.sh STAGE PROGRAM SYSTEMCTL REPOSITORY TOOLS hides the host behind empty folders, then runs /mnt/command for
+# each line that it reads, and answers with its exit status. When its input ends it ends, and every process with it.
+# The folder of PROGRAM, the repository and the tests' tools are /mnt/programs, /mnt/repository and /mnt/tools.
 set -eu
 stage=$1
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
@@ -13,6 +14,10 @@ touch "$stage/bin/codedeploy-local" "$stage/bin/systemctl"
 # Before the folders in which they may lie are hidden.
 mount --bind "$2" "$stage/bin/codedeploy-local"
 mount --bind "$3" "$stage/bin/systemctl"
+mkdir "$stage/programs" "$stage/repository" "$stage/tools"
+mount --bind "$(dirname "$2")" "$stage/programs"
+mount --bind "$4" "$stage/repository"
+mount --bind "$5" "$stage/tools"
 mount --rbind "$stage" /mnt
 
 mount --bind /mnt/etc /etc
