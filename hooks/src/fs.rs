@@ -134,6 +134,7 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
+    /// Makes the folder `name`, which must not exist; the umask, or a default list of this folder, decides who may use it.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
     }

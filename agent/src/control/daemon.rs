@@ -89,7 +89,6 @@ fn detach() -> io::Result<bool> {
         return Ok(false);
     }
     chdir("/")?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;

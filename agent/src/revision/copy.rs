@@ -20,7 +20,8 @@ const NEW: OFlags =
 pub(super) enum Keep {
     /// Owners, modes, times, and which files are one.
     Everything,
-    /// What `cp -r` keeps: permission bits that the umask lets pass. Files belong to the agent's user.
+    /// What `cp -r` keeps: permission bits that the umask lets pass. Files belong to the agent's user. Folders can be
+    /// entered by whom they could be entered before: scripts run as other users.
     Permissions,
 }
 
@@ -89,7 +90,12 @@ impl Copier<'_> {
             Keep::Permissions => Mode::from_raw_mode(stat.st_mode & 0o777) | Mode::RWXU,
         };
         rustix::fs::mkdirat(to, name, mode)?;
-        Ok((source, rustix::fs::openat(to, name, FOLDER, Mode::empty())?))
+        let made = rustix::fs::openat(to, name, FOLDER, Mode::empty())?;
+        if self.keep == Keep::Permissions {
+            let may_enter = Mode::from_raw_mode(stat.st_mode) & (Mode::XGRP | Mode::XOTH);
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) | may_enter)?;
+        }
+        Ok((source, made))
     }
 
     fn file(

@@ -329,9 +329,15 @@ fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes `path` and its missing parents.
+/// Makes `path` and its missing parents. Whatever the umask, they get this mode: some are private, and through the others
+/// users of scripts reach them.
 pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create", path))
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create", path))?;
+    for folder in missing {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(failed("create", folder))?;
+    }
+    Ok(())
 }
 
 /// Removes whatever is at `path`; links are removed, not followed.

@@ -223,13 +223,13 @@ fn set_attribute(file: impl AsFd, name: &str, value: Option<&[u8]>) -> io::Resul
     }
 }
 
-/// A new folder gets 0755 whatever the umask, unless its parent's default list decides.
-pub(super) fn freshen(folder: &Folder) -> io::Result<()> {
-    let stat = rustix::fs::fstat(folder)?;
-    if stat.st_mode & 0o777 != 0o755 && attribute(folder, ACCESS_ACL)?.is_none() {
-        rustix::fs::fchmod(folder, Mode::from_raw_mode(stat.st_mode & 0o7000 | 0o755))?;
-    }
-    Ok(())
+/// The mode that a fresh folder gets: what this process's umask leaves.
+pub(super) fn folder_mode() -> u32 {
+    // Asking umask(2) would change it for other threads.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
+    0o777 & !umask.unwrap_or(0o022)
 }
 
 /// Whether this host has the tools that [`add_context`] needs.

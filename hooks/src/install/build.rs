@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::access::{self, Access};
+use super::access::Access;
 use super::step::{Build, Item, What};
 use super::{StepError, parallel};
 use crate::fs::Handles;
@@ -56,10 +56,7 @@ impl Piece<'_> {
         let (folder, name) = handles.parent(&self.path)?;
         let access = &self.item.access;
         match &self.item.what {
-            What::Folder => {
-                folder.create_folder(name)?;
-                access::freshen(&folder.folder(name)?)
-            }
+            What::Folder => folder.create_folder(name),
             What::File { source } => {
                 let source = revision.join(source);
                 let (from, source) = handles.parent(&source)?;

@@ -11,9 +11,6 @@ use super::records::Instruction;
 use super::snapshot::{Node, NodeKind, last};
 use crate::appspec::{Acl, AclTag, Pattern, Permission, Principal};
 
-/// Mode of a fresh folder.
-const FOLDER_MODE: u32 = 0o755;
-
 /// Gives the planned objects, and existing files that are named exactly, the access that the AppSpec asks for.
 pub(super) fn grant(facts: Facts<'_>, decision: &mut Decision, conflicts: &mut Vec<Conflict>) {
     let mut granter = Granter { facts, decision, conflicts, granted: BTreeSet::new() };
@@ -128,7 +125,7 @@ impl Granter<'_> {
                 return;
             }
             WantedKind::File => (planned.access.mode.map_or(0o644, |mode| mode.value), false),
-            WantedKind::Folder => (FOLDER_MODE, true),
+            WantedKind::Folder => (self.facts.host.folder_mode, true),
         };
         let asked = self.access(permission, &written, &path, mode, is_folder);
         let access = &mut self.decision.planned[index].access;

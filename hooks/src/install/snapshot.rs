@@ -57,6 +57,8 @@ pub(super) struct Host {
     pub(super) users: BTreeMap<String, u32>,
     pub(super) groups: BTreeMap<String, u32>,
     pub(super) has_selinux_tools: bool,
+    /// Of a fresh folder.
+    pub(super) folder_mode: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -161,6 +163,7 @@ impl Host {
             users,
             groups,
             has_selinux_tools: access::has_selinux_tools(),
+            folder_mode: access::folder_mode(),
         })
     }
 }
