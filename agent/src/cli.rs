@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+pub use codedeploy_hooks::script::keep_script;
 
 use crate::aws::{Access, AccessError};
 use crate::command::CommandService;

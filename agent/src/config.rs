@@ -43,9 +43,11 @@ pub struct Settings {
     /// How long a stop waits for the commands in progress.
     pub kill_agent_max_wait_time: Duration,
     /// How long output still counts after a script has ended.
-    pub hook_drain_grace: Duration,
+    pub output_drain: Duration,
     /// How long a script that must end has between TERM and KILL.
     pub hook_kill_grace: Duration,
+    /// Whether scripts of another user get what a session of that user has.
+    pub runas_session: bool,
     /// Deployment folders kept per deployment group; at least 1.
     pub max_revisions: usize,
     /// Whether a deployment that fails after its Install is taken back on this host.
@@ -219,7 +221,7 @@ impl Settings {
                 "log_max_size",
                 "a size of at least 64KiB, such as 64MiB",
                 (64 << 20, "64MiB"),
-                log_size,
+                size::of_log,
             ),
             enable_deployments_log: file.flag("enable_deployments_log", true),
             enable_archive_reuse: file.flag("enable_archive_reuse", true),
@@ -228,8 +230,11 @@ impl Settings {
             wait_after_error: file.seconds("wait_after_error", 30),
             http_read_timeout: file.seconds("http_read_timeout", 80),
             kill_agent_max_wait_time: file.seconds("kill_agent_max_wait_time_seconds", 7200),
-            hook_drain_grace: file.seconds("hook_drain_grace", 5),
+            output_drain: file
+                .renamed("hook_drain_grace", "output_drain_seconds")
+                .seconds("output_drain_seconds", 5),
             hook_kill_grace: file.seconds("hook_kill_grace", 10),
+            runas_session: file.flag("runas_session", true),
             max_revisions: file.at_least_one("max_revisions", 5),
             rollback_on_failure: file.flag("rollback_on_failure", false),
             endpoints: Endpoints {
@@ -326,11 +331,6 @@ impl LogFormat {
             _ => None,
         }
     }
-}
-
-/// Smaller files would turn over within one deployment.
-fn log_size(text: &str) -> Option<u64> {
-    size::parse(text).filter(|bytes| *bytes >= 64 << 10)
 }
 
 fn sha256_digest(text: &str) -> Option<[u8; 32]> {

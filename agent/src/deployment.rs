@@ -12,14 +12,16 @@ pub mod rollback;
 pub mod survivors;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::{self, InstallError, Summary};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
-use codedeploy_hooks::script::{self, HookRun, Limits, LogError, Outcome, Report, ScriptLog};
+use codedeploy_hooks::script::{
+    self, HookRun, Limits, LogError, Outcome, Report, ScriptLog, Session, THIS_PROGRAM,
+};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -272,8 +274,19 @@ impl Host {
         let hardening = &self.settings.hardening;
         let environment = environment::for_hooks(&self.environment, hardening, &plan.event, variables);
         let limits =
-            Limits { kill_grace: self.settings.hook_kill_grace, drain_grace: self.settings.hook_drain_grace };
-        Ok(script::run(HookRun { plan, environment: &environment, limits, log: &mut log, stop }).await)
+            Limits { kill_grace: self.settings.hook_kill_grace, drain_grace: self.settings.output_drain };
+        let session =
+            self.settings.runas_session.then_some(Session { strip_loader_env: hardening.strip_loader_env });
+        let run = HookRun {
+            plan,
+            environment: &environment,
+            keeper: Path::new(THIS_PROGRAM),
+            session,
+            limits,
+            log: &mut log,
+            stop,
+        };
+        Ok(script::run(run).await)
     }
 
     /// The scripts of `event`, from the revision that they come from. Nothing, when that revision is gone.

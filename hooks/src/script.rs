@@ -7,9 +7,9 @@
 mod outcome;
 mod output;
 mod process;
+pub mod variables;
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -23,8 +23,8 @@ use crate::appspec::Script;
 use crate::lifecycle::HookPlan;
 pub use outcome::{Holder, OpenStreams, Outcome};
 pub use output::{LogError, MAX_LOGGED, ScriptLog};
-pub use process::{MARK, ScriptFinding, inspect};
-use process::{Pipes, Prepared, Running, location};
+use process::{Ended, Pipes, Prepared, Running, location};
+pub use process::{MARK, ScriptFinding, Session, inspect, keep_script};
 
 /// How long the runner waits where a script does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,9 @@ impl Default for Limits {
     }
 }
 
+/// The program that asks.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// One event to be run.
 #[derive(Debug)]
 pub struct HookRun<'a> {
@@ -49,6 +52,10 @@ pub struct HookRun<'a> {
     /// All variables of the scripts: the agent's, and those that describe the deployment. The agent's AWS credentials are
     /// left out in any case; `HOME` and the like are set for a script that runs as another user.
     pub environment: &'a [(OsString, OsString)],
+    /// The program that watches over each script: one that calls [`keep_script`] first, such as [`THIS_PROGRAM`].
+    pub keeper: &'a Path,
+    /// Whether root opens a session for scripts that run as another user.
+    pub session: Option<Session>,
     pub limits: Limits,
     pub log: &'a mut ScriptLog,
     /// Cancelled when the agent can wait no longer: the script that runs is ended.
@@ -66,7 +73,8 @@ pub struct Report {
 /// Runs the scripts of one event in order; the first that fails ends it. To be awaited to its end: a script is ended
 /// through [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
-    let HookRun { plan, environment, limits, log, stop } = run;
+    let HookRun { plan, environment, keeper, session, limits, log, stop } = run;
+    let manner = Manner { archive: &plan.archive, environment, keeper, session, limits, stop: &stop };
     if !plan.scripts.is_empty() {
         log.event(&plan.event);
     }
@@ -79,8 +87,7 @@ pub async fn run(run: HookRun<'_>) -> Report {
         let span = tracing::info_span!("script", lifecycle_event = %plan.event, script = %location(script));
         log.script(&script.location);
         let began = Instant::now();
-        outcome =
-            run_script(&plan.archive, script, environment, limits, log, &stop).instrument(span.clone()).await;
+        outcome = manner.run_script(script, log).instrument(span.clone()).await;
         log.end_script();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         span.in_scope(|| match outcome.succeeded() {
@@ -94,52 +101,63 @@ pub async fn run(run: HookRun<'_>) -> Report {
     Report { outcome, log_tail: log.tail() }
 }
 
+/// How all scripts of an event are run.
+struct Manner<'a> {
+    archive: &'a Path,
+    environment: &'a [(OsString, OsString)],
+    keeper: &'a Path,
+    session: Option<Session>,
+    limits: Limits,
+    stop: &'a CancellationToken,
+}
+
 /// Why a script is no longer waited for.
 enum Ending {
-    Exited(io::Result<ExitStatus>),
+    Ended(Ended),
     TimedOut,
     Stopped,
 }
 
-async fn run_script(
-    archive: &Path,
-    script: &Script,
-    environment: &[(OsString, OsString)],
-    limits: Limits,
-    log: &mut ScriptLog,
-    stop: &CancellationToken,
-) -> Outcome {
-    let prepared = match prepare(archive, script).await {
-        Ok(prepared) => prepared,
-        Err(outcome) => return outcome,
-    };
-    let mut running = match prepared.start(environment).await {
-        Ok(running) => running,
-        Err(reason) => {
-            return Outcome::NotStarted { location: location(script), user: script.runas.clone(), reason };
+impl Manner<'_> {
+    async fn run_script(&self, script: &Script, log: &mut ScriptLog) -> Outcome {
+        let limits = self.limits;
+        let not_started =
+            |reason| Outcome::NotStarted { location: location(script), user: script.runas.clone(), reason };
+        let prepared = match prepare(self.archive, script).await {
+            Ok(prepared) => prepared,
+            Err(outcome) => return outcome,
+        };
+        let mut running = match prepared.start(self.keeper, self.environment, self.session).await {
+            Ok(running) => running,
+            Err(reason) => return not_started(reason),
+        };
+        let mut pipes = running.pipes();
+
+        let ending = pipes.read_while(log, ending(&mut running, script.timeout, self.stop)).await;
+        if matches!(ending, Ending::TimedOut | Ending::Stopped | Ending::Ended(Ended::Unknown(_))) {
+            pipes.read_while(log, running.end(limits.kill_grace)).await;
         }
-    };
-    let mut pipes = running.pipes();
+        pipes.read_while(log, running.release(limits.kill_grace)).await;
+        // Whether everybody has closed the output by then shows in the pipes.
+        let _ = timeout(limits.drain_grace, pipes.read_to_end(log)).await;
 
-    let ending = pipes.read_while(log, ending(&mut running, script.timeout, stop)).await;
-    if !matches!(ending, Ending::Exited(_)) {
-        pipes.read_while(log, running.end(limits.kill_grace)).await;
-    }
-    // Whether everybody has closed the output by then shows in the pipes.
-    let _ = timeout(limits.drain_grace, pipes.read_to_end(log)).await;
-
-    match ending {
-        Ending::Exited(Ok(status)) if status.success() => succeeded(script, &pipes).await,
-        Ending::Exited(Ok(status)) => failed(script, status, prepared.hint()),
-        Ending::Exited(Err(error)) => Outcome::Error {
-            message: format!("how the script {} ended cannot be found out: {error}", location(script)),
-        },
-        Ending::TimedOut => Outcome::TimedOut {
-            location: location(script),
-            timeout: script.timeout,
-            user: script.runas.clone(),
-        },
-        Ending::Stopped => Outcome::Stopped { location: Some(location(script)) },
+        match ending {
+            Ending::Ended(Ended::Exited(status)) if status.success() => {
+                succeeded(script, &pipes, limits.drain_grace).await
+            }
+            Ending::Ended(Ended::Exited(status)) => failed(script, status, prepared.hint()),
+            Ending::Ended(Ended::Failed(error)) => not_started(prepared.explain(&error)),
+            Ending::Ended(Ended::Refused(reason)) => not_started(reason),
+            Ending::Ended(Ended::Unknown(reason)) => Outcome::Error {
+                message: format!("how the script {} ended cannot be found out: {reason}", location(script)),
+            },
+            Ending::TimedOut => Outcome::TimedOut {
+                location: location(script),
+                timeout: script.timeout,
+                user: script.runas.clone(),
+            },
+            Ending::Stopped => Outcome::Stopped { location: Some(location(script)) },
+        }
     }
 }
 
@@ -157,19 +175,19 @@ async fn prepare(archive: &Path, script: &Script) -> Result<Prepared, Outcome> {
 async fn ending(running: &mut Running, timeout: Duration, stop: &CancellationToken) -> Ending {
     tokio::select! {
         biased;
-        status = running.wait() => Ending::Exited(status),
+        ended = running.wait() => Ending::Ended(ended),
         () = stop.cancelled() => Ending::Stopped,
         () = sleep(timeout) => Ending::TimedOut,
     }
 }
 
 /// The outcome of a script that ended well, if it left nobody behind who holds its output.
-async fn succeeded(script: &Script, pipes: &Pipes) -> Outcome {
+async fn succeeded(script: &Script, pipes: &Pipes, drained: Duration) -> Outcome {
     match pipes.open() {
         None => Outcome::Succeeded { note: None },
         Some(streams) => {
             let holders = process::holders(pipes).await;
-            Outcome::OutputLeftOpen { location: location(script), streams, holders }
+            Outcome::OutputLeftOpen { location: location(script), streams, holders, drained }
         }
     }
 }

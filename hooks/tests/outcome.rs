@@ -65,11 +65,13 @@ fn every_ending_has_its_code_script_and_message() {
                 location: location(),
                 streams: OpenStreams::Both,
                 holders: (1..=7).map(|pid| Holder { pid, command: "d".into() }).collect(),
+                drained: Duration::from_secs(5),
             },
             6,
             "scripts/run.sh",
-            "Script at specified location: scripts/run.sh ended, but its stdout and stderr stayed open; held by process 1 \
-             (d), process 2 (d), process 3 (d), process 4 (d), process 5 (d) and 2 more; a script that starts a background \
+            "Script at specified location: scripts/run.sh ended, but its stdout and stderr stayed open for 5 more \
+             seconds (output_drain_seconds); held by process 1 (d), process 2 (d), process 3 (d), process 4 (d), process 5 (d) \
+             and 2 more; a script that starts a background \
              process must redirect its stdout and stderr",
         ),
         (
@@ -77,11 +79,12 @@ fn every_ending_has_its_code_script_and_message() {
                 location: location(),
                 streams: OpenStreams::Stderr,
                 holders: Vec::new(),
+                drained: Duration::from_millis(500),
             },
             6,
             "scripts/run.sh",
-            "Script at specified location: scripts/run.sh ended, but its stderr stayed open; which process holds it could \
-             not be found out",
+            "Script at specified location: scripts/run.sh ended, but its stderr stayed open for 0.5 more seconds \
+             (output_drain_seconds); which process holds it could not be found out",
         ),
         (
             Outcome::Stopped { location: Some(location()) },

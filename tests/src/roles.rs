@@ -14,6 +14,11 @@ pub fn programs() -> Programs {
 
 /// Plays the role that the arguments ask for; `None` when they ask for none.
 pub fn play(arguments: &[OsString]) -> Option<ExitCode> {
+    // The agent's role starts this executable to watch over scripts.
+    let kept = codedeploy_agent::cli::keep_script(arguments.iter().cloned());
+    if kept.is_some() {
+        return kept;
+    }
     let [_, flag, role, ..] = arguments else { return None };
     let arguments = arguments.iter().skip(2).cloned();
     match role.to_str() {

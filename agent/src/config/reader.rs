@@ -64,6 +64,8 @@ pub struct Reader<'a> {
     text: &'a str,
     mapping: Mapping,
     asked: BTreeSet<&'static str>,
+    /// Keys that stand there by their earlier names.
+    renamed: HashMap<&'static str, &'static str>,
     effective: Vec<Effective>,
     problems: Vec<ReadError>,
     warnings: Vec<Warning>,
@@ -98,8 +100,8 @@ impl<'a> Reader<'a> {
                 return Err(whole(None, format!("found {}; expected `key: value` lines", describe(&other))));
             }
         };
-        let (asked, effective, problems, warnings) = Default::default();
-        Ok(Self { text, mapping, asked, effective, problems, warnings })
+        let (asked, renamed, effective, problems, warnings) = Default::default();
+        Ok(Self { text, mapping, asked, renamed, effective, problems, warnings })
     }
 
     /// A text; numbers and truth values are taken as they are written.
@@ -236,6 +238,19 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Takes the value of a key's earlier name for its own, where that is not there.
+    pub fn renamed(&mut self, earlier: &'static str, key: &'static str) -> &mut Self {
+        let spellings = |key: &str| [key.to_owned(), format!(":{key}")];
+        let is_there = spellings(key).iter().any(|key| self.mapping.contains_key(key.as_str()));
+        for spelling in spellings(earlier) {
+            if let Some(value) = self.mapping.remove(spelling.as_str()).filter(|_| !is_there) {
+                self.mapping.insert(key.into(), value);
+                self.renamed.insert(key, earlier);
+            }
+        }
+        self
+    }
+
     /// A known key that asks for what happens anyway: accepted in silence.
     pub fn ignored(&mut self, key: &'static str, _why: &str) {
         self.remove(key);
@@ -279,7 +294,7 @@ impl<'a> Reader<'a> {
     /// The value of `key` in either spelling; a null is as good as absent.
     fn take(&mut self, key: &'static str) -> Option<Value> {
         let value = self.remove(key);
-        let line = value.as_ref().and_then(|_| line_of(self.text, key));
+        let line = value.as_ref().and_then(|_| self.line_of(key));
         let shown = value.as_ref().map_or(Json::Null, shown);
         self.effective.push(Effective { key, value: shown, line });
         value
@@ -314,7 +329,11 @@ impl<'a> Reader<'a> {
     }
 
     fn place(&self, key: &str) -> Place {
-        Place { line: line_of(self.text, key), key: Some(key.to_owned()) }
+        Place { line: self.line_of(key), key: Some(key.to_owned()) }
+    }
+
+    fn line_of(&self, key: &str) -> Option<usize> {
+        line_of(self.text, self.renamed.get(key).copied().unwrap_or(key))
     }
 
     /// The known key that differs from `key` in at most two characters.

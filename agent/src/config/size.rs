@@ -21,6 +21,11 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// The size of a log's file: smaller ones would turn over within one deployment.
+pub(super) fn of_log(text: &str) -> Option<u64> {
+    parse(text).filter(|bytes| *bytes >= 64 << 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

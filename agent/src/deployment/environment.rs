@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::script::variables::{DESCRIBING, is_loader, is_secret};
 
 use crate::config::{Environment, Hardening};
 use crate::revision::Revision;
@@ -11,10 +12,6 @@ use crate::spec::DeploymentSpec;
 
 /// Tells a script which event it runs for.
 const EVENT: &str = "LIFECYCLE_EVENT";
-
-/// The agent's own credentials; never passed on.
-const SECRETS: [&str; 4] =
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIAL_FILE", "AWS_SESSION_TOKEN"];
 
 /// What systemd tells the agent alone: a hook that inherited it would speak for the agent, or take the agent's folders for
 /// its own.
@@ -51,34 +48,6 @@ const ALLOWED: [&str; 13] = [
     "no_proxy",
 ];
 
-/// What decides which code a program loads, beside `LD_*`: the C library's own (ld.so(8)), and the interpreters'.
-const LOADER: [&str; 19] = [
-    "GCONV_PATH",
-    "GLIBC_TUNABLES",
-    "LOCPATH",
-    "NLSPATH",
-    "BASH_ENV",
-    "ENV",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONSTARTUP",
-    "PERL5LIB",
-    "PERL5OPT",
-    "PERL5DB",
-    "RUBYLIB",
-    "RUBYOPT",
-    "NODE_OPTIONS",
-    "NODE_PATH",
-    "JAVA_TOOL_OPTIONS",
-    "_JAVA_OPTIONS",
-    "CLASSPATH",
-];
-
-fn is_loader(name: &str) -> bool {
-    // Functions that a shell inherits run in place of commands.
-    ["LD_", "BASH_FUNC_"].iter().any(|prefix| name.starts_with(prefix)) || LOADER.contains(&name)
-}
-
 /// The agent's environment without its secrets, and what a script may want to know of its deployment. `downloaded` is
 /// the ETag that the deployment's bundle had: the service does not always name one.
 pub(super) fn for_hooks(
@@ -89,11 +58,9 @@ pub(super) fn for_hooks(
 ) -> Vec<(OsString, OsString)> {
     let passed_on = |name: &OsStr| {
         let text = name.to_string_lossy();
-        !SECRETS.contains(&&*text)
+        !is_secret(&text)
             && !OF_THE_UNIT.contains(&&*text)
-            && !text.starts_with("BUNDLE_")
-            && text != EVENT
-            && !deployment.contains_key(&*text)
+            && !DESCRIBING.contains(&&*text)
             && (!hardening.hook_env_allowlist || ALLOWED.contains(&&*text) || text.starts_with("LC_"))
             && (!hardening.strip_loader_env || !is_loader(&text))
     };
@@ -131,8 +98,14 @@ mod tests {
     /// What a script sees of the agent's own variables.
     fn passed_on(hardening: &Hardening) -> Vec<String> {
         let own = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%", "BUNDLE_KEY"];
-        let secret =
-            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CREDENTIAL_FILE"];
+        let secret = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_CREDENTIAL_FILE",
+            "CODEDEPLOY_GITHUB_TOKEN",
+            "CODEDEPLOY_HOST_SECRET_ACCESS_KEY",
+        ];
         let variables = own.into_iter().chain(secret).map(|name| (name.into(), "own".into()));
         let spec = br#"{"DeploymentId": "d-1", "DeploymentGroupId": "g", "DeploymentGroupName": "n",
             "ApplicationName": "a", "Revision": {"RevisionType": "S3",

@@ -201,7 +201,9 @@ fn judged(archive: &Path, script: &Script, scripts_ran: bool) -> ScriptPreview {
     let mut preview = ScriptPreview { script: script.clone(), problems: Vec::new(), warnings: Vec::new() };
     for finding in inspect(archive, script) {
         match finding {
-            ScriptFinding::NotExecutable => preview.warnings.push(finding.to_string()),
+            ScriptFinding::NotExecutable | ScriptFinding::Disguised(_) => {
+                preview.warnings.push(finding.to_string());
+            }
             ScriptFinding::User(_) | ScriptFinding::NoInterpreter(_) if scripts_ran => {
                 preview
                     .warnings

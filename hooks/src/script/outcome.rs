@@ -53,6 +53,8 @@ pub enum Outcome {
         location: String,
         streams: OpenStreams,
         holders: Vec<Holder>,
+        /// How long that grace was.
+        drained: Duration,
     },
     /// The agent shut down and could wait no longer. `location` is the script that it ended, if one was running.
     Stopped {
@@ -169,8 +171,14 @@ impl fmt::Display for Outcome {
             Outcome::NotStarted { location, user, reason } => {
                 write!(f, "{SCRIPT} {location}{} could not be started: {reason}", AsUser(user))
             }
-            Outcome::OutputLeftOpen { location, streams, holders } => {
-                write!(f, "{SCRIPT} {location} ended, but its {streams} stayed open; {}", HeldBy(holders))
+            Outcome::OutputLeftOpen { location, streams, holders, drained } => {
+                let seconds = drained.as_secs_f64();
+                write!(
+                    f,
+                    "{SCRIPT} {location} ended, but its {streams} stayed open for {seconds} more seconds \
+                     (output_drain_seconds); {}",
+                    HeldBy(holders)
+                )
             }
             Outcome::Stopped { location: None } => {
                 f.write_str("Failed: the agent was stopped before the command was finished")

@@ -1,51 +1,52 @@
 //! Starts scripts and ends them. The only module that starts processes.
 //!
-//! A script has a process group of its own, and in its environment a mark ([`MARK`]) that no other script has. When it
-//! must be ended, everything that descends from it is found in `/proc` by group, parentage and mark ([`table`]), also what
-//! left the group or the session, and by its control group where there is one ([`cgroup`]). When it ends by itself, what
-//! it left running is left alone: hooks start applications.
-//!
-//! The agent does not make itself the reaper of orphans: a daemon that a script starts belongs to init, as it does when
-//! anything else starts it, and an orphan without the mark could not be told from such a daemon anyway.
+//! Between the agent and a script stands a [`keeper`], from which nothing that the script starts can get away: when the
+//! script must be ended, everything that descends from it is found in `/proc` below the keeper ([`table`]), also what left
+//! the group or the session, and by its control group where there is one ([`cgroup`]). Whoever is killed together with his
+//! keeper is still known by a mark in his environment ([`MARK`]). When a script ends by itself, what it left running is
+//! left alone: hooks start applications.
 
 mod account;
 mod cgroup;
 mod executable;
 mod format;
 mod inspect;
+mod keeper;
+mod order;
 mod pipes;
+mod session;
 mod table;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::unistd::{Uid, geteuid};
 use rustix::process::Signal;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::outcome::{Holder, Outcome};
+use super::variables::is_secret;
 use crate::appspec::Script;
-use account::Account;
+use account::{Account, DEFAULT_SHELL};
 use cgroup::ControlGroup;
 use executable::Executable;
 pub use inspect::{ScriptFinding, inspect};
+pub use keeper::keep_script;
+pub use order::Session;
+use order::{Order, Report, Switch};
 pub(super) use pipes::Pipes;
 use table::Family;
 
 /// Environment variable whose value only the descendants of one script have.
 pub const MARK: &str = "CODEDEPLOY_HOOK_RUN";
-
-/// Credentials of the agent, which are not passed on.
-const SECRETS: [&str; 4] =
-    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CREDENTIAL_FILE", "AWS_SESSION_TOKEN"];
-
-/// What runs a script that does not name its interpreter.
-const DEFAULT_INTERPRETER: &str = "/bin/sh";
 
 /// How often a condition without an event is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -53,10 +54,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// How often, [`POLL`] apart, what is left of a script is looked for and killed; a process in an uninterruptible wait
 /// outlives any number of signals.
 const KILL_ROUNDS: usize = 100;
-
-/// How often, [`POLL`] apart, starting a script is tried again when its file is open for writing (ETXTBSY): a child that
-/// is just being started elsewhere in the agent can for a moment have a copy of the handle that unpacked it.
-const BUSY_ROUNDS: usize = 50;
 
 /// A script that can be started.
 #[derive(Debug)]
@@ -77,15 +74,29 @@ enum RunsAs {
     Sudo(Option<Account>),
 }
 
-/// A script that was started, and all that it starts.
+/// A script that is kept: about to be started, running, or over.
 #[derive(Debug)]
 pub(super) struct Running {
-    child: Child,
+    keeper: Child,
     pid: i32,
+    /// What the keeper says; dropped, it is let go.
+    reports: Option<Lines<BufReader<UnixStream>>>,
     trace: Trace,
 }
 
-/// By what the descendants of one script are known, wherever they went.
+/// How a script ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Exited(ExitStatus),
+    /// The operating system refused to start it.
+    Failed(io::Error),
+    /// It was not to be started.
+    Refused(String),
+    /// Nobody knows, because its keeper ended before.
+    Unknown(String),
+}
+
+/// By what the descendants of one script are known beside their descent.
 #[derive(Debug)]
 struct Trace {
     mark: String,
@@ -107,32 +118,73 @@ impl Prepared {
         Ok(Self { executable, runs_as })
     }
 
-    /// Starts the script with `environment`.
-    pub(super) async fn start(&self, environment: &[(OsString, OsString)]) -> Result<Running, String> {
+    /// Has a keeper, which is the program `keeper`, start the script with `environment`.
+    pub(super) async fn start(
+        &self,
+        keeper: &Path,
+        environment: &[(OsString, OsString)],
+        session: Option<Session>,
+    ) -> Result<Running, String> {
+        let refused =
+            |error: io::Error| format!("the process that is to watch over it cannot be started: {error}");
         let mark = format!("{:032x}", fastrand::u128(..));
         let trace = Trace { group: ControlGroup::make(&mark), mark };
-        let path = self.executable.path.as_os_str();
-        let mut attempts = 0..BUSY_ROUNDS;
-        let started = loop {
-            match self.spawn(path, &[], environment, &trace) {
-                Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && attempts.next().is_some() => {
-                    sleep(POLL).await;
-                }
-                // Neither a program nor with an interpreter: for the shell, as a shell would decide.
-                Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
-                    break self.spawn(OsStr::new(DEFAULT_INTERPRETER), &[path], environment, &trace);
-                }
-                started => break started,
-            }
-        };
-        let child = started.map_err(|error| match self.runs_as {
-            RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
-            _ => self.executable.explain(&error),
-        })?;
-        let Some(pid) = child.id().map(u32::cast_signed) else {
+        let (own, keepers) = std::os::unix::net::UnixStream::pair().map_err(refused)?;
+        let keeper = self.spawn(keeper, environment, keepers.into()).map_err(refused)?;
+        let Some(pid) = keeper.id().map(u32::cast_signed) else {
             return Err("its process id is not known".to_owned());
         };
-        Ok(Running { child, pid, trace })
+        own.set_nonblocking(true).map_err(refused)?;
+        let mut own = UnixStream::from_std(own).map_err(refused)?;
+        let mut order = serde_json::to_vec(&self.order(&trace, session)).unwrap_or_default();
+        order.push(b'\n');
+        // A keeper that does not take it ends, which shows.
+        let _ = own.write_all(&order).await;
+        Ok(Running { keeper, pid, reports: Some(BufReader::new(own).lines()), trace })
+    }
+
+    fn order(&self, trace: &Trace, session: Option<Session>) -> Order {
+        let path = &self.executable.path;
+        let own_shell = || vec![DEFAULT_SHELL.into(), path.into()];
+        let command = vec![path.into()];
+        let (command, shell) = match &self.runs_as {
+            RunsAs::Agent => (command, Some(own_shell())),
+            RunsAs::Named(account) | RunsAs::Switched(account) => {
+                (command, Some(account.shell_command(path).unwrap_or_else(own_shell)))
+            }
+            RunsAs::Sudo(account) => {
+                // Never ask for a password: nobody is there to type one.
+                let mut sudo: Vec<OsString> = vec!["sudo".into(), "-n".into()];
+                let shell = account.as_ref().and_then(|account| {
+                    sudo.extend(["-u".into(), account.name.clone().into()]);
+                    account.shell_command(path).filter(|_| self.executable.is_for_a_shell())
+                });
+                sudo.push("--".into());
+                // Without a shell of the account's, sudo has /bin/sh run what names no interpreter.
+                sudo.extend(shell.unwrap_or(command));
+                (sudo, None)
+            }
+        };
+        let account = match &self.runs_as {
+            RunsAs::Switched(account) => Some(Switch {
+                name: account.name.clone(),
+                uid: account.uid.as_raw(),
+                gid: account.gid.as_raw(),
+                groups: account.groups.iter().map(|group| group.as_raw()).collect(),
+                session,
+            }),
+            RunsAs::Agent | RunsAs::Named(_) | RunsAs::Sudo(_) => None,
+        };
+        let group = trace.group.as_ref().map(|group| group.folder().to_owned());
+        Order { command, shell, account, mark: trace.mark.clone(), group }
+    }
+
+    /// What to say when the operating system refused to start the script.
+    pub(super) fn explain(&self, error: &io::Error) -> String {
+        match self.runs_as {
+            RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
+            _ => self.executable.explain(error),
+        }
     }
 
     /// What the script's file may have to do with its failure.
@@ -140,32 +192,26 @@ impl Prepared {
         self.executable.hint()
     }
 
+    #[allow(clippy::disallowed_methods, reason = "this is the module that starts children")]
     fn spawn(
         &self,
-        program: &OsStr,
-        arguments: &[&OsStr],
+        keeper: &Path,
         environment: &[(OsString, OsString)],
-        trace: &Trace,
+        connection: OwnedFd,
     ) -> io::Result<Child> {
-        let mut command = self.runs_as.command(program);
-        command
-            .args(arguments)
+        Command::new(keeper)
+            .arg0(keeper::NAME)
+            .arg(keeper::WORD)
+            // For whoever looks at lists of processes.
+            .arg(&self.executable.path)
             .env_clear()
-            .envs(environment.iter().filter(|(name, _)| SECRETS.iter().all(|secret| name != secret)).cloned())
+            .envs(environment.iter().filter(|(name, _)| !is_secret(&name.to_string_lossy())).cloned())
             .envs(self.runs_as.environment())
-            .env(MARK, &trace.mark)
-            .stdin(Stdio::null())
+            .stdin(Stdio::from(connection))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0);
-        if let Some(entrance) = trace.group.as_ref().and_then(ControlGroup::entrance) {
-            enter(entrance, &mut command);
-        }
-        if let RunsAs::Switched(account) = &self.runs_as {
-            switch_to(account, &mut command);
-        }
-        keep_handles(&mut command);
-        command.spawn()
+            .process_group(0)
+            .spawn()
     }
 }
 
@@ -190,82 +236,37 @@ impl RunsAs {
             RunsAs::Agent | RunsAs::Sudo(_) => Vec::new(),
         }
     }
-
-    #[allow(clippy::disallowed_methods, reason = "this is the module that starts children")]
-    fn command(&self, program: &OsStr) -> Command {
-        let RunsAs::Sudo(account) = self else {
-            return Command::new(program);
-        };
-        let mut command = Command::new("sudo");
-        // Never ask for a password: nobody is there to type one.
-        command.arg("-n");
-        if let Some(account) = account {
-            command.args(["-u", &account.name]);
-        }
-        command.arg("--").arg(program);
-        command
-    }
-}
-
-/// Makes the child enter a control group, before it may have become another user.
-fn enter(entrance: OwnedFd, command: &mut Command) {
-    #[allow(
-        unsafe_code,
-        reason = "a child can only enter its control group by itself before it starts others"
-    )]
-    // SAFETY: runs between fork and exec; it only makes a raw system call on memory that was allocated before.
-    unsafe {
-        command.pre_exec(move || {
-            // A script without its control group can still be found by its mark.
-            let _ = rustix::io::write(&entrance, b"0");
-            Ok(())
-        });
-    }
-}
-
-/// Makes the child become `account` just before it is replaced by the script.
-fn switch_to(account: &Account, command: &mut Command) {
-    let gid = rustix::fs::Gid::from_raw(account.gid.as_raw());
-    let uid = rustix::fs::Uid::from_raw(account.uid.as_raw());
-    let groups: Vec<_> =
-        account.groups.iter().map(|group| rustix::fs::Gid::from_raw(group.as_raw())).collect();
-    #[allow(unsafe_code, reason = "the standard library cannot set supplementary groups")]
-    // SAFETY: runs between fork and exec; it only makes raw system calls on memory that was allocated before.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::thread::set_thread_groups(&groups)?;
-            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-            Ok(())
-        });
-    }
-}
-
-/// Keeps whatever the agent has open from the script, also what the agent itself inherited from whoever started it.
-fn keep_handles(command: &mut Command) {
-    #[allow(unsafe_code, reason = "handles can be closed by the child alone")]
-    // SAFETY: runs between fork and exec; it only makes a raw system call, which closes nothing before exec.
-    unsafe {
-        command.pre_exec(|| {
-            // Kernels before 5.11 do not know it; what the agent opened itself is not inherited there either.
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            Ok(())
-        });
-    }
 }
 
 impl Running {
     pub(super) fn pipes(&mut self) -> Pipes {
-        Pipes::of(&mut self.child)
+        Pipes::of(&mut self.keeper)
     }
 
     /// Waits for the script's own end, whatever it leaves behind.
-    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    pub(super) async fn wait(&mut self) -> Ended {
+        while let Some(reports) = &mut self.reports {
+            let Ok(Some(line)) = reports.next_line().await else {
+                break;
+            };
+            match serde_json::from_str(&line) {
+                Ok(Report::Warning(text)) => tracing::warn!("{text}"),
+                Ok(Report::NotStarted(error)) => return Ended::Failed(io::Error::from_raw_os_error(error)),
+                Ok(Report::Refused(reason)) => return Ended::Refused(reason),
+                Ok(Report::Ended(status)) => return Ended::Exited(ExitStatus::from_raw(status)),
+                Err(error) => return Ended::Unknown(error.to_string()),
+            }
+        }
+        let ended = self.keeper.wait().await;
+        Ended::Unknown(match ended {
+            Ok(status) => {
+                format!("the process {} that watched over it ended before it, with {status}", self.pid)
+            }
+            Err(error) => error.to_string(),
+        })
     }
 
-    /// Ends the script, which must not have been waited for to its end, and everything that descends from it: TERM, up
-    /// to `grace` for them to follow it, then KILL.
+    /// Ends the script and everything that descends from it: TERM, up to `grace` for them to follow it, then KILL.
     pub(super) async fn end(&mut self, grace: Duration) {
         let mut family = Family::of(self.pid);
         family.find(&self.processes().await);
@@ -281,20 +282,35 @@ impl Running {
             family.find(&self.processes().await);
             let alive = family.alive();
             if alive.is_empty() {
-                break;
+                // A keeper that has nobody left goes by itself; one that stays has missed children to show.
+                if timeout(POLL, self.keeper.wait()).await.is_ok() {
+                    break;
+                }
+                continue;
             }
             self.trace.group.iter().for_each(ControlGroup::kill);
             alive.iter().for_each(|process| process.signal(Signal::KILL));
             sleep(POLL).await;
         }
         for process in family.alive() {
-            tracing::warn!(
-                pid = process.pid,
-                "a process of the ended script could not be killed; look at it"
-            );
+            let pid = process.pid;
+            tracing::warn!(pid, "process {pid} of the ended script could not be killed; look at it");
         }
-        // Collected if it is dead; if it cannot be killed, the runtime does so once it is.
-        let _ = timeout(POLL, self.child.wait()).await;
+    }
+
+    /// Lets go of the keeper, whose script has ended: it closes the session of the script's user, for which it has `grace`.
+    pub(super) async fn release(&mut self, grace: Duration) {
+        self.reports = None;
+        if timeout(grace, self.keeper.wait()).await.is_err() {
+            let pid = self.pid;
+            tracing::warn!(
+                pid,
+                "the session of the script's user does not close; its process {pid} is killed"
+            );
+            let _ = self.keeper.start_kill();
+            // Collected if it is dead; if it cannot be killed, the runtime does so once it is.
+            let _ = timeout(POLL, self.keeper.wait()).await;
+        }
     }
 
     async fn processes(&self) -> Vec<table::Entry> {

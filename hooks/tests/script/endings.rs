@@ -84,17 +84,58 @@ async fn nothing_outlives_a_timeout() {
          setsid sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 1; done' &\n\
          (setsid sh -c 'echo $$ > {}; exec sleep 60' &)\n\
          env -i /usr/bin/setsid /bin/sh -c 'echo $$ > {}; /bin/sleep 60' &\n\
+         (setsid env -i /bin/sh -c 'trap \"\" TERM; echo $$ > {}; /bin/sleep 60; /bin/sleep 60' \
+             </dev/null >/dev/null 2>&1 &)\n\
          while :; do sleep 1; done",
         file("leader"),
         file("session"),
         file("orphan"),
         file("unmarked"),
+        file("traceless"),
     );
     let report = host.run(&[timeout(host.script("stubborn.sh", &lines), 3000)]).await;
     message(&report, ErrorCode::ScriptTimedOut, "stubborn.sh");
-    for name in ["leader", "session", "orphan", "unmarked"] {
+    for name in ["leader", "session", "orphan", "unmarked", "traceless"] {
         assert!(!host.pid_in(name).await.is_alive(), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_process_whose_first_thread_is_gone_does_not_outlive_a_timeout_either() {
+    let host = Host::new();
+    let python = "import ctypes, os, sys, threading, time\n\
+        threading.Thread(target=lambda: time.sleep(60)).start()\n\
+        open(sys.argv[1], 'w').write(str(os.getpid()))\n\
+        ctypes.CDLL(None).pthread_exit(None)\n";
+    let program = host.file("threads.py", 0o644, python);
+    let pid_file = host.path("threads");
+    let lines = format!(
+        "(setsid env -i \"$(command -v python3)\" {} {} </dev/null >/dev/null 2>&1 &)\nsleep 60",
+        program.display(),
+        pid_file.display()
+    );
+    let report = host.run(&[timeout(host.script("slow.sh", &lines), 3000)]).await;
+    message(&report, ErrorCode::ScriptTimedOut, "slow.sh");
+    let pid = host.pid_in("threads").await;
+    assert!(!std::path::Path::new(&format!("/proc/{}", pid.0)).exists());
+}
+
+#[tokio::test]
+async fn what_a_script_leaves_behind_belongs_to_init_once_the_script_is_over() {
+    let host = Host::new();
+    let pid_file = host.path("daemon");
+    let lines = format!(
+        "(setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $! > {})\necho $PPID > {}",
+        pid_file.display(),
+        host.path("parent").display()
+    );
+    assert!(host.run_lines(&lines).await.outcome.succeeded());
+    let daemon = host.pid_in("daemon").await;
+    let keeper = host.pid_in("parent").await;
+    assert!(daemon.is_alive());
+    assert!(!keeper.is_alive(), "nothing of the agent stays");
+    assert_ne!(daemon.parent(), keeper.0);
+    keeper.leave();
 }
 
 #[tokio::test]
@@ -157,7 +198,8 @@ async fn a_process_that_keeps_the_output_open_is_named() {
         let report = host.run_lines(&lines).await;
         let holder = host.pid_in("holder").await;
         let message = message(&report, ErrorCode::OutputLeftOpen, "run.sh");
-        assert!(message.contains(&format!("its {streams} stayed open")), "{message}");
+        let stayed = format!("its {streams} stayed open for 1 more seconds (output_drain_seconds)");
+        assert!(message.contains(&stayed), "{message}");
         assert!(message.contains(&format!("held by process {} (sleep 61);", holder.0)), "{message}");
         assert!(report.log_tail.ends_with("[stdout]done\n"));
         assert!(holder.is_alive(), "only a timeout ends what a script leaves behind");

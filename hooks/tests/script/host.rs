@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{ArchivePath, Script};
 use codedeploy_hooks::lifecycle::HookPlan;
-use codedeploy_hooks::script::{self, HookRun, Limits, Report, ScriptLog};
+use codedeploy_hooks::script::{self, HookRun, Limits, Report, ScriptLog, Session};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const DEPLOYMENT: &str = "d-ABCDEFGHI";
+
+/// The program that watches over scripts.
+pub(crate) const KEEPER: &str = env!("CARGO_BIN_EXE_keep-script");
 
 /// How long a condition is waited for that must come about.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Host {
     folder: TempDir,
     pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) session: Option<Session>,
     pub(crate) limits: Limits,
     pub(crate) stop: CancellationToken,
 }
@@ -33,6 +37,7 @@ impl Host {
         Self {
             folder,
             environment: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            session: None,
             limits: Limits { kill_grace: Duration::from_secs(1), drain_grace: Duration::from_secs(1) },
             stop: CancellationToken::new(),
         }
@@ -74,6 +79,8 @@ impl Host {
         script::run(HookRun {
             plan: &plan,
             environment: &self.environment,
+            keeper: Path::new(KEEPER),
+            session: self.session,
             limits: self.limits,
             log: &mut log,
             stop: self.stop.clone(),
@@ -130,6 +137,12 @@ impl Pid {
 }
 
 impl Pid {
+    pub(crate) fn parent(&self) -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        fields.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).unwrap_or_default()
+    }
+
     /// Lets it live on.
     pub(crate) fn leave(self) {
         std::mem::forget(self);

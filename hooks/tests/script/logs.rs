@@ -7,7 +7,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::lifecycle::HookPlan;
 use codedeploy_hooks::script::{self, HookRun, Outcome, ScriptLog};
 
-use crate::host::{DEPLOYMENT, Host, named, without_times};
+use crate::host::{DEPLOYMENT, Host, KEEPER, named, without_times};
 use crate::message;
 
 #[tokio::test]
@@ -103,7 +103,9 @@ async fn a_log_that_cannot_be_written_does_not_fail_the_script() {
     };
     let environment = &host.environment;
     let (limits, stop) = (host.limits, host.stop.clone());
-    let report = script::run(HookRun { plan: &plan, environment, limits, log: &mut log, stop }).await;
+    let keeper = Path::new(KEEPER);
+    let run = HookRun { plan: &plan, environment, keeper, session: None, limits, log: &mut log, stop };
+    let report = script::run(run).await;
     assert!(report.outcome.succeeded(), "{report:?}");
     assert!(report.log_tail.ends_with("[stdout]fine\n"));
 }

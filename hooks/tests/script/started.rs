@@ -66,6 +66,20 @@ async fn a_script_without_an_interpreter_line_runs_in_the_shell() {
 }
 
 #[tokio::test]
+async fn what_stands_before_the_interpreter_line_is_said_of_a_script_that_fails() {
+    let host = Host::new();
+    for (contents, expected) in [
+        (&b"\xef\xbb\xbf#!/bin/bash\nexit 3\n"[..], "a byte-order mark stands before its #!"),
+        (b"\n#!/bin/bash\nexit 3\n", "an empty line stands before its #!"),
+        (b" #!/bin/bash\nexit 3\n", "blanks stand before its #!"),
+    ] {
+        host.file("bad.sh", 0o755, contents);
+        let message = message(&host.run(&[named("bad.sh")]).await, ErrorCode::ScriptFailed, "bad.sh");
+        assert!(message.contains("failed with exit code 3; ") && message.contains(expected), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_the_interpreter_line_is_said() {
     let host = Host::new();
     let cases = [
@@ -303,7 +317,19 @@ fn an_agent_that_is_not_root_uses_sudo_where_the_appspec_asks_for_it() {
         host.environment = vec![("PATH".into(), host.archive().join("bin").into_os_string())];
         let script = host.script("run.sh", "exit 0");
         let path = host.archive().join("run.sh");
+        let plain = host.file("plain.sh", 0o755, "exit 0\n");
+        let root = nix::unistd::User::from_name("root").unwrap().unwrap();
+        let shell = root.shell.display();
         let cases = [
+            // Without an interpreter of its own, for the shell of the user.
+            (
+                Script { sudo: true, ..runas(named("plain.sh"), "root") },
+                format!("[stdout]sudo -n -u root -- {shell} -c {}\n", plain.display()),
+            ),
+            (
+                Script { sudo: true, ..runas(named("plain.sh"), "nobody") },
+                format!("[stdout]sudo -n -u nobody -- {}\n", plain.display()),
+            ),
             (Script { sudo: true, ..script.clone() }, format!("[stdout]sudo -n -- {}\n", path.display())),
             (
                 Script { sudo: true, ..runas(script, "daemon") },

@@ -38,7 +38,7 @@ fn severity(finding: &ScriptFinding) -> Option<Severity> {
         | ScriptFinding::NotAFile
         | ScriptFinding::Unreadable(_)
         | ScriptFinding::CarriageReturn => Some(Severity::Error),
-        ScriptFinding::NotExecutable => Some(Severity::Warning),
+        ScriptFinding::NotExecutable | ScriptFinding::Disguised(_) => Some(Severity::Warning),
         ScriptFinding::NoInterpreter(_)
         | ScriptFinding::ForeignProgram
         | ScriptFinding::User(_)

@@ -1,9 +1,18 @@
 //! As whom a script runs.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
+
+/// The shell of accounts without one (passwd(5)), and of scripts that name no interpreter.
+pub(super) const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// What accounts have in the place of a shell.
+const NO_SHELLS: [&str; 7] = ["nologin", "false", "true", "sync", "shutdown", "halt", "git-shell"];
 
 /// A user of this host, ready to be switched to.
 #[derive(Debug, Clone)]
@@ -47,8 +56,26 @@ impl Account {
             gid: user.gid,
             groups,
             home: user.dir.into_os_string(),
-            shell: user.shell.into_os_string(),
+            shell: match user.shell.into_os_string() {
+                empty if empty.is_empty() => DEFAULT_SHELL.into(),
+                shell => shell,
+            },
         })
+    }
+
+    /// The command by which the account's login shell decides how the program at `path` runs, as `su` calls it; `None`
+    /// where the account has no shell that could.
+    pub(super) fn shell_command(&self, path: &Path) -> Option<Vec<OsString>> {
+        let shell = Path::new(&self.shell);
+        let name = shell.file_name()?;
+        let executable = |shell: &Path| {
+            let found = shell.metadata().ok();
+            found.is_some_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        };
+        if NO_SHELLS.iter().any(|no_shell| name == *no_shell) || !shell.is_absolute() || !executable(shell) {
+            return None;
+        }
+        Some(vec![self.shell.clone(), "-c".into(), quoted(path.as_os_str(), name)])
     }
 
     /// The variables by which programs know their user.
@@ -60,4 +87,24 @@ impl Account {
             ("SHELL".into(), self.shell.clone()),
         ]
     }
+}
+
+/// `word` as one word of the shell that is called `shell`.
+fn quoted(word: &OsStr, shell: &OsStr) -> OsString {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(byte);
+    if word.as_bytes().iter().all(is_plain) {
+        return word.to_owned();
+    }
+    let mut quoted = vec![b'\''];
+    for byte in word.as_bytes() {
+        match byte {
+            b'\'' => quoted.extend_from_slice(br"'\''"),
+            b'\\' if shell == "fish" => quoted.extend_from_slice(br"\\"),
+            // History, which quotes do not keep these from.
+            b'!' if shell == "csh" || shell == "tcsh" => quoted.extend_from_slice(br"\!"),
+            other => quoted.push(*other),
+        }
+    }
+    quoted.push(b'\'');
+    OsString::from_vec(quoted)
 }

@@ -35,9 +35,8 @@ impl ControlGroup {
         Some(Self { folder })
     }
 
-    /// A handle through which a process enters the group by writing `0`.
-    pub(super) fn entrance(&self) -> Option<OwnedFd> {
-        File::options().write(true).open(self.folder.join("cgroup.procs")).ok().map(OwnedFd::from)
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The processes in it.
@@ -57,6 +56,11 @@ impl Drop for ControlGroup {
         // Fails when a daemon is in it, and must.
         let _ = std::fs::remove_dir(&self.folder);
     }
+}
+
+/// A handle through which a process enters the group in `folder` by writing `0`.
+pub(super) fn entrance(folder: &Path) -> Option<OwnedFd> {
+    File::options().write(true).open(folder.join("cgroup.procs")).ok().map(OwnedFd::from)
 }
 
 /// The folder of this process's control group, if groups may be made in it.

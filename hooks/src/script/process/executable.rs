@@ -76,7 +76,15 @@ impl Executable {
         }
         let start = |path: PathBuf| read_start(&path).unwrap_or_default();
         let format = Format::of(&start(own_path(&file)), &start("/proc/self/exe".into()));
+        if let Some(disguise) = format.disguise() {
+            tracing::warn!("{}: {disguise}", path.display());
+        }
         Ok(Self { path, format, file, found, made: wanted })
+    }
+
+    /// Whether it is certain that a shell must read it: some systems know more formats than this program.
+    pub(crate) fn is_for_a_shell(&self) -> bool {
+        matches!(self.format, Format::Plain { .. })
     }
 
     /// What to say when the operating system refused to start the script.
@@ -175,8 +183,13 @@ pub(super) fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, E
 }
 
 pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+    read_up_to(path, START)
+}
+
+/// The first `most` bytes of a file.
+pub(super) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
-    File::open(path)?.take(START).read_to_end(&mut start)?;
+    File::open(path)?.take(most).read_to_end(&mut start)?;
     Ok(start)
 }
 

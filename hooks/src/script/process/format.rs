@@ -17,8 +17,40 @@ pub(super) enum Format {
     Interpreted { interpreter: PathBuf, carriage_return: bool },
     /// By itself. `foreign`: it was built for a processor that is not this host's.
     Program { foreign: bool },
-    /// By the shell.
-    Plain,
+    /// By a shell.
+    Plain { disguise: Option<Disguise> },
+}
+
+/// What stands before a `#!`, which therefore names no interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Disguise {
+    #[error("a byte-order mark stands before its #!, so that a shell runs it; save it as UTF-8 without one")]
+    ByteOrderMark,
+    #[error("it is UTF-16 text, which no shell reads; save it as UTF-8")]
+    Utf16,
+    #[error("an empty line stands before its #!, so that a shell runs it; move the #! to the first byte")]
+    EmptyLine,
+    #[error("blanks stand before its #!, so that a shell runs it; move the #! to the first byte")]
+    Blanks,
+}
+
+impl Disguise {
+    fn of(start: &[u8]) -> Option<Self> {
+        if [b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| start.starts_with(*mark)) {
+            return Some(Disguise::Utf16);
+        }
+        let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+        let rest = text.trim_ascii_start();
+        let before = &text[..text.len() - rest.len()];
+        if !rest.starts_with(b"#!") {
+            return None;
+        }
+        match before {
+            _ if text.len() < start.len() => Some(Disguise::ByteOrderMark),
+            before if before.contains(&b'\n') => Some(Disguise::EmptyLine),
+            _ => Some(Disguise::Blanks),
+        }
+    }
 }
 
 impl Format {
@@ -38,7 +70,15 @@ impl Format {
         let processor = |start: &[u8]| Some((start.get(4..6)?.to_owned(), start.get(18..20)?.to_owned()));
         match start.starts_with(b"\x7fELF") {
             true => Format::Program { foreign: processor(start) != processor(native) },
-            false => Format::Plain,
+            false => Format::Plain { disguise: Disguise::of(start) },
+        }
+    }
+
+    /// Why the interpreter that the file names is not what runs it.
+    pub(super) fn disguise(&self) -> Option<Disguise> {
+        match self {
+            Format::Plain { disguise } => *disguise,
+            Format::Interpreted { .. } | Format::Program { .. } => None,
         }
     }
 
@@ -83,7 +123,8 @@ impl Format {
             Format::Program { foreign: true } => {
                 Some(format!("{path} is a program for another processor; build it for this host's"))
             }
-            Format::Interpreted { .. } | Format::Program { .. } | Format::Plain => None,
+            Format::Plain { disguise: Some(disguise) } => Some(format!("{path}: {disguise}")),
+            Format::Interpreted { .. } | Format::Program { .. } | Format::Plain { disguise: None } => None,
         }
     }
 }
@@ -105,8 +146,24 @@ mod tests {
             let expected = Format::Interpreted { interpreter: interpreter.into(), carriage_return };
             assert_eq!(Format::of(start, b""), expected, "{start:?}");
         }
-        assert_eq!(Format::of(b"echo\n", b""), Format::Plain);
-        assert_eq!(Format::of(b"", b""), Format::Plain);
+        assert_eq!(Format::of(b"echo\n", b""), Format::Plain { disguise: None });
+        assert_eq!(Format::of(b"", b""), Format::Plain { disguise: None });
+    }
+
+    #[test]
+    fn what_stands_before_an_interpreter_line_is_known() {
+        let cases: [(&[u8], Option<Disguise>); 7] = [
+            (b"\xef\xbb\xbf#!/bin/sh\n", Some(Disguise::ByteOrderMark)),
+            (b"\xff\xfe#\0!\0", Some(Disguise::Utf16)),
+            (b"\n#!/bin/sh\n", Some(Disguise::EmptyLine)),
+            (b"\r\n  \r\n#!/bin/sh\n", Some(Disguise::EmptyLine)),
+            (b" #!/bin/sh\n", Some(Disguise::Blanks)),
+            (b"\xef\xbb\xbfecho\n", None),
+            (b"# comment\n#!/bin/sh\n", None),
+        ];
+        for (start, disguise) in cases {
+            assert_eq!(Format::of(start, b"").disguise(), disguise, "{start:?}");
+        }
     }
 
     #[test]

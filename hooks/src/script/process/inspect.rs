@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::RunsAs;
 use super::account::Account;
 use super::executable::{open_beneath, own_path, read_start};
-use super::format::Format;
+use super::format::{Disguise, Format};
 use crate::appspec::Script;
 
 /// One thing about a script that its author or the host's operator should know.
@@ -35,6 +35,8 @@ pub enum ScriptFinding {
     NoInterpreter(PathBuf),
     #[error("is a program for another processor; build it for this host's")]
     ForeignProgram,
+    #[error("{0}")]
+    Disguised(Disguise),
     /// An earlier script may create the user.
     #[error("{0}")]
     User(String),
@@ -89,6 +91,7 @@ fn judge(format: &Format) -> Option<ScriptFinding> {
             named.then(|| ScriptFinding::NoInterpreter(interpreter.clone()))
         }
         Format::Program { foreign: true } => Some(ScriptFinding::ForeignProgram),
-        Format::Interpreted { .. } | Format::Program { .. } | Format::Plain => None,
+        Format::Plain { disguise } => disguise.map(ScriptFinding::Disguised),
+        Format::Interpreted { .. } | Format::Program { .. } => None,
     }
 }

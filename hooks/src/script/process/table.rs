@@ -34,32 +34,27 @@ pub(super) struct Entry {
     pub(super) marked: bool,
 }
 
-/// The processes of one script, found by descent, by process group and by the mark in their environment.
+/// The processes of one script, found by their descent from its keeper and by the mark in their environment.
 #[derive(Debug)]
 pub(super) struct Family {
-    leader: i32,
+    keeper: i32,
     members: BTreeSet<Process>,
 }
 
 impl Family {
-    pub(super) fn of(leader: i32) -> Self {
-        Self { leader, members: BTreeSet::new() }
+    /// The keeper, which must not have been waited for so that its pid is certainly its own, is no member.
+    pub(super) fn of(keeper: i32) -> Self {
+        Self { keeper, members: BTreeSet::new() }
     }
 
-    /// Adds those of `entries` that belong to the family, with all their descendants. The first time, the leader must
-    /// not have been waited for, so that its pid is certainly its own.
+    /// Adds those of `entries` that belong to the family, with all their descendants.
     pub(super) fn find(&mut self, entries: &[Entry]) {
-        let first = self.members.is_empty();
         loop {
-            let known: Vec<&Entry> =
-                entries.iter().filter(|entry| self.members.contains(&entry.process)).collect();
-            let group_is_ours = first || known.iter().any(|entry| entry.group == self.leader);
-            let parents: BTreeSet<i32> = known.iter().map(|entry| entry.process.pid).collect();
+            let mut parents: BTreeSet<i32> = BTreeSet::from([self.keeper]);
+            let known = entries.iter().filter(|entry| self.members.contains(&entry.process));
+            parents.extend(known.map(|entry| entry.process.pid));
             let belongs = |entry: &&Entry| {
-                entry.marked
-                    || (first && entry.process.pid == self.leader)
-                    || (group_is_ours && entry.group == self.leader)
-                    || parents.contains(&entry.parent)
+                entry.process.pid != self.keeper && (entry.marked || parents.contains(&entry.parent))
             };
             let found: Vec<Process> = entries.iter().filter(belongs).map(|entry| entry.process).collect();
             let before = self.members.len();
@@ -75,14 +70,18 @@ impl Family {
         self.members.iter().copied().filter(Process::is_alive).collect()
     }
 
-    /// Asks every member once to end. The leader must not have been waited for.
+    /// Asks every member once to end: whole process groups at once, where their leader is one.
     pub(super) fn terminate(&self) {
-        let in_group = |process: &Process| process.stat().is_some_and(|entry| entry.group == self.leader);
-        let outside: Vec<Process> = self.alive().into_iter().filter(|process| !in_group(process)).collect();
-        if let Some(group) = Pid::from_raw(self.leader) {
+        let alive: Vec<Entry> =
+            self.members.iter().filter_map(Process::stat).filter(|entry| !entry.dead).collect();
+        let leads = |group: i32| alive.iter().any(|entry| entry.process.pid == group);
+        let groups: BTreeSet<i32> =
+            alive.iter().map(|entry| entry.group).filter(|group| leads(*group)).collect();
+        for group in groups.iter().filter_map(|group| Pid::from_raw(*group)) {
             let _ = kill_process_group(group, Signal::TERM);
         }
-        outside.iter().for_each(|process| process.signal(Signal::TERM));
+        let others = alive.iter().filter(|entry| !groups.contains(&entry.group));
+        others.for_each(|entry| entry.process.signal(Signal::TERM));
     }
 }
 
@@ -142,7 +141,8 @@ fn stat(pid: i32, mark: &[u8]) -> Option<Entry> {
     let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..]).ok()?.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let pid_at = |index: usize| fields.get(index)?.parse::<i32>().ok();
-    let dead = matches!(*fields.first()?, "Z" | "X" | "x");
+    // The first thread of a process may have ended before the others.
+    let dead = matches!(*fields.first()?, "Z" | "X" | "x") && number(17)? <= 1;
     Some(Entry {
         process: Process { pid, started: number(19)? },
         parent: pid_at(1)?,
@@ -188,24 +188,26 @@ mod tests {
     }
 
     #[test]
-    fn a_family_is_its_leader_its_group_the_marked_and_all_their_descendants() {
-        let mut family = Family::of(10);
+    fn a_family_is_all_descendants_of_its_keeper_and_of_the_marked() {
+        let mut family = Family::of(9);
         let first = [
-            entry(10, 1, 10, true),
+            entry(9, 1, 9, false),
+            entry(10, 9, 10, true),
             entry(14, 13, 14, false),
             entry(11, 10, 10, false),
             entry(12, 1, 12, true),
             entry(13, 12, 13, false),
+            entry(16, 9, 16, false),
             entry(20, 1, 20, false),
             entry(21, 20, 20, false),
         ];
         family.find(&first);
         let pids = |family: &Family| family.members.iter().map(|member| member.pid).collect::<Vec<_>>();
-        assert_eq!(pids(&family), [10, 11, 12, 13, 14]);
+        assert_eq!(pids(&family), [10, 11, 12, 13, 14, 16]);
 
         // An orphan stays a member, and its children become members.
         family.find(&[entry(14, 1, 14, false), entry(15, 14, 15, false)]);
-        assert_eq!(pids(&family), [10, 11, 12, 13, 14, 15]);
+        assert_eq!(pids(&family), [10, 11, 12, 13, 14, 15, 16]);
     }
 
     #[test]
