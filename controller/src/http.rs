@@ -1,10 +1,12 @@
 //! The HTTP side: one endpoint for both APIs. A request is identified, verified and handed to its API.
 
 pub(crate) mod connections;
+mod elsewhere;
 mod host;
 mod notices;
 mod operator;
 mod protocol;
+mod query;
 mod ready;
 mod s3;
 mod sigv4;
@@ -51,9 +53,13 @@ pub fn router(service: Arc<Service>) -> Router {
 /// The headers with the id under which the log has what became of a request, as AWS's two kinds of services name it.
 const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 
+/// The id of a request, for answers that have it in their body.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
 /// Gives the request a span: all that is logged about it names it, its client, and the access key that it claims. Who has
 /// signed it, and its operation, are added as soon as they are known.
-async fn traced(request: Request<Body>, next: Next) -> Response<Body> {
+async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
     let request_id = crate::registry::new_id().unwrap_or_default();
     let client = request.extensions().get::<Client>().map(|Client(client)| tracing::field::display(client));
     let access_key_id = sigv4::claimed_key(request.headers()).map(crate::request::members::shorten);
@@ -67,6 +73,7 @@ async fn traced(request: Request<Body>, next: Next) -> Response<Body> {
         bucket = Empty,
         key = Empty
     );
+    request.extensions_mut().insert(RequestId(request_id.clone()));
     let mut response = next.run(request).instrument(span).await;
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         for name in REQUEST_IDS {
@@ -82,21 +89,24 @@ async fn rest(service: Arc<Service>, store: Option<s3::Store>, request: Request<
     if Protocol::of(request.headers()) == Protocol::RpcV2Cbor {
         return call(State(service), request).await;
     }
-    let hello = request.uri().path() == "/" && matches!(*request.method(), Method::GET | Method::HEAD);
+    if query::is_query(request.method(), request.uri(), request.headers()) {
+        return query::call(&service, request).await;
+    }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_signed = request.headers().contains_key(header::AUTHORIZATION);
     match store {
-        Some(store) if !hello || request.headers().contains_key(header::AUTHORIZATION) => {
-            store.call(request).await
+        _ if request.uri().path() == "/" && is_read && !is_signed => {
+            Response::new(Body::from("codedeploy-controller\n"))
         }
-        _ if hello => Response::new(Body::from("codedeploy-controller\n")),
-        _ => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            response
-        }
+        Some(store) => store.call(request).await,
+        None => elsewhere::no_s3(&request),
     }
 }
 
 async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Response<Body> {
+    if query::is_query(request.method(), request.uri(), request.headers()) {
+        return query::call(&service, request).await;
+    }
     let (head, body) = request.into_parts();
     let protocol = Protocol::of(&head.headers);
     let (status, body) = match answer(&service, protocol, head, body).await {
@@ -131,7 +141,8 @@ async fn answer(
         Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
     // Nobody's body is kept before it is known whose it would be.
-    let claimed = Claimed::find(service, &head, services).await?;
+    let claimed = Claimed::find(service, &head).await?;
+    claimed.is_for(&service.settings.partition.region, services)?;
     let body = receive(body, service.settings.timers.request).await?;
     let principal = claimed.verify(service, &head, &body)?;
     if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
@@ -170,7 +181,7 @@ struct Claimed {
 }
 
 impl Claimed {
-    async fn find(service: &Arc<Service>, head: &Parts, services: &[&str]) -> Result<Self, ApiError> {
+    async fn find(service: &Arc<Service>, head: &Parts) -> Result<Self, ApiError> {
         let claim = sigv4::Claim::read(&head.headers)?;
         let access_key_id = claim.access_key_id.clone();
         let found =
@@ -181,8 +192,16 @@ impl Claimed {
                 crate::request::members::shorten(&claim.access_key_id)
             )));
         };
-        claim.is_for(&service.settings.partition.region, services, Timestamp::now())?;
         Ok(Self { claim, key })
+    }
+
+    /// Whether it says that it is for one of `services` in `region`, and of about now.
+    fn is_for(&self, region: &str, services: &[&str]) -> Result<(), ApiError> {
+        self.claim.is_for(region, services, Timestamp::now())
+    }
+
+    fn region(&self) -> &str {
+        self.claim.region()
     }
 
     fn verify(self, service: &Service, head: &Parts, body: &Bytes) -> Result<Principal, ApiError> {

@@ -108,6 +108,10 @@ struct Fields {
 
 impl Fields {
     fn note(&mut self, field: &Field, value: Value) {
+        let value = match value {
+            Value::String(text) => Value::String(bounded(text)),
+            other => other,
+        };
         match (field.name(), value) {
             (_, Value::String(text)) if text.is_empty() => {}
             ("message", Value::String(text)) => self.message = text,
@@ -183,6 +187,19 @@ fn text(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8
         line.push_str(&format!(" {name}={value}"));
     }
     line.into_bytes()
+}
+
+/// Most characters of one field: what clients send is in many.
+const MAX_FIELD: usize = 2000;
+
+/// A text that does not make a line long.
+fn bounded(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_FIELD) {
+        let more = text.get(end..).map_or(0, |rest| rest.chars().count());
+        text.truncate(end);
+        text.push_str(&format!("… ({more} more characters)"));
+    }
+    text
 }
 
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`

@@ -168,7 +168,13 @@ async fn before_a_deployment_has_started_its_instances_are_said_to_be_unknown() 
     let request = request.revision(shop::revision("app.zip")).override_alarm_configuration(alarms);
     let created = request.send().await.unwrap();
     let id = created.deployment_id().unwrap();
-    let expected = format!("The deployment {id} has not started yet: its instances are not known.");
+    let expected =
+        format!("The deployment {id} hasn't completed adding instances: its instances are not known yet.");
+    // By these words, which are AWS's, clients know that they have to ask again.
+    let targets =
+        client.list_deployment_targets().deployment_id(id).send().await.unwrap_err().into_service_error();
+    assert!(targets.is_deployment_not_started_exception(), "{targets:?}");
+    assert!(targets.meta().message().unwrap().contains("hasn't completed adding instances"), "{targets:?}");
     #[allow(deprecated, reason = "clients still call it")]
     let one = client.get_deployment_instance().deployment_id(id).instance_id("box1").send().await;
     let one = one.unwrap_err().into_service_error();

@@ -1,4 +1,4 @@
-//! AWS's own client with the protocol that it can be told to use in place of JSON.
+//! The protocols beside JSON: CBOR, which AWS's own client can be told to use, the query protocol of other services, and S3.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
@@ -14,7 +14,7 @@ use aws_sdk_codedeploy::primitives::DateTime;
 use aws_sdk_codedeploy::types::*;
 use aws_smithy_cbor::protocol::RpcV2CborProtocol;
 use serde_json::json;
-use support::{Controller, QUICK, eventually};
+use support::{Agent, Controller, Forgery, QUICK, eventually};
 
 /// A controller, and clients of it by JSON and by CBOR.
 fn start() -> (Controller, Client, Client) {
@@ -114,4 +114,92 @@ async fn pages_are_turned_and_deployments_waited_for() {
     let info = waited.into_result().unwrap().deployment_info.unwrap();
     assert_eq!(info.status(), Some(&DeploymentStatus::Succeeded));
     assert!(info.start_time() >= info.create_time() && info.complete_time() >= info.start_time());
+}
+
+/// Sends a form, signed for a service in a region.
+async fn form(caller: &Agent, service: &'static str, region: &'static str, form: &str) -> (u16, String) {
+    let kind = [("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
+    let forgery = Forgery { service, region, ..Forgery::none("") };
+    let (status, answer) = caller.raw(forgery, "POST /", &kind, form.into()).await.unwrap();
+    (status, String::from_utf8(answer).unwrap())
+}
+
+#[tokio::test]
+async fn every_key_learns_from_sts_whose_it_is() {
+    let controller = Controller::start(&format!("{QUICK}\nregion: eu-west-1"));
+    let who = "Action=GetCallerIdentity&Version=2011-06-15";
+    let session = "arn:aws:sts::123456789012:assumed-role/fleet/box1";
+    for (role, arn, session) in [
+        ("operator", "arn:aws:iam::123456789012:user/ci", None),
+        ("read-only", "arn:aws:iam::123456789012:user/path/eyes", None),
+        ("host", session, Some("box1")),
+    ] {
+        let key =
+            controller.admin_json(&["credentials", "create", "--role", role, "--user-arn", arn, "--json"]);
+        let caller = controller.caller(&key);
+        let id =
+            session.map_or(caller.access_key_id.clone(), |name| format!("{}:{name}", caller.access_key_id));
+        // Older clients sign for the region of the global endpoint.
+        for region in ["eu-west-1", "us-east-1"] {
+            let (status, answer) = form(&caller, "sts", region, who).await;
+            assert_eq!(status, 200, "{answer}");
+            for part in [
+                "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">",
+                &format!("<Arn>{arn}</Arn>"),
+                "<Account>123456789012</Account>",
+                &format!("<UserId>{id}</UserId>"),
+            ] {
+                assert!(answer.contains(part), "{answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_services_of_the_query_protocol_are_refused_in_xml() {
+    let controller = Controller::start(QUICK);
+    let mut caller = controller.operator();
+    for (service, action, start, words) in [
+        ("iam", "GetUser", "<ErrorResponse", "AWS_ENDPOINT_URL_CODEDEPLOY"),
+        ("ec2", "DescribeInstances", "<Response><Errors><Error>", "no service &quot;ec2&quot;"),
+        ("sts", "AssumeRole", "<ErrorResponse", "credentials create"),
+        ("sts", "<a>", "<ErrorResponse", "&lt;a&gt;"),
+    ] {
+        let action = format!("Version=2010-05-08&Action={action}");
+        let (status, answer) = form(&caller, service, "us-east-1", &action).await;
+        let answer = answer.replace('"', "&quot;");
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer.contains(start) && answer.contains("<Code>InvalidAction</Code>"), "{answer}");
+        assert!(answer.contains(words), "{answer}");
+    }
+    let who = "Action=GetCallerIdentity&Version=2011-06-15";
+    let (status, answer) = form(&caller, "sts", "ap-south-1", who).await;
+    assert!(status == 403 && answer.contains("the region us-east-1"), "{answer}");
+    let (secret, id) = (std::mem::take(&mut caller.secret), caller.access_key_id.clone());
+    let (status, answer) = form(&caller, "sts", "us-east-1", who).await;
+    assert!(status == 403 && answer.contains("<Code>SignatureDoesNotMatch</Code>"), "{answer}");
+    caller.access_key_id = "AKIANOBODY".into();
+    let (status, answer) = form(&caller, "sts", "us-east-1", who).await;
+    assert!(status == 403 && answer.contains("<Code>InvalidClientTokenId</Code>"), "{answer}");
+    (caller.secret, caller.access_key_id) = (secret, id);
+    let forgery = Forgery { service: "sts", ..Forgery::none("") };
+    let (status, answer) = caller.raw(forgery, &format!("GET /?{who}"), &[], Vec::new()).await.unwrap();
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn s3_where_none_is_served_is_refused_with_the_name_of_the_setting() {
+    let controller = Controller::start(QUICK);
+    let caller = controller.operator();
+    for request in
+        ["GET /revisions/shop.zip", "PUT /revisions/shop.zip", "GET /", "POST /revisions/shop.zip?uploads="]
+    {
+        let forgery = Forgery { service: "s3", ..Forgery::none("") };
+        let (status, answer) = caller.raw(forgery, request, &[], b"x".to_vec()).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(status, 501, "{request}: {answer}");
+        for part in ["<Error><Code>NotImplemented</Code>", "<Message>", "set s3 in its configuration"] {
+            assert!(answer.contains(part), "{request}: {answer}");
+        }
+    }
 }

@@ -103,6 +103,127 @@ async fn a_list_of_values_is_no_structure_and_the_member_that_is_wrong_is_named(
 }
 
 #[tokio::test]
+async fn a_value_of_any_length_is_quoted_in_part_in_the_answer_and_in_the_log() {
+    let (controller, operator) = open_shop().await;
+    let long = "\u{7}x\"".repeat(30_000);
+    let table = [
+        ("BatchGetDeployments", json!({"deploymentIds": long})),
+        ("CreateApplication", json!({"applicationName": {long.as_str(): 1}})),
+        ("ListDeploymentTargets", json!({"deploymentId": "d-1", "targetFilters": {long.as_str(): long}})),
+        ("CreateApplication", json!({"applicationName": long})),
+        ("TagResource", json!({"ResourceArn": long, "Tags": [{"Key": "a", "Value": "b"}]})),
+        (
+            "UntagResource",
+            json!({"ResourceArn": "arn:aws:codedeploy:us-east-1:123456789012:application:shop", "TagKeys": [long]}),
+        ),
+        ("StopDeployment", json!({"deploymentId": long})),
+        ("ListApplications", json!({"nextToken": long})),
+        (&long, json!({})),
+    ];
+    for (operation, input) in table {
+        let target = if operation == long {
+            "CodeDeploy_20141006.".to_owned() + &"x".repeat(50_000)
+        } else {
+            format!("CodeDeploy_20141006.{operation}")
+        };
+        let sent = operator.send(Forgery { service: "codedeploy", target, ..Forgery::none("") }, input).await;
+        assert!(sent.0 == 400 && sent.1.to_string().len() < 4096, "{}: {}", sent.0, sent.1);
+    }
+    for line in controller.logged("request refused") {
+        assert!(line.to_string().len() < 8192, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn no_name_is_longer_than_aws_allows() {
+    let (_controller, operator) = open_shop().await;
+    let long = |length: usize| "x".repeat(length);
+    let app = |members| with(json!({"applicationName": "shop"}), members);
+    let update = |members| app(with(json!({"currentDeploymentGroupName": "web"}), members));
+    let topic = "arn:aws:sns:us-east-1:123456789012:t";
+    let trigger = |name: String, arn: String, events: usize| {
+        json!({"triggerConfigurations": [{"triggerName": name, "triggerTargetArn": arn,
+               "triggerEvents": vec!["DeploymentFailure"; events]}]})
+    };
+    let s3 = |member: &str, value: String| {
+        let location = with(json!({"bucket": "b", "key": "k", "bundleType": "zip"}), json!({member: value}));
+        json!({"revision": {"revisionType": "S3", "s3Location": location}})
+    };
+    let github = json!({"revision": {"revisionType": "GitHub", "gitHubLocation":
+        {"repository": format!("a/{}", long(200)), "commitId": "0".repeat(40)}}});
+    let pair = |members| {
+        update(
+            json!({"loadBalancerInfo": {"targetGroupPairInfoList": [with(json!({"targetGroups": [{"name": "a"}]}), members)]}}),
+        )
+    };
+    let table = [
+        ("InvalidTriggerConfig", "UpdateDeploymentGroup", update(trigger(long(257), topic.into(), 1))),
+        (
+            "InvalidTriggerConfig",
+            "UpdateDeploymentGroup",
+            update(trigger("t".into(), format!("{topic}{}", long(1024)), 1)),
+        ),
+        ("InvalidTriggerConfig", "UpdateDeploymentGroup", update(trigger("t".into(), topic.into(), 11))),
+        ("InvalidRevision", "CreateDeployment", deployment(s3("bucket", long(64)))),
+        ("InvalidRevision", "CreateDeployment", deployment(s3("key", long(1025)))),
+        ("InvalidRevision", "RegisterApplicationRevision", app(s3("version", long(1025)))),
+        ("InvalidRevision", "RegisterApplicationRevision", app(s3("eTag", long(1025)))),
+        ("InvalidRevision", "GetApplicationRevision", app(github)),
+        (
+            "InvalidInput",
+            "UpdateDeploymentGroup",
+            update(json!({"serviceRoleArn": format!("{ROLE}{}", long(1024))})),
+        ),
+        (
+            "InvalidAlarmConfig",
+            "UpdateDeploymentGroup",
+            update(json!({"alarmConfiguration": {"alarms": [{"name": long(256)}]}})),
+        ),
+        (
+            "InvalidAutoRollbackConfig",
+            "UpdateDeploymentGroup",
+            update(
+                json!({"autoRollbackConfiguration": {"enabled": true, "events": vec!["DEPLOYMENT_FAILURE"; 4]}}),
+            ),
+        ),
+        (
+            "InvalidLoadBalancerInfo",
+            "UpdateDeploymentGroup",
+            pair(json!({"prodTrafficRoute": {"listenerArns": [long(1025)]}})),
+        ),
+        (
+            "InvalidLoadBalancerInfo",
+            "UpdateDeploymentGroup",
+            pair(json!({"testTrafficRoute": {"listenerArns": vec!["a"; 11]}})),
+        ),
+        (
+            "InvalidLoadBalancerInfo",
+            "UpdateDeploymentGroup",
+            pair(json!({"targetGroups": vec![json!({"name": "a"}); 11]})),
+        ),
+        ("InvalidBucketNameFilter", "ListApplicationRevisions", app(json!({"s3Bucket": long(64)}))),
+        (
+            "InvalidKeyPrefixFilter",
+            "ListApplicationRevisions",
+            app(json!({"s3Bucket": "b", "s3KeyPrefix": long(1025)})),
+        ),
+        (
+            "InvalidTagsToAdd",
+            "UntagResource",
+            json!({"ResourceArn": "arn:aws:codedeploy:us-east-1:123456789012:application:shop", "TagKeys": [long(129)]}),
+        ),
+        ("InvalidExternalId", "ListDeployments", json!({"externalId": long(257)})),
+    ];
+    for (name, operation, input) in table {
+        refused(&operator, name, "", operation, input).await;
+    }
+    let group = accepted(&operator, "GetDeploymentGroup", app(json!({"deploymentGroupName": "web"}))).await;
+    assert!(group.to_string().len() < 2000, "nothing of it is stored: {group}");
+    accepted(&operator, "UpdateDeploymentGroup", update(trigger(long(256), topic.into(), 1))).await;
+    accepted(&operator, "RegisterApplicationRevision", app(s3("key", long(1024)))).await;
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_told_before_what_contradicts_itself() {
     let (controller, operator) = open_shop().await;
     let none = json!({"applicationName": "none"});

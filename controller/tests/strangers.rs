@@ -44,6 +44,35 @@ async fn what_nobody_signed_is_refused_before_any_of_it_is_kept() {
 }
 
 #[tokio::test]
+async fn plain_http_where_only_tls_is_spoken_is_answered_in_words() {
+    let controller = Controller::start(&format!("{QUICK}\ntls: {{self_signed: true}}"));
+    let api = "POST / HTTP/1.1\r\nhost: x\r\nx-amz-target: CodeDeploy_20141006.ListApplications\r\n\
+               content-length: 2\r\n\r\n{}";
+    let form = "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+                content-length: 24\r\n\r\nAction=GetCallerIdentity";
+    let s3 = "PUT /revisions/a HTTP/1.1\r\nhost: x\r\nauthorization: AWS4-HMAC-SHA256 \
+              Credential=A/20260101/us-east-1/s3/aws4_request\r\ncontent-length: 1\r\n\r\nx";
+    for (request, begins) in [
+        ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", "This port speaks TLS"),
+        ("GET / HTTP/1.0\r\n\r\n", "This port speaks TLS"),
+        (api, "{\"__type\":"),
+        (form, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ErrorResponse"),
+        (s3, "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error>"),
+    ] {
+        let refused = answer(&controller, request).await;
+        let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 400 Bad Request") && head.contains("connection: close"), "{refused}");
+        assert!(body.starts_with(begins) && body.contains("use https://"), "{refused}");
+    }
+    // Whatever is neither TLS nor http is nobody's to answer.
+    let mut stream = TcpStream::connect(controller.address).await.unwrap();
+    stream.write_all(&[0; 8]).await.unwrap();
+    let mut said = Vec::new();
+    timeout(LONG, stream.read_to_end(&mut said)).await.expect("an end").unwrap();
+    assert!(!String::from_utf8_lossy(&said).contains("HTTP"), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_signature_in_the_query_is_refused_whatever_else_is_sent() {
     let controller = Controller::start(WITH_S3);
     for query in [

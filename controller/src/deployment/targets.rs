@@ -8,12 +8,21 @@ use super::queries::find;
 use super::records::{Record, Target};
 use crate::error::{ApiError, ErrorName};
 use crate::registry::Context;
-use crate::request::{self, members::shorten};
+use crate::request::{
+    self,
+    members::{once_each, shorten},
+};
 
 /// Why a deployment has no targets yet, if it has none for that.
 fn not_started(record: &Record, what: &str) -> Option<String> {
     let is_created = matches!(record.progress, Progress::Created);
-    is_created.then(|| format!("The deployment {} has not started yet: its {what} are not known.", record.id))
+    // Clients look for the words "hasn't completed adding instances".
+    is_created.then(|| {
+        format!(
+            "The deployment {} hasn't completed adding instances: its {what} are not known yet.",
+            record.id
+        )
+    })
 }
 
 /// A deployment whose targets are known.
@@ -142,8 +151,8 @@ pub fn list_instances(
     request: request::ListDeploymentInstances,
 ) -> Result<ListDeploymentInstancesOutput, ApiError> {
     let record = started(context, &request.deployment_id)?;
-    let statuses = request.instance_status_filter.unwrap_or_default();
-    let labels = request.instance_type_filter.unwrap_or_default();
+    let statuses = once_each(request.instance_status_filter.unwrap_or_default());
+    let labels = once_each(request.instance_type_filter.unwrap_or_default());
     let token = request.next_token.as_deref();
     let (names, next_token) = names_with(context, &record, &statuses, &labels, token)?;
     Ok(ListDeploymentInstancesOutput { instances_list: Some(names), next_token })

@@ -20,6 +20,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::util::MapRequest;
 
+use super::elsewhere;
 use super::strangers::{Stranger, Strangers};
 
 /// Most bytes of a request's head; a signed one has about two thousand.
@@ -118,13 +119,18 @@ impl Guest {
         }
     }
 
-    async fn answer_by_tls(self, stream: TcpStream, Tls(acceptor): Tls, stranger: Arc<Stranger>) {
+    async fn answer_by_tls(mut self, stream: TcpStream, Tls(acceptor): Tls, stranger: Arc<Stranger>) {
         let client = self.client;
+        let mut first = [0; 1];
+        let peeked = tokio::time::timeout(self.patience, stream.peek(&mut first)).await;
+        // No record of TLS begins with a letter, and every method of http does.
+        if matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_alphabetic() {
+            tracing::info!(%client, "a client spoke plain http, and this service answers https:// alone");
+            self.router = elsewhere::plain_http();
+            return self.answer(stream, stranger).await;
+        }
         match tokio::time::timeout(self.patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => self.answer(stream, stranger).await,
-            Ok(Err(error)) if spoke_no_tls(&error) => {
-                tracing::info!(%client, "a client spoke plain http, and this service answers https:// alone");
-            }
             Ok(Err(error)) => tracing::info!(%client, %error, "a TLS handshake failed"),
             Err(_) => tracing::info!(%client, "a TLS handshake took too long"),
         }
@@ -159,12 +165,6 @@ pub(crate) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files cannot be raised; large fleets will not fit");
     }
-}
-
-/// What plain http looks like to TLS.
-fn spoke_no_tls(error: &io::Error) -> bool {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    matches!(cause, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// A quarter of what there may be of files.

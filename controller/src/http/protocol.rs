@@ -162,6 +162,7 @@ impl Message {
             }
         };
         read.map_err(|error| {
+            let error = quoted_in_part(&error);
             ErrorName::Serialization.because(format!("The body is not the operation's input: {error}."))
         })
     }
@@ -212,9 +213,63 @@ fn placed<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String
     format!("{}: {}", shorten(&member), error.inner())
 }
 
+/// Most characters of a client's value in a message.
+const QUOTED: usize = 100;
+
+/// What a reader says, with no more than the beginning of the value that it quotes: as a text between quotation marks, or as
+/// something else between backquotes.
+fn quoted_in_part(said: &str) -> String {
+    let quoted = |mark: char| {
+        let start = said.find(mark)? + 1;
+        let rest = said.get(start..)?;
+        let end = match mark {
+            '"' => {
+                let mut escaped = false;
+                rest.find(|c| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                })
+            }
+            _ => rest.find("`, expected").or_else(|| rest.rfind('`')),
+        };
+        Some(start..start + end.unwrap_or(rest.len()))
+    };
+    let first = ['"', '`'].into_iter().filter_map(quoted).min_by_key(|range| range.start);
+    let text =
+        match first.and_then(|range| Some((said.get(..range.start)?, said.get(range.clone())?, range.end))) {
+            Some((before, value, end)) if value.chars().nth(QUOTED).is_some() => {
+                let beginning: String = value.chars().take(QUOTED).collect();
+                format!("{before}{beginning}…{}", said.get(end..).unwrap_or_default())
+            }
+            _ => said.to_owned(),
+        };
+    text.chars().take(10 * QUOTED).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_value_is_quoted_in_part_and_what_follows_it_is_kept() {
+        let long = "x".repeat(1_000_000);
+        for (said, expected) in [
+            (format!("a: invalid type: string \"{long}\", expected a sequence"), "\", expected a sequence"),
+            (format!("a: invalid type: string \"\\\"{long}\", expected a map"), "\", expected a map"),
+            (format!("a: invalid type: floating point `{long}`, expected i64"), "`, expected i64"),
+            (format!("a: invalid type: string \"{long}"), "…"),
+        ] {
+            let short = quoted_in_part(&said);
+            assert!(
+                short.len() < 200 && short.starts_with("a: invalid type: ") && short.ends_with(expected),
+                "{short}"
+            );
+        }
+        let short = r#"a: invalid type: string "x", expected `b` or `c` at line 1 column 3"#;
+        assert_eq!(quoted_in_part(short), short);
+        assert!(quoted_in_part(&long).len() <= 1000);
+    }
 
     #[test]
     fn the_last_four_segments_of_a_path_name_the_operation() {

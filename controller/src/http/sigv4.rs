@@ -64,7 +64,17 @@ pub(super) fn claimed_key(headers: &HeaderMap) -> Option<&str> {
     credential.split(['/', ',', ' ']).next()
 }
 
+/// The service that a request claims to be signed for.
+pub(super) fn claimed_service(headers: &HeaderMap) -> Option<&str> {
+    let (_, credential) = super::header_text(headers, "authorization")?.split_once("Credential=")?;
+    credential.split([',', ' ']).next()?.split('/').nth(3)
+}
+
 impl Claim {
+    pub(super) fn region(&self) -> &str {
+        &self.scope.region
+    }
+
     /// Reads the claim off a request's headers.
     pub(super) fn read(headers: &HeaderMap) -> Result<Claim, ApiError> {
         let incomplete = |what: &str| ErrorName::IncompleteSignature.because(what);

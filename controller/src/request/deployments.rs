@@ -62,8 +62,8 @@ impl Member for TargetFilters {
         let mut filters = TargetFilters::default();
         for (name, values) in raw {
             match name.as_str() {
-                "TargetStatus" => filters.statuses = Member::check(read_all(values))?,
-                "ServerInstanceLabel" => filters.labels = Member::check(read_all(values))?,
+                "TargetStatus" => filters.statuses = once_each(Member::check(read_all(values))?),
+                "ServerInstanceLabel" => filters.labels = once_each(Member::check(read_all(values))?),
                 other => {
                     return Err(ErrorName::InvalidTargetFilterName.because(format!(
                         "The target filter name {:?} is not one of TargetStatus and ServerInstanceLabel.",
@@ -110,7 +110,7 @@ impl Request for ListDeployments {
         Ok(ListDeployments {
             group,
             external_id: Field::read(input.external_id)?,
-            include_only_statuses: statuses.unwrap_or_default(),
+            include_only_statuses: once_each(statuses.unwrap_or_default()),
             created: created.unwrap_or_default(),
             next_token: input.next_token,
         })

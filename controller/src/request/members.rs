@@ -18,6 +18,11 @@ pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
+/// Whether a text has at most so many characters.
+pub(super) fn fits(text: &str, most: usize) -> bool {
+    text.chars().nth(most).is_none()
+}
+
 /// Texts of one kind: what they are called, how they are refused, and which are allowed.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident {
@@ -225,6 +230,17 @@ impl<M: Member> Member for Vec<M> {
         let read = |one: M::Raw| if M::is_given(&one) { M::check(one) } else { Err(M::missing()) };
         raw.into_iter().map(read).collect()
     }
+}
+
+/// Each value of a choice once: a list that is longer repeats itself.
+pub(crate) fn once_each<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for value in values {
+        if !once.contains(&value) {
+            once.push(value);
+        }
+    }
+    once
 }
 
 fn refuse_more_than<M: Member>(most: usize, given: usize, refusal: ErrorName) -> Result<(), ApiError> {

@@ -5,12 +5,19 @@ use std::collections::BTreeSet;
 use codedeploy_api::codedeploy::*;
 
 use super::Member;
-use super::members::shorten;
+use super::members::{fits, shorten};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 
 /// Most of anything that is listed: filters, triggers, alarms, load balancers, target groups.
 pub(super) const MAX_LISTED: usize = 10;
+
+/// Most groups in a set of tags.
+pub(super) const MAX_TAG_GROUPS: usize = 3;
+
+/// Most characters of a trigger's name, and of an ARN.
+const MAX_TRIGGER_NAME: usize = 256;
+const MAX_ARN: usize = 1024;
 
 /// An instance has to match a filter of every group, and matches none of no filters.
 pub(super) const EMPTY_TAG_GROUP: &str = "A tag group is empty: give each group at least one filter.";
@@ -35,7 +42,7 @@ impl Member for Role {
         if let &["arn", partition, "iam", "", account, resource] = parts.as_slice() {
             let numbered = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
             let named = resource.strip_prefix("role/").is_some_and(|name| !name.is_empty());
-            if partition.starts_with("aws") && numbered && named {
+            if partition.starts_with("aws") && numbered && named && raw.len() <= MAX_ARN {
                 return Ok(Role);
             }
         }
@@ -63,6 +70,12 @@ impl Member for Triggers {
             if name.is_empty() {
                 return invalid("A trigger has no name.".into());
             }
+            if !fits(name, MAX_TRIGGER_NAME) {
+                return invalid(format!(
+                    "The name {:?} of a trigger has more than {MAX_TRIGGER_NAME} characters.",
+                    shorten(name)
+                ));
+            }
             // Clients retry when a message has the words "Topic ARN"; this will not get better.
             if !is_topic(arn) {
                 return invalid(format!(
@@ -80,6 +93,14 @@ impl Member for Triggers {
             let events = trigger.trigger_events.as_deref().unwrap_or_default();
             if events.is_empty() {
                 return invalid(format!("The trigger {:?} has no events.", shorten(name)));
+            }
+            if events.len() > TriggerEventType::KNOWN.len() {
+                return invalid(format!(
+                    "The trigger {:?} has {} events; there are {}.",
+                    shorten(name),
+                    events.len(),
+                    TriggerEventType::KNOWN.len()
+                ));
             }
             if let Some(event) = events.iter().find(|event| !event.is_known()) {
                 return invalid(format!(
@@ -102,7 +123,7 @@ impl Member for Triggers {
 fn is_topic(arn: &str) -> bool {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     matches!(parts.as_slice(), ["arn", _, "sns", region, account, name]
-        if !region.is_empty() && !account.is_empty() && !name.is_empty())
+        if !region.is_empty() && !account.is_empty() && !name.is_empty() && arn.len() <= MAX_ARN)
 }
 
 impl Member for AlarmConfiguration {
@@ -148,6 +169,13 @@ impl Member for AutoRollbackConfiguration {
             return Err(ErrorName::InvalidAutoRollbackConfig
                 .because("An enabled automatic rollback needs at least one event."));
         }
+        if events.len() > AutoRollbackEvent::KNOWN.len() {
+            return Err(ErrorName::InvalidAutoRollbackConfig.because(format!(
+                "{} automatic rollback events were given; there are {}.",
+                events.len(),
+                AutoRollbackEvent::KNOWN.len()
+            )));
+        }
         Vec::<AutoRollbackEvent>::check(events)?;
         Ok(in_full(raw))
     }
@@ -186,6 +214,18 @@ impl Member for LoadBalancerInfo {
         }
         if pairs.iter().any(|pair| pair.target_groups.as_ref().is_none_or(Vec::is_empty)) {
             return invalid("A pair of target groups has none in targetGroups.");
+        }
+        let listed = |pair: &TargetGroupPairInfo| {
+            let routes = pair.prod_traffic_route.iter().chain(&pair.test_traffic_route);
+            let arns = routes.flat_map(|route| route.listener_arns.iter());
+            pair.target_groups.as_ref().is_none_or(|groups| groups.len() <= MAX_LISTED)
+                && arns.clone().all(|arns| arns.len() <= MAX_LISTED)
+                && arns.flatten().all(|arn| fits(arn, MAX_ARN))
+        };
+        if !pairs.iter().all(listed) {
+            return invalid(
+                "A pair of target groups has at most 10 targetGroups and 10 listenerArns of 1024 characters each.",
+            );
         }
         let usable = |name: Option<&str>| name.is_some_and(|name| (1..=32).contains(&name.chars().count()));
         if !names(&raw).all(usable) {
@@ -328,6 +368,12 @@ impl Member for TargetInstances {
         }
         let flat = raw.tag_filters.iter();
         let sets = || raw.ec2_tag_set.iter().flat_map(|set| set.ec2_tag_set_list.iter().flatten());
+        if sets().count() > MAX_TAG_GROUPS {
+            return invalid(format!(
+                "The tag set has {} groups; at most {MAX_TAG_GROUPS} are allowed.",
+                sets().count()
+            ));
+        }
         if sets().any(Vec::is_empty) {
             return invalid(EMPTY_TAG_GROUP.into());
         }

@@ -164,8 +164,17 @@ impl Request for ListApplicationRevisions {
             (Some(bucket), _) if bucket.is_empty() => {
                 return Err(ErrorName::InvalidBucketNameFilter.because("s3Bucket is empty."));
             }
+            (Some(bucket), _) if !fits(&bucket, MAX_BUCKET) => {
+                return Err(ErrorName::InvalidBucketNameFilter.because(format!(
+                    "s3Bucket has more than {MAX_BUCKET} characters, as no bucket's name has."
+                )));
+            }
             (_, Some(prefix)) if prefix.is_empty() => {
                 return Err(ErrorName::InvalidKeyPrefixFilter.because("s3KeyPrefix is empty."));
+            }
+            (_, Some(prefix)) if prefix.len() > MAX_KEY => {
+                return Err(ErrorName::InvalidKeyPrefixFilter
+                    .because(format!("s3KeyPrefix has more than {MAX_KEY} bytes, as no key has.")));
             }
             (None, Some(_)) => {
                 return Err(
@@ -189,6 +198,16 @@ impl Request for ListApplicationRevisions {
         })
     }
 }
+
+/// Most characters of a bucket's name, and most bytes of a key.
+const MAX_BUCKET: usize = 63;
+const MAX_KEY: usize = 1024;
+
+/// Most characters of an object's version and of its ETag.
+const MAX_VERSION: usize = 1024;
+
+/// Most characters of `account/repository`: GitHub allows 39 and 100.
+const MAX_REPOSITORY: usize = 140;
 
 /// A location that has everything a host needs to fetch the bundle.
 #[derive(Debug, Clone, PartialEq)]
@@ -219,6 +238,18 @@ impl Member for Revision {
                 if !given(&s3.bucket) || !given(&s3.key) {
                     return invalid("The S3 location needs a bucket and a key.");
                 }
+                let length = |text: &Option<String>| text.as_deref().map_or(0, str::len);
+                if length(&s3.bucket) > MAX_BUCKET {
+                    return invalid(&format!("The bucket's name has more than {MAX_BUCKET} characters."));
+                }
+                if length(&s3.key) > MAX_KEY {
+                    return invalid(&format!("The key has more than {MAX_KEY} bytes."));
+                }
+                if length(&s3.version).max(length(&s3.e_tag)) > MAX_VERSION {
+                    return invalid(&format!(
+                        "The version or the ETag has more than {MAX_VERSION} characters."
+                    ));
+                }
                 match s3.bundle_type {
                     Some(BundleType::Tar | BundleType::Tgz | BundleType::Zip) => Ok(Revision(location)),
                     _ => invalid("The bundle type must be one of tar, tgz and zip."),
@@ -229,7 +260,7 @@ impl Member for Revision {
                 let named = repository.split_once('/').is_some_and(|(account, name)| {
                     !account.is_empty() && !name.is_empty() && !name.contains('/')
                 });
-                if !named {
+                if !named || repository.len() > MAX_REPOSITORY {
                     return invalid("The GitHub repository must be given as account/repository.");
                 }
                 let commit = github.commit_id.as_deref().unwrap_or_default();

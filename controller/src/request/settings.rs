@@ -8,8 +8,6 @@ use super::options::*;
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 
-const MAX_TAG_GROUPS: usize = 3;
-
 /// What a request gives of a group's settings, each member checked by itself.
 #[derive(Debug, Clone, Default)]
 pub struct Settings(DeploymentGroupSettings);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use codedeploy_api::codedeploy::*;
 
-use super::members::shorten;
+use super::members::{fits, shorten};
 use super::{Member, requests};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::{MAX_KEY, MAX_VALUE};
@@ -98,7 +98,19 @@ impl Member for TagKeys {
     }
 
     fn check(raw: Vec<String>) -> Result<Self, ApiError> {
-        Ok(TagKeys(raw))
+        if raw.len() > MAX_RESOURCE_TAGS {
+            return Err(ErrorName::InvalidTagsToAdd.because(format!(
+                "{} tag keys were given; a resource can have at most {MAX_RESOURCE_TAGS} tags.",
+                raw.len()
+            )));
+        }
+        match raw.iter().find(|key| key.is_empty() || !fits(key, MAX_KEY)) {
+            None => Ok(TagKeys(raw)),
+            Some(key) => Err(ErrorName::InvalidTagsToAdd.because(format!(
+                "The tag key {:?} is not valid: expected 1 to {MAX_KEY} characters.",
+                shorten(key)
+            ))),
+        }
     }
 }
 

@@ -145,12 +145,16 @@ impl Controller {
 
     /// The keys of an operator, in the hands of who signs by himself.
     pub(crate) fn operator(&self) -> Agent {
-        let key = self.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+        self.caller(&self.admin_json(&["credentials", "create", "--role", "operator", "--json"]))
+    }
+
+    /// A key, as it is shown when it is made, in the hands of who signs by himself.
+    pub(crate) fn caller(&self, key: &Value) -> Agent {
         Agent {
             address: self.address,
-            identifier: text(&key, "arn"),
-            access_key_id: text(&key, "access_key_id"),
-            secret: text(&key, "secret_access_key"),
+            identifier: text(key, "arn"),
+            access_key_id: text(key, "access_key_id"),
+            secret: text(key, "secret_access_key"),
         }
     }
 
@@ -262,7 +266,25 @@ impl Agent {
 
     /// Sends a body, whatever it is.
     pub(crate) async fn attempt_bytes(&self, forgery: Forgery, body: Vec<u8>) -> Option<(u16, Value)> {
-        let url = format!("http://{}/", self.address);
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1".to_owned()),
+            ("x-amz-target", forgery.target.clone()),
+            ("x-amz-codedeploy-agent-version", "TEST_1.0".to_owned()),
+        ];
+        let (status, answer) = self.raw(forgery, "POST /", &headers, body).await?;
+        Some((status, serde_json::from_slice(&answer).unwrap_or(Value::Null)))
+    }
+
+    /// Sends a request that is signed with its headers and body, and gives the status and the body of its answer.
+    pub(crate) async fn raw(
+        &self,
+        forgery: Forgery,
+        request: &str,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Option<(u16, Vec<u8>)> {
+        let (method, path) = request.split_once(' ').unwrap();
+        let url = format!("http://{}{path}", self.address);
         let identity = Credentials::new(&self.access_key_id, &self.secret, None, None, "test").into();
         let mut settings = SigningSettings::default();
         settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -275,17 +297,13 @@ impl Agent {
             .build()
             .unwrap()
             .into();
-        let headers = [
-            ("host", self.address.to_string()),
-            ("content-type", "application/x-amz-json-1.1".to_owned()),
-            ("x-amz-target", forgery.target),
-            ("x-amz-codedeploy-agent-version", "TEST_1.0".to_owned()),
-        ];
+        let host = ("host", self.address.to_string());
+        let headers: Vec<_> = std::iter::once(&host).chain(headers).collect();
         let signed = headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let signable = SignableRequest::new("POST", &url, signed, SignableBody::Bytes(&body)).unwrap();
+        let signable = SignableRequest::new(method, &url, signed, SignableBody::Bytes(&body)).unwrap();
         let (instructions, _) = sign(signable, &parameters).unwrap().into_parts();
-        let mut request = Request::post(&url);
-        for (name, value) in &headers {
+        let mut request = Request::builder().method(method).uri(&url);
+        for (name, value) in headers {
             request = request.header(*name, value);
         }
         for (name, value) in instructions.headers() {
@@ -296,7 +314,7 @@ impl Agent {
         let response = client.request(request).await.ok()?;
         let status = response.status().as_u16();
         let bytes = to_bytes(Body::new(response.into_body()), usize::MAX).await.ok()?;
-        Some((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+        Some((status, bytes.into()))
     }
 
     pub(crate) async fn call(&self, operation: &str, input: Value) -> (u16, Value) {

@@ -1,0 +1,168 @@
+//! AWS's query protocol: operations as forms, answers in XML. Of the services that speak it, clients first ask STS who they
+//! are; everything else is refused in a form that they read.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+
+use super::strangers::Stranger;
+use super::{Claimed, RequestId, header_text, receive, sigv4};
+use crate::credentials::Principal;
+use crate::error::{ApiError, ErrorName};
+use crate::request::members::shorten;
+use crate::service::Service;
+
+const STS: &str = "sts";
+const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The region in which global services are signed for.
+const GLOBAL: &str = "us-east-1";
+
+/// Whether a request is one of this protocol: a form, or a query that has an action.
+pub(super) fn is_query(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    let media_type = header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let in_query = || uri.query().is_some_and(|query| parameter(query.as_bytes(), "Action").is_some());
+    let form = *method == Method::POST && media_type.eq_ignore_ascii_case(FORM);
+    uri.path() == "/" && !headers.contains_key("x-amz-target") && (form || in_query())
+}
+
+fn parameter(form: &[u8], wanted: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(form);
+    pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+}
+
+pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let request_id = head.extensions.get::<RequestId>().map(|RequestId(id)| id.clone()).unwrap_or_default();
+    match answer(service, &head, body).await {
+        Ok(principal) => xml(StatusCode::OK, identity(&principal, &request_id)),
+        Err(error) => {
+            let (status, code) = code(&error);
+            tracing::info!(error = code, reason = error.message, "request refused");
+            if sigv4::claimed_service(&head.headers) == Some("ec2") {
+                return xml(status, ec2_refusal(&code, &error.message, &request_id));
+            }
+            refusal(status, &code, &error.message, &request_id)
+        }
+    }
+}
+
+/// Who asks STS who they are. The key alone is asked for, and no right.
+async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Principal, ApiError> {
+    // Nothing is read for a service that is not here.
+    if let Some(other) = sigv4::claimed_service(&head.headers).filter(|service| *service != STS) {
+        return Err(ErrorName::InvalidOperation.because(format!(
+            "This controller has no service {:?}: it has CodeDeploy, and of STS GetCallerIdentity. For AWS's other services, set \
+             AWS_ENDPOINT_URL_CODEDEPLOY in place of AWS_ENDPOINT_URL.",
+            shorten(other)
+        )));
+    }
+    let claimed = Claimed::find(service, head).await?;
+    let own = service.settings.partition.region.as_str();
+    let region = if claimed.region() == GLOBAL { GLOBAL } else { own };
+    claimed.is_for(region, &[STS])?;
+    let body = receive(body, service.settings.timers.request).await?;
+    let principal = claimed.verify(service, head, &body)?;
+    if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
+        stranger.known();
+    }
+    let span = tracing::Span::current();
+    span.record("by", &principal.arn);
+    let action = parameter(&body, "Action")
+        .or_else(|| parameter(head.uri.query().unwrap_or_default().as_bytes(), "Action"))
+        .unwrap_or_default();
+    span.record("operation", shorten(&action));
+    if action == "GetCallerIdentity" {
+        return Ok(principal);
+    }
+    Err(ErrorName::InvalidOperation.because(format!(
+        "This controller has no operation {:?} of STS: it has GetCallerIdentity. `codedeploy-controller credentials create \
+         --expires-in 12h` makes temporary keys.",
+        shorten(&action)
+    )))
+}
+
+/// The status and the code of an error, as this protocol has them.
+fn code(error: &ApiError) -> (StatusCode, String) {
+    let forbidden = |code: &str| (StatusCode::FORBIDDEN, code.to_owned());
+    match error.name {
+        ErrorName::UnrecognizedClient => forbidden("InvalidClientTokenId"),
+        ErrorName::InvalidSignature => forbidden("SignatureDoesNotMatch"),
+        ErrorName::ExpiredToken => forbidden("ExpiredToken"),
+        ErrorName::MissingAuthenticationToken => forbidden("MissingAuthenticationToken"),
+        ErrorName::InvalidOperation => (StatusCode::BAD_REQUEST, "InvalidAction".to_owned()),
+        other => {
+            let status = StatusCode::from_u16(other.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, other.text().trim_end_matches("Exception").to_owned())
+        }
+    }
+}
+
+fn identity(principal: &Principal, request_id: &str) -> String {
+    let arn = &principal.arn;
+    let account = arn.split(':').nth(4).unwrap_or_default();
+    // Of a session, AWS's has the session's name behind a colon.
+    let session = arn.contains(":assumed-role/").then(|| arn.rsplit('/').next()).flatten();
+    let user_id = match session {
+        Some(session) => format!("{}:{session}", principal.access_key_id),
+        None => principal.access_key_id.clone(),
+    };
+    format!(
+        "<GetCallerIdentityResponse xmlns=\"{NAMESPACE}\"><GetCallerIdentityResult><Arn>{}</Arn><UserId>{}</UserId>\
+         <Account>{}</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>{}</RequestId></ResponseMetadata>\
+         </GetCallerIdentityResponse>",
+        escape(arn),
+        escape(&user_id),
+        escape(account),
+        escape(request_id)
+    )
+}
+
+pub(super) fn refusal(status: StatusCode, code: &str, message: &str, request_id: &str) -> Response<Body> {
+    let fault = if status.is_server_error() { "Receiver" } else { "Sender" };
+    let error = format!(
+        "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>{fault}</Type><Code>{}</Code><Message>{}</Message></Error>\
+         <RequestId>{}</RequestId></ErrorResponse>",
+        escape(code),
+        escape(message),
+        escape(request_id)
+    );
+    xml(status, error)
+}
+
+/// EC2 has a form of its own.
+fn ec2_refusal(code: &str, message: &str, request_id: &str) -> String {
+    format!(
+        "<Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors><RequestID>{}</RequestID></Response>",
+        escape(code),
+        escape(message),
+        escape(request_id)
+    )
+}
+
+fn xml(status: StatusCode, document: String) -> Response<Body> {
+    let mut response =
+        Response::new(Body::from(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{document}")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    response
+}
+
+/// A text as XML can hold it.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            c if c.is_control() => escaped.extend(c.escape_default()),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
