@@ -2,7 +2,7 @@
 
 use codedeploy_api::command::ErrorBody;
 
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 
 /// A refused or failed request: what the client is told.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,10 @@ impl From<StoreError> for ApiError {
 
 impl From<rusqlite::Error> for ApiError {
     fn from(cause: rusqlite::Error) -> Self {
+        // Whoever meets it knows which record it is, and what becomes of it.
+        if store::is_damage(&cause) {
+            return ErrorName::DamagedRecord.because(format!("a record cannot be read: {}", chain(&cause)));
+        }
         Self::internal(&cause)
     }
 }
@@ -66,7 +70,7 @@ macro_rules! error_names {
 
 error_names! {
     AccessDenied AlarmsLimitExceeded ApplicationAlreadyExists ApplicationDoesNotExist ApplicationLimitExceeded
-    ApplicationNameRequired ArnNotSupported BatchLimitExceeded BucketNameFilterRequired Client
+    ApplicationNameRequired ArnNotSupported BatchLimitExceeded BucketNameFilterRequired Client DamagedRecord
     DeploymentAlreadyCompleted DeploymentConfigAlreadyExists DeploymentConfigDoesNotExist
     DeploymentConfigInUse DeploymentConfigLimitExceeded DeploymentConfigNameRequired DeploymentDoesNotExist
     DeploymentGroupAlreadyExists DeploymentGroupDoesNotExist DeploymentGroupLimitExceeded
@@ -97,7 +101,7 @@ impl ErrorName {
     /// The name on the wire.
     pub fn text(self) -> String {
         match self {
-            Self::InternalFailure => self.bare().to_owned(),
+            Self::InternalFailure | Self::DamagedRecord => Self::InternalFailure.bare().to_owned(),
             named => format!("{}Exception", named.bare()),
         }
     }
@@ -109,7 +113,7 @@ impl ErrorName {
     /// The HTTP status: 400 for whatever the client can mend.
     pub fn status(self) -> u16 {
         match self {
-            Self::InternalFailure => 500,
+            Self::InternalFailure | Self::DamagedRecord => 500,
             Self::RequestTimeout => 408,
             Self::RequestEntityTooLarge => 413,
             Self::UnsupportedMediaType => 415,

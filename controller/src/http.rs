@@ -185,7 +185,7 @@ impl Claimed {
         let claim = sigv4::Claim::read(&head.headers)?;
         let access_key_id = claim.access_key_id.clone();
         let found =
-            service.transact(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
+            service.read(move |_, context| Ok(credentials::find(context.tx, &access_key_id)?)).await?;
         let Some(key) = found else {
             return Err(ErrorName::UnrecognizedClient.because(format!(
                 "The access key {:?} is unknown or revoked.",

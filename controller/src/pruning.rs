@@ -35,25 +35,37 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 async fn prune(service: &Arc<Service>, objects: &Arc<Objects>, retention: Retention) {
     let expired = on_disk(objects, move |objects| objects.expired(retention, Timestamp::now())).await;
     for (bucket, key) in expired.unwrap_or_default() {
-        let (named, of) = (bucket.clone(), key.clone());
-        let needed = service.transact(move |_, context| revisions::needed(context, &named, &of)).await;
-        let Ok(needed) = needed else {
-            // The log has the cause, and the next round comes.
-            return;
-        };
-        let (named, of) = (bucket.clone(), key.clone());
-        let deleted = on_disk(objects, move |objects| {
-            objects.prune(&named, &of, retention, Timestamp::now(), |version| needed.contains(&version.id))
-        });
-        for version in deleted.await.unwrap_or_default() {
-            tracing::info!(
-                bucket,
-                key,
-                version = version.id,
-                bytes = version.size,
-                "an old version was deleted"
-            );
-        }
+        prune_object(service, objects, retention, &bucket, &key).await;
+    }
+}
+
+/// Deletes old versions of an object that has got a new one.
+pub async fn replaced(service: &Arc<Service>, bucket: &str, key: &str) {
+    let retention = service.settings.s3.as_ref().map(|s3| s3.retention).unwrap_or_default();
+    if let Some(objects) = service.objects.as_ref().filter(|_| !retention.is_endless()) {
+        prune_object(service, objects, retention, bucket, key).await;
+    }
+}
+
+async fn prune_object(
+    service: &Arc<Service>,
+    objects: &Arc<Objects>,
+    retention: Retention,
+    bucket: &str,
+    key: &str,
+) {
+    let (named, of) = (bucket.to_owned(), key.to_owned());
+    let needed = service.transact(move |_, context| revisions::needed(context, &named, &of)).await;
+    let Ok(needed) = needed else {
+        // The log has the cause, and the next round comes.
+        return;
+    };
+    let (named, of) = (bucket.to_owned(), key.to_owned());
+    let deleted = on_disk(objects, move |objects| {
+        objects.prune(&named, &of, retention, Timestamp::now(), |version| needed.contains(&version.id))
+    });
+    for version in deleted.await.unwrap_or_default() {
+        tracing::info!(bucket, key, version = version.id, bytes = version.size, "an old version was deleted");
     }
 }
 

@@ -17,7 +17,7 @@ use agenda::Agenda;
 
 use crate::deployment::decide::{self, Outcome};
 use crate::deployment::resume::resume;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorName};
 use crate::registry::administration;
 use crate::service::Service;
 
@@ -79,8 +79,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How soon a decision that failed is tried again.
+/// How soon a decision that failed is tried again, and how late at most.
 const RETRY: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// How often the database and the clock are looked at: another process may have deregistered a host.
 const LOOK: Duration = Duration::from_secs(1);
@@ -91,7 +92,10 @@ const ABSENCE: Duration = Duration::from_secs(60);
 /// any host is heard and anything is decided.
 pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     let back = Timestamp::now();
-    for deployment_id in service.transact(|_, context| decide::active(context)).await? {
+    let doubtful = service.transact(|_, context| {
+        Ok(decide::active(context)?.into_iter().chain(decide::strange(context)?).collect::<Vec<_>>())
+    });
+    for deployment_id in doubtful.await? {
         loop {
             let id = deployment_id.clone();
             let given = service.change(move |_, context| {
@@ -101,6 +105,8 @@ pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
             match given.await {
                 Ok(true) => {}
                 Ok(false) => break,
+                // Nor will anything be decided about it, and that is told.
+                Err(error) if error.name == ErrorName::DamagedRecord => break,
                 Err(error) => {
                     tracing::error!(deployment_id, %error, "hosts could not be given time to answer");
                     break;
@@ -119,6 +125,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
         service.signals.deployment_changed(&id);
     }
     let mut stop = service.stopping();
+    let mut troubles = Troubles::default();
     let mut seen = Timestamp::now();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -143,11 +150,14 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
                 service.transact(move |_, context| decide::decide(context, &id))
             };
             match decided.await {
-                Ok(outcome) => service.signals.announce(&outcome),
-                Err(error) => {
-                    tracing::error!(deployment_id = id, %error, "a deployment could not be decided about; trying again");
-                    lock(&service.signals.agenda).look_at(&id, Timestamp::now() + RETRY);
+                Ok(outcome) => {
+                    troubles.0.remove(&id);
+                    service.signals.announce(&outcome);
                 }
+                Err(error) if error.name == ErrorName::DamagedRecord => {
+                    give_up(&service, &id, error, &mut troubles).await
+                }
+                Err(error) => troubles.note(&service, &id, &error),
             }
         }
         let next = lock(&service.signals.agenda).idle(Timestamp::now());
@@ -162,6 +172,30 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
             look_for_overdue(&service).await;
             tell_of_administration(&service).await;
         }
+    }
+}
+
+/// The deployments that could not be decided about, and how long each waits for the next attempt.
+#[derive(Debug, Default)]
+struct Troubles(HashMap<String, Duration>);
+
+impl Troubles {
+    /// Looks at a deployment again later, and later each time: the log shall have room for others.
+    fn note(&mut self, service: &Service, id: &str, error: &ApiError) {
+        let wait = self.0.get(id).map_or(RETRY, |before| (*before * 2).min(SELDOM));
+        let seconds = wait.as_secs();
+        tracing::error!(deployment_id = id, %error, seconds, "a deployment could not be decided about; trying again");
+        self.0.insert(id.to_owned(), wait);
+        lock(&service.signals.agenda).look_at(id, Timestamp::now() + wait);
+    }
+}
+
+/// Ends a deployment whose rows let nothing be decided.
+async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &mut Troubles) {
+    let of = id.to_owned();
+    match service.transact(move |_, context| decide::give_up(context, &of, &found.message)).await {
+        Ok(outcome) => service.signals.announce(&outcome),
+        Err(error) => troubles.note(service, id, &error),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use codedeploy_api::codedeploy::Timestamp;
+use rusqlite::Transaction;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
@@ -193,21 +194,30 @@ impl Service {
         W: FnOnce(&Service, &Context<'_>) -> Result<T, ApiError> + Send + 'static,
     {
         let service = Arc::clone(self);
-        self.store
-            .transact(move |tx| {
-                let context = Context {
-                    tx,
-                    now: Timestamp::now(),
-                    partition: &service.settings.partition,
-                    quotas: &service.settings.quotas,
-                    timers: &service.settings.timers,
-                    balancers: &service.settings.balancers,
-                    pages: &service.pages,
-                    vault: &service.vault,
-                };
-                work(&service, &context)
-            })
-            .await
+        self.store.transact(move |tx| work(&service, &service.context(tx))).await
+    }
+
+    /// Runs `work`, which writes nothing, beside the transactions that write.
+    pub async fn read<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<T, ApiError> + Send + 'static,
+    {
+        let service = Arc::clone(self);
+        self.store.read(move |tx| work(&service, &service.context(tx))).await
+    }
+
+    fn context<'a>(&'a self, tx: &'a Transaction<'a>) -> Context<'a> {
+        Context {
+            tx,
+            now: Timestamp::now(),
+            partition: &self.settings.partition,
+            quotas: &self.settings.quotas,
+            timers: &self.settings.timers,
+            balancers: &self.settings.balancers,
+            pages: &self.pages,
+            vault: &self.vault,
+        }
     }
 
     /// Runs `work` as [`transact`](Self::transact) does, and tells those who wait of its outcome, if it has one.

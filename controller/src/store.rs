@@ -1,10 +1,12 @@
-//! Owns the database: one thread holds the one connection, and every piece of work is one transaction on it.
+//! Owns the database: one thread holds the one connection that writes, and every piece of work is one transaction on it.
+//! What only reads has [connections of its own](readers).
 //!
 //! A transaction is on disk before its caller hears of it (WAL, `synchronous=FULL`). Pieces of work that wait together
 //! are committed together, each in a savepoint of its own: a thousand hosts that report at once cost a few writes to the
 //! disk and not a thousand. What the tables hold is in `store::sqlite`; the modules of the domain own their rows.
 
 pub mod backup;
+mod readers;
 mod sqlite;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +19,14 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use backup::BackupError;
+use readers::Readers;
 
 /// A handle to the database; clones share it. The thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    /// Absent where the one connection reads as well: in memory, and for the administrative commands.
+    readers: Option<Readers>,
 }
 
 /// A piece of work. What it gives answers its caller, once it is known whether the work is on disk.
@@ -81,11 +86,13 @@ impl Store {
         Self::of(sqlite::open_current(path)?)
     }
 
-    /// [`open`](Self::open), once every page of the database was looked at: a damaged one is refused.
+    /// [`open`](Self::open), once every page of the database was looked at: a damaged one is refused. For a service, which
+    /// reads and writes at once.
     pub fn open_checked(path: &Path) -> Result<Store, StoreError> {
         let connection = sqlite::connect(path)?;
         sqlite::check(&connection, path)?;
-        Self::of(sqlite::migrated(connection, path)?)
+        let store = Self::of(sqlite::migrated(connection, path)?)?;
+        Ok(Store { readers: Some(Readers::open(path)?), ..store })
     }
 
     /// A database that is gone with the last handle, for simulations.
@@ -103,7 +110,7 @@ impl Store {
                 }
             })
             .map_err(StoreError::Thread)?;
-        Ok(Store { jobs })
+        Ok(Store { jobs, readers: None })
     }
 
     /// Runs `work` as one transaction, committed when it gives `Ok` and undone when it gives `Err`.
@@ -117,6 +124,25 @@ impl Store {
         // The caller may have gone; what it asked for is done all the same.
         let job = job(work, move |done| drop(answer.send(done)));
         self.jobs.send(job).map_err(|_| StoreError::Gone)?;
+        result.await.map_err(|_| StoreError::Gone)?
+    }
+
+    /// Runs `work`, which writes nothing, on what was committed last.
+    pub async fn read<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        W: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let Some(readers) = &self.readers else {
+            return self.transact(work).await;
+        };
+        let (answer, result) = oneshot::channel();
+        let span = tracing::Span::current();
+        readers.send(Box::new(move |transaction| {
+            let done = span.in_scope(|| transaction.map_err(E::from).and_then(work));
+            drop(answer.send(done));
+        }))?;
         result.await.map_err(|_| StoreError::Gone)?
     }
 
@@ -187,6 +213,21 @@ fn in_savepoint<T, E: From<StoreError>>(
     }
     control("RELEASE work").map_err(StoreError::Transaction)?;
     done
+}
+
+/// Whether an error is about what a row has, and not about the database as a whole.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, SqliteFailure, Utf8Error,
+    };
+    match error {
+        FromSqlConversionFailure(..)
+        | IntegralValueOutOfRange(..)
+        | InvalidColumnType(..)
+        | Utf8Error(..) => true,
+        SqliteFailure(_, Some(said)) => said == "malformed JSON",
+        _ => false,
+    }
 }
 
 /// A value kept as JSON in a column.

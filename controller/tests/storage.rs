@@ -1,6 +1,8 @@
 //! The data directory over time: schemas of earlier versions, backups, one service at a time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,9 +10,11 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_sdk_codedeploy::types::DeploymentStatus;
+use aws_sdk_codedeploy::Client;
+use aws_sdk_codedeploy::error::ProvideErrorMetadata as _;
+use aws_sdk_codedeploy::types::{DeploymentStatus, ErrorCode, TagFilter, TagFilterType};
 use serde_json::json;
-use support::{Controller, QUICK, command, eventually};
+use support::{Agent, Controller, Held, QUICK, command, eventually};
 
 /// What every version of the schema left: the same application, deployments, host and operator.
 const SCHEMAS: [&str; 1] = [include_str!("schemas/v1.sql")];
@@ -114,6 +118,196 @@ async fn a_backup_is_made_while_the_service_runs_and_put_back_while_it_does_not(
     assert!(admin(&controller, &["restore", before.to_str().unwrap()]).0);
     controller.start_again();
     assert_eq!(names(&controller).await, ["after", "before"]);
+}
+
+/// A host in a group of its own, which performs the first event of a deployment.
+struct Busy {
+    group: String,
+    agent: Agent,
+    command: Held,
+    deployment: String,
+}
+
+impl Busy {
+    async fn new(controller: &Controller, client: &Client, name: &str) -> Busy {
+        let agent = controller.host(name, &[&format!("host={name}")]);
+        let filter = TagFilter::builder().key("host").value(name).r#type(TagFilterType::KeyAndValue).build();
+        let group = client.create_deployment_group().application_name("shop").deployment_group_name(name);
+        let group = group.service_role_arn("arn:aws:iam::123456789012:role/cd");
+        group.on_premises_instance_tag_filters(filter).send().await.unwrap();
+        let group = name.to_owned();
+        let deployment = Self::deploy(client, &group).await;
+        let command = agent.poll().await.unwrap();
+        agent.acknowledge(&command).await;
+        Busy { group, agent, command, deployment }
+    }
+
+    async fn deploy(client: &Client, group: &str) -> String {
+        let request = client.create_deployment().application_name("shop").deployment_group_name(group);
+        let output = request.revision(shop::revision("app.zip")).send().await.unwrap();
+        output.deployment_id().unwrap().to_owned()
+    }
+
+    fn damage(&self, database: &rusqlite::Connection, table: &str, column: &str, value: &str) {
+        let id = if table == "deployments" { "id" } else { "deployment_id" };
+        let sql = format!("UPDATE {table} SET {column} = ?1 WHERE {id} = ?2");
+        assert!(database.execute(&sql, (value, &self.deployment)).unwrap() > 0, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_a_deployment_is_a_problem_of_that_deployment() {
+    let damages = [
+        ("deployments", "progress", "{"),
+        ("deployments", "progress", "null"),
+        ("deployments", "progress", r#"{"status":"Ended"}"#),
+        ("deployments", "rules", "[]"),
+        ("deployments", "rules", r#"{"minimum_healthy":3}"#),
+        ("deployments", "snapshot", ""),
+        ("deployments", "snapshot", "[1]"),
+        ("deployments", "relations", "\u{1}"),
+        ("deployments", "status", "Bogus"),
+        ("deployments", "status", "Succeeded"),
+        ("targets", "events", "{"),
+        ("targets", "events", "[]"),
+        ("targets", "class", "odd"),
+    ];
+    let mut controller = Controller::start("timers: {poll: 1, lease: 60, pick_up: 300}");
+    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+    let client = controller.client_with(&key);
+    client.create_application().application_name("shop").send().await.unwrap();
+    let mut hosts = Vec::new();
+    for number in 0..damages.len() {
+        hosts.push(Busy::new(&controller, &client, &format!("box{number}")).await);
+    }
+    let well = Busy::new(&controller, &client, "well").await;
+    let alive = Busy::new(&controller, &client, "alive").await;
+    controller.crash_while(|data| {
+        let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
+        for (host, (table, column, value)) in hosts.iter().zip(damages) {
+            host.damage(&database, table, column, value);
+        }
+    });
+    let client = controller.client_with(&key);
+    for (host, damage) in hosts.iter().zip(damages) {
+        let agent = Agent { address: controller.address, ..host.agent.clone() };
+        // The outcome is taken, whatever is known of the deployment.
+        agent.succeed(&host.command).await;
+        let info = shop::ended(&client, &host.deployment).await;
+        assert_eq!(info.status(), Some(&DeploymentStatus::Failed), "{damage:?}");
+        let error = info.error_information().unwrap();
+        assert_eq!(error.code(), Some(&ErrorCode::InternalError), "{damage:?}");
+        assert!(error.message().unwrap().contains("is damaged"), "{damage:?}: {error:?}");
+        let target = shop::target(&client, &host.deployment, &host.group).await;
+        assert!(target.status().is_some() && !target.lifecycle_events().is_empty(), "{damage:?}");
+        let stop = client.stop_deployment().deployment_id(&host.deployment).send().await;
+        let stop = stop.unwrap_err().into_service_error();
+        assert!(stop.is_deployment_already_completed_exception(), "{damage:?}: {:?}", stop.message());
+        let lines =
+            controller.logged("the record of a deployment is damaged: it was set aside, and has failed");
+        let lines = lines.iter().filter(|line| line["deployment_id"] == host.deployment.as_str());
+        assert_eq!(lines.count(), 1, "{damage:?} is told once");
+    }
+    let failures = controller.logged("a deployment could not be decided about; trying again");
+    assert!(failures.is_empty(), "{failures:?}");
+    // The group and its host are free for another, and the group can be deleted.
+    let again = Agent { address: controller.address, ..hosts[0].agent.clone() };
+    let second = Busy::deploy(&client, &hosts[0].group).await;
+    again.run_to("ValidateService").await;
+    assert_eq!(shop::ended(&client, &second).await.status(), Some(&DeploymentStatus::Succeeded));
+    for host in &hosts {
+        let delete = client.delete_deployment_group().application_name("shop");
+        delete.deployment_group_name(&host.group).send().await.unwrap();
+    }
+    // Others go on where they were.
+    let agent = Agent { address: controller.address, ..well.agent.clone() };
+    agent.succeed(&well.command).await;
+    agent.run_to("ValidateService").await;
+    assert_eq!(shop::ended(&client, &well.deployment).await.status(), Some(&DeploymentStatus::Succeeded));
+
+    // What is damaged while the service runs is noticed by whoever needs it.
+    let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
+    alive.damage(&database, "deployments", "snapshot", "{");
+    let stopped = client.stop_deployment().deployment_id(&alive.deployment).send().await.unwrap();
+    assert!(stopped.status_message().unwrap().contains("damaged"), "{stopped:?}");
+    assert_eq!(shop::info(&client, &alive.deployment).await.status(), Some(&DeploymentStatus::Failed));
+    // Of one that is over, what can be read is shown.
+    alive.damage(&database, "deployments", "relations", "{");
+    second_look(&client, &database, &well).await;
+}
+
+async fn second_look(client: &Client, database: &rusqlite::Connection, well: &Busy) {
+    well.damage(database, "deployments", "progress", "{");
+    let info = shop::info(client, &well.deployment).await;
+    assert_eq!(info.status(), Some(&DeploymentStatus::Succeeded));
+    assert!(info.revision().is_some());
+    let group = client.get_deployment_group().application_name("shop").deployment_group_name("well");
+    assert!(
+        group.send().await.unwrap().deployment_group_info().unwrap().last_successful_deployment().is_some()
+    );
+}
+
+#[tokio::test]
+async fn a_deployment_without_its_group_keeps_nobody_from_anything() {
+    let mut controller = Controller::start("timers: {poll: 1}");
+    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+    let client = controller.client_with(&key);
+    client.create_application().application_name("shop").send().await.unwrap();
+    let lost = Busy::new(&controller, &client, "box1").await;
+    controller.crash_while(|data| {
+        let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
+        database.pragma_update(None, "foreign_keys", false).unwrap();
+        lost.damage(&database, "deployments", "group_id", "nobody");
+    });
+    let client = controller.client_with(&key);
+    let agent = Agent { address: controller.address, ..lost.agent.clone() };
+    agent.succeed(&lost.command).await;
+    let second = Busy::deploy(&client, "box1").await;
+    agent.run_to("ValidateService").await;
+    assert_eq!(shop::ended(&client, &second).await.status(), Some(&DeploymentStatus::Succeeded));
+    let active =
+        client.list_deployments().include_only_statuses(DeploymentStatus::InProgress).send().await.unwrap();
+    assert!(active.deployments().is_empty(), "{active:?}");
+}
+
+#[tokio::test]
+async fn deployments_are_listed_by_status_page_after_page_the_newest_first() {
+    let mut controller = Controller::start(QUICK);
+    let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
+    let client = controller.client_with(&key);
+    shop::open(&client, "CodeDeployDefault.AllAtOnce").await;
+    let first = shop::deploy(&client, "app.zip").await;
+    shop::ended(&client, &first).await;
+    controller.crash_while(|data| {
+        let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
+        let copy = "INSERT INTO deployments
+                    SELECT ?1, group_id, created - ?2 / 3, ?3, progress, rules, snapshot, relations, retire_at
+                    FROM deployments WHERE id = ?4";
+        for number in 1..350 {
+            let status = if number % 2 == 0 { "Succeeded" } else { "Stopped" };
+            database.execute(copy, (format!("d-{number:09}"), number, status, &first)).unwrap();
+        }
+    });
+    let client = controller.client_with(&key);
+    for group in [None, Some("web")] {
+        for (statuses, expected) in [
+            (&[][..], 350),
+            (&[DeploymentStatus::Succeeded][..], 174),
+            (&[DeploymentStatus::Succeeded, DeploymentStatus::Stopped, DeploymentStatus::Succeeded][..], 349),
+            (&[DeploymentStatus::InProgress][..], 0),
+        ] {
+            let list = client.list_deployments().set_application_name(group.map(|_| "shop".into()));
+            let list = list.set_deployment_group_name(group.map(Into::into));
+            let list = list.set_include_only_statuses(Some(statuses.to_vec()));
+            let ids: Vec<String> =
+                list.into_paginator().items().send().collect::<Result<_, _>>().await.unwrap();
+            assert_eq!(ids.len(), expected, "{group:?} {statuses:?}");
+            let numbers = ids.iter().filter_map(|id| id[2..].parse::<u32>().ok());
+            // Three were made in the same millisecond, of which the last has the highest number.
+            let order = numbers.map(|number| (number / 3, u32::MAX - number)).collect::<Vec<_>>();
+            assert!(order.is_sorted(), "{order:?}");
+        }
+    }
 }
 
 fn serve(data: &Path) -> std::process::Command {

@@ -15,7 +15,7 @@ use super::decide::Outcome;
 use super::diagnostics;
 use super::plan;
 use super::records::command::Command;
-use super::records::{Record, Target};
+use super::records::{Record, Target, set_aside};
 use super::state::{EventInput, EventState};
 use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
@@ -23,6 +23,7 @@ use crate::registry::Context;
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
+use crate::store::is_damage;
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -38,8 +39,11 @@ pub enum Offer {
 pub fn lease(context: &Context<'_>, host: &str) -> Result<Offer, ApiError> {
     let mut again_at: Option<Timestamp> = None;
     for command in Command::offered_to(context.tx, host)? {
-        let (record, mut target) = of(context, &command)?;
-        let Some(event) = target.state.events.get(command.event) else {
+        // Whatever is wrong with one deployment keeps no other from its host.
+        let Some((record, mut target)) = of(context, &command)? else {
+            continue;
+        };
+        let Some(event) = target.state.events.get(command.event).filter(|_| !record.is_over()) else {
             continue;
         };
         if let EventState::Leased { until, .. } = event.state
@@ -79,9 +83,11 @@ pub fn acknowledge(
     let Some(command) = find(context, host, id)? else {
         return Ok((CommandStatus::Failed, Outcome::none(id)));
     };
-    let (record, mut target) = of(context, &command)?;
+    let Some((record, mut target)) = of(context, &command)? else {
+        return Ok((CommandStatus::Failed, Outcome::none(id)));
+    };
     let Some(event) = target.state.events.get(command.event) else {
-        return Err(unknown(id));
+        return Ok((CommandStatus::Failed, Outcome::none(&record.id)));
     };
     if event.state.ended().is_some() {
         return Ok((status(&event.state), Outcome::none(&record.id)));
@@ -120,9 +126,11 @@ pub(super) fn finish(
     let Some(command) = find(context, host, id)? else {
         return Ok(Outcome::none(id));
     };
-    let (record, mut target) = of(context, &command)?;
+    let Some((record, mut target)) = of(context, &command)? else {
+        return Ok(Outcome::none(id));
+    };
     let Some(event) = target.state.events.get(command.event) else {
-        return Err(unknown(id));
+        return Ok(Outcome::none(&record.id));
     };
     if event.state.ended().is_some() {
         return Ok(Outcome::none(&record.id));
@@ -135,9 +143,9 @@ pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandSta
     let Some(command) = find(context, host, id)? else {
         return Ok(CommandStatus::Failed);
     };
-    let (_, target) = of(context, &command)?;
-    let event = target.state.events.get(command.event).ok_or_else(|| unknown(id))?;
-    Ok(status(&event.state))
+    let target = of(context, &command)?.map(|(_, target)| target);
+    let event = target.as_ref().and_then(|target| target.state.events.get(command.event));
+    Ok(event.map_or(CommandStatus::Failed, |event| status(&event.state)))
 }
 
 /// The specification of a deployment that the host is a target of.
@@ -263,10 +271,24 @@ fn unknown(id: &str) -> ApiError {
     ErrorName::Client.because(format!("{:?} is not a command of this host.", shorten(id)))
 }
 
-pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<(Record, Target), ApiError> {
-    let record = Record::load(context.tx, &command.deployment_id)?;
-    let target = Target::at(context.tx, &command.deployment_id, command.target)?;
-    record.zip(target).ok_or_else(|| unknown(&command.id))
+/// What a command belongs to; nothing where its group is gone, whose deployments nobody carries out. A target that cannot be
+/// read takes its deployment with it.
+pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<Option<(Record, Target)>, ApiError> {
+    let id = command.deployment_id.as_str();
+    let target = match Target::at(context.tx, id, command.target) {
+        Err(damage) if is_damage(&damage) => {
+            set_aside(context.tx, id, &damage.to_string(), context.now)?;
+            Target::at(context.tx, id, command.target)?
+        }
+        found => found?,
+    };
+    let record = Record::load(context.tx, id)?;
+    // Setting the deployment aside has written the target anew.
+    let target = match &record {
+        Some(record) if record.was_set_aside => Target::at(context.tx, id, command.target)?,
+        _ => target,
+    };
+    Ok(record.zip(target))
 }
 
 /// Takes the command's event a step further, and does what follows for its target.

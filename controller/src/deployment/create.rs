@@ -71,6 +71,7 @@ pub fn create(
             ..DeploymentInfo::default()
         },
         relations,
+        was_set_aside: false,
         application_name: application.name.clone(),
         group_name: group.name.clone(),
     };

@@ -6,7 +6,7 @@ use super::log::Change;
 use super::plan::{self, Move, plan};
 use super::progress::{DeploymentInput, Progress};
 use super::records::command::{Command, SERVICE};
-use super::records::{Record, Target};
+use super::records::{Record, Target, set_aside};
 use super::state::{EventState, IllegalEvent};
 use super::target::TargetState;
 use super::{end, start};
@@ -52,7 +52,7 @@ impl Outcome {
 impl From<IllegalEvent> for ApiError {
     fn from(cause: IllegalEvent) -> Self {
         tracing::error!(error = %cause, "a decision did not fit the state it was made for");
-        ErrorName::InternalFailure.because("the service decided something impossible; its log has the cause")
+        ErrorName::DamagedRecord.because("the service decided something impossible; its log has the cause")
     }
 }
 
@@ -60,6 +60,8 @@ impl From<IllegalEvent> for ApiError {
 pub fn decide(context: &Context<'_>, id: &str) -> Result<Outcome, ApiError> {
     let mut outcome = Outcome::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
+        // It was deleted, or belongs to no group.
+        set_aside(context.tx, id, "its deployment group is not there", context.now)?;
         return Ok(outcome);
     };
     match &record.progress {
@@ -78,6 +80,12 @@ pub fn decide(context: &Context<'_>, id: &str) -> Result<Outcome, ApiError> {
     }
     outcome.look_again(plan::deadline(&record.rules, &record.progress, context.timers));
     Ok(outcome)
+}
+
+/// Ends a deployment about which nothing can be decided for what its rows have.
+pub fn give_up(context: &Context<'_>, id: &str, found: &str) -> Result<Outcome, ApiError> {
+    set_aside(context.tx, id, found, context.now)?;
+    Ok(Outcome::none(id))
 }
 
 /// Takes a deployment further whose targets are known.
@@ -127,8 +135,7 @@ pub(super) fn advance(
                 Move::Close => (Target::open(context.tx, &record.id, room)?, true),
             };
         if targets.is_empty() {
-            tracing::error!(deployment_id = record.id, "the counts of targets are not those of their rows");
-            break;
+            return Err(ErrorName::DamagedRecord.because("the counts of targets are not those of their rows"));
         }
         room -= targets.len().min(room);
         for mut target in targets {
@@ -215,9 +222,22 @@ const ACTIVE: &str = "SELECT id FROM (
         WHERE retire_at IS NOT NULL AND status NOT IN ('Created', 'InProgress', 'Ready'))
     ORDER BY created, number";
 
+/// Between the known statuses, so that the index has few of them.
+const STRANGE: &str = "SELECT id FROM deployments INDEXED BY deployments_by_status
+    WHERE status < 'Created' OR (status > 'Created' AND status < 'Failed') OR (status > 'Failed' AND status < 'InProgress')
+       OR (status > 'InProgress' AND status < 'Ready') OR (status > 'Ready' AND status < 'Stopped')
+       OR (status > 'Stopped' AND status < 'Succeeded') OR status > 'Succeeded'";
+
 /// The deployments that are not over: what the service goes on with after a restart.
 pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
     let mut statement = context.tx.prepare_cached(ACTIVE)?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The deployments of which nobody knows whether they are over: no status is theirs.
+pub fn strange(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
+    let mut statement = context.tx.prepare_cached(STRANGE)?;
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
@@ -244,5 +264,10 @@ mod tests {
         {
             assert!(way.contains(index), "{way}");
         }
+        let way = crate::store::way_of(STRANGE);
+        assert!(
+            way.contains("deployments_by_status (status>? AND status<?)") && !way.contains("SCAN"),
+            "{way}"
+        );
     }
 }

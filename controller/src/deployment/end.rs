@@ -250,6 +250,7 @@ fn plan_rollback(
             ..DeploymentInfo::default()
         },
         relations: Relations { with_github_token, ..Relations::default() },
+        was_set_aside: false,
         application_name: record.application_name.clone(),
         group_name: record.group_name.clone(),
     }))

@@ -18,6 +18,14 @@ pub fn stop(
     request: request::StopDeployment,
 ) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
     let mut record = find(context, &request.deployment_id)?;
+    if record.was_set_aside {
+        let message = "The record of the deployment was damaged: it was set aside, and no more commands will be scheduled";
+        let output = StopDeploymentOutput {
+            status: Some(StopStatus::Succeeded),
+            status_message: Some(message.into()),
+        };
+        return Ok((output, Outcome::none(&record.id)));
+    }
     if matches!(&record.progress, Progress::Ended { ending, .. } if !matches!(ending, Ending::Stopped(_))) {
         return Err(already_completed(&record));
     }

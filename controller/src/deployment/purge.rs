@@ -32,7 +32,7 @@ pub fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result
         WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1";
     if let Some(id) = find(active)? {
         let mut outcome = Outcome::none(&id);
-        if let Some(mut record) = Record::load(context.tx, &id)? {
+        if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over()) {
             let message = "The deployment's group or application was deleted before it ended.";
             let ending = Stop::failure(reason, message).ending();
             record.step(context, DeploymentInput::End { ending, retire_at: None })?;

@@ -3,8 +3,10 @@
 use codedeploy_api::codedeploy::*;
 
 use super::progress::Progress;
+use super::records::listing::{Made, Wanted, newest};
 use super::records::{Record, overview};
 use crate::error::{ApiError, ErrorName};
+use crate::page::PAGE;
 use crate::registry::{Context, applications, groups};
 use crate::request;
 
@@ -81,32 +83,22 @@ pub fn list(
     };
     let (statuses, created) = (request.include_only_statuses, request.created);
     let name = format!("deployments of {group_id:?} {statuses:?} {created:?}");
-    let listing = context.pages.listing::<(i64, i64)>(name, request.next_token.as_deref())?;
+    let listing = context.pages.listing::<Made>(name, request.next_token.as_deref())?;
     // Only CloudFormation gives deployments an external id.
     if request.external_id.is_some() {
         return Ok(ListDeploymentsOutput { deployments: Some(Vec::new()), next_token: None });
     }
     let before = listing.after().copied().unwrap_or((i64::MAX, i64::MAX));
-    // Of those made in the same millisecond, the one made last has the highest row id.
-    let of_group = if group_id.is_some() { "group_id = ?1" } else { "?1 IS NULL" };
-    let mut statement = context.tx.prepare_cached(&format!(
-        "SELECT created, rowid, id, status FROM deployments
-         WHERE {of_group} AND created BETWEEN ?2 AND ?3 AND (created, rowid) < (?4, ?5)
-         ORDER BY created DESC, rowid DESC"
-    ))?;
-    let start = created.start.map_or(i64::MIN, Timestamp::millis);
-    let end = created.end.map_or(i64::MAX, Timestamp::millis).min(before.0);
-    let rows = statement.query_map((&group_id, start, end, before.0, before.1), |row| {
-        Ok(((row.get(0)?, row.get(1)?), row.get::<_, String>(2)?, row.get::<_, String>(3)?))
-    })?;
-    let wanted = rows.filter_map(|row| match row {
-        Ok((key, id, status)) => {
-            let listed = statuses.is_empty() || statuses.contains(&DeploymentStatus::from(status));
-            listed.then_some(Ok((key, id)))
-        }
-        Err(error) => Some(Err(error)),
-    });
-    let (deployments, next_token) = listing.page(wanted)?;
+    let wanted = Wanted {
+        group_id: group_id.as_deref(),
+        statuses: &statuses,
+        start: created.start.map_or(i64::MIN, Timestamp::millis),
+        end: created.end.map_or(i64::MAX, Timestamp::millis).min(before.0),
+        before,
+    };
+    // One more than a page has says whether there is another.
+    let newest = newest(context.tx, &wanted, PAGE + 1)?;
+    let (deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
     Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
 }
 

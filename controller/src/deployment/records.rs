@@ -1,7 +1,10 @@
-//! The rows of deployments and of their targets. Those of commands are in [`command`].
+//! The rows of deployments and of their targets. Those of commands are in [`command`], lists of deployments in [`listing`],
+//! and what becomes of rows that cannot be read in [`set_aside`].
 
 mod columns;
 pub(super) mod command;
+pub(super) mod listing;
+mod set_aside;
 
 use std::collections::BTreeSet;
 
@@ -9,6 +12,7 @@ use codedeploy_api::codedeploy::{
     DeploymentCreator, DeploymentInfo, DeploymentOverview, RevisionLocation, RollbackInfo, TargetLabel,
     TargetStatus, Timestamp,
 };
+use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +22,9 @@ use super::progress::{Ending, Progress, Stage};
 use super::target::{Event, TargetState};
 use crate::config::Timers;
 use crate::fleet::Member;
-use crate::store::Json;
+use crate::request::members::shorten;
+use crate::store::{Json, is_damage};
+pub(super) use set_aside::set_aside;
 
 /// A deployment without its targets.
 #[derive(Debug, Clone)]
@@ -31,6 +37,8 @@ pub(super) struct Record {
     /// What does not change after the creation.
     pub snapshot: DeploymentInfo,
     pub relations: Relations,
+    /// Its row could not be read, and was set aside by this very transaction.
+    pub was_set_aside: bool,
     /// The names of today; a group and an application can be renamed.
     pub application_name: String,
     pub group_name: String,
@@ -59,6 +67,11 @@ impl Record {
         let Json(relations): Json<Relations> = row.get("relations")?;
         let Json(rules): Json<Rules> = row.get("rules")?;
         let Json(progress): Json<Progress> = row.get("progress")?;
+        let status: String = row.get("status")?;
+        if status != progress.status().as_str() {
+            let said = format!("status: found {}, and progress has {}", shorten(&status), progress.status());
+            return Err(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, said.into()));
+        }
         let Json(mut snapshot): Json<DeploymentInfo> = row.get("snapshot")?;
         snapshot.rollback_info = relations.rollback.clone();
         snapshot.instance_termination_wait_time_started = Some(waits_for_termination(&rules, &progress));
@@ -70,13 +83,30 @@ impl Record {
             rules,
             snapshot,
             relations,
+            was_set_aside: false,
             application_name: row.get("application_name")?,
             group_name: row.get("group_name")?,
         })
     }
 
+    /// The deployment with an id. One whose row cannot be read is set aside where that can be written.
     pub(super) fn load(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
+        match Record::find(tx, id) {
+            Err(damage) if is_damage(&damage) && !tx.is_readonly("main")? => {
+                set_aside(tx, id, &damage.to_string(), Timestamp::now())?;
+                Ok(Record::find(tx, id)?.map(|record| Record { was_set_aside: true, ..record }))
+            }
+            found => found,
+        }
+    }
+
+    fn find(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
         tx.prepare_cached(&format!("{SELECT} WHERE d.id = ?1"))?.query_row([id], Record::read).optional()
+    }
+
+    /// Whether it is over, and nothing of it is done any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.progress, Progress::Ended { .. })
     }
 
     pub(super) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -192,6 +222,10 @@ impl Target {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let label = row.get::<_, Option<String>>("label")?.map(TargetLabel::from);
         let Json(events): Json<Vec<Event>> = row.get("events")?;
+        if events.is_empty() {
+            let said = "events: found none, and every target has some";
+            return Err(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, said.into()));
+        }
         Ok(Target {
             deployment_id: row.get("deployment_id")?,
             position: row.get("position")?,
@@ -283,7 +317,14 @@ impl Target {
         } else {
             targets!("WHERE deployment_id = ?1 AND target_id = ?2")
         };
-        tx.prepare_cached(by)?.query_row((deployment_id, name), Target::read).optional()
+        let find = || tx.prepare_cached(by)?.query_row((deployment_id, name), Target::read).optional();
+        match find() {
+            Err(damage) if is_damage(&damage) && !tx.is_readonly("main")? => {
+                set_aside(tx, deployment_id, &damage.to_string(), Timestamp::now())?;
+                find()
+            }
+            found => found,
+        }
     }
 
     pub(super) fn insert(&self, tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {

@@ -8,11 +8,12 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use super::commands;
 use super::decide::Outcome;
 use super::records::command::{Command, SERVICE};
-use super::records::{Record, Target};
+use super::records::{Record, Target, set_aside};
 use super::state::{EventInput, EventState};
 use crate::error::ApiError;
 use crate::registry::Context;
 use crate::request::load_balancers;
+use crate::store::is_damage;
 
 /// Which way the traffic of an instance is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -142,8 +143,15 @@ fn look_up<'a>(
     if !records.contains_key(id) {
         records.extend(Record::load(context.tx, id)?.map(|record| (id.clone(), record)));
     }
-    let target = Target::at(context.tx, id, command.target)?;
-    Ok(records.get(id).zip(target))
+    let target = match Target::at(context.tx, id, command.target) {
+        Err(damage) if is_damage(&damage) => {
+            set_aside(context.tx, id, &damage.to_string(), context.now)?;
+            records.remove(id);
+            None
+        }
+        found => found?,
+    };
+    Ok(records.get(id).filter(|record| !record.is_over()).zip(target))
 }
 
 /// Notes how a job ended: with a remark for those who look at the event, or with what went wrong.

@@ -35,6 +35,14 @@ pub(super) async fn call(
             .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
     })?;
     authorise(&principal, operation)?;
+    if reads(operation) {
+        let read = message.clone();
+        match service.read(move |_, context| handler(context, &read)).await {
+            // Only who writes can set aside what cannot be read.
+            Err(error) if error.name == ErrorName::DamagedRecord => {}
+            read => return read.map(|(answer, _)| answer.unwrap_or_default()),
+        }
+    }
     let resource = (!reads(operation)).then(|| message.read::<Resource>().unwrap_or_default());
     loop {
         let message = message.clone();

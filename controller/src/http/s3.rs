@@ -198,7 +198,7 @@ impl Gate {
         W: FnOnce(&Service, &Context<'_>, Kept) -> Result<T, ApiError> + Send + 'static,
     {
         let id = access_key_id.to_owned();
-        let found = self.0.transact(move |service, context| {
+        let found = self.0.read(move |service, context| {
             let key = credentials::find(context.tx, &id)?;
             key.map(|key| use_it(service, context, key)).transpose()
         });

@@ -72,6 +72,14 @@ impl Controller {
         self.start_again();
     }
 
+    /// Kills the process without a warning, and starts it again on what `meanwhile` makes of its data directory.
+    pub(crate) fn crash_while(&mut self, meanwhile: impl FnOnce(&std::path::Path)) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        meanwhile(&self.data());
+        self.start_again();
+    }
+
     /// Starts the process again when it has ended.
     pub(crate) fn start_again(&mut self) {
         (self.child, self.address) = spawn(&self.folder);

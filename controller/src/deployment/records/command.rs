@@ -15,7 +15,7 @@ const OFFERED_HERE: &str =
     "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
 
 /// By way of the deployments that are not over: there may be any number of older commands.
-const BEGUN_HERE: &str = "SELECT c.* FROM deployments d
+const BEGUN_HERE: &str = "SELECT c.* FROM deployments d INDEXED BY deployments_active
     CROSS JOIN targets t ON t.deployment_id = d.id AND t.class = ?3
     CROSS JOIN commands c ON c.deployment_id = t.deployment_id AND c.target = t.position
     WHERE d.status IN ('Created', 'InProgress', 'Ready') AND c.host = '' AND c.offered = 0 AND c.sequence > ?1

@@ -14,6 +14,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::events::incoming::{self, Created};
 use crate::objects::{ObjectError, Objects, Version};
+use crate::pruning;
 use crate::service::Service;
 
 /// How much of an object is read at once.
@@ -69,6 +70,7 @@ impl Folder {
             let (named, of) = (bucket.clone(), key.clone());
             let version = folder.on_disk(move |objects| add(objects, &named, &of)).await?;
             folder.tell(&bucket, &key, &version).await;
+            pruning::replaced(&folder.service, &bucket, &key).await;
             Ok(version)
         });
         kept.await.map_err(|error| s3_error!(error, InternalError))?

@@ -1,0 +1,55 @@
+//! Connections that only read. They see what was committed last, and wait for no writer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+
+use rusqlite::{Connection, Transaction};
+
+use super::{StoreError, sqlite};
+
+/// How many there are: none is held up by one long list.
+const NUMBER: usize = 2;
+
+/// A piece of work, which answers its caller.
+type Job = Box<dyn FnOnce(Result<&Transaction<'_>, StoreError>) + Send>;
+
+/// Threads with a connection each, which end with this.
+#[derive(Debug, Clone)]
+pub(super) struct Readers {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Readers {
+    /// Opens connections to a database that has the schema of this program.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..NUMBER {
+            let mut connection = sqlite::connect_to_read(path)?;
+            let queue = Arc::clone(&queue);
+            let thread = thread::Builder::new().name("reader".into());
+            thread
+                .spawn(move || while carry_out_next(&mut connection, &queue) {})
+                .map_err(StoreError::Thread)?;
+        }
+        Ok(Readers { jobs })
+    }
+
+    pub(super) fn send(&self, job: Job) -> Result<(), StoreError> {
+        self.jobs.send(job).map_err(|_| StoreError::Gone)
+    }
+}
+
+/// Whether there may be more to do.
+fn carry_out_next(connection: &mut Connection, queue: &Mutex<mpsc::Receiver<Job>>) -> bool {
+    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    let Ok(job) = next else { return false };
+    // A panic costs its own caller the answer, and nobody else anything.
+    let _ = catch_unwind(AssertUnwindSafe(|| match connection.transaction() {
+        Ok(transaction) => job(Ok(&transaction)),
+        Err(error) => job(Err(StoreError::Transaction(error))),
+    }));
+    true
+}
