@@ -121,9 +121,9 @@ impl Questions {
 }
 
 impl Alarms {
-    /// Whether its state can be read somewhere.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
+    /// The names whose states can be read somewhere.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
     }
 
     /// What is wrong with them.

@@ -10,7 +10,6 @@ mod tokens;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use codedeploy_api::codedeploy::Tag;
 use futures_util::StreamExt as _;
+use rustix::process::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::{Arguments, ConfigError, Settings};
@@ -48,7 +48,7 @@ enum Command {
     Config {
         #[command(flatten)]
         data: DataDir,
-        /// File with settings, in YAML.
+        /// File with settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if it exists].
         #[arg(long)]
         config_file: Option<PathBuf>,
         /// Print JSON: a list of key, value and origin.
@@ -107,7 +107,7 @@ struct Serve {
     /// Serve plain http to other hosts.
     #[arg(long)]
     insecure_http: bool,
-    /// File with further settings, in YAML.
+    /// File with further settings, in YAML [default: /etc/codedeploy-controller/controller.yml, if it exists].
     #[arg(long)]
     config_file: Option<PathBuf>,
 }
@@ -274,6 +274,22 @@ const FAILED_START: Duration = Duration::from_secs(4);
 const WRONG_SETTINGS: u8 = 78;
 
 impl CliError {
+    /// What helps whom the system refuses something.
+    fn advice(&self) -> &'static str {
+        let own_data = match self {
+            Self::Admin(_) | Self::Custody(_) | Self::Config(_) => false,
+            Self::Serve(ServeError::Open(_)) => true,
+            Self::Serve(_) | Self::Tls(_) | Self::Console(_) | Self::Runtime(_) => return "",
+        };
+        if geteuid().is_root() || !is_denied(self) {
+            ""
+        } else if own_data {
+            ": run it as root (sudo), or name a directory of your own with --data-dir"
+        } else {
+            ": run it as root (sudo)"
+        }
+    }
+
     fn status(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Tls(_) => ExitCode::from(WRONG_SETTINGS),
@@ -283,6 +299,14 @@ impl CliError {
             _ => ExitCode::FAILURE,
         }
     }
+}
+
+/// Whether the system refused something for want of a right.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The whole program: `args` are the command line with the program's name in front.
@@ -298,7 +322,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            console::complain(format_args!("codedeploy-controller: {}", chain(&error)));
+            console::complain(format_args!("codedeploy-controller: {}{}", chain(&error), error.advice()));
             error.status()
         }
     }
@@ -312,17 +336,7 @@ fn systemd_waits() -> bool {
 fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => run_service(serve),
-        Command::Config { data, config_file, json } => {
-            let arguments = Arguments {
-                data_dir: data.path().to_owned(),
-                listen: None,
-                region: None,
-                account_id: None,
-                insecure_http: false,
-                config_file,
-            };
-            settings::config(arguments, json)
-        }
+        Command::Config { data, config_file, json } => settings::config(&data, config_file, json),
         Command::Credentials(Credentials::Create { data, role, user_arn, expires_in, json }) => {
             Ok(admin::create_credentials(data.enter()?, role, user_arn, expires_in, json)?)
         }
@@ -364,19 +378,19 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         region: serve.region,
         account_id: serve.account_id,
         insecure_http: serve.insecure_http,
-        config_file: serve.config_file,
+        config_file: serve.config_file.or_else(settings::packaged_file),
     })?;
     // Before any other thread: all of them act as it does.
     serve.data.enter()?;
     settings.logging.begin();
     for path in settings.secret_files() {
-        if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
-            tracing::warn!(path = %path.display(), "every user of this machine can read the secrets in this file: chmod o-r");
+        if settings::is_readable_by_all(path) {
+            tracing::warn!(path = %path.display(), "{}", settings::READABLE);
         }
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut signals = signal_hook_tokio::Signals::new([SIGTERM, SIGINT]).map_err(CliError::Runtime)?;
         let hangups = signal_hook_tokio::Signals::new([SIGHUP]).map_err(CliError::Runtime)?;
         let mut stop = std::pin::pin!(async move {
@@ -390,5 +404,8 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
             }
         }
         Ok(served?)
-    })
+    });
+    // It has said that it stopped: whatever still waits for a disk ends with the process.
+    runtime.shutdown_background();
+    served
 }

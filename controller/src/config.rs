@@ -41,6 +41,8 @@ pub struct Settings {
     pub alarms: Alarms,
     /// Who is told of changes, and which new objects are deployed.
     pub events: Events,
+    /// Whether a deployment group may name only alarms and topics that these settings name.
+    pub strict_names: bool,
 }
 
 /// How requests are kept from being read on the way.
@@ -233,10 +235,7 @@ impl Settings {
                 problems.extend(more.into_iter().filter(|error| understood || !derived(error)));
             }
         }
-        Err(match problems.len() {
-            1 => problems.remove(0),
-            _ => ConfigError::Several(problems),
-        })
+        Err(ConfigError::of(problems))
     }
 
     /// The files outside the data directory that hold secrets.
@@ -249,6 +248,16 @@ impl Settings {
     }
 }
 
+impl ConfigError {
+    /// All that is wrong; there is something.
+    pub(crate) fn of(mut problems: Vec<ConfigError>) -> Self {
+        match problems.len() {
+            1 => problems.remove(0),
+            _ => ConfigError::Several(problems),
+        }
+    }
+}
+
 fn listed(problems: &[ConfigError]) -> String {
     let lines = problems.iter().map(|problem| format!("\n  {}", crate::error::chain(problem)));
     format!("there are {} mistakes in the settings:{}", problems.len(), lines.collect::<String>())
@@ -256,17 +265,18 @@ fn listed(problems: &[ConfigError]) -> String {
 
 impl Partition {
     /// `us-east-1` and account 123456789012 where nothing is said.
-    pub fn new(region: Option<String>, account_id: Option<String>) -> Result<Self, ConfigError> {
+    pub fn new(region: Option<String>, account_id: Option<String>) -> Result<Self, Vec<ConfigError>> {
         let region = region.unwrap_or_else(|| "us-east-1".into());
         let account_id = account_id.unwrap_or_else(|| "123456789012".into());
         let of_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let mut mistakes = Vec::new();
         if region.is_empty() || region.len() > 32 || !region.chars().all(of_region) {
-            return Err(ConfigError::Region(region));
+            mistakes.push(ConfigError::Region(region.clone()));
         }
         if account_id.len() != 12 || !account_id.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(ConfigError::AccountId(account_id));
+            mistakes.push(ConfigError::AccountId(account_id.clone()));
         }
-        Ok(Partition { region, account_id })
+        if mistakes.is_empty() { Ok(Partition { region, account_id }) } else { Err(mistakes) }
     }
 }
 
@@ -347,7 +357,10 @@ mod tests {
             ("tls: {names: [a]}", "tls.names"),
             ("s3: {buckets: [Shop]}", "lower-case"),
             ("events: {webhooks: [{url: hooks}]}", "https://hooks.example.com"),
-            ("events: {webhooks: [{uri: 'https://x'}]}", "unknown field"),
+            (
+                "events: {webhooks: [{uri: 'https://x'}]}",
+                "line 1: events.webhooks[0].uri is not a setting: did you mean url?",
+            ),
             ("events: {topics: {ops: {url: 'https://x'}}}", "ARN of a topic"),
             ("events: {token: guess}", "openssl rand"),
             ("events: {watches: [{bucket: b}]}", "missing field"),
@@ -387,7 +400,7 @@ mod tests {
             "listen is \"here\"",
             "line 2: timer is not",
             "line 5: timers.run",
-            "line 7: quotas",
+            "line 6: quotas",
             "region \"../x\"",
         ];
         for expected in told {

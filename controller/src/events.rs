@@ -86,7 +86,9 @@ pub(crate) async fn catch_up(service: &Arc<Service>) -> Result<(), ApiError> {
 }
 
 impl Events {
-    pub(crate) fn check(&self) -> Result<(), EventsError> {
+    /// What is wrong with them.
+    pub(crate) fn mistakes(&self) -> Vec<EventsError> {
+        let mut mistakes = Vec::new();
         let webhooks =
             self.webhooks.iter().zip(0..).map(|(receiver, n)| (format!("events.webhooks[{n}]"), receiver));
         let topics = self.topics.iter().map(|(arn, receiver)| (format!("events.topics[{arn:?}]"), receiver));
@@ -94,17 +96,15 @@ impl Events {
             let uri = receiver.url.parse::<axum::http::Uri>().ok();
             let scheme = uri.as_ref().and_then(|uri| uri.scheme_str());
             if !matches!(scheme, Some("http" | "https")) {
-                return Err(EventsError::Url(key));
+                mistakes.push(EventsError::Url(key));
             }
         }
-        if let Some(wrong) = self.topics.keys().find(|arn| !arn.starts_with("arn:") || !arn.contains(":sns:"))
-        {
-            return Err(EventsError::Topic(wrong.clone()));
+        let wrong = self.topics.keys().filter(|arn| !arn.starts_with("arn:") || !arn.contains(":sns:"));
+        mistakes.extend(wrong.map(|arn| EventsError::Topic(arn.clone())));
+        if self.token.as_ref().is_some_and(|Secret(token)| token.len() < MIN_TOKEN) {
+            mistakes.push(EventsError::Token);
         }
-        match &self.token {
-            Some(Secret(token)) if token.len() < MIN_TOKEN => Err(EventsError::Token),
-            _ => Ok(()),
-        }
+        mistakes
     }
 
     /// Whether there is something in it that is not for everyone to read.

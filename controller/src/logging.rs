@@ -1,6 +1,7 @@
 //! Owns the log: on the standard error, one line for each event, with the fields of the request it belongs to.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::Write as _;
 
@@ -57,12 +58,37 @@ impl Logging {
             .with_default(level.min(LevelFilter::INFO))
             .with_target(env!("CARGO_CRATE_NAME"), level)
             .with_target("s3s", LevelFilter::OFF);
-        let _ = tracing_subscriber::registry().with(Lines(self.format)).with(targets).try_init();
+        let to_journal = is_journal(std::env::var_os("JOURNAL_STREAM").as_deref());
+        let lines = Lines { format: self.format, to_journal };
+        let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
     }
 }
 
 /// Writes events as lines.
-struct Lines(Format);
+struct Lines {
+    format: Format,
+    /// The journal reads the lines, and takes their priority off their beginning (sd-daemon(3)).
+    to_journal: bool,
+}
+
+impl Lines {
+    fn priority(&self, level: Level) -> Vec<u8> {
+        let priority = match level {
+            Level::ERROR => "<3>",
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            _ => "<7>",
+        };
+        if self.to_journal { priority.into() } else { Vec::new() }
+    }
+}
+
+/// Whether the standard error is the journal's, as systemd says in the environment by device and inode.
+fn is_journal(stream: Option<&OsStr>) -> bool {
+    let found = rustix::fs::fstat(std::io::stderr()).ok();
+    let found = found.map(|file| format!("{}:{}", file.st_dev, file.st_ino));
+    stream.is_some_and(|stream| found.is_some_and(|found| *stream == *found))
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
@@ -89,10 +115,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
                 fields.inherit(outer);
             }
         }
-        let mut line = match self.0 {
+        let mut line = self.priority(*event.metadata().level());
+        line.extend(match self.format {
             Format::Json => json(event.metadata(), OffsetDateTime::now_utc(), &fields),
             Format::Text => text(event.metadata(), OffsetDateTime::now_utc(), &fields),
-        };
+        });
         line.push(b'\n');
         // There is nobody to tell that the log cannot be written.
         let _ = std::io::stderr().lock().write_all(&line);

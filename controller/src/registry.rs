@@ -23,6 +23,7 @@ use crate::error::ApiError;
 use crate::page::Pages;
 use crate::traffic::Balancers;
 use crate::vault::Vault;
+use loose_ends::KnownNames;
 
 /// A transaction and what every operation needs beside its input.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Context<'a> {
     pub quotas: &'a Quotas,
     pub timers: &'a Timers,
     pub balancers: &'a Balancers,
+    /// The names that groups may have of alarms and topics.
+    pub known: &'a KnownNames,
     pub pages: &'a Pages,
     /// Opens the secrets that are stored.
     pub vault: &'a Vault,

@@ -18,8 +18,9 @@ use crate::objects::{ObjectError, Objects};
 use crate::outgoing::{BundleError, Outgoing};
 use crate::page::Pages;
 use crate::reconcile::Signals;
+use crate::registry::Context;
+use crate::registry::loose_ends::{self, KnownNames};
 use crate::registry::partition::{self, PartitionError};
-use crate::registry::{Context, loose_ends};
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError, backup};
 use crate::vault::{Vault, VaultError};
@@ -45,6 +46,7 @@ pub struct Service {
     pub objects: Option<Arc<Objects>>,
     store: Store,
     pages: Pages,
+    known: KnownNames,
     stop: watch::Sender<bool>,
     /// Held for as long as the service lives.
     _lock: Lock,
@@ -158,10 +160,11 @@ impl Service {
         let lock = Lock::take(&settings.data_dir)?;
         let store = Store::open_checked(&finished(&settings.data_dir)?)?;
         let wanted = settings.partition.clone();
-        let (alarms, events) = (settings.alarms.clone(), settings.events.clone());
+        let known = KnownNames::of(&settings);
+        let names = known.clone();
         store.transact_blocking(move |tx| {
             partition::claim(tx, &wanted)?;
-            loose_ends::warn(tx, &alarms, &events).map_err(StoreError::Transaction)?;
+            loose_ends::warn(tx, &names).map_err(StoreError::Transaction)?;
             Ok::<_, OpenError>(())
         })?;
         let keys = Keys::of(&settings.data_dir, &store);
@@ -175,6 +178,7 @@ impl Service {
             objects: objects.map(Arc::new),
             store,
             pages: Pages::new(vault.page_key()),
+            known,
             stop: watch::Sender::new(false),
             vault,
             settings,
@@ -216,6 +220,7 @@ impl Service {
             timers: &self.settings.timers,
             balancers: &self.settings.balancers,
             pages: &self.pages,
+            known: &self.known,
             vault: &self.vault,
         }
     }

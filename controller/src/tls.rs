@@ -254,7 +254,9 @@ fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsErr
     let Some(leaf) = chain.first() else {
         return Err(TlsError::NoCertificate { path: certificate.to_owned() });
     };
-    warn_of_no_names(certificate, leaf);
+    if has_no_names(leaf) {
+        tracing::warn!(certificate = %certificate.display(), "{NO_NAMES}");
+    }
     let ending = Ending::of(leaf);
     let secret = PrivateKeyDer::from_pem_file(key)
         .map_err(|source| refused(key, source, |path, source| TlsError::Key { path, source }))?;
@@ -266,23 +268,34 @@ fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsErr
     })
 }
 
-/// Whether the files that settings name can be used.
-pub(crate) fn check(tls: &Tls) -> Result<(), TlsError> {
-    match tls {
-        Tls::Given { certificate, key } => read(certificate, key).map(drop),
-        Tls::Off | Tls::SelfSigned { .. } => Ok(()),
+/// Whether the files that settings name can be used, and what their owner should know.
+pub(crate) fn check(tls: &Tls) -> Result<Vec<String>, TlsError> {
+    let Tls::Given { certificate, key } = tls else { return Ok(Vec::new()) };
+    let (current, mut ending) = read(certificate, key)?;
+    let path = certificate.display();
+    let mut warnings = Vec::new();
+    if current.cert.first().is_some_and(has_no_names) {
+        warnings.push(format!("{path}: {NO_NAMES}"));
     }
+    let day = ending.not_after.date();
+    match ending.due(OffsetDateTime::now_utc()) {
+        None => {}
+        Some(left) if left.is_zero() => {
+            warnings.push(format!("the certificate {path} expired on {day}: clients refuse it; renew it"));
+        }
+        Some(left) => {
+            let days = left.whole_days();
+            warnings.push(format!("the certificate {path} ends on {day}, in {days} days: renew it"));
+        }
+    }
+    Ok(warnings)
 }
 
-fn warn_of_no_names(path: &Path, leaf: &CertificateDer<'_>) {
-    let Ok(parsed) = x509_cert::Certificate::from_der(leaf) else { return };
-    let names = parsed.tbs_certificate.get::<SubjectAltName>();
-    if !matches!(names, Ok(Some(_))) {
-        tracing::warn!(
-            certificate = %path.display(),
-            "the certificate has no subject alternative name: clients will refuse it; make one with the names that they use"
-        );
-    }
+const NO_NAMES: &str = "the certificate has no subject alternative name: clients will refuse it; make one with the names that they use";
+
+fn has_no_names(leaf: &CertificateDer<'_>) -> bool {
+    let parsed = x509_cert::Certificate::from_der(leaf);
+    parsed.is_ok_and(|parsed| !matches!(parsed.tbs_certificate.get::<SubjectAltName>(), Ok(Some(_))))
 }
 
 /// The end of a given certificate, and when to warn of it next.

@@ -4,9 +4,10 @@
 mod support;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
-use support::{Controller, QUICK, command, text};
+use support::{Controller, QUICK, command, pem, text};
 
 /// A user that no machine has.
 const USER: u32 = 54_321;
@@ -133,6 +134,81 @@ fn as_root_links_in_the_data_directory_lead_nowhere() {
         let found = std::fs::metadata(&victim).unwrap();
         assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o600), "{name}");
         assert_eq!(std::fs::read(&victim).unwrap(), b"of root alone", "{name}");
+    }
+}
+
+#[test]
+fn as_root_settings_are_looked_at_as_the_service_will_read_them() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    give_away(&data);
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    std::fs::write(&certificate, pem("CERTIFICATE", made.cert.der())).unwrap();
+    std::fs::write(&key, pem("PRIVATE KEY", &made.signing_key.serialize_der())).unwrap();
+    let file = folder.path().join("controller.yml");
+    let text = format!("tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+    std::fs::write(&file, text).unwrap();
+    let config = ["config", "--config-file", file.to_str().unwrap()];
+    let readable = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    readable(&key, 0o600);
+    let said = refused(&data, &config);
+    assert!(said.contains("k.pem cannot be read by this user"), "{said}");
+    readable(&key, 0o644);
+    done(&data, &config);
+    // Root could give the file to a service that it starts itself; the unit's reads it as its user.
+    readable(&file, 0o600);
+    let said = done(&data, &config);
+    assert!(said.contains("warning: ") && said.contains("cannot be read by the owner of"), "{said}");
+}
+
+#[test]
+fn as_root_the_packaged_file_is_read_where_none_is_named() {
+    if !is_root() {
+        return;
+    }
+    let config = |prepare: &str| {
+        let mut shell = command("unshare");
+        shell.args(["-m", "--propagation", "private", "sh", "-ec"]);
+        shell.arg(format!("mount -t tmpfs tmpfs /etc; {prepare}; exec \"$0\" config"));
+        let output = shell.arg(env!("CARGO_BIN_EXE_codedeploy-controller")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let file = "/etc/codedeploy-controller/controller.yml";
+    let said = config(&format!("mkdir /etc/codedeploy-controller; echo 'listen: 127.0.0.1:7999' >{file}"));
+    let line = said.lines().find(|line| line.starts_with("listen ")).unwrap();
+    assert!(line.contains("127.0.0.1:7999") && line.ends_with(file), "{said}");
+    let said = config("true");
+    assert!(said.contains(&format!("no file was read: {file} does not exist")), "{said}");
+}
+
+#[test]
+fn as_root_who_may_not_look_is_told_to_be_root() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Where it is built, others may not get to it.
+    let program = folder.path().join("controller");
+    std::fs::copy(env!("CARGO_BIN_EXE_codedeploy-controller"), &program).unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+    for args in [&["host", "list"][..], &["signer"], &["credentials", "create", "--role", "operator"]] {
+        let mut stranger = command(program.to_str().unwrap());
+        stranger.args(args).arg("--data-dir").arg(&data).uid(USER).gid(USER);
+        let output = stranger.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("Permission denied"), "{args:?}: {said}");
+        assert!(said.trim_end().ends_with(": run it as root (sudo)"), "{args:?}: {said}");
     }
 }
 

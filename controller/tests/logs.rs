@@ -5,8 +5,11 @@
 mod shop;
 mod support;
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use aws_sdk_codedeploy::operation::RequestId as _;
 use serde_json::{Value, json};
@@ -140,6 +143,32 @@ async fn what_fails_is_a_warning_with_host_event_and_reason() {
 }
 
 #[test]
+fn the_journal_is_told_the_priority_of_every_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let file = log.metadata().unwrap();
+    let (device, inode) = (file.dev(), file.ino());
+    for (stream, prefix) in [(format!("{device}:{inode}"), "<6>{"), (format!("{device}:1"), "{")] {
+        log.set_len(0).unwrap();
+        let mut child = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .env("JOURNAL_STREAM", stream)
+            .stderr(File::options().append(true).open(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let read = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+        while !read().contains("going on with active deployments") {
+            assert!(child.try_wait().unwrap().is_none(), "{}", read());
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(read().lines().all(|line| line.starts_with(prefix)), "{}", read());
+    }
+}
+
+#[test]
 fn level_format_and_what_a_reload_does_not_do() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("controller.yml");
@@ -170,6 +199,10 @@ fn level_format_and_what_a_reload_does_not_do() {
     assert!(told.contains("restart the service"), "{told}");
     signal("TERM");
     until(" INFO  stopping");
-    assert!(lines.last().unwrap().ends_with(" INFO  stopped"));
+    until(" INFO  stopped");
+    // An agent that tries again for two seconds shall find its successor.
+    let stopped = Instant::now();
     assert!(child.wait().unwrap().success());
+    assert!(stopped.elapsed() < Duration::from_millis(500), "{:?}", stopped.elapsed());
+    assert!(lines.next().is_none());
 }

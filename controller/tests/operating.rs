@@ -9,7 +9,7 @@ use std::path::Path;
 
 use aws_sdk_codedeploy::types::{Alarm, AlarmConfiguration, TriggerConfig, TriggerEventType};
 use serde_json::json;
-use support::{Controller, QUICK, command, eventually};
+use support::{Controller, QUICK, command, eventually, pem};
 
 struct Said {
     ok: bool,
@@ -160,6 +160,97 @@ fn wrong_settings_are_all_told_and_are_no_reason_to_start_again() {
     assert!(!data.exists());
 }
 
+#[test]
+fn every_mistake_of_every_setting_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("controller.yml");
+    let told = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let said = run(&["config", "--config-file", file.to_str().unwrap()], &[]);
+        assert!(!said.ok && said.out.is_empty(), "{}", said.out);
+        said.err
+    };
+    let flow = told(
+        "timers: {poll: 90, pickup: 3}\ns3: {bucket: [revisions], keep_version: 3}\nlisten_on: 127.0.0.1:1\n",
+    );
+    for expected in [
+        "5 mistakes",
+        "line 1: timers.pickup is not a setting: did you mean pick_up?",
+        "timers.poll is 90s",
+        "line 2: s3.bucket is not a setting: did you mean buckets?",
+        "line 2: s3.keep_version is not a setting: did you mean keep_versions?",
+        "line 3: listen_on is not a setting",
+    ] {
+        assert!(flow.contains(expected), "{expected} is missing from {flow}");
+    }
+    let block = told(
+        "tls:\n  certificate: c.pem\n  key: k.pem\n  self_signd: true\ntimers:\n  run: 0\n  lease: -1\n  poll: soon\n\
+         quotas:\n  applications: many\n  targets: 3\ns3:\n  buckets: [A, B_]\n  keep_versions: 0\n  keep_days: 0\n\
+         alarms:\n  one: {promethus: {url: 'http://x'}}\n  two: {webhook: {uri: 'http://x', token: a}}\n\
+         load_balancers:\n  lb: {webhook: {}}\n\
+         events:\n  token: short\n  topics: {ops: {url: x}}\n  webhooks:\n  - url: x\n  - {authorization: b}\n\
+         region: X\naccount_id: '1'\nca_bundle: r.pem\n",
+    );
+    for expected in [
+        "tls.certificate is c.pem: expected an absolute path",
+        "tls.key is k.pem",
+        "line 4: tls.self_signd is not a setting: did you mean self_signed?",
+        "timers.run is 0",
+        "timers.lease is -1",
+        "line 8: timers.poll: found string",
+        "line 10: quotas.applications: found string",
+        "line 11: quotas.targets is not a setting",
+        "s3.buckets has \"A\"",
+        "s3.buckets has \"B_\"",
+        "s3.keep_versions is 0",
+        "s3.keep_days is 0",
+        "line 17: alarms.one",
+        "line 18: alarms.two.uri is not a setting: did you mean url?",
+        "line 18: alarms.two.token is not a setting",
+        "line 20: load_balancers.lb",
+        "events.token has fewer than",
+        "events.topics has \"ops\"",
+        "events.webhooks[0].url is no URL",
+        "events.webhooks[1]: missing field `url`",
+        "region \"X\"",
+        "account id \"1\"",
+        "ca_bundle is r.pem",
+    ] {
+        assert!(block.contains(expected), "{expected} is missing from {block}");
+    }
+}
+
+/// A certificate for localhost that ended on 1 February 2020, with its key.
+fn expired(folder: &Path) -> String {
+    let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let (certificate, secret) = (folder.join("old.pem"), folder.join("old.key"));
+    let made = parameters.self_signed(&key).unwrap();
+    std::fs::write(&certificate, pem("CERTIFICATE", made.der())).unwrap();
+    std::fs::write(&secret, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
+    format!("tls: {{certificate: {}, key: {}}}\n", certificate.display(), secret.display())
+}
+
+#[test]
+fn files_of_the_settings_are_looked_at_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("controller.yml");
+    let config = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        run(&["config", "--config-file", file.to_str().unwrap()], &[])
+    };
+    let tls = expired(folder.path());
+    let said = config(&tls);
+    assert!(said.ok && said.err.contains("warning: the certificate"), "{}", said.err);
+    assert!(said.err.contains("old.pem expired on 2020-02-01: clients refuse it"), "{}", said.err);
+    let said =
+        config("tls: {certificate: /nowhere/c.pem, key: /nowhere/k.pem}\nca_bundle: /nowhere/roots.pem\n");
+    assert!(!said.ok && said.err.contains("2 mistakes"), "{}", said.err);
+    assert!(said.err.contains("/nowhere/c.pem") && said.err.contains("/nowhere/roots.pem"), "{}", said.err);
+}
+
 #[tokio::test]
 async fn hosts_are_listed_with_what_is_known_of_their_agents() {
     let controller = Controller::start("timers: {poll: 0.05}");
@@ -253,14 +344,10 @@ async fn a_monitor_can_ask_whether_the_service_can_write() {
     eventually("the recovery", async || (ask().await == 200).then_some(())).await;
 }
 
-#[tokio::test]
-async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
-    let mut controller = Controller::start("alarms: {known: {prometheus: {url: 'http://127.0.0.1:1'}}}");
-    let client = controller.client("operator");
-    client.create_application().application_name("shop").send().await.unwrap();
-    let alarms = ["known", "unknown"].map(|name| Alarm::builder().name(name).build());
-    let topic = "arn:aws:sns:us-east-1:123456789012:ops";
-    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(topic);
+/// A group that names an alarm and a topic of a misspelt name each, beside an alarm that is known.
+async fn misspelt(client: &aws_sdk_codedeploy::Client) -> Result<(), aws_sdk_codedeploy::Error> {
+    let alarms = ["shop-errors", "shop-erors"].map(|name| Alarm::builder().name(name).build());
+    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(MISSPELT_TOPIC);
     client
         .create_deployment_group()
         .application_name("shop")
@@ -271,8 +358,87 @@ async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
         )
         .trigger_configurations(trigger.trigger_events(TriggerEventType::DeploymentFailure).build())
         .send()
-        .await
-        .unwrap();
+        .await?;
+    Ok(())
+}
+
+const MISSPELT_TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:opps";
+
+const KNOWN_NAMES: &str = "alarms: {shop-errors: {prometheus: {url: 'http://127.0.0.1:1'}}}\n\
+    events: {topics: {'arn:aws:sns:us-east-1:123456789012:ops': {url: 'http://127.0.0.1:1'}}}\n";
+
+/// What was logged under a message, once it is so much.
+async fn told(controller: &Controller, message: &str, number: usize) -> Vec<serde_json::Value> {
+    eventually(message, async || Some(controller.logged(message)).filter(|told| told.len() == number)).await
+}
+
+#[tokio::test]
+async fn a_misspelt_alarm_or_topic_is_told_when_it_is_named() {
+    let controller = Controller::start(KNOWN_NAMES);
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    misspelt(&client).await.unwrap();
+    let alarm = "an alarm that alarms does not name in the configuration is never active";
+    let topic =
+        "nobody is told what a trigger asks for: events.topics does not name its topic in the configuration";
+    let told = told(&controller, alarm, 1).await;
+    assert_eq!((&told[0]["level"], &told[0]["alarm"]), (&json!("WARN"), &json!("shop-erors")));
+    assert_eq!(
+        (&told[0]["did_you_mean"], &told[0]["deployment_group"]),
+        (&json!("shop-errors"), &json!("web"))
+    );
+    let of_topic = self::told(&controller, topic, 1).await;
+    assert_eq!(of_topic[0]["topic"], MISSPELT_TOPIC);
+    assert_eq!(of_topic[0]["did_you_mean"], "arn:aws:sns:us-east-1:123456789012:ops");
+
+    // What an update does not name is not told again.
+    let update =
+        || client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
+    update().deployment_config_name("CodeDeployDefault.AllAtOnce").send().await.unwrap();
+    let others = AlarmConfiguration::builder().enabled(true).alarms(Alarm::builder().name("other").build());
+    update().alarm_configuration(others.build()).send().await.unwrap();
+    assert_eq!(self::told(&controller, alarm, 2).await[1]["alarm"], "other");
+
+    let id = shop::deploy(&client, "app.zip").await;
+    let info = shop::info(&client, &id).await;
+    let [said] = info.deployment_status_messages() else { panic!("{info:?}") };
+    assert!(said.starts_with("The alarm \"other\" is not one that alarms"), "{said}");
+    // An alarm that is off is not looked for.
+    let off = AlarmConfiguration::builder().enabled(false).alarms(Alarm::builder().name("third").build());
+    update().alarm_configuration(off.build()).send().await.unwrap();
+    assert!(controller.logged(alarm).iter().all(|line| line["alarm"] != "third"));
+}
+
+#[tokio::test]
+async fn where_names_are_strict_unknown_alarms_and_topics_are_refused() {
+    let controller = Controller::start(&format!("{KNOWN_NAMES}strict_names: true\n"));
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    let refused = misspelt(&client).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, aws_sdk_codedeploy::Error::InvalidAlarmConfigException(_)), "{refused:?}");
+    assert!(said.contains("\"shop-erors\"") && said.contains("did you mean shop-errors?"), "{said}");
+    shop::open_group(&client, "CodeDeployDefault.AllAtOnce").await;
+    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(MISSPELT_TOPIC);
+    let update =
+        client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
+    let update =
+        update.trigger_configurations(trigger.trigger_events(TriggerEventType::DeploymentStop).build());
+    let refused = update.send().await.unwrap_err().into_service_error();
+    assert!(refused.is_invalid_trigger_config_exception(), "{refused:?}");
+    let create = client.create_deployment().application_name("shop").deployment_group_name("web");
+    let alarms = AlarmConfiguration::builder().enabled(true).alarms(Alarm::builder().name("other").build());
+    let create = create.revision(shop::revision("app.zip")).override_alarm_configuration(alarms.build());
+    let refused = create.send().await.unwrap_err().into_service_error();
+    assert!(refused.is_invalid_alarm_config_exception(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
+    let mut controller = Controller::start(KNOWN_NAMES);
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    misspelt(&client).await.unwrap();
     controller.terminate();
     let log = controller.folder.path().join("log");
     let mut service = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
@@ -290,6 +456,6 @@ async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
     let warnings: Vec<String> =
         read().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("\"unknown\"") && warnings[0].contains("never active"), "{warnings:?}");
-    assert!(warnings[1].contains(topic), "{warnings:?}");
+    assert!(warnings[0].contains("\"shop-erors\"") && warnings[0].contains("never active"), "{warnings:?}");
+    assert!(warnings[1].contains(MISSPELT_TOPIC), "{warnings:?}");
 }

@@ -10,9 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_sdk_codedeploy::types::{Alarm, AlarmConfiguration, DeploymentInfo, DeploymentStatus};
-use base64::Engine as _;
 use rustls::pki_types::PrivateKeyDer;
-use support::{Controller, command};
+use support::{Controller, command, pem};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -50,12 +49,7 @@ async fn quiet_alarms() -> (SocketAddr, String) {
             });
         }
     });
-    (address, pem(&certificate))
-}
-
-fn pem(der: &[u8]) -> String {
-    let encoded = base64::engine::general_purpose::STANDARD.encode(der);
-    format!("-----BEGIN CERTIFICATE-----\n{encoded}\n-----END CERTIFICATE-----\n")
+    (address, pem("CERTIFICATE", &certificate))
 }
 
 /// What becomes of a deployment of a group with an alarm that is read there.
@@ -81,7 +75,7 @@ async fn an_authority_of_ones_own_is_trusted_when_the_service_is_told_so() {
     let bundle = folder.path().join("internal.pem");
     // Others beside it are no trouble.
     let other = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
-    std::fs::write(&bundle, pem(other.cert.der()) + "# ours\n" + &certificate).unwrap();
+    std::fs::write(&bundle, pem("CERTIFICATE", other.cert.der()) + "# ours\n" + &certificate).unwrap();
     assert_eq!(deployed(address, Some(&bundle)).await.status(), Some(&DeploymentStatus::Succeeded));
 
     let stopped = deployed(address, None).await;
@@ -98,7 +92,7 @@ fn a_file_that_cannot_be_used_is_named_at_the_start() {
     std::fs::write(&config, format!("ca_bundle: {}\n", bundle.display())).unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let good = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
-    let second = pem(good.cert.der()) + broken;
+    let second = pem("CERTIFICATE", good.cert.der()) + broken;
     for (content, expected) in [
         (None, "No such file"),
         (Some(""), "has no certificate in it"),
@@ -115,6 +109,6 @@ fn a_file_that_cannot_be_used_is_named_at_the_start() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(expected) && text.contains(bundle.to_str().unwrap()), "{text}");
     }
-    std::fs::write(&bundle, pem(good.cert.der())).unwrap();
+    std::fs::write(&bundle, pem("CERTIFICATE", good.cert.der())).unwrap();
     drop(Controller::start(&std::fs::read_to_string(&config).unwrap()));
 }

@@ -103,10 +103,11 @@ fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminEr
     if let Some(own) = partition::of(tx)? {
         return Ok(own);
     }
-    Ok(match Announcement::read(data_dir) {
+    let said = match Announcement::read(data_dir) {
         Some(service) => Partition::new(Some(service.region), Some(service.account_id)),
         None => Partition::new(None, None),
-    }?)
+    };
+    Ok(said.map_err(ConfigError::of)?)
 }
 
 /// What a command does its work with: one transaction on a data directory, and what belongs to that.

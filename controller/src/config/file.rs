@@ -18,7 +18,7 @@ use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Setti
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
 /// The keys of [`File`]. Others are found before it is read, so that all of them are told.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "listen",
     "region",
     "account_id",
@@ -34,6 +34,7 @@ pub(super) const KEYS: [&str; 15] = [
     "load_balancers",
     "alarms",
     "events",
+    "strict_names",
 ];
 
 /// What the configuration file may say. Times are in seconds, fractions allowed.
@@ -63,6 +64,7 @@ pub(super) struct File {
     alarms: Alarms,
     #[serde(default)]
     events: Events,
+    strict_names: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -127,79 +129,101 @@ impl File {
         });
         let endpoint = self.endpoint.map(|text| Endpoint::read(&text).ok_or(ConfigError::Endpoint(text)));
         let endpoint = problems.note(endpoint.transpose());
-        let tls = listen.zip(endpoint.as_ref()).and_then(|(listen, endpoint)| {
-            let tls = problems.note(self.tls.settle(listen, endpoint.as_ref()))?;
-            let insecure_http = arguments.insecure_http || self.insecure_http.unwrap_or(false);
-            if tls == Tls::Off && !listen.ip().is_loopback() && !insecure_http {
-                problems.0.push(ConfigError::PlainHttp(listen));
-            }
-            Some(tls)
-        });
-        let (has_s3, watches) = (self.s3.is_some(), !self.events.watches.is_empty());
-        let s3 = problems.note(self.s3.map(|s3| s3.settle(&arguments.data_dir)).transpose());
-        if watches && !has_s3 && self.events.token.is_none() {
+        let insecure_http = arguments.insecure_http || self.insecure_http.unwrap_or(false);
+        let tls = self.tls.settle(listen, endpoint.clone().flatten().as_ref(), &mut problems);
+        if let Some((listen, Tls::Off)) = listen.zip(tls.as_ref())
+            && !listen.ip().is_loopback()
+            && !insecure_http
+        {
+            problems.0.push(ConfigError::PlainHttp(listen));
+        }
+        let watches = !self.events.watches.is_empty();
+        if watches && self.s3.is_none() && self.events.token.is_none() {
             problems.0.push(ConfigError::DeafWatches);
         }
-        problems.note(self.events.check());
+        let s3 = self.s3.map(|s3| s3.settle(&arguments.data_dir, &mut problems));
+        problems.0.extend(self.events.mistakes().into_iter().map(ConfigError::Events));
         let of_others = self.load_balancers.mistakes().into_iter().chain(self.alarms.mistakes());
         problems.0.extend(of_others.map(ConfigError::Other));
         let ca_bundle = self.ca_bundle.map(|path| absolute("ca_bundle", path)).transpose();
         let ca_bundle = problems.note(ca_bundle);
         let region = arguments.region.or(self.region);
-        let partition = problems.note(Partition::new(region, arguments.account_id.or(self.account_id)));
-        let timers = problems.note(self.timers.settle());
-        match (listen, endpoint, tls, ca_bundle, s3, partition, timers) {
-            (
-                Some(listen),
-                Some(endpoint),
-                Some(tls),
-                Some(ca_bundle),
-                Some(s3),
-                Some(partition),
-                Some(timers),
-            ) if problems.0.is_empty() => Ok(Settings {
-                data_dir: arguments.data_dir,
-                config_file: arguments.config_file,
-                logging: Logging { level: self.log_level, format: self.log_format },
-                listen,
-                tls,
-                ca_bundle,
-                endpoint,
-                s3,
-                partition,
-                timers,
-                quotas: self.quotas.settle(),
-                balancers: self.load_balancers,
-                alarms: self.alarms,
-                events: self.events,
-            }),
+        let account_id = arguments.account_id.or(self.account_id);
+        let partition = match Partition::new(region, account_id) {
+            Ok(partition) => Some(partition),
+            Err(mistakes) => {
+                problems.0.extend(mistakes);
+                None
+            }
+        };
+        let timers = self.timers.settle(&mut problems);
+        match (listen, endpoint, tls, ca_bundle, partition) {
+            (Some(listen), Some(endpoint), Some(tls), Some(ca_bundle), Some(partition))
+                if problems.0.is_empty() =>
+            {
+                Ok(Settings {
+                    data_dir: arguments.data_dir,
+                    config_file: arguments.config_file,
+                    logging: Logging { level: self.log_level, format: self.log_format },
+                    listen,
+                    tls,
+                    ca_bundle,
+                    endpoint,
+                    s3,
+                    partition,
+                    timers,
+                    quotas: self.quotas.settle(),
+                    balancers: self.load_balancers,
+                    alarms: self.alarms,
+                    events: self.events,
+                    strict_names: self.strict_names.unwrap_or(false),
+                })
+            }
             _ => Err(problems.0),
         }
     }
 }
 
 impl FileTls {
-    fn settle(self, listen: SocketAddr, endpoint: Option<&Endpoint>) -> Result<Tls, ConfigError> {
-        let half = |given, missing| Err(ConfigError::HalfACertificate { given, missing });
+    /// The address and the endpoint are given where they are known.
+    fn settle(
+        self,
+        listen: Option<SocketAddr>,
+        endpoint: Option<&Endpoint>,
+        problems: &mut Problems,
+    ) -> Option<Tls> {
+        let before = problems.0.len();
         let self_signed = self.self_signed.unwrap_or(false);
         if self.names.is_some() && !self_signed {
-            return Err(ConfigError::NamesOfGiven);
+            problems.0.push(ConfigError::NamesOfGiven);
         }
-        let tls = match (self.certificate, self.key) {
-            (Some(_), Some(_)) if self_signed => return Err(ConfigError::TwoCertificates),
-            (Some(certificate), Some(key)) => Tls::Given {
-                certificate: absolute("tls.certificate", certificate)?,
-                key: absolute("tls.key", key)?,
-            },
-            (Some(_), None) => return half("certificate", "key"),
-            (None, Some(_)) => return half("key", "certificate"),
+        let wrong = self.names.iter().flatten().filter(|name| !is_name(name));
+        problems.0.extend(wrong.map(|name| ConfigError::Name(name.clone())));
+        let certificate = self.certificate.map(|path| absolute("tls.certificate", path));
+        let key = self.key.map(|path| absolute("tls.key", path));
+        let half = |given, missing| ConfigError::HalfACertificate { given, missing };
+        let tls = match (certificate, key) {
+            (Some(_), Some(_)) if self_signed => {
+                problems.0.push(ConfigError::TwoCertificates);
+                return None;
+            }
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (problems.note(certificate), problems.note(key));
+                Tls::Given { certificate: certificate?, key: key? }
+            }
+            (Some(_), None) => {
+                problems.0.push(half("certificate", "key"));
+                return None;
+            }
+            (None, Some(_)) => {
+                problems.0.push(half("key", "certificate"));
+                return None;
+            }
             (None, None) if self_signed => {
                 let mut names = self.names.unwrap_or_default();
-                if let Some(name) = names.iter().find(|name| !is_name(name)) {
-                    return Err(ConfigError::Name(name.clone()));
-                }
                 names.extend(endpoint.map(|endpoint| endpoint.host().to_owned()));
-                names.extend((!listen.ip().is_unspecified()).then(|| listen.ip().to_string()));
+                let address = listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified());
+                names.extend(address.map(|ip| ip.to_string()));
                 names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
                 let mut known = std::collections::HashSet::new();
                 names.retain(|name| known.insert(name.clone()));
@@ -207,33 +231,30 @@ impl FileTls {
             }
             (None, None) => Tls::Off,
         };
-        match endpoint {
-            // A proxy in front may add TLS; nothing takes it away again.
-            Some(endpoint) if !endpoint.is_tls() && tls != Tls::Off => {
-                Err(ConfigError::Scheme { endpoint: endpoint.url().to_owned() })
-            }
-            _ => Ok(tls),
+        // A proxy in front may add TLS; nothing takes it away again.
+        if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_tls() && tls != Tls::Off) {
+            problems.0.push(ConfigError::Scheme { endpoint: endpoint.url().to_owned() });
         }
+        (problems.0.len() == before).then_some(tls)
     }
 }
 
 impl FileS3 {
-    fn settle(self, data_dir: &Path) -> Result<S3Folder, ConfigError> {
+    fn settle(self, data_dir: &Path, problems: &mut Problems) -> S3Folder {
         let buckets = self.buckets.unwrap_or_else(|| vec!["revisions".into()]);
-        if let Some(wrong) = buckets.iter().find(|name| !crate::objects::is_bucket(name)) {
-            return Err(ConfigError::Bucket(wrong.clone()));
+        let wrong = buckets.iter().filter(|name| !crate::objects::is_bucket(name));
+        problems.0.extend(wrong.map(|name| ConfigError::Bucket(name.clone())));
+        let folder = self.folder.map(|folder| absolute("s3.folder", folder)).transpose();
+        let folder = problems.note(folder).flatten().unwrap_or_else(|| data_dir.join("s3"));
+        if self.keep_versions == Some(0) {
+            problems.0.push(ConfigError::KeepVersions);
         }
-        let folder = self.folder.map(|folder| absolute("s3.folder", folder)).transpose()?;
         let days = |days: f64| match days > 0.0 && days <= 36_500.0 {
             true => Ok(Duration::from_secs_f64(days * 86_400.0)),
             false => Err(ConfigError::KeepDays(days)),
         };
-        if self.keep_versions == Some(0) {
-            return Err(ConfigError::KeepVersions);
-        }
-        let retention =
-            Retention { versions: self.keep_versions, time: self.keep_days.map(days).transpose()? };
-        Ok(S3Folder { folder: folder.unwrap_or_else(|| data_dir.join("s3")), buckets, retention })
+        let time = problems.note(self.keep_days.map(days).transpose()).flatten();
+        S3Folder { folder, buckets, retention: Retention { versions: self.keep_versions, time } }
     }
 }
 
@@ -242,31 +263,31 @@ fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
 }
 
 impl FileTimers {
-    fn settle(self) -> Result<Timers, ConfigError> {
+    fn settle(self, problems: &mut Problems) -> Timers {
         let default = Timers::default();
+        let mut seconds = |name, given: Option<f64>, default| match given {
+            None => default,
+            Some(seconds) if (0.001..=31_536_000.0).contains(&seconds) => Duration::from_secs_f64(seconds),
+            Some(seconds) => {
+                problems.0.push(ConfigError::Timer { name, seconds });
+                default
+            }
+        };
         let timers = Timers {
-            poll: seconds("poll", self.poll, default.poll)?,
-            request: seconds("request", self.request, default.request)?,
-            lease: seconds("lease", self.lease, default.lease)?,
-            pick_up: seconds("pick_up", self.pick_up, default.pick_up)?,
-            run: seconds("run", self.run, default.run)?,
-            deployment: seconds("deployment", self.deployment, default.deployment)?,
-            blue_green: seconds("blue_green", self.blue_green, default.blue_green)?,
-            traffic: seconds("traffic", self.traffic, default.traffic)?,
-            alarms: seconds("alarms", self.alarms, default.alarms)?,
+            poll: seconds("poll", self.poll, default.poll),
+            request: seconds("request", self.request, default.request),
+            lease: seconds("lease", self.lease, default.lease),
+            pick_up: seconds("pick_up", self.pick_up, default.pick_up),
+            run: seconds("run", self.run, default.run),
+            deployment: seconds("deployment", self.deployment, default.deployment),
+            blue_green: seconds("blue_green", self.blue_green, default.blue_green),
+            traffic: seconds("traffic", self.traffic, default.traffic),
+            alarms: seconds("alarms", self.alarms, default.alarms),
         };
         if timers.poll > Duration::from_secs(75) {
-            return Err(ConfigError::PollTooLong { poll: timers.poll });
+            problems.0.push(ConfigError::PollTooLong { poll: timers.poll });
         }
-        Ok(timers)
-    }
-}
-
-fn seconds(name: &'static str, given: Option<f64>, default: Duration) -> Result<Duration, ConfigError> {
-    match given {
-        None => Ok(default),
-        Some(seconds) if (0.001..=31_536_000.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        Some(seconds) => Err(ConfigError::Timer { name, seconds }),
+        timers
     }
 }
 

@@ -1,9 +1,8 @@
 //! The text of the configuration file: read so that one look finds every mistake, each with its line.
 
-use std::ops::Range;
 use std::path::Path;
 
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
 use super::ConfigError;
 use super::file::{File, KEYS, MAX_SIZE};
@@ -35,37 +34,40 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
     let bytes = std::fs::read(path).map_err(unreadable)?;
     let value: Value = serde_yaml::from_slice(&bytes)
         .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
-    understand(value, String::from_utf8_lossy(&bytes).into_owned())
+    understand(value, &String::from_utf8_lossy(&bytes))
 }
 
-fn understand(value: Value, mut text: String) -> Result<Read, ConfigError> {
-    let keys: Vec<String> = match &value {
-        Value::Null => Vec::new(),
-        Value::Mapping(mapping) => mapping.keys().map(key_text).collect(),
+/// Settings that have others in them, each of which is read by itself: a mistake in one hides none in another.
+const SECTIONS: [&str; 8] =
+    ["tls", "s3", "timers", "quotas", "load_balancers", "alarms", "events", "events.topics"];
+const LISTS: [&str; 2] = ["events.webhooks", "events.watches"];
+
+fn understand(value: Value, text: &str) -> Result<Read, ConfigError> {
+    let settings = match &value {
+        Value::Null => Mapping::new(),
+        Value::Mapping(mapping) => mapping.clone(),
         _ => return Err(ConfigError::NoKeys),
     };
-    let unknown = |key: &String| {
-        let line = line_of(&text, key);
-        let hint = closest(key).map(|known| format!(": did you mean {known}?")).unwrap_or_default();
-        ConfigError::UnknownKey { place: place(line), key: key.clone(), hint }
-    };
-    let mut problems: Vec<_> = keys.iter().filter(|key| !KEYS.contains(&key.as_str())).map(unknown).collect();
-    if value.get("s3").is_some_and(Value::is_null) {
-        problems.push(ConfigError::NullS3 { place: place(line_of(&text, "s3")) });
+    let mut sieve = Sieve { text, problems: Vec::new() };
+    let mut kept = Mapping::new();
+    for (key, value) in settings {
+        let key = key_text(&key);
+        let path = [Step::Key(key.clone())];
+        if !KEYS.contains(&key.as_str()) {
+            sieve.unknown(&path, &KEYS);
+        } else if key == "s3" && value.is_null() {
+            let place = sieve.place(&path);
+            sieve.problems.push(ConfigError::NullS3 { place });
+        } else if let Some(value) = sieve.sift(&path, value) {
+            kept.insert(key.into(), value);
+        }
     }
-    // A parser stops at the first mistake: the setting that has it is taken out, and the rest is read again.
-    let file = loop {
-        let error = match serde_yaml::from_str::<Option<File>>(&text) {
-            Ok(file) => break file.unwrap_or_default(),
-            Err(error) => error,
-        };
-        let line = error.location().map(|location| location.line());
-        problems.push(ConfigError::Value { place: place(line), what: in_words(&error) });
-        let Some(lines) = line.and_then(|line| setting_around(&text, line)) else { break File::default() };
-        let kept = |(index, line)| if lines.contains(&index) { "" } else { line };
-        text = text.lines().enumerate().map(kept).collect::<Vec<_>>().join("\n");
-    };
-    Ok(Read { file, value, problems })
+    let file = serde_yaml::from_value(Value::Mapping(kept)).unwrap_or_else(|error| {
+        let what = in_words(&error, "");
+        sieve.problems.push(ConfigError::Value { place: String::new(), what });
+        File::default()
+    });
+    Ok(Read { file, problems: sieve.problems, value })
 }
 
 fn key_text(key: &Value) -> String {
@@ -75,43 +77,175 @@ fn key_text(key: &Value) -> String {
     }
 }
 
-fn place(line: Option<usize>) -> String {
-    line.map(|line| format!("line {line}: ")).unwrap_or_default()
+/// A step down into the settings.
+#[derive(Debug, Clone)]
+enum Step {
+    Key(String),
+    Item(usize),
 }
 
-fn closest(key: &str) -> Option<&'static str> {
-    let near = KEYS.iter().map(|known| (strsim::damerau_levenshtein(known, key), *known));
+/// The way to a setting, such as `events.webhooks[0].url`.
+fn named(path: &[Step]) -> String {
+    let mut name = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) if name.is_empty() => name.push_str(key),
+            Step::Key(key) => name.push_str(&format!(".{key}")),
+            Step::Item(index) => name.push_str(&format!("[{index}]")),
+        }
+    }
+    name
+}
+
+/// Reads a value at its place, alone.
+fn attempt(path: &[Step], value: &Value) -> Result<(), serde_yaml::Error> {
+    let around = |value: Value, step: &Step| match step {
+        Step::Key(key) => Value::Mapping([(key.as_str().into(), value)].into_iter().collect()),
+        Step::Item(_) => Value::Sequence(vec![value]),
+    };
+    serde_yaml::from_value::<File>(path.iter().rev().fold(value.clone(), around)).map(drop)
+}
+
+/// Takes out of the settings what cannot be understood.
+struct Sieve<'a> {
+    text: &'a str,
+    problems: Vec<ConfigError>,
+}
+
+impl Sieve<'_> {
+    /// What of a value can be understood. Everything else is a problem.
+    fn sift(&mut self, path: &[Step], mut value: Value) -> Option<Value> {
+        let mut has_unknown = false;
+        loop {
+            let error = match attempt(path, &value) {
+                Ok(()) => return Some(value),
+                Err(error) => error,
+            };
+            let name = named(path);
+            value = match value {
+                Value::Mapping(parts) if SECTIONS.contains(&name.as_str()) => {
+                    return Some(self.sift_parts(path, parts));
+                }
+                Value::Sequence(items) if LISTS.contains(&name.as_str()) => {
+                    return Some(self.sift_items(path, items));
+                }
+                other => other,
+            };
+            let said = error.to_string();
+            let unknown = said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+            if let Some((key, rest)) = unknown {
+                let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+                if matches!(path.last(), Some(Step::Key(last)) if last == key) {
+                    self.unknown(path, &known);
+                    return None;
+                }
+                if remove(&mut value, key) {
+                    self.unknown(&[path, &[Step::Key(key.to_owned())]].concat(), &known);
+                    has_unknown = true;
+                    continue;
+                }
+            }
+            // What is missing may be what was written otherwise.
+            if !(has_unknown && said.starts_with("missing field")) {
+                let (place, what) = (self.place(path), format!("{name}: {}", in_words(&error, &name)));
+                self.problems.push(ConfigError::Value { place, what });
+            }
+            return None;
+        }
+    }
+
+    fn sift_parts(&mut self, path: &[Step], parts: Mapping) -> Value {
+        let mut kept = Mapping::new();
+        for (key, value) in parts {
+            let below = [path, &[Step::Key(key_text(&key))]].concat();
+            if let Some(value) = self.sift(&below, value) {
+                kept.insert(key, value);
+            }
+        }
+        Value::Mapping(kept)
+    }
+
+    fn sift_items(&mut self, path: &[Step], items: Vec<Value>) -> Value {
+        let mut kept = Vec::new();
+        for (index, value) in items.into_iter().enumerate() {
+            kept.extend(self.sift(&[path, &[Step::Item(index)]].concat(), value));
+        }
+        Value::Sequence(kept)
+    }
+
+    fn unknown(&mut self, path: &[Step], known: &[&str]) {
+        let key = named(path);
+        let hint = match path.last() {
+            Some(Step::Key(last)) => closest(last, known),
+            _ => None,
+        };
+        let hint = hint.map(|known| format!(": did you mean {known}?")).unwrap_or_default();
+        let place = self.place(path);
+        self.problems.push(ConfigError::UnknownKey { place, key, hint });
+    }
+
+    /// The line of a setting, or of the one that it is in.
+    fn place(&self, path: &[Step]) -> String {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let mut keys = path.iter().filter_map(|step| match step {
+            Step::Key(key) => Some(key.as_str()),
+            Step::Item(_) => None,
+        });
+        let begins = |line: &&str| line.starts_with(|c: char| c.is_alphanumeric() || "_\"'{".contains(c));
+        let first = keys.next().unwrap_or_default();
+        let of_key = |line: &&str| begins(line) && has_key(line, first);
+        let Some(mut line) = lines.iter().position(of_key) else { return String::new() };
+        let end = lines.iter().skip(line + 1).position(begins).map_or(lines.len(), |after| line + 1 + after);
+        for key in keys {
+            let rest = lines.get(line..end).unwrap_or_default();
+            match rest.iter().position(|text| has_key(text, key)) {
+                Some(after) => line += after,
+                None => break,
+            }
+        }
+        format!("line {}: ", line + 1)
+    }
+}
+
+/// Whether a line has a key, which is not the end of another.
+fn has_key(line: &str, key: &str) -> bool {
+    line.match_indices(key).any(|(at, _)| {
+        let before = line.get(..at).and_then(|before| before.chars().next_back());
+        let after = line.get(at + key.len()..).unwrap_or_default();
+        let is_word = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+        !before.is_some_and(is_word) && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':')
+    })
+}
+
+/// Takes a key out of a value, however deep it is; says whether it was there.
+fn remove(value: &mut Value, key: &str) -> bool {
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Mapping(mapping) => {
+                if mapping.remove(key).is_some() {
+                    return true;
+                }
+                left.extend(mapping.values_mut());
+            }
+            Value::Sequence(items) => left.extend(items),
+            Value::Tagged(tagged) => left.push(&mut tagged.value),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, key), *known));
     near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known)
 }
 
-/// Whether a line begins a setting of the top level.
-fn begins(line: &str) -> bool {
-    line.starts_with(|c: char| c.is_alphanumeric() || "_\"'".contains(c)) && line.contains(':')
-}
-
-/// The line, counted from 1, on which a setting begins.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let is_it = |line: &str| {
-        let rest = line.trim_start_matches(['"', '\'']).strip_prefix(key);
-        rest.is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
-    };
-    text.lines().position(|line| begins(line) && is_it(line)).map(|index| index + 1)
-}
-
-/// The lines, counted from 0, of the setting that has a line, counted from 1.
-fn setting_around(text: &str, line: usize) -> Option<Range<usize>> {
-    let lines: Vec<&str> = text.lines().collect();
-    let start =
-        (0..line.min(lines.len())).rev().find(|index| lines.get(*index).is_some_and(|l| begins(l)))?;
-    let after = lines.iter().skip(start + 1).position(|line| begins(line));
-    Some(start..after.map_or(lines.len(), |after| start + 1 + after))
-}
-
-/// What the parser says, in the words of an operator and without its place.
-fn in_words(error: &serde_yaml::Error) -> String {
+/// What the parser says of the setting of a name, in the words of an operator and without its place.
+fn in_words(error: &serde_yaml::Error, name: &str) -> String {
     let said = error.to_string();
     let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-    let kinds = if said.starts_with("alarms") { "prometheus or webhook" } else { "haproxy or webhook" };
+    let kinds = if name.starts_with("alarms") { "prometheus or webhook" } else { "haproxy or webhook" };
     said.replace("invalid type: ", "found ")
         .replace("invalid value: ", "found ")
         .replace("unknown variant ", "found ")

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::records::{Record, Relations};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::{self, Membership};
-use crate::registry::{Context, applications, configs, groups, random_text, revisions, tokens};
+use crate::registry::{Context, applications, configs, groups, loose_ends, random_text, revisions, tokens};
 use crate::request::{self, Source, members::shorten};
 
 /// Accepts a deployment; its targets are found when it starts.
@@ -32,6 +32,9 @@ pub fn create(
         Source::LastSuccessful { .. } => restarted(context, &group)?,
     };
     relations.with_github_token |= has_token(context, &group, &revision)?;
+    let alarms =
+        request.override_alarm_configuration.as_ref().or(group.settings.alarm_configuration.as_ref());
+    let unknown = unknown_alarms(context, &application.name, &group.name, alarms)?;
 
     let id = new_deployment_id(context)?;
     let ignore_application_stop_failures = request.ignore_application_stop_failures;
@@ -40,20 +43,14 @@ pub fn create(
         group_id: group.id.clone(),
         created: context.now,
         progress: Progress::Created,
-        rules: Rules {
-            minimum_healthy,
-            ignore_application_stop_failures,
-            course,
-            alarms: watch(
-                request.override_alarm_configuration.as_ref().or(group.settings.alarm_configuration.as_ref()),
-            ),
-        },
+        rules: Rules { minimum_healthy, ignore_application_stop_failures, course, alarms: watch(alarms) },
         snapshot: DeploymentInfo {
             deployment_config_name: Some(config_name),
             previous_revision: last_successful_revision(context, &group)?,
             revision: Some(revision.clone()),
             description: request.description.map(|description| description.0),
             creator: Some(DeploymentCreator::User),
+            deployment_status_messages: (!unknown.is_empty()).then_some(unknown),
             ignore_application_stop_failures: Some(ignore_application_stop_failures),
             auto_rollback_configuration: request
                 .auto_rollback_configuration
@@ -89,6 +86,18 @@ pub fn create(
         revision,
     });
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
+}
+
+/// What is said of alarms that can never stop the deployment.
+fn unknown_alarms(
+    context: &Context<'_>,
+    application: &str,
+    group: &str,
+    alarms: Option<&AlarmConfiguration>,
+) -> Result<Vec<String>, ApiError> {
+    let alarms = DeploymentGroupSettings { alarm_configuration: alarms.cloned(), ..Default::default() };
+    let found = loose_ends::look(context.known, (application, group), &alarms)?;
+    Ok(found.iter().map(ToString::to_string).collect())
 }
 
 /// Whether hosts are given a GitHub token for the revision; one that cannot be opened is refused.

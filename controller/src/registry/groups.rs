@@ -4,7 +4,7 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
-use super::{Context, Step, by_name, configs, new_id};
+use super::{Context, Step, by_name, configs, loose_ends, new_id};
 use crate::deployment;
 use crate::deployment::purge::{Purged, purge};
 use crate::error::{ApiError, ErrorName};
@@ -165,6 +165,7 @@ pub fn create(
     }
     let settings = request.settings.complete()?;
     refuse_foreign_topics(context, &settings)?;
+    loose_ends::look(context.known, (&application.name, &name), &settings)?;
     let id = new_id()?;
     context.tx.execute(
         "INSERT INTO deployment_groups (id, application_id, name, settings, tags)
@@ -245,8 +246,10 @@ pub fn update(
     if name != group.name {
         refuse_taken(context, &application, &name)?;
     }
+    let named = request.settings.given().clone();
     let settings = request.settings.replace(group.settings)?;
     refuse_foreign_topics(context, &settings)?;
+    loose_ends::look(context.known, (&application.name, &name), &named)?;
     context.tx.execute(
         "UPDATE deployment_groups SET name = ?2, settings = ?3 WHERE id = ?1",
         (group.id, name, Json(settings)),

@@ -1,14 +1,113 @@
 //! What deployment groups name and the settings do not: it has no effect, and nobody would notice.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use codedeploy_api::codedeploy::DeploymentGroupSettings;
 use rusqlite::Transaction;
 
-use crate::alarms::Alarms;
-use crate::events::Events;
+use crate::config::Settings;
+use crate::error::{ApiError, ErrorName};
+use crate::request::members::shorten;
 use crate::store::Json;
 
+/// The names that the settings have.
+#[derive(Debug, Clone, Default)]
+pub struct KnownNames {
+    alarms: BTreeSet<String>,
+    /// ARNs.
+    topics: BTreeSet<String>,
+    /// Whether others are refused.
+    strict: bool,
+}
+
+impl KnownNames {
+    pub fn of(settings: &Settings) -> Self {
+        KnownNames {
+            alarms: settings.alarms.names().map(str::to_owned).collect(),
+            topics: settings.events.topics.keys().cloned().collect(),
+            strict: settings.strict_names,
+        }
+    }
+}
+
+/// A name that the settings do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LooseEnd {
+    Alarm { name: String, near: Option<String> },
+    Topic { arn: String, near: Option<String> },
+}
+
+impl fmt::Display for LooseEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let near = match self {
+            LooseEnd::Alarm { name, near } => {
+                let name = shorten(name);
+                write!(
+                    f,
+                    "The alarm {name:?} is not one that alarms in the controller's configuration names, so it is never active"
+                )?;
+                near
+            }
+            LooseEnd::Topic { arn, near } => {
+                let arn = shorten(arn);
+                write!(
+                    f,
+                    "The topic {arn:?} is not one that events.topics in the controller's configuration names, so nobody is told"
+                )?;
+                near
+            }
+        };
+        near.as_ref().map_or(f.write_str("."), |near| write!(f, ": did you mean {near}?"))
+    }
+}
+
+impl LooseEnd {
+    fn refusal(&self) -> ApiError {
+        let name = match self {
+            LooseEnd::Alarm { .. } => ErrorName::InvalidAlarmConfig,
+            LooseEnd::Topic { .. } => ErrorName::InvalidTriggerConfig,
+        };
+        name.because(self.to_string())
+    }
+
+    fn warn(&self, application: &str, deployment_group: &str) {
+        match self {
+            LooseEnd::Alarm { name: alarm, near } => tracing::warn!(
+                application,
+                deployment_group,
+                alarm,
+                did_you_mean = near,
+                "an alarm that alarms does not name in the configuration is never active"
+            ),
+            LooseEnd::Topic { arn: topic, near } => tracing::warn!(
+                application,
+                deployment_group,
+                topic,
+                did_you_mean = near,
+                "nobody is told what a trigger asks for: events.topics does not name its topic in the configuration"
+            ),
+        }
+    }
+}
+
+/// What is said of a group's alarms and topics that are not known: a warning in the log, or a refusal where names are strict.
+/// Gives what was warned of.
+pub(crate) fn look(
+    known: &KnownNames,
+    (application, deployment_group): (&str, &str),
+    settings: &DeploymentGroupSettings,
+) -> Result<Vec<LooseEnd>, ApiError> {
+    let found = loose_ends(known, settings);
+    match found.first() {
+        Some(first) if known.strict => return Err(first.refusal()),
+        _ => found.iter().for_each(|end| end.warn(application, deployment_group)),
+    }
+    Ok(found)
+}
+
 /// Warns of every alarm and topic of a deployment group that is not set up.
-pub fn warn(tx: &Transaction<'_>, alarms: &Alarms, events: &Events) -> rusqlite::Result<()> {
+pub fn warn(tx: &Transaction<'_>, known: &KnownNames) -> rusqlite::Result<()> {
     let mut statement = tx.prepare(
         "SELECT a.name AS application, g.name AS deployment_group, settings
          FROM deployment_groups g JOIN applications a ON a.id = g.application_id ORDER BY a.name, g.name",
@@ -17,25 +116,38 @@ pub fn warn(tx: &Transaction<'_>, alarms: &Alarms, events: &Events) -> rusqlite:
     while let Some(row) = rows.next()? {
         let application: String = row.get("application")?;
         let deployment_group: String = row.get("deployment_group")?;
-        let Json(settings): Json<DeploymentGroupSettings> = row.get("settings")?;
-        for alarm in alarm_names(&settings).filter(|name| !alarms.has(name)) {
-            tracing::warn!(
+        match row.get::<_, Json<DeploymentGroupSettings>>("settings") {
+            Ok(Json(settings)) => {
+                loose_ends(known, &settings).iter().for_each(|end| end.warn(&application, &deployment_group));
+            }
+            // It is a problem of that group, which others need not share.
+            Err(error) => tracing::error!(
                 application,
                 deployment_group,
-                alarm,
-                "an alarm that alarms does not name in the configuration is never active"
-            );
-        }
-        for topic in topics(&settings).filter(|topic| !events.topics.contains_key(*topic)) {
-            tracing::warn!(
-                application,
-                deployment_group,
-                topic,
-                "nobody is told what a trigger asks for: events.topics does not name its topic in the configuration"
-            );
+                %error,
+                "the settings of a deployment group are damaged: delete the group and make it anew"
+            ),
         }
     }
     Ok(())
+}
+
+fn loose_ends(known: &KnownNames, settings: &DeploymentGroupSettings) -> Vec<LooseEnd> {
+    let alarms = alarm_names(settings).filter(|name| !known.alarms.contains(*name)).map(|name| {
+        let near = nearest(name, &known.alarms);
+        LooseEnd::Alarm { name: name.to_owned(), near }
+    });
+    let topics = topics(settings).filter(|arn| !known.topics.contains(*arn)).map(|arn| {
+        let near = nearest(arn, &known.topics);
+        LooseEnd::Topic { arn: arn.to_owned(), near }
+    });
+    alarms.chain(topics).collect()
+}
+
+/// The name that was probably meant.
+fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
+    let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));
+    near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known.clone())
 }
 
 fn alarm_names(settings: &DeploymentGroupSettings) -> impl Iterator<Item = &str> {

@@ -48,6 +48,11 @@ impl Settings {
         self.0.deployment_config_name.as_deref()
     }
 
+    /// What was given, each member by itself.
+    pub(crate) fn given(&self) -> &DeploymentGroupSettings {
+        &self.0
+    }
+
     /// What a new group is set to.
     pub(crate) fn complete(self) -> Result<DeploymentGroupSettings, ApiError> {
         refuse_both_forms(&self.0)?;

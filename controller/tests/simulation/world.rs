@@ -20,6 +20,7 @@ use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::reconcile::agenda::Agenda;
 use codedeploy_controller::registry::Context;
+use codedeploy_controller::registry::loose_ends::KnownNames;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::traffic::Balancers;
 use codedeploy_controller::vault::Vault;
@@ -167,7 +168,8 @@ impl World {
         let now = Timestamp::from_millis(self.now);
         let (partition, quotas, balancers, pages, vault) = &*SETTINGS;
         self.store.transact_blocking(move |tx| {
-            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, pages, vault })
+            let known = &KnownNames::default();
+            work(&Context { tx, now, partition, quotas, timers: &TIMERS, balancers, known, pages, vault })
         })
     }
 

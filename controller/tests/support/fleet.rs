@@ -13,6 +13,7 @@ use codedeploy_controller::error::ApiError;
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
 use codedeploy_controller::registry::instances::{self, Identity};
+use codedeploy_controller::registry::loose_ends::KnownNames;
 use codedeploy_controller::registry::{Context, applications, configs, groups};
 use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use codedeploy_controller::store::Store;
@@ -183,6 +184,7 @@ impl Fleet {
                 quotas: &Quotas::default(),
                 timers: &Timers::default(),
                 balancers: &balancers,
+                known: &KnownNames::default(),
                 pages: &Pages::new(b"fleet"),
                 vault: &VAULT,
             })

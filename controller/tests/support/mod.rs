@@ -16,6 +16,7 @@ use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest
 use aws_sigv4::sign::v4;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use base64::Engine as _;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
@@ -28,6 +29,12 @@ const LOG: &str = "log";
 #[allow(clippy::disallowed_methods, reason = "tests run the program and its oracles as processes")]
 pub(crate) fn command(program: &str) -> Command {
     Command::new(program)
+}
+
+/// DER as PEM.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{encoded}\n-----END {label}-----\n")
 }
 
 /// A controller process on a data directory of its own.

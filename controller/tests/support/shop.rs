@@ -17,6 +17,11 @@ pub(crate) fn revision(key: &str) -> RevisionLocation {
 /// The application `shop` with the group `web` of the hosts tagged env=prod.
 pub(crate) async fn open(client: &Client, config: &str) {
     client.create_application().application_name("shop").send().await.unwrap();
+    open_group(client, config).await;
+}
+
+/// The group `web` of the application `shop`.
+pub(crate) async fn open_group(client: &Client, config: &str) {
     client
         .create_deployment_group()
         .application_name("shop")
