@@ -1,10 +1,12 @@
 //! Files that others rely on: replacing one durably, and folder handles through which nothing follows a link.
 
+mod replace;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
@@ -13,57 +15,8 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// Replaces `path` with a file of these bytes and permission bits: after a crash at any moment, the whole old or the
-/// whole new file is there. The folder must exist; when this returns, the change survives a power cut.
-pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let (parent, name) = split(path)?;
-    let folder = Folder(rustix::fs::open(
-        parent,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?);
-    let temporary = temporary_name(&token(), 0);
-    let result = folder.create_file(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-        file.sync_all()?;
-        folder.rename(&temporary, &folder, name)?;
-        folder.sync()
-    });
-    if result.is_err() {
-        // Already renamed when only the last sync failed: then there is nothing of this name.
-        let _ = folder.unlink(&temporary);
-    }
-    result
-}
-
-/// Replaces `path` as [`replace_file`] does, for writers that take turns: its temporary name is always the same, so
-/// that nothing is left behind however often they are interrupted. Gives the file, to append to.
-pub(crate) fn replace_in_turn(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-) -> io::Result<File> {
-    let (parent, name) = split(path)?;
-    let folder = Folder::open(parent)?;
-    let temporary = incoming(name);
-    folder.remove_tree(&temporary)?;
-    let file = folder.create_file(&temporary)?;
-    let mut writer = BufWriter::with_capacity(64 * 1024, &file);
-    write(&mut writer)?;
-    writer.flush()?;
-    drop(writer);
-    file.sync_all()?;
-    folder.rename(&temporary, &folder, name)?;
-    folder.sync()?;
-    Ok(file)
-}
-
-/// The temporary name of a file that [`replace_in_turn`] writes.
-pub(crate) fn incoming(name: &OsStr) -> OsString {
-    let mut incoming = name.to_os_string();
-    incoming.push(".new");
-    incoming
-}
+pub(crate) use replace::{incoming, replace_in_turn};
+pub use replace::{is_unfinished, replace_file, sweep};
 
 /// A random word for temporary names.
 pub(crate) fn token() -> String {
@@ -80,7 +33,8 @@ pub(crate) fn is_temporary(name: &OsStr) -> bool {
     name.as_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
-const TEMPORARY: &str = ".codedeploy-";
+/// What every temporary name begins with.
+pub(crate) const TEMPORARY: &str = ".codedeploy-";
 
 /// The folder that holds `path`, and its name there.
 pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
@@ -122,6 +76,16 @@ impl Folder {
         Ok(Self(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
     }
 
+    /// Opens the folder with the relative path `below`, of which no component may be a symbolic link.
+    pub(crate) fn below(&self, below: &Path) -> io::Result<Self> {
+        let mut names = below.components().map(Component::as_os_str);
+        let mut here = self.folder(names.next().unwrap_or(OsStr::new(".")))?;
+        for name in names {
+            here = here.folder(name)?;
+        }
+        Ok(here)
+    }
+
     /// Opens the file `name` for reading; a FIFO does not block.
     pub(crate) fn file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -137,6 +101,11 @@ impl Folder {
     /// Makes the folder `name`, which must not exist; the umask, or a default list of this folder, decides who may use it.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
+    }
+
+    /// Makes the folder `name`, which its owner alone may use.
+    pub(crate) fn create_private_folder(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.0, name, Mode::RWXU)?)
     }
 
     pub(crate) fn create_link(&self, name: &OsStr, target: &Path) -> io::Result<()> {
@@ -253,6 +222,24 @@ pub(crate) fn sync_names(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> 
     }
     let sync = |path: &PathBuf| Folder::open(path)?.sync();
     folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
+}
+
+/// The same for those of these folders that exist, and are on another file system than `path`: what is done on one file
+/// system later can be on the disk before what was done on another one.
+pub(crate) fn sync_elsewhere(folders: &BTreeSet<PathBuf>, path: &Path) -> Result<(), NotDurable> {
+    let device = |path: &Path| Ok::<_, io::Error>(rustix::fs::fstat(Folder::open(path)?)?.st_dev);
+    let at = |path: &Path, error| (path.to_path_buf(), error);
+    let here = split(path).and_then(|(parent, _)| device(parent)).map_err(|error| at(path, error))?;
+    let mut elsewhere = BTreeSet::new();
+    for folder in folders {
+        match device(folder) {
+            Ok(device) if device == here => {}
+            Ok(_) => drop(elsewhere.insert(folder.clone())),
+            Err(error) if is_nowhere(&error) => {}
+            Err(error) => return Err(at(folder, error)),
+        }
+    }
+    sync_names(&elsewhere)
 }
 
 /// Makes everything written to the file systems of these folders survive a power cut.

@@ -11,7 +11,9 @@ mod build;
 mod change;
 mod conflict;
 mod grant;
+mod identity;
 mod journal;
+mod kept;
 mod layout;
 mod parallel;
 mod plan;
@@ -45,7 +47,7 @@ use self::room::Room;
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
 use self::transaction::Work;
-pub use self::undo::{ForgetError, forget};
+pub use self::undo::{ForgetError, completed, forget};
 pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
 

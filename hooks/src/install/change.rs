@@ -10,8 +10,9 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::access::{self, Access};
+use super::identity::Identity;
 use super::step::{Change, Content, Step, Swap, Swapped, Takes};
-use crate::fs::{Folder, Handles};
+use crate::fs::{Folder, Handles, is_nowhere, split};
 
 impl Step {
     /// The change that this step is on the host as it is now; `None` when nothing is to do.
@@ -21,8 +22,9 @@ impl Step {
             Self::Adjust { path, access } => {
                 let (folder, name) = handles.parent(path)?;
                 let file = folder.file(name)?;
-                let (inode, before) = (rustix::fs::fstat(&file)?.st_ino, Access::read(&file)?);
-                Ok(Some(Change::Adjust { path: path.clone(), inode, before, after: access.clone() }))
+                let before = Access::read(&file)?;
+                let (path, file, after) = (path.clone(), Identity::of_open(&file)?, access.clone());
+                Ok(Some(Change::Adjust { path, file, before, after }))
             }
             Self::Context { path, before, after } => {
                 let (before, after) = (before.clone(), after.clone());
@@ -67,7 +69,7 @@ impl Swap {
         let brings = match self.brings {
             true => {
                 let (folder, spare) = handles.parent(&self.spare)?;
-                Some(folder.stat(spare)?.ok_or(Errno::NOENT)?.st_ino)
+                Some(Identity::look_into(&folder, spare)?.ok_or(Errno::NOENT)?)
             }
             false => None,
         };
@@ -78,7 +80,7 @@ impl Swap {
             brings,
             keep: self.keep,
         };
-        Ok((swapped.takes || brings.is_some()).then_some(swapped))
+        Ok((swapped.takes || swapped.brings.is_some()).then_some(swapped))
     }
 }
 
@@ -94,7 +96,10 @@ impl Change {
                 }
                 Ok(())
             }
-            Self::Adjust { path, inode, after, .. } => adjust(path, *inode, after, handles),
+            Self::Adjust { path, file, after, .. } => match adjust(path, file, after, handles)? {
+                true => Ok(()),
+                false => Err(changed_meanwhile()),
+            },
             Self::Context { path, before, after } => match after {
                 Some(context) => access::add_context(path, context),
                 None => {
@@ -108,16 +113,24 @@ impl Change {
         }
     }
 
-    /// Takes the change back.
-    pub(super) fn take_back(&self, handles: &mut Handles) -> io::Result<()> {
+    /// Takes the change back; says what somebody else did meanwhile, which stays.
+    pub(super) fn take_back(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         match self {
             Self::Swap(swap) => swap.take_back(handles),
-            Self::Adjust { path, inode, before, .. } => adjust(path, *inode, before, handles),
-            Self::Context { path, before: Some(context), .. } => access::add_context(path, context),
+            Self::Adjust { path, file, before, .. } => {
+                let ours = adjust(path, file, before, handles)?;
+                Ok((!ours).then(|| {
+                    let path = path.display();
+                    format!("{path} was replaced or removed meanwhile; it does not get its owner, mode and ACL of before back")
+                }))
+            }
+            Self::Context { path, before: Some(context), .. } => {
+                access::add_context(path, context).map(|()| None)
+            }
             Self::Context { path, before: None, .. } => {
                 // It may never have been made.
                 let _ = access::remove_context(path);
-                Ok(())
+                Ok(None)
             }
         }
     }
@@ -143,7 +156,7 @@ impl Swapped {
     fn make(&self, handles: &mut Handles) -> io::Result<()> {
         let (folder, name) = handles.parent(&self.path)?;
         let (other, spare) = handles.parent(&self.spare)?;
-        match (self.takes, self.brings) {
+        match (self.takes, &self.brings) {
             (true, Some(_)) => exchange(&folder, name, &other, spare),
             (true, None) => folder.rename_new(name, &other, spare),
             (false, Some(_)) => other.rename_new(spare, &folder, name),
@@ -163,35 +176,80 @@ impl Swapped {
         }
     }
 
-    fn take_back(&self, handles: &mut Handles) -> io::Result<()> {
+    fn take_back(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         let (folder, name) = handles.parent(&self.path)?;
         let (other, spare) = handles.parent(&self.spare)?;
         settle(&folder, name, &other, spare)?;
-        let inode = |folder: &Folder, name| Ok::<_, io::Error>(folder.stat(name)?.map(|stat| stat.st_ino));
-        let (there, waiting) = (inode(&folder, name)?, inode(&other, spare)?);
-        match (self.takes, self.brings) {
-            (_, Some(new)) if waiting == Some(new) => Ok(()),
-            (true, Some(new)) if there == Some(new) && waiting.is_some() => {
-                exchange(&folder, name, &other, spare)
+        let (there, waiting) = (Identity::look(&folder, name)?, Identity::look(&other, spare)?);
+        let is_new =
+            |new: &Identity, found: &Option<Identity>| found.as_ref().is_some_and(|found| new.is(found));
+        match (self.takes, &self.brings) {
+            (_, Some(new)) if is_new(new, &waiting) => {}
+            (true, Some(new)) if is_new(new, &there) && waiting.is_some() => {
+                exchange(&folder, name, &other, spare)?;
             }
-            (false, Some(new)) if there == Some(new) => folder.rename_new(name, &other, spare),
+            (false, Some(new)) if is_new(new, &there) => folder.rename_new(name, &other, spare)?,
             // Somebody took it away.
-            (false, Some(_)) => Ok(()),
-            (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name),
+            (false, Some(_)) if there.is_none() => {}
+            (false, Some(_)) => {
+                let path = self.path.display();
+                return Ok(Some(format!("{path} was put there by somebody else meanwhile; it stays")));
+            }
+            (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name)?,
             // It was taken back before, and what it had brought is removed.
-            (true, Some(new)) if waiting.is_none() && there.is_some_and(|there| there != new) => Ok(()),
-            (true, Some(_)) => Err(changed_meanwhile()),
-            (true, None) if waiting.is_some() => Err(Errno::EXIST.into()),
-            (true | false, None) => Ok(()),
+            (true, Some(new)) if waiting.is_none() && there.is_some() && !is_new(new, &there) => {}
+            (true, Some(_)) => return Err(changed_meanwhile()),
+            (true, None) if waiting.is_some() => return Err(Errno::EXIST.into()),
+            (true | false, None) => {}
         }
+        Ok(None)
+    }
+
+    /// Removes what was built for it, if that waits there: what was displaced may, after all, be there instead. Says
+    /// what is kept because somebody wrote to it.
+    pub(super) fn discard(&self, handles: &mut Handles) -> io::Result<Option<String>> {
+        let Some(new) = &self.brings else { return Ok(None) };
+        let (folder, spare) = handles.parent(&self.spare)?;
+        let doomed = doomed(spare);
+        // An earlier attempt was interrupted.
+        folder.remove_tree(&doomed)?;
+        match Identity::look_into(&folder, spare)? {
+            Some(waiting) if new.is_untouched(&waiting) => {
+                // What is removed in part is no longer what was built.
+                folder.rename_new(spare, &folder, &doomed)?;
+                folder.remove_tree(&doomed).map(|()| None)
+            }
+            waiting => self.set_aside(&folder, spare, waiting.is_some_and(|waiting| new.is(&waiting))),
+        }
+    }
+
+    /// Puts what was built, and then changed by somebody else, where nobody else may read it: under the name that it has now,
+    /// it is no longer what others know. Says where it is, also when that was done before.
+    fn set_aside(&self, folder: &Folder, spare: &OsStr, waits: bool) -> io::Result<Option<String>> {
+        let (_, name) = split(&self.path)?;
+        let aside = aside(spare);
+        let made = folder.stat(&aside)?.is_some();
+        if waits {
+            if !made {
+                folder.create_private_folder(&aside)?;
+            }
+            folder.rename_new(spare, &folder.folder(&aside)?, name)?;
+        }
+        Ok((waits || made).then(|| {
+            format!(
+                "{} was changed by somebody else after the Install had put it there; the changed one is kept as {}",
+                self.path.display(),
+                self.spare.with_file_name(&aside).join(name).display()
+            )
+        }))
     }
 
     /// Whether it was made and not taken back, as far as can be seen.
     pub(super) fn is_made(&self, handles: &mut Handles) -> io::Result<bool> {
         let (other, spare) = handles.parent(&self.spare)?;
-        let waiting = other.stat(spare)?.map(|stat| stat.st_ino);
-        Ok(match self.brings {
-            Some(new) => waiting != Some(new),
+        let waiting = Identity::look(&other, spare)?;
+        Ok(match &self.brings {
+            Some(new) => !waiting.is_some_and(|waiting| new.is(&waiting)),
             None => waiting.is_some(),
         })
     }
@@ -238,18 +296,32 @@ fn settle(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::R
 
 /// A third name, for exchanges in steps.
 fn between(spare: &OsStr) -> OsString {
-    let mut name = spare.to_os_string();
-    name.push("-between");
-    name
+    [spare, "-between".as_ref()].into_iter().collect()
 }
 
-fn adjust(path: &Path, inode: u64, access: &Access, handles: &mut Handles) -> io::Result<()> {
+/// The name of the folder that keeps something of somebody else's.
+fn aside(spare: &OsStr) -> OsString {
+    [spare, "-kept".as_ref()].into_iter().collect()
+}
+
+/// The name under which something is removed.
+fn doomed(spare: &OsStr) -> OsString {
+    [spare, "-doomed".as_ref()].into_iter().collect()
+}
+
+/// Gives an open file an access; false when it is gone, or another file has its name.
+fn adjust(path: &Path, file: &Identity, access: &Access, handles: &mut Handles) -> io::Result<bool> {
     let (folder, name) = handles.parent(path)?;
-    let file = folder.file(name)?;
-    if rustix::fs::fstat(&file)?.st_ino != inode {
-        return Err(changed_meanwhile());
+    let there = match folder.file(name) {
+        Ok(there) => there,
+        Err(error) if is_nowhere(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let ours = file.is(&Identity::of_open(&there)?);
+    if ours {
+        access.apply(&there)?;
     }
-    access.apply(&file)
+    Ok(ours)
 }
 
 fn known(contents: &[Content]) -> BTreeMap<&Path, bool> {
@@ -275,8 +347,6 @@ fn changed_meanwhile() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     type Interrupted = fn(&Path);
@@ -299,12 +369,13 @@ mod tests {
             let at = |name: &str| root.path().join(name);
             std::fs::write(at("a"), "old").unwrap();
             std::fs::write(at(".s"), "new").unwrap();
-            let brings = Some(std::fs::metadata(at(".s")).unwrap().ino());
+            let folder = Folder::open(&std::fs::canonicalize(root.path()).unwrap()).unwrap();
+            let brings = Identity::look_into(&folder, ".s".as_ref()).unwrap();
             steps.iter().for_each(|step| step(root.path()));
             let swap =
                 Swapped { path: at("a"), spare: at(".s"), takes: true, brings, keep: Default::default() };
             for _ in 0..2 {
-                swap.take_back(&mut Handles::default()).unwrap();
+                assert_eq!(swap.take_back(&mut Handles::default()).unwrap(), None);
                 assert_eq!(std::fs::read_to_string(at("a")).unwrap(), "old", "{} steps", steps.len());
                 assert_eq!(std::fs::read_to_string(at(".s")).unwrap(), "new", "{} steps", steps.len());
                 assert!(!at(".s-between").exists());

@@ -61,8 +61,8 @@ impl Turn {
 pub enum Recovery {
     /// No Install was interrupted.
     Nothing,
-    /// Everything is as it was before.
-    RolledBack { action: Action, deployment: PathBuf },
+    /// Everything is as it was before, but for what `kept` names: that is somebody else's.
+    RolledBack { action: Action, deployment: PathBuf, kept: Vec<String> },
     /// Everything is as planned.
     RolledForward { action: Action, deployment: PathBuf, summary: Summary },
 }
@@ -105,11 +105,13 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
     tracing::debug!(?phase, changes = changes.len(), deployment = %deployment.display(), "recovering");
     let recovery = match phase {
         Phase::Building | Phase::Changing => {
-            let left = transaction::roll_back(&begun, phase, &changes, changes.len());
+            let undone = transaction::roll_back(&begun, phase, &changes, changes.len());
+            let transaction::Undone { left, kept } = undone;
             if !left.is_empty() {
+                kept.iter().for_each(|kept| tracing::warn!("{kept}"));
                 return Err(RecoverError::Left { journal: journal.to_path_buf(), left });
             }
-            Recovery::RolledBack { action, deployment }
+            Recovery::RolledBack { action, deployment, kept }
         }
         Phase::Finishing => {
             let Counts { created, replaced, removed, kept } = begun.counts;
@@ -142,11 +144,14 @@ impl fmt::Display for Recovery {
             |deployment: &Path| deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match self {
             Self::Nothing => write!(f, "no Install was interrupted"),
-            Self::RolledBack { action, deployment } => write!(
-                f,
-                "{action} of {} was interrupted before it was complete; every file is as it was before",
-                named(deployment)
-            ),
+            Self::RolledBack { action, deployment, kept } => {
+                let result = match kept[..] {
+                    [] => "every file is as it was before",
+                    [..] => "it was taken back, and what somebody else changed meanwhile was kept",
+                };
+                let deployment = named(deployment);
+                write!(f, "{action} of {deployment} was interrupted before it was complete; {result}")
+            }
             Self::RolledForward { action, deployment, .. } => write!(
                 f,
                 "{action} of {} was interrupted when all files were in place; it has been completed",

@@ -78,14 +78,47 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
     if !planner.lost.is_empty() {
         return Err(RestoreError::Lost(planner.lost));
     }
-    let Planner { steps, counts, mut warnings, token, roots, .. } = planner;
+    let Planner { steps, counts, warnings, token, roots, .. } = planner;
     let mut restoration = Begun::new(Action::Restore, begun.deployment, begun.pointer, token);
     restoration.counts = counts;
     restoration.displaced = roots;
+    restoration.kept = begun.kept;
     let work = Work { revision: Path::new("/"), builds: &[], steps: &steps };
-    warnings.extend(transaction::run(&records.journal, &restoration, work)?);
+    let left = transaction::run(&records.journal, &restoration, work)?;
+    let mut warnings: Vec<String> =
+        warnings.into_iter().map(|warning| warning.in_words(&restoration.deployment)).collect();
+    warnings.extend(left);
     let Counts { created, replaced, removed, kept } = counts;
     Ok(Restored { summary: Summary { created, replaced, removed, kept, warnings } })
+}
+
+/// What a person must know.
+enum Warning {
+    Text(String),
+    /// A file at `below` in what will be kept as `spare` is not the one that was installed as `path`.
+    Changed {
+        path: PathBuf,
+        spare: PathBuf,
+        below: PathBuf,
+    },
+}
+
+impl Warning {
+    /// Once everything is where it will be kept.
+    fn in_words(self, deployment: &Path) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Changed { path, spare, below } => {
+                let kept = undo::kept_as(deployment, &spare);
+                let kept = if below.as_os_str().is_empty() { kept } else { kept.join(below) };
+                format!(
+                    "{} was changed since the Install; the changed one is kept as {}",
+                    path.display(),
+                    kept.display()
+                )
+            }
+        }
+    }
 }
 
 struct Planner<'a> {
@@ -98,7 +131,7 @@ struct Planner<'a> {
     handles: Handles,
     steps: Vec<Step>,
     counts: Counts,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
     lost: Vec<String>,
     /// Everything that was kept, which may be in part after this.
     roots: Vec<PathBuf>,
@@ -127,7 +160,7 @@ impl<'a> Planner<'a> {
             Change::Adjust { path, before, .. } => {
                 match self.stat(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
                     Some(FileType::RegularFile) => self.adjust(path, before.clone()),
-                    _ => self.warnings.push(format!(
+                    _ => self.warn(format!(
                         "{}: the file is gone, so it does not get its owner, mode and ACL of before back",
                         path.display()
                     )),
@@ -143,12 +176,19 @@ impl<'a> Planner<'a> {
     }
 
     fn swap(&mut self, swap: &Swapped) -> io::Result<()> {
-        let kept = undo::put_away_as(self.begun, swap);
-        let old = match (swap.takes, swap.keep) {
-            (false, _) => None,
-            (true, Keep::ForUndo) if self.stat(&kept)?.is_some() => Some(kept),
-            (true, _) => Some(swap.spare.clone()),
+        let places = match (swap.takes, swap.keep) {
+            (false, _) => Vec::new(),
+            (true, Keep::ForUndo) => undo::places(self.begun, &swap.spare),
+            (true, Keep::ForGood) => vec![swap.spare.clone()],
         };
+        // The last one, when it is nowhere.
+        let mut old = places.last().cloned();
+        for place in places {
+            if self.stat(&place)?.is_some() {
+                old = Some(place);
+                break;
+            }
+        }
         if let Some(old) = &old {
             if self.stat(old)?.is_none() {
                 self.lost.push(format!("{}, kept as {}", swap.path.display(), old.display()));
@@ -206,7 +246,7 @@ impl<'a> Planner<'a> {
             let old_child = old.filter(|_| old_names.contains(&name)).map(|old| old.join(&name));
             if !self.created.contains(child.as_path()) && self.stat(&child)?.is_some() {
                 let kept = old_child.clone().unwrap_or_default();
-                self.warnings.push(format!(
+                self.warn(format!(
                     "{} came after the Install, where something was before it; it is kept as {}",
                     child.display(),
                     kept.display()
@@ -229,7 +269,7 @@ impl<'a> Planner<'a> {
     fn set_aside(&mut self, path: &Path, kept: &Path, others: &[PathBuf]) {
         for other in others {
             let below = other.strip_prefix(path).unwrap_or(other);
-            self.warnings.push(format!(
+            self.warn(format!(
                 "{} came after the Install; it is kept as {}, because {} is no folder any more",
                 other.display(),
                 kept.join(below).display(),
@@ -263,16 +303,19 @@ impl<'a> Planner<'a> {
                 |stat: &Stat| (stat.st_mode & 0o170_000, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
             if content(&source) != content(&copied) {
                 let below = copy.strip_prefix(path).unwrap_or(copy);
-                let put_away = undo::put_away_name(self.begun, spare);
-                let kept = if below.as_os_str().is_empty() { put_away } else { put_away.join(below) };
-                self.warnings.push(format!(
-                    "{} was changed since the Install; the changed one is kept as {}",
-                    copy.display(),
-                    kept.display()
-                ));
+                let below = below.to_path_buf();
+                self.warnings.push(Warning::Changed {
+                    path: copy.clone(),
+                    spare: spare.to_path_buf(),
+                    below,
+                });
             }
         }
         Ok(())
+    }
+
+    fn warn(&mut self, text: String) {
+        self.warnings.push(Warning::Text(text));
     }
 
     fn beside(&mut self, path: &Path) -> PathBuf {

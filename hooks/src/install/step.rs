@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Context};
+use super::identity::Identity;
 
 /// Something new, built under the temporary name `staged`: nothing that anybody uses changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +106,8 @@ pub(super) enum Change {
     Adjust {
         #[serde(with = "path")]
         path: PathBuf,
-        inode: u64,
+        #[serde(rename = "inode")]
+        file: Identity,
         before: Access,
         after: Access,
     },
@@ -126,8 +128,8 @@ pub(super) struct Swapped {
     pub(super) spare: PathBuf,
     /// Whether there was something at `path` before.
     pub(super) takes: bool,
-    /// The inode of what comes to `path`.
-    pub(super) brings: Option<u64>,
+    /// What comes to `path`.
+    pub(super) brings: Option<Identity>,
     #[serde(default)]
     pub(super) keep: Keep,
 }
@@ -234,7 +236,7 @@ mod tests {
             path: PathBuf::from(OsStr::from_bytes(b"/srv/\xff")),
             spare: PathBuf::from("/srv/.x"),
             takes: true,
-            brings: Some(7),
+            brings: serde_json::from_str("7").unwrap(),
             keep: Keep::ForUndo,
         });
         let stored = serde_json::to_string(&change).unwrap();

@@ -1,15 +1,16 @@
 //! Runs a plan so that it happens as a whole or not at all: the order in which the journal, the disk and the names that
 //! others see take their turns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::build::build;
+use super::identity::Identity;
 use super::journal::{Begun, Journal, Phase};
 use super::step::{Build, Change, Step, Swapped};
 use super::{InstallError, StepError, undo};
-use crate::fs::{Handles, is_nowhere, sync_file_systems, sync_names};
+use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_names};
 
 /// All that shall be done, and where it comes from.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +39,8 @@ pub(super) fn run(journal: &Path, begun: &Begun, work: Work<'_>) -> Result<Vec<S
         }
         Err(source) => {
             tracing::debug!(phase = "rolling back", error = %source, "the transaction failed");
-            let left = roll_back(begun, attempt.phase, &attempt.changes, attempt.made);
+            let Undone { left, kept } = roll_back(begun, attempt.phase, &attempt.changes, attempt.made);
+            kept.iter().for_each(|kept| tracing::warn!("{kept}"));
             if left.is_empty() {
                 close(journal).into_iter().for_each(|left| tracing::warn!("{left}"));
                 return Err(InstallError::Failed { source });
@@ -85,51 +87,77 @@ impl Attempt {
     }
 }
 
-/// Takes back what was made of `changes`, and removes what was built; gives what is left to do by hand.
-pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: usize) -> Vec<String> {
-    let mut handles = Handles::default();
-    let mut left = Vec::new();
-    if phase == Phase::Building {
-        for staged in &begun.staged {
-            let removed = handles.parent(staged).and_then(|(folder, name)| folder.remove_tree(name));
-            // Where there is no such folder, nothing was built.
-            let error = removed.err().filter(|error| !is_nowhere(error));
-            left.extend(error.map(|error| format!("remove {}: {error}", staged.display())));
-        }
-        return left;
-    }
-    for change in changes.iter().take(made).rev() {
-        if let Err(error) = change.take_back(&mut handles) {
-            left.push(format!("{}: {error}", change.by_hand()));
-        }
-    }
-    // What goes now must not be what a name still means after a power cut.
-    if let Err((path, error)) = sync_names(&folders_of(changes)) {
-        left.push(format!("write {} to the disk: {error}", path.display()));
-    }
-    if !left.is_empty() {
-        return left;
-    }
-    // Nothing else is ours alone: what a restoration brings back is all that there is of it.
-    let staged: BTreeSet<&Path> = begun.staged.iter().map(PathBuf::as_path).collect();
-    for swap in swaps(changes).filter(|swap| staged.contains(swap.spare.as_path())) {
-        if let Err(error) = discard(swap, &mut handles) {
-            left.push(format!("remove {}: {error}", swap.spare.display()));
-        }
-    }
-    left
+/// What taking a transaction back came to.
+#[derive(Debug, Default)]
+pub(super) struct Undone {
+    /// What is left to do by hand.
+    pub(super) left: Vec<String>,
+    /// What somebody else did meanwhile, which stays.
+    pub(super) kept: Vec<String>,
 }
 
-/// Removes what was built for a swap, if it waits there; what was displaced may, after all, be there instead.
-fn discard(swap: &Swapped, handles: &mut Handles) -> io::Result<()> {
-    let Some(new) = swap.brings else { return Ok(()) };
-    match handles.look(&swap.spare)? {
-        Some(stat) if stat.st_ino == new => {
-            let (folder, spare) = handles.parent(&swap.spare)?;
-            folder.remove_tree(spare)
-        }
-        _ => Ok(()),
+/// Takes back what was made of `changes`, and removes what was built.
+pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: usize) -> Undone {
+    let mut handles = Handles::default();
+    let mut undone = Undone::default();
+    match phase {
+        Phase::Building => undone.remove_staged(begun, changes, &mut handles),
+        Phase::Changing | Phase::Finishing => undone.take_back(begun, changes, made, &mut handles),
     }
+    if undone.left.is_empty() {
+        // The journal goes next, and nothing else knows of what it names.
+        let spares = begun.staged.iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect();
+        undone.left.extend(sync_elsewhere(&spares, &begun.pointer).err().map(not_written));
+    }
+    undone
+}
+
+impl Undone {
+    fn remove_staged(&mut self, begun: &Begun, changes: &[Change], handles: &mut Handles) {
+        let known = swaps(changes).filter_map(|swap| Some((swap.spare.as_path(), swap.brings.as_ref()?)));
+        let known: BTreeMap<&Path, &Identity> = known.collect();
+        for staged in &begun.staged {
+            let removed = handles.parent(staged).and_then(|(folder, name)| {
+                let waiting = Identity::look(&folder, name)?;
+                match (known.get(staged.as_path()), waiting) {
+                    // What was displaced, although the journal says that nothing was.
+                    (Some(new), Some(waiting)) if !new.is(&waiting) => {
+                        Err(io::Error::other("it is not what was built there"))
+                    }
+                    _ => folder.remove_tree(name),
+                }
+            });
+            // Where there is no such folder, nothing was built.
+            let error = removed.err().filter(|error| !is_nowhere(error));
+            self.left.extend(error.map(|error| format!("remove {}: {error}", staged.display())));
+        }
+    }
+
+    fn take_back(&mut self, begun: &Begun, changes: &[Change], made: usize, handles: &mut Handles) {
+        for change in changes.iter().take(made).rev() {
+            match change.take_back(handles) {
+                Ok(kept) => self.kept.extend(kept),
+                Err(error) => self.left.push(format!("{}: {error}", change.by_hand())),
+            }
+        }
+        // What goes now must not be what a name still means after a power cut.
+        self.left.extend(sync_names(&folders_of(changes)).err().map(not_written));
+        if !self.left.is_empty() {
+            return;
+        }
+        // Nothing else is ours alone: what a restoration brings back is all that there is of it.
+        let staged: BTreeSet<&Path> = begun.staged.iter().map(PathBuf::as_path).collect();
+        for swap in swaps(changes).filter(|swap| staged.contains(swap.spare.as_path())) {
+            match swap.discard(handles) {
+                Ok(kept) => self.kept.extend(kept),
+                Err(error) => self.left.push(format!("remove {}: {error}", swap.spare.display())),
+            }
+        }
+    }
+}
+
+fn not_written((path, error): (PathBuf, io::Error)) -> String {
+    format!("write {} to the disk: {error}", path.display())
 }
 
 pub(super) fn swaps(changes: &[Change]) -> impl Iterator<Item = &Swapped> {

@@ -1,6 +1,7 @@
 //! The way back from an Install that succeeded: what it displaced is kept, with a record of every change, until the
 //! next Install of the group or the end of the deployment's folder.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
@@ -10,11 +11,12 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::journal::{self, Begun, Contents, JournalError};
+use super::journal::{self, Action, Begun, Contents, JournalError};
+use super::kept::KeptFolders;
 use super::parallel;
 use super::step::{Change, Keep, Swapped};
 use super::transaction::swaps;
-use crate::fs::{Folder, Handles, is_temporary, split};
+use crate::fs::{Folder, Handles, is_temporary, split, sync_elsewhere};
 
 /// In the deployment's folder: how to take its Install back.
 const RECORD: &str = "undo.json";
@@ -56,68 +58,147 @@ pub(super) fn give_up(begun: &Begun) -> Vec<String> {
 /// What remains to do once a transaction is committed. Can be done again. Gives what could not be done, in words.
 pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut left = give_up(begun);
-    let record = record(&begun.deployment);
-    if let Err(error) = journal::write_whole(&record, begun, changes) {
+    let (folders, written) = (KeptFolders::of(begun), Vec::new());
+    let mut displaced = Displaced { begun, changes, folders, written, own: None };
+    for swap in kept(changes).filter(|swap| is_beside(begun, &swap.spare)) {
+        // Where there is no such folder, nothing of it is left; another error is met again when it is put away.
+        let _ = swap.spare.parent().map(|folder| displaced.folders.for_folder(folder));
+    }
+    if let Err(error) = displaced.write_record() {
         left.push(format!(
             "this Install cannot be taken back: {} cannot be written: {error}",
-            record.display()
+            record(&begun.deployment).display()
         ));
-        left.extend(discard(begun, changes));
+        left.extend(discard(&displaced.begun(), changes));
         return left;
     }
-    if let Err((path, error)) = put_away(begun, changes) {
-        left.push(format!("{} stays where it is: {error}", path.display()));
-    }
+    left.extend(displaced.put_away());
+    left.extend(displaced.settle());
     left
 }
 
-/// Moves what was displaced to the deployment's folder, out of the way of whoever lists the folders it was in.
-fn put_away(begun: &Begun, changes: &[Change]) -> Result<(), (PathBuf, io::Error)> {
-    let mut handles = Handles::default();
-    let mut folder = None;
-    for swap in kept(changes) {
-        let at = |error| (swap.spare.clone(), error);
-        let target = put_away_as(begun, swap);
-        if target == swap.spare {
-            continue;
+/// What a transaction displaced, on its way to where it is kept.
+struct Displaced<'a> {
+    begun: &'a Begun,
+    changes: &'a [Change],
+    folders: KeptFolders,
+    /// The folders that the undo record names.
+    written: Vec<PathBuf>,
+    /// The one in the deployment's folder, once it is needed.
+    own: Option<Folder>,
+}
+
+impl Displaced<'_> {
+    fn begun(&self) -> Begun {
+        self.begun.with_kept(self.folders.all.clone())
+    }
+
+    fn write_record(&mut self) -> io::Result<()> {
+        journal::write_whole(&record(&self.begun.deployment), &self.begun(), self.changes)?;
+        self.written.clone_from(&self.folders.all);
+        Ok(())
+    }
+
+    /// Moves it out of the way of whoever lists the folders it was in, or may read there. Gives what stays, in words.
+    fn put_away(&mut self) -> Vec<String> {
+        let mut handles = Handles::default();
+        let mut left = Vec::new();
+        for swap in kept(self.changes).filter(|swap| is_beside(self.begun, &swap.spare)) {
+            if let Err(error) = self.put_away_one(&swap.spare, &mut handles) {
+                left.push(format!("{} stays where it is: {error}", swap.spare.display()));
+            }
         }
-        let displaced = match &folder {
-            Some(displaced) => displaced,
-            None => folder.insert(displaced_folder(begun).map_err(at)?),
+        left
+    }
+
+    fn put_away_one(&mut self, spare: &Path, handles: &mut Handles) -> io::Result<()> {
+        // It was put away before, and that was interrupted.
+        if handles.look(spare)?.is_none() {
+            return Ok(());
+        }
+        let (beside, name) = split(spare)?;
+        let (parent, _) = handles.parent(spare)?;
+        let moved = match self.folders.for_folder(beside)? {
+            Some(kept) => {
+                handles.parent(&kept.join(name)).and_then(|(kept, _)| parent.rename_new(name, &kept, name))
+            }
+            None => {
+                let own = match &self.own {
+                    Some(own) => own,
+                    None => self.own.insert(displaced_folder(self.begun)?),
+                };
+                parent.rename_new(name, own, name)
+            }
         };
-        let (parent, name) = handles.parent(&swap.spare).map_err(at)?;
-        match parent.rename_new(name, displaced, name) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // On another file system it stays beside its place.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-            Err(error) => return Err(at(error)),
+        match moved {
+            // Two mounts of one file system, or two quotas on it.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let kept = self.folders.make_in(beside)?;
+                if self.written != self.folders.all {
+                    self.write_record()?;
+                }
+                let (kept, _) = handles.parent(&kept.join(name))?;
+                parent.rename_new(name, &kept, name)
+            }
+            moved => moved,
         }
     }
-    Ok(())
+
+    /// Writes all that to the disk where the journal is not, which goes next; and removes what earlier transactions kept
+    /// there, when no record knows of it any more.
+    fn settle(&self) -> Vec<String> {
+        let mut folders: BTreeSet<PathBuf> =
+            swaps(self.changes).filter_map(|swap| swap.path.parent().map(Path::to_path_buf)).collect();
+        let mut left = self.folders.remove_forgotten(self.begun, &folders);
+        folders.retain(|folder| self.folders.keeps(folder));
+        folders.extend(self.folders.all.iter().cloned());
+        folders.extend(self.folders.all.iter().filter_map(|kept| kept.parent().map(Path::to_path_buf)));
+        if let Err((path, error)) = sync_elsewhere(&folders, &self.begun.pointer) {
+            left.push(format!("{} could not be written to the disk: {error}", path.display()));
+        }
+        left
+    }
 }
 
 fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
     let deployment = Folder::open(&begun.deployment)?;
     if deployment.stat(DISPLACED.as_ref())?.is_none() {
-        deployment.create_folder(DISPLACED.as_ref())?;
+        deployment.create_private_folder(DISPLACED.as_ref())?;
     }
     let folder = deployment.folder(DISPLACED.as_ref())?;
     folder.make_private()?;
     Ok(folder)
 }
 
-/// Where what a swap displaced is once it was put away.
-pub(super) fn put_away_as(begun: &Begun, swap: &Swapped) -> PathBuf {
-    put_away_name(begun, &swap.spare)
+/// Whether a spare lies beside its path, under a name of its own. What lies where displaced things are kept, or in one of
+/// them, stays there.
+fn is_beside(begun: &Begun, spare: &Path) -> bool {
+    let kept = begun.kept.iter().any(|kept| spare.starts_with(kept));
+    spare.file_name().is_some_and(is_temporary)
+        && !kept
+        && !spare.starts_with(begun.deployment.join(DISPLACED))
 }
 
-/// Where what is kept as `spare` is once it was put away. What lies in something displaced stays in it.
-pub(super) fn put_away_name(begun: &Begun, spare: &Path) -> PathBuf {
-    match spare.file_name() {
-        Some(name) if is_temporary(name) => begun.deployment.join(DISPLACED).join(name),
-        _ => spare.to_path_buf(),
+/// Every place where what is kept as `spare` may be: put away, or still where it was displaced to.
+pub(super) fn places(begun: &Begun, spare: &Path) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    if let Some(name) = spare.file_name().filter(|_| is_beside(begun, spare)) {
+        places.push(begun.deployment.join(DISPLACED).join(name));
+        places.extend(begun.kept.iter().map(|kept| kept.join(name)));
     }
+    places.push(spare.to_path_buf());
+    places
+}
+
+/// Where what the last transaction of a deployment kept as `spare` is now.
+pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
+    let mut handles = Handles::default();
+    let places = match journal::read_begun(&record(deployment)) {
+        Ok(Some(begun)) => places(&begun, spare),
+        Ok(None) | Err(_) => Vec::new(),
+    };
+    let found = places.into_iter().find(|place| handles.look(place).is_ok_and(|found| found.is_some()));
+    found.unwrap_or_else(|| spare.to_path_buf())
 }
 
 /// The swaps that displaced something which is kept for a way back.
@@ -125,18 +206,31 @@ fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
     swaps(changes).filter(|swap| swap.takes && swap.keep == Keep::ForUndo)
 }
 
-/// Every name under which something displaced may be kept.
+/// Every name under which something displaced may be kept; the folders that keep it, with all that is in them, come last.
 pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
-    let kept = kept(changes).flat_map(|swap| [put_away_as(begun, swap), swap.spare.clone()]);
-    kept.chain(begun.displaced.iter().cloned()).collect()
+    let spares = kept(changes).map(|swap| &swap.spare).chain(&begun.displaced);
+    let outside = spares.filter(|spare| !begun.kept.iter().any(|kept| spare.starts_with(kept)));
+    let places = outside.flat_map(|spare| {
+        let name = spare.file_name().filter(|_| is_beside(begun, spare));
+        let put_away = name.map(|name| begun.deployment.join(DISPLACED).join(name));
+        put_away.into_iter().chain([spare.clone()])
+    });
+    let mut all: Vec<PathBuf> = places.chain(begun.kept.iter().cloned()).collect();
+    // One that is named twice is counted once.
+    let mut seen = BTreeSet::new();
+    all.retain(|path| seen.insert(path.clone()));
+    all
 }
 
-/// Removes what a transaction displaced; gives what could not be removed, in words.
+/// Removes what a transaction displaced, durably where the record of it is not; gives what could not be removed, in words.
 fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut handles = Handles::default();
     let mut trees = Trees::default();
+    let mut touched = BTreeSet::new();
     for path in displaced(begun, changes) {
-        trees.gather(path, &mut handles);
+        if trees.gather(path.clone(), &mut handles) {
+            touched.extend(path.parent().map(Path::to_path_buf));
+        }
     }
     let left = Mutex::new(Vec::new());
     let unlink = |path: &PathBuf, handles: &mut Handles| {
@@ -153,10 +247,13 @@ fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
         }
     }
     left.extend(trees.unseen);
-    let in_words = |(path, error): (PathBuf, io::Error)| {
-        format!("{} is no longer used but could not be removed: {error}", path.display())
-    };
-    left.into_iter().map(in_words).collect()
+    left.extend(sync_elsewhere(&touched, &record(&begun.deployment)).err());
+    left.into_iter().map(|(path, error)| not_removed(&path, &error)).collect()
+}
+
+/// What is to say of something displaced that stays although nobody needs it.
+pub(super) fn not_removed(path: &Path, error: &io::Error) -> String {
+    format!("{} is no longer used but could not be removed: {error}", path.display())
 }
 
 /// Everything in some trees, a folder before what is in it.
@@ -168,11 +265,13 @@ struct Trees {
 }
 
 impl Trees {
-    fn gather(&mut self, path: PathBuf, handles: &mut Handles) {
+    /// Whether there is anything.
+    fn gather(&mut self, path: PathBuf, handles: &mut Handles) -> bool {
         let names = match handles.look(&path) {
-            Ok(None) => return,
+            Ok(None) => return false,
             Ok(Some(stat)) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                return self.files.push(path);
+                self.files.push(path);
+                return true;
             }
             Ok(Some(_)) => handles.parent(&path).and_then(|(parent, name)| {
                 let folder = parent.folder(name)?;
@@ -184,11 +283,21 @@ impl Trees {
         match names {
             Ok(names) => {
                 self.folders.push(path.clone());
-                names.iter().for_each(|name| self.gather(path.join(name), handles));
+                for name in names {
+                    self.gather(path.join(name), handles);
+                }
             }
             Err(error) => self.unseen.push((path, error)),
         }
+        true
     }
+}
+
+/// A word that stands for the last Install of a deployment that came to its end, and was not taken back: another Install of
+/// it has another one.
+pub fn completed(deployment: &Path) -> Result<Option<String>, JournalError> {
+    let begun = journal::read_begun(&record(deployment))?;
+    Ok(begun.filter(|begun| begun.action == Action::Install).map(|begun| begun.token))
 }
 
 /// Gives up the way back from a deployment's Install: removes what is kept for it. Fine when there is none.

@@ -55,7 +55,8 @@ pub fn unfinished(journal: &Path) -> Result<Option<Unfinished>, JournalError> {
         kind: change.kind(),
         made: change.is_made(&mut handles).ok().flatten(),
     };
-    let changes = contents.changes.iter().map(progress).collect();
+    let begun = contents.changes.iter().filter(|_| contents.phase != Phase::Building);
+    let changes = begun.map(progress).collect();
     let mut handles = Handles::default();
     let mut temporary = contents.begun.staged;
     temporary.retain(|path| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use codedeploy_hooks::install::{self, Conflict};
 
-use crate::bed::{Bed, conflicts, root, write};
+use crate::bed::{Bed, conflicts, mode, owner, root, tree, write};
 
 /// Runs `test` on a thread that has mounts of its own, which end with it.
 fn with_mounts(test: impl FnOnce() + Send + 'static) {
@@ -44,6 +44,42 @@ fn mount_as(kind: &std::ffi::CStr, flags: libc::c_ulong, at: &Path, options: &st
     let mounted =
         unsafe { libc::mount(c"none".as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
     assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Mounts what is at `at` once more on itself, with `flags`.
+#[allow(unsafe_code, reason = "mounting has no safe interface here; the strings end in NUL")]
+fn bind(at: &Path, flags: libc::c_ulong) {
+    use std::os::unix::ffi::OsStrExt as _;
+    std::fs::create_dir_all(at).unwrap();
+    let at = std::ffi::CString::new(at.as_os_str().as_bytes()).unwrap();
+    for flags in [libc::MS_BIND, libc::MS_BIND | libc::MS_REMOUNT | flags] {
+        let none = std::ptr::null();
+        let mounted = unsafe { libc::mount(at.as_ptr(), at.as_ptr(), none, flags, none.cast()) };
+        assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
+/// The names below the host folder under which something is kept, the outermost ones.
+fn kept(bed: &Bed) -> Vec<std::path::PathBuf> {
+    let temporary = |name: &std::ffi::OsStr| name.to_str().unwrap().starts_with(".codedeploy-");
+    let mut kept: Vec<_> = tree(&bed.host("")).into_keys().collect();
+    kept.retain(|path| {
+        path.iter().filter(|name| temporary(name)).count() == 1
+            && temporary(path.file_name().unwrap_or_default())
+    });
+    kept
+}
+
+/// Installs the next version, `d-N` with one file for each of `folders`, of which the odd versions have one more.
+fn deploy(bed: &mut Bed, number: usize, folders: &[&str]) {
+    bed.deployment = format!("d-{number}");
+    std::fs::create_dir_all(bed.deployment()).unwrap();
+    let text = number.to_string();
+    let mut files = vec![("web/version", text.as_str())];
+    files.extend((number % 2 == 1).then_some(("web/secret", "secret")));
+    bed.revision(&files);
+    let mappings: Vec<(&str, &str)> = folders.iter().map(|folder| ("web", *folder)).collect();
+    bed.install(&bed.appspec(&mappings)).unwrap();
 }
 
 /// What an operator sees; what is kept for a way back stays on its file system, under a hidden name.
@@ -184,5 +220,84 @@ fn a_mount_point_below_an_installed_folder_stays() {
         bed.revision(&[("x", "2"), ("data/new", "2")]);
         bed.install_all("app").unwrap();
         assert_eq!(bed.listing(), ["app/", "app/data/", "app/data/new 2", "app/x 2"]);
+    });
+}
+
+#[test]
+fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its_time_is_over() {
+    with_mounts(|| {
+        // A docroot that is a mount itself, and two in one mount.
+        let folders = ["docroot", "srv/a", "srv/deep/b"];
+        let mut bed = Bed::new();
+        mount(&bed.host("docroot"), c"mode=755");
+        mount(&bed.host("srv"), c"mode=755");
+        deploy(&mut bed, 1, &folders);
+        let before = bed.tree();
+        deploy(&mut bed, 2, &folders);
+        let second = kept(&bed);
+        assert_eq!(
+            second.iter().map(|kept| kept.parent().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
+            ["docroot", "srv"]
+        );
+        for folder in &second {
+            assert_eq!(
+                (mode(&bed.host("").join(folder)), owner(&bed.host("").join(folder))),
+                (0o700, (0, 0))
+            );
+        }
+        bed.restore().unwrap();
+        let mut after = bed.tree();
+        after.retain(|path, _| !path.to_str().unwrap().contains(".codedeploy-"));
+        assert_eq!(after, before);
+        install::forget(&bed.deployment()).unwrap();
+        assert_eq!(bed.tree(), before);
+
+        deploy(&mut bed, 3, &folders);
+        let third = kept(&bed);
+        deploy(&mut bed, 4, &folders);
+        let fourth = kept(&bed);
+        assert_eq!((third.len(), fourth.len()), (2, 2));
+        assert!(third.iter().all(|kept| !fourth.contains(kept)), "{third:?}, {fourth:?}");
+
+        // Another agent took over, and removed old deployments with their records.
+        std::fs::remove_dir_all(bed.deployment()).unwrap();
+        deploy(&mut bed, 5, &folders);
+        let fifth = kept(&bed);
+        assert!(fifth.len() == 2 && fourth.iter().all(|kept| !fifth.contains(kept)), "{fourth:?}, {fifth:?}");
+        bed.restore().unwrap();
+        assert!(visible(&bed).contains(&"docroot/version 4".into()));
+    });
+}
+
+#[test]
+fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
+    with_mounts(|| {
+        let mut bed = Bed::new();
+        // The root of the file system is read-only, and one folder in it is not; another one is on the very file system of
+        // the deployment's folder, but a mount of its own.
+        mount(&bed.host("data"), c"mode=755");
+        std::fs::create_dir(bed.host("data/www")).unwrap();
+        bind(&bed.host("data/www"), 0);
+        bind(&bed.host("data"), libc::MS_RDONLY);
+        bind(&bed.host("data/www"), 0);
+        bind(&bed.host("same"), 0);
+        let folders = ["data/www", "same/app"];
+        deploy(&mut bed, 1, &folders);
+        deploy(&mut bed, 2, &folders);
+        let places: Vec<_> =
+            kept(&bed).iter().map(|kept| kept.parent().unwrap().display().to_string()).collect();
+        assert_eq!(places, ["data/www", "same"]);
+
+        let own = kept(&bed);
+        let mut other = Bed::at(bed.root.path());
+        other.records.pointer = other.records.pointer.with_file_name("other_last_successful_install");
+        other.records.cleanup = other.records.cleanup.with_file_name("other-cleanup");
+        other.records.instructions = other.records.instructions.with_file_name("other-install.json");
+        for number in [11, 12, 13] {
+            deploy(&mut other, number, &["data/www/other"]);
+        }
+        assert!(own.iter().all(|kept| bed.host("").join(kept).exists()), "another group's are not touched");
+        bed.restore().unwrap();
+        assert!(visible(&bed).contains(&"data/www/secret secret".into()), "{:?}", visible(&bed));
     });
 }

@@ -1,0 +1,203 @@
+//! Tells what an Install brought to a path from what somebody put there meanwhile, also where a file system gives the
+//! inode number of a removed file to the next one.
+
+use std::ffi::OsStr;
+use std::hash::Hasher as _;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use fnv::FnvHasher;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::fs::Folder;
+
+/// One object, and what was in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+pub(super) struct Identity {
+    inode: u64,
+    /// When it came to be, in nanoseconds, as the file system says: nothing else has both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    born: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+}
+
+/// What changes when somebody writes to an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// Of a file or link.
+    File {
+        size: u64,
+        /// In nanoseconds.
+        modified: i64,
+    },
+    /// Of a folder: how much is in it, at any depth, and a checksum of all that.
+    Folder { objects: u64, sum: u64 },
+}
+
+/// The forms in which identities are stored.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    /// Version 1.
+    Inode(u64),
+    Whole {
+        inode: u64,
+        #[serde(default)]
+        born: Option<i64>,
+        #[serde(default)]
+        state: Option<State>,
+    },
+}
+
+impl From<Stored> for Identity {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Inode(inode) => Self { inode, born: None, state: None },
+            Stored::Whole { inode, born, state } => Self { inode, born, state },
+        }
+    }
+}
+
+impl Identity {
+    /// That of `name`; of a folder without what is in it. `None` when there is nothing.
+    pub(super) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
+        Ok(stat(folder, name)?.map(|stat| Self::of(&stat)))
+    }
+
+    /// The same with all that is in a folder.
+    pub(super) fn look_into(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
+        let Some(stat) = stat(folder, name)? else { return Ok(None) };
+        let mut identity = Self::of(&stat);
+        if is_folder(&stat) {
+            identity.state = Some(inside(&folder.folder(name)?)?);
+        }
+        Ok(Some(identity))
+    }
+
+    /// That of an open file, of which only that counts, and not what is in it.
+    pub(super) fn of_open(file: &impl std::os::fd::AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, WANTED)?;
+        Ok(Self { state: None, ..Self::of(&stat) })
+    }
+
+    fn of(stat: &Statx) -> Self {
+        let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let file = State::File { size: stat.stx_size, modified: nanoseconds(stat.stx_mtime) };
+        Self {
+            inode: stat.stx_ino,
+            born: born.then(|| nanoseconds(stat.stx_btime)),
+            state: (!is_folder(stat)).then_some(file),
+        }
+    }
+
+    /// Whether `there` is this object, whatever was written to it since. Where the file system does not say when files
+    /// came to be, another size or time is another file.
+    pub(super) fn is(&self, there: &Self) -> bool {
+        let same = match (self.born, there.born, &self.state, &there.state) {
+            (Some(born), Some(there), ..) => born == there,
+            (_, _, Some(before @ State::File { .. }), Some(now)) => before == now,
+            _ => true,
+        };
+        self.inode == there.inode && same
+    }
+
+    /// Whether nobody has written to it since, or to anything in it; `there` was looked into.
+    pub(super) fn is_untouched(&self, there: &Self) -> bool {
+        self.is(there) && self.state.as_ref().is_none_or(|before| there.state.as_ref() == Some(before))
+    }
+}
+
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+fn stat(folder: &Folder, name: &OsStr) -> io::Result<Option<Statx>> {
+    match rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, WANTED) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_folder(stat: &Statx) -> bool {
+    FileType::from_raw_mode(stat.stx_mode.into()).is_dir()
+}
+
+fn nanoseconds(time: StatxTimestamp) -> i64 {
+    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.into())
+}
+
+/// Everything below a folder: names and kinds, and sizes and times of what is no folder.
+fn inside(top: &Folder) -> io::Result<State> {
+    let (mut hasher, mut objects) = (FnvHasher::default(), 0);
+    let mut folders = vec![PathBuf::new()];
+    while let Some(below) = folders.pop() {
+        let opened;
+        let folder = if below.as_os_str().is_empty() {
+            top
+        } else {
+            opened = top.below(&below)?;
+            &opened
+        };
+        for name in folder.names()? {
+            let Some(stat) = stat(folder, &name)? else { continue };
+            let path = below.join(&name);
+            objects += 1;
+            hasher.write(path.as_os_str().as_bytes());
+            hasher.write(&[0]);
+            hasher.write(&(stat.stx_mode & 0o170_000).to_le_bytes());
+            if is_folder(&stat) {
+                folders.push(path);
+            } else {
+                hasher.write(&stat.stx_size.to_le_bytes());
+                hasher.write(&nanoseconds(stat.stx_mtime).to_le_bytes());
+            }
+        }
+    }
+    Ok(State::Folder { objects, sum: hasher.finish() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn look_into(path: &Path) -> Identity {
+        let folder = Folder::open(&std::fs::canonicalize(path.parent().unwrap()).unwrap()).unwrap();
+        Identity::look_into(&folder, path.file_name().unwrap()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_to_a_folder_at_any_depth_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir_all(at("x/a/b")).unwrap();
+        std::fs::write(at("x/a/b/f"), "1").unwrap();
+        let before = look_into(&at("x"));
+        assert!(before.is_untouched(&look_into(&at("x"))));
+        std::fs::write(at("x/a/b/f"), "12").unwrap();
+        let changed = look_into(&at("x"));
+        assert!(before.is(&changed) && !before.is_untouched(&changed));
+        std::fs::write(at("x/a/new"), "").unwrap();
+        assert!(!changed.is_untouched(&look_into(&at("x"))));
+    }
+
+    #[test]
+    fn another_file_with_the_same_inode_is_another_file() {
+        let file =
+            |born, modified| Identity { inode: 7, born, state: Some(State::File { size: 1, modified }) };
+        assert!(file(Some(1), 1).is(&file(Some(1), 2)), "it was only written to");
+        assert!(!file(Some(1), 1).is(&file(Some(2), 1)));
+        assert!(!file(None, 1).is(&file(None, 2)));
+        assert!(file(None, 1).is_untouched(&file(Some(9), 1)));
+        let old: Identity = serde_json::from_str("7").unwrap();
+        assert!(old.is_untouched(&file(Some(1), 1)), "version 1 knew the inode alone");
+        let stored = serde_json::to_string(&file(Some(1), 2)).unwrap();
+        assert_eq!(serde_json::from_str::<Identity>(&stored).unwrap(), file(Some(1), 2));
+    }
+}
