@@ -27,9 +27,10 @@ pub struct Recovered {
     pub result: Result<Recovery, RecoverError>,
 }
 
-/// Ends the interrupted Installs of all deployment groups; waits for an Install of another process. What could not be
+/// Ends the interrupted Installs of all deployment groups, and removes what was left of files that were being written; waits for an Install of another process. What could not be
 /// ended is logged, and told again by [`before_install`].
 pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
+    store.sweep();
     if store.journals()?.is_empty() {
         return Ok(Vec::new());
     }
@@ -41,6 +42,7 @@ pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
 /// the start.
 pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, RecoveryError> {
     create_folders(&store.instructions(), 0o700)?;
+    store.sweep();
     let turn = Turn::wait(&store.instructions())?;
     for recovered in recover_all(store, &turn)? {
         match recovered.result {
@@ -65,9 +67,12 @@ fn recover_all(store: &Store, turn: &Turn) -> Result<Vec<Recovered>, RecoveryErr
             Ok(recovery) => tracing::warn!(deployment_group = group, "{recovery}"),
             Err(error) => tracing::error!(deployment_group = group, "{}", Chain(error)),
         }
-        if let Ok(Recovery::RolledForward { summary, .. }) = &result {
-            summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        }
+        let notes = match &result {
+            Ok(Recovery::RolledForward { summary, .. }) => &summary.warnings[..],
+            Ok(Recovery::RolledBack { kept, .. }) => &kept[..],
+            Ok(Recovery::Nothing) | Err(_) => &[],
+        };
+        notes.iter().for_each(|note| tracing::warn!(deployment_group = group, "{note}"));
         all.push(Recovered { group, result });
     }
     Ok(all)

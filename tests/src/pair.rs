@@ -255,7 +255,7 @@ impl Pair {
 
     /// Whether no temporary name is left that nothing owns any more; what the last Install displaced is its own.
     pub fn leaves_nothing_behind(&self) -> Result<(), String> {
-        let mut left = tree::temporary_names(&self.destinations());
+        let mut left = tree::temporary_names(&[self.destinations(), vec![self.root()]].concat());
         let undo = self.undo_records();
         left.retain(|path| !undo.contains(&*path.file_name().unwrap_or_default().to_string_lossy()));
         if left.is_empty() { Ok(()) } else { Err(format!("temporary names stay: {left:?}")) }

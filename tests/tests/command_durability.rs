@@ -371,17 +371,19 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
         format!("version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\n", target.display());
     host.deployment("web", "d-1", &[("appspec.yml", &appspec), ("page", "hello")]);
     succeeded(&host.perform("d-1", "DownloadBundle").await);
-    let began_at = now();
     succeeded(&host.perform("d-1", "Install").await);
     let inode = || fs::metadata(target.join("page")).unwrap().ino();
     let installed = inode();
     until_remembered(&host, "d-1/Install").await;
     host.agent.kill().await;
-    // As if the agent had been killed before it could write down the outcome; and as if before the Install.
-    for (began_at, repeated) in [(began_at, false), (String::from("2100-01-01T00:00:00Z"), true)] {
+    let undo = fs::read_to_string(host.path("root/web/d-1/undo.json")).unwrap();
+    let undo: Value = serde_json::from_str(undo.lines().next().unwrap()).unwrap();
+    // As if the agent had been killed before it could write down the outcome, and the clock set back since; and as if it
+    // had been killed in a second Install of the same deployment.
+    for (before, repeated) in [(&Value::Null, false), (&undo["begun"]["token"], true)] {
         let mut record = in_progress("d-1", "Install", 1);
         record["begun"] = json!({
-            "began_at": began_at, "deployment_id": "d-1", "deployment_group_id": "web", "deployment_group": "web",
+            "began_at": "2100-01-01T00:00:00Z", "completed_before": before, "deployment_id": "d-1", "deployment_group_id": "web", "deployment_group": "web",
             "application": "shop", "specification": {"Format": "PKCS7/JSON", "Payload": "not what was signed"}
         });
         fs::remove_file(host.record("told", "d-1/Install")).unwrap();

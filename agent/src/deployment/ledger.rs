@@ -13,13 +13,13 @@
 mod official;
 mod record;
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use codedeploy_api::command::{Envelope, HostCommand, PutHostCommandCompleteInput};
+use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::fs::replace_file;
 use time::OffsetDateTime;
 
@@ -37,6 +37,7 @@ const REMEMBERED: usize = 1000;
 /// The records of all commands.
 #[derive(Debug, Clone)]
 pub struct Ledger {
+    store: Store,
     in_progress: PathBuf,
     outbox: PathBuf,
     told: PathBuf,
@@ -93,6 +94,7 @@ impl Ledger {
     fn at(store: &Store) -> Self {
         let folder = |name| store.commands().join(name);
         Self {
+            store: store.clone(),
             in_progress: folder("in-progress"),
             outbox: folder("outbox"),
             told: folder("told"),
@@ -138,7 +140,12 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let before = entry.record.begun.take();
         let began_at = before.map_or_else(OffsetDateTime::now_utc, |before| before.began_at);
-        entry.record.begun = Some(Begun { began_at, about: About::of(spec), specification });
+        let completed_before = match entry.record.command.command_name == LifecycleEvent::Install.name() {
+            true => self.store.completed_install(&spec.deployment_group_id, &spec.deployment_id),
+            false => None,
+        };
+        entry.record.begun =
+            Some(Begun { began_at, about: About::of(spec), completed_before, specification });
         self.save(entry)?;
         official::write(&self.ongoing, &spec.deployment_id, entry.host_command_identifier())
     }
@@ -212,9 +219,6 @@ impl Ledger {
 
     /// What earlier runs left behind. What is no record is set aside, with a warning.
     pub fn left(&self) -> Left {
-        for folder in [&self.in_progress, &self.outbox, &self.told] {
-            sweep(folder);
-        }
         self.prune();
         let mut left = Left::default();
         let outcomes = files(&self.outbox).into_iter();
@@ -341,14 +345,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Removes what a crash left of files that were being written.
-fn sweep(folder: &Path) {
-    paths(folder)
-        .iter()
-        .filter(|path| path.file_name().is_some_and(is_temporary))
-        .for_each(|path| remove(path));
-}
-
 fn paths(folder: &Path) -> Vec<PathBuf> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
@@ -363,11 +359,6 @@ fn paths(folder: &Path) -> Vec<PathBuf> {
 
 fn modified(path: &Path) -> io::Result<SystemTime> {
     fs::symlink_metadata(path)?.modified()
-}
-
-/// Whether [`replace_file`] gave that name to a file that is not complete.
-fn is_temporary(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".codedeploy-")
 }
 
 fn remove(path: &Path) {

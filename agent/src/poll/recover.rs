@@ -119,12 +119,14 @@ impl Agent {
         }
     }
 
-    /// Whether the command is an Install that has put all files in their places since it began.
+    /// Whether the command is an Install that has put all files in their places: one of its deployment came to its end that
+    /// had not when it began. What the clock says counts for nothing.
     fn is_installed(&self, record: &InProgress) -> bool {
         let Some(begun) = &record.begun else { return false };
         let About { deployment_id, deployment_group_id, .. } = &begun.about;
+        let completed = || self.host.store.completed_install(deployment_group_id, deployment_id);
         record.command.command_name == LifecycleEvent::Install.name()
-            && self.host.store.installed_since(deployment_group_id, deployment_id, begun.began_at.into())
+            && completed().is_some_and(|completed| begun.completed_before != Some(completed))
     }
 
     /// Takes note of a command that an earlier run began and will not be begun again.

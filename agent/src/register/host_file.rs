@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use codedeploy_hooks::fs::replace_file;
+use codedeploy_hooks::fs::{replace_file, sweep};
 use serde::Serialize;
 use serde_yaml::Value;
 
@@ -80,6 +80,7 @@ impl HostFile<'_> {
         }
         let failed = |source| FileError::Write { path: self.path.to_owned(), source };
         let path = std::path::absolute(self.path).map_err(failed)?;
+        path.parent().map_or(Ok(()), sweep).map_err(failed)?;
         replace_file(&path, self.text().as_bytes(), MODE).map_err(failed)
     }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use codedeploy_hooks::fs::replace_file;
+use codedeploy_hooks::fs::{replace_file, sweep};
 use codedeploy_hooks::install::{self, Records};
 
 use crate::errors::Chain;
@@ -172,12 +172,25 @@ impl Store {
         None
     }
 
-    /// Whether an Install of the deployment has come to its end after `began`.
-    pub fn installed_since(&self, group: &PathComponent, id: &PathComponent, began: SystemTime) -> bool {
-        let path = self.pointer_file(group, Pointer::LastSuccessful);
-        let pointed_at = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
-        pointed_at.is_ok_and(|at| at >= began)
-            && self.pointed(group, Pointer::LastSuccessful) == Some(self.deployment(group, id))
+    /// Which Install of the deployment, the last of its group, came to its end; see [`install::completed`].
+    pub fn completed_install(&self, group: &PathComponent, id: &PathComponent) -> Option<String> {
+        let folder = self.deployment(group, id);
+        let last = self.pointed(group, Pointer::LastSuccessful) == Some(folder.clone());
+        // A record that cannot be read says nothing of this Install.
+        let completed = last.then(|| install::completed(folder.path()).unwrap_or_default());
+        completed.flatten()
+    }
+
+    /// Removes what was left of files that were being written when a process ended, wherever this agent writes them.
+    pub fn sweep(&self) {
+        let below = |folder: &PathBuf| folders(folder).unwrap_or_default();
+        let outer = below(&self.root);
+        let inner: Vec<PathBuf> = outer.iter().flat_map(below).collect();
+        for folder in [vec![self.root.clone()], outer, inner].concat() {
+            if let Err(error) = sweep(&folder) {
+                tracing::warn!(folder = %folder.display(), %error, "what an earlier run began to write there stays");
+            }
+        }
     }
 
     pub fn point(

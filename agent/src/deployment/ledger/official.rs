@@ -7,9 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use codedeploy_hooks::fs::replace_file;
+use codedeploy_hooks::fs::{is_unfinished, replace_file, sweep};
 
-use super::{LedgerError, is_temporary};
+use super::LedgerError;
 use crate::spec::PathComponent;
 
 /// Older ones belong to deployments that the service has given up.
@@ -65,6 +65,9 @@ pub(super) fn remove(folder: &Path, deployment: &str, host_command_identifier: &
 
 /// All notes in the folder, in the order of their names. Whatever else is there is removed, with a warning.
 pub(super) fn all(folder: &Path) -> Vec<Bare> {
+    if let Err(error) = sweep(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "what an earlier run began to write there stays");
+    }
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let entries = entries.unwrap_or_else(|error| {
         tracing::warn!(folder = %folder.display(), %error, "cannot tell which commands an earlier run left unfinished");
@@ -73,8 +76,8 @@ pub(super) fn all(folder: &Path) -> Vec<Bare> {
     let mut found = Vec::new();
     for entry in entries {
         let (path, name) = (entry.path(), entry.file_name());
-        if is_temporary(&name) {
-            let _ = fs::remove_file(&path);
+        // It is being written.
+        if is_unfinished(&name) {
             continue;
         }
         match read(&path) {

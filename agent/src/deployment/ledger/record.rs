@@ -39,6 +39,9 @@ pub struct Begun {
     pub began_at: OffsetDateTime,
     #[serde(flatten)]
     pub about: About,
+    /// Of an Install: which one of the same deployment had come to its end before. Another one now is this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_before: Option<String>,
     /// As the service sent it: it is verified again before anything is redone.
     pub specification: Envelope,
 }
