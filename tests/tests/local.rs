@@ -9,6 +9,8 @@
 
 #[path = "local/settings.rs"]
 mod settings;
+#[path = "local/surroundings.rs"]
+mod surroundings;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
