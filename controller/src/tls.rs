@@ -273,22 +273,13 @@ pub(crate) fn check(tls: &Tls) -> Result<Vec<String>, TlsError> {
     let Tls::Given { certificate, key } = tls else { return Ok(Vec::new()) };
     let (current, mut ending) = read(certificate, key)?;
     let path = certificate.display();
-    let mut warnings = Vec::new();
-    if current.cert.first().is_some_and(has_no_names) {
-        warnings.push(format!("{path}: {NO_NAMES}"));
-    }
+    let no_names = current.cert.first().is_some_and(has_no_names).then(|| format!("{path}: {NO_NAMES}"));
     let day = ending.not_after.date();
-    match ending.due(OffsetDateTime::now_utc()) {
-        None => {}
-        Some(left) if left.is_zero() => {
-            warnings.push(format!("the certificate {path} expired on {day}: clients refuse it; renew it"));
-        }
-        Some(left) => {
-            let days = left.whole_days();
-            warnings.push(format!("the certificate {path} ends on {day}, in {days} days: renew it"));
-        }
-    }
-    Ok(warnings)
+    let end = ending.due(OffsetDateTime::now_utc()).map(|left| match left.is_zero() {
+        true => format!("the certificate {path} expired on {day}: clients refuse it; renew it"),
+        false => format!("the certificate {path} ends on {day}, in {} days: renew it", left.whole_days()),
+    });
+    Ok(no_names.into_iter().chain(end).collect())
 }
 
 const NO_NAMES: &str = "the certificate has no subject alternative name: clients will refuse it; make one with the names that they use";

@@ -143,12 +143,12 @@ async fn the_self_made_certificate_is_for_its_names_and_renewed_on_hangup() {
     assert!(
         get(&controller, &authority, "other.example.com").await.unwrap_err().contains("not valid for name")
     );
-    // Plain http gets no answer.
+    // Plain http gets no other answer than that it is wrong here.
     let mut plain = tokio::net::TcpStream::connect(controller.address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
 
     controller.signal("HUP");
     eventually("another certificate", async || {

@@ -1,11 +1,14 @@
 //! Deployment groups and on-premises instances as AWS's own client sees them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use aws_sdk_codedeploy::Client;
 use aws_sdk_codedeploy::types::*;
-use support::{Controller, QUICK};
+use serde_json::json;
+use support::{Controller, QUICK, command, eventually};
 
 async fn start() -> (Controller, Client) {
     let controller = Controller::start(QUICK);
@@ -161,4 +164,120 @@ async fn a_deployment_group_gives_back_what_it_was_given() {
     assert!(
         gone.send().await.unwrap_err().into_service_error().is_deployment_group_does_not_exist_exception()
     );
+}
+
+/// A group that names an alarm and a topic of a misspelt name each, beside an alarm that is known.
+async fn misspelt(client: &Client) -> Result<(), aws_sdk_codedeploy::Error> {
+    let alarms = ["shop-errors", "shop-erors"].map(|name| Alarm::builder().name(name).build());
+    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(MISSPELT_TOPIC);
+    client
+        .create_deployment_group()
+        .application_name("shop")
+        .deployment_group_name("web")
+        .service_role_arn("arn:aws:iam::123456789012:role/cd")
+        .alarm_configuration(
+            AlarmConfiguration::builder().enabled(true).set_alarms(Some(alarms.to_vec())).build(),
+        )
+        .trigger_configurations(trigger.trigger_events(TriggerEventType::DeploymentFailure).build())
+        .send()
+        .await?;
+    Ok(())
+}
+
+const MISSPELT_TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:opps";
+
+const KNOWN_NAMES: &str = "alarms: {shop-errors: {prometheus: {url: 'http://127.0.0.1:1'}}}\n\
+    events: {topics: {'arn:aws:sns:us-east-1:123456789012:ops': {url: 'http://127.0.0.1:1'}}}\n";
+
+/// What was logged under a message, once it is so much.
+async fn told(controller: &Controller, message: &str, number: usize) -> Vec<serde_json::Value> {
+    eventually(message, async || Some(controller.logged(message)).filter(|told| told.len() == number)).await
+}
+
+#[tokio::test]
+async fn a_misspelt_alarm_or_topic_is_told_when_it_is_named() {
+    let controller = Controller::start(KNOWN_NAMES);
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    misspelt(&client).await.unwrap();
+    let alarm = "an alarm that alarms does not name in the configuration is never active";
+    let topic =
+        "nobody is told what a trigger asks for: events.topics does not name its topic in the configuration";
+    let told = told(&controller, alarm, 1).await;
+    assert_eq!((&told[0]["level"], &told[0]["alarm"]), (&json!("WARN"), &json!("shop-erors")));
+    assert_eq!(
+        (&told[0]["did_you_mean"], &told[0]["deployment_group"]),
+        (&json!("shop-errors"), &json!("web"))
+    );
+    let of_topic = self::told(&controller, topic, 1).await;
+    assert_eq!(of_topic[0]["topic"], MISSPELT_TOPIC);
+    assert_eq!(of_topic[0]["did_you_mean"], "arn:aws:sns:us-east-1:123456789012:ops");
+
+    // What an update does not name is not told again.
+    let update =
+        || client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
+    update().deployment_config_name("CodeDeployDefault.AllAtOnce").send().await.unwrap();
+    let others = AlarmConfiguration::builder().enabled(true).alarms(Alarm::builder().name("other").build());
+    update().alarm_configuration(others.build()).send().await.unwrap();
+    assert_eq!(self::told(&controller, alarm, 2).await[1]["alarm"], "other");
+
+    let id = shop::deploy(&client, "app.zip").await;
+    let info = shop::info(&client, &id).await;
+    let [said] = info.deployment_status_messages() else { panic!("{info:?}") };
+    assert!(said.starts_with("The alarm \"other\" is not one that alarms"), "{said}");
+    // An alarm that is off is not looked for.
+    let off = AlarmConfiguration::builder().enabled(false).alarms(Alarm::builder().name("third").build());
+    update().alarm_configuration(off.build()).send().await.unwrap();
+    assert!(controller.logged(alarm).iter().all(|line| line["alarm"] != "third"));
+}
+
+#[tokio::test]
+async fn where_names_are_strict_unknown_alarms_and_topics_are_refused() {
+    let controller = Controller::start(&format!("{KNOWN_NAMES}strict_names: true\n"));
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    let refused = misspelt(&client).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(matches!(refused, aws_sdk_codedeploy::Error::InvalidAlarmConfigException(_)), "{refused:?}");
+    assert!(said.contains("\"shop-erors\"") && said.contains("did you mean shop-errors?"), "{said}");
+    shop::open_group(&client, "CodeDeployDefault.AllAtOnce").await;
+    let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(MISSPELT_TOPIC);
+    let update =
+        client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
+    let update =
+        update.trigger_configurations(trigger.trigger_events(TriggerEventType::DeploymentStop).build());
+    let refused = update.send().await.unwrap_err().into_service_error();
+    assert!(refused.is_invalid_trigger_config_exception(), "{refused:?}");
+    let create = client.create_deployment().application_name("shop").deployment_group_name("web");
+    let alarms = AlarmConfiguration::builder().enabled(true).alarms(Alarm::builder().name("other").build());
+    let create = create.revision(shop::revision("app.zip")).override_alarm_configuration(alarms.build());
+    let refused = create.send().await.unwrap_err().into_service_error();
+    assert!(refused.is_invalid_alarm_config_exception(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn alarms_and_topics_that_are_not_set_up_are_warned_of_at_the_start() {
+    let mut controller = Controller::start(KNOWN_NAMES);
+    let client = controller.client("operator");
+    client.create_application().application_name("shop").send().await.unwrap();
+    misspelt(&client).await.unwrap();
+    controller.terminate();
+    let log = controller.folder.path().join("log");
+    let mut service = command(env!("CARGO_BIN_EXE_codedeploy-controller"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(controller.data())
+        .arg("--config-file")
+        .arg(controller.folder.path().join("controller.yml"))
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&log).unwrap();
+    eventually("the start", async || read().contains("\"ready\"").then_some(())).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let warnings: Vec<String> =
+        read().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("\"shop-erors\"") && warnings[0].contains("never active"), "{warnings:?}");
+    assert!(warnings[1].contains(MISSPELT_TOPIC), "{warnings:?}");
 }

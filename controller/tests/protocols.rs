@@ -202,4 +202,18 @@ async fn s3_where_none_is_served_is_refused_with_the_name_of_the_setting() {
             assert!(answer.contains(part), "{request}: {answer}");
         }
     }
+    // Other services have paths as well.
+    for (service, path, start) in [
+        ("lambda", "GET /2015-03-31/functions", r#"{"__type":"UnknownOperationException","#),
+        (
+            "route53",
+            "GET /2013-04-01/hostedzone",
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ErrorResponse",
+        ),
+    ] {
+        let forgery = Forgery { service, ..Forgery::none("") };
+        let (status, answer) = caller.raw(forgery, path, &[], Vec::new()).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(status == 404 && answer.starts_with(start) && answer.contains("has no service"), "{answer}");
+    }
 }

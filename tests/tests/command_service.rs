@@ -270,6 +270,15 @@ async fn the_service_may_have_ended_a_command_before_it_began() {
         assert_eq!(host.stub.completions("d-1/BeforeInstall").len(), 0, "it was over");
         assert_eq!(runs(&host, "d-1"), 0);
     }
+    // No AppSpec can have scripts for a command that nobody knows.
+    let acknowledged = host.stub.requests(ACKNOWLEDGE);
+    let mut unknown = acknowledged.iter().filter(|request| {
+        request.body["HostCommandIdentifier"].as_str().is_some_and(|id| id.contains("/Noop"))
+    });
+    assert!(
+        unknown.clone().count() == 2
+            && unknown.all(|request| payload(request) == json!({"IsCommandNoop": true}))
+    );
     host.stub.acknowledge("d-1/AfterInstall", json!({"CommandStatus": "Failed"}));
     let noop = host.perform("d-1", "AfterInstall").await;
     succeeded(&noop);

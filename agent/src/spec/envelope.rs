@@ -215,7 +215,7 @@ mod tests {
         assert!(
             opened(&envelope_changed, &SignerTrust::Anyone)
                 .unwrap_err()
-                .contains("signature does not verify")
+                .contains("the specification has a signature that does not verify (")
         );
 
         let plain = Envelope { format: Envelope::TEXT_JSON.into(), payload: "{}".into() };

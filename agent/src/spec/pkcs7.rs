@@ -34,15 +34,15 @@ pub enum Pkcs7Error {
     Detached,
     #[error("carries no signature with its certificate")]
     NoSigner,
-    #[error("its signature does not verify ({reason})")]
+    #[error("has a signature that does not verify ({reason})")]
     BadSignature { reason: String },
     #[error(
-        "the signer {subject} uses {what}; expected SHA-256 or better with RSA of at least 2048 bits or ECDSA"
+        "is signed by {subject} with {what}; expected SHA-256 or better with RSA of at least 2048 bits or ECDSA"
     )]
     Weak { subject: String, what: String },
     #[error("holds no certificate in PEM form")]
     NoAuthority,
-    #[error("the cryptographic library ran out of memory")]
+    #[error("cannot be opened: the cryptographic library ran out of memory")]
     Memory,
 }
 

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, 
 use s3s::{S3Error, S3ErrorCode};
 
 use super::protocol::Protocol;
-use super::{header_text, query};
+use super::{header_text, query, sigv4};
 use crate::error::ErrorName;
 
 /// What a client takes for an answer.
@@ -14,8 +14,13 @@ enum Form {
     Api(Protocol),
     Query,
     S3,
+    /// JSON of a service whose operations are paths.
+    Json,
     Text,
 }
+
+/// Services whose operations are paths too, and that answer as those of the query protocol.
+const IN_XML: [&str; 2] = ["route53", "cloudfront"];
 
 impl Form {
     fn of(head: &Request<Body>) -> Form {
@@ -27,9 +32,15 @@ impl Form {
         if query::is_query(head.method(), head.uri(), headers) {
             return Form::Query;
         }
+        match sigv4::claimed_service(headers) {
+            Some("s3") => return Form::S3,
+            Some(service) if IN_XML.contains(&service) => return Form::Query,
+            Some(_) => return Form::Json,
+            None => {}
+        }
         let scope = header_text(headers, "authorization").unwrap_or_default();
         let signed = |name: &str| head.uri().query().is_some_and(|query| query.contains(name));
-        if scope.contains("/s3/") || scope.starts_with("AWS ") || signed("X-Amz-Signature=") {
+        if scope.starts_with("AWS ") || signed("X-Amz-Signature=") {
             return Form::S3;
         }
         Form::Text
@@ -44,6 +55,7 @@ pub(super) fn plain_http() -> Router {
             Form::Api(protocol) => api(protocol, StatusCode::BAD_REQUEST, message),
             Form::Query => query::refusal(StatusCode::BAD_REQUEST, "InvalidRequest", message, ""),
             Form::S3 => s3(S3ErrorCode::InvalidRequest, message),
+            Form::Json => json(StatusCode::BAD_REQUEST, message),
             Form::Text => text(StatusCode::BAD_REQUEST, message),
         };
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -62,12 +74,27 @@ pub(super) fn no_s3(request: &Request<Body>) -> Response<Body> {
             StatusCode::NOT_FOUND,
             "There is nothing here; the operations of this service are at the path /.",
         ),
-        Form::Query | Form::S3 | Form::Text => s3(
+        Form::Query => query::refusal(StatusCode::NOT_FOUND, "InvalidAction", &no_service(request), ""),
+        Form::Json => json(StatusCode::NOT_FOUND, &no_service(request)),
+        Form::S3 | Form::Text => s3(
             S3ErrorCode::NotImplemented,
             "This controller serves no S3: set s3 in its configuration, or give the client the URL of the store that has the \
              revisions (AWS_ENDPOINT_URL_S3; s3_endpoint_override of an agent).",
         ),
     }
+}
+
+/// What is said of a service that is not here.
+fn no_service(request: &Request<Body>) -> String {
+    query::no_service(sigv4::claimed_service(request.headers()).unwrap_or_default())
+}
+
+fn json(status: StatusCode, message: &str) -> Response<Body> {
+    let mut response = api(Protocol::AwsJson, status, message);
+    // Where operations are paths, the name of an error is in a header.
+    let name = HeaderValue::from_static("UnknownOperationException");
+    response.headers_mut().insert("x-amzn-errortype", name);
+    response
 }
 
 fn api(protocol: Protocol, status: StatusCode, message: &str) -> Response<Body> {

@@ -55,11 +55,7 @@ pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Resp
 async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Principal, ApiError> {
     // Nothing is read for a service that is not here.
     if let Some(other) = sigv4::claimed_service(&head.headers).filter(|service| *service != STS) {
-        return Err(ErrorName::InvalidOperation.because(format!(
-            "This controller has no service {:?}: it has CodeDeploy, and of STS GetCallerIdentity. For AWS's other services, set \
-             AWS_ENDPOINT_URL_CODEDEPLOY in place of AWS_ENDPOINT_URL.",
-            shorten(other)
-        )));
+        return Err(ErrorName::InvalidOperation.because(no_service(other)));
     }
     let claimed = Claimed::find(service, head).await?;
     let own = service.settings.partition.region.as_str();
@@ -84,6 +80,15 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
          --expires-in 12h` makes temporary keys.",
         shorten(&action)
     )))
+}
+
+/// What is said of a service that is not here.
+pub(super) fn no_service(service: &str) -> String {
+    format!(
+        "This controller has no service {:?}: it has CodeDeploy, and of STS GetCallerIdentity. For AWS's other services, set \
+         AWS_ENDPOINT_URL_CODEDEPLOY in place of AWS_ENDPOINT_URL.",
+        shorten(service)
+    )
 }
 
 /// The status and the code of an error, as this protocol has them.
