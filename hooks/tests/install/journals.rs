@@ -57,11 +57,16 @@ fn sealed(line: &str) -> String {
 }
 
 /// A journal as agents wrote it when there were no checksums.
-fn of_version_1(journal: &[u8]) -> String {
+pub(crate) fn of_version_1(journal: &[u8]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in journal.split_inclusive(|byte| *byte == b'\n') {
         let mut line = unsealed(line).replacen("\"version\":2", "\"version\":1", 1);
-        line = line.replace("\"kept\":[],", "").replace("{\"committed\":{}}", "\"committed\"");
+        if let Some((before, (_, after))) =
+            line.split_once("\"kept\":[").map(|(a, b)| (a, b.split_once("],").unwrap()))
+        {
+            line = format!("{before}{after}");
+        }
+        line = line.replace("{\"committed\":{}}", "\"committed\"");
         for member in ["\"brings\":", "\"inode\":"] {
             let Some((before, rest)) = line.split_once(&format!("{member}{{\"inode\":")) else { continue };
             let (inode, mut after) = rest.split_once(',').unwrap();

@@ -301,3 +301,36 @@ fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
         assert!(visible(&bed).contains(&"data/www/secret secret".into()), "{:?}", visible(&bed));
     });
 }
+
+#[test]
+fn what_an_earlier_version_kept_beside_its_place_comes_back_and_goes() {
+    with_mounts(|| {
+        for restored in [true, false] {
+            let mut bed = Bed::new();
+            mount(&bed.host("srv"), c"mode=755");
+            deploy(&mut bed, 1, &["srv/a"]);
+            write(&bed.host("srv/a/mine"), "operator's");
+            let before = visible(&bed);
+            deploy(&mut bed, 2, &["srv/a"]);
+            let folder = bed.host("").join(&kept(&bed)[0]);
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::rename(entry.path(), bed.host("srv/a").join(entry.file_name())).unwrap();
+            }
+            std::fs::remove_dir(&folder).unwrap();
+            let record = bed.deployment().join("undo.json");
+            std::fs::write(&record, crate::journals::of_version_1(&std::fs::read(&record).unwrap())).unwrap();
+            assert_eq!(kept(&bed).len(), 2);
+            if restored {
+                bed.restore().unwrap();
+                assert_eq!(visible(&bed), before);
+                install::forget(&bed.deployment()).unwrap();
+                assert_eq!(bed.listing(), before);
+            } else {
+                let loose = kept(&bed);
+                deploy(&mut bed, 3, &["srv/a"]);
+                assert!(kept(&bed).iter().all(|kept| !loose.contains(kept)), "{:?}", kept(&bed));
+            }
+        }
+    });
+}
