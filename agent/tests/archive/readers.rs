@@ -47,7 +47,7 @@ fn the_headers_of_an_entry_agree_with_the_directory() {
     for (at, what) in [(30, "another name"), (8, "another method"), (14, "another size or checksum")] {
         let mut bundle = two();
         bundle[at] ^= 1;
-        assert_refused(&bundle, &format!("entry \"one\" is not the same to every reader: its own header "));
+        assert_refused(&bundle, "entry \"one\" is not the same to every reader: its own header ");
         assert_refused(&bundle, what);
     }
     for at in [18, 22] {
@@ -66,7 +66,7 @@ fn the_headers_of_an_entry_agree_with_the_directory() {
 #[test]
 fn nothing_beside_the_entries_looks_like_one() {
     let hidden = Zip::file("hidden", "x");
-    let other = zip_of(&[hidden.clone()]);
+    let other = zip_of(std::slice::from_ref(&hidden));
     assert_refused(&[two(), other.clone()].concat(), "what another reader would take for one");
     assert_refused(&[&other[..other.len() - END], &two()].concat(), "what another reader would take for one");
     let behind = [two(), other[..40].to_vec()].concat();
