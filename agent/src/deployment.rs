@@ -49,6 +49,8 @@ pub struct Host {
     pub store: Store,
     /// How S3 is reached; absent when nothing was configured and nothing needs it.
     pub access: Option<Access>,
+    /// The program that watches over scripts.
+    pub keeper: PathBuf,
     /// Only one Install looks at the host and changes it at a time, whatever its group: destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -82,7 +84,8 @@ enum CommandError {
 impl Host {
     pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
         let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
-        Self { settings, environment, store, access, installing: Arc::default() }
+        let keeper = THIS_PROGRAM.into();
+        Self { settings, environment, store, access, keeper, installing: Arc::default() }
     }
 
     /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script or a download early, and keeps
@@ -298,7 +301,7 @@ impl Host {
         let run = HookRun {
             plan,
             environment: &environment,
-            keeper: Path::new(THIS_PROGRAM),
+            keeper: &self.keeper,
             session,
             limits,
             deployed,
