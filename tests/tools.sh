@@ -17,6 +17,12 @@ needs losetup mount
 needs python3 python3
 needs haproxy haproxy
 needs jq jq
+needs bzip2 bzip2
+needs xz xz-utils
+needs zstd zstd
+needs zip zip
+needs unzip unzip
+needs bsdtar libarchive-tools
 if [ "$(id -u)" -eq 0 ]; then
   needs mkfs.ext4 e2fsprogs
   needs mkfs.xfs xfsprogs

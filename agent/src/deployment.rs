@@ -12,12 +12,14 @@ pub mod rollback;
 pub mod survivors;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::install::{self, InstallError, Summary};
+use codedeploy_hooks::custody::Deployed;
+use codedeploy_hooks::install::{self, Given, InstallError, Summary, Tell};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
 use codedeploy_hooks::script::{
     self, HookRun, Limits, LogError, Outcome, Report, ScriptLog, Session, THIS_PROGRAM,
@@ -30,8 +32,8 @@ use crate::config::{Environment, Settings};
 use crate::errors::Chain;
 use crate::recovery::{self, RecoveryError};
 use crate::revision::archive::{self, UnpackError};
-use crate::revision::manifest;
-use crate::revision::store::{DeploymentFolder, Pointer, Store, StoreError, create_folders};
+use crate::revision::manifest::{self, ManifestError};
+use crate::revision::store::{DeploymentFolder, INCOMING, Pointer, Store, StoreError, create_folders};
 use crate::revision::{FetchError, FetchedBundle, fetch, reuse};
 use crate::spec::{DeploymentSpec, PathComponent};
 use crate::telemetry::milliseconds_since;
@@ -47,6 +49,8 @@ pub struct Host {
     pub store: Store,
     /// How S3 is reached; absent when nothing was configured and nothing needs it.
     pub access: Option<Access>,
+    /// The program that watches over scripts.
+    pub keeper: PathBuf,
     /// Only one Install looks at the host and changes it at a time, whatever its group: destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -61,6 +65,8 @@ enum CommandError {
     Fetch(#[from] FetchError),
     #[error("the bundle cannot be unpacked")]
     Unpack(#[from] UnpackError),
+    #[error("the unpacked revision cannot be guarded against changes")]
+    Manifest(#[from] ManifestError),
     #[error(transparent)]
     AppSpec(#[from] AppSpecError),
     #[error(transparent)]
@@ -78,7 +84,8 @@ enum CommandError {
 impl Host {
     pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
         let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
-        Self { settings, environment, store, access, installing: Arc::default() }
+        let keeper = THIS_PROGRAM.into();
+        Self { settings, environment, store, access, keeper, installing: Arc::default() }
     }
 
     /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script or a download early, and keeps
@@ -136,7 +143,8 @@ impl Host {
         spec: &DeploymentSpec,
         folder: &DeploymentFolder,
     ) -> Result<&'static str, CommandError> {
-        let source = if self.reuse(spec, folder).await? {
+        let reused = self.reuse(spec, folder).await?;
+        let source = if reused {
             "archive-reuse"
         } else {
             let bundle = fetch(&spec.revision, folder, self.access.as_ref(), &self.settings).await?;
@@ -146,14 +154,22 @@ impl Host {
             "downloaded"
         };
         let (store, folder) = (self.store.clone(), folder.clone());
-        let (appspec, with_manifest) = (spec.appspec_filename.clone(), self.settings.enable_archive_reuse);
+        let appspec = spec.appspec_filename.clone();
         blocking(move || {
             let archive = folder.incoming_archive();
             // Told with the place that the archive will have.
             appspec::find(&archive, &appspec)
                 .map_err(|error| error.in_archive(&folder.archive(), &appspec))?;
-            if with_manifest && let Err(error) = manifest::write(&archive, &folder.manifest()) {
-                tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
+            let written = match reused {
+                true => Ok(()),
+                false => manifest::write(&archive, &folder.manifest()),
+            };
+            match written {
+                // Who is not root can be unable to read what the bundle gave him, and has nothing to guard.
+                Err(error) if !rustix::process::geteuid().is_root() => {
+                    tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
+                }
+                written => written.and_then(|()| manifest::hold(&archive, &folder.manifest()))?,
             }
             Ok(store.publish(&folder)?)
         })
@@ -187,7 +203,7 @@ impl Host {
             ignore_ownership: hardening.ignore_ownership,
         };
         let (target, names) = (folder.incoming_archive(), appspec::file_names(&spec.appspec_filename));
-        create_folders(&target, 0o755)?;
+        create_folders(&target, INCOMING)?;
         let began = Instant::now();
         blocking(move || {
             let unpacked = archive::unpack(&bundle, kind, &target, &limits)?;
@@ -215,6 +231,8 @@ impl Host {
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
         let (store, deployment, archive) = (self.store.clone(), folder.path().to_owned(), folder.archive());
         let group = spec.deployment_group_id.clone();
+        let manifest = folder.manifest();
+        let guarded = rustix::process::geteuid().is_root() && manifest.is_file();
         Installed::of(spec, &folder).write(&folder)?;
         let turn = tokio::select! {
             biased;
@@ -226,12 +244,14 @@ impl Host {
             // Given back when the work ends, even if nobody waits for it any more.
             let _turn = turn;
             let turn = recovery::before_install(&store, &group)?;
+            let given = |tell: Tell<'_>| manifest::given(&manifest, tell).map_err(io::Error::other);
             let request = install::Request {
                 deployment: &deployment,
                 archive: &archive,
                 appspec: &appspec,
                 behavior,
                 records: &records,
+                given: guarded.then_some(Given(&given)),
                 reject_unconfined,
             };
             let plan = install::plan(&request)?;
@@ -270,6 +290,7 @@ impl Host {
         if plan.is_noop() {
             return Ok(succeeded(None));
         }
+        let deployed = deployed(plan).await?;
         let mut log = self.script_log(folder, deployment)?;
         let hardening = &self.settings.hardening;
         let environment = environment::for_hooks(&self.environment, hardening, &plan.event, variables);
@@ -280,9 +301,10 @@ impl Host {
         let run = HookRun {
             plan,
             environment: &environment,
-            keeper: Path::new(THIS_PROGRAM),
+            keeper: &self.keeper,
             session,
             limits,
+            deployed,
             log: &mut log,
             stop,
         };
@@ -332,6 +354,21 @@ impl Host {
     fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {
         self.store.deployment(&spec.deployment_group_id, &spec.deployment_id)
     }
+}
+
+/// What the plan's scripts held when their revision was unpacked, if this agent did that.
+async fn deployed(plan: &HookPlan) -> Result<Option<Arc<Deployed>>, CommandError> {
+    let manifest = DeploymentFolder::of_archive(&plan.archive).manifest();
+    let (archive, scripts) = (plan.archive.clone(), plan.scripts.clone());
+    let deployed = blocking(move || {
+        let Ok(root) = archive.canonicalize() else { return Ok(None) };
+        let paths = scripts.iter().filter_map(|script| {
+            let path = root.join(script.location.as_path()).canonicalize().ok()?;
+            path.strip_prefix(&root).ok().map(Path::to_owned)
+        });
+        manifest::deployed(&manifest, &paths.collect())
+    });
+    Ok(deployed.await??.map(Arc::new))
 }
 
 /// Runs `work` where it may block; what it logs belongs to the current span.

@@ -5,6 +5,7 @@
 
 pub mod archive;
 mod copy;
+mod custody;
 mod download;
 mod github;
 mod local;

@@ -29,6 +29,7 @@ mod transaction;
 mod undo;
 mod unfinished;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,7 @@ use self::transaction::Work;
 pub use self::undo::{ForgetError, completed, forget};
 pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
+use crate::custody::Access;
 
 /// What to install.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +65,23 @@ pub struct Request<'a> {
     pub behavior: FileExistsBehavior,
     /// The deployment group's; their folder must exist.
     pub records: &'a Records,
+    /// What the bundle gave each path, where root holds the archive instead of the owners that the bundle names.
+    pub given: Option<Given<'a>>,
     /// Whether a context of an unconfined SELinux user or type is refused.
     pub reject_unconfined: bool,
+}
+
+/// Tells of every path below an archive what the bundle gave it.
+#[derive(Clone, Copy)]
+pub struct Given<'a>(pub &'a dyn Fn(Tell<'_>) -> io::Result<()>);
+
+/// What is told.
+pub type Tell<'a> = &'a mut dyn FnMut(&Path, Access);
+
+impl fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given")
+    }
 }
 
 /// An Install that can succeed, as far as can be seen before it is done.
@@ -171,7 +188,11 @@ struct Considered {
 fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     let unreadable = |(path, source)| InstallError::Unreadable { path, source };
     let records = request.records.resolve().map_err(unreadable)?;
-    let revision = Revision::read(request.archive).map_err(unreadable)?;
+    let mut revision = Revision::read(request.archive).map_err(unreadable)?;
+    if let Some(Given(tell)) = request.given {
+        let told = tell(&mut |path, access| revision.give(path, access));
+        told.map_err(|source| unreadable((request.archive.to_owned(), source)))?;
+    }
     let (wanted, mut conflicts) = layout::layout(&revision, request.appspec);
     let paths = wanted.iter().map(|wanted| wanted.path.as_path());
     let host = Host::read(paths, request.appspec, &records).map_err(unreadable)?;

@@ -4,6 +4,7 @@
 //! * [`lifecycle`] decides, without touching anything, from which revision an event's scripts run and which;
 //! * [`script`] runs those scripts and says how each ended;
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
+//! * [`custody`] says whom a revision's files belong to until they are installed;
 //! * [`fs`] is the one place that writes files others rely on;
 //! * [`clock`] shows the host's time zone.
 //!
@@ -12,6 +13,7 @@
 
 pub mod appspec;
 pub mod clock;
+pub mod custody;
 pub mod fs;
 pub mod install;
 pub mod lifecycle;

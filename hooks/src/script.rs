@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::appspec::Script;
+use crate::custody::Deployed;
 use crate::lifecycle::HookPlan;
 pub use outcome::{Holder, OpenStreams, Outcome};
 pub use output::{LogError, MAX_LOGGED, ScriptLog};
@@ -57,6 +59,8 @@ pub struct HookRun<'a> {
     /// Whether root opens a session for scripts that run as another user.
     pub session: Option<Session>,
     pub limits: Limits,
+    /// What the scripts must be before root runs them; absent where another agent unpacked the revision.
+    pub deployed: Option<Arc<Deployed>>,
     pub log: &'a mut ScriptLog,
     /// Cancelled when the agent can wait no longer: the script that runs is ended.
     pub stop: CancellationToken,
@@ -73,8 +77,9 @@ pub struct Report {
 /// Runs the scripts of one event in order; the first that fails ends it. To be awaited to its end: a script is ended
 /// through [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
-    let HookRun { plan, environment, keeper, session, limits, log, stop } = run;
-    let manner = Manner { archive: &plan.archive, environment, keeper, session, limits, stop: &stop };
+    let HookRun { plan, environment, keeper, session, limits, deployed, log, stop } = run;
+    let manner =
+        Manner { archive: &plan.archive, environment, keeper, session, limits, deployed, stop: &stop };
     if !plan.scripts.is_empty() {
         log.event(&plan.event);
     }
@@ -108,6 +113,7 @@ struct Manner<'a> {
     keeper: &'a Path,
     session: Option<Session>,
     limits: Limits,
+    deployed: Option<Arc<Deployed>>,
     stop: &'a CancellationToken,
 }
 
@@ -123,7 +129,7 @@ impl Manner<'_> {
         let limits = self.limits;
         let not_started =
             |reason| Outcome::NotStarted { location: location(script), user: script.runas.clone(), reason };
-        let prepared = match prepare(self.archive, script).await {
+        let prepared = match prepare(self.archive, script, self.deployed.clone()).await {
             Ok(prepared) => prepared,
             Err(outcome) => return outcome,
         };
@@ -161,10 +167,15 @@ impl Manner<'_> {
     }
 }
 
-async fn prepare(archive: &Path, script: &Script) -> Result<Prepared, Outcome> {
+async fn prepare(
+    archive: &Path,
+    script: &Script,
+    deployed: Option<Arc<Deployed>>,
+) -> Result<Prepared, Outcome> {
     let (archive, name, script) = (archive.to_owned(), location(script), script.clone());
     let span = tracing::Span::current();
-    match tokio::task::spawn_blocking(move || span.in_scope(|| Prepared::new(&archive, &script))).await {
+    let prepare = move || span.in_scope(|| Prepared::new(&archive, &script, deployed.as_deref()));
+    match tokio::task::spawn_blocking(prepare).await {
         Ok(prepared) => prepared,
         Err(error) => {
             Err(Outcome::Error { message: format!("the script {name} could not be looked at: {error}") })

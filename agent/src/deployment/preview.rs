@@ -110,6 +110,7 @@ impl Host {
             appspec: &appspec,
             behavior,
             records: &records,
+            given: None,
             reject_unconfined,
         };
         let install = install::preview(&request)?;

@@ -4,20 +4,25 @@
 //! part that touches the disk, and reaches it through a handle of the target folder alone. Rules for every format:
 //!
 //! - A name that is absolute, holds `..` or NUL, or passes a symbolic link of the bundle is refused, in whatever order
-//!   the entries stand. Devices, FIFOs, sockets and types that this agent does not know are refused. Nothing is skipped.
-//! - Symbolic links are made after every file, verbatim, and never followed. Hard links reach only files that the same
-//!   bundle made before.
+//!   the entries stand. Devices, FIFOs and sockets are refused. What is no entry (labels) or cannot be restored
+//!   (extended attributes) is told once for each kind; nothing is skipped silently.
+//! - Symbolic links are made after every file, verbatim, and never followed. Hard links reach only files and links that
+//!   the same bundle made before.
 //! - A later file replaces an earlier one of the same name; a later folder or link restates an earlier one. Any other
 //!   pair of entries with one name is refused.
-//! - Sizes are compared with the free disk space first; what counts for the limits is what is really written.
+//! - Sizes are compared with the free disk space first; what counts for the limits is what is really written. Holes of
+//!   sparse files stay holes, and count as if they were written.
 //! - An entry for the root itself (`./`) changes nothing: the target folder keeps the mode that its owner gave it.
 //!
 //! A failure leaves a partly filled target folder, which the caller removes.
 
+mod compression;
 mod entry;
 mod error;
 mod flatten;
+mod format;
 mod meter;
+mod remarks;
 mod source;
 mod tar;
 mod writer;
@@ -28,6 +33,7 @@ use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 
+pub use compression::StreamProblem;
 pub use entry::EntryName;
 pub use error::{Found, Refusal, UnpackError};
 pub use flatten::flatten_single_folder;
@@ -37,11 +43,11 @@ use writer::Root;
 /// The format of a bundle, as a deployment specification names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BundleType {
-    /// A tar archive. One that is compressed with gzip is recognized, as `tar -x` does.
+    /// A tar archive. Its compression (gzip, bzip2, xz, zstd) is recognized, as `tar -x` does.
     Tar,
-    /// A tar archive, compressed with gzip; several gzip members in a row are one stream.
+    /// A compressed tar archive; several compressed streams in a row are one.
     Tgz,
-    /// A zip archive; entries stored or deflated.
+    /// A zip archive; entries stored, or compressed with Deflate, Deflate64 or bzip2.
     Zip,
 }
 
@@ -117,8 +123,10 @@ pub fn unpack(
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
     let root = Root::open(into, limits)?;
-    match kind {
+    let unpacked = match kind {
         BundleType::Tar | BundleType::Tgz => tar::unpack(bundle, kind, &root),
         BundleType::Zip => zip::unpack(bundle, &root),
-    }
+    }?;
+    root.remarks.warn();
+    Ok(unpacked)
 }

@@ -146,7 +146,7 @@ impl Copier<'_> {
     /// Gives a copy the owner, mode and times, in the order in which none undoes another.
     fn finish(&self, made: impl AsFd, stat: &Stat) -> io::Result<()> {
         if self.keep == Keep::Permissions {
-            return Ok(());
+            return special_bits(made, stat);
         }
         if rustix::process::geteuid().is_root() {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -155,6 +155,22 @@ impl Copier<'_> {
         rustix::fs::fchmod(&made, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
         Ok(rustix::fs::futimens(&made, &times(stat))?)
     }
+}
+
+/// Gives a copy the set-id and sticky bits of the original; set-id bits only with the owner that they were meant for.
+fn special_bits(made: impl AsFd, stat: &Stat) -> io::Result<()> {
+    if stat.st_mode & 0o7000 == 0 {
+        return Ok(());
+    }
+    let copy = rustix::fs::fstat(&made)?;
+    let mut special = stat.st_mode & 0o7000;
+    if copy.st_uid != stat.st_uid {
+        special &= !0o4000;
+    }
+    if copy.st_gid != stat.st_gid {
+        special &= !0o2000;
+    }
+    Ok(rustix::fs::fchmod(&made, Mode::from_raw_mode(copy.st_mode & 0o777 | special))?)
 }
 
 fn times(stat: &Stat) -> Timestamps {

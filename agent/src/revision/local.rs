@@ -1,10 +1,11 @@
 //! Revisions on this host: a bundle file is linked, a folder is copied as `cp -r` does.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::PathBuf;
 
 use super::copy::{CopyError, Keep, copy_tree};
+use super::store::INCOMING;
 use super::{DeploymentFolder, FetchedBundle, LocalRevision};
 
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +41,8 @@ pub(super) fn fetch(
             // The agent's state may lie below the folder that is deployed: it is no part of a revision.
             let (from, state) = (real(location)?, real(folder.root())?);
             let target = folder.incoming_archive();
-            // Whatever the umask: scripts may run as other users.
-            fs::create_dir(&target)
-                .and_then(|()| fs::set_permissions(&target, fs::Permissions::from_mode(0o755)))
-                .map_err(|source| LocalError::Folder { path: target.clone(), source })?;
+            let made = fs::DirBuilder::new().mode(INCOMING).create(&target);
+            made.map_err(|source| LocalError::Folder { path: target.clone(), source })?;
             copy_tree(&from, &target, Some(&state), Keep::Permissions)?;
             Ok(FetchedBundle::Unpacked)
         }

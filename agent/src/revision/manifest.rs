@@ -4,7 +4,7 @@
 //! `file MODE UID:GID SIZE SHA256 PATH`, `folder MODE UID:GID - - PATH` or `link - UID:GID SIZE SHA256 PATH`, a link's
 //! digest being that of its target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -15,9 +15,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use codedeploy_hooks::custody::{Access, Deployed};
+use codedeploy_hooks::install::Tell;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 use super::copy::names;
+use super::custody;
+use crate::regular;
 
 /// Says what the file is, and in which version.
 const HEADER: &[u8] = b"codedeploy-agent archive manifest 1\0";
@@ -41,15 +45,66 @@ pub enum ManifestError {
     Changed { path: PathBuf },
     #[error("{} was not there when the archive was unpacked", path.display())]
     Added { path: PathBuf },
+    #[error("cannot give {} to root until it is installed", path.display())]
+    Hold { path: PathBuf, source: io::Error },
+    #[error("cannot copy the manifest {}", path.display())]
+    Copy { path: PathBuf, source: io::Error },
     #[error("{} is gone", path.display())]
     Gone { path: PathBuf },
 }
 
-/// One path of an archive: its permission bits, and everything else as the record says it.
+/// One path of an archive.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
+    kind: Kind,
+    /// A link has no mode.
     mode: Option<u32>,
-    rest: String,
+    uid: u32,
+    gid: u32,
+    /// Size and digest, as the record says them.
+    content: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+    Link,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::File, Self::Folder, Self::Link];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Folder => "folder",
+            Self::Link => "link",
+        }
+    }
+}
+
+impl Entry {
+    /// Owner and mode of a file or folder.
+    fn access(&self) -> Option<Access> {
+        self.mode.map(|mode| Access { uid: self.uid, gid: self.gid, mode })
+    }
+
+    /// Whether the path is what this says, as the bundle gave it or as root holds it. That a file became executable
+    /// since does not count: scripts are made so before they run.
+    fn agrees(&self, found: &Self) -> bool {
+        let same_access = |expected: Access, found: Access| {
+            let executable = Access { mode: expected.mode | 0o111, ..expected };
+            found == expected || (self.kind == Kind::File && found == executable)
+        };
+        let access = match (self.access(), found.access()) {
+            (Some(expected), Some(found)) => {
+                same_access(expected, found) || same_access(expected.held(), found)
+            }
+            _ => (self.uid, self.gid) == (found.uid, found.gid),
+        };
+        access && (self.kind, &self.content) == (found.kind, &found.content)
+    }
 }
 
 /// Writes the manifest of `archive`. Blocks, and reads every file.
@@ -60,8 +115,8 @@ pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     file.write_all(HEADER).map_err(failed)?;
     examine(archive, &mut |path, entry| {
         let mode = entry.mode.map_or_else(|| "-".into(), |mode| format!("{mode:04o}"));
-        let (kind, rest) = entry.rest.split_once(' ').unwrap_or_default();
-        write!(file, "{kind} {mode} {rest} ")
+        let Entry { kind, uid, gid, content, .. } = entry;
+        write!(file, "{} {mode} {uid}:{gid} {content} ", kind.name())
             .and_then(|()| file.write_all(path.as_os_str().as_bytes()))
             .and_then(|()| file.write_all(b"\0"))
             .map_err(failed)
@@ -69,16 +124,25 @@ pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)
 }
 
-/// Checks that `archive` is what the manifest says. That a file became executable since does not count: scripts are made
-/// so before they run. Blocks, and reads every file.
+/// Makes the manifest of an archive that of its copy.
+pub fn copy(from: &Path, to: &Path) -> Result<(), ManifestError> {
+    let failed = |source| ManifestError::Copy { path: from.to_owned(), source };
+    let mut manifest = regular::open(from).map_err(failed)?;
+    let copy = File::options().write(true).create(true).truncate(true).mode(0o600).open(to);
+    let mut copy = copy.map_err(failed)?;
+    io::copy(&mut manifest, &mut copy).and_then(|_| copy.sync_all()).map_err(failed)
+}
+
+/// Checks that `archive` is what the manifest says. Blocks, and reads every file.
 pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
-    let mut expected = read(manifest)?;
+    let mut expected = BTreeMap::new();
+    read(manifest, &mut |path, entry| {
+        expected.insert(path, entry);
+    })?;
     examine(archive, &mut |path, entry| {
         let before =
             expected.remove(&path).ok_or_else(|| ManifestError::Added { path: archive.join(&path) })?;
-        let executable = before.mode.filter(|_| before.rest.starts_with("file")).map(|mode| mode | 0o111);
-        let same_mode = entry.mode == before.mode || entry.mode == executable;
-        match same_mode && entry.rest == before.rest {
+        match before.agrees(&entry) {
             true => Ok(()),
             false => Err(ManifestError::Changed { path: archive.join(path) }),
         }
@@ -89,7 +153,52 @@ pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     }
 }
 
-fn read(manifest: &Path) -> Result<BTreeMap<PathBuf, Entry>, ManifestError> {
+/// Makes root hold `archive`, which nobody else can reach yet: no owner that the bundle names can change what is in it.
+/// Does nothing for others than root. Blocks.
+pub fn hold(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let failed = |path: PathBuf| move |source| ManifestError::Hold { path, source };
+    let root = rustix::fs::openat(CWD, archive, FOLDER, Mode::empty())
+        .map_err(|errno| failed(archive.to_owned())(errno.into()))?;
+    let mut result = Ok(());
+    read(manifest, &mut |path, entry| {
+        if let Some(given) = entry.access().filter(|_| result.is_ok()) {
+            result = custody::hold(&root, &path, given).map_err(failed(archive.join(&path)));
+        }
+    })?;
+    result
+}
+
+/// Tells of every file and folder what the bundle gave it.
+pub fn given(manifest: &Path, tell: Tell<'_>) -> Result<(), ManifestError> {
+    read(manifest, &mut |path, entry| {
+        if let Some(access) = entry.access() {
+            tell(&path, access);
+        }
+    })
+}
+
+/// What the files at `paths` below the archive held when it was unpacked. None when there is no manifest, as in what
+/// another agent unpacked.
+pub fn deployed(manifest: &Path, paths: &BTreeSet<PathBuf>) -> Result<Option<Deployed>, ManifestError> {
+    let digest = |file| digest(file, &mut vec![0; BUFFER]);
+    let mut deployed = Deployed { digests: BTreeMap::new(), digest };
+    let told = read(manifest, &mut |path, entry| {
+        if entry.kind == Kind::File && paths.contains(&path) {
+            let digest = entry.content.rsplit(' ').next().unwrap_or_default();
+            deployed.digests.insert(path, digest.to_owned());
+        }
+    });
+    match told {
+        Err(ManifestError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        told => told.map(|()| Some(deployed)),
+    }
+}
+
+/// Tells every record of the manifest, in order.
+fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Entry)) -> Result<(), ManifestError> {
     let failed = |source| ManifestError::Read { path: manifest.to_owned(), source };
     let other = || ManifestError::NotAManifest { path: manifest.to_owned() };
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(manifest);
@@ -99,7 +208,6 @@ fn read(manifest: &Path) -> Result<BTreeMap<PathBuf, Entry>, ManifestError> {
     }
     let mut file = BufReader::new(file);
     let mut record = Vec::new();
-    let mut entries = BTreeMap::new();
     let mut next = |record: &mut Vec<u8>| {
         record.clear();
         (&mut file).take(MAX_RECORD).read_until(0, record).map_err(failed)
@@ -110,18 +218,21 @@ fn read(manifest: &Path) -> Result<BTreeMap<PathBuf, Entry>, ManifestError> {
     }
     while next(&mut record)? > 0 {
         let (path, entry) = parse(&record).ok_or_else(other)?;
-        entries.insert(path, entry);
+        tell(path, entry);
     }
-    Ok(entries)
+    Ok(())
 }
 
 fn parse(record: &[u8]) -> Option<(PathBuf, Entry)> {
     let mut fields = record.strip_suffix(b"\0")?.splitn(6, |byte| *byte == b' ');
     let mut text = || std::str::from_utf8(fields.next()?).ok();
     let (kind, mode, owner, size, digest) = (text()?, text()?, text()?, text()?, text()?);
+    let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
     let mode = if mode == "-" { None } else { Some(u32::from_str_radix(mode, 8).ok()?) };
+    let (uid, gid) = owner.split_once(':')?;
+    let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
     let path = PathBuf::from(OsStr::from_bytes(fields.next()?));
-    Some((path, Entry { mode, rest: format!("{kind} {owner} {size} {digest}") }))
+    Some((path, Entry { kind, mode, uid, gid, content: format!("{size} {digest}") }))
 }
 
 type Visit<'a> = dyn FnMut(PathBuf, Entry) -> Result<(), ManifestError> + 'a;
@@ -149,10 +260,13 @@ fn below(
         let path = relative.join(&name);
         let stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW);
         let stat = stat.map_err(io::Error::from).map_err(failed(&path))?;
-        let (owner, mode) = (format!("{}:{}", stat.st_uid, stat.st_gid), stat.st_mode & 0o7777);
+        let entry = |kind, content| {
+            let mode = (kind != Kind::Link).then_some(stat.st_mode & 0o7777);
+            Entry { kind, mode, uid: stat.st_uid, gid: stat.st_gid, content }
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                visit(path.clone(), Entry { mode: Some(mode), rest: format!("folder {owner} - -") })?;
+                visit(path.clone(), entry(Kind::Folder, "- -".to_owned()))?;
                 let child = rustix::fs::openat(folder, &name, FOLDER, Mode::empty());
                 below(
                     archive,
@@ -165,14 +279,13 @@ fn below(
             FileType::RegularFile => {
                 let file = rustix::fs::openat(folder, &name, READ, Mode::empty()).map_err(io::Error::from);
                 let digest = file.and_then(|file| digest(File::from(file), buffer)).map_err(failed(&path))?;
-                let rest = format!("file {owner} {} {digest}", stat.st_size);
-                visit(path, Entry { mode: Some(mode), rest })?;
+                visit(path, entry(Kind::File, format!("{} {digest}", stat.st_size)))?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(folder, &name, Vec::new()).map_err(io::Error::from);
                 let target = target.map_err(failed(&path))?.into_bytes();
                 let digest = digest(&*target, buffer).map_err(failed(&path))?;
-                visit(path, Entry { mode: None, rest: format!("link {owner} {} {digest}", target.len()) })?;
+                visit(path, entry(Kind::Link, format!("{} {digest}", target.len())))?;
             }
             _ => return Err(ManifestError::Changed { path: archive.join(path) }),
         }

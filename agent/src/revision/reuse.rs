@@ -5,7 +5,7 @@
 
 use super::copy::{CopyError, Keep, copy_tree};
 use super::manifest::{self, ManifestError};
-use super::store::{DeploymentFolder, Store, StoreError, create_folders};
+use super::store::{DeploymentFolder, INCOMING, Store, StoreError, create_folders};
 use crate::errors::Chain;
 use crate::spec::{DeploymentSpec, PathComponent};
 
@@ -76,9 +76,10 @@ pub fn reuse(from: &ReuseFrom, store: &Store, spec: &DeploymentSpec, folder: &De
 
 fn copy(earlier: &DeploymentFolder, folder: &DeploymentFolder) -> Result<(), ReuseError> {
     let target = folder.incoming_archive();
-    create_folders(&target, 0o755)?;
+    create_folders(&target, INCOMING)?;
     copy_tree(&earlier.archive(), &target, None, Keep::Everything)?;
     manifest::verify(&target, &earlier.manifest())?;
+    manifest::copy(&earlier.manifest(), &folder.manifest())?;
     folder.note_source("archive-reuse", earlier.noted_etag().as_deref())?;
     Ok(())
 }

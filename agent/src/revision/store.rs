@@ -226,6 +226,8 @@ impl Store {
         let (incoming, archive) = (folder.incoming_archive(), folder.archive());
         let open = |path: &Path| fs::File::open(path).map_err(failed("open", path));
         let sync = |file: &fs::File| rustix::fs::syncfs(file).map_err(io::Error::from);
+        let traversable = fs::Permissions::from_mode(ARCHIVE);
+        fs::set_permissions(&incoming, traversable).map_err(failed("open up", &incoming))?;
         sync(&open(folder.path())?).map_err(failed("write to the disk", &incoming))?;
         fs::rename(&incoming, &archive).map_err(failed("rename to its place", &incoming))?;
         open(folder.path())?.sync_all().map_err(failed("write to the disk", folder.path()))
@@ -286,6 +288,12 @@ impl Store {
 
 /// The end of the name of a group's journal.
 const JOURNAL: &str = "-journal.json";
+
+/// Mode of the folder of a revision that is not complete: nobody else can change what is not checked yet.
+pub const INCOMING: u32 = 0o700;
+
+/// Mode of the folder of a revision, through which the users of hooks go.
+const ARCHIVE: u32 = 0o755;
 
 /// Longest text of a pointer, in bytes; no path is longer.
 const MAX_POINTER: u64 = 4096;

@@ -194,6 +194,8 @@ pub(crate) struct Zip {
     pub(crate) extra: Vec<u8>,
     /// Declared in place of the real size.
     pub(crate) size: Option<u32>,
+    /// The compressed content, where it is not made from the data.
+    pub(crate) packed: Option<Vec<u8>>,
     pub(crate) data: Vec<u8>,
 }
 
@@ -209,6 +211,7 @@ impl Zip {
             flags: 0,
             extra: Vec::new(),
             size: None,
+            packed: None,
             data,
         }
     }
@@ -242,13 +245,14 @@ impl Zip {
 pub(crate) fn zip_of(entries: &[Zip]) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for entry in entries {
-        let packed = match entry.method {
-            8 => {
+        let packed = match (&entry.packed, entry.method) {
+            (Some(packed), _) => packed.clone(),
+            (None, 8) => {
                 let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
                 encoder.write_all(&entry.data).unwrap();
                 encoder.finish().unwrap()
             }
-            _ => entry.data.clone(),
+            (None, _) => entry.data.clone(),
         };
         let offset = bytes.len() as u32;
         bytes.extend_from_slice(b"PK\x03\x04");

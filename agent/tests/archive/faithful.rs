@@ -201,6 +201,7 @@ fn zips_keep_modes_links_and_times() {
         Zip { extra: timestamp, ..Zip::new("bin/run", 0o104_755, "#!") },
         Zip::symlink("bin/python", "/usr/bin/python3"),
         Zip { method: 0, ..Zip::new("plain", 0, "stored") },
+        Zip::new("private", 0o100_000, ""),
         Zip { system: 0, mode: 0, dos_attributes: 1, ..Zip::file("read-only", "x") },
         Zip { system: 0, mode: 0, ..Zip::file("windows\\path\\file", "w") },
         Zip { system: 0, mode: 0, ..Zip::file("windows\\empty\\", "") },
@@ -208,7 +209,7 @@ fn zips_keep_modes_links_and_times() {
         Zip::file(b"not-\xff-utf8", "raw"),
     ];
     let unpacked = host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default()).unwrap();
-    assert_eq!(unpacked, Unpacked { entries: 9, bytes: 14 });
+    assert_eq!(unpacked, Unpacked { entries: 10, bytes: 14 });
     let nodes = picture(&host.out());
     let modes: Vec<_> =
         nodes.iter().map(|(path, node)| (path.as_os_str().as_encoded_bytes(), node.mode)).collect();
@@ -220,7 +221,8 @@ fn zips_keep_modes_links_and_times() {
             (b"bin/run", 0o100_755),
             (b"literal\\back\\", 0o100_644),
             (b"not-\xff-utf8", 0o100_644),
-            (b"plain", 0o100_644),
+            (b"plain", 0o100_000),
+            (b"private", 0o100_000),
             (b"read-only", 0o100_444),
             (b"windows", 0o040_755),
             (b"windows/empty", 0o040_755),
@@ -236,17 +238,15 @@ fn zips_keep_modes_links_and_times() {
 }
 
 #[test]
-fn the_last_of_equal_names_in_a_zip_counts_as_unzip_overwrites() {
+fn a_folder_may_be_listed_twice_in_a_zip() {
     let host = Host::new();
     let entries = [
-        Zip::file("a", "first"),
-        Zip::symlink("b", "a"),
-        Zip::file("a", "second"),
-        Zip::file("./a", "third"),
+        Zip::new("META-INF/", 0o040_700, ""),
+        Zip::file("META-INF/a", "x"),
+        Zip::new("META-INF/", 0o040_750, ""),
     ];
     host.unpack(BundleType::Zip, &zip_of(&entries), &Limits::default()).unwrap();
-    assert_eq!(fs::read(host.out().join("a")).unwrap(), b"third");
-    assert_eq!(fs::read_link(host.out().join("b")).unwrap(), Path::new("a"));
+    assert_eq!(picture(&host.out())[Path::new("META-INF")].mode, 0o040_750);
 }
 
 #[test]

@@ -31,6 +31,9 @@ fn hostile_tars() {
     let absolute = absolute.to_str().unwrap();
     let file = |name: &str| Tar::file(name, "x");
     let link = || Tar::symlink("link", "../canary");
+    let sparse = |size: &str, map: &str| {
+        Tar::pax(b'x', &[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())])
+    };
     let cases: Vec<(Vec<Tar>, &str, &str)> = vec![
         (vec![file(absolute)], absolute, outside),
         (vec![file("../canary/file")], "../canary/file", outside),
@@ -68,7 +71,9 @@ fn hostile_tars() {
         (vec![Tar::hard_link("hard", "/etc/passwd")], "hard", "lies outside the revision"),
         (vec![Tar::hard_link("hard", "later"), file("later")], "hard", "has not made before"),
         (vec![Tar::folder("a"), Tar::hard_link("hard", "a")], "hard", "is not a file"),
-        (vec![link(), Tar::hard_link("hard", "link")], "hard", "symbolic link of the bundle"),
+        (vec![link(), Tar::hard_link("hard", "link"), file("hard/x")], "hard/x", "goes through \"hard\""),
+        (vec![link(), Tar::hard_link("hard", "link"), file("hard")], "hard", "a symbolic link of that name"),
+        (vec![file("hard"), link(), Tar::hard_link("hard", "link")], "hard", "a file of that name"),
         (vec![link(), Tar::hard_link("hard", "link/file")], "hard", "symbolic link of the bundle"),
         (vec![link(), file("a"), Tar::hard_link("link/hard", "a")], "link/hard", "goes through \"link\""),
         (vec![Tar::hard_link("hard", "")], "hard", "is no possible path"),
@@ -76,11 +81,24 @@ fn hostile_tars() {
         (vec![Tar::new(b'3', "null")], "null", "a character device"),
         (vec![Tar::new(b'4', "disk")], "disk", "a block device"),
         (vec![Tar::new(b'6', "pipe")], "pipe", "a FIFO"),
-        (vec![Tar::new(b'S', "holes")], "holes", "sparse"),
-        (vec![Tar::pax(b'x', &[("GNU.sparse.major", b"1")]), file("holes")], "holes", "sparse"),
-        (vec![Tar::new(b'V', "label")], "label", "is of type 0x56"),
-        (vec![Tar::new(b'M', "half")], "half", "is of type 0x4d"),
-        (vec![Tar::new(b'Z', "what")], "what", "is of type 0x5a"),
+        (vec![Tar { data: b"x".into(), ..Tar::new(b'S', "holes") }], "holes", "its map of holes"),
+        (vec![Tar::pax(b'x', &[("GNU.sparse.major", b"1")]), file("holes")], "holes", "its map of holes"),
+        (vec![sparse("5", "0,2"), file("holes"), file("x")], "holes", "its map of holes contradicts"),
+        (vec![sparse("5", "0,1,0,0"), file("holes")], "holes", "its map of holes contradicts"),
+        (vec![sparse("5", "9,1"), file("holes")], "holes", "its map of holes contradicts"),
+        (vec![sparse("5", "18446744073709551615,1"), file("holes")], "holes", "its map of holes contradicts"),
+        (vec![sparse("5", "0"), file("holes")], "holes", "its map of holes contradicts"),
+        (
+            vec![Tar::pax(b'x', &[("GNU.sparse.name", b"../canary/file")]), file("a")],
+            "../canary/file",
+            "map of holes",
+        ),
+        (vec![Tar::new(b'M', "half")], "half", "continues a file from another volume"),
+        (
+            vec![Tar::pax(b'g', &[("GNU.volume.offset", b"7")]), file("half")],
+            "PaxHeaders/records",
+            "another volume",
+        ),
         // Clashes and nonsense.
         (vec![file("a"), file("a/b")], "a/b", "under a name that the bundle also gives to a file"),
         (vec![file("a/b"), file("a")], "a", "a folder of that name"),
@@ -134,13 +152,28 @@ fn hostile_zips() {
         (vec![Zip::new("folder/", 0o040_755, "x")], "folder/", "carries 1 bytes"),
         (vec![file("a"), file("a/b")], "a", "a folder of that name"),
         (vec![Zip { flags: 1, ..file("secret") }], "secret", "encrypted"),
-        (vec![Zip { method: 12, ..file("packed") }], "packed", "store or deflate"),
+        (vec![Zip { method: 14, ..file("packed") }], "packed", "compressed with LZMA; build"),
+        (vec![Zip { method: 6, ..file("packed") }], "packed", "compressed with implode; build"),
+        (vec![Zip { flags: 0x20, ..file("packed") }], "packed", "patch data"),
+        (vec![file("a"), file("a")], "a", "a file of that name"),
+        (vec![file("a"), file("./a")], "./a", "a file of that name"),
+        (vec![file("a"), Zip::symlink("a", "/etc/hostname")], "a", "a file of that name"),
+        (vec![Zip { extra: unicode_path("a", "../canary/file"), ..file("a") }], "a", "another name in UTF-8"),
+        (vec![Zip { extra: unicode_path("\u{81}", "../canary/file"), ..file("\u{81}") }], "\u{81}", outside),
         // A good entry before and after does not help.
         (vec![file("a"), file("../canary/b"), file("c")], "../canary/b", outside),
     ];
     for (entries, entry, reason) in cases {
         assert_refused(BundleType::Zip, &zip_of(&entries), entry, reason);
     }
+}
+
+/// The extra field that spells out a name in UTF-8.
+fn unicode_path(name: &str, unicode: &str) -> Vec<u8> {
+    let mut crc = flate2::Crc::new();
+    crc.update(name.as_bytes());
+    let value = [&[1][..], &crc.sum().to_le_bytes(), unicode.as_bytes()].concat();
+    [b"up", &(value.len() as u16).to_le_bytes()[..], &value].concat()
 }
 
 #[test]

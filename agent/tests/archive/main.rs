@@ -5,5 +5,7 @@ mod bundle;
 mod damaged;
 mod faithful;
 mod flatten;
+mod foreign;
 mod hostile;
 mod limits;
+mod readers;

@@ -85,7 +85,8 @@ impl Host {
         }
         let spec = DeploymentSpec::parse(&trusted(document.to_string().into_bytes())).unwrap();
         let path = std::iter::once(("PATH".into(), "/usr/bin:/bin".into()));
-        let agent = Agent::new(self.settings.clone(), Environment::new(path), None);
+        let mut agent = Agent::new(self.settings.clone(), Environment::new(path), None);
+        agent.keeper = env!("CARGO_BIN_EXE_codedeploy-agent").into();
         agent.perform(&event.parse().unwrap(), &spec, CancellationToken::new()).await
     }
 

@@ -12,11 +12,9 @@ use crate::host::{Host, is_root, make_fifo, picture};
 #[tokio::test]
 async fn a_folder_is_copied_as_cp_does_it() {
     let host = Host::new();
-    let revision = host.revision("", &[("site/a", "a"), ("site/deep/b", "b"), ("site/setuid", "s")]);
+    let revision = host.revision("", &[("site/a", "a"), ("site/deep/b", "b")]);
     symlink("/no/such", revision.join("site/link")).unwrap();
-    for (name, mode) in
-        [("site/a", 0o666), ("site/deep", 0o777), ("site/setuid", 0o4755), ("site/deep/b", 0o400)]
-    {
+    for (name, mode) in [("site/a", 0o666), ("site/deep", 0o777), ("site/deep/b", 0o400)] {
         fs::set_permissions(revision.join(name), PermissionsExt::from_mode(mode)).unwrap();
     }
     if is_root() {
@@ -71,6 +69,23 @@ async fn the_agents_own_state_below_a_deployed_folder_is_not_deployed() {
         assert!(host.archive(id).join("revision/site/a").exists());
         assert!(!host.archive(id).join("root").exists());
     }
+}
+
+#[tokio::test]
+async fn a_folders_set_id_and_sticky_bits_are_kept() {
+    let host = Host::new();
+    let revision = host.revision("", &[("site/tool", "x"), ("site/shared/a", "a"), ("site/plain", "x")]);
+    let chmod = |name: &str, mode| {
+        fs::set_permissions(revision.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    chmod("site/tool", 0o4755);
+    chmod("site/shared", 0o3755);
+    host.succeed(&["DownloadBundle", "Install"], "d-1", &revision, &json!({})).await;
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o7777;
+    assert_eq!(mode(host.archive("d-1").join("site/tool")), 0o4755);
+    assert_eq!(mode(host.archive("d-1").join("site/shared")), 0o3755);
+    assert_eq!(mode(host.archive("d-1").join("site/plain")), 0o644);
+    assert_eq!(mode(host.path("app/tool")), 0o4755);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, StatxFlags};
 use super::access;
 use super::records::{Previous, Records};
 use crate::appspec::{AclTag, AppSpec, Principal};
+use crate::custody::Access;
 use crate::fs::Folder;
 
 /// A path that could not be looked at, and why.
@@ -132,6 +133,17 @@ impl Revision {
             self.objects.insert(path, object);
         }
         Ok(names)
+    }
+
+    /// Takes what the bundle gave a path, where no script has changed it since.
+    pub(super) fn give(&mut self, path: &Path, given: Access) {
+        if let Some(object) = self.objects.get_mut(path)
+            && matches!(object.kind, ObjectKind::File | ObjectKind::Folder { .. })
+        {
+            let found = Access { uid: object.uid, gid: object.gid, mode: object.mode };
+            let Access { uid, gid, mode } = given.given(found);
+            (object.uid, object.gid, object.mode) = (uid, gid, mode);
+        }
     }
 
     pub(super) fn kind(&self, path: &Path) -> Option<&ObjectKind> {

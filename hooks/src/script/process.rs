@@ -8,6 +8,7 @@
 
 mod account;
 mod cgroup;
+mod custody;
 mod executable;
 mod format;
 mod inspect;
@@ -35,6 +36,7 @@ use tokio::time::{sleep, timeout};
 use super::outcome::{Holder, Outcome};
 use super::variables::is_secret;
 use crate::appspec::Script;
+use crate::custody::Deployed;
 use account::{Account, DEFAULT_SHELL};
 use cgroup::ControlGroup;
 use executable::Executable;
@@ -105,7 +107,7 @@ struct Trace {
 
 impl Prepared {
     /// Checks that `script` of the revision `archive` can run, and makes its file fit for it. Blocks.
-    pub(super) fn new(archive: &Path, script: &Script) -> Result<Self, Outcome> {
+    pub(super) fn new(archive: &Path, script: &Script, deployed: Option<&Deployed>) -> Result<Self, Outcome> {
         let refused = |reason: String| Outcome::NotStarted {
             location: location(script),
             user: script.runas.clone(),
@@ -113,7 +115,7 @@ impl Prepared {
         };
         let account = script.runas.as_deref().map(Account::find).transpose();
         let account = account.map_err(|error| refused(error.to_string()))?;
-        let executable = Executable::prepare(archive, script.location.as_path(), account.as_ref())?;
+        let executable = Executable::prepare(archive, script.location.as_path(), account.as_ref(), deployed)?;
         let runs_as = RunsAs::decide(geteuid(), account, script.sudo).map_err(refused)?;
         Ok(Self { executable, runs_as })
     }

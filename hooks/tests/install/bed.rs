@@ -118,6 +118,7 @@ impl Bed {
             appspec,
             behavior: self.behavior,
             records: &self.records,
+            given: None,
             reject_unconfined: self.reject_unconfined,
         })
     }

@@ -82,6 +82,7 @@ impl Host {
             keeper: Path::new(KEEPER),
             session: self.session,
             limits: self.limits,
+            deployed: None,
             log: &mut log,
             stop: self.stop.clone(),
         })

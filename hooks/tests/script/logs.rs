@@ -104,7 +104,16 @@ async fn a_log_that_cannot_be_written_does_not_fail_the_script() {
     let environment = &host.environment;
     let (limits, stop) = (host.limits, host.stop.clone());
     let keeper = Path::new(KEEPER);
-    let run = HookRun { plan: &plan, environment, keeper, session: None, limits, log: &mut log, stop };
+    let run = HookRun {
+        plan: &plan,
+        environment,
+        keeper,
+        session: None,
+        limits,
+        deployed: None,
+        log: &mut log,
+        stop,
+    };
     let report = script::run(run).await;
     assert!(report.outcome.succeeded(), "{report:?}");
     assert!(report.log_tail.ends_with("[stdout]fine\n"));

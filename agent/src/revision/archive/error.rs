@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::BundleType;
+use super::compression::StreamProblem;
 use super::entry::EntryName;
 
 /// A bundle that was not unpacked, or not wholly.
@@ -44,6 +45,21 @@ pub enum UnpackError {
     )]
     Read { kind: BundleType, source: io::Error },
 
+    /// Something else than the deployment says.
+    #[error("the bundle cannot be read as {kind}: it is {found}; {}", advice(found))]
+    NotThisType { kind: BundleType, found: &'static str },
+
+    /// A compressed stream that this agent does not unpack.
+    #[error(transparent)]
+    Stream(StreamProblem),
+
+    /// A zip that one reader takes for something else than another does.
+    #[error(
+        "the directory of the zip bundle contradicts the rest of it: {problem}; readers would see different contents, \
+         build it again"
+    )]
+    Contradiction { problem: &'static str },
+
     /// An archive that stops before its end.
     #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
     Truncated { kind: BundleType, last: Option<EntryName> },
@@ -82,6 +98,27 @@ pub enum UnpackError {
     /// A system call failed while the only folder became the root.
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
     Flatten { path: PathBuf, operation: &'static str, source: io::Error },
+}
+
+/// What to do about a bundle that is `found`.
+fn advice(found: &str) -> &'static str {
+    match found {
+        "a zip" => "correct the bundle type that the deployment names",
+        "empty" => "build and upload it again",
+        _ => {
+            "build it as zip, or as tar, plain or compressed with gzip, bzip2, xz or zstd, and name that bundle type"
+        }
+    }
+}
+
+impl UnpackError {
+    /// The error for content of `entry` that cannot be read.
+    pub(super) fn read_entry(entry: impl Into<EntryName>, source: io::Error) -> Self {
+        match StreamProblem::of(&source) {
+            Some(problem) => Self::Stream(problem),
+            None => Self::ReadEntry { entry: entry.into(), source },
+        }
+    }
 }
 
 fn after(last: &Option<EntryName>) -> String {
@@ -152,12 +189,20 @@ pub enum Refusal {
         mode: u32,
     },
     Encrypted,
-    /// A compression method other than store and deflate.
+    /// A compression method that this agent does not have.
     Method {
         name: String,
     },
-    /// A file with holes, in one of the notations of GNU tar.
-    Sparse,
+    /// Said to be one thing in one place and another thing elsewhere.
+    Contradiction {
+        problem: &'static str,
+    },
+    /// The rest of a file that another volume begins.
+    Continued,
+    /// A record about another member that would fill the memory.
+    RecordTooLarge {
+        limit: u64,
+    },
     /// Content where none belongs.
     UnexpectedData {
         bytes: u64,
@@ -212,7 +257,15 @@ impl fmt::Display for Refusal {
             Self::Method { name } => {
                 write!(f, "is compressed with {name}; build the bundle with the methods store or deflate")
             }
-            Self::Sparse => f.write_str("is a sparse file; build the bundle without tar's --sparse"),
+            Self::Contradiction { problem } => {
+                write!(f, "is not the same to every reader: {problem}; build the bundle again")
+            }
+            Self::Continued => {
+                f.write_str("continues a file from another volume; build the bundle as one archive")
+            }
+            Self::RecordTooLarge { limit } => {
+                write!(f, "is a record about another entry and larger than {} MiB", limit >> 20)
+            }
             Self::UnexpectedData { bytes } => {
                 write!(f, "is a folder or link that carries {bytes} bytes of data")
             }

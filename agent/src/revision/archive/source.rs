@@ -15,6 +15,25 @@ impl<'a> Source<'a> {
     pub(super) fn new(file: &'a File) -> Self {
         Self { file, position: 0 }
     }
+
+    pub(super) fn at(file: &'a File, position: u64) -> Self {
+        Self { file, position }
+    }
+
+    /// Reads without moving, beginning `back` bytes before the position; how many bytes there were.
+    pub(super) fn peek(&self, back: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        let from = self.position.saturating_sub(back as u64);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], from + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
 }
 
 impl Read for Source<'_> {

@@ -1,45 +1,53 @@
-//! Unpacks a tar, plain or compressed with gzip, in one pass.
+//! Unpacks a tar, plain or compressed, in one pass.
 
 mod header;
 mod members;
+mod pax;
+mod sparse;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
 
-use flate2::read::MultiGzDecoder;
 use rustix::fs::Timespec;
 
+use super::compression::Decompressed;
 use super::entry::{EntryName, EntryPath, link_target};
 use super::error::{Refusal, UnpackError};
+use super::format::Format;
 use super::source::Source;
-use super::writer::{Attributes, Root, Writer};
+use super::writer::{Attributes, Extent, Root, Writer};
 use super::{BundleType, Unpacked};
 use header::Owners;
-use members::{Kind, Member, Members};
+use members::{BLOCK, Kind, Member, Members};
 
 const BUFFER: usize = 256 * 1024;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// Whether `start` begins with a tar's header block.
+pub(super) fn begins_with_header(start: &[u8]) -> bool {
+    start.first_chunk::<BLOCK>().is_some_and(header::is_header)
+}
+
+/// Unpacks a tar whose compression its first bytes tell.
 pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
-    let mut magic = [0; 2];
-    let compressed = match kind {
-        BundleType::Tgz => true,
-        _ => {
-            let unreadable = |source| UnpackError::Read { kind, source };
-            bundle.read_at(&mut magic, 0).map_err(unreadable)? == magic.len() && magic == GZIP_MAGIC
-        }
-    };
+    let format = Format::of(bundle).map_err(|source| UnpackError::Read { kind, source })?;
     let source = BufReader::with_capacity(BUFFER, Source::new(bundle));
-    if compressed {
-        unpack_stream(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source)), kind, root)
-    } else {
-        unpack_stream(source, kind, root)
+    match (format, kind) {
+        (Format::Compressed(compression), _) => {
+            let stream = Decompressed::new(compression, source);
+            unpack_stream(BufReader::with_capacity(BUFFER, stream), kind, true, root)
+        }
+        (Format::Tar, BundleType::Tar) | (Format::Unknown, _) => unpack_stream(source, kind, false, root),
+        (other, _) => Err(UnpackError::NotThisType { kind, found: other.name().unwrap_or_default() }),
     }
 }
 
-fn unpack_stream(stream: impl Read, kind: BundleType, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
-    let mut members = Members::new(stream, kind);
+fn unpack_stream(
+    stream: impl Read,
+    kind: BundleType,
+    compressed: bool,
+    root: &Root<'_>,
+) -> Result<Unpacked, UnpackError> {
+    let mut members = Members::new(stream, kind, compressed, &root.remarks);
     let mut writer = Writer::new(root);
     let mut owners = Owners::new(root.sets_owners());
     while let Some(member) = members.next()? {
@@ -50,7 +58,7 @@ fn unpack_stream(stream: impl Read, kind: BundleType, root: &Root<'_>) -> Result
 
 fn unpack_member(
     member: &Member,
-    members: &mut Members<impl Read>,
+    members: &mut Members<'_, impl Read>,
     writer: &mut Writer<'_>,
     owners: &mut Owners,
 ) -> Result<(), UnpackError> {
@@ -62,7 +70,10 @@ fn unpack_member(
         modified: Some(Timespec { tv_sec: member.modified.0, tv_nsec: member.modified.1.into() }),
     };
     match member.kind {
-        Kind::File => writer.file(&path, &attributes, member.size, &mut members.content()),
+        Kind::File => {
+            let extent = Extent { size: member.size, segments: member.segments.as_deref() };
+            writer.file(&path, &attributes, extent, &mut members.content())
+        }
         Kind::Folder => writer.folder(path, attributes),
         Kind::Symlink => {
             let target = link_target(member.link.clone()).map_err(refuse)?;

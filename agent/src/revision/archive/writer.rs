@@ -17,7 +17,7 @@ use super::Unpacked;
 use super::entry::{EntryName, EntryPath};
 use super::error::{Refusal, UnpackError};
 
-pub(super) use file::FileWriter;
+pub(super) use file::{Extent, FileWriter, Segment};
 pub(super) use root::Root;
 
 const FILE: &str = "a file";
@@ -46,9 +46,13 @@ impl Attributes {
 }
 
 #[derive(Debug)]
-struct Link {
-    target: Vec<u8>,
-    attributes: Attributes,
+enum Link {
+    Symbolic {
+        target: Vec<u8>,
+        attributes: Attributes,
+    },
+    /// Another name of a symbolic link of the bundle.
+    SameAs(EntryPath),
 }
 
 /// Takes the entries of one bundle, in any order.
@@ -80,16 +84,16 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes a file from `data`, which must hold exactly `size` bytes.
+    /// Writes a file from `data`, which must hold exactly what belongs into it.
     pub(super) fn file(
         &mut self,
         path: &EntryPath,
         attributes: &Attributes,
-        size: u64,
+        extent: Extent<'_>,
         data: &mut dyn std::io::Read,
     ) -> Result<(), UnpackError> {
         self.prepare_file(path, attributes.mode)?;
-        self.files.write(path, attributes, size, data)
+        self.files.write(path, attributes, extent, data)
     }
 
     /// Checks a file's place and makes its folder; a [`FileWriter`] can write it then, after all links are known.
@@ -116,22 +120,30 @@ impl<'a> Writer<'a> {
             return Err(Refusal::Clash { this: LINK, other: described(other) }.of(&path));
         }
         self.root.meter.hold(path.as_os_str().len() + target.len())?;
-        self.links.insert(path, Link { target, attributes });
+        self.links.insert(path, Link::Symbolic { target, attributes });
         Ok(())
     }
 
-    /// Gives a file that this bundle made before a second name.
+    /// Gives a file or a symbolic link that this bundle made before a second name.
     pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
         let refuse = |problem| Refusal::HardLinkTarget { target: target.into(), problem }.of(path);
         if target.is_root() {
             return Err(refuse("is the revision itself"));
         }
+        if path == target && self.links.contains_key(target) {
+            return Ok(());
+        }
         self.prepare(path, HARD_LINK)?;
-        if self.links.contains_key(target)
-            || target.ancestors().any(|folder| self.links.contains_key(&folder))
-        {
-            return Err(refuse("is, or goes through, a symbolic link of the bundle"));
+        if target.ancestors().any(|folder| self.links.contains_key(&folder)) {
+            return Err(refuse("goes through a symbolic link of the bundle"));
+        }
+        if let Some(link) = self.links.get(target) {
+            let first = match link {
+                Link::Symbolic { .. } => target.clone(),
+                Link::SameAs(first) => first.clone(),
+            };
+            return self.second_name(path, first);
         }
         let target_parent = match self.root.open_folder(&target.parent()) {
             Ok(parent) => parent,
@@ -153,10 +165,29 @@ impl<'a> Writer<'a> {
             .map_err(|errno| failed(path, "make hard link", errno))
     }
 
+    /// Keeps another name of the symbolic link `first` for the end.
+    fn second_name(&mut self, path: &EntryPath, first: EntryPath) -> Result<(), UnpackError> {
+        let parent = self.files.parent(path)?;
+        if let Some(other) = existing(parent, path)? {
+            return Err(Refusal::Clash { this: HARD_LINK, other: described(other) }.of(path));
+        }
+        self.root.meter.hold(path.as_os_str().len() + first.as_os_str().len())?;
+        self.links.insert(path.clone(), Link::SameAs(first));
+        Ok(())
+    }
+
     /// Makes the symbolic links, then gives folders their attributes, the deepest first.
     pub(super) fn finish(mut self) -> Result<Unpacked, UnpackError> {
-        for (path, link) in std::mem::take(&mut self.links) {
-            self.make_link(&path, &link)?;
+        let links = std::mem::take(&mut self.links);
+        for (path, link) in &links {
+            if let Link::Symbolic { target, attributes } = link {
+                self.make_link(path, target, attributes)?;
+            }
+        }
+        for (path, link) in &links {
+            if let Link::SameAs(first) = link {
+                self.link_again(path, first)?;
+            }
         }
         for (path, attributes) in self.folders.iter().rev() {
             self.finish_folder(path, attributes.as_ref())?;
@@ -164,21 +195,35 @@ impl<'a> Writer<'a> {
         Ok(Unpacked { entries: self.root.meter.entries(), bytes: self.root.meter.bytes() })
     }
 
-    fn make_link(&mut self, path: &EntryPath, link: &Link) -> Result<(), UnpackError> {
-        let (owner, _) = self.root.granted(&link.attributes);
+    fn make_link(
+        &mut self,
+        path: &EntryPath,
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), UnpackError> {
+        let (owner, _) = self.root.granted(attributes);
         let parent = self.files.parent(path)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::symlinkat(link.target.as_slice(), parent, path.name())
+        rustix::fs::symlinkat(target, parent, path.name())
             .map_err(|errno| failed(path, "make symbolic link", errno))?;
         if let Some((user, group)) = owner {
             rustix::fs::chownat(parent, path.name(), Some(user), Some(group), nofollow)
                 .map_err(|errno| failed(path, "set the owner of", errno))?;
         }
-        if let Some(times) = link.attributes.times() {
+        if let Some(times) = attributes.times() {
             rustix::fs::utimensat(parent, path.name(), &times, nofollow)
                 .map_err(|errno| failed(path, "set the time of", errno))?;
         }
         Ok(())
+    }
+
+    /// Gives the symbolic link `first` a second name; nothing is followed.
+    fn link_again(&mut self, path: &EntryPath, first: &EntryPath) -> Result<(), UnpackError> {
+        let made = self.root.open_folder(&first.parent()).and_then(|folder| {
+            let parent = self.root.open_folder(&path.parent())?;
+            rustix::fs::linkat(&folder, first.name(), &parent, path.name(), AtFlags::empty())
+        });
+        made.map_err(|errno| failed(path, "make hard link", errno))
     }
 
     fn finish_folder(&self, path: &EntryPath, attributes: Option<&Attributes>) -> Result<(), UnpackError> {

@@ -17,6 +17,11 @@ impl DeploymentFolder {
         Self { path }
     }
 
+    /// The folder of the deployment whose revision is in `archive`.
+    pub fn of_archive(archive: &Path) -> Self {
+        Self { path: archive.parent().unwrap_or(archive).to_owned() }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

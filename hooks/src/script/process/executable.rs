@@ -11,7 +11,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::account::Account;
+use super::custody;
 use super::format::{Format, START};
+use crate::custody::Deployed;
 use crate::script::outcome::Outcome;
 
 /// A script that is ready to run. When this is dropped, its file goes back to whom it belonged.
@@ -38,7 +40,13 @@ impl Executable {
     /// Finds the script at `location` in the revision `archive`, and makes it fit to be run by `user` (default: the agent's
     /// own). As root also makes it root's own and writable by nobody else: what runs is what was deployed. All through
     /// one handle, so that it is the same file throughout.
-    pub(crate) fn prepare(archive: &Path, location: &Path, user: Option<&Account>) -> Result<Self, Outcome> {
+    /// What was `deployed` is known for revisions that this agent unpacked.
+    pub(crate) fn prepare(
+        archive: &Path,
+        location: &Path,
+        user: Option<&Account>,
+        deployed: Option<&Deployed>,
+    ) -> Result<Self, Outcome> {
         let path = archive.join(location);
         let name = || location.to_string_lossy().into_owned();
         let refused = |reason: String| Outcome::NotStarted {
@@ -66,6 +74,9 @@ impl Executable {
             return Err(refused(format!("{} is not a file that could be run", path.display())));
         }
 
+        if let Some(deployed) = deployed.filter(|_| geteuid().is_root()) {
+            custody::check(archive, &file, deployed).map_err(refused)?;
+        }
         let found = Access::from(&stat);
         let wanted = found.wanted(geteuid(), user);
         if let Err(error) = found.change(wanted, file.as_fd()) {

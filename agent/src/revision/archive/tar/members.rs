@@ -1,21 +1,28 @@
-//! Reads the members of a tar stream: ustar, GNU and pax headers, one member at a time.
+//! Reads the members of a tar stream: v7, ustar, GNU, star and pax headers, one member at a time.
 //!
-//! The crate `tar` decodes header blocks; walking over them is done here, because its iterator splits pax records at
-//! newlines, which their values may hold, and reads name records of any size into memory.
+//! The crate `tar` names the fields of header blocks; walking over them is done here, because its iterator splits pax
+//! records at newlines, which their values may hold, and reads name records of any size into memory.
 
 use std::io::{self, Read};
 
 use ::tar::{EntryType, Header};
 
 use super::super::BundleType;
+use super::super::compression::StreamProblem;
 use super::super::entry::EntryName;
 use super::super::error::{Refusal, UnpackError};
-use super::header::{Extension, Numbers, Pax};
+use super::super::remarks::{Remark, Remarks};
+use super::super::writer::Segment;
+use super::header::{Numbers, is_header, own_name, text};
+use super::pax::{Extension, Pax};
+use super::sparse::{self, ContentMap, HeaderMap};
 
-const BLOCK: usize = 512;
-/// Most bytes of a record that describes another member: pax records, GNU long names.
-const MAX_RECORD: u64 = 1024 * 1024;
-/// Most zeros behind the end marker: the padding of the largest blocking factor in use, generously.
+pub(super) const BLOCK: usize = 512;
+/// Most bytes of a GNU long name.
+const MAX_NAME_RECORD: u64 = 1024 * 1024;
+/// Most bytes of pax records; the map of a file with very many holes is one.
+const MAX_PAX_RECORD: u64 = 8 * 1024 * 1024;
+/// Most bytes behind the end marker: the padding of the largest blocking factor in use, generously.
 const MAX_PADDING: u64 = 64 * 1024 * 1024;
 
 /// What a member is; other types are refused while reading.
@@ -34,8 +41,10 @@ pub(super) struct Member {
     pub(super) kind: Kind,
     /// Target of a link, else empty.
     pub(super) link: Vec<u8>,
-    /// Bytes of content.
+    /// Bytes of the file, holes included.
     pub(super) size: u64,
+    /// Where the content belongs in a file with holes.
+    pub(super) segments: Option<Vec<Segment>>,
     /// Permission bits, set-id and sticky bits.
     pub(super) mode: u32,
     pub(super) user: i128,
@@ -47,19 +56,24 @@ pub(super) struct Member {
 }
 
 /// The members of a stream, in order.
-#[derive(Debug)]
-pub(super) struct Members<R> {
+pub(super) struct Members<'a, R> {
     stream: R,
     kind: BundleType,
+    /// The stream is compressed: where it ends, its own length and checksum say that it is whole.
+    compressed: bool,
+    remarks: &'a Remarks,
+    /// What global pax records say of every later member.
+    global: Pax,
     /// What is left of the current member's content, and of the padding behind it.
     content: u64,
     padding: u64,
     last: Option<EntryName>,
 }
 
-impl<R: Read> Members<R> {
-    pub(super) fn new(stream: R, kind: BundleType) -> Self {
-        Self { stream, kind, content: 0, padding: 0, last: None }
+impl<'a, R: Read> Members<'a, R> {
+    pub(super) fn new(stream: R, kind: BundleType, compressed: bool, remarks: &'a Remarks) -> Self {
+        let global = Pax::default();
+        Self { stream, kind, compressed, remarks, global, content: 0, padding: 0, last: None }
     }
 
     /// The content of the current member; ends early when the stream does.
@@ -67,37 +81,55 @@ impl<R: Read> Members<R> {
         Content(self)
     }
 
-    /// The next member, or none after the end marker and nothing but zeros behind it.
+    /// The next member, or none after the end marker and nothing behind it that could be a member.
     pub(super) fn next(&mut self) -> Result<Option<Member>, UnpackError> {
-        let mut extension = Extension::default();
+        let mut extension = Extension { pax: self.global.clone(), ..Extension::default() };
+        let mut described = false;
         loop {
             self.skip(self.content + self.padding)?;
             (self.content, self.padding) = (0, 0);
             let Some(header) = self.header()? else {
-                if extension != Extension::default() {
+                if described {
                     return Err(self.damaged("name or pax records describe a member that does not follow"));
                 }
-                self.finish()?;
                 return Ok(None);
             };
-            let kind = header.entry_type();
             let numbers = Numbers::of(&header);
-            match kind {
-                EntryType::GNULongName => extension.path = Some(self.name_record(&header, numbers)?),
-                EntryType::GNULongLink => extension.link = Some(self.name_record(&header, numbers)?),
-                EntryType::XHeader => {
-                    let record = self.record(&header, numbers)?;
-                    extension.pax = self.pax(&header, &record)?;
-                }
-                EntryType::XGlobalHeader => {
-                    let record = self.record(&header, numbers)?;
-                    if self.pax(&header, &record)? != Pax::default() {
-                        let problem = "global pax records that would change every later member";
-                        return Err(Refusal::Header { problem }.of(EntryName::new(&header.path_bytes())));
+            let name = || EntryName::new(&own_name(&header));
+            match header.entry_type().as_byte() {
+                b'L' => extension.path = Some(self.name_record(&header, numbers)?),
+                b'K' => extension.link = Some(self.name_record(&header, numbers)?),
+                // X is what Solaris wrote before POSIX had the x.
+                b'x' | b'X' => extension.pax = self.pax_record(&header, numbers)?,
+                b'g' => {
+                    self.global = self.pax_record(&header, numbers)?;
+                    if self.global.repeats_one_member() {
+                        let problem =
+                            "global pax records that would give every later member one name or size";
+                        return Err(Refusal::Header { problem }.of(name()));
                     }
+                    if std::mem::take(&mut self.global.label) {
+                        self.remarks.add(Remark::VolumeLabel, name());
+                    }
+                    if self.global.continued {
+                        return Err(Refusal::Continued.of(name()));
+                    }
+                    extension.pax = self.global.clone();
+                    continue;
+                }
+                b'V' => {
+                    self.skip_member(numbers)?;
+                    self.remarks.add(Remark::VolumeLabel, name());
+                    continue;
+                }
+                b'A' | b'E' => {
+                    self.skip_member(numbers)?;
+                    self.remarks.add(Remark::SolarisAttributes, name());
+                    continue;
                 }
                 _ => return self.member(&header, numbers, extension).map(Some),
             }
+            described = true;
         }
     }
 
@@ -107,29 +139,47 @@ impl<R: Read> Members<R> {
         numbers: Numbers,
         extension: Extension,
     ) -> Result<Member, UnpackError> {
-        let Extension { path, link, pax } = extension;
-        let path = path.or(pax.path).unwrap_or_else(|| header.path_bytes().into_owned());
+        let Extension { path, link, mut pax } = extension;
+        let sparse = pax.sparse.take();
+        let sparse_name = sparse.as_ref().and_then(|sparse| sparse.name.clone());
+        let path = sparse_name.or(pax.path).or(path).unwrap_or_else(|| own_name(header));
         let name = EntryName::new(&path);
         self.last = Some(name.clone());
-        if pax.sparse {
-            return Err(Refusal::Sparse.of(name));
+        let refuse = |refusal: Refusal| refusal.of(name.clone());
+        if pax.attributes {
+            self.remarks.add(Remark::Attributes, name.clone());
         }
-        let kind = kind(header.entry_type(), &path).map_err(|refusal| refusal.of(name.clone()))?;
-        let number =
-            |field: Option<i128>, problem| field.ok_or_else(|| Refusal::Header { problem }.of(name.clone()));
-        let size = pax.size.or(numbers.size).filter(|size| (0..=i128::from(i64::MAX)).contains(size));
-        let size = number(size, "its size is no number of bytes")? as u64;
+        let (kind, known) = kind(header.entry_type(), &path).map_err(refuse)?;
+        if !known {
+            self.remarks.add(Remark::UnknownType, name.clone());
+        }
+        let number = |field: Option<i128>, problem| field.ok_or_else(|| refuse(Refusal::Header { problem }));
+        let stored = pax.size.or(numbers.size).filter(|size| (0..=i128::from(i64::MAX)).contains(size));
+        let stored = number(stored, "its size is no number of bytes")? as u64;
         let seconds = numbers.modified.and_then(|seconds| i64::try_from(seconds).ok());
-        let seconds = seconds.ok_or_else(|| {
-            Refusal::Header { problem: "its time is no number of seconds" }.of(name.clone())
-        })?;
-        let member = Member {
+        let seconds =
+            seconds.ok_or_else(|| refuse(Refusal::Header { problem: "its time is no number of seconds" }))?;
+        let dump = header.entry_type().as_byte() == b'D';
+        let stored = match kind {
+            Kind::File => stored,
+            // A dump's list of the folder's names, which is passed over.
+            Kind::Folder if dump => stored,
+            // Some writers say how large the folder or the linked file is; no content follows, for any reader.
+            Kind::Folder if header.entry_type() == EntryType::Directory => 0,
+            Kind::HardLink => 0,
+            _ if stored > 0 => return Err(refuse(Refusal::UnexpectedData { bytes: stored })),
+            _ => 0,
+        };
+        self.begin_content(stored);
+        let (size, segments) = match (kind, sparse) {
+            (Kind::File, sparse) => self.holes(header, sparse, stored, &name)?,
+            _ => (0, None),
+        };
+        Ok(Member {
             kind,
             size,
-            link: link
-                .or(pax.link)
-                .or_else(|| header.link_name_bytes().map(|link| link.into_owned()))
-                .unwrap_or_default(),
+            segments,
+            link: pax.link.or(link).unwrap_or_else(|| text(&header.as_old().linkname).to_vec()),
             mode: (number(numbers.mode, "its mode is no number")? & 0o7777) as u32,
             user: number(pax.user.or(numbers.user), "its user number is no number")?,
             group: number(pax.group.or(numbers.group), "its group number is no number")?,
@@ -146,80 +196,133 @@ impl<R: Read> Members<R> {
                 None => (seconds, 0),
             },
             path,
-        };
-        if kind != Kind::File && size > 0 {
-            return Err(Refusal::UnexpectedData { bytes: size }.of(name));
-        }
-        self.begin_content(size);
-        Ok(member)
+        })
     }
 
-    /// Reads a header block; none at the end marker.
+    /// The size of a file of which `stored` bytes are in the archive, and where these belong if it has holes.
+    fn holes(
+        &mut self,
+        header: &Header,
+        sparse: Option<sparse::Sparse>,
+        stored: u64,
+        name: &EntryName,
+    ) -> Result<(u64, Option<Vec<Segment>>), UnpackError> {
+        let refuse = |refusal: Refusal| refusal.of(name.clone());
+        let (size, segments) = if header.entry_type() == EntryType::GNUSparse {
+            let mut map = HeaderMap::of(header).map_err(refuse)?;
+            while map.continues {
+                // More of the map stands between the header and the content, and is not counted in its size.
+                let block = self.whole_block()?;
+                map.extend(&block).map_err(refuse)?;
+            }
+            (Some(map.size), map.segments)
+        } else {
+            match sparse {
+                None => return Ok((stored, None)),
+                Some(sparse) if sparse.map_in_content => {
+                    let mut map = ContentMap::default();
+                    let segments = loop {
+                        if self.content < BLOCK as u64 {
+                            return Err(refuse(sparse::CONTRADICTS));
+                        }
+                        let block = self.whole_block()?;
+                        self.content -= BLOCK as u64;
+                        if let Some(segments) = map.take(&block).map_err(refuse)? {
+                            break segments;
+                        }
+                    };
+                    (sparse.size, segments)
+                }
+                Some(sparse) => (sparse.size, sparse.segments().map_err(refuse)?),
+            }
+        };
+        let size = size.ok_or_else(|| refuse(sparse::CONTRADICTS))?;
+        let segments = sparse::check(segments, size, self.content).map_err(refuse)?;
+        Ok((size, Some(segments)))
+    }
+
+    /// Reads a header block; none at the archive's end.
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
         let mut block = [0; BLOCK];
-        if !self.read_block(&mut block)? {
-            return Err(UnpackError::Truncated { kind: self.kind, last: self.last.clone() });
+        match self.read_block(&mut block)? {
+            BLOCK => {}
+            0 if self.compressed && self.last.is_some() => {
+                let last = self.last.clone().unwrap_or_else(|| EntryName::new(b""));
+                self.remarks.add(Remark::NoEndMarker, last);
+                return Ok(None);
+            }
+            _ => return Err(self.truncated()),
         }
         if block.iter().all(|byte| *byte == 0) {
+            self.finish()?;
             return Ok(None);
         }
-        let header = Header::from_byte_slice(&block).clone();
-        let checksum =
-            block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]).map(|byte| u32::from(*byte)).sum();
-        if header.cksum().ok() != Some(checksum) {
-            return Err(self.damaged("a header's checksum is wrong"));
+        match is_header(&block) {
+            true => Ok(Some(Header::from_byte_slice(&block).clone())),
+            false => Err(self.damaged("a header's checksum is wrong")),
         }
-        Ok(Some(header))
     }
 
     /// The whole of a record that describes another member.
-    fn record(&mut self, header: &Header, numbers: Numbers) -> Result<Vec<u8>, UnpackError> {
-        let name = EntryName::new(&header.path_bytes());
-        let size = numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= MAX_RECORD);
+    fn record(&mut self, header: &Header, numbers: Numbers, most: u64) -> Result<Vec<u8>, UnpackError> {
+        let size = numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= most);
         let Some(size) = size else {
-            return Err(
-                Refusal::Header { problem: "a record about another member is larger than 1 MiB" }.of(name)
-            );
+            return Err(Refusal::RecordTooLarge { limit: most }.of(EntryName::new(&own_name(header))));
         };
         self.begin_content(size);
         let mut record = Vec::new();
         let read = self.content().read_to_end(&mut record);
         read.map_err(|source| self.failed(source))?;
-        if record.len() as u64 != size {
-            return Err(UnpackError::Truncated { kind: self.kind, last: self.last.clone() });
+        match record.len() as u64 == size {
+            true => Ok(record),
+            false => Err(self.truncated()),
         }
-        Ok(record)
     }
 
-    /// A GNU long name, without the NUL that ends it.
+    /// A GNU long name, up to its NUL.
     fn name_record(&mut self, header: &Header, numbers: Numbers) -> Result<Vec<u8>, UnpackError> {
-        let mut record = self.record(header, numbers)?;
-        if record.last() == Some(&0) {
-            record.pop();
-        }
+        let mut record = self.record(header, numbers, MAX_NAME_RECORD)?;
+        record.truncate(text(&record).len());
         Ok(record)
     }
 
-    fn pax(&self, header: &Header, record: &[u8]) -> Result<Pax, UnpackError> {
-        Pax::parse(record)
+    fn pax_record(&mut self, header: &Header, numbers: Numbers) -> Result<Pax, UnpackError> {
+        let record = self.record(header, numbers, MAX_PAX_RECORD)?;
+        Pax::parse(&self.global, &record)
             .ok_or(Refusal::Header { problem: "its pax records are malformed" })
-            .map_err(|refusal| refusal.of(EntryName::new(&header.path_bytes())))
+            .map_err(|refusal| refusal.of(EntryName::new(&own_name(header))))
     }
 
-    /// Reads to the end of the stream, which also checks what gzip appends.
+    /// Passes over what is no member.
+    fn skip_member(&mut self, numbers: Numbers) -> Result<(), UnpackError> {
+        let size =
+            numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= MAX_PAX_RECORD);
+        let size = size.ok_or_else(|| self.damaged("a header's size is out of range"))?;
+        self.begin_content(size);
+        Ok(())
+    }
+
+    /// Reads what is behind the end marker, to the end of the stream, which also checks what compression appends. What
+    /// another reader could take for a member is no padding.
     fn finish(&mut self) -> Result<(), UnpackError> {
-        let mut buffer = [0; 16 * 1024];
+        let mut block = [0; BLOCK];
         let mut left = MAX_PADDING;
+        let mut other = false;
         loop {
-            let count = self.read(&mut buffer)?;
-            let padding =
-                left.checked_sub(count as u64).filter(|_| buffer[..count].iter().all(|byte| *byte == 0));
-            left = padding
-                .ok_or_else(|| UnpackError::TrailingData { kind: self.kind, last: self.last.clone() })?;
+            let count = self.read_block(&mut block)?;
             if count == 0 {
-                return Ok(());
+                break;
             }
+            let few = left.checked_sub(count as u64);
+            left = few
+                .filter(|_| count < BLOCK || !is_header(&block))
+                .ok_or_else(|| UnpackError::TrailingData { kind: self.kind, last: self.last.clone() })?;
+            other |= block[..count].iter().any(|byte| *byte != 0);
         }
+        if other {
+            self.remarks.add(Remark::BehindEnd, self.last.clone().unwrap_or_else(|| EntryName::new(b".")));
+        }
+        Ok(())
     }
 
     fn begin_content(&mut self, size: u64) {
@@ -233,23 +336,31 @@ impl<R: Read> Members<R> {
             let want = buffer.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
             let count = self.read(&mut buffer[..want])?;
             if count == 0 {
-                return Err(UnpackError::Truncated { kind: self.kind, last: self.last.clone() });
+                return Err(self.truncated());
             }
             bytes -= count as u64;
         }
         Ok(())
     }
 
-    /// Whether a whole block was left; a part of one is a truncated archive.
-    fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool, UnpackError> {
+    fn whole_block(&mut self) -> Result<[u8; BLOCK], UnpackError> {
+        let mut block = [0; BLOCK];
+        match self.read_block(&mut block)? {
+            BLOCK => Ok(block),
+            _ => Err(self.truncated()),
+        }
+    }
+
+    /// Reads a block, less of it only at the end.
+    fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<usize, UnpackError> {
         let mut filled = 0;
         while filled < block.len() {
             match self.read(&mut block[filled..])? {
-                0 => return Ok(false),
+                0 => break,
                 count => filled += count,
             }
         }
-        Ok(true)
+        Ok(filled)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, UnpackError> {
@@ -261,8 +372,16 @@ impl<R: Read> Members<R> {
         }
     }
 
+    fn truncated(&self) -> UnpackError {
+        UnpackError::Truncated { kind: self.kind, last: self.last.clone() }
+    }
+
     fn failed(&self, source: io::Error) -> UnpackError {
+        if let Some(problem) = StreamProblem::of(&source) {
+            return UnpackError::Stream(problem);
+        }
         match &self.last {
+            _ if source.kind() == io::ErrorKind::UnexpectedEof => self.truncated(),
             Some(entry) => UnpackError::ReadEntry { entry: entry.clone(), source },
             None => UnpackError::Read { kind: self.kind, source },
         }
@@ -273,25 +392,30 @@ impl<R: Read> Members<R> {
     }
 }
 
-fn kind(entry_type: EntryType, path: &[u8]) -> Result<Kind, Refusal> {
+/// What a member of this type becomes, and whether the type is a known one; every tar makes files of those that it does
+/// not know.
+fn kind(entry_type: EntryType, path: &[u8]) -> Result<(Kind, bool), Refusal> {
     match entry_type {
         // Archives older than POSIX mark folders by a slash alone.
-        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Ok(Kind::Folder),
-        EntryType::Regular | EntryType::Continuous => Ok(Kind::File),
-        EntryType::Directory => Ok(Kind::Folder),
-        EntryType::Symlink => Ok(Kind::Symlink),
-        EntryType::Link => Ok(Kind::HardLink),
+        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Ok((Kind::Folder, true)),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Ok((Kind::File, true)),
+        EntryType::Directory => Ok((Kind::Folder, true)),
+        EntryType::Symlink => Ok((Kind::Symlink, true)),
+        EntryType::Link => Ok((Kind::HardLink, true)),
         EntryType::Char => Err(Refusal::Special { kind: "a character device" }),
         EntryType::Block => Err(Refusal::Special { kind: "a block device" }),
         EntryType::Fifo => Err(Refusal::Special { kind: "a FIFO" }),
-        EntryType::GNUSparse => Err(Refusal::Sparse),
-        other => Err(Refusal::UnknownType { code: other.as_byte().into() }),
+        other => match other.as_byte() {
+            b'D' => Ok((Kind::Folder, true)),
+            b'M' => Err(Refusal::Continued),
+            _ => Ok((Kind::File, false)),
+        },
     }
 }
 
-struct Content<'a, R>(&'a mut Members<R>);
+struct Content<'a, 'b, R>(&'a mut Members<'b, R>);
 
-impl<R: Read> Read for Content<'_, R> {
+impl<R: Read> Read for Content<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = buffer.len().min(usize::try_from(self.0.content).unwrap_or(usize::MAX));
         let count = self.0.stream.read(&mut buffer[..want])?;

@@ -1,6 +1,6 @@
 //! Writes the content of files; several of these work on one tree at a time, each on files of its own.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +13,28 @@ use super::{Attributes, FILE, Root, failed, remove_file};
 const BUFFER: usize = 256 * 1024;
 const NEW_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A piece of a file between two holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Segment {
+    pub(in super::super) offset: u64,
+    pub(in super::super) length: u64,
+}
+
+/// How large a file is, and where its content belongs in it if it has holes.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Extent<'a> {
+    pub(in super::super) size: u64,
+    /// In order, none overlapping another, all within the size.
+    pub(in super::super) segments: Option<&'a [Segment]>,
+}
+
+impl Extent<'_> {
+    /// A file without holes.
+    pub(in super::super) fn whole(size: u64) -> Self {
+        Self { size, segments: None }
+    }
+}
 
 /// Writes files into folders that exist.
 #[derive(Debug)]
@@ -28,16 +50,16 @@ impl<'a> FileWriter<'a> {
         Self { root, parent: None, buffer: vec![0; BUFFER].into() }
     }
 
-    /// Makes a file from `data`, which must hold exactly `size` bytes, in place of an earlier file of that name.
+    /// Makes a file from `data`, which must hold exactly what belongs into it, in place of an earlier file of that name.
     pub(in super::super) fn write(
         &mut self,
         path: &EntryPath,
         attributes: &Attributes,
-        size: u64,
+        extent: Extent<'_>,
         data: &mut dyn Read,
     ) -> Result<(), UnpackError> {
         let root = self.root;
-        root.meter.expect(path, size)?;
+        root.meter.expect(path, extent.size)?;
         let parent = self.parent(path)?;
         let create = || rustix::fs::openat(parent, path.name(), NEW_FILE, Mode::RUSR | Mode::WUSR);
         let file = match create() {
@@ -48,8 +70,30 @@ impl<'a> FileWriter<'a> {
             created => created,
         };
         let mut file = std::fs::File::from(file.map_err(|errno| failed(path, "create", errno))?);
-        self.copy(path, size, data, &mut file)?;
+        match extent.segments {
+            None => self.copy(path, extent.size, data, &mut file)?,
+            Some(segments) => self.fill_in(path, extent.size, segments, data, &mut file)?,
+        }
         root.apply(path, &file, attributes)
+    }
+
+    /// Writes the pieces of a file with holes. Holes count as if they were written, because a copy may fill them.
+    fn fill_in(
+        &mut self,
+        path: &EntryPath,
+        size: u64,
+        segments: &[Segment],
+        data: &mut dyn Read,
+        file: &mut std::fs::File,
+    ) -> Result<(), UnpackError> {
+        let failed = |source| UnpackError::Write { entry: path.into(), operation: "write", source };
+        let content: u64 = segments.iter().map(|segment| segment.length).sum();
+        self.root.meter.add(path, size.saturating_sub(content))?;
+        for segment in segments {
+            file.seek(SeekFrom::Start(segment.offset)).map_err(failed)?;
+            self.copy(path, segment.length, &mut data.take(segment.length), file)?;
+        }
+        file.set_len(size).map_err(failed)
     }
 
     fn copy(
@@ -62,8 +106,8 @@ impl<'a> FileWriter<'a> {
         let mismatch = |found| UnpackError::SizeMismatch { entry: path.into(), declared: size, found };
         let mut written = 0;
         loop {
-            let count = fill(data, &mut self.buffer)
-                .map_err(|source| UnpackError::ReadEntry { entry: path.into(), source })?;
+            let count =
+                fill(data, &mut self.buffer).map_err(|source| UnpackError::read_entry(path, source))?;
             if count == 0 {
                 break;
             }

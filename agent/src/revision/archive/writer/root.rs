@@ -11,6 +11,7 @@ use super::super::Limits;
 use super::super::entry::EntryPath;
 use super::super::error::{Refusal, UnpackError};
 use super::super::meter::Meter;
+use super::super::remarks::{Remark, Remarks};
 use super::{Attributes, failed};
 
 const OPEN_FOLDER: OFlags =
@@ -29,6 +30,7 @@ pub(in super::super) struct Root<'a> {
     superuser: bool,
     pub(super) limits: &'a Limits,
     pub(in super::super) meter: Meter,
+    pub(in super::super) remarks: Remarks,
 }
 
 impl<'a> Root<'a> {
@@ -49,6 +51,7 @@ impl<'a> Root<'a> {
             superuser: rustix::process::geteuid().is_root(),
             limits,
             meter: Meter::new(limits.max_extracted_bytes, space.f_bavail.saturating_mul(space.f_frsize)),
+            remarks: Remarks::default(),
         })
     }
 
@@ -123,10 +126,7 @@ impl<'a> Root<'a> {
     ) -> Result<(), UnpackError> {
         let (owner, mode) = self.granted(attributes);
         if mode != attributes.mode {
-            tracing::warn!(
-                entry = %super::EntryName::from(path),
-                "set-id bits dropped: the file does not get the owner that they were meant for"
-            );
+            self.remarks.add(Remark::SetIdBits, path);
         }
         if let Some((user, group)) = owner {
             rustix::fs::fchown(&made, Some(user), Some(group))

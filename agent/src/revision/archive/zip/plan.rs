@@ -3,52 +3,63 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use ::zip::read::{ZipArchiveMetadata, ZipFile, ZipFileEntry};
-use ::zip::{CompressionMethod, DateTime, ExtraField, System};
 use rustix::fs::{FileType, Timespec};
 use time::{Date, Month, PrimitiveDateTime, Time};
 
-use super::super::BundleType;
 use super::super::entry::{EntryName, EntryPath};
 use super::super::error::{Refusal, UnpackError};
-use super::super::source::Source;
-use super::super::writer::Root;
+use super::super::writer::{Attributes, Root};
+use super::content::Method;
+use super::directory::{Directory, Entry};
+use super::fields::Fields;
 
 /// Permission bits that a zip gives; set-id and sticky bits are dropped, as `unzip` does without -K.
 const PERMISSIONS: u32 = 0o777;
 const TYPE: u32 = 0o170_000;
 /// The first bit of the attributes of DOS.
 const DOS_READ_ONLY: u32 = 1;
-/// Windows counts time in steps of 100 ns from 1601.
-const NTFS_STEPS_PER_SECOND: u64 = 10_000_000;
-const NTFS_EPOCH: i64 = -11_644_473_600;
+/// Flags of an entry.
+const ENCRYPTED: u16 = 1;
+const PATCH: u16 = 1 << 5;
+const HIDDEN_NAMES: u16 = 1 << 13;
+/// Systems that an entry's attributes can be of.
+const DOS: u8 = 0;
+const UNIX: u8 = 3;
+const NTFS: u8 = 10;
+const VFAT: u8 = 14;
 
 /// What one entry will become.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
     pub(super) index: usize,
     pub(super) kind: FileType,
+    pub(super) method: Method,
     pub(super) mode: u32,
     pub(super) size: u64,
+    modified: Option<Timespec>,
 }
 
-/// Judges every entry. An entry that repeats a name takes the place of the earlier one.
+impl Planned {
+    pub(super) fn attributes(&self) -> Attributes {
+        Attributes { mode: self.mode, owner: None, modified: self.modified }
+    }
+}
+
+/// Judges every entry. Folders may be restated; any other two entries of one name are two contents for one path.
 pub(super) fn plan(
-    directory: &ZipArchiveMetadata,
+    directory: &Directory,
     root: &Root<'_>,
 ) -> Result<BTreeMap<EntryPath, Planned>, UnpackError> {
     let mut plan = BTreeMap::<EntryPath, Planned>::new();
     for index in 0..directory.len() {
-        let entry = directory
-            .entry(index)
-            .map_err(|error| UnpackError::Read { kind: BundleType::Zip, source: error.into() })?;
-        let (path, planned) =
-            judge(&entry, index).map_err(|refusal| refusal.of(EntryName::new(entry.name_raw())))?;
+        let entry = directory.entry(index)?;
+        let refuse = |refusal: Refusal| refusal.of(EntryName::new(entry.name));
+        let (path, planned) = judge(&entry, index).map_err(refuse)?;
         if let Some(earlier) = plan.insert(path, planned)
-            && earlier.kind != planned.kind
+            && !(earlier.kind.is_dir() && planned.kind.is_dir())
         {
             let (this, other) = (described(planned.kind), described(earlier.kind));
-            return Err(Refusal::Clash { this, other }.of(EntryName::new(entry.name_raw())));
+            return Err(refuse(Refusal::Clash { this, other }));
         }
     }
     let mut total = 0_u64;
@@ -59,12 +70,12 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusal> {
-    let raw = entry.name_raw();
-    let attributes = entry.external_attributes();
-    let name = match entry.system() {
+fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusal> {
+    let raw = name(entry)?;
+    let attributes = entry.attributes;
+    let name = match entry.system {
         // What unzip takes for a path of DOS: no slash at all.
-        System::Dos | System::WindowsNTFS | System::VFAT if !raw.contains(&b'/') => Cow::Owned(slashed(raw)?),
+        DOS | NTFS | VFAT if !raw.contains(&b'/') => Cow::Owned(slashed(raw)?),
         _ => Cow::Borrowed(raw),
     };
     let path = EntryPath::parse(&name)?;
@@ -84,7 +95,7 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
         FileType::BlockDevice => {
             return Err(Refusal::Special { kind: "a block device" });
         }
-        FileType::Unknown if unix_mode & TYPE != 0 && entry.system() == System::Unix => {
+        FileType::Unknown if unix_mode & TYPE != 0 && entry.system == UNIX => {
             return Err(Refusal::UnknownType { code: unix_mode & TYPE });
         }
         FileType::RegularFile | FileType::Unknown if names_folder => FileType::Directory,
@@ -93,22 +104,36 @@ fn judge(entry: &ZipFileEntry<'_>, index: usize) -> Result<(EntryPath, Planned),
     if path.is_root() && !kind.is_dir() {
         return Err(Refusal::EmptyName);
     }
-    if kind.is_dir() && entry.size() > 0 {
-        return Err(Refusal::UnexpectedData { bytes: entry.size() });
+    if kind.is_dir() && entry.size > 0 {
+        return Err(Refusal::UnexpectedData { bytes: entry.size });
     }
-    if entry.encrypted() {
+    if entry.flags & (ENCRYPTED | HIDDEN_NAMES) != 0 {
         return Err(Refusal::Encrypted);
     }
-    if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
-        return Err(Refusal::Method { name: entry.compression().to_string() });
+    if entry.flags & PATCH != 0 {
+        return Err(Refusal::Method { name: "patch data".to_owned() });
     }
-    let mode = match (unix_mode & PERMISSIONS, kind) {
-        (0, FileType::Directory) => 0o755,
-        (0, _) if attributes & DOS_READ_ONLY != 0 => 0o444,
-        (0, _) => 0o644,
-        (mode, _) => mode,
+    let method = Method::of(entry.method).map_err(|name| Refusal::Method { name })?;
+    let permissions = unix_mode & PERMISSIONS;
+    let mode = match kind {
+        // Folders without any attributes come from writers that give none.
+        FileType::Directory if unix_mode == 0 => 0o755,
+        _ if permissions != 0 || entry.system == UNIX => permissions,
+        _ if attributes & DOS_READ_ONLY != 0 => 0o444,
+        _ => 0o644,
     };
-    Ok((path, Planned { index, kind, mode, size: entry.size() }))
+    let modified = Fields(entry.extra).modified().or_else(|| dos_time(entry.date, entry.time));
+    Ok((path, Planned { index, kind, method, mode, size: entry.size, modified }))
+}
+
+/// The entry's name. One in UTF-8 beside it counts where it only spells out what a code page abbreviates.
+fn name<'a>(entry: &Entry<'a>) -> Result<&'a [u8], Refusal> {
+    match Fields(entry.extra).unicode_path(entry.name) {
+        None => Ok(entry.name),
+        Some(unicode) if unicode == entry.name => Ok(unicode),
+        Some(unicode) if !entry.name.is_ascii() && std::str::from_utf8(unicode).is_ok() => Ok(unicode),
+        Some(_) => Err(Refusal::Contradiction { problem: "it has another name in UTF-8" }),
+    }
 }
 
 /// A path of DOS with the separators of Unix. A drive letter is as absolute as a leading slash.
@@ -128,34 +153,11 @@ fn described(kind: FileType) -> &'static str {
     }
 }
 
-/// The time of modification: of Unix or Windows where the archive has it, else that of DOS, taken for UTC.
-pub(super) fn modified(content: &ZipFile<'_, Source<'_>>) -> Option<Timespec> {
-    let mut ntfs = None;
-    for field in content.extra_data_fields() {
-        match field {
-            ExtraField::ExtendedTimestamp(times) if times.mod_time().is_some() => {
-                // A signed number of 32 bits, as unzip reads it.
-                return times.mod_time().map(|seconds| whole_seconds(i64::from(seconds.cast_signed())));
-            }
-            ExtraField::Ntfs(times) if times.mtime() > 0 => {
-                ntfs = Some(Timespec {
-                    tv_sec: (times.mtime() / NTFS_STEPS_PER_SECOND).cast_signed() + NTFS_EPOCH,
-                    tv_nsec: ((times.mtime() % NTFS_STEPS_PER_SECOND) * 100).cast_signed() as _,
-                });
-            }
-            _ => {}
-        }
-    }
-    ntfs.or_else(|| content.last_modified().and_then(dos_time))
-}
-
-fn dos_time(stamp: DateTime) -> Option<Timespec> {
-    let month = Month::try_from(stamp.month()).ok()?;
-    let date = Date::from_calendar_date(i32::from(stamp.year()), month, stamp.day()).ok()?;
-    let time = Time::from_hms(stamp.hour(), stamp.minute(), stamp.second()).ok()?;
-    Some(whole_seconds(PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp()))
-}
-
-fn whole_seconds(tv_sec: i64) -> Timespec {
-    Timespec { tv_sec, tv_nsec: 0 }
+/// The time of DOS, taken for UTC.
+fn dos_time(date: u16, time: u16) -> Option<Timespec> {
+    let month = Month::try_from((date >> 5 & 0xf) as u8).ok()?;
+    let date = Date::from_calendar_date(1980 + i32::from(date >> 9), month, (date & 0x1f) as u8).ok()?;
+    let time = Time::from_hms((time >> 11) as u8, (time >> 5 & 0x3f) as u8, (time & 0x1f) as u8 * 2).ok()?;
+    let seconds = PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
+    Some(Timespec { tv_sec: seconds, tv_nsec: 0 })
 }
