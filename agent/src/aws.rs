@@ -1,5 +1,6 @@
 //! What every call to AWS, or to a service that speaks like it, has in common: HTTP and TLS, credentials, endpoints.
 
+mod bounded;
 pub mod credentials;
 mod http;
 mod trust;
@@ -27,6 +28,8 @@ pub struct Access {
     pub region: Region,
     pub endpoints: Endpoints,
     pub read_timeout: Duration,
+    /// How long a store is waited for that does not answer at all. Nobody looks on while a daemon waits.
+    pub outage: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,7 @@ impl Access {
             region,
             endpoints,
             read_timeout: settings.http_read_timeout,
+            outage: Duration::ZERO,
         })
     }
 

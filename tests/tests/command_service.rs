@@ -62,6 +62,8 @@ fn passing() -> Vec<(&'static str, Fault)> {
         ("too many requests", Fault::Answer(429, "text/plain", b"slow down".to_vec())),
         ("a proxy's refusal", Fault::Answer(403, "text/html", b"<h1>Blocked</h1>".to_vec())),
         ("a proxy's page", Fault::Answer(200, "text/html", b"<h1>Please log in</h1>".to_vec())),
+        ("a portal's document", Fault::Answer(200, "application/json", b"{\"login\":true}".to_vec())),
+        ("nothing", Fault::Answer(200, "application/x-amz-json-1.1", Vec::new())),
         ("noise", Fault::Answer(200, "application/x-amz-json-1.1", vec![0xff; 1000])),
         ("a wrong type", Fault::Answer(200, "application/x-amz-json-1.1", b"\"text\"".to_vec())),
         ("a huge answer", Fault::Answer(200, "application/x-amz-json-1.1", vec![b' '; 64 << 20])),
@@ -124,29 +126,27 @@ async fn a_poll_that_fails_is_repeated_after_a_pause() {
 }
 
 #[tokio::test]
-async fn a_fault_that_stays_fails_the_command_once_and_only_that() {
+async fn a_refusal_fails_the_command_once_and_only_that() {
     let mut cases = Vec::new();
     let faults = [
-        (Fault::Error(500, "ServerException"), 4, "ServerException"),
-        (Fault::Reset, 4, "did not reach the service"),
-        (Fault::Error(400, "ClientException"), 1, "ClientException (HTTP 400): as the test wants it"),
-        (Fault::Error(400, "ExpiredTokenException"), 1, "ExpiredTokenException"),
+        (Fault::Error(400, "ClientException"), "ClientException (HTTP 400): as the test wants it"),
+        (Fault::Error(400, "ExpiredTokenException"), "ExpiredTokenException"),
     ];
     for (call, says) in [
         (SPECIFICATION, "the deployment specification cannot be fetched"),
         (ACKNOWLEDGE, "the command cannot be acknowledged"),
     ] {
-        for (fault, attempts, why) in faults.clone() {
+        for (fault, why) in faults.clone() {
             cases.push(async move {
                 let host = Lone::start("").await;
                 downloaded(&host, "d-1").await;
                 let before = host.stub.requests(call).len();
-                host.stub.fail(call, &fault, attempts);
+                host.stub.fail(call, &fault, 1);
                 let id = host.command("d-1", HOOK);
                 let completion = host.stub.completed(&id, 1).await;
                 failed(&completion, says);
                 failed(&completion, why);
-                assert_eq!(host.stub.requests(call).len() - before, attempts, "{why} at {call}");
+                assert_eq!(host.stub.requests(call).len() - before, 1, "{why} at {call}");
                 works(&host).await;
                 assert_eq!(host.stub.completions(&id).len(), 1);
                 assert_eq!(runs(&host, "d-1"), 0, "it was reported as failed");
@@ -154,6 +154,43 @@ async fn a_fault_that_stays_fails_the_command_once_and_only_that() {
         }
     }
     side_by_side(cases).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_waited_for_and_fails_no_command() {
+    let mut cases = Vec::new();
+    for call in [SPECIFICATION, ACKNOWLEDGE] {
+        for fault in [Fault::Error(503, "ServiceUnavailable"), Fault::Reset] {
+            cases.push(async move {
+                let host = Lone::start("").await;
+                downloaded(&host, "d-1").await;
+                let before = host.stub.requests(call).len();
+                host.stub.fail(call, &fault, 6);
+                let id = host.command("d-1", HOOK);
+                host.stub.requested(call, before + 5).await;
+                assert_eq!(host.stub.completions(&id), [], "nothing is told of what has not begun");
+                succeeded(&host.stub.completed(&id, 1).await);
+                assert_eq!(runs(&host, "d-1"), 1);
+            });
+        }
+    }
+    side_by_side(cases).await;
+}
+
+#[tokio::test]
+async fn a_stop_while_the_service_is_away_leaves_the_command_to_the_next_agent() {
+    let mut host = Lone::start("").await;
+    downloaded(&host, "d-1").await;
+    host.stub.fail(SPECIFICATION, &Fault::Reset, 1000);
+    let before = host.stub.requests(SPECIFICATION).len();
+    let id = host.command("d-1", HOOK);
+    host.stub.requested(SPECIFICATION, before + 2).await;
+    assert!(host.agent.stop().await.success());
+    assert_eq!(host.stub.completions(&id), []);
+    host.stub.recover();
+    host.restart();
+    succeeded(&host.stub.completed(&id, 1).await);
+    assert_eq!(runs(&host, "d-1"), 1);
 }
 
 #[tokio::test]

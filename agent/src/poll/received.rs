@@ -4,21 +4,20 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codedeploy_api::command::{
-    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand, Operation,
+    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand,
     PutHostCommandAcknowledgementInput,
 };
 use codedeploy_api::diagnostics::AcknowledgementPayload;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_hooks::script::{Outcome, Report};
 use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use super::turns::Turn;
-use crate::command::CallError;
+use crate::command::{CallError, Persistence};
 use crate::deployment::failed;
 use crate::deployment::ledger::{Entry, LedgerError};
 use crate::errors::Chain;
@@ -28,6 +27,10 @@ use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::systemd;
+
+/// How long a command that has not begun is kept while the service does not answer: no service waits longer for a
+/// lifecycle event.
+const WANTED: Duration = Duration::from_secs(3600);
 
 /// Why a command could not be performed, though it was received.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,8 @@ enum Came {
     Unwanted,
     /// The agent ends; the next one takes it up.
     Left,
+    /// The service was away for too long; should it still want the command, it delivers it again.
+    Dropped,
 }
 
 impl Agent {
@@ -91,6 +96,14 @@ impl Agent {
                 entry.into_iter().for_each(|entry| self.ledger.forget(entry));
                 self.known.ended(id, None);
             }
+            (Came::Dropped, entry) => {
+                tracing::warn!(
+                    waited_seconds = WANTED.as_secs(),
+                    "the service did not answer, and nothing was done; the command is dropped, and taken when it is delivered again"
+                );
+                entry.into_iter().for_each(|entry| self.ledger.forget(entry));
+                self.known.ended(id, None);
+            }
             (Came::Left, entry) => entry.into_iter().for_each(|entry| self.ledger.leave(entry)),
         }
         memory::give_back();
@@ -103,8 +116,12 @@ impl Agent {
         shutdown: &Shutdown,
         entry: &mut Option<Entry>,
     ) -> Result<Came, ReceivedError> {
-        // Nobody delivers it once more, and the service may not be there yet.
-        let patience = entry.is_some().then_some(&shutdown.no_more_work);
+        let end = &shutdown.no_more_work;
+        let persistence = match entry {
+            Some(_) => Persistence::Recovered { end },
+            None => Persistence::Delivered { end, until: Instant::now() + WANTED },
+        };
+        let unanswered = || if end.is_cancelled() { Came::Left } else { Came::Dropped };
         let entry = match entry {
             Some(entry) => {
                 self.ledger.resume(entry)?;
@@ -113,8 +130,8 @@ impl Agent {
             None => entry.insert(self.ledger.receive(command)?),
         };
         let event = self.event(command)?;
-        let Some((spec, envelope)) = self.specification(entry, patience).await? else {
-            return Ok(Came::Left);
+        let Some((spec, envelope)) = self.specification(entry, persistence).await? else {
+            return Ok(unanswered());
         };
         let span = tracing::Span::current();
         span.record("deployment_id", spec.deployment_id.as_str());
@@ -127,8 +144,8 @@ impl Agent {
         };
         let noop = self.host.is_noop(&event, &spec);
         let begun = entry.record().begun.is_some();
-        match self.acknowledge(command, noop, patience).await {
-            None => return Ok(Came::Left),
+        match self.acknowledge(command, noop, persistence).await {
+            None => return Ok(unanswered()),
             // It took the first acknowledgement.
             Some(Err(error)) if begun => {
                 tracing::info!(%error, "the service does not take a second acknowledgement")
@@ -187,7 +204,7 @@ impl Agent {
     async fn specification(
         &self,
         entry: &Entry,
-        patience: Option<&CancellationToken>,
+        persistence: Persistence<'_>,
     ) -> Result<Option<(DeploymentSpec, Envelope)>, ReceivedError> {
         let record = entry.record();
         if let Some(begun) = &record.begun {
@@ -202,7 +219,7 @@ impl Agent {
             deployment_execution_id: record.command.deployment_execution_id.clone(),
             host_identifier: record.command.host_identifier.clone(),
         };
-        let Some(answer) = self.call(&input, patience).await else { return Ok(None) };
+        let Some(answer) = self.service.call_patiently(&input, persistence).await else { return Ok(None) };
         let answer = answer.map_err(ReceivedError::Fetch)?;
         if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
             return Err(ReceivedError::System { found: answer.deployment_system });
@@ -222,7 +239,7 @@ impl Agent {
         &self,
         command: &HostCommand,
         noop: bool,
-        patience: Option<&CancellationToken>,
+        persistence: Persistence<'_>,
     ) -> Option<Result<Option<CommandStatus>, CallError>> {
         let payload =
             serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
@@ -230,20 +247,8 @@ impl Agent {
             host_command_identifier: command.host_command_identifier.clone(),
             diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
         };
-        let answer = self.call(&input, patience).await?;
+        let answer = self.service.call_patiently(&input, persistence).await?;
         Some(answer.map(|answer| answer.command_status))
-    }
-
-    /// Calls some times; with patience, until there is an answer, or `None` when patience ends.
-    async fn call<O: Operation>(
-        &self,
-        input: &O,
-        patience: Option<&CancellationToken>,
-    ) -> Option<Result<O::Output, CallError>> {
-        match patience {
-            None => Some(self.service.call(input).await),
-            Some(end) => self.service.call_patiently(input, end).await,
-        }
     }
 }
 

@@ -2,9 +2,11 @@
 //! a DownloadBundle or Install is done again, and a script is never run a second time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::{Outcome, Report};
+use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tracing::Instrument;
 
@@ -19,6 +21,10 @@ use crate::shutdown::Shutdown;
 /// A command with which the agent ended unexpectedly so often is not taken up once more.
 const MAX_STARTS: u32 = 3;
 
+/// A command that was received longer ago is not done again: only how it ended is told, and the service says whether that
+/// is too late. A wrong clock costs a repetition that way, never an outcome.
+const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// What becomes of a command that was in progress.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
@@ -28,13 +34,14 @@ enum Decision {
 }
 
 /// `installed`: its Install came to its end, and only nobody took note of it.
-fn decide(record: &InProgress, installed: bool) -> Decision {
+fn decide(record: &InProgress, installed: bool, now: OffsetDateTime) -> Decision {
     let name = &record.command.command_name;
     if installed {
         return Decision::Over(Outcome::Succeeded { note: None });
     }
     let repeatable = match record.begun {
         None => true,
+        Some(_) if now - record.received_at > STALE_AFTER => false,
         Some(_) => matches!(name.parse(), Ok(LifecycleEvent::DownloadBundle | LifecycleEvent::Install)),
     };
     match repeatable {
@@ -93,7 +100,7 @@ impl Agent {
         let span = span_of(&command);
         let _entered = span.enter();
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
-        match decide(record, self.is_installed(record)) {
+        match decide(record, self.is_installed(record), OffsetDateTime::now_utc()) {
             Decision::Again => {
                 tracing::warn!(starts = record.starts, "the agent was restarted in the middle; begun again");
                 let task = async move { agent.carry_out(command, Some(entry), shutdown).await };
@@ -179,6 +186,7 @@ mod tests {
     #[test]
     fn only_scripts_that_began_are_not_begun_again_and_nothing_is_a_fourth_time() {
         const AGAIN: Option<u8> = None;
+        let received = record("Install", true, 1).received_at;
         let cases = [
             ("Install", false, [AGAIN, AGAIN, Some(5)]),
             ("Install", true, [AGAIN, AGAIN, Some(5)]),
@@ -189,13 +197,17 @@ mod tests {
             ("not a name", false, [AGAIN, AGAIN, Some(5)]),
         ];
         for (event, begun, expected) in cases {
-            let decided = [1, 2, 3].map(|starts| match decide(&record(event, begun, starts), false) {
-                Decision::Again => AGAIN,
-                Decision::Over(outcome) => Some(u8::from(outcome.code())),
-            });
+            let decided =
+                [1, 2, 3].map(|starts| match decide(&record(event, begun, starts), false, received) {
+                    Decision::Again => AGAIN,
+                    Decision::Over(outcome) => Some(u8::from(outcome.code())),
+                });
             assert_eq!(decided, expected, "{event}, begun: {begun}");
         }
-        let installed = decide(&record("Install", true, 3), true);
+        let installed = decide(&record("Install", true, 3), true, received);
         assert_eq!(installed, Decision::Over(Outcome::Succeeded { note: None }));
+        let days_later = received + Duration::from_secs(2 * 24 * 3600);
+        assert_eq!(decide(&record("Install", true, 1), false, days_later), Decision::Over(interrupted()));
+        assert_eq!(decide(&record("Install", false, 1), false, days_later), Decision::Again);
     }
 }

@@ -15,6 +15,9 @@ pub const SIGNING_NAME_SECURE: &str = "codedeploy-commands-secure";
 /// Header in which an agent says its version.
 pub const AGENT_VERSION_HEADER: &str = "x-amz-codedeploy-agent-version";
 
+/// Header by which a service numbers its answers; what stands between it and an agent has no reason to.
+pub const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
+
 /// The content type of both APIs.
 pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
@@ -27,6 +30,8 @@ pub const DEPLOYMENT_SYSTEM: &str = "CodeDeploy";
 /// An operation of the API: its name and the shapes it takes and gives.
 pub trait Operation: Serialize {
     const NAME: &'static str;
+    /// Whether the service may answer without a body: it has nothing to say.
+    const MAY_BE_EMPTY: bool = false;
     type Output: for<'de> Deserialize<'de> + Send + 'static;
 }
 
@@ -171,19 +176,20 @@ objects! {
 }
 
 macro_rules! operations {
-    ($($name:literal: $input:ty => $output:ty;)*) => {
+    ($($name:literal: $input:ty => $output:ty $(, $may_be_empty:ident)?;)*) => {
         $(impl Operation for $input {
             const NAME: &'static str = $name;
+            $(const MAY_BE_EMPTY: bool = stringify!($may_be_empty).len() > 0;)?
             type Output = $output;
         })*
     };
 }
 
 operations! {
-    "PollHostCommand": PollHostCommandInput => PollHostCommandOutput;
+    "PollHostCommand": PollHostCommandInput => PollHostCommandOutput, may_be_empty;
     "GetDeploymentSpecification": GetDeploymentSpecificationInput => GetDeploymentSpecificationOutput;
     "PutHostCommandAcknowledgement": PutHostCommandAcknowledgementInput => PutHostCommandAcknowledgementOutput;
-    "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput;
+    "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput, may_be_empty;
     "PostHostCommandUpdate": PostHostCommandUpdateInput => PostHostCommandUpdateOutput;
 }
 
