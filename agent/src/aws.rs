@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use self::credentials::Credentials;
 pub use self::http::client as http_client;
-use crate::config::{Endpoints, Settings};
+use crate::config::{Endpoints, Settings, SignerTrust};
 use crate::identity::{CredentialSource, Region};
 
 /// Regions with FIPS endpoints of both CodeDeploy and S3 (AWS: "AWS services with FIPS endpoints").
@@ -30,6 +30,8 @@ pub struct Access {
     pub read_timeout: Duration,
     /// How long a store is waited for that does not answer at all. Nobody looks on while a daemon waits.
     pub outage: Duration,
+    /// Whose specifications are accepted.
+    pub signer: SignerTrust,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,7 @@ impl Access {
             endpoints,
             read_timeout: settings.http_read_timeout,
             outage: Duration::ZERO,
+            signer: settings.signer.clone(),
         })
     }
 

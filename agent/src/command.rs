@@ -1,9 +1,11 @@
 //! Where commands come from: the CodeDeployCommand service, called through the SDK's own HTTP and signing
 //! (spec: Command service protocol). Time-outs, limits and attempts are decided here, for every call alike.
 
+mod peer;
 mod reach;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -37,6 +39,7 @@ use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use crate::errors::Chain;
+use peer::Peer;
 use reach::Reach;
 
 /// What stands for the name of an error that has none; the service's own have one.
@@ -53,6 +56,8 @@ pub struct CommandService {
     credentials: Credentials,
     transport: Transport,
     reach: Reach,
+    peer: Peer,
+    endpoint: String,
 }
 
 type Transport = SmithyOperation<Request, Answer, ServiceError>;
@@ -204,14 +209,25 @@ impl CommandService {
         let target_prefix =
             if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
         let credentials = access.credentials.clone();
-        let reach = Reach::default();
-        let transport = transport(access, reach.clone());
-        Self { host_identifier, target_prefix, credentials, transport, reach }
+        let (reach, peer) = (Reach::default(), Peer::new(&access.signer));
+        let transport = transport(access, reach.clone(), peer.clone());
+        let endpoint = access.command_endpoint();
+        Self { host_identifier, target_prefix, credentials, transport, reach, peer, endpoint }
     }
 
     /// Whether the service has the newest call, though it may not have answered yet.
     pub fn is_connected(&self) -> bool {
         self.reach.is_connected()
+    }
+
+    /// The digests of the keys that the service signs with, where it is this project's controller; from its latest answer.
+    pub fn signers(&self) -> Option<Arc<str>> {
+        self.peer.signers()
+    }
+
+    /// Where the service is.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// Who this host is to the service.
@@ -304,7 +320,7 @@ impl CommandService {
     }
 }
 
-fn transport(access: &Access, reach: Reach) -> Transport {
+fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
     SmithyOperation::builder()
         .service_name("CodeDeployCommand")
         .operation_name("Command")
@@ -325,6 +341,7 @@ fn transport(access: &Access, reach: Reach) -> Transport {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .with_connection_poisoning()
         .interceptor(reach)
+        .interceptor(peer)
         .runtime_plugin(signing(access))
         .serializer(serialize)
         .deserializer(deserialize)

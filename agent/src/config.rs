@@ -6,6 +6,7 @@ pub mod show;
 mod size;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -106,9 +107,22 @@ pub enum SignerTrust {
     Anyone,
     /// A signer whose certificate chains to one in this PEM file.
     Authority(PathBuf),
-    /// The signer whose public key has this SHA-256 digest.
-    Pin([u8; 32]),
+    /// The signers whose public key has one of these SHA-256 digests.
+    Pins(Vec<KeyDigest>),
 }
+
+/// The SHA-256 digest of a public key. Its `Display` is in lower-case hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyDigest(pub [u8; 32]);
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Most keys that are pinned; two are needed while one takes the place of another.
+const MAX_PINS: usize = 16;
 
 /// What the agent refuses or strips beyond what it always does.
 #[derive(Debug, Clone, Default)]
@@ -307,17 +321,18 @@ fn test_profile(name: &str) -> Option<bool> {
 
 fn signer(file: &mut Reader) -> SignerTrust {
     let authority = file.path("deployment_signer_ca");
-    let pin = file.parsed(
+    let pins = file.parsed_list(
         "deployment_signer_pin",
-        "the SHA-256 digest of a public key, 64 hex digits",
+        "the SHA-256 digest of a public key, 64 hex digits, or a list of up to 16 such digests",
+        MAX_PINS,
         sha256_digest,
     );
-    match (pin, authority) {
+    match (pins, authority) {
         (Some(_), Some(_)) => {
             file.conflict("deployment_signer_pin", "deployment_signer_ca");
             SignerTrust::Anyone
         }
-        (Some(pin), None) => SignerTrust::Pin(pin),
+        (Some(pins), None) => SignerTrust::Pins(pins),
         (None, Some(path)) => SignerTrust::Authority(path),
         (None, None) => SignerTrust::Anyone,
     }
@@ -333,7 +348,7 @@ impl LogFormat {
     }
 }
 
-fn sha256_digest(text: &str) -> Option<[u8; 32]> {
+fn sha256_digest(text: &str) -> Option<KeyDigest> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
     if digits.len() != 64 || !digits.is_ascii() {
         return None;
@@ -342,7 +357,7 @@ fn sha256_digest(text: &str) -> Option<[u8; 32]> {
     for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    Some(digest)
+    Some(KeyDigest(digest))
 }
 
 #[cfg(test)]

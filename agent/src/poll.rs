@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
+use crate::acquaintance::Acquaintance;
 use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
 use crate::control::status::Status;
@@ -44,6 +45,7 @@ pub struct Agent {
     host: Host,
     service: CommandService,
     ledger: Ledger,
+    acquaintance: Acquaintance,
     status: Status,
     known: KnownCommands,
     /// One command of a deployment group at a time.
@@ -74,7 +76,17 @@ impl Next {
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
         let (known, groups) = (KnownCommands::default(), Turns::default());
-        Self { host, service, ledger, status, known, groups, places: Arc::new(Semaphore::new(MAX_COMMANDS)) }
+        let acquaintance = Acquaintance::open(&host.store);
+        Self {
+            host,
+            service,
+            ledger,
+            acquaintance,
+            status,
+            known,
+            groups,
+            places: Arc::new(Semaphore::new(MAX_COMMANDS)),
+        }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
@@ -106,6 +118,7 @@ impl Agent {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
+                    self.acquaintance.answered(self.service.endpoint(), self.service.signers().is_some());
                     if backoff.reset() {
                         tracing::info!("the service answers again");
                     }

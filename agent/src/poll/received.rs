@@ -14,16 +14,19 @@ use codedeploy_api::diagnostics::AcknowledgementPayload;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_hooks::script::{Outcome, Report};
 use futures_util::FutureExt;
+use time::OffsetDateTime;
 
 use super::Agent;
 use super::turns::Turn;
 use crate::command::{CallError, Persistence};
+use crate::config::{KeyDigest, SignerTrust};
 use crate::deployment::failed;
 use crate::deployment::ledger::{Entry, LedgerError};
 use crate::errors::Chain;
 use crate::memory;
 use crate::report;
 use crate::shutdown::Shutdown;
+use crate::spec::binding::{self, BindingError};
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::systemd;
@@ -55,6 +58,8 @@ enum ReceivedError {
     Envelope(#[from] EnvelopeError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Binding(#[from] BindingError),
     #[error("the command cannot be acknowledged")]
     Acknowledge(#[source] CallError),
     #[error(transparent)]
@@ -180,7 +185,12 @@ impl Agent {
     /// What the command asks for, if it asks this host for something that a host does.
     fn event(&self, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
         let (found, own) = (&command.host_identifier, self.service.host_identifier());
-        if found.is_empty() || !own.contains(found.as_str()) {
+        let is_own = match self.host.settings.signer {
+            // As AWS's agents compare.
+            SignerTrust::Anyone => !found.is_empty() && own.contains(found.as_str()),
+            SignerTrust::Authority(_) | SignerTrust::Pins(_) => found == own,
+        };
+        if !is_own {
             let found = found.chars().take(200).collect();
             return Err(ReceivedError::Foreign { found, own: own.to_owned() });
         }
@@ -208,7 +218,8 @@ impl Agent {
     ) -> Result<Option<(DeploymentSpec, Envelope)>, ReceivedError> {
         let record = entry.record();
         if let Some(begun) = &record.begun {
-            match self.verified(&begun.specification) {
+            // When it was signed was looked at when it came.
+            match self.verified(&record.command, &begun.specification).map(|(spec, _)| spec) {
                 Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the specification on record is not usable; it is fetched again");
@@ -227,12 +238,30 @@ impl Agent {
         let specification =
             answer.deployment_specification.and_then(|specification| specification.generic_envelope);
         let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
-        Ok(Some((self.verified(&envelope)?, envelope)))
+        let (spec, signers) = self.verified(&record.command, &envelope)?;
+        spec.binding.check_time(OffsetDateTime::now_utc())?;
+        if spec.binding.check_complete().is_ok() {
+            self.acquaintance.bound(&signers);
+        }
+        Ok(Some((spec, envelope)))
     }
 
-    fn verified(&self, envelope: &Envelope) -> Result<DeploymentSpec, ReceivedError> {
-        let verified = envelope::verify(envelope, &self.host.settings.signer)?;
-        Ok(DeploymentSpec::parse(&verified)?)
+    /// The specification in `envelope`, if whom this host trusts has signed it, for this command as far as the signer says
+    /// so; and the keys that signed it.
+    fn verified(
+        &self,
+        command: &HostCommand,
+        envelope: &Envelope,
+    ) -> Result<(DeploymentSpec, Vec<KeyDigest>), ReceivedError> {
+        let trust = &self.host.settings.signer;
+        let verified = envelope::verify(envelope, trust)?;
+        let spec = DeploymentSpec::parse(&verified)?;
+        binding::check(&spec, command, self.service.host_identifier())?;
+        // Without a pin or an authority, who leaves something out signs with another key.
+        if *trust != SignerTrust::Anyone && self.acquaintance.binds(&verified.signers) {
+            spec.binding.check_complete()?;
+        }
+        Ok((spec, verified.signers))
     }
 
     async fn acknowledge(

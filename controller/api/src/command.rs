@@ -15,6 +15,19 @@ pub const SIGNING_NAME_SECURE: &str = "codedeploy-commands-secure";
 /// Header in which an agent says its version.
 pub const AGENT_VERSION_HEADER: &str = "x-amz-codedeploy-agent-version";
 
+/// Header in which this project's controller says with which keys it signs specifications: the SHA-256 digests of the
+/// present public key and of the next one, where one is announced. AWS's service does not send it.
+pub const SIGNERS_HEADER: &str = "x-codedeploy-signers";
+/// Header in which an agent says whose specifications it accepts, to a service that sends [`SIGNERS_HEADER`]: digests, or
+/// [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
+pub const ACCEPTED_SIGNERS_HEADER: &str = "x-codedeploy-accepted-signers";
+/// Any signer is accepted.
+pub const ANY_SIGNER: &str = "any";
+/// Signers whose certificate chains to an authority are accepted.
+pub const AUTHORITY_SIGNER: &str = "authority";
+/// Between the digests of a header.
+pub const SIGNER_SEPARATOR: char = ',';
+
 /// Header by which a service numbers its answers; what stands between it and an agent has no reason to.
 pub const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
 

@@ -8,7 +8,7 @@ use codedeploy_api::codedeploy::{
 use codedeploy_api::command::{CommandStatus, Envelope, HostCommand};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
-    SpecificationDocument,
+    SpecificationBinding, SpecificationDocument,
 };
 
 use super::decide::Outcome;
@@ -148,7 +148,7 @@ pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandSta
     Ok(event.map_or(CommandStatus::Failed, |event| status(&event.state)))
 }
 
-/// The specification of a deployment that the host is a target of.
+/// The specification of a deployment that the host is a target of. It counts for this host and this deployment, now.
 pub fn specification(
     context: &Context<'_>,
     host: &str,
@@ -172,7 +172,12 @@ pub fn specification(
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
     // Whoever asks later has no use for the secret.
     let token = if record.progress.completed().is_some() { None } else { token(context, &record)? };
-    Ok(SpecificationDocument { github_access_token: token, ..document(record) })
+    let binding = SpecificationBinding {
+        host_identifier: Some(host.to_owned()),
+        deployment_execution_id: Some(execution_id.to_owned()),
+        signed_at: Some(context.now),
+    };
+    Ok(SpecificationDocument { github_access_token: token, binding, ..document(record) })
 }
 
 /// What opens the repository of a revision on GitHub, where the application is linked to a token.
@@ -209,6 +214,7 @@ fn document(record: Record) -> SpecificationDocument {
         revision,
         github_access_token: None,
         reuse_archive_from_deployment_id: record.relations.reuse_archive_from,
+        binding: SpecificationBinding::default(),
     }
 }
 
