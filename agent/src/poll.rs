@@ -22,6 +22,7 @@ use crate::control::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::{Ledger, Outgoing};
 use crate::report::{self, Delivered, Patience};
+use crate::rollback::notice;
 use crate::shutdown::Shutdown;
 use crate::spec::PathComponent;
 use crate::systemd::{self, Watchdog};
@@ -119,6 +120,7 @@ impl Agent {
                     systemd::ready();
                     self.status.polled();
                     self.acquaintance.answered(self.service.endpoint(), self.service.signers().is_some());
+                    self.tell_rollbacks(commands);
                     if backoff.reset() {
                         tracing::info!("the service answers again");
                     }
@@ -134,6 +136,18 @@ impl Agent {
             }
             watchdog.over(Some(next.at_most()), wait(next, commands)).await;
         }
+    }
+
+    /// Has the controller told of rollbacks that no command tells of; another service does not want to know.
+    fn tell_rollbacks(self: &Arc<Self>, commands: &mut Commands) {
+        if !notice::is_waiting(&self.host.store) {
+            return;
+        }
+        if self.service.signers().is_none() {
+            return notice::drop_all(&self.host.store);
+        }
+        let agent = Arc::clone(self);
+        commands.spawn(async move { notice::tell(&agent.host.store, &agent.service).await });
     }
 
     /// A poll. With nothing to do, services hold it open for a minute; whoever waits for readiness need not wait that long.

@@ -178,17 +178,16 @@ async fn a_service_that_is_away_is_waited_for_and_fails_no_command() {
 }
 
 #[tokio::test]
-async fn a_stop_while_the_service_is_away_leaves_the_command_to_the_next_agent() {
+async fn a_command_that_waits_for_the_service_is_the_next_agents() {
     let mut host = Lone::start("").await;
     downloaded(&host, "d-1").await;
     host.stub.fail(SPECIFICATION, &Fault::Reset, 1000);
     let before = host.stub.requests(SPECIFICATION).len();
     let id = host.command("d-1", HOOK);
     host.stub.requested(SPECIFICATION, before + 2).await;
-    assert!(host.agent.stop().await.success());
     assert_eq!(host.stub.completions(&id), []);
     host.stub.recover();
-    host.restart();
+    host.kill_and_restart().await;
     succeeded(&host.stub.completed(&id, 1).await);
     assert_eq!(runs(&host, "d-1"), 1);
 }

@@ -94,7 +94,12 @@ impl Agent {
         match (came, entry) {
             (Came::Over(report), entry) => {
                 let completion = report::completion(id, &report);
+                let about = entry
+                    .as_ref()
+                    .and_then(|entry| entry.record().begun.as_ref())
+                    .map(|begun| begun.about.clone());
                 let outgoing = self.ledger.end(entry, &command.command_name, completion);
+                about.iter().for_each(|about| self.close_rollback(about, id));
                 self.tell(outgoing, false, &shutdown).await;
             }
             (Came::Unwanted, entry) => {
@@ -169,7 +174,8 @@ impl Agent {
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let running = self.status.began(&event, &spec);
         let began = Instant::now();
-        let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
+        let id = Some(command.host_command_identifier.as_str());
+        let report = self.host.perform(&event, &spec, id, shutdown.end_running.clone()).await;
         running.ended(&report.outcome);
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {

@@ -12,10 +12,12 @@ use tracing::Instrument;
 
 use super::{Agent, Commands, span_of};
 use crate::deployment::ledger::{About, Bare, Begun, Entry, InProgress};
+use crate::deployment::rollback::journal::Journal;
 use crate::deployment::survivors;
 use crate::errors::Chain;
 use crate::recovery;
 use crate::report;
+use crate::rollback::notice;
 use crate::shutdown::Shutdown;
 
 /// A command with which the agent ended unexpectedly so often is not taken up once more.
@@ -84,9 +86,27 @@ impl Agent {
             let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
             commands.spawn(async move { agent.tell(outgoing, true, &shutdown).await });
         }
+        let mut rollbacks = Journal::left(&self.host.store).unwrap_or_else(|error| {
+            tracing::error!("{}; a rollback that was interrupted is not finished", Chain(&error));
+            Vec::new()
+        });
         for entry in left.interrupted {
-            let _ = self.known.delivered(&entry.record().command.host_command_identifier);
-            self.take_up(entry, commands, shutdown);
+            let id = &entry.record().command.host_command_identifier;
+            let _ = self.known.delivered(id);
+            match rollbacks.iter().position(|journal| journal.cause.command.as_ref() == Some(id)) {
+                Some(position) => {
+                    let journal = rollbacks.swap_remove(position);
+                    self.finish_rollback(Some(entry), journal, commands, shutdown);
+                }
+                None => self.take_up(entry, commands, shutdown),
+            }
+        }
+        for journal in rollbacks {
+            match journal.done() {
+                // Its command's outcome is on record, and tells of it.
+                Some(_) if journal.cause.command.is_some() => journal.remove(),
+                _ => self.finish_rollback(None, journal, commands, shutdown),
+            }
         }
         for bare in left.bare {
             let _ = self.known.delivered(&bare.host_command_identifier);
@@ -114,15 +134,61 @@ impl Agent {
                 let about = record.begun.as_ref().map(|begun| begun.about.clone());
                 let task = async move {
                     let mut report = Report { outcome, log_tail: String::new() };
-                    if let Some(about) = about.filter(|_| !report.outcome.succeeded()) {
-                        report = agent.host.after_failure(&about, report, shutdown.end_running.clone()).await;
+                    if let Some(about) = about.as_ref().filter(|_| !report.outcome.succeeded()) {
+                        let (id, stop) = (&command.host_command_identifier, shutdown.end_running.clone());
+                        report = agent.host.after_failure(about, Some(id), report, stop).await;
                     }
                     let completion = report::completion(&command.host_command_identifier, &report);
                     let outgoing = agent.ledger.end(Some(entry), &command.command_name, completion);
+                    let id = &command.host_command_identifier;
+                    about.iter().for_each(|about| agent.close_rollback(about, id));
                     agent.tell(outgoing, false, &shutdown).await;
                 };
                 commands.spawn(task.instrument(span.clone()));
             }
+        }
+    }
+
+    /// Ends a rollback that an earlier run, or another process, left unfinished, and tells whom it concerns.
+    fn finish_rollback(
+        self: &Arc<Self>,
+        entry: Option<Entry>,
+        mut journal: Journal,
+        commands: &mut Commands,
+        shutdown: &Shutdown,
+    ) {
+        let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
+        let command = entry.as_ref().map(|entry| entry.record().command.clone());
+        let span = command.as_ref().map_or_else(tracing::Span::current, span_of);
+        let task = async move {
+            let about = journal.cause.about.clone();
+            let _turn = agent.groups.take(&about.deployment_group_id).await;
+            let words = agent.host.finish_rollback(&mut journal, shutdown.end_running.clone()).await;
+            agent.status.rolled_back(&about, &words);
+            let failure = journal.cause.failure.clone();
+            let (Some(command), Some(failure)) = (command, failure) else {
+                // Nobody has failed: a person wanted it.
+                let by_hand = journal.cause.failure.is_none();
+                match by_hand.then(|| notice::keep(&agent.host.store, &journal, &words)).transpose() {
+                    Ok(_) => journal.remove(),
+                    Err(error) => tracing::warn!("{}; it is tried again at the next start", Chain(&error)),
+                }
+                return;
+            };
+            let completion =
+                report::failed_and_rolled_back(&command.host_command_identifier, failure, &words);
+            let outgoing = agent.ledger.end(entry, &command.command_name, completion);
+            journal.remove();
+            drop(_turn);
+            agent.tell(outgoing, false, &shutdown).await;
+        };
+        commands.spawn(task.instrument(span));
+    }
+
+    /// The outcome of a command is on record: so is the rollback that followed it.
+    pub(super) fn close_rollback(&self, about: &About, command: &str) {
+        if let Some(words) = Journal::close(&self.host.store, about, command) {
+            self.status.rolled_back(about, &words);
         }
     }
 

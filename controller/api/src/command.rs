@@ -180,7 +180,32 @@ pub struct PostHostCommandUpdateOutput {
     pub command_status: Option<CommandStatus>,
 }
 
+/// A deployment that was taken back on a host, by hand or by the host itself outside of a command. Only this project's
+/// controller knows the operation; only it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", remote = "Self")]
+pub struct PostHostRollbackInput {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub host_identifier: String,
+    /// The deployment that was taken back.
+    pub deployment_id: String,
+    /// The deployment whose files are back; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_deployment_id: Option<String>,
+    /// Seconds since the epoch, by the host's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_at: Option<f64>,
+    /// What came of it, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct PostHostRollbackOutput {}
+
 objects! {
+    PostHostRollbackInput PostHostRollbackOutput
     PollHostCommandInput PollHostCommandOutput HostCommand
     GetDeploymentSpecificationInput GetDeploymentSpecificationOutput DeploymentSpecification Envelope
     PutHostCommandAcknowledgementInput PutHostCommandAcknowledgementOutput
@@ -204,6 +229,7 @@ operations! {
     "PutHostCommandAcknowledgement": PutHostCommandAcknowledgementInput => PutHostCommandAcknowledgementOutput;
     "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput, may_be_empty;
     "PostHostCommandUpdate": PostHostCommandUpdateInput => PostHostCommandUpdateOutput;
+    "PostHostRollback": PostHostRollbackInput => PostHostRollbackOutput;
 }
 
 /// The body of every error of both APIs.

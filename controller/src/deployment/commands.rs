@@ -5,11 +5,13 @@
 use codedeploy_api::codedeploy::{
     Diagnostics, FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp,
 };
-use codedeploy_api::command::{CommandStatus, Envelope, HostCommand};
+use codedeploy_api::command::{CommandStatus, Envelope, HostCommand, PostHostRollbackInput};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
     SpecificationBinding, SpecificationDocument,
 };
+
+use rusqlite::OptionalExtension as _;
 
 use super::decide::Outcome;
 use super::diagnostics;
@@ -23,7 +25,7 @@ use crate::registry::Context;
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
-use crate::store::is_damage;
+use crate::store::{Json, is_damage};
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -136,6 +138,46 @@ pub(super) fn finish(
         return Ok(Outcome::none(&record.id));
     }
     advance(context, &command, &record, &mut target, EventInput::Complete { succeeded, diagnostics })
+}
+
+/// Notes that a deployment was taken back on the host, outside of any command: the host has the revision of before. What
+/// a later deployment did there counts more.
+pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackInput) -> Result<(), ApiError> {
+    let id = &input.deployment_id;
+    let not_of_host =
+        || ErrorName::Client.because(format!("{:?} is not a deployment of this host.", shorten(id)));
+    let record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
+    let target: Option<String> = context
+        .tx
+        .prepare_cached("SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2")?
+        .query_row((id, host), |row| row.get(0))
+        .optional()?;
+    let target = target.ok_or_else(not_of_host)?;
+    let latest: String = context
+        .tx
+        .prepare_cached(
+            "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
+             WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
+             ORDER BY deployments.created DESC LIMIT 1",
+        )?
+        .query_row((&record.group_id, host), |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
+    let message: String = input.message.chars().take(1000).collect();
+    tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), message, "a deployment was taken back on a host");
+    if latest != *id {
+        return Ok(());
+    }
+    let previous = match &input.previous_deployment_id {
+        Some(previous) => Record::load(context.tx, previous)?,
+        None => None,
+    };
+    let previous = previous.filter(|previous| previous.group_id == record.group_id);
+    context.tx.execute(
+        "UPDATE health SET revision = ?3 WHERE group_id = ?1 AND target_id = ?2",
+        (&record.group_id, target, previous.map(|previous| Json(previous.revision()))),
+    )?;
+    Ok(())
 }
 
 /// Where a command stands.

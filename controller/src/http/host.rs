@@ -46,6 +46,14 @@ pub(super) async fn call(
                 service.transact(move |_, context| commands::current(context, host.admit(context)?, &id));
             message.answer(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
         }
+        PostHostRollbackInput::NAME => {
+            let input: PostHostRollbackInput = message.read()?;
+            host.owns(&input.host_identifier)?;
+            service
+                .transact(move |_, context| commands::rolled_back(context, host.admit(context)?, &input))
+                .await?;
+            message.answer(&PostHostRollbackOutput {})
+        }
         other => Err(ErrorName::UnknownOperation.because(format!(
             "The operation {:?} is not one of the agents' API.",
             crate::request::members::shorten(other)
