@@ -213,6 +213,61 @@ async fn an_outcome_is_told_until_it_is_taken_or_refused_for_good() {
 }
 
 #[tokio::test]
+async fn a_specification_counts_for_its_host_its_command_and_its_time_only() {
+    let mut host = Lone::start("").await;
+    let files = counting(&host.path("d-1"));
+    let revision = host.path("revision-d-1");
+    host.deployment("web", "d-1", &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let signed = |members: Value| {
+        let mut specification = specification("web", "d-1", &revision);
+        specification.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        specification
+    };
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let bound = json!({"HostIdentifier": IDENTIFIER, "DeploymentExecutionId": "d-1", "SignedAt": now});
+    let but = |member: &str, value: Value| {
+        let mut changed = bound.clone();
+        changed[member] = value;
+        changed
+    };
+    // Known to the command's host, signed, and about something else.
+    host.stub.specify("d-2", &signed(json!({})));
+    failed(&host.perform("d-2", "DownloadBundle").await, "about the deployment d-1");
+    for (members, expected) in [
+        (but("HostIdentifier", json!(format!("{IDENTIFIER}0"))), "signed for the host"),
+        (but("DeploymentExecutionId", json!("x/d-1")), "the command is of"),
+        (but("SignedAt", json!(now - 7200)), "at most an hour"),
+        (but("SignedAt", json!(now + 7200)), "at most an hour"),
+        (but("SignedAt", json!("now")), "SignedAt: expected a number"),
+    ] {
+        host.stub.specify("d-1", &signed(members));
+        let id = format!("d-1/{expected}/{now}");
+        host.stub.deliver(command(&id, "d-1", HOOK));
+        let before = host.stub.completions(&id).len();
+        failed(&host.stub.completed(&id, before + 1).await, expected);
+        host.stub.forget();
+    }
+
+    // Whom this host trusts says it always, once it has said it.
+    let configuration = fs::read_to_string(host.path("agent.yml")).unwrap();
+    let authority = format!("{configuration}deployment_signer_ca: {}\n", host.path("cert.pem").display());
+    fs::write(host.path("agent.yml"), authority).unwrap();
+    host.kill_and_restart().await;
+    host.stub.specify("d-1", &signed(json!({})));
+    succeeded(&host.perform("d-1", "DownloadBundle").await);
+    host.stub.specify("d-1", &signed(bound.clone()));
+    succeeded(&host.perform("d-1", "BeforeInstall").await);
+    host.stub.specify("d-1", &signed(json!({})));
+    host.kill_and_restart().await;
+    failed(&host.perform("d-1", "AfterInstall").await, "does not say HostIdentifier");
+    let mut part = command("part", "d-1", HOOK);
+    part["HostIdentifier"] = json!("user/box1");
+    host.stub.deliver(part);
+    failed(&host.stub.completed("part", 1).await, "the command is for the host \"user/box1\"");
+    assert_eq!(runs(&host, "d-1"), 1);
+}
+
+#[tokio::test]
 async fn whatever_is_wrong_with_a_command_is_reported_once() {
     let host = Lone::start("").await;
     let good = command("c", "d-good", HOOK);
