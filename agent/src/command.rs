@@ -2,11 +2,12 @@
 //! (spec: Command service protocol). Time-outs, limits and attempts are decided here, for every call alike.
 
 mod peer;
+mod persistence;
 mod reach;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_runtime::auth::sigv4::{SCHEME_ID, SigV4AuthScheme};
@@ -33,13 +34,13 @@ use aws_types::SigningName;
 use aws_types::region::{Region as SdkRegion, SigningRegion};
 use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
 use serde::de::Error as _;
-use tokio_util::sync::CancellationToken;
 
 use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use crate::errors::Chain;
 use peer::Peer;
+pub use persistence::Persistence;
 use reach::Reach;
 
 /// What stands for the name of an error that has none; the service's own have one.
@@ -175,34 +176,6 @@ const ATTEMPTS: u32 = 4;
 
 /// The longest pause between attempts of [`CommandService::call_patiently`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// For how long an answer is waited for, with a service that is away.
-#[derive(Debug, Clone, Copy)]
-pub enum Persistence<'a> {
-    /// Nobody delivers the command once more: until the agent stops, whatever the service finds wrong with who calls.
-    Recovered { end: &'a CancellationToken },
-    /// The service delivers it again: as long as it may be wanted.
-    Delivered { end: &'a CancellationToken, until: Instant },
-}
-
-impl Persistence<'_> {
-    fn end(&self) -> &CancellationToken {
-        match self {
-            Self::Recovered { end } | Self::Delivered { end, .. } => end,
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self, Self::Delivered { until, .. } if Instant::now() >= *until)
-    }
-
-    fn goes_on_after(&self, error: &CallError) -> bool {
-        match self {
-            Self::Recovered { .. } => !error.is_refusal(),
-            Self::Delivered { .. } => error.is_temporary(),
-        }
-    }
-}
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {

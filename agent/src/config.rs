@@ -3,14 +3,15 @@
 
 pub mod reader;
 pub mod show;
+mod signer;
 mod size;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reader::{Effective, ReadError, Reader, Warning};
+pub use signer::{KeyDigest, SignerTrust};
 
 use crate::regular;
 
@@ -98,31 +99,6 @@ pub struct Endpoints {
     /// `log_aws_wire`: log requests and responses, without secrets and without bundles.
     pub log_wire: bool,
 }
-
-/// Whom a deployment specification must be signed by, beyond a valid signature.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum SignerTrust {
-    /// Any signer whose certificate is enclosed, as with the official agents.
-    #[default]
-    Anyone,
-    /// A signer whose certificate chains to one in this PEM file.
-    Authority(PathBuf),
-    /// The signers whose public key has one of these SHA-256 digests.
-    Pins(Vec<KeyDigest>),
-}
-
-/// The SHA-256 digest of a public key. Its `Display` is in lower-case hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyDigest(pub [u8; 32]);
-
-impl fmt::Display for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// Most keys that are pinned; two are needed while one takes the place of another.
-const MAX_PINS: usize = 16;
 
 /// What the agent refuses or strips beyond what it always does.
 #[derive(Debug, Clone, Default)]
@@ -261,7 +237,7 @@ impl Settings {
                 trust: trusted_files(&mut file, environment),
                 log_wire: file.flag("log_aws_wire", false),
             },
-            signer: signer(&mut file),
+            signer: signer::read(&mut file),
             hardening: Hardening {
                 archive_max_extraction_size: file.parsed(
                     "archive_max_extraction_size",
@@ -319,25 +295,6 @@ fn test_profile(name: &str) -> Option<bool> {
     }
 }
 
-fn signer(file: &mut Reader) -> SignerTrust {
-    let authority = file.path("deployment_signer_ca");
-    let pins = file.parsed_list(
-        "deployment_signer_pin",
-        "the SHA-256 digest of a public key, 64 hex digits, or a list of up to 16 such digests",
-        MAX_PINS,
-        sha256_digest,
-    );
-    match (pins, authority) {
-        (Some(_), Some(_)) => {
-            file.conflict("deployment_signer_pin", "deployment_signer_ca");
-            SignerTrust::Anyone
-        }
-        (Some(pins), None) => SignerTrust::Pins(pins),
-        (None, Some(path)) => SignerTrust::Authority(path),
-        (None, None) => SignerTrust::Anyone,
-    }
-}
-
 impl LogFormat {
     fn parse(text: &str) -> Option<Self> {
         match text {
@@ -346,18 +303,6 @@ impl LogFormat {
             _ => None,
         }
     }
-}
-
-fn sha256_digest(text: &str) -> Option<KeyDigest> {
-    let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(KeyDigest(digest))
 }
 
 #[cfg(test)]

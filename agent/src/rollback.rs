@@ -94,7 +94,9 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     let (rolled_back, journal) = host.roll_back(cause, shutdown.end_running.clone()).await?;
     tell(&rolled_back);
     let words = rolled_back.to_string();
-    tracing::warn!(deployment_id = %about.deployment_id, "deployment {} was taken back by hand: {words}", about.deployment_id);
+    // The person was told of both already.
+    rolled_back.warnings.iter().for_each(|warning| tracing::info!("{warning}"));
+    tracing::info!(deployment_id = %about.deployment_id, "deployment {} was taken back by hand: {words}", about.deployment_id);
     History::open(&place.history).rolled_back(&about, &words);
     notice::keep(&host.store, &journal, &words)?;
     journal.remove();

@@ -307,17 +307,17 @@ async fn a_rollback_that_is_interrupted_is_finished_and_told_with_the_failure() 
     let mut host = Lone::start("rollback_on_failure: true\n").await;
     let at = |name: &str| host.path(name).display().to_string();
     let (hold, pid, running) = (at("hold"), at("pid"), at("running"));
-    let start = format!("if rm {hold} 2>/dev/null; then echo $$ > {pid}; exec sleep 1000; fi\necho v1 > {running}");
+    let start =
+        format!("if rm {hold} 2>/dev/null; then echo $$ > {pid}; exec sleep 1000; fi\necho v1 > {running}");
     let all = ["DownloadBundle", "Install", "ApplicationStart", "ValidateService"];
     deployed(&host, "d-1", &noting(&host, "v1", &start, "true"), &all).await;
     let unhealthy = format!("rm {running}; touch {hold}; exit 3");
     deployed(&host, "d-2", &noting(&host, "v2", "true", &unhealthy), &all[..3]).await;
     let _ = fs::remove_file(host.path("notes"));
     let id = host.command("d-2", "ValidateService");
-    let script = wait::until("v1 starts again", async || {
-        text(&host, "pid").parse::<u32>().map_err(|_| host.log())
-    })
-    .await;
+    let script =
+        wait::until("v1 starts again", async || text(&host, "pid").parse::<u32>().map_err(|_| host.log()))
+            .await;
     host.agent.kill().await;
     let killed = std::process::Command::new("kill").args(["-9", &script.to_string()]).status().unwrap();
     assert!(killed.success());
@@ -325,7 +325,10 @@ async fn a_rollback_that_is_interrupted_is_finished_and_told_with_the_failure() 
     host.restart();
 
     let told = host.stub.taken(&id).await;
-    assert_eq!((told.status.as_str(), told.error_code, told.script_name.as_str()), ("Failed", 4, "validate.sh"));
+    assert_eq!(
+        (told.status.as_str(), told.error_code, told.script_name.as_str()),
+        ("Failed", 4, "validate.sh")
+    );
     assert!(told.message.contains("failed with exit code 3"), "{told:?}");
     let line = told.log.lines().last().unwrap_or_default();
     assert_eq!(

@@ -223,24 +223,6 @@ impl<'a> Reader<'a> {
         text.as_deref().and_then(parse).or_else(|| self.wrong(key, &value, expected))
     }
 
-    /// One value or a list of them, each of which `parse` understands.
-    pub fn parsed_list<T>(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        most: usize,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let value = self.take(key)?;
-        let values = match &value {
-            Value::Sequence(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        let parsed = values.iter().map(|value| value.as_str().and_then(&parse)).collect::<Option<Vec<T>>>();
-        let usable = parsed.filter(|parsed| !parsed.is_empty() && parsed.len() <= most);
-        usable.or_else(|| self.wrong(key, &value, expected))
-    }
-
     /// The same, and what stands when the key is absent: a value, and how a file would write it.
     pub fn parsed_or<T>(
         &mut self,
@@ -310,7 +292,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of `key` in either spelling; a null is as good as absent.
-    fn take(&mut self, key: &'static str) -> Option<Value> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
         let value = self.remove(key);
         let line = value.as_ref().and_then(|_| self.line_of(key));
         let shown = value.as_ref().map_or(Json::Null, shown);
@@ -336,7 +318,7 @@ impl<'a> Reader<'a> {
         with_colon.or(plain).filter(|value| !value.is_null())
     }
 
-    fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
+    pub(super) fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
         self.problem(key, format!("found {}; expected {expected}", describe(found)));
         None
     }

@@ -86,7 +86,7 @@ impl Host {
         let spec = DeploymentSpec::parse(&trusted(document.to_string().into_bytes())).unwrap();
         let path = std::iter::once(("PATH".into(), "/usr/bin:/bin".into()));
         let agent = Agent::new(self.settings.clone(), Environment::new(path), None);
-        agent.perform(&event.parse().unwrap(), &spec, CancellationToken::new()).await
+        agent.perform(&event.parse().unwrap(), &spec, None, CancellationToken::new()).await
     }
 
     /// Performs commands that must succeed; gives the last one's note.
