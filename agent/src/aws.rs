@@ -1,5 +1,6 @@
 //! What every call to AWS, or to a service that speaks like it, has in common: HTTP and TLS, credentials, endpoints.
 
+mod bounded;
 pub mod credentials;
 mod http;
 mod trust;
@@ -12,7 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use self::credentials::Credentials;
 pub use self::http::client as http_client;
-use crate::config::{Endpoints, Settings};
+use crate::config::{Endpoints, Settings, SignerTrust};
 use crate::identity::{CredentialSource, Region};
 
 /// Regions with FIPS endpoints of both CodeDeploy and S3 (AWS: "AWS services with FIPS endpoints").
@@ -27,6 +28,10 @@ pub struct Access {
     pub region: Region,
     pub endpoints: Endpoints,
     pub read_timeout: Duration,
+    /// How long a store is waited for that does not answer at all. Nobody looks on while a daemon waits.
+    pub outage: Duration,
+    /// Whose specifications are accepted.
+    pub signer: SignerTrust,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,8 @@ impl Access {
             region,
             endpoints,
             read_timeout: settings.http_read_timeout,
+            outage: Duration::ZERO,
+            signer: settings.signer.clone(),
         })
     }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 pub use codedeploy_hooks::script::keep_script;
@@ -33,6 +34,10 @@ use crate::rollback;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::telemetry;
+
+/// How long the daemon waits for a store that does not answer at all: a lifecycle event may last for an hour, and a store
+/// that is restarted comes back sooner.
+const OUTAGE: Duration = Duration::from_secs(15 * 60);
 
 /// Threads for file work, beside the one that everything else shares.
 const BLOCKING_THREADS: usize = 4;
@@ -240,6 +245,7 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
     envelope::check_trust(&settings.signer)?;
     let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
     let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
+    let access = Access { outage: OUTAGE, ..access };
     let endpoint = access.command_endpoint();
     if endpoint.starts_with("http://") && !is_loopback(&endpoint) {
         tracing::warn!(

@@ -1,10 +1,12 @@
 //! Where commands come from: the CodeDeployCommand service, called through the SDK's own HTTP and signing
 //! (spec: Command service protocol). Time-outs, limits and attempts are decided here, for every call alike.
 
-mod limit;
+mod peer;
+mod persistence;
 mod reach;
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -31,13 +33,14 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SigningName;
 use aws_types::region::{Region as SdkRegion, SigningRegion};
 use codedeploy_api::command::{self, ErrorBody, HostCommand, Operation};
-use tokio_util::sync::CancellationToken;
+use serde::de::Error as _;
 
 use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
 use crate::errors::Chain;
-use limit::AnswerLimit;
+use peer::Peer;
+pub use persistence::Persistence;
 use reach::Reach;
 
 /// What stands for the name of an error that has none; the service's own have one.
@@ -54,15 +57,27 @@ pub struct CommandService {
     credentials: Credentials,
     transport: Transport,
     reach: Reach,
+    peer: Peer,
+    endpoint: String,
 }
 
-type Transport = SmithyOperation<Request, Vec<u8>, ServiceError>;
+type Transport = SmithyOperation<Request, Answer, ServiceError>;
 
 /// One request: the operation it names and its JSON.
 #[derive(Debug)]
 struct Request {
     target: String,
     body: String,
+}
+
+/// What came back with success.
+#[derive(Debug)]
+struct Answer {
+    body: Vec<u8>,
+    /// As far as its head can say, the service gave it.
+    of_service: bool,
+    /// The service numbered it.
+    numbered: bool,
 }
 
 /// An answer that says what is wrong.
@@ -160,21 +175,32 @@ impl CallError {
 const ATTEMPTS: u32 = 4;
 
 /// The longest pause between attempts of [`CommandService::call_patiently`].
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl CommandService {
     pub fn new(access: &Access, host_identifier: String) -> Self {
         let target_prefix =
             if access.endpoints.secure { command::TARGET_PREFIX_SECURE } else { command::TARGET_PREFIX };
         let credentials = access.credentials.clone();
-        let reach = Reach::default();
-        let transport = transport(access, reach.clone());
-        Self { host_identifier, target_prefix, credentials, transport, reach }
+        let (reach, peer) = (Reach::default(), Peer::new(&access.signer));
+        let transport = transport(access, reach.clone(), peer.clone());
+        let endpoint = access.command_endpoint();
+        Self { host_identifier, target_prefix, credentials, transport, reach, peer, endpoint }
     }
 
     /// Whether the service has the newest call, though it may not have answered yet.
     pub fn is_connected(&self) -> bool {
         self.reach.is_connected()
+    }
+
+    /// The digests of the keys that the service signs with, where it is this project's controller; from its latest answer.
+    pub fn signers(&self) -> Option<Arc<str>> {
+        self.peer.signers()
+    }
+
+    /// Where the service is.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// Who this host is to the service.
@@ -205,13 +231,13 @@ impl CommandService {
         }
     }
 
-    /// Calls until the service answers or refuses for good; `None` when `end` is cancelled before that. For calls
-    /// that nobody waits for but this host: it may take hours.
+    /// Calls until the service answers or refuses for good; `None` when there is no more time for that.
     pub async fn call_patiently<O: Operation>(
         &self,
         input: &O,
-        end: &CancellationToken,
+        persistence: Persistence<'_>,
     ) -> Option<Result<O::Output, CallError>> {
+        let end = persistence.end();
         let mut longest = Duration::from_secs(1);
         loop {
             let answer = tokio::select! {
@@ -220,9 +246,12 @@ impl CommandService {
                 answer = self.attempt(input) => answer,
             };
             let error = match answer {
-                Err(error) if !error.is_refusal() => error,
+                Err(error) if persistence.goes_on_after(&error) => error,
                 ended => return Some(ended),
             };
+            if persistence.is_over() {
+                return None;
+            }
             let pause = jittered(longest);
             tracing::info!(%error, retry_in_ms = pause.as_millis(), "call failed");
             tokio::select! {
@@ -244,12 +273,18 @@ impl CommandService {
         {
             answer = self.exchange(operation, body).await;
         }
-        let answer = answer?;
-        let answer = if answer.is_empty() { b"{}".to_vec() } else { answer };
-        serde_json::from_slice(&answer).map_err(|source| CallError::Answer { operation, source })
+        let Answer { body, of_service, numbered } = answer?;
+        let foreign = |source| CallError::Answer { operation, source };
+        let read = |body: &[u8]| serde_json::from_slice(body).map_err(foreign);
+        match body.is_empty() {
+            true if O::MAY_BE_EMPTY && numbered => read(b"{}"),
+            true => Err(foreign(serde_json::Error::custom("it is empty"))),
+            false if of_service => read(&body),
+            false => Err(foreign(serde_json::Error::custom(format!("it begins with {:?}", excerpt(&body))))),
+        }
     }
 
-    async fn exchange(&self, operation: &'static str, body: String) -> Result<Vec<u8>, CallError> {
+    async fn exchange(&self, operation: &'static str, body: String) -> Result<Answer, CallError> {
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         self.transport.invoke(request).await.map_err(|error| match error {
             SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
@@ -258,7 +293,7 @@ impl CommandService {
     }
 }
 
-fn transport(access: &Access, reach: Reach) -> Transport {
+fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
     SmithyOperation::builder()
         .service_name("CodeDeployCommand")
         .operation_name("Command")
@@ -278,8 +313,8 @@ fn transport(access: &Access, reach: Reach) -> Transport {
         )
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .with_connection_poisoning()
-        .interceptor(AnswerLimit)
         .interceptor(reach)
+        .interceptor(peer)
         .runtime_plugin(signing(access))
         .serializer(serialize)
         .deserializer(deserialize)
@@ -325,10 +360,13 @@ fn serialize(request: Request) -> Result<HttpRequest, aws_smithy_runtime_api::bo
     Ok(http)
 }
 
-fn deserialize(response: &HttpResponse) -> Result<Vec<u8>, OrchestratorError<ServiceError>> {
+fn deserialize(response: &HttpResponse) -> Result<Answer, OrchestratorError<ServiceError>> {
     let body = response.body().bytes().unwrap_or_default();
     if response.status().is_success() {
-        return Ok(body.to_vec());
+        let header = |name| response.headers().get(name);
+        let numbered = header(command::REQUEST_ID_HEADER).is_some();
+        let typed = header("content-type").is_some_and(|kind| kind.starts_with("application/x-amz-json-"));
+        return Ok(Answer { body: body.to_vec(), of_service: numbered || typed, numbered });
     }
     let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let header = response.headers().get("x-amzn-errortype").map(str::to_owned);

@@ -3,6 +3,7 @@
 
 pub mod reader;
 pub mod show;
+mod signer;
 mod size;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reader::{Effective, ReadError, Reader, Warning};
+pub use signer::{KeyDigest, SignerTrust};
 
 use crate::regular;
 
@@ -96,18 +98,6 @@ pub struct Endpoints {
     pub trust: Vec<PathBuf>,
     /// `log_aws_wire`: log requests and responses, without secrets and without bundles.
     pub log_wire: bool,
-}
-
-/// Whom a deployment specification must be signed by, beyond a valid signature.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum SignerTrust {
-    /// Any signer whose certificate is enclosed, as with the official agents.
-    #[default]
-    Anyone,
-    /// A signer whose certificate chains to one in this PEM file.
-    Authority(PathBuf),
-    /// The signer whose public key has this SHA-256 digest.
-    Pin([u8; 32]),
 }
 
 /// What the agent refuses or strips beyond what it always does.
@@ -247,7 +237,7 @@ impl Settings {
                 trust: trusted_files(&mut file, environment),
                 log_wire: file.flag("log_aws_wire", false),
             },
-            signer: signer(&mut file),
+            signer: signer::read(&mut file),
             hardening: Hardening {
                 archive_max_extraction_size: file.parsed(
                     "archive_max_extraction_size",
@@ -305,24 +295,6 @@ fn test_profile(name: &str) -> Option<bool> {
     }
 }
 
-fn signer(file: &mut Reader) -> SignerTrust {
-    let authority = file.path("deployment_signer_ca");
-    let pin = file.parsed(
-        "deployment_signer_pin",
-        "the SHA-256 digest of a public key, 64 hex digits",
-        sha256_digest,
-    );
-    match (pin, authority) {
-        (Some(_), Some(_)) => {
-            file.conflict("deployment_signer_pin", "deployment_signer_ca");
-            SignerTrust::Anyone
-        }
-        (Some(pin), None) => SignerTrust::Pin(pin),
-        (None, Some(path)) => SignerTrust::Authority(path),
-        (None, None) => SignerTrust::Anyone,
-    }
-}
-
 impl LogFormat {
     fn parse(text: &str) -> Option<Self> {
         match text {
@@ -331,18 +303,6 @@ impl LogFormat {
             _ => None,
         }
     }
-}
-
-fn sha256_digest(text: &str) -> Option<[u8; 32]> {
-    let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(digest)
 }
 
 #[cfg(test)]

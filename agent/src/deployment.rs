@@ -88,12 +88,13 @@ impl Host {
         Self { settings, environment, store, access, keeper, installing: Arc::default() }
     }
 
-    /// Performs one command. Whatever goes wrong is in the report; `stop` ends a script or a download early, and keeps
+    /// Performs one command, which has an identifier when it is a service's. Whatever goes wrong is in the report; `stop` ends a script or a download early, and keeps
     /// an Install from its beginning. An Install that has begun is finished.
     pub async fn perform(
         &self,
         event: &LifecycleEvent,
         spec: &DeploymentSpec,
+        command: Option<&str>,
         stop: CancellationToken,
     ) -> Report {
         let performed = match event {
@@ -111,7 +112,7 @@ impl Host {
         match event {
             LifecycleEvent::DownloadBundle | LifecycleEvent::Install => report,
             _ if report.outcome.succeeded() => report,
-            _ => self.after_failure(&About::of(spec), report, stop).await,
+            _ => self.after_failure(&About::of(spec), command, report, stop).await,
         }
     }
 

@@ -6,9 +6,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::fs::replace_file;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+
+use crate::deployment::ledger::About;
 
 /// Deployments that are remembered.
 pub const KEPT: usize = 10;
@@ -37,6 +40,9 @@ pub struct Deployment {
     /// What came of that event. A deployment has succeeded on this host when its last event has.
     pub outcome: DeploymentOutcome,
     pub message: String,
+    /// That it was taken back on this host, and what is there instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +58,8 @@ pub enum DeploymentOutcome {
 pub struct History {
     path: PathBuf,
     deployments: VecDeque<Deployment>,
+    /// The disk has not taken the latest change.
+    unsaved: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -89,7 +97,7 @@ impl History {
             }
             VecDeque::new()
         });
-        Self { path: path.into(), deployments }
+        Self { path: path.into(), deployments, unsaved: false }
     }
 
     /// What was kept in `path`, for a reader who changes nothing; nothing when the file is of no use.
@@ -101,18 +109,54 @@ impl History {
         self.deployments.iter()
     }
 
+    /// Takes note of what another process has written: a rollback by hand is one of its own.
+    pub fn refresh(&mut self) {
+        if let Some(found) = load(&self.path).ok().filter(|found| !found.is_empty() && !self.unsaved) {
+            self.deployments = found;
+        }
+    }
+
+    /// Remembers that a deployment was taken back, and what is on the host instead.
+    pub fn rolled_back(&mut self, about: &About, words: &str) {
+        self.refresh();
+        let id = about.deployment_id.as_str();
+        let known = self.deployments.iter().position(|known| known.deployment_id == id);
+        let known = known.and_then(|position| self.deployments.remove(position));
+        let deployment = known.unwrap_or_else(|| Deployment {
+            deployment_id: id.to_owned(),
+            application: about.application.clone(),
+            deployment_group: about.deployment_group.clone(),
+            began_at: OffsetDateTime::now_utc(),
+            seconds: 0.0,
+            last_lifecycle_event: LifecycleEvent::Install.name().to_owned(),
+            outcome: DeploymentOutcome::Succeeded,
+            message: String::new(),
+            rolled_back: None,
+        });
+        let rolled_back = Some(words.chars().take(MAX_MESSAGE).collect());
+        self.push(Deployment { rolled_back, ..deployment });
+    }
+
     /// Remembers the end of one command of a deployment, here and on disk; a disk that is full costs a warning.
     pub fn record(&mut self, mut latest: Deployment) {
+        self.refresh();
         latest.message = latest.message.chars().take(MAX_MESSAGE).collect();
         let known = self.deployments.iter().position(|known| known.deployment_id == latest.deployment_id);
         if let Some(known) = known.and_then(|position| self.deployments.remove(position)) {
             latest.seconds += (latest.began_at - known.began_at).as_seconds_f64();
             latest.began_at = known.began_at;
+            latest.rolled_back = latest.rolled_back.or(known.rolled_back);
         }
         latest.seconds = (latest.seconds.max(0.0) * 1000.0).round() / 1000.0;
+        self.push(latest);
+    }
+
+    fn push(&mut self, latest: Deployment) {
         self.deployments.push_front(latest);
         self.deployments.truncate(KEPT);
-        if let Err(error) = self.save() {
+        let saved = self.save();
+        self.unsaved = saved.is_err();
+        if let Err(error) = saved {
             tracing::warn!(path = %self.path.display(), %error, "the history of deployments cannot be kept");
         }
     }
@@ -161,6 +205,7 @@ mod tests {
             last_lifecycle_event: event.into(),
             outcome,
             message: "m".repeat(1000),
+            rolled_back: None,
         }
     }
 

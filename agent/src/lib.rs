@@ -12,6 +12,7 @@
 //! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line,
 //! [`console`] how it speaks.
 
+pub mod acquaintance;
 pub mod aws;
 pub mod backoff;
 pub mod cli;

@@ -158,7 +158,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     ));
     for event in &order {
         let began = Instant::now();
-        let report = host.perform(event, &spec, shutdown.end_running.clone()).await;
+        let report = host.perform(event, &spec, None, shutdown.end_running.clone()).await;
         let seconds = began.elapsed().as_secs_f64();
         if !report.outcome.succeeded() {
             console::say(format_args!("  {event:<20} failed after {seconds:.2} s"));

@@ -15,12 +15,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
+use crate::acquaintance::Acquaintance;
 use crate::backoff::Backoff;
 use crate::command::{CallError, CommandService};
 use crate::control::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::{Ledger, Outgoing};
 use crate::report::{self, Delivered, Patience};
+use crate::rollback::notice;
 use crate::shutdown::Shutdown;
 use crate::spec::PathComponent;
 use crate::systemd::{self, Watchdog};
@@ -44,6 +46,7 @@ pub struct Agent {
     host: Host,
     service: CommandService,
     ledger: Ledger,
+    acquaintance: Acquaintance,
     status: Status,
     known: KnownCommands,
     /// One command of a deployment group at a time.
@@ -74,7 +77,17 @@ impl Next {
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
         let (known, groups) = (KnownCommands::default(), Turns::default());
-        Self { host, service, ledger, status, known, groups, places: Arc::new(Semaphore::new(MAX_COMMANDS)) }
+        let acquaintance = Acquaintance::open(&host.store);
+        Self {
+            host,
+            service,
+            ledger,
+            acquaintance,
+            status,
+            known,
+            groups,
+            places: Arc::new(Semaphore::new(MAX_COMMANDS)),
+        }
     }
 
     /// Polls until the shutdown begins, then waits for the commands in progress.
@@ -106,6 +119,8 @@ impl Agent {
                 Ok(command) => {
                     systemd::ready();
                     self.status.polled();
+                    self.acquaintance.answered(self.service.endpoint(), self.service.signers().is_some());
+                    self.tell_rollbacks(commands);
                     if backoff.reset() {
                         tracing::info!("the service answers again");
                     }
@@ -121,6 +136,18 @@ impl Agent {
             }
             watchdog.over(Some(next.at_most()), wait(next, commands)).await;
         }
+    }
+
+    /// Has the controller told of rollbacks that no command tells of; another service does not want to know.
+    fn tell_rollbacks(self: &Arc<Self>, commands: &mut Commands) {
+        if !notice::is_waiting(&self.host.store) {
+            return;
+        }
+        if self.service.signers().is_none() {
+            return notice::drop_all(&self.host.store);
+        }
+        let agent = Arc::clone(self);
+        commands.spawn(async move { notice::tell(&agent.host.store, &agent.service).await });
     }
 
     /// A poll. With nothing to do, services hold it open for a minute; whoever waits for readiness need not wait that long.

@@ -1,8 +1,12 @@
 //! Telling the service how a command ended, until it has taken the answer.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use codedeploy_api::command::{CommandStatus, Envelope, PutHostCommandCompleteInput};
+use codedeploy_api::command::{
+    CommandStatus, Envelope, MAX_DIAGNOSTICS_PAYLOAD, PutHostCommandCompleteInput,
+};
+use codedeploy_api::diagnostics::CompletionPayload;
 use codedeploy_hooks::script::Report;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +69,28 @@ pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostComm
     PutHostCommandCompleteInput {
         host_command_identifier: host_command_identifier.to_owned(),
         command_status: status,
+        diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
+    }
+}
+
+/// What PutHostCommandComplete is told of a failure after which the host was rolled back, which came to `words`: both.
+pub fn failed_and_rolled_back(
+    host_command_identifier: &str,
+    failure: CompletionPayload,
+    words: &str,
+) -> PutHostCommandCompleteInput {
+    let mut lines: VecDeque<&str> = failure.log.lines().chain([words]).collect();
+    let payload = loop {
+        let log: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let payload =
+            serde_json::to_string(&CompletionPayload { log, ..failure.clone() }).unwrap_or_default();
+        if payload.chars().count() <= MAX_DIAGNOSTICS_PAYLOAD || lines.pop_front().is_none() {
+            break payload;
+        }
+    };
+    PutHostCommandCompleteInput {
+        host_command_identifier: host_command_identifier.to_owned(),
+        command_status: CommandStatus::Failed,
         diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
     }
 }

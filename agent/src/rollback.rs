@@ -1,19 +1,32 @@
 //! `codedeploy-agent rollback`: takes back the last deployment of a deployment group on this host, by hand.
 
+pub mod notice;
+
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use crate::acquaintance::Acquaintance;
+use crate::aws::Access;
 use crate::cli::{complain, on_runtime};
+use crate::command::CommandService;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::console;
-use crate::control::{self, ControlError};
+use crate::control::{self, ControlError, Place};
 use crate::deployment::Host;
 use crate::deployment::installed::Installed;
+use crate::deployment::rollback::journal::Cause;
 use crate::deployment::rollback::{RollbackError, RolledBack};
+use crate::history::History;
+use crate::identity::Identity;
 use crate::revision::store::{DeploymentFolder, StoreError};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use notice::NoticeError;
+
+/// How long a person waits for the service to take note.
+const TELLING: Duration = Duration::from_secs(15);
 
 /// The options of `codedeploy-agent rollback`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +55,8 @@ enum RollbackCommandError {
     Ambiguous { wanted: String, ids: Vec<String> },
     #[error(transparent)]
     Rollback(#[from] RollbackError),
+    #[error(transparent)]
+    Notice(#[from] NoticeError),
     #[error("cannot follow signals")]
     Signals(#[from] io::Error),
 }
@@ -64,17 +79,46 @@ pub fn main(arguments: &Arguments, config_file: Option<&Path>) -> ExitCode {
 async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackCommandError> {
     let environment = Environment::of_process();
     let (settings, warnings) = Settings::load(config_file, &environment)?;
-    telemetry::to_terminal(settings.verbose, &environment)?;
+    telemetry::to_terminal_and_file(&settings, &environment)?;
     config::log_warnings(config_file, &warnings);
     control::refuse_while_deploying(&settings)?;
     let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time)?;
+    let place = Place::of(&settings);
     let host = Host::new(settings, environment, None);
     let folder = find(&host, wanted)?;
+    let about = Installed::read(&folder).map_err(RollbackError::from)?.about;
 
     console::say(format_args!("Taking back deployment {} of deployment group {wanted}", folder.id()));
-    let rolled_back = host.roll_back(&folder, shutdown.end_running.clone()).await?;
+    tracing::info!(deployment_id = %about.deployment_id, "a rollback by hand begins");
+    let cause = Cause::new(about.clone(), None, None);
+    let (rolled_back, journal) = host.roll_back(cause, shutdown.end_running.clone()).await?;
     tell(&rolled_back);
+    let words = rolled_back.to_string();
+    // The person was told of both already.
+    rolled_back.warnings.iter().for_each(|warning| tracing::info!("{warning}"));
+    tracing::info!(deployment_id = %about.deployment_id, "deployment {} was taken back by hand: {words}", about.deployment_id);
+    History::open(&place.history).rolled_back(&about, &words);
+    notice::keep(&host.store, &journal, &words)?;
+    journal.remove();
+    tell_service(&host).await;
     Ok(rolled_back.succeeded())
+}
+
+/// Tells the service at once where it is this project's controller, so that the next deployment knows of the rollback.
+/// When it does not answer, or nobody knows yet what it is, the agent does.
+async fn tell_service(host: &Host) {
+    let told = async {
+        let identity = Identity::find(&host.settings, &host.environment, Duration::ZERO).await.ok()?;
+        let access = Access::new(&host.settings, identity.region, &identity.credentials).ok()?;
+        let service = CommandService::new(&access, identity.host_identifier);
+        if Acquaintance::is_controller(&host.store, service.endpoint()) {
+            notice::tell(&host.store, &service).await;
+        }
+        Some(())
+    };
+    if tokio::time::timeout(TELLING, told).await.is_err() {
+        tracing::warn!("the service does not answer; the agent tells it of the rollback");
+    }
 }
 
 /// The last deployment of the group with this id or name.
@@ -105,17 +149,14 @@ fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandEr
 }
 
 fn tell(rolled_back: &RolledBack) {
-    for warning in &rolled_back.summary.warnings {
+    for warning in &rolled_back.warnings {
         console::say(format_args!("  note: {warning}"));
     }
     for (event, result) in &rolled_back.started {
-        match result {
-            Ok(report) if report.outcome.succeeded() => console::say(format_args!("  {event} succeeded")),
-            Ok(report) => {
-                console::say(format_args!("  {event} failed"));
-                report.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
-            }
-            Err(_) => console::say(format_args!("  {event} could not run")),
+        let short = result.words.split(':').next().unwrap_or_default();
+        console::say(format_args!("  {event} {short}"));
+        if !result.succeeded {
+            result.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
         }
     }
     let text = rolled_back.to_string();

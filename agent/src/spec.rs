@@ -1,7 +1,9 @@
 //! What a command is about: the deployment specification, checked.
 //!
-//! [`envelope`] opens and verifies, [`parse`] reads; only what was verified can be read.
+//! [`envelope`] opens and verifies, [`parse`] reads, [`binding`] says whether it is about the command at hand; only what was
+//! verified can be read.
 
+pub mod binding;
 pub mod envelope;
 pub mod parse;
 mod pkcs7;
@@ -14,6 +16,7 @@ use codedeploy_hooks::lifecycle::DeploymentKind;
 use serde::{Deserialize, Serialize};
 
 use crate::revision::{ReuseFrom, Revision};
+use binding::Binding;
 pub use parse::SpecError;
 
 /// One deployment as this host is told about it; every member checked.
@@ -32,6 +35,8 @@ pub struct DeploymentSpec {
     pub revision: Revision,
     /// The earlier deployment whose unpacked archive may stand in for the revision.
     pub reuse_archive_from: Option<ReuseFrom>,
+    /// What the specification was signed for; empty from a service that does not say it.
+    pub binding: Binding,
 }
 
 /// An identifier that is safe as the name of a file or folder: not empty, `.` or `..`, no slash, no NUL.

@@ -87,6 +87,33 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
     Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
 }
 
+/// Logs to the file like the daemon, beside one that may run, and warnings, in words, to stderr: for commands of a person
+/// that change the host.
+pub fn to_terminal_and_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
+    let name = LogName::new(&settings.log_dir, &settings.program_name);
+    let path = name.current();
+    let file =
+        LogFile::open(name, settings.log_max_size).map_err(|source| LogError::Open { path, source })?;
+    let outputs = Outputs {
+        file: Mutex::new(Output { file, failing: false }),
+        format: settings.log_format,
+        program: settings.program_name.clone(),
+        journal: None,
+        terminal: None,
+    };
+    let colour = io::stderr().is_terminal() && colours(environment);
+    let style = Style { colour, ..Style::default() };
+    let shown = if settings.verbose { Level::DEBUG } else { Level::WARN };
+    let recorder = Recorder(move |record: &Record| {
+        if record.level <= shown {
+            let _ = writeln!(io::stderr(), "{}", style.words(record));
+        }
+        outputs.write(record);
+    });
+    let level = if settings.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
+}
+
 /// Logs warnings, in words, to stderr: for commands that a person runs.
 pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogError> {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };

@@ -68,12 +68,15 @@ enum Command {
     Signer(DataDir),
     /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
     Certificate(DataDir),
-    /// Make room for a new key in the place of one that is lost for good; the service must be stopped.
+    /// Retire a key; the next start makes a new one, or takes the announced one. The service must be stopped.
     ReplaceKey {
         #[command(flatten)]
         data: DataDir,
         #[arg(value_enum)]
         key: Key,
+        /// Announce the signer's next key instead, so that hosts can accept it before it signs; the service may run.
+        #[arg(long)]
+        next: bool,
     },
     /// Copy the database into a new file, while the service runs or not.
     Backup {
@@ -365,7 +368,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::GithubToken(GithubToken::Remove { data, name }) => Ok(tokens::remove(data.enter()?, name)?),
         Command::Signer(data) => Ok(admin::show_signer(data.enter()?)?),
         Command::Certificate(data) => Ok(admin::show_certificate(data.enter()?)?),
-        Command::ReplaceKey { data, key } => Ok(admin::replace_key(data.enter()?, key)?),
+        Command::ReplaceKey { data, key, next: true } => Ok(admin::announce_key(data.enter()?, key)?),
+        Command::ReplaceKey { data, key, next: false } => Ok(admin::replace_key(data.enter()?, key)?),
         Command::Backup { data, file } => Ok(admin::back_up(&data, &file)?),
         Command::Restore { data, file } => Ok(admin::restore(&data, &file)?),
     }

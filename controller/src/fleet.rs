@@ -183,19 +183,27 @@ pub fn instance_of_host(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Op
         .optional()
 }
 
+/// What an agent says of itself with its calls.
+#[derive(Debug, Clone, Default)]
+pub struct Agent {
+    pub version: Option<String>,
+    /// Whose specifications it accepts; agents of AWS do not say it, nor does the first call of ours.
+    pub accepted_signers: Option<String>,
+}
+
 /// Notes that a host was heard of; at most once a minute, so that idle polls cost no write.
-pub fn seen(
-    tx: &Transaction<'_>,
-    host: &str,
-    agent_version: Option<&str>,
-    now_millis: i64,
-) -> rusqlite::Result<()> {
+pub fn seen(tx: &Transaction<'_>, host: &str, agent: &Agent, now_millis: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version)
+        "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version),
+             accepted_signers = coalesce(:signers, accepted_signers)
          WHERE principal = :host AND deregistered IS NULL
-           AND (last_seen IS NULL OR last_seen <= :now - 60000 OR agent_version IS NOT coalesce(:version, agent_version))",
+           AND (last_seen IS NULL OR last_seen <= :now - 60000
+                OR agent_version IS NOT coalesce(:version, agent_version)
+                OR accepted_signers IS NOT coalesce(:signers, accepted_signers))",
     )?
-    .execute(named_params! {":now": now_millis, ":version": agent_version, ":host": host})?;
+    .execute(named_params! {
+        ":now": now_millis, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
+    })?;
     Ok(())
 }
 

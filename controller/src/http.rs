@@ -109,6 +109,7 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     }
     let (head, body) = request.into_parts();
     let protocol = Protocol::of(&head.headers);
+    let is_for_agents = matches!(protocol.identify(&head), Ok(Target::Host(_)));
     let (status, body) = match answer(&service, protocol, head, body).await {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => {
@@ -120,6 +121,9 @@ async fn call(State(service): State<Arc<Service>>, request: Request<Body>) -> Re
     };
     let mut headers = HeaderMap::new();
     protocol.mark(&mut headers, &body);
+    if is_for_agents {
+        headers.insert(command::SIGNERS_HEADER, service.signers.clone());
+    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -21,6 +21,9 @@ pub enum Key {
     Master,
     /// Signs deployment specifications.
     Signer,
+    /// Will sign them once the present one is replaced; until then, hosts learn to accept it.
+    #[value(skip)]
+    NextSigner,
     /// Signs the self-made certificate.
     Authority,
 }
@@ -31,6 +34,7 @@ impl Key {
         match self {
             Key::Master => "master.key",
             Key::Signer => "signer-key.der",
+            Key::NextSigner => "signer-next-key.der",
             Key::Authority => "tls-authority-key.der",
         }
     }
@@ -40,6 +44,7 @@ impl Key {
         match self {
             Key::Master => None,
             Key::Signer => Some("signer-certificate.der"),
+            Key::NextSigner => Some("signer-next-certificate.der"),
             Key::Authority => Some("tls-authority.der"),
         }
     }
@@ -49,6 +54,7 @@ impl Key {
         match self {
             Key::Master => "master",
             Key::Signer => "signer",
+            Key::NextSigner => "signer --next",
             Key::Authority => "authority",
         }
     }
@@ -114,23 +120,57 @@ impl Keys {
         Ok(content)
     }
 
+    /// Whether there is such a key.
+    pub fn has(&self, key: Key) -> bool {
+        self.data_dir.join(key.file()).exists()
+    }
+
     /// Makes room for a new key: the files of the one before get other names, which are given, and the database forgets
     /// it.
     pub fn replace(&self, key: Key) -> Result<Vec<PathBuf>, KeyError> {
         let mut kept = Vec::new();
         for name in [Some(key.file()), key.certificate()].into_iter().flatten() {
-            let path = self.data_dir.join(name);
-            let aside = self.data_dir.join(format!("{name}.replaced-{}", Timestamp::now().millis()));
-            match std::fs::rename(&path, &aside) {
-                Ok(()) => kept.push(aside),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(KeyError::Write { path: aside, source }),
-            }
+            kept.extend(self.set_aside(name)?);
         }
+        self.forget(key)?;
+        Ok(kept)
+    }
+
+    /// Puts the key that was announced in the place of the signer's, whose files get other names, which are given. Can be
+    /// done again after it was interrupted: what announces the key moves last.
+    pub fn promote_next_signer(&self) -> Result<Vec<PathBuf>, KeyError> {
+        let mut kept = Vec::new();
+        self.forget(Key::Signer)?;
+        let certificates = Key::NextSigner.certificate().zip(Key::Signer.certificate());
+        for (next, present) in certificates.into_iter().chain([(Key::NextSigner.file(), Key::Signer.file())])
+        {
+            let (from, to) = (self.data_dir.join(next), self.data_dir.join(present));
+            if !from.exists() {
+                continue;
+            }
+            kept.extend(self.set_aside(present)?);
+            std::fs::rename(&from, &to).map_err(|source| KeyError::Write { path: to.clone(), source })?;
+            sync_folder_of(&to).map_err(|source| KeyError::Write { path: to, source })?;
+        }
+        self.forget(Key::NextSigner)?;
+        Ok(kept)
+    }
+
+    fn set_aside(&self, name: &str) -> Result<Option<PathBuf>, KeyError> {
+        let path = self.data_dir.join(name);
+        let aside = self.data_dir.join(format!("{name}.replaced-{}", Timestamp::now().millis()));
+        match std::fs::rename(&path, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(KeyError::Write { path: aside, source }),
+        }
+    }
+
+    fn forget(&self, key: Key) -> Result<(), KeyError> {
         self.store.transact_blocking(move |tx| {
             tx.execute("DELETE FROM keys WHERE file = ?1", [key.file()]).map_err(KeyError::Database)
         })?;
-        Ok(kept)
+        Ok(())
     }
 
     /// The certificate that goes with a key; what `make` gives is kept the first time.

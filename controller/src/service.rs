@@ -5,7 +5,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
 use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_api::command;
 use rusqlite::Transaction;
 use tokio::sync::watch;
 use tracing::Instrument as _;
@@ -38,7 +40,9 @@ const DATABASE: &str = "codedeploy.sqlite3";
 pub struct Service {
     pub settings: Settings,
     pub vault: Vault,
-    pub signer: Signer,
+    pub signer: Arc<Signer>,
+    /// What agents are told of the keys that sign, as a header has it.
+    pub signers: HeaderValue,
     pub signals: Signals,
     /// Makes the service's own requests.
     pub outgoing: Arc<Outgoing>,
@@ -153,6 +157,13 @@ pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
     Ok(Store::open(&database)?)
 }
 
+/// The digests of the key that signs and of the next one.
+fn announcement(signer: &Signer, next: Option<&Signer>) -> Result<HeaderValue, SigningError> {
+    let pins = [Some(signer), next].into_iter().flatten().map(Signer::pin).collect::<Result<Vec<_>, _>>()?;
+    let text = pins.join(&command::SIGNER_SEPARATOR.to_string());
+    HeaderValue::try_from(text).map_err(|_| SigningError::Sign)
+}
+
 impl Service {
     /// Opens everything in the data directory, making what is missing.
     pub fn open(settings: Settings) -> Result<Arc<Service>, OpenError> {
@@ -169,10 +180,12 @@ impl Service {
         })?;
         let keys = Keys::of(&settings.data_dir, &store);
         let vault = Vault::open(&keys)?;
+        let (signer, next) = (Signer::open(&keys)?, Signer::announced(&keys)?);
         let s3 = settings.s3.as_ref();
         let objects = s3.map(|s3| Objects::open(&s3.folder, &s3.buckets)).transpose()?;
         Ok(Arc::new(Service {
-            signer: Signer::open(&keys)?,
+            signers: announcement(&signer, next.as_ref())?,
+            signer: Arc::new(signer),
             signals: Signals::default(),
             outgoing: Arc::new(Outgoing::open(settings.ca_bundle.as_deref())?),
             objects: objects.map(Arc::new),

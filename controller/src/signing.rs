@@ -1,9 +1,6 @@
 //! Owns the signing key: deployment specifications leave the service as PKCS#7 SignedData with their content and the
 //! signer's certificate inside (RFC 5652), in PEM.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::{digest, rand};
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
@@ -30,12 +27,7 @@ pub struct Signer {
     key: RsaKeyPair,
     certificate: Certificate,
     certificate_der: Vec<u8>,
-    /// What was signed last: every host of a deployment asks for the same document.
-    recent: Mutex<HashMap<Vec<u8>, String>>,
 }
-
-/// Most documents whose signed form is kept.
-const RECENT: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
@@ -56,19 +48,33 @@ pub enum SigningError {
 impl Signer {
     /// Opens the key of a data directory; at the first start, an RSA key and a certificate signed by it are made.
     pub fn open(keys: &Keys) -> Result<Signer, SigningError> {
-        let key_der = keys.open(Key::Signer, || {
+        Self::of(keys, Key::Signer)
+    }
+
+    /// The key that will sign next, if one was announced.
+    pub fn announced(keys: &Keys) -> Result<Option<Signer>, SigningError> {
+        keys.has(Key::NextSigner).then(|| Self::announce(keys)).transpose()
+    }
+
+    /// The key that will sign next; the first time, it is made.
+    pub fn announce(keys: &Keys) -> Result<Signer, SigningError> {
+        Self::of(keys, Key::NextSigner)
+    }
+
+    fn of(keys: &Keys, which: Key) -> Result<Signer, SigningError> {
+        let key_der = keys.open(which, || {
             let made = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
             made.map(|key| key.serialize_der()).map_err(|_| KeyError::Random)
         })?;
         let made = self_signed(&key_der)?;
-        let certificate_der = keys.certificate(Key::Signer, || Ok(made))?;
+        let certificate_der = keys.certificate(which, || Ok(made))?;
         let key = RsaKeyPair::from_pkcs8(&key_der).map_err(|_| SigningError::Key)?;
         let certificate = Certificate::from_der(&certificate_der)?;
         let certified = &certificate.tbs_certificate.subject_public_key_info.subject_public_key;
         if certified.as_bytes() != Some(key.public_key().as_ref()) {
             return Err(SigningError::Mismatch);
         }
-        Ok(Signer { key, certificate, certificate_der, recent: Mutex::default() })
+        Ok(Signer { key, certificate, certificate_der })
     }
 
     /// The certificate that is inside every signed document.
@@ -82,22 +88,8 @@ impl Signer {
         Ok(hex::encode(digest::digest(&digest::SHA256, &key)))
     }
 
-    /// The document, signed, as PEM with the label `PKCS7`.
+    /// The document, signed, as PEM with the label `PKCS7`. Each is about one host and one moment.
     pub fn sign(&self, document: &[u8]) -> Result<String, SigningError> {
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(signed) = recent().get(document) {
-            return Ok(signed.clone());
-        }
-        let signed = self.sign_anew(document)?;
-        let mut recent = recent();
-        if recent.len() >= RECENT {
-            recent.clear();
-        }
-        recent.insert(document.to_vec(), signed.clone());
-        Ok(signed)
-    }
-
-    fn sign_anew(&self, document: &[u8]) -> Result<String, SigningError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
             .sign(&RSA_PKCS1_SHA256, &rand::SystemRandom::new(), document, &mut signature)

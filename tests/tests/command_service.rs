@@ -62,6 +62,8 @@ fn passing() -> Vec<(&'static str, Fault)> {
         ("too many requests", Fault::Answer(429, "text/plain", b"slow down".to_vec())),
         ("a proxy's refusal", Fault::Answer(403, "text/html", b"<h1>Blocked</h1>".to_vec())),
         ("a proxy's page", Fault::Answer(200, "text/html", b"<h1>Please log in</h1>".to_vec())),
+        ("a portal's document", Fault::Answer(200, "application/json", b"{\"login\":true}".to_vec())),
+        ("nothing", Fault::Answer(200, "application/x-amz-json-1.1", Vec::new())),
         ("noise", Fault::Answer(200, "application/x-amz-json-1.1", vec![0xff; 1000])),
         ("a wrong type", Fault::Answer(200, "application/x-amz-json-1.1", b"\"text\"".to_vec())),
         ("a huge answer", Fault::Answer(200, "application/x-amz-json-1.1", vec![b' '; 64 << 20])),
@@ -124,29 +126,27 @@ async fn a_poll_that_fails_is_repeated_after_a_pause() {
 }
 
 #[tokio::test]
-async fn a_fault_that_stays_fails_the_command_once_and_only_that() {
+async fn a_refusal_fails_the_command_once_and_only_that() {
     let mut cases = Vec::new();
     let faults = [
-        (Fault::Error(500, "ServerException"), 4, "ServerException"),
-        (Fault::Reset, 4, "did not reach the service"),
-        (Fault::Error(400, "ClientException"), 1, "ClientException (HTTP 400): as the test wants it"),
-        (Fault::Error(400, "ExpiredTokenException"), 1, "ExpiredTokenException"),
+        (Fault::Error(400, "ClientException"), "ClientException (HTTP 400): as the test wants it"),
+        (Fault::Error(400, "ExpiredTokenException"), "ExpiredTokenException"),
     ];
     for (call, says) in [
         (SPECIFICATION, "the deployment specification cannot be fetched"),
         (ACKNOWLEDGE, "the command cannot be acknowledged"),
     ] {
-        for (fault, attempts, why) in faults.clone() {
+        for (fault, why) in faults.clone() {
             cases.push(async move {
                 let host = Lone::start("").await;
                 downloaded(&host, "d-1").await;
                 let before = host.stub.requests(call).len();
-                host.stub.fail(call, &fault, attempts);
+                host.stub.fail(call, &fault, 1);
                 let id = host.command("d-1", HOOK);
                 let completion = host.stub.completed(&id, 1).await;
                 failed(&completion, says);
                 failed(&completion, why);
-                assert_eq!(host.stub.requests(call).len() - before, attempts, "{why} at {call}");
+                assert_eq!(host.stub.requests(call).len() - before, 1, "{why} at {call}");
                 works(&host).await;
                 assert_eq!(host.stub.completions(&id).len(), 1);
                 assert_eq!(runs(&host, "d-1"), 0, "it was reported as failed");
@@ -154,6 +154,42 @@ async fn a_fault_that_stays_fails_the_command_once_and_only_that() {
         }
     }
     side_by_side(cases).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_waited_for_and_fails_no_command() {
+    let mut cases = Vec::new();
+    for call in [SPECIFICATION, ACKNOWLEDGE] {
+        for fault in [Fault::Error(503, "ServiceUnavailable"), Fault::Reset] {
+            cases.push(async move {
+                let host = Lone::start("").await;
+                downloaded(&host, "d-1").await;
+                let before = host.stub.requests(call).len();
+                host.stub.fail(call, &fault, 6);
+                let id = host.command("d-1", HOOK);
+                host.stub.requested(call, before + 5).await;
+                assert_eq!(host.stub.completions(&id), [], "nothing is told of what has not begun");
+                succeeded(&host.stub.completed(&id, 1).await);
+                assert_eq!(runs(&host, "d-1"), 1);
+            });
+        }
+    }
+    side_by_side(cases).await;
+}
+
+#[tokio::test]
+async fn a_command_that_waits_for_the_service_is_the_next_agents() {
+    let mut host = Lone::start("").await;
+    downloaded(&host, "d-1").await;
+    host.stub.fail(SPECIFICATION, &Fault::Reset, 1000);
+    let before = host.stub.requests(SPECIFICATION).len();
+    let id = host.command("d-1", HOOK);
+    host.stub.requested(SPECIFICATION, before + 2).await;
+    assert_eq!(host.stub.completions(&id), []);
+    host.stub.recover();
+    host.kill_and_restart().await;
+    succeeded(&host.stub.completed(&id, 1).await);
+    assert_eq!(runs(&host, "d-1"), 1);
 }
 
 #[tokio::test]
@@ -174,6 +210,61 @@ async fn an_outcome_is_told_until_it_is_taken_or_refused_for_good() {
         if left == 0 { Ok(()) } else { Err(left) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_specification_counts_for_its_host_its_command_and_its_time_only() {
+    let mut host = Lone::start("").await;
+    let files = counting(&host.path("d-1"));
+    let revision = host.path("revision-d-1");
+    host.deployment("web", "d-1", &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let signed = |members: Value| {
+        let mut specification = specification("web", "d-1", &revision);
+        specification.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        specification
+    };
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let bound = json!({"HostIdentifier": IDENTIFIER, "DeploymentExecutionId": "d-1", "SignedAt": now});
+    let but = |member: &str, value: Value| {
+        let mut changed = bound.clone();
+        changed[member] = value;
+        changed
+    };
+    // Known to the command's host, signed, and about something else.
+    host.stub.specify("d-2", &signed(json!({})));
+    failed(&host.perform("d-2", "DownloadBundle").await, "about the deployment d-1");
+    for (members, expected) in [
+        (but("HostIdentifier", json!(format!("{IDENTIFIER}0"))), "signed for the host"),
+        (but("DeploymentExecutionId", json!("x/d-1")), "the command is of"),
+        (but("SignedAt", json!(now - 7200)), "at most an hour"),
+        (but("SignedAt", json!(now + 7200)), "at most an hour"),
+        (but("SignedAt", json!("now")), "SignedAt: expected a number"),
+    ] {
+        host.stub.specify("d-1", &signed(members));
+        let id = format!("d-1/{expected}/{now}");
+        host.stub.deliver(command(&id, "d-1", HOOK));
+        let before = host.stub.completions(&id).len();
+        failed(&host.stub.completed(&id, before + 1).await, expected);
+        host.stub.forget();
+    }
+
+    // Whom this host trusts says it always, once it has said it.
+    let configuration = fs::read_to_string(host.path("agent.yml")).unwrap();
+    let authority = format!("{configuration}deployment_signer_ca: {}\n", host.path("cert.pem").display());
+    fs::write(host.path("agent.yml"), authority).unwrap();
+    host.kill_and_restart().await;
+    host.stub.specify("d-1", &signed(json!({})));
+    succeeded(&host.perform("d-1", "DownloadBundle").await);
+    host.stub.specify("d-1", &signed(bound.clone()));
+    succeeded(&host.perform("d-1", "BeforeInstall").await);
+    host.stub.specify("d-1", &signed(json!({})));
+    host.kill_and_restart().await;
+    failed(&host.perform("d-1", "AfterInstall").await, "does not say HostIdentifier");
+    let mut part = command("part", "d-1", HOOK);
+    part["HostIdentifier"] = json!("user/box1");
+    host.stub.deliver(part);
+    failed(&host.stub.completed("part", 1).await, "the command is for the host \"user/box1\"");
+    assert_eq!(runs(&host, "d-1"), 1);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use std::time::Instant;
 use codedeploy_tests::bundle;
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::s3_stub::{Reply, Request, S3Stub};
+use codedeploy_tests::wait;
 
 const MIB: usize = 1024 * 1024;
 
@@ -232,6 +233,68 @@ async fn errors_that_may_pass_are_retried_and_end_after_a_bounded_time() {
     assert!(!ran.succeeded && ran.output.contains("broke off after"), "{}", ran.output);
     assert!(ran.seconds < 30.0 && stub.requests().len() <= 8, "{} s", ran.seconds);
     assert_eq!(machine.left(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_proxy_or_a_portal_answers_is_no_object_and_is_tried_again() {
+    let page = || Reply::new(200, "<html>please log in</html>").header("content-type", "text/html");
+    let pages: [fn() -> Reply; 5] = [
+        || Reply::new(200, ""),
+        || Reply::new(200, "<html>please log in</html>").header("content-type", "text/html"),
+        || Reply::new(200, "<html>log in</html>").header("content-type", "text/html").header("etag", "\"p\""),
+        || Reply::new(403, "<html>blocked</html>").header("content-type", "text/html"),
+        || Reply::new(302, "").header("location", "http://portal.example/"),
+    ];
+    for (number, foreign) in pages.into_iter().enumerate() {
+        let machine = Machine::new("");
+        let body = machine.revision(MIB);
+        let stub = S3Stub::serve(move |number, request| match number {
+            0 => foreign(),
+            _ => Reply::object(request, &body, "e1"),
+        })
+        .await;
+        let ran = machine.deploy_from_s3(&stub).await;
+        assert!(ran.succeeded, "{number}: {}", ran.output);
+        machine.assert_installed(MIB);
+        assert_eq!(stub.requests().len(), 2, "{number}");
+    }
+
+    let archives = Machine::new("");
+    let archive = git_archive(&archives);
+    let api = S3Stub::serve(move |number, _| match number {
+        0 => page(),
+        _ => Reply::new(200, archive.clone()),
+    })
+    .await;
+    let machine = Machine::new(&format!("github_endpoint: {}\n", api.endpoint));
+    let ran = machine.deploy("https://github.com/octo/shop", &[]).await;
+    assert!(ran.succeeded, "{}", ran.output);
+}
+
+#[tokio::test]
+async fn an_error_of_any_size_takes_little_memory() {
+    let machine = Machine::new("");
+    let huge = Arc::new(vec![b'x'; 64 * MIB]);
+    let stub = S3Stub::serve(move |_, _| {
+        let part = 0..huge.len();
+        Reply { body: Arc::clone(&huge), part, ..Reply::new(500, "") }
+    })
+    .await;
+    let mut command = Programs::built().local.command(["-t", "tar", "-l", "s3://bucket/app.tar", "-c"]);
+    command.arg(machine.path("conf.yml")).envs(KEYS).env("AWS_ENDPOINT_URL_S3", &stub.endpoint);
+    let mut local = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", local.id().unwrap());
+    let mut peak = 0;
+    let ended = wait::until("codedeploy-local gives up", async || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let kib = line.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+        peak = peak.max(kib);
+        local.try_wait().unwrap().ok_or(peak)
+    })
+    .await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(peak > 0 && peak < 48 << 10, "{peak} KiB");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use super::bounded::bounded;
 use super::{AccessError, trust, wire};
 use crate::config::Endpoints;
 
@@ -25,6 +26,7 @@ pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
             .tls_context(tls.clone())
             .build()
     });
+    let client = bounded(client);
     Ok(if endpoints.log_wire { wire::logged(client) } else { client })
 }
 

@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of `key` in either spelling; a null is as good as absent.
-    fn take(&mut self, key: &'static str) -> Option<Value> {
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
         let value = self.remove(key);
         let line = value.as_ref().and_then(|_| self.line_of(key));
         let shown = value.as_ref().map_or(Json::Null, shown);
@@ -318,7 +318,7 @@ impl<'a> Reader<'a> {
         with_colon.or(plain).filter(|value| !value.is_null())
     }
 
-    fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
+    pub(super) fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
         self.problem(key, format!("found {}; expected {expected}", describe(found)));
         None
     }

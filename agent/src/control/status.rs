@@ -203,11 +203,18 @@ impl Status {
             last_lifecycle_event: command.lifecycle_event,
             outcome,
             message,
+            rolled_back: None,
         });
     }
 
+    /// A deployment was taken back on this host.
+    pub fn rolled_back(&self, about: &About, words: &str) {
+        self.state().history.rolled_back(about, words);
+    }
+
     pub fn report(&self) -> Report {
-        let state = self.state();
+        let mut state = self.state();
+        state.history.refresh();
         let commands: Vec<Command> = state.commands.iter().map(|(_, command)| command.clone()).collect();
         Report {
             agent_version: crate::version::reported().to_owned(),
@@ -341,6 +348,7 @@ fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deploy
             last_lifecycle_event: command.lifecycle_event.clone(),
             outcome: DeploymentOutcome::InProgress,
             message: String::new(),
+            rolled_back: None,
         }
     });
     let ended = ended.iter().filter(|known| !is_running(&known.deployment_id));

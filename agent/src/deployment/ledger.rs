@@ -27,7 +27,6 @@ use crate::errors::Chain;
 use crate::revision::store::{Store, StoreError, create_folders};
 use crate::spec::{DeploymentSpec, PathComponent};
 pub use official::Bare;
-use official::FORGOTTEN_AFTER;
 pub use record::{About, Begun, Ended, InProgress};
 use record::{Record, file_name};
 
@@ -232,14 +231,7 @@ impl Ledger {
                 remove(&path);
                 continue;
             }
-            let Some(record) = usable::<InProgress>(&path) else { continue };
-            let entry = Entry { record };
-            if OffsetDateTime::now_utc() - entry.record.received_at > FORGOTTEN_AFTER {
-                tracing::warn!(path = %path.display(), "older than a day: the service has given up on that command, it is forgotten");
-                self.forget(entry);
-            } else {
-                left.interrupted.push(entry);
-            }
+            left.interrupted.extend(usable::<InProgress>(&path).map(|record| Entry { record }));
         }
         left.interrupted.sort_by_key(|entry| entry.record.received_at);
         left.bare = official::all(&self.ongoing);
@@ -276,13 +268,7 @@ impl Ledger {
             .collect();
         told.sort();
         let surplus = told.len().saturating_sub(REMEMBERED);
-        let now = SystemTime::now();
-        let is_old = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age > FORGOTTEN_AFTER);
-        for (position, (at, path)) in told.iter().enumerate() {
-            if position < surplus || is_old(at) {
-                remove(path);
-            }
-        }
+        told.iter().take(surplus).for_each(|(_, path)| remove(path));
     }
 }
 

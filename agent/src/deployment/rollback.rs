@@ -1,35 +1,61 @@
 //! Taking a deployment back on this host: what was there before its Install returns, and the revision before it starts
 //! again (spec: Durability). After a failure by itself, when `rollback_on_failure` says so; else by hand.
 
+pub mod journal;
+
 use std::fmt;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::{self, RestoreError, Summary};
 use codedeploy_hooks::lifecycle::HookPlan;
 use codedeploy_hooks::script::{LogError, Report};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::installed::{Installed, InstalledError};
 use super::ledger::About;
-use super::{CommandError, Host, appspec, blocking};
+use super::{CommandError, Host, appspec, blocking, survivors};
 use crate::errors::Chain;
 use crate::recovery::{self, RecoveryError};
-use crate::revision::store::{DeploymentFolder, Pointer, StoreError};
+use crate::revision::store::{DeploymentFolder, Pointer, StoreError, create_folders};
 use crate::spec::PathComponent;
+use journal::{Came, Cause, Journal};
 
 /// What starts the revision that is back, in order.
 const STARTING: [LifecycleEvent; 2] = [LifecycleEvent::ApplicationStart, LifecycleEvent::ValidateService];
 
+/// How often the scripts of an event are begun, when each time the agent ends before they do.
+const MOST_STARTS: usize = 2;
+
+/// How often a script that an interrupted rollback left running is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A host that was rolled back. Its `Display` is one line for people.
 #[derive(Debug)]
 pub struct RolledBack {
-    /// What happened to files, with what a person must know of it.
-    pub summary: Summary,
+    /// What a person must know of the files.
+    pub warnings: Vec<String>,
     /// The deployment that is installed again; there may have been none.
     pub previous: Option<String>,
     /// How the scripts of that deployment ended, up to the first that failed.
-    pub started: Vec<(LifecycleEvent, Result<Report, String>)>,
+    pub started: Vec<(LifecycleEvent, Started)>,
+    /// Another deployment was installed since, so nothing was started.
+    pub superseded: bool,
+}
+
+/// How the scripts of one event of the revision before ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub succeeded: bool,
+    /// `succeeded`, or what happened instead.
+    pub words: String,
+    /// What the scripts wrote last; for the person at the terminal.
+    #[serde(skip)]
+    pub log_tail: String,
 }
 
 /// Why a deployment was not taken back.
@@ -47,6 +73,8 @@ pub enum RollbackError {
     Log(#[from] LogError),
     #[error("the work was cut short")]
     Interrupted(#[from] JoinError),
+    #[error("how far the rollback came cannot be written down")]
+    Journal(#[source] io::Error),
 }
 
 impl Host {
@@ -58,25 +86,31 @@ impl Host {
     }
 
     /// What is reported of an event that failed: the same, and, where the settings want that, that the host was rolled
-    /// back.
-    pub async fn after_failure(&self, about: &About, mut report: Report, stop: CancellationToken) -> Report {
+    /// back. The journal of a rollback that follows a `command` stays until its outcome is on record.
+    pub async fn after_failure(
+        &self,
+        about: &About,
+        command: Option<&str>,
+        mut report: Report,
+        stop: CancellationToken,
+    ) -> Report {
         let (group, deployment) = (&about.deployment_group_id, &about.deployment_id);
         let wanted = self.settings.rollback_on_failure && !stop.is_cancelled();
         if !wanted || !self.is_installed(group, deployment) {
             return report;
         }
         tracing::warn!("the deployment failed after its Install; this host is rolled back");
-        let line = match self.roll_back(&self.store.deployment(group, deployment), stop).await {
-            Ok(rolled_back) => {
-                rolled_back.summary.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                tracing::warn!("{rolled_back}");
+        let failure = report.outcome.diagnostics(&report.log_tail);
+        let cause = Cause::new(about.clone(), command.map(str::to_owned), Some(failure));
+        let line = match self.roll_back(cause, stop).await {
+            Ok((rolled_back, journal)) => {
+                if command.is_none() {
+                    journal.remove();
+                }
+                rolled_back.log();
                 rolled_back.to_string()
             }
-            Err(error) => {
-                let reason = Chain(&error).to_string();
-                tracing::error!(reason, "this host was not rolled back");
-                format!("this host was not rolled back: {}", reason.replace('\n', "; "))
-            }
+            Err(error) => not_rolled_back(&error),
         };
         if !report.log_tail.is_empty() && !report.log_tail.ends_with('\n') {
             report.log_tail.push('\n');
@@ -86,22 +120,86 @@ impl Host {
         report
     }
 
-    /// Takes back the deployment in `folder`, the last that was installed of its group.
+    /// Takes back the deployment of `cause`, the last that was installed of its group. The journal is to be removed when
+    /// everybody who has to know of the rollback does.
     pub async fn roll_back(
         &self,
-        folder: &DeploymentFolder,
+        cause: Cause,
+        stop: CancellationToken,
+    ) -> Result<(RolledBack, Journal), RollbackError> {
+        Installed::read(&self.folder_of(&cause.about))?;
+        create_folders(&self.store.instructions(), 0o700)?;
+        let mut journal = Journal::begin(&self.store, cause).map_err(RollbackError::Journal)?;
+        match self.go_back(&mut journal, stop).await {
+            Ok(rolled_back) => Ok((rolled_back, journal)),
+            // Once the files are back, the next start does the rest.
+            Err(error) if journal.restored().is_some() => Err(error),
+            Err(error) => {
+                journal.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a rollback that was interrupted; gives what it came to, in words.
+    pub async fn finish_rollback(&self, journal: &mut Journal, stop: CancellationToken) -> String {
+        if let Some(words) = journal.done() {
+            return words.to_owned();
+        }
+        let about = &journal.cause.about;
+        tracing::warn!(deployment_id = %about.deployment_id, "a rollback of this host was interrupted; it is finished now");
+        match self.go_back(journal, stop).await {
+            Ok(rolled_back) => {
+                rolled_back.log();
+                rolled_back.to_string()
+            }
+            Err(error) => not_rolled_back(&error),
+        }
+    }
+
+    /// The folder of the deployment, as the group's pointer names it.
+    fn folder_of(&self, about: &About) -> DeploymentFolder {
+        let (group, id) = (&about.deployment_group_id, &about.deployment_id);
+        let pointed = self.store.pointed(group, Pointer::LastSuccessful);
+        pointed
+            .filter(|folder| folder.id() == id.as_str())
+            .unwrap_or_else(|| self.store.deployment(group, id))
+    }
+
+    /// Does what the journal does not say is done.
+    async fn go_back(
+        &self,
+        journal: &mut Journal,
         stop: CancellationToken,
     ) -> Result<RolledBack, RollbackError> {
-        let installed = Installed::read(folder)?;
-        let group = installed.about.deployment_group_id.clone();
-        let summary = self.restore(folder, &group).await?;
-        let previous = self.store.pointed(&group, Pointer::LastSuccessful);
+        let about = journal.cause.about.clone();
+        let (group, folder) = (&about.deployment_group_id, self.folder_of(&about));
+        let installed = Installed::read(&folder)?;
+        let pointed = || self.store.pointed(group, Pointer::LastSuccessful);
+        if journal.restored().is_none() {
+            // The files may be back already: only that nobody took note of it.
+            let warnings = match pointed() {
+                Some(pointed) if pointed == folder => self.restore(&folder, group).await?.warnings,
+                _ => Vec::new(),
+            };
+            let previous = pointed().map(|previous| previous.path().to_owned());
+            journal.note_restored(previous, warnings).map_err(RollbackError::Journal)?;
+        }
+        let (previous, warnings) = journal.restored().unwrap_or_default();
+        let (previous, warnings) =
+            (previous.map(|path| DeploymentFolder::at(path.to_owned())), warnings.to_vec());
+        let superseded = pointed() != previous;
         let started = match &previous {
-            Some(previous) => self.start(previous, folder, &installed, stop).await,
-            None => Vec::new(),
+            Some(previous) if !superseded => self
+                .start(previous, &folder, &installed, journal, stop)
+                .await
+                .map_err(RollbackError::Journal)?,
+            _ => Vec::new(),
         };
         let previous = previous.map(|previous| previous.id());
-        Ok(RolledBack { summary, previous, started })
+        let rolled_back = RolledBack { warnings, previous, started, superseded };
+        journal.note_done(rolled_back.to_string()).map_err(RollbackError::Journal)?;
+        Ok(rolled_back)
     }
 
     async fn restore(
@@ -120,25 +218,63 @@ impl Host {
         Ok(restored.await??.summary)
     }
 
-    /// Runs what starts the revision of `previous`; its output goes to the log of the deployment that is taken back.
+    /// Runs what starts the revision of `previous`, as far as the journal does not say that it has run; its output goes to
+    /// the log of the deployment that is taken back.
     async fn start(
         &self,
         previous: &DeploymentFolder,
         taken_back: &DeploymentFolder,
         installed: &Installed,
+        journal: &mut Journal,
         stop: CancellationToken,
-    ) -> Vec<(LifecycleEvent, Result<Report, String>)> {
+    ) -> io::Result<Vec<(LifecycleEvent, Started)>> {
         let mut started = Vec::new();
         for event in STARTING {
-            let run = self.start_with(&event, previous, taken_back, installed, stop.clone());
-            let result = run.await.map_err(|error| Chain(&error).to_string());
-            let ended = !result.as_ref().is_ok_and(|report| report.outcome.succeeded());
+            let known = match journal.came(&event) {
+                Came::NotBegun => None,
+                Came::Ended(result) => Some(result),
+                Came::Interrupted(times) => {
+                    let id = &installed.about.deployment_id;
+                    let ran_on = self.ran_on(id, &event, &previous.archive(), &stop).await;
+                    interrupted(times, ran_on)
+                }
+            };
+            let result = match known {
+                Some(result) => result,
+                None => {
+                    journal.note_begun(&event)?;
+                    let run = self.start_with(&event, previous, taken_back, installed, stop.clone());
+                    let result = Started::of(run.await);
+                    journal.note_ended(&event, result.clone())?;
+                    result
+                }
+            };
+            let ended = !result.succeeded;
             started.push((event, result));
             if ended {
                 break;
             }
         }
-        started
+        Ok(started)
+    }
+
+    /// Whether a script of the event outlived its agent; waits for its end.
+    async fn ran_on(
+        &self,
+        deployment: &PathComponent,
+        event: &LifecycleEvent,
+        archive: &Path,
+        stop: &CancellationToken,
+    ) -> bool {
+        let mut ran_on = false;
+        while survivors::of(deployment, event).iter().any(|survivor| survivor.runs_from(archive)) {
+            ran_on = true;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        ran_on
     }
 
     async fn start_with(
@@ -157,10 +293,52 @@ impl Host {
     }
 }
 
+/// What is known of an event whose scripts were interrupted; `None`: they are run again.
+fn interrupted(times: usize, ran_on: bool) -> Option<Started> {
+    let result =
+        |succeeded, words: &str| Some(Started { succeeded, words: words.into(), log_tail: String::new() });
+    if ran_on {
+        result(true, "went on while the agent was restarted, and its outcome is unknown")
+    } else if times >= MOST_STARTS {
+        result(false, "was interrupted each time that it was begun, and is not begun again")
+    } else {
+        None
+    }
+}
+
+fn not_rolled_back(error: &RollbackError) -> String {
+    let reason = Chain(error).to_string();
+    tracing::error!(reason, "this host was not rolled back");
+    format!("this host was not rolled back: {}", one_line(&reason))
+}
+
+impl Started {
+    fn of(run: Result<Report, CommandError>) -> Self {
+        match run {
+            Ok(report) if report.outcome.succeeded() => {
+                Self { succeeded: true, words: "succeeded".into(), log_tail: report.log_tail }
+            }
+            Ok(report) => {
+                let words = format!("failed: {}", one_line(&report.outcome.to_string()));
+                Self { succeeded: false, words, log_tail: report.log_tail }
+            }
+            Err(error) => {
+                let words = format!("could not run: {}", one_line(&Chain(&error).to_string()));
+                Self { succeeded: false, words, log_tail: String::new() }
+            }
+        }
+    }
+}
+
 impl RolledBack {
     /// Whether the revision that is back runs, as far as its scripts can say.
     pub fn succeeded(&self) -> bool {
-        self.started.iter().all(|(_, result)| result.as_ref().is_ok_and(|report| report.outcome.succeeded()))
+        self.started.iter().all(|(_, result)| result.succeeded)
+    }
+
+    fn log(&self) {
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        tracing::warn!("{self}");
     }
 }
 
@@ -172,14 +350,12 @@ impl fmt::Display for RolledBack {
             );
         };
         write!(f, "this host was rolled back: the files of {previous} are installed again")?;
+        if self.superseded {
+            return f.write_str(", and another deployment was installed since");
+        }
         for (event, result) in &self.started {
-            match result {
-                Ok(report) if report.outcome.succeeded() => write!(f, ", its {event} succeeded")?,
-                Ok(report) => {
-                    write!(f, ", but its {event} failed: {}", one_line(&report.outcome.to_string()))?
-                }
-                Err(error) => write!(f, ", but its {event} could not run: {}", one_line(error))?,
-            }
+            let but = if result.succeeded { "" } else { "but " };
+            write!(f, ", {but}its {event} {}", result.words)?;
         }
         Ok(())
     }

@@ -24,6 +24,13 @@ pub struct Survivor {
     command_line: String,
 }
 
+impl Survivor {
+    /// Whether it is a script in `folder`, not what such a script has started.
+    pub fn runs_from(&self, folder: &Path) -> bool {
+        self.command_line.contains(&*folder.to_string_lossy())
+    }
+}
+
 impl fmt::Display for Survivor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({})", self.pid, self.command_line)

@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, FileExistsBehavior, GitHubRevisionDocument, LocalRevisionDocument,
-    RevisionDocument, S3RevisionDocument, SpecificationDocument,
+    RevisionDocument, S3RevisionDocument, SpecificationBinding, SpecificationDocument,
 };
 
 use super::events;
@@ -183,6 +183,7 @@ impl Arguments {
             revision: self.revision(location),
             github_access_token: self.github_token.clone(),
             reuse_archive_from_deployment_id: None,
+            binding: SpecificationBinding::default(),
         }
     }
 

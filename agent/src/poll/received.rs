@@ -4,30 +4,36 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codedeploy_api::command::{
-    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand, Operation,
+    self, CommandStatus, Envelope, GetDeploymentSpecificationInput, HostCommand,
     PutHostCommandAcknowledgementInput,
 };
 use codedeploy_api::diagnostics::AcknowledgementPayload;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_hooks::script::{Outcome, Report};
 use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
+use time::OffsetDateTime;
 
 use super::Agent;
 use super::turns::Turn;
-use crate::command::CallError;
+use crate::command::{CallError, Persistence};
+use crate::config::{KeyDigest, SignerTrust};
 use crate::deployment::failed;
 use crate::deployment::ledger::{Entry, LedgerError};
 use crate::errors::Chain;
 use crate::memory;
 use crate::report;
 use crate::shutdown::Shutdown;
+use crate::spec::binding::{self, BindingError};
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::systemd;
+
+/// How long a command that has not begun is kept while the service does not answer: no service waits longer for a
+/// lifecycle event.
+const WANTED: Duration = Duration::from_secs(3600);
 
 /// Why a command could not be performed, though it was received.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +58,8 @@ enum ReceivedError {
     Envelope(#[from] EnvelopeError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Binding(#[from] BindingError),
     #[error("the command cannot be acknowledged")]
     Acknowledge(#[source] CallError),
     #[error(transparent)]
@@ -67,6 +75,8 @@ enum Came {
     Unwanted,
     /// The agent ends; the next one takes it up.
     Left,
+    /// The service was away for too long; should it still want the command, it delivers it again.
+    Dropped,
 }
 
 impl Agent {
@@ -84,10 +94,23 @@ impl Agent {
         match (came, entry) {
             (Came::Over(report), entry) => {
                 let completion = report::completion(id, &report);
+                let about = entry
+                    .as_ref()
+                    .and_then(|entry| entry.record().begun.as_ref())
+                    .map(|begun| begun.about.clone());
                 let outgoing = self.ledger.end(entry, &command.command_name, completion);
+                about.iter().for_each(|about| self.close_rollback(about, id));
                 self.tell(outgoing, false, &shutdown).await;
             }
             (Came::Unwanted, entry) => {
+                entry.into_iter().for_each(|entry| self.ledger.forget(entry));
+                self.known.ended(id, None);
+            }
+            (Came::Dropped, entry) => {
+                tracing::warn!(
+                    waited_seconds = WANTED.as_secs(),
+                    "the service did not answer, and nothing was done; the command is dropped, and taken when it is delivered again"
+                );
                 entry.into_iter().for_each(|entry| self.ledger.forget(entry));
                 self.known.ended(id, None);
             }
@@ -103,8 +126,12 @@ impl Agent {
         shutdown: &Shutdown,
         entry: &mut Option<Entry>,
     ) -> Result<Came, ReceivedError> {
-        // Nobody delivers it once more, and the service may not be there yet.
-        let patience = entry.is_some().then_some(&shutdown.no_more_work);
+        let end = &shutdown.no_more_work;
+        let persistence = match entry {
+            Some(_) => Persistence::Recovered { end },
+            None => Persistence::Delivered { end, until: Instant::now() + WANTED },
+        };
+        let unanswered = || if end.is_cancelled() { Came::Left } else { Came::Dropped };
         let entry = match entry {
             Some(entry) => {
                 self.ledger.resume(entry)?;
@@ -113,8 +140,8 @@ impl Agent {
             None => entry.insert(self.ledger.receive(command)?),
         };
         let event = self.event(command)?;
-        let Some((spec, envelope)) = self.specification(entry, patience).await? else {
-            return Ok(Came::Left);
+        let Some((spec, envelope)) = self.specification(entry, persistence).await? else {
+            return Ok(unanswered());
         };
         let span = tracing::Span::current();
         span.record("deployment_id", spec.deployment_id.as_str());
@@ -127,8 +154,8 @@ impl Agent {
         };
         let noop = self.host.is_noop(&event, &spec);
         let begun = entry.record().begun.is_some();
-        match self.acknowledge(command, noop, patience).await {
-            None => return Ok(Came::Left),
+        match self.acknowledge(command, noop, persistence).await {
+            None => return Ok(unanswered()),
             // It took the first acknowledgement.
             Some(Err(error)) if begun => {
                 tracing::info!(%error, "the service does not take a second acknowledgement")
@@ -147,7 +174,8 @@ impl Agent {
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
         let running = self.status.began(&event, &spec);
         let began = Instant::now();
-        let report = self.host.perform(&event, &spec, shutdown.end_running.clone()).await;
+        let id = Some(command.host_command_identifier.as_str());
+        let report = self.host.perform(&event, &spec, id, shutdown.end_running.clone()).await;
         running.ended(&report.outcome);
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if report.outcome.succeeded() {
@@ -163,7 +191,12 @@ impl Agent {
     /// What the command asks for, if it asks this host for something that a host does.
     fn event(&self, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
         let (found, own) = (&command.host_identifier, self.service.host_identifier());
-        if found.is_empty() || !own.contains(found.as_str()) {
+        let is_own = match self.host.settings.signer {
+            // As AWS's agents compare.
+            SignerTrust::Anyone => !found.is_empty() && own.contains(found.as_str()),
+            SignerTrust::Authority(_) | SignerTrust::Pins(_) => found == own,
+        };
+        if !is_own {
             let found = found.chars().take(200).collect();
             return Err(ReceivedError::Foreign { found, own: own.to_owned() });
         }
@@ -187,11 +220,12 @@ impl Agent {
     async fn specification(
         &self,
         entry: &Entry,
-        patience: Option<&CancellationToken>,
+        persistence: Persistence<'_>,
     ) -> Result<Option<(DeploymentSpec, Envelope)>, ReceivedError> {
         let record = entry.record();
         if let Some(begun) = &record.begun {
-            match self.verified(&begun.specification) {
+            // When it was signed was looked at when it came.
+            match self.verified(&record.command, &begun.specification).map(|(spec, _)| spec) {
                 Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the specification on record is not usable; it is fetched again");
@@ -202,7 +236,7 @@ impl Agent {
             deployment_execution_id: record.command.deployment_execution_id.clone(),
             host_identifier: record.command.host_identifier.clone(),
         };
-        let Some(answer) = self.call(&input, patience).await else { return Ok(None) };
+        let Some(answer) = self.service.call_patiently(&input, persistence).await else { return Ok(None) };
         let answer = answer.map_err(ReceivedError::Fetch)?;
         if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
             return Err(ReceivedError::System { found: answer.deployment_system });
@@ -210,19 +244,37 @@ impl Agent {
         let specification =
             answer.deployment_specification.and_then(|specification| specification.generic_envelope);
         let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
-        Ok(Some((self.verified(&envelope)?, envelope)))
+        let (spec, signers) = self.verified(&record.command, &envelope)?;
+        spec.binding.check_time(OffsetDateTime::now_utc())?;
+        if spec.binding.check_complete().is_ok() {
+            self.acquaintance.bound(&signers);
+        }
+        Ok(Some((spec, envelope)))
     }
 
-    fn verified(&self, envelope: &Envelope) -> Result<DeploymentSpec, ReceivedError> {
-        let verified = envelope::verify(envelope, &self.host.settings.signer)?;
-        Ok(DeploymentSpec::parse(&verified)?)
+    /// The specification in `envelope`, if whom this host trusts has signed it, for this command as far as the signer says
+    /// so; and the keys that signed it.
+    fn verified(
+        &self,
+        command: &HostCommand,
+        envelope: &Envelope,
+    ) -> Result<(DeploymentSpec, Vec<KeyDigest>), ReceivedError> {
+        let trust = &self.host.settings.signer;
+        let verified = envelope::verify(envelope, trust)?;
+        let spec = DeploymentSpec::parse(&verified)?;
+        binding::check(&spec, command, self.service.host_identifier())?;
+        // Without a pin or an authority, who leaves something out signs with another key.
+        if *trust != SignerTrust::Anyone && self.acquaintance.binds(&verified.signers) {
+            spec.binding.check_complete()?;
+        }
+        Ok((spec, verified.signers))
     }
 
     async fn acknowledge(
         &self,
         command: &HostCommand,
         noop: bool,
-        patience: Option<&CancellationToken>,
+        persistence: Persistence<'_>,
     ) -> Option<Result<Option<CommandStatus>, CallError>> {
         let payload =
             serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
@@ -230,20 +282,8 @@ impl Agent {
             host_command_identifier: command.host_command_identifier.clone(),
             diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
         };
-        let answer = self.call(&input, patience).await?;
+        let answer = self.service.call_patiently(&input, persistence).await?;
         Some(answer.map(|answer| answer.command_status))
-    }
-
-    /// Calls some times; with patience, until there is an answer, or `None` when patience ends.
-    async fn call<O: Operation>(
-        &self,
-        input: &O,
-        patience: Option<&CancellationToken>,
-    ) -> Option<Result<O::Output, CallError>> {
-        match patience {
-            None => Some(self.service.call(input).await),
-            Some(end) => self.service.call_patiently(input, end).await,
-        }
     }
 }
 

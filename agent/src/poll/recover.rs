@@ -2,22 +2,30 @@
 //! a DownloadBundle or Install is done again, and a script is never run a second time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::{Outcome, Report};
+use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tracing::Instrument;
 
 use super::{Agent, Commands, span_of};
 use crate::deployment::ledger::{About, Bare, Begun, Entry, InProgress};
+use crate::deployment::rollback::journal::Journal;
 use crate::deployment::survivors;
 use crate::errors::Chain;
 use crate::recovery;
 use crate::report;
+use crate::rollback::notice;
 use crate::shutdown::Shutdown;
 
 /// A command with which the agent ended unexpectedly so often is not taken up once more.
 const MAX_STARTS: u32 = 3;
+
+/// A command that was received longer ago is not done again: only how it ended is told, and the service says whether that
+/// is too late. A wrong clock costs a repetition that way, never an outcome.
+const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What becomes of a command that was in progress.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,13 +36,14 @@ enum Decision {
 }
 
 /// `installed`: its Install came to its end, and only nobody took note of it.
-fn decide(record: &InProgress, installed: bool) -> Decision {
+fn decide(record: &InProgress, installed: bool, now: OffsetDateTime) -> Decision {
     let name = &record.command.command_name;
     if installed {
         return Decision::Over(Outcome::Succeeded { note: None });
     }
     let repeatable = match record.begun {
         None => true,
+        Some(_) if now - record.received_at > STALE_AFTER => false,
         Some(_) => matches!(name.parse(), Ok(LifecycleEvent::DownloadBundle | LifecycleEvent::Install)),
     };
     match repeatable {
@@ -77,9 +86,27 @@ impl Agent {
             let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
             commands.spawn(async move { agent.tell(outgoing, true, &shutdown).await });
         }
+        let mut rollbacks = Journal::left(&self.host.store).unwrap_or_else(|error| {
+            tracing::error!("{}; a rollback that was interrupted is not finished", Chain(&error));
+            Vec::new()
+        });
         for entry in left.interrupted {
-            let _ = self.known.delivered(&entry.record().command.host_command_identifier);
-            self.take_up(entry, commands, shutdown);
+            let id = &entry.record().command.host_command_identifier;
+            let _ = self.known.delivered(id);
+            match rollbacks.iter().position(|journal| journal.cause.command.as_ref() == Some(id)) {
+                Some(position) => {
+                    let journal = rollbacks.swap_remove(position);
+                    self.finish_rollback(Some(entry), journal, commands, shutdown);
+                }
+                None => self.take_up(entry, commands, shutdown),
+            }
+        }
+        for journal in rollbacks {
+            match journal.done() {
+                // Its command's outcome is on record, and tells of it.
+                Some(_) if journal.cause.command.is_some() => journal.remove(),
+                _ => self.finish_rollback(None, journal, commands, shutdown),
+            }
         }
         for bare in left.bare {
             let _ = self.known.delivered(&bare.host_command_identifier);
@@ -93,7 +120,7 @@ impl Agent {
         let span = span_of(&command);
         let _entered = span.enter();
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
-        match decide(record, self.is_installed(record)) {
+        match decide(record, self.is_installed(record), OffsetDateTime::now_utc()) {
             Decision::Again => {
                 tracing::warn!(starts = record.starts, "the agent was restarted in the middle; begun again");
                 let task = async move { agent.carry_out(command, Some(entry), shutdown).await };
@@ -107,15 +134,61 @@ impl Agent {
                 let about = record.begun.as_ref().map(|begun| begun.about.clone());
                 let task = async move {
                     let mut report = Report { outcome, log_tail: String::new() };
-                    if let Some(about) = about.filter(|_| !report.outcome.succeeded()) {
-                        report = agent.host.after_failure(&about, report, shutdown.end_running.clone()).await;
+                    if let Some(about) = about.as_ref().filter(|_| !report.outcome.succeeded()) {
+                        let (id, stop) = (&command.host_command_identifier, shutdown.end_running.clone());
+                        report = agent.host.after_failure(about, Some(id), report, stop).await;
                     }
                     let completion = report::completion(&command.host_command_identifier, &report);
                     let outgoing = agent.ledger.end(Some(entry), &command.command_name, completion);
+                    let id = &command.host_command_identifier;
+                    about.iter().for_each(|about| agent.close_rollback(about, id));
                     agent.tell(outgoing, false, &shutdown).await;
                 };
                 commands.spawn(task.instrument(span.clone()));
             }
+        }
+    }
+
+    /// Ends a rollback that an earlier run, or another process, left unfinished, and tells whom it concerns.
+    fn finish_rollback(
+        self: &Arc<Self>,
+        entry: Option<Entry>,
+        mut journal: Journal,
+        commands: &mut Commands,
+        shutdown: &Shutdown,
+    ) {
+        let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
+        let command = entry.as_ref().map(|entry| entry.record().command.clone());
+        let span = command.as_ref().map_or_else(tracing::Span::current, span_of);
+        let task = async move {
+            let about = journal.cause.about.clone();
+            let _turn = agent.groups.take(&about.deployment_group_id).await;
+            let words = agent.host.finish_rollback(&mut journal, shutdown.end_running.clone()).await;
+            agent.status.rolled_back(&about, &words);
+            let failure = journal.cause.failure.clone();
+            let (Some(command), Some(failure)) = (command, failure) else {
+                // Nobody has failed: a person wanted it.
+                let by_hand = journal.cause.failure.is_none();
+                match by_hand.then(|| notice::keep(&agent.host.store, &journal, &words)).transpose() {
+                    Ok(_) => journal.remove(),
+                    Err(error) => tracing::warn!("{}; it is tried again at the next start", Chain(&error)),
+                }
+                return;
+            };
+            let completion =
+                report::failed_and_rolled_back(&command.host_command_identifier, failure, &words);
+            let outgoing = agent.ledger.end(entry, &command.command_name, completion);
+            journal.remove();
+            drop(_turn);
+            agent.tell(outgoing, false, &shutdown).await;
+        };
+        commands.spawn(task.instrument(span));
+    }
+
+    /// The outcome of a command is on record: so is the rollback that followed it.
+    pub(super) fn close_rollback(&self, about: &About, command: &str) {
+        if let Some(words) = Journal::close(&self.host.store, about, command) {
+            self.status.rolled_back(about, &words);
         }
     }
 
@@ -179,6 +252,7 @@ mod tests {
     #[test]
     fn only_scripts_that_began_are_not_begun_again_and_nothing_is_a_fourth_time() {
         const AGAIN: Option<u8> = None;
+        let received = record("Install", true, 1).received_at;
         let cases = [
             ("Install", false, [AGAIN, AGAIN, Some(5)]),
             ("Install", true, [AGAIN, AGAIN, Some(5)]),
@@ -189,13 +263,17 @@ mod tests {
             ("not a name", false, [AGAIN, AGAIN, Some(5)]),
         ];
         for (event, begun, expected) in cases {
-            let decided = [1, 2, 3].map(|starts| match decide(&record(event, begun, starts), false) {
-                Decision::Again => AGAIN,
-                Decision::Over(outcome) => Some(u8::from(outcome.code())),
-            });
+            let decided =
+                [1, 2, 3].map(|starts| match decide(&record(event, begun, starts), false, received) {
+                    Decision::Again => AGAIN,
+                    Decision::Over(outcome) => Some(u8::from(outcome.code())),
+                });
             assert_eq!(decided, expected, "{event}, begun: {begun}");
         }
-        let installed = decide(&record("Install", true, 3), true);
+        let installed = decide(&record("Install", true, 3), true, received);
         assert_eq!(installed, Decision::Over(Outcome::Succeeded { note: None }));
+        let days_later = received + Duration::from_secs(2 * 24 * 3600);
+        assert_eq!(decide(&record("Install", true, 1), false, days_later), Decision::Over(interrupted()));
+        assert_eq!(decide(&record("Install", false, 1), false, days_later), Decision::Again);
     }
 }

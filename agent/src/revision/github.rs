@@ -151,6 +151,7 @@ impl GitHub<'_> {
         writer.flush().await?;
         let bytes = writer.position();
         match body.content_length.take() {
+            _ if bytes == 0 => Err(Failure::Temporary("the answer is empty".into())),
             Some(expected) if expected != bytes => {
                 Err(Failure::Temporary(format!("{bytes} of {expected} bytes arrived")))
             }
@@ -175,6 +176,10 @@ impl GitHub<'_> {
                 .await
                 .map_err(|error| Failure::Temporary(error.to_string()))?;
             match answer.status {
+                200 if answer.is_page() => {
+                    let problem = format!("{} answered with a web page, not an archive", here.origin);
+                    return Err(Failure::Temporary(problem));
+                }
                 200 => {
                     incoming.check_space(answer.content_length.unwrap_or_default())?;
                     return Ok(answer);

@@ -1,6 +1,7 @@
-//! When a download that failed is tried again: the pauses double, and end when nothing more arrives.
+//! When a download that failed is tried again: the pauses double, and end when nothing more arrives, or when a server that
+//! is away has been waited for long enough.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Failures in a row, without [`PROGRESS`] between them, after which a download is given up.
 const MOST: u32 = 6;
@@ -9,20 +10,33 @@ const PROGRESS: u64 = 64 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Counts failures in a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Failures {
     count: u32,
     position: u64,
+    /// How long a server is waited for that does not answer at all, beyond the other tries.
+    outage: Duration,
+    away_since: Option<Instant>,
 }
 
 impl Failures {
-    /// Notes a failure at `position`, in bytes; gives the pause before the next try, `None` to give up.
-    pub(super) fn pause_after(&mut self, position: u64) -> Option<Duration> {
+    pub(super) fn new(outage: Duration) -> Self {
+        Self { count: 0, position: 0, outage, away_since: None }
+    }
+
+    /// Notes a failure at `position`, in bytes; gives the pause before the next try, `None` to give up. `away`: the
+    /// server did not answer.
+    pub(super) fn pause_after(&mut self, position: u64, away: bool) -> Option<Duration> {
         if position >= self.position.saturating_add(PROGRESS) {
             self.count = 0;
         }
         self.position = self.position.max(position);
-        self.count += 1;
+        let since = if away { Some(*self.away_since.get_or_insert_with(Instant::now)) } else { None };
+        self.away_since = since;
+        let waited_for = since.is_some_and(|since| since.elapsed() < self.outage);
+        if !waited_for || self.count + 1 < MOST {
+            self.count += 1;
+        }
         let full = FIRST_PAUSE * 2u32.pow(self.count.min(MOST) - 1);
         // Half of it is jitter, so that a fleet does not return in step.
         (self.count < MOST).then(|| full.mul_f64(0.5 + 0.5 * fastrand::f64()))
@@ -35,10 +49,19 @@ mod tests {
 
     #[test]
     fn failures_without_progress_end_and_progress_begins_anew() {
-        let mut failures = Failures::default();
-        let pauses: Vec<_> = std::iter::from_fn(|| failures.pause_after(10)).collect();
+        let mut failures = Failures::new(Duration::ZERO);
+        let pauses: Vec<_> = std::iter::from_fn(|| failures.pause_after(10, true)).collect();
         assert_eq!(pauses.len(), 5);
         assert!(pauses.iter().sum::<Duration>() <= Duration::from_secs(16), "{pauses:?}");
-        assert!(failures.pause_after(PROGRESS + 10).is_some());
+        assert!(failures.pause_after(PROGRESS + 10, false).is_some());
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_waited_for() {
+        let mut failures = Failures::new(Duration::from_secs(3600));
+        let pauses: Vec<_> = std::iter::from_fn(|| failures.pause_after(0, true)).take(100).collect();
+        assert_eq!(pauses.len(), 100);
+        assert!(pauses.iter().max() <= Some(&Duration::from_secs(8)), "{pauses:?}");
+        assert!(failures.pause_after(0, false).is_none(), "it answers, and that is one failure too many");
     }
 }

@@ -18,6 +18,7 @@ use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::request_id::RequestId as _;
 
 use super::download::Incoming;
 use super::retry::Failures;
@@ -37,8 +38,8 @@ pub(super) async fn fetch(
 ) -> Result<(FetchedBundle, String), S3Error> {
     let began = Instant::now();
     let (source, first) = Source::find(revision, access).await?;
-    let etag = first.e_tag().map(str::to_owned);
-    let found = etag.as_deref().unwrap_or_default().trim_matches('"').to_owned();
+    let etag = first.e_tag().unwrap_or_default().to_owned();
+    let found = etag.trim_matches('"').to_owned();
     if let Some(expected) = &revision.etag
         && *expected != found
     {
@@ -48,7 +49,7 @@ pub(super) async fn fetch(
     let incoming = Incoming::create(folder)?;
     let total = first.content_length.and_then(|length| u64::try_from(length).ok());
     incoming.check_space(total.unwrap_or_default())?;
-    let bytes = Transfer { source: &source, etag, total, incoming: &incoming }.run(first.body).await?;
+    let bytes = Transfer { source: &source, etag: &etag, total, incoming: &incoming }.run(first.body).await?;
     let file = incoming.finish()?;
     tracing::info!(
         bucket = revision.bucket,
@@ -83,7 +84,7 @@ impl<'a> Source<'a> {
     /// Asks for the whole object, in the bucket's own region.
     async fn find(revision: &'a S3Revision, access: &'a Access) -> Result<(Self, GetObjectOutput), S3Error> {
         let mut source = Self { revision, access, client: client(access, &access.region) };
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(access.outage);
         let mut may_move = access.endpoints.s3.is_none();
         loop {
             match source.get(Condition::default()).await {
@@ -93,7 +94,7 @@ impl<'a> Source<'a> {
                     source.client = client(access, &region);
                     may_move = false;
                 }
-                Err(Failure::Temporary(reason)) => match failures.pause_after(0) {
+                Err(Failure::Temporary { reason, away }) => match failures.pause_after(0, away) {
                     Some(pause) => {
                         tracing::warn!(reason, object = %source.name(), "S3 did not answer; trying again");
                         tokio::time::sleep(pause).await;
@@ -115,7 +116,11 @@ impl<'a> Source<'a> {
         if refused && self.access.credentials.refused(used).await {
             answer = request.send().await;
         }
-        answer.map_err(Failure::of)
+        let object = answer.map_err(Failure::of)?;
+        match foreign(&object) {
+            Some(reason) => Err(Failure::Temporary { reason: reason.into(), away: false }),
+            None => Ok(object),
+        }
     }
 
     fn name(&self) -> ObjectName {
@@ -139,7 +144,7 @@ impl<'a> Source<'a> {
                 );
                 S3Error::Get { object, reason }
             }
-            Failure::Temporary(reason) | Failure::Permanent(reason) => S3Error::Get { object, reason },
+            Failure::Temporary { reason, .. } | Failure::Permanent(reason) => S3Error::Get { object, reason },
         }
     }
 
@@ -155,6 +160,18 @@ impl<'a> Source<'a> {
     /// How long a stream may be silent.
     fn patience(&self) -> Duration {
         self.access.read_timeout
+    }
+}
+
+/// Why an answer is no object of a store's, though it says success: proxies and portals answer with pages.
+fn foreign(answer: &GetObjectOutput) -> Option<&'static str> {
+    let is_page = || answer.content_type().is_some_and(|kind| kind.starts_with("text/html"));
+    match answer.e_tag() {
+        None | Some("" | "\"\"") => Some("the answer has no ETag, so it is not the store's"),
+        Some(_) if is_page() && answer.request_id().is_none() => {
+            Some("the answer is a web page without a request id, so it is not the store's")
+        }
+        Some(_) => None,
     }
 }
 

@@ -132,6 +132,17 @@ impl Store {
         Ok(journals)
     }
 
+    /// Where a rollback of the group keeps how far it came.
+    pub fn rollback_journal(&self, group: &PathComponent) -> PathBuf {
+        self.instructions().join(format!("{group}{ROLLBACK}"))
+    }
+
+    /// The journals of rollbacks that are not over.
+    pub fn rollback_journals(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let names = self.instruction_names()?.into_iter().filter(|name| name.ends_with(ROLLBACK));
+        Ok(names.map(|name| self.instructions().join(name)).collect())
+    }
+
     /// The files that join the deployments of groups, sorted.
     fn instruction_names(&self) -> Result<Vec<String>, StoreError> {
         let folder = self.instructions();
@@ -294,6 +305,9 @@ pub const INCOMING: u32 = 0o700;
 
 /// Mode of the folder of a revision, through which the users of hooks go.
 const ARCHIVE: u32 = 0o755;
+
+/// The end of the name of the journal of a group's rollback.
+const ROLLBACK: &str = "-rollback.jsonl";
 
 /// Longest text of a pointer, in bytes; no path is longer.
 const MAX_POINTER: u64 = 4096;

@@ -80,7 +80,15 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) location: Option<String>,
     pub(super) content_length: Option<u64>,
+    pub(super) content_type: Option<String>,
     pub(super) body: ByteStream,
+}
+
+impl Answer {
+    /// Whether it is for people, as what a proxy or a portal puts in the place of a server's answer.
+    pub(super) fn is_page(&self) -> bool {
+        self.content_type.as_deref().is_some_and(|kind| kind.starts_with("text/html"))
+    }
 }
 
 /// No answer came.
@@ -142,9 +150,11 @@ impl DeserializeResponse for Streaming {
     ) -> Option<Result<Output, OrchestratorError<Error>>> {
         let header = |name| response.headers().get(name).map(str::to_owned);
         let (location, length) = (header("location"), header("content-length"));
+        let content_type = header("content-type");
         let answer = Answer {
             status: response.status().as_u16(),
             location,
+            content_type,
             content_length: length.and_then(|length| length.parse().ok()),
             body: ByteStream::new(std::mem::replace(response.body_mut(), SdkBody::taken())),
         };

@@ -1,13 +1,12 @@
 //! From an envelope to a specification whose signature was checked (spec: Deployment specification).
 
-use std::fmt::Write;
 use std::path::PathBuf;
 
 use base64::Engine;
 use codedeploy_api::command::Envelope;
 
 use super::pkcs7::{self, Authorities, Pkcs7Error, Signer};
-use crate::config::SignerTrust;
+use crate::config::{KeyDigest, SignerTrust};
 use crate::regular;
 
 /// Largest envelope that is opened, in bytes.
@@ -17,6 +16,8 @@ const MAX_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct VerifiedSpec {
     pub(super) json: Vec<u8>,
+    /// The keys that signed it; none, where this process wrote it for itself.
+    pub signers: Vec<KeyDigest>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +35,10 @@ pub enum EnvelopeError {
     #[error("deployment_signer_ca {} is of no use: it {source}", path.display())]
     NoAuthority { path: PathBuf, source: Pkcs7Error },
     #[error(
-        "the specification is signed by {subject} with the key {found}, which is not the one in deployment_signer_pin; \
-         if the service's key was changed on purpose, put the new digest there"
+        "the specification is signed by {subject} with the key {found}, which deployment_signer_pin does not have; if the \
+         service's key was changed on purpose, add its digest there"
     )]
-    Pin { subject: String, found: String },
+    Pin { subject: String, found: KeyDigest },
 }
 
 /// Checks the signature of `envelope` and who made it.
@@ -50,17 +51,16 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
     let opened =
         pkcs7::open(&der, authorities.as_ref()).map_err(|source| EnvelopeError::Signature { source })?;
     for signer in &opened.signers {
-        if let SignerTrust::Pin(pin) = trust
-            && signer.key_sha256 != *pin
+        let found = KeyDigest(signer.key_sha256);
+        if let SignerTrust::Pins(pins) = trust
+            && !pins.contains(&found)
         {
-            return Err(EnvelopeError::Pin {
-                subject: signer.subject.clone(),
-                found: hex(&signer.key_sha256),
-            });
+            return Err(EnvelopeError::Pin { subject: signer.subject.clone(), found });
         }
     }
     log_signers(&opened.signers);
-    Ok(VerifiedSpec { json: opened.content })
+    let signers = opened.signers.iter().map(|signer| KeyDigest(signer.key_sha256)).collect();
+    Ok(VerifiedSpec { json: opened.content, signers })
 }
 
 /// Whether specifications can be checked with these settings: the authorities that they name are there.
@@ -81,12 +81,12 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
 
 /// A specification that this process wrote for itself, as the local command does.
 pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
-    VerifiedSpec { json }
+    VerifiedSpec { json, signers: Vec::new() }
 }
 
 fn log_signers(signers: &[Signer]) {
     for Signer { subject, key_sha256 } in signers {
-        tracing::info!(signer = %subject, key_sha256 = %hex(key_sha256), "deployment specification verified");
+        tracing::info!(signer = %subject, key_sha256 = %KeyDigest(*key_sha256), "deployment specification verified");
     }
 }
 
@@ -100,13 +100,6 @@ fn decode(payload: &str) -> Result<Vec<u8>, EnvelopeError> {
     };
     let compact: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     base64::engine::general_purpose::STANDARD.decode(compact).map_err(|_| EnvelopeError::Encoding)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
@@ -273,7 +266,11 @@ mod tests {
         for (index, byte) in pin.iter_mut().enumerate() {
             *byte = u8::from_str_radix(&ours.pin()[2 * index..2 * index + 2], 16).unwrap();
         }
-        let pin = SignerTrust::Pin(pin);
+        let other = KeyDigest([7; 32]);
+        let two = SignerTrust::Pins(vec![other, KeyDigest(pin)]);
+        assert_eq!(opened(&ours.sign("{}", &[]), &two).unwrap(), "{}");
+        assert!(opened(&ours.sign("{}", &[]), &SignerTrust::Pins(vec![other])).is_err());
+        let pin = SignerTrust::Pins(vec![KeyDigest(pin)]);
         assert_eq!(opened(&ours.sign("{}", &[]), &pin).unwrap(), "{}");
         assert!(opened(&theirs.sign("{}", &[]), &pin).unwrap_err().contains("deployment_signer_pin"));
         let authority = SignerTrust::Authority(ours.certificate().join("cert.pem"));

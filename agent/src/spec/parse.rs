@@ -6,7 +6,9 @@ use codedeploy_api::specification::FileExistsBehavior;
 use codedeploy_hooks::appspec::ArchivePath;
 use codedeploy_hooks::lifecycle::DeploymentKind;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 
+use super::binding::Binding;
 use super::envelope::VerifiedSpec;
 use super::{DeploymentSpec, PathComponent};
 use crate::revision::archive::BundleType;
@@ -54,6 +56,11 @@ impl DeploymentSpec {
             all_possible_lifecycle_events: events(&top)?,
             revision: revision(&top)?,
             reuse_archive_from: reuse_archive_from(&top),
+            binding: Binding {
+                host_identifier: top.optional_text("HostIdentifier")?,
+                deployment_execution_id: top.optional_text("DeploymentExecutionId")?,
+                signed_at: signed_at(&top)?,
+            },
         })
     }
 }
@@ -63,6 +70,13 @@ fn identifier(top: &Members, key: &str) -> Result<PathComponent, SpecError> {
     let text = top.text(key)?;
     let id = if key == "DeploymentId" { after_slash(&text) } else { &text };
     PathComponent::new(id).ok_or_else(|| top.wrong(key, format!("{text:?} cannot name a folder")))
+}
+
+fn signed_at(top: &Members) -> Result<Option<OffsetDateTime>, SpecError> {
+    let Some(value) = top.value("SignedAt") else { return Ok(None) };
+    let nanoseconds = value.as_f64().map(|seconds| (seconds * 1e9) as i128);
+    let time = nanoseconds.and_then(|at| OffsetDateTime::from_unix_timestamp_nanos(at).ok());
+    time.map(Some).ok_or_else(|| top.wrong("SignedAt", "expected a number of seconds since 1970"))
 }
 
 /// An id or ARN like `DeploymentId`. What is wrong with it is kept, because it must not fail the deployment.

@@ -87,7 +87,7 @@ impl Host {
         let path = std::iter::once(("PATH".into(), "/usr/bin:/bin".into()));
         let mut agent = Agent::new(self.settings.clone(), Environment::new(path), None);
         agent.keeper = env!("CARGO_BIN_EXE_codedeploy-agent").into();
-        agent.perform(&event.parse().unwrap(), &spec, CancellationToken::new()).await
+        agent.perform(&event.parse().unwrap(), &spec, None, CancellationToken::new()).await
     }
 
     /// Performs commands that must succeed; gives the last one's note.

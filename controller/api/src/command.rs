@@ -15,6 +15,22 @@ pub const SIGNING_NAME_SECURE: &str = "codedeploy-commands-secure";
 /// Header in which an agent says its version.
 pub const AGENT_VERSION_HEADER: &str = "x-amz-codedeploy-agent-version";
 
+/// Header in which this project's controller says with which keys it signs specifications: the SHA-256 digests of the
+/// present public key and of the next one, where one is announced. AWS's service does not send it.
+pub const SIGNERS_HEADER: &str = "x-codedeploy-signers";
+/// Header in which an agent says whose specifications it accepts, to a service that sends [`SIGNERS_HEADER`]: digests, or
+/// [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
+pub const ACCEPTED_SIGNERS_HEADER: &str = "x-codedeploy-accepted-signers";
+/// Any signer is accepted.
+pub const ANY_SIGNER: &str = "any";
+/// Signers whose certificate chains to an authority are accepted.
+pub const AUTHORITY_SIGNER: &str = "authority";
+/// Between the digests of a header.
+pub const SIGNER_SEPARATOR: char = ',';
+
+/// Header by which a service numbers its answers; what stands between it and an agent has no reason to.
+pub const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
+
 /// The content type of both APIs.
 pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
@@ -27,6 +43,8 @@ pub const DEPLOYMENT_SYSTEM: &str = "CodeDeploy";
 /// An operation of the API: its name and the shapes it takes and gives.
 pub trait Operation: Serialize {
     const NAME: &'static str;
+    /// Whether the service may answer without a body: it has nothing to say.
+    const MAY_BE_EMPTY: bool = false;
     type Output: for<'de> Deserialize<'de> + Send + 'static;
 }
 
@@ -162,7 +180,32 @@ pub struct PostHostCommandUpdateOutput {
     pub command_status: Option<CommandStatus>,
 }
 
+/// A deployment that was taken back on a host, by hand or by the host itself outside of a command. Only this project's
+/// controller knows the operation; only it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", remote = "Self")]
+pub struct PostHostRollbackInput {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub host_identifier: String,
+    /// The deployment that was taken back.
+    pub deployment_id: String,
+    /// The deployment whose files are back; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_deployment_id: Option<String>,
+    /// Seconds since the epoch, by the host's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_at: Option<f64>,
+    /// What came of it, for people.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct PostHostRollbackOutput {}
+
 objects! {
+    PostHostRollbackInput PostHostRollbackOutput
     PollHostCommandInput PollHostCommandOutput HostCommand
     GetDeploymentSpecificationInput GetDeploymentSpecificationOutput DeploymentSpecification Envelope
     PutHostCommandAcknowledgementInput PutHostCommandAcknowledgementOutput
@@ -171,20 +214,22 @@ objects! {
 }
 
 macro_rules! operations {
-    ($($name:literal: $input:ty => $output:ty;)*) => {
+    ($($name:literal: $input:ty => $output:ty $(, $may_be_empty:ident)?;)*) => {
         $(impl Operation for $input {
             const NAME: &'static str = $name;
+            $(const MAY_BE_EMPTY: bool = stringify!($may_be_empty).len() > 0;)?
             type Output = $output;
         })*
     };
 }
 
 operations! {
-    "PollHostCommand": PollHostCommandInput => PollHostCommandOutput;
+    "PollHostCommand": PollHostCommandInput => PollHostCommandOutput, may_be_empty;
     "GetDeploymentSpecification": GetDeploymentSpecificationInput => GetDeploymentSpecificationOutput;
     "PutHostCommandAcknowledgement": PutHostCommandAcknowledgementInput => PutHostCommandAcknowledgementOutput;
-    "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput;
+    "PutHostCommandComplete": PutHostCommandCompleteInput => PutHostCommandCompleteOutput, may_be_empty;
     "PostHostCommandUpdate": PostHostCommandUpdateInput => PostHostCommandUpdateOutput;
+    "PostHostRollback": PostHostRollbackInput => PostHostRollbackOutput;
 }
 
 /// The body of every error of both APIs.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codedeploy::Timestamp;
 use crate::lifecycle::LifecycleEvent;
 
 /// The document as it is written.
@@ -32,6 +33,22 @@ pub struct SpecificationDocument {
     /// RESTART deployments: the deployment whose unpacked archive is used again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from_deployment_id: Option<String>,
+    /// What it was signed for. AWS's service does not say it, and AWS's agents do not look for it.
+    #[serde(flatten)]
+    pub binding: SpecificationBinding,
+}
+
+/// The host and the command for which a specification was signed, and when: it counts for nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SpecificationBinding {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_identifier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_execution_id: Option<String>,
+    /// Seconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

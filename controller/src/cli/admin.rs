@@ -56,6 +56,8 @@ pub(super) enum AdminError {
     HostArn,
     #[error("there is no access key {0:?} that is not revoked already")]
     NoSuchKey(String),
+    #[error("--next is for the signer: only its key can be announced, as hosts can accept two of them")]
+    NotAnnounced,
     #[error(
         "there is no authority in {}: it is made when the service first runs with tls.self_signed: true", .0.display()
     )]
@@ -203,9 +205,38 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
 
 pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     must_exist(data_dir)?;
-    let signer = Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?;
+    let keys = Keys::of(data_dir, &open_store(data_dir)?);
+    let signer = Signer::open(&keys)?;
     let (certificate, pin) = (signer.certificate_pem()?, signer.pin()?);
-    Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?)
+    let Some(next) = Signer::announced(&keys)? else {
+        return Ok(console::show(format_args!("{certificate}deployment_signer_pin: {pin}"))?);
+    };
+    let next = next.pin()?;
+    Ok(console::show(format_args!("{certificate}deployment_signer_pin: [\"{pin}\", \"{next}\"]"))?)
+}
+
+/// Announces the key that will sign next, so that hosts can be told of it before it does.
+pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
+    if key != Key::Signer {
+        return Err(AdminError::NotAnnounced);
+    }
+    must_exist(data_dir)?;
+    let store = open_store(data_dir)?;
+    let keys = Keys::of(data_dir, &store);
+    let is_new = !keys.has(Key::NextSigner);
+    let (present, next) = (Signer::open(&keys)?.pin()?, Signer::announce(&keys)?.pin()?);
+    if is_new {
+        let what = format!("signer: {next} is announced");
+        store.transact_blocking(move |tx| {
+            administration::note(tx, Timestamp::now(), "replace-key", &what).map_err(AdminError::Database)
+        })?;
+    }
+    console::show(format_args!("deployment_signer_pin: [\"{present}\", \"{next}\"]"))?;
+    console::remark(
+        "Put this line into codedeployagent.yml on every host and restart the agents; `host list` shows which hosts accept \
+         the next key. Then stop the service, and `codedeploy-controller replace-key signer` makes it the one that signs.",
+    );
+    Ok(())
 }
 
 pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
@@ -219,7 +250,10 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     must_exist(data_dir)?;
     let store = open_store(data_dir)?;
     let _lock = Lock::take(data_dir)?;
-    for path in Keys::of(data_dir, &store).replace(key)? {
+    let keys = Keys::of(data_dir, &store);
+    let promotes = key == Key::Signer && keys.has(Key::NextSigner);
+    let replaced = if promotes { keys.promote_next_signer() } else { keys.replace(key) };
+    for path in replaced? {
         console::remark(format_args!("The file that was there is kept as {}", path.display()));
     }
     match key {
@@ -238,7 +272,11 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
                  create; host remove and host add), and give GitHub tokens again (github-token add --replace)."
             ));
         }
-        Key::Signer => console::remark(
+        Key::Signer if promotes => console::remark(
+            "The announced key signs from the next start on. Hosts that accept it go on as before; take the old digest out \
+             of their deployment_signer_pin when all of them do.",
+        ),
+        Key::Signer | Key::NextSigner => console::remark(
             "The next start makes a new one. Agents that pin the one before refuse every deployment until their \
              deployment_signer_pin is the new one's, which `codedeploy-controller signer` shows.",
         ),

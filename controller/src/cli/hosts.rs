@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::codedeploy::{Tag, Timestamp};
+use codedeploy_api::command::{ANY_SIGNER, AUTHORITY_SIGNER, SIGNER_SEPARATOR};
 use serde_json::{Map, Value, json};
 
 use super::admin::{AdminError, transact};
@@ -84,7 +85,8 @@ type Files = Vec<(&'static str, String)>;
 /// What a host is told of the service.
 struct Rendezvous {
     endpoint: Endpoint,
-    signer_pin: String,
+    /// Of the key that signs, and of the next one if it was announced.
+    signer_pins: Vec<String>,
     /// PEM of the authority that the host must trust.
     authority: Option<String>,
     has_s3: bool,
@@ -199,7 +201,7 @@ impl Rendezvous {
             announcement.is_some_and(|service| !service.self_signed_for.is_empty()) && endpoint.is_tls();
         Ok(Rendezvous {
             endpoint,
-            signer_pin: Signer::open(&Keys::of(data_dir, &open_store(data_dir)?))?.pin()?,
+            signer_pins: signer_pins(data_dir)?,
             authority: Authority::certificate_pem(data_dir).filter(|_| own),
             has_s3,
             conf_dir,
@@ -218,10 +220,13 @@ impl Rendezvous {
     fn files(&self, region: &str, key: &AccessKey) -> Files {
         let on_the_host = |file: &str| self.conf_dir.join(file).display().to_string();
         let mut agent = format!(
-            "{PACKAGED}:deploy_control_endpoint: {:?}\n:deployment_signer_pin: {:?}\n",
+            "{PACKAGED}:deploy_control_endpoint: {:?}\n:deployment_signer_pin: ",
             self.endpoint.url(),
-            self.signer_pin,
         );
+        agent.push_str(&match self.signer_pins.as_slice() {
+            [pin] => format!("{pin:?}\n"),
+            pins => format!("{pins:?}\n"),
+        });
         if self.has_s3 {
             agent.push_str(&format!(":s3_endpoint_override: {:?}\n", self.endpoint.url()));
         }
@@ -244,11 +249,13 @@ impl Rendezvous {
 /// Shows the registered hosts, and when each was heard of last.
 pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     let hosts = transact(data_dir, |context| Ok(instances::hosts(context.tx)?))?;
+    let pins = signer_pins(data_dir)?;
     let now = Timestamp::now();
     if json {
         let host = |host: &instances::Host| {
             let mut shown = json!(host);
             shown["state"] = json!(host.state(now));
+            shown["accepts_signer"] = json!(Acceptance::of(host, &pins).words());
             shown
         };
         return Ok(console::show(json!(hosts.iter().map(host).collect::<Vec<_>>()))?);
@@ -261,11 +268,63 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
             host.state(now).to_owned(),
             when(host.last_seen),
             host.agent_version.clone().unwrap_or_else(|| "-".into()),
+            Acceptance::of(host, &pins).words().to_owned(),
             tags.collect::<Vec<_>>().join(" "),
         ]
     };
     let rows: Vec<_> = hosts.iter().map(row).collect();
-    Ok(console::show(table(["NAME", "STATE", "LAST SEEN", "AGENT", "TAGS"], &rows))?)
+    Ok(console::show(table(["NAME", "STATE", "LAST SEEN", "AGENT", "SIGNER", "TAGS"], &rows))?)
+}
+
+/// The digests of the key that signs and, if it was announced, of the next one.
+fn signer_pins(data_dir: &Path) -> Result<Vec<String>, AdminError> {
+    let keys = Keys::of(data_dir, &open_store(data_dir)?);
+    let signers = [Some(Signer::open(&keys)?), Signer::announced(&keys)?];
+    Ok(signers.iter().flatten().map(Signer::pin).collect::<Result<_, _>>()?)
+}
+
+/// Whose specifications the agent of a host accepts, as it said last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acceptance {
+    /// It did not say: it has not polled yet, or it is not this project's agent.
+    Unknown,
+    /// Whoever signs: it has neither a pin nor an authority.
+    Anyone,
+    Authority,
+    /// The key that signs, and none that follows.
+    Present,
+    /// The key that signs and the next one.
+    Both,
+    Next,
+    /// It refuses every deployment.
+    Neither,
+}
+
+impl Acceptance {
+    fn of(host: &instances::Host, pins: &[String]) -> Self {
+        let Some(said) = host.accepted_signers.as_deref() else { return Self::Unknown };
+        let has = |pin: &String| said.split(SIGNER_SEPARATOR).any(|accepted| accepted == pin);
+        match (said, pins.first().is_some_and(has), pins.get(1).is_some_and(has)) {
+            (ANY_SIGNER, ..) => Self::Anyone,
+            (AUTHORITY_SIGNER, ..) => Self::Authority,
+            (_, true, true) => Self::Both,
+            (_, true, false) => Self::Present,
+            (_, false, true) => Self::Next,
+            (_, false, false) => Self::Neither,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Unknown => "-",
+            Self::Anyone => "any",
+            Self::Authority => "authority",
+            Self::Present => "present",
+            Self::Both => "present+next",
+            Self::Next => "next",
+            Self::Neither => "neither",
+        }
+    }
 }
 
 /// Deregisters a host and revokes its keys: its agent is refused from now on.

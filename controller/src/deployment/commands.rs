@@ -5,11 +5,13 @@
 use codedeploy_api::codedeploy::{
     Diagnostics, FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp,
 };
-use codedeploy_api::command::{CommandStatus, Envelope, HostCommand};
+use codedeploy_api::command::{CommandStatus, Envelope, HostCommand, PostHostRollbackInput};
 use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
-    SpecificationDocument,
+    SpecificationBinding, SpecificationDocument,
 };
+
+use rusqlite::OptionalExtension as _;
 
 use super::decide::Outcome;
 use super::diagnostics;
@@ -23,7 +25,7 @@ use crate::registry::Context;
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
-use crate::store::is_damage;
+use crate::store::{Json, is_damage};
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -138,6 +140,46 @@ pub(super) fn finish(
     advance(context, &command, &record, &mut target, EventInput::Complete { succeeded, diagnostics })
 }
 
+/// Notes that a deployment was taken back on the host, outside of any command: the host has the revision of before. What
+/// a later deployment did there counts more.
+pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackInput) -> Result<(), ApiError> {
+    let id = &input.deployment_id;
+    let not_of_host =
+        || ErrorName::Client.because(format!("{:?} is not a deployment of this host.", shorten(id)));
+    let record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
+    let target: Option<String> = context
+        .tx
+        .prepare_cached("SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2")?
+        .query_row((id, host), |row| row.get(0))
+        .optional()?;
+    let target = target.ok_or_else(not_of_host)?;
+    let latest: String = context
+        .tx
+        .prepare_cached(
+            "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
+             WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
+             ORDER BY deployments.created DESC LIMIT 1",
+        )?
+        .query_row((&record.group_id, host), |row| row.get(0))
+        .optional()?
+        .unwrap_or_default();
+    let message: String = input.message.chars().take(1000).collect();
+    tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), message, "a deployment was taken back on a host");
+    if latest != *id {
+        return Ok(());
+    }
+    let previous = match &input.previous_deployment_id {
+        Some(previous) => Record::load(context.tx, previous)?,
+        None => None,
+    };
+    let previous = previous.filter(|previous| previous.group_id == record.group_id);
+    context.tx.execute(
+        "UPDATE health SET revision = ?3 WHERE group_id = ?1 AND target_id = ?2",
+        (&record.group_id, target, previous.map(|previous| Json(previous.revision()))),
+    )?;
+    Ok(())
+}
+
 /// Where a command stands.
 pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandStatus, ApiError> {
     let Some(command) = find(context, host, id)? else {
@@ -148,7 +190,7 @@ pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandSta
     Ok(event.map_or(CommandStatus::Failed, |event| status(&event.state)))
 }
 
-/// The specification of a deployment that the host is a target of.
+/// The specification of a deployment that the host is a target of. It counts for this host and this deployment, now.
 pub fn specification(
     context: &Context<'_>,
     host: &str,
@@ -172,7 +214,12 @@ pub fn specification(
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
     // Whoever asks later has no use for the secret.
     let token = if record.progress.completed().is_some() { None } else { token(context, &record)? };
-    Ok(SpecificationDocument { github_access_token: token, ..document(record) })
+    let binding = SpecificationBinding {
+        host_identifier: Some(host.to_owned()),
+        deployment_execution_id: Some(execution_id.to_owned()),
+        signed_at: Some(context.now),
+    };
+    Ok(SpecificationDocument { github_access_token: token, binding, ..document(record) })
 }
 
 /// What opens the repository of a revision on GitHub, where the application is linked to a token.
@@ -209,6 +256,7 @@ fn document(record: Record) -> SpecificationDocument {
         revision,
         github_access_token: None,
         reuse_archive_from_deployment_id: record.relations.reuse_archive_from,
+        binding: SpecificationBinding::default(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::registry::Context;
 use crate::service::Service;
+use crate::signing::SigningError;
 
 pub(super) async fn call(
     service: &Arc<Service>,
@@ -45,6 +46,14 @@ pub(super) async fn call(
                 service.transact(move |_, context| commands::current(context, host.admit(context)?, &id));
             message.answer(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
         }
+        PostHostRollbackInput::NAME => {
+            let input: PostHostRollbackInput = message.read()?;
+            host.owns(&input.host_identifier)?;
+            service
+                .transact(move |_, context| commands::rolled_back(context, host.admit(context)?, &input))
+                .await?;
+            message.answer(&PostHostRollbackOutput {})
+        }
         other => Err(ErrorName::UnknownOperation.because(format!(
             "The operation {:?} is not one of the agents' API.",
             crate::request::members::shorten(other)
@@ -56,13 +65,19 @@ pub(super) async fn call(
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     principal: Principal,
-    agent_version: Option<String>,
+    agent: fleet::Agent,
 }
 
 impl Host {
     pub(super) fn new(principal: Principal, headers: &HeaderMap) -> Self {
-        let agent_version = header_text(headers, AGENT_VERSION_HEADER).map(crate::request::members::shorten);
-        Host { principal, agent_version }
+        let said = |name| header_text(headers, name);
+        let agent = fleet::Agent {
+            version: said(AGENT_VERSION_HEADER).map(crate::request::members::shorten),
+            accepted_signers: said(ACCEPTED_SIGNERS_HEADER)
+                .filter(|said| said.len() <= 2048)
+                .map(str::to_owned),
+        };
+        Host { principal, agent }
     }
 
     /// The identifier of the host that the principal is: its ARN is that of a registered instance.
@@ -79,7 +94,7 @@ impl Host {
             return Err(ErrorName::UnrecognizedClient
                 .because(format!("The access key {id:?} is revoked, or its time is over.")));
         }
-        fleet::seen(context.tx, arn, self.agent_version.as_deref(), context.now.millis())?;
+        fleet::seen(context.tx, arn, &self.agent, context.now.millis())?;
         Ok(arn)
     }
 
@@ -136,7 +151,10 @@ async fn specification(
     let document = service
         .transact(move |_, context| commands::specification(context, host.admit(context)?, &execution_id))
         .await?;
-    let payload = service.signer.sign(&to_json(&document)?).map_err(|error| {
+    let (document, signer) = (to_json(&document)?, Arc::clone(&service.signer));
+    // A signature takes longer than everything else that is done for an agent.
+    let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
+    let payload = signed.unwrap_or(Err(SigningError::Sign)).map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
         ErrorName::InternalFailure.because("the deployment specification could not be signed")
     })?;

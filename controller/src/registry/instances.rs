@@ -207,6 +207,9 @@ pub struct Host {
     pub last_seen: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// Whose specifications its agent accepts: digests of keys, `any`, or `authority`. Agents of AWS do not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_signers: Option<String>,
 }
 
 /// How long an agent that works is not heard of, at most: it polls without a pause, and that is noted once a minute.
@@ -226,7 +229,8 @@ impl Host {
 /// The registered instances, by name.
 pub fn hosts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Host>> {
     tx.prepare_cached(
-        "SELECT name, principal, tags, last_seen, agent_version FROM instances WHERE deregistered IS NULL ORDER BY name",
+        "SELECT name, principal, tags, last_seen, agent_version, accepted_signers FROM instances
+         WHERE deregistered IS NULL ORDER BY name",
     )?
     .query_map([], |row| {
         Ok(Host {
@@ -235,6 +239,7 @@ pub fn hosts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Host>> {
             tags: row.get::<_, Json<_>>("tags")?.0,
             last_seen: row.get::<_, Option<i64>>("last_seen")?.map(Timestamp::from_millis),
             agent_version: row.get("agent_version")?,
+            accepted_signers: row.get("accepted_signers")?,
         })
     })?
     .collect()

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{StoreError, backup};
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -23,6 +23,7 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("sqlite/v9.sql"),
     include_str!("sqlite/v10.sql"),
     include_str!("sqlite/v11.sql"),
+    include_str!("sqlite/v12.sql"),
 ];
 
 /// The schema version this program writes, kept in `user_version`.

@@ -5,15 +5,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use codedeploy_hooks::fs::{is_unfinished, replace_file, sweep};
 
 use super::LedgerError;
 use crate::spec::PathComponent;
-
-/// Older ones belong to deployments that the service has given up.
-pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Longest command identifier that is read back, in bytes.
 const MAX_IDENTIFIER: u64 = 64 * 1024;
@@ -30,8 +26,6 @@ pub struct Bare {
 enum Useless {
     #[error("it is not a regular file")]
     Kind,
-    #[error("it is older than a day; the service has given up on that command")]
-    Old,
     #[error("it holds no command identifier")]
     Noise,
     #[error(transparent)]
@@ -102,11 +96,6 @@ fn read(path: &Path) -> Result<String, Useless> {
     // It may have become something else since: nothing is waited for, no link is followed.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
-    let metadata = file.metadata()?;
-    let age = SystemTime::now().duration_since(metadata.modified()?).unwrap_or_default();
-    if age > FORGOTTEN_AFTER {
-        return Err(Useless::Old);
-    }
     let mut bytes = Vec::new();
     file.take(MAX_IDENTIFIER + 1).read_to_end(&mut bytes)?;
     let text = String::from_utf8(bytes).map_err(|_| Useless::Noise)?;
@@ -136,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn only_young_readable_notes_are_interrupted_commands() {
+    fn every_readable_note_is_an_interrupted_command_whatever_the_clock_says() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         begin(folder.path(), "d-A", "command-a");
@@ -145,12 +134,15 @@ mod tests {
         begin(folder.path(), "d-C", "command-c");
         begin(folder.path(), "d-D", "");
         fs::write(at(".codedeploy-0123456789abcdef-0"), "never renamed to its place").unwrap();
-        let day_before = SystemTime::now() - Duration::from_secs(25 * 3600);
+        let day_before = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 3600);
         fs::File::options().write(true).open(at("d-C")).unwrap().set_modified(day_before).unwrap();
 
-        let expected = Bare { deployment_id: "d-B".into(), host_command_identifier: "command-b".into() };
-        assert_eq!(all(folder.path()), [expected]);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let expected = |deployment_id: &str, id: &str| Bare {
+            deployment_id: deployment_id.into(),
+            host_command_identifier: id.into(),
+        };
+        assert_eq!(all(folder.path()), [expected("d-B", "command-b"), expected("d-C", "command-c")]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

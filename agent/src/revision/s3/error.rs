@@ -66,8 +66,11 @@ pub enum S3Error {
 pub(super) enum Failure {
     /// The bucket is in another region.
     Elsewhere(Region),
-    /// Another try can help.
-    Temporary(String),
+    /// Another try can help. `away`: the store itself did not answer.
+    Temporary {
+        reason: String,
+        away: bool,
+    },
     Forbidden(String),
     Missing(String),
     /// The object is not the one that was asked for with If-Match.
@@ -81,12 +84,18 @@ impl Failure {
             let reason = Chain(&error).to_string();
             return match error {
                 SdkError::ConstructionFailure(_) => Self::Permanent(reason),
-                _ => Self::Temporary(reason),
+                SdkError::DispatchFailure(_) => Self::Temporary { reason, away: true },
+                _ => Self::Temporary { reason, away: false },
             };
         };
         let (raw, known) = (context.raw(), context.err());
         let status = raw.status().as_u16();
-        let code = known.code().unwrap_or("no error code");
+        let temporary = |reason| Self::Temporary { reason, away: (502..=504).contains(&status) };
+        // What stands between a host and its store answers with pages; stores name their errors.
+        let Some(code) = known.code() else {
+            let kind = raw.headers().get("content-type").unwrap_or("no content type");
+            return temporary(format!("the answer is HTTP {status} ({kind}), and not an error of S3's"));
+        };
         let answer = match known.message() {
             Some(message) => format!("{code} (HTTP {status}): {message}"),
             None => format!("{code} (HTTP {status})"),
@@ -95,13 +104,13 @@ impl Failure {
         match status {
             301 | 307 | 400 => match region_named(raw.headers().get("x-amz-bucket-region"), body) {
                 Some(region) => Self::Elsewhere(region),
-                None if code == "RequestTimeout" => Self::Temporary(answer),
+                None if code == "RequestTimeout" => temporary(answer),
                 None => Self::Permanent(answer),
             },
             401 | 403 => Self::Forbidden(answer),
             404 => Self::Missing(answer),
             412 => Self::Replaced,
-            408 | 429 | 500.. => Self::Temporary(answer),
+            408 | 429 | 500.. => temporary(answer),
             _ => Self::Permanent(answer),
         }
     }

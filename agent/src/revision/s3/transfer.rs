@@ -17,7 +17,7 @@ const STREAMS: u64 = 4;
 pub(super) struct Transfer<'a> {
     pub(super) source: &'a Source<'a>,
     /// As S3 sent it, with quotes. Every further request insists on it.
-    pub(super) etag: Option<String>,
+    pub(super) etag: &'a str,
     /// Absent when the store does not say.
     pub(super) total: Option<u64>,
     pub(super) incoming: &'a Incoming,
@@ -60,7 +60,7 @@ impl Transfer<'_> {
                 return self.fill(whole, Some(first)).await;
             }
             Ok(stream) => Some(stream),
-            Err(Failure::Temporary(_)) => None,
+            Err(Failure::Temporary { .. }) => None,
             Err(failure) => return Err(self.error(failure).await),
         };
         let opened = [Some(first), second, None, None];
@@ -72,16 +72,16 @@ impl Transfer<'_> {
     /// Brings one part, with as many streams as it takes; gives the position behind it.
     async fn fill(&self, part: Part, mut opened: Option<Stream>) -> Result<u64, S3Error> {
         let mut writer = self.incoming.at(part.from);
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(self.source.access.outage);
         loop {
             let rest = Part { from: writer.position(), to: part.to };
             let stream = match opened.take() {
                 Some(stream) => Ok(stream),
                 None => self.open(rest).await,
             };
-            let ended = match stream {
-                Ok(stream) => self.copy(stream, &mut writer, part.to).await?,
-                Err(Failure::Temporary(reason)) => Ended::Broken(reason),
+            let (ended, away) = match stream {
+                Ok(stream) => (self.copy(stream, &mut writer, part.to).await?, false),
+                Err(Failure::Temporary { reason, away }) => (Ended::Broken(reason), away),
                 Err(failure) => return Err(self.error(failure).await),
             };
             let reason = match ended {
@@ -89,7 +89,7 @@ impl Transfer<'_> {
                 Ended::Broken(reason) => reason,
             };
             let received = writer.position();
-            let Some(pause) = failures.pause_after(received - part.from) else {
+            let Some(pause) = failures.pause_after(received - part.from, away) else {
                 return Err(S3Error::BrokeOff { object: self.source.name(), received, reason });
             };
             tracing::warn!(received, reason, "the download broke off; it continues where it ended");
@@ -101,8 +101,8 @@ impl Transfer<'_> {
     async fn open(&self, part: Part) -> Result<Stream, Failure> {
         let end = part.to.map(|to| (to - 1).to_string()).unwrap_or_default();
         let range = Some(format!("bytes={}-{end}", part.from));
-        let object = self.source.get(Condition { range, etag: self.etag.clone() }).await?;
-        if object.e_tag() != self.etag.as_deref() {
+        let object = self.source.get(Condition { range, etag: Some(self.etag.to_owned()) }).await?;
+        if object.e_tag() != Some(self.etag) {
             // A store that ignores If-Match.
             return Err(Failure::Replaced);
         }
@@ -149,11 +149,12 @@ impl Transfer<'_> {
     }
 
     async fn error(&self, failure: Failure) -> S3Error {
-        match (failure, &self.etag) {
-            (Failure::Replaced, Some(etag)) => {
-                S3Error::Replaced { object: self.source.name(), expected: etag.trim_matches('"').to_owned() }
+        match failure {
+            Failure::Replaced => {
+                let expected = self.etag.trim_matches('"').to_owned();
+                S3Error::Replaced { object: self.source.name(), expected }
             }
-            (failure, _) => self.source.error(failure).await,
+            failure => self.source.error(failure).await,
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct DeploymentFolder {
 }
 
 impl DeploymentFolder {
-    pub(super) fn at(path: PathBuf) -> Self {
+    pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 

@@ -1,0 +1,50 @@
+//! No answer may fill this host's memory: all that is read into it is bounded, whoever answers.
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
+
+/// Largest answer that is read, in bytes: a specification of 1 MiB in JSON, twice over.
+const MAX_ANSWER: usize = 2 * 1024 * 1024;
+
+/// `client`, breaking off what is longer than any answer. Only what a GET brings is a stream of any length, which goes
+/// to the disk; an error in its place is an answer like others.
+pub(super) fn bounded(client: SharedHttpClient) -> SharedHttpClient {
+    SharedHttpClient::new(Bounded(client))
+}
+
+#[derive(Debug)]
+struct Bounded(SharedHttpClient);
+
+#[derive(Debug)]
+struct BoundedConnector(SharedHttpConnector);
+
+impl HttpClient for Bounded {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(BoundedConnector(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for BoundedConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let brings_object = request.method() == "GET";
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut response = answer.await?;
+            if !(brings_object && response.status().is_success()) {
+                let whole = std::mem::replace(response.body_mut(), SdkBody::taken());
+                *response.body_mut() = SdkBody::from_body_1_x(Limited::new(whole, MAX_ANSWER));
+            }
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! Who may sign deployment specifications: `deployment_signer_pin` and `deployment_signer_ca`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_yaml::Value;
+
+use super::reader::Reader;
+
+const PIN: &str = "deployment_signer_pin";
+const AUTHORITY: &str = "deployment_signer_ca";
+
+/// Whom a deployment specification must be signed by, beyond a valid signature.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SignerTrust {
+    /// Any signer whose certificate is enclosed, as with the official agents.
+    #[default]
+    Anyone,
+    /// A signer whose certificate chains to one in this PEM file.
+    Authority(PathBuf),
+    /// The signers whose public key has one of these SHA-256 digests.
+    Pins(Vec<KeyDigest>),
+}
+
+/// The SHA-256 digest of a public key. Its `Display` is in lower-case hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyDigest(pub [u8; 32]);
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Most keys that are pinned; two are needed while one takes the place of another.
+const MAX_PINS: usize = 16;
+
+pub(super) fn read(file: &mut Reader) -> SignerTrust {
+    let authority = file.path(AUTHORITY);
+    let pins = pins(file);
+    match (pins, authority) {
+        (Some(_), Some(_)) => {
+            file.conflict(PIN, AUTHORITY);
+            SignerTrust::Anyone
+        }
+        (Some(pins), None) => SignerTrust::Pins(pins),
+        (None, Some(path)) => SignerTrust::Authority(path),
+        (None, None) => SignerTrust::Anyone,
+    }
+}
+
+/// One digest, or a list of them.
+fn pins(file: &mut Reader) -> Option<Vec<KeyDigest>> {
+    let value = file.take(PIN)?;
+    let values = match &value {
+        Value::Sequence(values) => values.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let digests =
+        values.iter().map(|value| value.as_str().and_then(sha256_digest)).collect::<Option<Vec<_>>>();
+    digests.filter(|digests| (1..=MAX_PINS).contains(&digests.len())).or_else(|| {
+        file.wrong(PIN, &value, "the SHA-256 digest of a public key, 64 hex digits, or a list of up to 16")
+    })
+}
+
+fn sha256_digest(text: &str) -> Option<KeyDigest> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(KeyDigest(digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_or_several_are_pinned() {
+        let read_from = |text: &str| {
+            let mut file = Reader::new(text.as_bytes()).unwrap();
+            let trust = read(&mut file);
+            file.finish().map(|_| trust).map_err(|problems| problems[0].to_string())
+        };
+        let (one, two) = ("a1".repeat(32), "b2".repeat(32));
+        let pins =
+            |pins: &[u8]| Ok(SignerTrust::Pins(pins.iter().map(|byte| KeyDigest([*byte; 32])).collect()));
+        assert_eq!(read_from(""), Ok(SignerTrust::Anyone));
+        assert_eq!(read_from(&format!("deployment_signer_pin: {one}\n")), pins(&[0xa1]));
+        assert_eq!(
+            read_from(&format!(":deployment_signer_pin: [\"{one}\", 'sha256:{two}']\n")),
+            pins(&[0xa1, 0xb2])
+        );
+        assert_eq!(
+            read_from(&format!("deployment_signer_pin:\n  - {one}\n  - {two}\n")),
+            pins(&[0xa1, 0xb2])
+        );
+        for wrong in
+            ["[]".to_owned(), "[7]".into(), format!("[{one}, abc]"), format!("{{a: {one}}}"), "abc".into()]
+        {
+            let problem = read_from(&format!("deployment_signer_pin: {wrong}\n")).unwrap_err();
+            assert!(
+                problem.contains("deployment_signer_pin") && problem.contains("a list of up to 16"),
+                "{problem}"
+            );
+        }
+        let both = format!("deployment_signer_pin: {one}\ndeployment_signer_ca: /x\n");
+        assert!(read_from(&both).unwrap_err().contains("only one of the two"));
+    }
+}
