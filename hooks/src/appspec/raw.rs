@@ -50,7 +50,12 @@ impl Node {
     /// Whether this is YAML's null: nothing at all, `~` or `null`.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
-            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+            if matches!(text.as_str(), "" | "~") || text.eq_ignore_ascii_case("null"))
+    }
+
+    /// Whether this is the scalar `name`, however it is quoted.
+    pub(super) fn is_text(&self, name: &str) -> bool {
+        matches!(&self.value, Value::Scalar { text, .. } if text == name)
     }
 
     /// The node at `path`, such as `files[0].source`; as far down as there is one.
@@ -62,9 +67,7 @@ impl Node {
                     index.parse().ok().and_then(|at: usize| items.get(at))
                 }
                 (Value::Mapping(pairs), None) => {
-                    let named =
-                        |(key, _): &&Pair| matches!(&key.value, Value::Scalar { text, .. } if text == step);
-                    pairs.iter().rev().find(named).map(|(_, value)| value)
+                    pairs.iter().rev().find(|(key, _)| key.is_text(step)).map(|(_, value)| value)
                 }
                 _ => None,
             };

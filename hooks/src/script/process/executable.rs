@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::account::Account;
 use super::format::{Format, START};
+use crate::appspec::{ArchivePath, missing_script};
 use crate::script::outcome::Outcome;
 
 /// A script that is ready to run. When this is dropped, its file goes back to whom it belonged.
@@ -38,7 +39,12 @@ impl Executable {
     /// Finds the script at `location` in the revision `archive`, and makes it fit to be run by `user` (default: the agent's
     /// own). As root also makes it root's own and writable by nobody else: what runs is what was deployed. All through
     /// one handle, so that it is the same file throughout.
-    pub(crate) fn prepare(archive: &Path, location: &Path, user: Option<&Account>) -> Result<Self, Outcome> {
+    pub(crate) fn prepare(
+        archive: &Path,
+        script: &ArchivePath,
+        user: Option<&Account>,
+    ) -> Result<Self, Outcome> {
+        let location = script.as_path();
         let path = archive.join(location);
         let name = || location.to_string_lossy().into_owned();
         let refused = |reason: String| Outcome::NotStarted {
@@ -49,7 +55,8 @@ impl Executable {
         let file = match open_beneath(archive, location) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                return Err(Outcome::ScriptMissing { location: name(), path });
+                let hint = missing_script(archive, script);
+                return Err(Outcome::ScriptMissing { location: name(), path, hint });
             }
             Err(Errno::XDEV) => {
                 return Err(refused(format!(
