@@ -1,6 +1,6 @@
 //! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
 //!
-//! [`raw`] turns text into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
+//! [`raw`] turns text, which [`relaxed`] forgives some things, into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
 //! with them, [`scalar`] numbers and booleans; [`validate`] turns the tree into these types and collects every problem on
 //! the way; [`hooks`] and [`permissions`] hold the rules of these sections, [`acl`] those of access control lists, [`path`]
 //! those of paths. [`lint`] finds, beside the unpacked revision, what a valid file cannot do, [`hints`] what a path that is
@@ -14,6 +14,7 @@ mod lint;
 mod path;
 mod permissions;
 mod raw;
+mod relaxed;
 mod scalar;
 mod validate;
 

@@ -149,8 +149,11 @@ impl<'t> Place<'t> {
 
     /// Whether there is nothing in this place, which a warning says unless it is YAML's null.
     pub(super) fn is_nothing(&self, report: &mut Report) -> bool {
+        if self.node.is_null() {
+            return true;
+        }
         let nothing = self.is_empty() || self.is_false();
-        if nothing && !self.node.is_null() {
+        if nothing {
             self.warning(report, format_args!("found {}, which is taken for nothing", self.found()));
         }
         nothing

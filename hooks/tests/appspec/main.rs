@@ -112,6 +112,7 @@ fn a_file_with_nothing_in_it_says_what_is_needed() {
 #[test]
 fn sections_with_nothing_after_them_are_empty() {
     for nothing in ["", "~", "null"] {
+        clean(format!("{HEAD}hooks:\n  ApplicationStart: {nothing}\n"));
         let appspec = clean(format!(
             "{HEAD}files: {nothing}\npermissions: {nothing}\nhooks: {nothing}\nfile_exists_behavior: {nothing}\n"
         ));

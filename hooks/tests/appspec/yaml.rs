@@ -94,6 +94,22 @@ fn yaml_as_users_write_it() {
 }
 
 #[test]
+fn tabs_and_brackets_as_yaml_1_1_takes_them() {
+    let (appspec, warnings) =
+        read("version:\t0.0\nos: \tlinux\nhooks:\n  ApplicationStop:\n  -\tlocation:\ta.sh\t# stops\n\t\n");
+    assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStop)[0].location.as_path(), Path::new("a.sh"));
+    assert!(warnings[0].starts_with("line 1, column 10: found a tab in front of the value"), "{warnings:?}");
+    let text = "hooks: {\n  \"ApplicationStop\": [\n{\"location\": \"a.sh\",\n\"timeout\": 5m}\n]\n}\n";
+    let wrong = problem(format!("{HEAD}{text}"));
+    assert!(wrong.starts_with("line 6, column 12: hooks.ApplicationStop[0].timeout"), "{wrong}");
+    let (appspec, warnings) = read(format!("{HEAD}{}", text.replace("5m", "5")));
+    assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStop)[0].timeout, Duration::from_secs(5));
+    assert!(warnings.iter().all(|warning| warning.contains("indent it")), "{warnings:?}");
+    let lines = format!("{HEAD}a:\n  b: [\n{}]\n", "c,\n".repeat(5000));
+    assert!(problem(lines).contains("invalid indentation"));
+}
+
+#[test]
 fn text_that_is_no_yaml_says_where_and_what_to_do() {
     for (text, place, hint) in [
         (format!("{HEAD}files:\n\t- source: a\n"), "line 4", "spaces instead of tabs"),
