@@ -3,7 +3,7 @@
 //! The page to read for what the agent does to a host. DownloadBundle fetches and unpacks the revision, Install puts
 //! its files in place, every other event runs scripts; what joins the commands of a deployment is the [`Store`].
 
-mod appspec;
+pub(crate) mod appspec;
 mod environment;
 pub mod installed;
 pub mod ledger;
@@ -81,6 +81,15 @@ enum CommandError {
     Interrupted(#[from] JoinError),
 }
 
+/// The scripts of an event, and whose they are.
+struct HookSource {
+    plan: HookPlan,
+    /// The id of the earlier deployment whose revision holds them, when it is not this one's.
+    earlier: Option<String>,
+    /// What is odd about that revision.
+    warning: Option<String>,
+}
+
 impl Host {
     pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
         let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
@@ -118,7 +127,7 @@ impl Host {
 
     /// Whether the command has nothing to do on this host.
     pub fn is_noop(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> bool {
-        self.hook_plan(event, spec).is_ok_and(|plan| plan.is_noop())
+        self.hook_source(event, spec).is_ok_and(|source| source.plan.is_noop())
     }
 
     /// Nothing is `deployment-archive` before it is complete: an attempt that ended early is none that other events see.
@@ -225,8 +234,11 @@ impl Host {
 
     async fn install(&self, spec: &DeploymentSpec, stop: &CancellationToken) -> Result<Report, CommandError> {
         let folder = self.folder(spec);
-        let appspec = appspec::read(&folder.archive(), &spec.appspec_filename)?;
-        appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
+        let appspec = appspec::read(&folder.archive(), &spec.appspec_filename, self.is_deployed_again(spec))?;
+        let possible = spec.all_possible_lifecycle_events.as_deref();
+        appspec::check_events(&appspec, possible)?;
+        appspec::check_links(&folder.archive(), &appspec)?;
+        let note = appspec::idle_hooks(&appspec, possible);
         let records = self.store.records(&spec.deployment_group_id)?;
         let behavior = spec.file_exists_behavior;
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
@@ -265,7 +277,7 @@ impl Host {
         let Summary { created, replaced, removed, kept, .. } = summary;
         let duration_ms = milliseconds_since(began);
         tracing::info!(duration_ms, created, replaced, removed, kept, "files installed");
-        Ok(succeeded(None))
+        Ok(succeeded(note.as_deref()))
     }
 
     async fn run_scripts(
@@ -274,9 +286,16 @@ impl Host {
         spec: &DeploymentSpec,
         stop: CancellationToken,
     ) -> Result<Report, CommandError> {
-        let plan = self.hook_plan(event, spec)?;
+        let HookSource { plan, earlier, warning } = self.hook_source(event, spec)?;
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
+        }
         let variables = environment::variables(spec, self.folder(spec).noted_etag());
-        self.run_plan(&plan, &self.folder(spec), &spec.deployment_id, &variables, stop).await
+        let report = self.run_plan(&plan, &self.folder(spec), &spec.deployment_id, &variables, stop).await?;
+        Ok(match earlier {
+            Some(earlier) if !report.outcome.script_name().is_empty() => of_earlier(report, event, &earlier),
+            _ => report,
+        })
     }
 
     /// Runs scripts whose output goes to the logs of `deployment`, which is in `folder`.
@@ -313,31 +332,44 @@ impl Host {
     }
 
     /// The scripts of `event`, from the revision that they come from. Nothing, when that revision is gone.
-    fn hook_plan(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Result<HookPlan, CommandError> {
+    fn hook_source(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Result<HookSource, CommandError> {
+        let own = |plan| Ok(HookSource { plan, earlier: None, warning: None });
         if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
-            return Ok(HookPlan::nothing(event.clone()));
+            return own(HookPlan::nothing(event.clone()));
         }
         let group = &spec.deployment_group_id;
-        let own = self.folder(spec).archive();
-        let earlier = match origin(event, spec.kind, own.is_dir()) {
+        let archive = self.folder(spec).archive();
+        let earlier = match origin(event, spec.kind, archive.is_dir()) {
             Origin::ThisDeployment => {
-                let appspec = appspec::read(&own, &spec.appspec_filename)?;
-                return Ok(HookPlan::new(event.clone(), own, &appspec));
+                let again = self.is_deployed_again(spec);
+                let appspec = appspec::read(&archive, &spec.appspec_filename, again)?;
+                return own(HookPlan::new(event.clone(), archive, &appspec));
             }
             Origin::LastSuccessful => self.store.pointed(group, Pointer::LastSuccessful),
             Origin::MostRecent => self.store.pointed(group, Pointer::MostRecent),
         };
-        let Some(earlier) = earlier.as_ref().map(DeploymentFolder::archive) else {
-            return Ok(HookPlan::nothing(event.clone()));
+        let Some(earlier) = earlier else {
+            return own(HookPlan::nothing(event.clone()));
         };
-        match appspec::read(&earlier, &spec.appspec_filename) {
-            Ok(appspec) => Ok(HookPlan::new(event.clone(), earlier, &appspec)),
+        let archive = earlier.archive();
+        match appspec::scripts_of_earlier(&archive, &spec.appspec_filename, event) {
+            Ok((scripts, warning)) => {
+                let plan = HookPlan { event: event.clone(), archive, scripts };
+                Ok(HookSource { plan, earlier: Some(earlier.id()), warning })
+            }
             Err(AppSpecError::Missing { .. }) => {
-                tracing::warn!(archive = %earlier.display(), "the earlier revision is gone; {event} does nothing");
-                Ok(HookPlan::nothing(event.clone()))
+                let warning =
+                    format!("the earlier revision {} is gone; {event} does nothing", archive.display());
+                let plan = HookPlan::nothing(event.clone());
+                Ok(HookSource { plan, earlier: None, warning: Some(warning) })
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the deployment takes a revision that this host has deployed before, and whatever was accepted then.
+    fn is_deployed_again(&self, spec: &DeploymentSpec) -> bool {
+        self.settings.enable_archive_reuse && spec.reuse_archive_from.is_some()
     }
 
     fn script_log(
@@ -376,6 +408,21 @@ async fn deployed(plan: &HookPlan) -> Result<Option<Arc<Deployed>>, CommandError
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     let span = tracing::Span::current();
     spawn_blocking(move || span.in_scope(work)).await
+}
+
+/// The report of a script of the earlier deployment that failed: what is broken is not in the bundle that is being deployed.
+fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) -> Report {
+    use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
+    if report.outcome.succeeded() {
+        return report;
+    }
+    let mut hint = format!("the script is one of the earlier deployment {earlier} and not of this bundle");
+    if matches!(event, BeforeBlockTraffic | AfterBlockTraffic | ApplicationStop) {
+        hint += "; to go on without it, create the deployment with --ignore-application-stop-failures, or leave the event out of \
+                 the --events of codedeploy-local";
+    }
+    let Report { outcome, log_tail } = report;
+    Report { outcome: Outcome::Explained { ending: Box::new(outcome), hint }, log_tail }
 }
 
 fn succeeded(note: Option<&str>) -> Report {

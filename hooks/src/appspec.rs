@@ -1,14 +1,21 @@
 //! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
 //!
-//! [`raw`] turns text into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
-//! with them; [`validate`] turns the tree into these types and collects every problem on the way; [`permissions`]
-//! holds the rules of the `permissions` section, [`acl`] those of its access control lists.
+//! [`raw`] turns text, which [`relaxed`] forgives some things, into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
+//! with them, [`scalar`] numbers and booleans; [`validate`] turns the tree into these types and collects every problem on
+//! the way; [`hooks`] and [`permissions`] hold the rules of these sections, [`acl`] those of access control lists, [`path`]
+//! those of paths. [`lint`] finds, beside the unpacked revision, what a valid file cannot do, [`hints`] what a path that is
+//! not there may mean.
 
 mod acl;
 mod fields;
+mod hints;
+mod hooks;
+mod lint;
 mod path;
 mod permissions;
 mod raw;
+mod relaxed;
+mod scalar;
 mod validate;
 
 use std::ffi::OsStr;
@@ -18,6 +25,8 @@ use std::time::Duration;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
 
+pub use hints::{exists, missing_script, missing_source};
+pub use hooks::closest_event;
 pub use path::{ArchivePath, HostPath, MAX_FOLDERS, MAX_PATH_BYTES, PathError, check_length};
 
 /// Largest AppSpec file that is read, in bytes.
@@ -35,6 +44,8 @@ pub struct AppSpec {
     pub permissions: Vec<Permission>,
     /// In the order of the file; an event stands here once.
     pub hooks: Vec<(LifecycleEvent, Vec<Script>)>,
+    /// Keys below `hooks` that no lifecycle event can have as its name, such as `After Install`; their scripts never run.
+    pub unknown_hooks: Vec<String>,
 }
 
 impl AppSpec {
@@ -167,6 +178,9 @@ pub struct Finding {
 pub struct Parsed {
     pub appspec: AppSpec,
     pub warnings: Vec<Finding>,
+    /// Which entry of the file each permission is.
+    entries: Vec<usize>,
+    text: Vec<u8>,
 }
 
 /// Every problem of an AppSpec file, in the order of the file; never empty.
@@ -178,7 +192,21 @@ pub struct Invalid {
 
 /// Reads an AppSpec file. All problems are found, not only the first.
 pub fn parse(text: &[u8]) -> Result<Parsed, Invalid> {
-    validate::appspec(text)
+    validate::appspec(text, false)
+}
+
+/// Reads the AppSpec file of a revision that was deployed before, by whatever agent: what is wrong with it, but was read in
+/// some way then, is read in that way again, with a warning.
+pub fn parse_earlier(text: &[u8]) -> Result<Parsed, Invalid> {
+    validate::appspec(text, true)
+}
+
+/// The scripts of `event` in the AppSpec file of an earlier revision, of which nothing else matters, and everything for
+/// which the file would be refused now. What cannot be read as a script is left out.
+pub fn scripts_of_earlier(text: &[u8], event: &LifecycleEvent) -> (Vec<Script>, Vec<Finding>) {
+    let problems = parse(text).err().map(|invalid| invalid.problems).unwrap_or_default();
+    let scripts = raw::read(text).map(|document| hooks::scripts_of_earlier(&document.root, event));
+    (scripts.unwrap_or_default(), problems)
 }
 
 /// Where the value at `path`, such as `hooks.BeforeInstall[0].location`, stands in the file; when there is none, where

@@ -76,6 +76,7 @@ fn a_plan_holds_the_scripts_of_its_event_in_order() {
             (LifecycleEvent::ApplicationStop, vec![script("stop.sh")]),
             (LifecycleEvent::ApplicationStart, vec![script("b.sh"), script("a.sh")]),
         ],
+        unknown_hooks: Vec::new(),
     };
     let plan = HookPlan::new(LifecycleEvent::ApplicationStart, "/srv/archive", &appspec);
     assert_eq!(plan.scripts, [script("b.sh"), script("a.sh")]);

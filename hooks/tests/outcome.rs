@@ -24,7 +24,11 @@ fn every_ending_has_its_code_script_and_message() {
             "Succeeded: BundleSource=downloaded",
         ),
         (
-            Outcome::ScriptMissing { location: location(), path: "/a/scripts/run.sh".into() },
+            Outcome::ScriptMissing {
+                location: location(),
+                path: "/a/scripts/run.sh".into(),
+                hint: String::new(),
+            },
             1,
             "scripts/run.sh",
             "Script does not exist at specified location: /a/scripts/run.sh",

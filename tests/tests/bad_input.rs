@@ -142,9 +142,23 @@ async fn bundles_that_are_none() {
 #[tokio::test]
 async fn appspec_files_that_are_none() {
     type Make = fn(&Path);
-    let files: [(&str, Make, &str); 10] = [
+    let files: [(&str, Make, &str); 12] = [
         ("missing", |_| {}, "has no AppSpec file appspec.yml"),
+        (
+            "with another name",
+            |path| fs::write(path.with_file_name("AppSpec.yml"), "").unwrap(),
+            r#"this bundle has "AppSpec.yml": rename it to appspec.yml"#,
+        ),
         ("empty", |path| fs::write(path, "").unwrap(), "line 1, column 1: the file is empty"),
+        (
+            "a path that cannot be",
+            |path| {
+                let destination = "/x".repeat(20_000);
+                let files = format!("files: [{{source: f, destination: {destination}}}]\n");
+                fs::write(path, format!("version: 0.0\nos: linux\n{files}")).unwrap();
+            },
+            "line 3, column 35: files[0].destination: found \"/x/x",
+        ),
         ("noise", |path| fs::write(path, noise(10 << 20)).unwrap(), "must not have more than 1048576"),
         ("a little noise", |path| fs::write(path, noise(5000)).unwrap(), "appspec.yml is not valid"),
         ("no UTF-8", |path| fs::write(path, b"version: 0.0\nos: l\xffnux\n").unwrap(), "line 2"),

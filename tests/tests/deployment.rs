@@ -290,3 +290,19 @@ async fn an_agent_that_cannot_start_says_what_to_do() {
     }
     assert!(!folder.path().join("root").exists(), "nothing is half-configured");
 }
+
+#[tokio::test]
+async fn the_service_is_told_of_hooks_that_never_run() {
+    let fleet = Fleet::start(1, "").await;
+    let appspec = appspec(&fleet.path("app"), &[("applicationStart", ""), ("After Install", "")]);
+    let script = format!("#!/bin/sh\ntouch {}\n", fleet.path("ran").display());
+    let deployed = fleet.deploy(&[("appspec.yml", &appspec), ("hook.sh", &script), ("page", "x")]).await;
+    succeeded(&deployed);
+    assert!(!fleet.path("ran").exists());
+    let install = deployed.events.iter().find(|event| event.name == "Install").unwrap();
+    let message = install.diagnostics.as_ref().unwrap().message.clone().unwrap();
+    let expected =
+        "applicationStart (did you mean ApplicationStart?), After Install (did you mean AfterInstall?)";
+    assert!(message.contains(expected), "{message}");
+    fleet.stop().await;
+}

@@ -7,6 +7,8 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
+#[path = "local/earlier.rs"]
+mod earlier;
 #[path = "local/settings.rs"]
 mod settings;
 #[path = "local/surroundings.rs"]

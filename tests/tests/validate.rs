@@ -145,3 +145,98 @@ async fn a_dash_is_the_standard_input() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.starts_with("<stdin>:5:18: error: files[0].destination: "), "{text}");
 }
+
+#[tokio::test]
+async fn entries_that_cannot_do_what_they_say_are_warned_of() {
+    let head = "version: 0.0\nos: linux\nfiles:\n  - source: web\n    destination: /srv/app\npermissions:\n";
+    let entry = |lines: &str| format!("{head}  - object: /srv/app\n    {lines}\n");
+    let cases = [
+        (entry("pattern: '**/*.sh'"), ":8:14: warning: ", "matches nothing"),
+        (entry("except: [bin/console]"), ":8:14: warning: ", "excepts nothing"),
+        (entry("mode: 644"), ":8:11: warning: ", "also applies to folders, such as \"/srv/app/bin\""),
+        (entry("pattern: 'b*'\n    mode: 640"), ":9:11: warning: ", "such as \"/srv/app/bin\""),
+        (
+            "version: 0.0\nos: linux\nfiles:\n  - source: /index.html\n    destination: /srv/www/index.html\n".to_owned(),
+            ":5:18: warning: ",
+            "makes a folder \"index.html\" and puts the file into it; a destination is a folder: write \"/srv/www\"",
+        ),
+        (
+            "version: 0.0\nos: linux\nfiles:\n  - source: /index.html\n    destination: /srv/www/start.html\n".to_owned(),
+            ":5:18: warning: ",
+            "a file keeps its name",
+        ),
+    ];
+    for (appspec, place, words) in cases {
+        let folder = folder(&[("b/web/bin/console", ""), ("b/index.html", ""), ("b/appspec.yml", &appspec)]);
+        let (code, text) = validate(folder.path(), &["b"]).await;
+        assert!(
+            code == 0 && text.contains(&format!("b/appspec.yml{place}")) && text.contains(words),
+            "{code}: {text}"
+        );
+        assert!(text.ends_with("1 warning\n"), "{text}");
+        assert_eq!(validate(folder.path(), &["--strict", "b"]).await.0, 1);
+    }
+    for lines in [
+        "pattern: '*.sh'\n    mode: 644",
+        "mode: 644\n    type: [file]",
+        "mode: 755",
+        "except: [bin]\n    mode: 600\n    pattern: '*'",
+    ] {
+        let folder = folder(&[("b/web/bin/console", ""), ("b/appspec.yml", &entry(lines))]);
+        let (code, text) = validate(folder.path(), &["--strict", "b"]).await;
+        assert_eq!(code, 0, "{lines}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_bundle_does_not_have_comes_with_what_may_be_meant() {
+    let files = [("b/target/app-1.2.jar", ""), ("b/scripts/a.sh", "#!/bin/sh\n")];
+    let cases = [
+        (
+            "files: [{source: target/app-*.jar, destination: /srv}]",
+            "a source has no wildcards",
+            "\"target/app-1.2.jar\"",
+        ),
+        ("files: [{source: Target, destination: /srv}]", "did you mean", "\"target\""),
+        (
+            "hooks: {AfterInstall: [{location: scripts/a.sh worker 3}]}",
+            "has no arguments",
+            "\"scripts/a.sh\"",
+        ),
+        ("hooks: {AfterInstall: [{location: bash scripts/a.sh}]}", "and not a command", "\"scripts/a.sh\""),
+        (
+            "hooks: {AfterInstall: [{location: /srv/app/scripts/a.sh}]}",
+            "\"/srv/app/scripts/a.sh\" is looked up in the revision",
+            "\"scripts/a.sh\"",
+        ),
+        ("hooks: {AfterInstall: [{location: script/a.sh}]}", "did you mean", "\"scripts\""),
+    ];
+    for (lines, words, found) in cases {
+        let folder = folder(&files);
+        bundle::write(folder.path(), &[("b/appspec.yml", &format!("version: 0.0\nos: linux\n{lines}\n"))]);
+        let (code, text) = validate(folder.path(), &["b"]).await;
+        assert!(code == 1 && text.contains(words) && text.contains(found), "{lines}: {text}");
+    }
+    let folder = folder(&[("b/deploy/linux/appspec.yml", "")]);
+    let (code, text) = validate(folder.path(), &["b"]).await;
+    assert!(code == 2 && text.contains("this bundle has \"deploy/linux/appspec.yml\""), "{text}");
+}
+
+#[tokio::test]
+async fn a_bundle_is_never_left_through_a_link() {
+    let folder = folder(&[("outside.yml", "canary: [\n"), ("secret/canary.txt", ""), ("b/inside.yml", GOOD)]);
+    let link =
+        |target: &str, name: &str| std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
+    link("../outside.yml", "b/appspec.yml");
+    let (code, text) = validate(folder.path(), &["b"]).await;
+    assert!(code == 2 && text.contains("it is a link that leads out") && !text.contains("canary"), "{text}");
+    fs::remove_file(folder.path().join("b/appspec.yml")).unwrap();
+    link("inside.yml", "b/appspec.yml");
+    assert_eq!(validate(folder.path(), &["b"]).await.0, 0);
+    link("../secret", "b/out");
+    let lines =
+        "files: [{source: out/canary.*, destination: /srv}, {source: out/canary.txt, destination: /srv}]\n";
+    fs::write(folder.path().join("b/inside.yml"), format!("{GOOD}{lines}")).unwrap();
+    let (code, text) = validate(folder.path(), &["b"]).await;
+    assert!(code == 1 && text.contains("2 errors") && !text.contains("such as"), "{text}");
+}

@@ -1,29 +1,32 @@
 //! Finding and reading a revision's AppSpec, and what the deployment allows it to say.
 
-use std::ffi::{OsStr, OsString};
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_hooks::appspec::{self, AppSpec, Invalid, Parsed};
+use codedeploy_hooks::appspec::{self, AppSpec, Invalid, Parsed, Script, closest_event};
+use codedeploy_hooks::script::{ScriptFinding, inspect};
 
 use crate::regular;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppSpecError {
-    #[error(
-        "the revision has no AppSpec file: {} does not exist; {}",
-        path.display(),
-        where_it_belongs(elsewhere.as_deref())
-    )]
-    Missing { path: PathBuf, elsewhere: Option<OsString> },
+    #[error("the revision has no AppSpec file: {} does not exist; {elsewhere}", path.display())]
+    Missing { path: PathBuf, elsewhere: String },
     #[error("cannot read the AppSpec file {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the AppSpec file {} is not valid:\n{problems}", path.display())]
     Invalid { path: PathBuf, problems: Invalid },
-    #[error("the AppSpec file names lifecycle events that this deployment does not have: {}", names(events))]
-    UnknownEvents { events: Vec<LifecycleEvent> },
+    #[error("the AppSpec file names lifecycle events that this deployment does not have: {}", events.join(", "))]
+    UnknownEvents { events: Vec<String> },
+    #[error(
+        "the AppSpec file names scripts that are links out of the revision, which are not run; put the scripts themselves \
+         into it: {}",
+        scripts.join(", ")
+    )]
+    LinkedScripts { scripts: Vec<String> },
     #[error(
         "this deployment has custom lifecycle events for which the AppSpec file names no scripts: {}",
         names(events)
@@ -57,50 +60,125 @@ pub(super) fn file_names(named: &str) -> Vec<String> {
 pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError> {
     let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
     file_names(named).iter().map(|name| archive.join(name)).find(exists).ok_or_else(|| {
-        AppSpecError::Missing { path: archive.join(named), elsewhere: elsewhere(archive, named) }
+        AppSpecError::Missing { path: archive.join(named), elsewhere: where_it_belongs(archive, named) }
     })
 }
 
-/// The folder of the revision that has the AppSpec file, as when a bundle is made of a folder instead of its contents,
-/// and something else comes along (`__MACOSX`).
-fn elsewhere(archive: &Path, named: &str) -> Option<OsString> {
-    let holds_it = |folder: &Path| {
-        let exists = |name: &String| folder.join(name).symlink_metadata().is_ok();
-        !folder.is_symlink() && file_names(named).iter().any(exists)
-    };
-    let mut folders = std::fs::read_dir(archive).ok()?.filter_map(Result::ok);
-    folders.find(|entry| holds_it(&entry.path())).map(|entry| entry.file_name())
-}
+/// Names of a revision that are looked at for an AppSpec file in a wrong place, and how deep.
+const MAX_LOOKED_AT: usize = 10_000;
+const MAX_DEPTH: usize = 5;
 
-fn where_it_belongs(elsewhere: Option<&OsStr>) -> String {
+/// What to do when `archive` has no AppSpec file at its root: with the one that there is under another name or in a folder
+/// below, as when a bundle is made of a folder instead of its contents and something else comes along (`__MACOSX`).
+pub(crate) fn where_it_belongs(archive: &Path, named: &str) -> String {
     let rule = "it belongs at the root of the bundle";
-    elsewhere.map_or(rule.to_owned(), |folder| {
-        format!(
-            "{rule}, and this bundle has it in {folder:?}: pack what is in that folder, and nothing beside it"
-        )
-    })
+    let Some(found) = elsewhere(archive, named) else { return rule.to_owned() };
+    match found.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        None => format!("{rule}, and this bundle has {found:?}: rename it to {named}"),
+        Some(folder)
+            if found
+                .file_name()
+                .is_some_and(|name| file_names(named).iter().any(|known| name == known.as_str())) =>
+        {
+            format!(
+                "{rule}, and this bundle has {found:?}: pack what is in {folder:?}, and nothing beside it"
+            )
+        }
+        Some(_) => format!("{rule}, and this bundle has {found:?}: put it there as {named}"),
+    }
 }
 
-pub(super) fn read(archive: &Path, named: &str) -> Result<AppSpec, AppSpecError> {
-    let (path, parsed) = parsed(archive, named)?;
+/// The path in `archive` of what seems to be its AppSpec file, the nearest to the root.
+fn elsewhere(archive: &Path, named: &str) -> Option<PathBuf> {
+    let mut folders = VecDeque::from([PathBuf::new()]);
+    let mut looked_at = 0;
+    while let Some(folder) = folders.pop_front() {
+        let mut entries: Vec<_> =
+            std::fs::read_dir(archive.join(&folder)).ok()?.filter_map(Result::ok).collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let path = folder.join(entry.file_name());
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if !is_folder && is_like_appspec(&entry.file_name().to_string_lossy(), named) {
+                return Some(path);
+            }
+            looked_at += 1;
+            if looked_at > MAX_LOOKED_AT {
+                return None;
+            }
+            if is_folder && path.components().count() <= MAX_DEPTH {
+                folders.push_back(path);
+            }
+        }
+    }
+    None
+}
+
+/// Whether a file's name is one of an AppSpec file, in another spelling or with another ending.
+fn is_like_appspec(name: &str, named: &str) -> bool {
+    let plain: String = name.to_lowercase().chars().filter(|c| !matches!(c, '-' | '_' | ' ')).collect();
+    let stem = plain.split('.').next().unwrap_or_default();
+    name.eq_ignore_ascii_case(named) || (stem == "appspec" && plain != "appspec")
+}
+
+/// The AppSpec of the revision in `archive`. `earlier` says that a revision that was deployed before is deployed again.
+pub(super) fn read(archive: &Path, named: &str, earlier: bool) -> Result<AppSpec, AppSpecError> {
+    let (path, parsed) = parsed(archive, named, earlier)?;
     for warning in parsed.warnings {
         tracing::warn!(file = %path.display(), "AppSpec: {warning}");
     }
     Ok(parsed.appspec)
 }
 
+/// The scripts of `event` in the AppSpec file of the earlier revision in `archive`, and a warning when there is anything
+/// wrong with the file: whichever agent deployed it, this host goes on from it.
+pub(super) fn scripts_of_earlier(
+    archive: &Path,
+    named: &str,
+    event: &LifecycleEvent,
+) -> Result<(Vec<Script>, Option<String>), AppSpecError> {
+    let path = find(archive, named)?;
+    let text = match read_bounded(archive, &path) {
+        Ok(text) => text,
+        Err(error) => {
+            let nothing = format!(
+                "{event} does nothing: the earlier revision's AppSpec file {} cannot be read: {error}",
+                path.display()
+            );
+            return Ok((Vec::new(), Some(nothing)));
+        }
+    };
+    let (scripts, problems) = appspec::scripts_of_earlier(&text, event);
+    let warning = problems.first().map(|first| {
+        let more = match problems.len() {
+            1 => String::new(),
+            number => format!(" (and {} more)", number - 1),
+        };
+        format!(
+            "the earlier revision's AppSpec file {} would be refused now; of it only the {} of {event} counts: {first}{more}",
+            path.display(),
+            counted(scripts.len(), "script")
+        )
+    });
+    Ok((scripts, warning))
+}
+
+fn counted(number: usize, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+}
+
 /// The AppSpec file of the revision in `archive`, where it is, and what is odd about it.
-pub(super) fn parsed(archive: &Path, named: &str) -> Result<(PathBuf, Parsed), AppSpecError> {
+pub(super) fn parsed(archive: &Path, named: &str, earlier: bool) -> Result<(PathBuf, Parsed), AppSpecError> {
     let path = find(archive, named)?;
     let text =
         read_bounded(archive, &path).map_err(|source| AppSpecError::Read { path: path.clone(), source })?;
-    let parsed =
-        appspec::parse(&text).map_err(|problems| AppSpecError::Invalid { path: path.clone(), problems })?;
+    let parsed = if earlier { appspec::parse_earlier(&text) } else { appspec::parse(&text) };
+    let parsed = parsed.map_err(|problems| AppSpecError::Invalid { path: path.clone(), problems })?;
     Ok((path, parsed))
 }
 
 /// Reads at most one byte more than an AppSpec may have, from a regular file inside the archive.
-fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
     let real = path.canonicalize()?;
     if !real.starts_with(archive.canonicalize()?) {
         return Err(io::Error::other("it is a link that leads out of the revision"));
@@ -118,13 +196,9 @@ pub(super) fn check_events(
 ) -> Result<(), AppSpecError> {
     let Some(possible) = possible else { return Ok(()) };
     let defined = |event: &LifecycleEvent| appspec.hooks.iter().any(|(name, _)| name == event);
-    let unknown: Vec<_> = appspec
-        .hooks
-        .iter()
-        .map(|(event, _)| event)
-        .filter(|event| !possible.contains(event))
-        .cloned()
-        .collect();
+    let unknown = appspec.hooks.iter().map(|(event, _)| event).filter(|event| !possible.contains(event));
+    let unknown = unknown.map(LifecycleEvent::name).chain(appspec.unknown_hooks.iter().map(String::as_str));
+    let unknown: Vec<String> = unknown.map(with_meant).collect();
     if !unknown.is_empty() {
         return Err(AppSpecError::UnknownEvents { events: unknown });
     }
@@ -138,13 +212,59 @@ pub(super) fn check_events(
     if undefined.is_empty() { Ok(()) } else { Err(AppSpecError::UndefinedEvents { events: undefined }) }
 }
 
+/// `name`, and the event that it may be a misspelling of.
+fn with_meant(name: &str) -> String {
+    let name: String = name.chars().take(128).map(|c| if c.is_control() { '?' } else { c }).collect();
+    match closest_event(&name).filter(|meant| meant.name() != name) {
+        Some(meant) => format!("{name} (did you mean {meant}?)"),
+        None => name,
+    }
+}
+
+/// What whoever started the deployment should know of hooks whose scripts it never runs; without a list of the deployment's
+/// events, these are all but the standard ones.
+pub(super) fn idle_hooks(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>) -> Option<String> {
+    let runs =
+        |event: &LifecycleEvent| event.is_hook() || possible.is_some_and(|possible| possible.contains(event));
+    let idle = appspec.hooks.iter().map(|(event, _)| event).filter(|event| !runs(event));
+    let idle = idle.map(LifecycleEvent::name).chain(appspec.unknown_hooks.iter().map(String::as_str));
+    let idle: Vec<String> = idle.map(with_meant).collect();
+    let first: Vec<&str> = idle.iter().take(MAX_NAMED).map(String::as_str).collect();
+    let more = if idle.len() > first.len() { ", …" } else { "" };
+    (!idle.is_empty()).then(|| {
+        format!("the scripts of these hooks never run, because a host has no scripts for an event of that name: {}{more}", first.join(", "))
+    })
+}
+
+/// Names that a message repeats.
+const MAX_NAMED: usize = 10;
+
+/// Refuses scripts that would be refused when they run, for they are links out of the revision.
+pub(super) fn check_links(archive: &Path, appspec: &AppSpec) -> Result<(), AppSpecError> {
+    let leads_out = |script: &&Script| inspect(archive, script).contains(&ScriptFinding::OutsideRevision);
+    let scripts = appspec.hooks.iter().flat_map(|(event, scripts)| {
+        scripts
+            .iter()
+            .filter(leads_out)
+            .map(move |script| format!("{} of {event}", script.location.written()))
+    });
+    let scripts: Vec<String> = scripts.take(MAX_NAMED).collect();
+    if scripts.is_empty() { Ok(()) } else { Err(AppSpecError::LinkedScripts { scripts }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn with_hooks(names: &[&str]) -> AppSpec {
         let hooks = names.iter().map(|name| (name.parse().unwrap(), Vec::new())).collect();
-        AppSpec { files: vec![], file_exists_behavior: None, permissions: vec![], hooks }
+        AppSpec {
+            files: vec![],
+            file_exists_behavior: None,
+            permissions: vec![],
+            hooks,
+            unknown_hooks: vec![],
+        }
     }
 
     #[test]
@@ -183,15 +303,50 @@ mod tests {
         std::fs::write(archive.path().join("my app/appspec.yml"), "").unwrap();
         for named in ["appspec.yml", "deploy.yml"] {
             let message = message(named);
-            assert!(message.contains(r#"this bundle has it in "my app": pack what is in"#), "{message}");
+            assert!(message.contains(r#"this bundle has "my app/appspec.yml": "#), "{message}");
         }
+    }
+
+    #[test]
+    fn a_file_in_a_wrong_place_or_with_a_wrong_name_is_named() {
+        for (found, hint) in [
+            ("AppSpec.yml", r#"has "AppSpec.yml": rename it to appspec.yml"#),
+            ("appspec.yml.txt", r#"has "appspec.yml.txt": rename"#),
+            ("appspec.json", r#"has "appspec.json": rename"#),
+            ("app-spec.yml", r#"has "app-spec.yml": rename"#),
+            (
+                "deploy/linux/appspec.yml",
+                r#"has "deploy/linux/appspec.yml": pack what is in "deploy/linux", and nothing beside"#,
+            ),
+            ("deploy/AppSpec.yaml", r#"has "deploy/AppSpec.yaml": put it there as appspec.yml"#),
+        ] {
+            let archive = tempfile::tempdir().unwrap();
+            let path = archive.path().join(found);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::create_dir(archive.path().join("appspec")).unwrap();
+            std::fs::write(path, "").unwrap();
+            let message = find(archive.path(), "appspec.yml").unwrap_err().to_string();
+            assert!(message.contains(hint), "{message}");
+        }
+    }
+
+    #[test]
+    fn hooks_whose_scripts_never_run_are_named_with_what_may_be_meant() {
+        let mut appspec = with_hooks(&["BeforeInstall", "applicationStart", "WarmUp", "Install"]);
+        appspec.unknown_hooks.push("After Install".into());
+        let told = idle_hooks(&appspec, None).unwrap();
+        let expected = ": applicationStart (did you mean ApplicationStart?), WarmUp, Install, After Install (did you mean \
+                        AfterInstall?)";
+        assert!(told.ends_with(expected), "{told}");
+        let possible = ["WarmUp".parse().unwrap()];
+        assert_eq!(idle_hooks(&with_hooks(&["WarmUp", "BeforeInstall"]), Some(&possible)), None);
     }
 
     #[test]
     fn an_appspec_that_leads_out_of_the_revision_is_not_read() {
         let archive = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/hostname", archive.path().join("appspec.yml")).unwrap();
-        let error = read(archive.path(), "appspec.yml").unwrap_err();
+        let error = read(archive.path(), "appspec.yml", false).unwrap_err();
         assert!(matches!(error, AppSpecError::Read { .. }), "{error}");
     }
 }

@@ -93,9 +93,12 @@ impl Host {
         elsewhere: &Host,
         archive: &Path,
     ) -> Result<Preview, CommandError> {
-        let (_, Parsed { appspec, warnings }) = appspec::parsed(archive, &spec.appspec_filename)?;
+        let again = self.is_deployed_again(spec);
+        let (_, parsed) = appspec::parsed(archive, &spec.appspec_filename, again)?;
+        let odd = parsed.lint(archive);
+        let Parsed { appspec, warnings, .. } = parsed;
         appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
-        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<String> = warnings.iter().chain(&odd).map(ToString::to_string).collect();
 
         let records = match self.store.recorded(&spec.deployment_group_id) {
             Some(records) => records,
@@ -148,12 +151,13 @@ impl Host {
             return Ok(nothing(None));
         }
         let origin = origin(event, spec.kind, own.is_some());
-        let scripts = |archive: &Path, appspec: &AppSpec| {
-            appspec.scripts(event).iter().map(|script| judged(archive, script, scripts_ran)).collect()
+        let judge = |archive: &Path, scripts: &[Script]| {
+            scripts.iter().map(|script| judged(archive, script, scripts_ran)).collect()
         };
         let pointer = match (origin, own) {
             (Origin::ThisDeployment, Some((archive, appspec))) => {
-                return Ok(EventPreview { scripts: scripts(archive, appspec), ..nothing(Some(origin)) });
+                let scripts = judge(archive, appspec.scripts(event));
+                return Ok(EventPreview { scripts, ..nothing(Some(origin)) });
             }
             (Origin::ThisDeployment, None) => return Ok(nothing(Some(origin))),
             (Origin::LastSuccessful, _) => Pointer::LastSuccessful,
@@ -163,9 +167,10 @@ impl Host {
         let Some(archive) = earlier.as_ref().map(DeploymentFolder::archive) else {
             return Ok(nothing(Some(origin)));
         };
-        match appspec::parsed(&archive, &spec.appspec_filename) {
-            Ok((_, parsed)) => {
-                let scripts = scripts(&archive, &parsed.appspec);
+        match appspec::scripts_of_earlier(&archive, &spec.appspec_filename, event) {
+            Ok((scripts, warning)) => {
+                warnings.extend(warning);
+                let scripts = judge(&archive, &scripts);
                 Ok(EventPreview { scripts, archive: Some(archive), ..nothing(Some(origin)) })
             }
             Err(AppSpecError::Missing { .. }) => {

@@ -286,8 +286,11 @@ impl Host {
         stop: CancellationToken,
     ) -> Result<Report, CommandError> {
         let archive = previous.archive();
-        let appspec = appspec::read(&archive, &installed.appspec_filename)?;
-        let plan = HookPlan::new(event.clone(), archive, &appspec);
+        let (scripts, warning) = appspec::scripts_of_earlier(&archive, &installed.appspec_filename, event)?;
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
+        }
+        let plan = HookPlan { event: event.clone(), archive, scripts };
         let id = &installed.about.deployment_id;
         self.run_plan(&plan, taken_back, id, &installed.variables, stop).await
     }

@@ -10,6 +10,7 @@ use codedeploy_api::specification::{
 };
 
 use super::events;
+use crate::deployment::appspec::where_it_belongs;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
 /// What is deployed, and how.
@@ -91,7 +92,7 @@ pub(super) enum UsageError {
     RemoteDirectory,
     #[error("--bundle-location: cannot look into the folder {}; deploy as a user who may", path.display())]
     Closed { path: PathBuf, source: std::io::Error },
-    #[error("--bundle-location: the folder {} has no AppSpec file {name}", path.display())]
+    #[error("--bundle-location: the folder {} has no AppSpec file {name}; {}", path.display(), where_it_belongs(path, name))]
     NoAppSpec { path: PathBuf, name: String },
     #[error("--events: {source}")]
     EventName { source: InvalidEventName },

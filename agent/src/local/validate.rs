@@ -7,8 +7,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use codedeploy_hooks::appspec::{self, Finding, Parsed};
+use codedeploy_hooks::appspec::{self, Finding};
 
+use crate::deployment::appspec::{read_bounded, where_it_belongs};
 use crate::regular;
 use crate::spec::parse::APPSPEC_FILENAMES;
 use report::Format;
@@ -59,8 +60,8 @@ enum Severity {
 enum UnreadableError {
     #[error("cannot be read")]
     Read(#[source] io::Error),
-    #[error("has no {0}; -A names another AppSpec file")]
-    NoAppSpec(String),
+    #[error("has no {name}; {hint}, and -A names another AppSpec file")]
+    NoAppSpec { name: String, hint: String },
 }
 
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
@@ -84,9 +85,14 @@ impl Arguments {
         let names = [self.appspec_filename.as_str()].into_iter().chain(APPSPEC_FILENAMES.into_iter().rev());
         let file = names.map(|name| path.join(name)).find(|file| file.symlink_metadata().is_ok());
         match file {
-            Some(file) => self.checked(file.display().to_string(), read(&file), Some(path)),
+            Some(file) => {
+                let text = read_bounded(path, &file).map_err(UnreadableError::Read);
+                self.checked(file.display().to_string(), text, Some(path))
+            }
             None => {
-                let missing = UnreadableError::NoAppSpec(self.appspec_filename.clone());
+                let name = self.appspec_filename.clone();
+                let hint = where_it_belongs(path, &name);
+                let missing = UnreadableError::NoAppSpec { name, hint };
                 self.checked(path.display().to_string(), Err(missing), None)
             }
         }
@@ -128,9 +134,11 @@ impl Checked {
 /// `folder` is the bundle that the text belongs to.
 fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
     let (problems, mut findings) = match appspec::parse(text) {
-        Ok(Parsed { appspec, warnings }) => {
-            let mut findings: Vec<_> =
-                warnings.into_iter().map(|warning| (Severity::Warning, warning)).collect();
+        Ok(parsed) => {
+            let odd = folder.map(|folder| parsed.lint(folder)).unwrap_or_default();
+            let warnings = parsed.warnings.into_iter().chain(odd);
+            let mut findings: Vec<_> = warnings.map(|warning| (Severity::Warning, warning)).collect();
+            let appspec = parsed.appspec;
             findings.extend(folder.into_iter().flat_map(|folder| bundle::check(folder, &appspec, text)));
             (Vec::new(), findings)
         }

@@ -14,20 +14,29 @@ const MAX_TEXT: usize = 2048;
 /// result over its form would help nobody.
 pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
     if succeeded {
-        return diagnostics(LifecycleErrorCode::Success, "", "Succeeded", "");
+        let payload = envelope.and_then(payload);
+        let message = payload.as_ref().and_then(note).unwrap_or("Succeeded");
+        return diagnostics(LifecycleErrorCode::Success, "", message, "");
     }
     let Some(envelope) = envelope.filter(|envelope| !envelope.payload.is_empty()) else {
         return diagnostics(LifecycleErrorCode::UnknownError, "", "The agent gave no diagnostics.", "");
     };
-    let payload = (envelope.format == Envelope::JSON)
-        .then(|| serde_json::from_str::<Value>(&envelope.payload).ok())
-        .flatten()
-        .filter(Value::is_object);
-    let Some(payload) = payload else {
+    let Some(payload) = payload(envelope) else {
         return diagnostics(LifecycleErrorCode::UnknownError, "", &envelope.payload, "");
     };
     let text = |member: &str| payload.get(member).and_then(Value::as_str).unwrap_or_default();
     diagnostics(code(payload.get("error_code")), text("script_name"), text("message"), text("log"))
+}
+
+fn payload(envelope: &Envelope) -> Option<Value> {
+    let json = (envelope.format == Envelope::JSON).then_some(&envelope.payload)?;
+    serde_json::from_str(json).ok().filter(Value::is_object)
+}
+
+/// The message of a success that has a sentence for people; a single word is for the service (`BundleSource=downloaded`).
+fn note(payload: &Value) -> Option<&str> {
+    let message = payload.get("message")?.as_str()?;
+    message.strip_prefix("Succeeded: ").filter(|note| note.trim().contains(' ')).map(|_| message)
 }
 
 /// Whether an acknowledgement says that no script is listed for the event.
@@ -108,11 +117,22 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_shown_alike_whatever_the_agent_says() {
-        let envelope =
-            Envelope { format: "JSON".into(), payload: r#"{"error_code":0,"message":"Succeeded: "}"#.into() };
-        assert_eq!(read(true, Some(&envelope)), read(true, None));
+    fn a_success_is_shown_alike_unless_the_agent_has_something_to_tell() {
+        let message = |payload: &str| {
+            let envelope = Envelope { format: "JSON".into(), payload: payload.into() };
+            read(true, Some(&envelope)).message.unwrap()
+        };
+        for payload in [
+            r#"{"error_code":0,"message":"Succeeded: "}"#,
+            r#"{"message":"Succeeded: BundleSource=downloaded"}"#,
+            "{}",
+            "[",
+        ] {
+            assert_eq!(message(payload), "Succeeded", "{payload}");
+        }
         assert_eq!(read(true, None).message.as_deref(), Some("Succeeded"));
+        let told = r#"{"error_code":0,"message":"Succeeded: these scripts never run","log":"left out"}"#;
+        assert_eq!(message(told), "Succeeded: these scripts never run");
     }
 
     #[test]

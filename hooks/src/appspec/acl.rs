@@ -24,6 +24,12 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
         let Some(text) = item.text(report, format_args!("an ACL entry in quotes: {FORM}")) else {
             continue;
         };
+        if text.ends_with(':') {
+            item.warning(
+                report,
+                format_args!("found {} without permissions, which means ---; write that", quoted(text)),
+            );
+        }
         match entry(text) {
             Ok(entry) if concerned.insert((entry.default, entry.tag.clone())) => entries.push(entry),
             Ok(_) => item.problem(
@@ -85,10 +91,10 @@ fn permission_bits(text: &str) -> Result<u8, String> {
         '-' => Some(bits),
         _ => None,
     });
-    bits.filter(|_| !text.is_empty()).ok_or_else(|| {
-        let found = if text.is_empty() { "nothing".to_owned() } else { quoted(text) };
+    bits.ok_or_else(|| {
         format!(
-            "its permissions are {found}; expected letters of \"rwx-\" or one octal digit; write --- for none"
+            "its permissions are {}; expected letters of \"rwx-\" or one octal digit; write --- for none",
+            quoted(text)
         )
     })
 }

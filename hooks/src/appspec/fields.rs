@@ -6,7 +6,7 @@ use std::fmt::Display;
 use codedeploy_api::lifecycle::LifecycleEvent;
 
 use super::raw::{Node, Value};
-use super::{AppSpec, Finding, Invalid, Parsed, Position};
+use super::{AppSpec, Finding, Invalid, Parsed, Position, scalar};
 
 /// The keys of the document itself.
 pub(super) const TOP_LEVEL: [&str; 6] =
@@ -20,16 +20,25 @@ const QUOTED_CHARS: usize = 60;
 pub(super) struct Report {
     pub(super) problems: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
+    /// The file is of a revision that was deployed before: what an official agent reads otherwise than it is meant is read
+    /// as that agent did.
+    pub(super) earlier: bool,
 }
 
 impl Report {
-    /// Ends the reading: `appspec` counts when there was no problem.
-    pub(super) fn finish(mut self, appspec: Option<AppSpec>) -> Result<Parsed, Invalid> {
+    /// Ends the reading of `text`: what was read counts when there was no problem. `entries` are those of its permissions.
+    pub(super) fn finish(
+        mut self,
+        read: Option<(AppSpec, Vec<usize>)>,
+        text: &[u8],
+    ) -> Result<Parsed, Invalid> {
         self.problems.sort_by_key(|finding| finding.position);
         self.warnings.sort_by_key(|finding| finding.position);
         let warnings = self.warnings;
-        match appspec {
-            Some(appspec) if self.problems.is_empty() => Ok(Parsed { appspec, warnings }),
+        match read {
+            Some((appspec, entries)) if self.problems.is_empty() => {
+                Ok(Parsed { appspec, warnings, entries, text: text.to_vec() })
+            }
             _ => Err(Invalid { problems: self.problems, warnings }),
         }
     }
@@ -88,6 +97,17 @@ impl<'t> Place<'t> {
         Finding { position: Some(self.node.position), path: self.path.clone(), message: message.to_string() }
     }
 
+    /// A value that an official agent reads as `reading`, which is not what it says: a problem, but in an earlier revision,
+    /// which has run like that, a warning.
+    pub(super) fn misleads<T>(&self, report: &mut Report, message: impl Display, reading: T) -> Option<T> {
+        if report.earlier {
+            self.warning(report, message);
+            return Some(reading);
+        }
+        self.problem(report, message);
+        None
+    }
+
     /// The problem that every wrong value comes down to.
     pub(super) fn unexpected(&self, report: &mut Report, expected: impl Display) {
         self.problem(report, format_args!("found {}; expected {expected}", self.found()));
@@ -98,7 +118,9 @@ impl<'t> Place<'t> {
         match &self.node.value {
             _ if self.node.is_null() => "nothing".to_owned(),
             Value::Scalar { text, .. } => quoted(text),
+            Value::Sequence(items) if items.is_empty() => "an empty list".to_owned(),
             Value::Sequence(_) => "a list".to_owned(),
+            Value::Mapping(pairs) if pairs.is_empty() => "an empty mapping".to_owned(),
             Value::Mapping(_) => "a mapping (key: value)".to_owned(),
         }
     }
@@ -111,6 +133,37 @@ impl<'t> Place<'t> {
         }
     }
 
+    /// Whether this is a boolean without quotes that says no. The official agents take it for nothing in most places.
+    pub(super) fn is_false(&self) -> bool {
+        matches!(self.scalar(), Some((text, true)) if scalar::boolean(text) == Some(false))
+    }
+
+    /// Whether this is an empty text, list or mapping.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.node.value {
+            Value::Scalar { text, .. } => text.trim().is_empty(),
+            Value::Sequence(items) => items.is_empty(),
+            Value::Mapping(pairs) => pairs.is_empty(),
+        }
+    }
+
+    /// Whether there is nothing in this place, which a warning says unless it is YAML's null.
+    pub(super) fn is_nothing(&self, report: &mut Report) -> bool {
+        if self.node.is_null() {
+            return true;
+        }
+        let nothing = self.is_empty() || self.is_false();
+        if nothing {
+            self.warning(report, format_args!("found {}, which is taken for nothing", self.found()));
+        }
+        nothing
+    }
+
+    /// The same for a place where a mapping belongs, which may be empty.
+    pub(super) fn is_nothing_but_mapping(&self, report: &mut Report) -> bool {
+        !matches!(self.node.value, Value::Mapping(_)) && self.is_nothing(report)
+    }
+
     /// A text that says something, without white space around it. Numbers and the like are the text they are
     /// written as.
     pub(super) fn text(&self, report: &mut Report, expected: impl Display) -> Option<&'t str> {
@@ -121,7 +174,7 @@ impl<'t> Place<'t> {
         text
     }
 
-    /// The items of a list; null is an empty one.
+    /// The items of a list; what is nothing is an empty one.
     pub(super) fn items(&self, report: &mut Report, expected: impl Display) -> Vec<Place<'t>> {
         match &self.node.value {
             Value::Sequence(items) => items
@@ -130,7 +183,7 @@ impl<'t> Place<'t> {
                 .map(|(index, node)| Place { node, path: format!("{}[{index}]", self.path) })
                 .collect(),
             _ => {
-                if !self.node.is_null() {
+                if !self.is_nothing(report) {
                     self.unexpected(report, expected);
                 }
                 Vec::new()
@@ -154,7 +207,10 @@ impl<'t> Place<'t> {
         for (key, value) in pairs {
             let Value::Scalar { text, .. } = &key.value else {
                 let found = Place { node: key, path: self.path.clone() };
-                found.unexpected(report, "a word as the key; put a key with '[' or '{' in quotes");
+                found.warning(
+                    report,
+                    "found a list or mapping as the key, ignored; put a key with '[' or '{' in quotes",
+                );
                 continue;
             };
             let entry = Entry {
@@ -182,8 +238,8 @@ impl<'t> Place<'t> {
         values.retain(|entry| {
             let is_known = known.contains(&entry.key);
             if entry.key == "<<" {
-                let message = "merges something that is not a mapping; expected an alias of a mapping, or a list of such aliases";
-                entry.value.problem(report, message);
+                let message = "ignored: merges something that is not a mapping; expected an alias of a mapping, or a list of such aliases";
+                entry.value.warning(report, message);
             } else if !is_known {
                 entry.warning(report, unknown_key(entry.key, known, self.path.is_empty()));
             }
@@ -221,11 +277,15 @@ impl Entry<'_> {
     fn repeats(&self, earlier: &Self, report: &mut Report, repeated: Repeated) {
         let line = earlier.key_position.line;
         match repeated {
-            Repeated::Refused => self.problem(
+            Repeated::Refused if !report.earlier => self.problem(
                 report,
                 format_args!(
-                    "the key stands in line {line} already; write it once, with everything below it"
+                    "the key stands in line {line} already; write it once, with everything below it (AWS's agents take only the last)"
                 ),
+            ),
+            Repeated::Refused => self.warning(
+                report,
+                format_args!("the key stands in line {line} already; only this last one counts"),
             ),
             Repeated::LastCounts(hint) => self.warning(
                 report,

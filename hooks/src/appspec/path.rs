@@ -62,6 +62,7 @@ impl ArchivePath {
     /// long as that is one of the revision.
     pub fn new(text: &str) -> Result<Self, PathError> {
         let path = normalised(text, |path| if path.pop() { Ok(()) } else { Err(PathError::Leaves) })?;
+        check_length(&path)?;
         Ok(Self { path, written: text.to_owned() })
     }
 
@@ -112,7 +113,6 @@ fn normalised(text: &str, up: impl Fn(&mut PathBuf) -> Result<(), PathError>) ->
             name => path.push(name),
         }
     }
-    check_length(&path)?;
     Ok(path)
 }
 
@@ -159,7 +159,7 @@ mod tests {
         let deep = |folders: usize| "/x".repeat(folders);
         assert!(HostPath::new(&deep(256)).is_ok());
         assert_eq!(HostPath::new(&deep(257)), Err(PathError::TooDeep(257)));
-        assert_eq!(HostPath::new(&deep(20_000)), Err(PathError::TooLong(39_999)));
+        assert_eq!(HostPath::new(&deep(20_000)), Err(PathError::TooLong(40_000)));
         assert_eq!(ArchivePath::new(&deep(257)), Err(PathError::TooDeep(257)));
         let long = |bytes: usize| format!("/{}", "y".repeat(bytes));
         assert!(HostPath::new(&long(255)).is_ok());

@@ -1,54 +1,121 @@
 //! The rules of the `permissions` section.
 
 use super::fields::{Fields, Place, Repeated, Report, quoted};
-use super::validate::host_path;
-use super::{AppliesTo, Mode, NamePattern, Pattern, Permission, Principal, SelinuxContext, acl};
+use super::scalar::{self, Number};
+use super::validate::{note_parents, wrong_path};
+use super::{
+    AppliesTo, HostPath, Mode, NamePattern, PathError, Pattern, Permission, Principal, SelinuxContext, acl,
+};
 
 const KEYS: [&str; 9] = ["object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type"];
 
-pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<Permission> {
+/// The permissions, each with the number of its entry in the file.
+pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<(usize, Permission)> {
     let Some(section) = top.get("permissions") else {
         return Vec::new();
     };
     let entries = section.items(report, "a list of entries, each beginning with \"- object: \"");
-    entries.into_iter().filter_map(|entry| permission(entry, report)).collect()
+    let entries = entries.into_iter().enumerate();
+    entries.filter_map(|(index, entry)| Some((index, permission(entry, report)?))).collect()
 }
 
-/// Reads one entry. What has a problem is in the report and left out here: the result counts only without problems.
+/// Reads one entry; `None` for one that can apply to nothing, which is in the report. What has a problem is there too, and
+/// left out here: the result counts only without problems.
 fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let expected = "a permission, such as \"- object: /srv/app\" with \"mode: 644\" below it";
     let fields = entry.fields(report, &KEYS, Repeated::IN_ENTRY, expected)?;
     let of_object = "a file or folder on the host, such as /srv/app";
     let object = fields.require(report, "object", of_object);
-    let object = object.and_then(|place| host_path(place, report, of_object));
+    let object = object.and_then(|place| self::object(place, report, of_object));
     let owner = fields.get("owner").and_then(|place| principal(place, report));
     let group = fields.get("group").and_then(|place| principal(place, report));
-    let pattern = fields.get("pattern").and_then(|place| pattern(place, report));
+    let pattern = fields.get("pattern").map(|place| self::pattern(place, report, object.as_ref()));
     let except = fields.get("except").map(|place| except(place, report));
     let mode = fields.get("mode").and_then(|place| mode(place, report));
     let acl = fields.get("acls").map(|place| acl::acl(place, report));
     let context = fields.get("context").and_then(|place| context(place, report));
     let applies_to = fields.get("type").map(|place| applies_to(place, report));
+    let applies_to = applies_to.unwrap_or(Some(AppliesTo { files: true, directories: true }))?;
     Some(Permission {
         object: object?,
-        pattern: pattern.unwrap_or(Pattern::Everything),
+        pattern: pattern.unwrap_or(Some(Pattern::Everything))?,
         except: except.unwrap_or_default(),
         owner,
         group,
         mode,
         acl,
         context,
-        applies_to: applies_to.unwrap_or(AppliesTo { files: true, directories: true }),
+        applies_to,
     })
 }
 
-fn pattern(place: &Place<'_>, report: &mut Report) -> Option<Pattern> {
-    let text = place.text(report, "\"**\" or a name pattern, such as \"*.sh\"")?;
-    if text.contains('/') {
+fn object(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<HostPath> {
+    let Some((text, _)) = place.scalar() else {
+        place.warning(
+            report,
+            format_args!("applies to nothing: found {}; expected {expected}", place.found()),
+        );
+        return None;
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        place.unexpected(report, expected);
+        return None;
+    }
+    match HostPath::new(text) {
+        Ok(path) => {
+            note_parents(place, report, text);
+            Some(path)
+        }
+        Err(PathError::Relative) => {
+            place.warning(
+                report,
+                format_args!(
+                    "applies to nothing: found {}, which is not absolute; write the whole path on the host, beginning with '/'",
+                    quoted(text)
+                ),
+            );
+            None
+        }
+        Err(wrong) => {
+            wrong_path(place, report, text, wrong);
+            None
+        }
+    }
+}
+
+/// `None` for a pattern that no name matches.
+fn pattern(place: &Place<'_>, report: &mut Report, object: Option<&HostPath>) -> Option<Pattern> {
+    if place.is_false() {
+        place.warning(
+            report,
+            format_args!("found {}, which is taken for \"**\"; remove the key", place.found()),
+        );
+        return Some(Pattern::Everything);
+    }
+    let expected = "\"**\" or a name pattern, such as \"*.sh\"";
+    if place.scalar().is_some_and(|(text, _)| text.trim().is_empty()) {
         place.warning(
             report,
             format_args!(
-                "{} matches nothing: a pattern is compared with the names directly below the object, which have no '/'",
+                "found an empty text, which matches nothing; expected {expected}, or no key for everything"
+            ),
+        );
+        return None;
+    }
+    let text = place.text(report, expected)?;
+    if let Some((folder, name)) = text.rsplit_once('/') {
+        let instead = match object {
+            Some(object) if !folder.contains('*') => {
+                let folder = object.as_path().join(folder.trim_matches('/'));
+                format!("write object: {} with pattern: {}", quoted(&folder.to_string_lossy()), quoted(name))
+            }
+            _ => format!("write an entry for each folder, with pattern: {}", quoted(name)),
+        };
+        place.warning(
+            report,
+            format_args!(
+                "{} matches nothing: a pattern is compared with the names directly below the object, which have no '/'; {instead}",
                 quoted(text)
             ),
         );
@@ -59,9 +126,11 @@ fn pattern(place: &Place<'_>, report: &mut Report) -> Option<Pattern> {
     })
 }
 
-/// Exceptions with a '/' match nothing either, but AWS's own examples have them: no warning.
 fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
-    if let Some((text, _)) = place.scalar() {
+    if let Some((text, _)) = place.scalar()
+        && !place.is_false()
+        && !place.is_empty()
+    {
         let found = quoted(text);
         place.problem(
             report,
@@ -69,15 +138,35 @@ fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
         );
         return Vec::new();
     }
-    let items = place.items(report, "a list of name patterns, such as [\"*.tmp\"]");
-    items
-        .iter()
-        .filter_map(|item| item.text(report, "a name pattern, such as \"*.tmp\""))
-        .map(NamePattern::new)
-        .collect()
+    let mut patterns = Vec::new();
+    for item in place.items(report, "a list of name patterns, such as [\"*.tmp\"]") {
+        let is_empty = item.scalar().is_some_and(|(text, _)| text.trim().is_empty());
+        if is_empty {
+            item.warning(report, "found an empty text, which matches nothing; remove it");
+            continue;
+        }
+        let Some(text) = item.text(report, "a name pattern, such as \"*.tmp\"") else { continue };
+        if text.contains('/') {
+            item.warning(
+                report,
+                format_args!(
+                    "{} excepts nothing: it is compared with the names directly below the object, which have no '/'; write \
+                     entries for the folders beside it instead",
+                    quoted(text)
+                ),
+            );
+        }
+        patterns.push(NamePattern::new(text));
+    }
+    patterns
 }
 
 fn principal(place: &Place<'_>, report: &mut Report) -> Option<Principal> {
+    if place.is_false() {
+        let hint = "remove the key, or put a name like that in quotes";
+        place.warning(report, format_args!("found {}, which is taken for nothing; {hint}", place.found()));
+        return None;
+    }
     let text = place.text(report, "a name or a numeric id")?;
     let wrong = match parse_principal(text) {
         Ok(principal) => return Some(principal),
@@ -114,21 +203,61 @@ pub(super) fn parse_principal(text: &str) -> Result<Principal, &'static str> {
 
 fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     let expected = "1 to 4 octal digits, such as 644 or \"0644\"";
-    let text = place.scalar().map(|(text, _)| text.trim()).unwrap_or_default();
-    let is_octal = |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    if text.len() <= 4
-        && is_octal(text)
-        && let Ok(bits) = u32::from_str_radix(text, 8)
-    {
-        return Mode::new(bits);
+    let (text, plain) = place.scalar().map(|(text, plain)| (text.trim(), plain)).unwrap_or_default();
+    if !plain {
+        return octal(text).or_else(|| not_octal(place, report, expected, text));
     }
+    // A fraction of zeros is none of a mode to the official agents.
+    let number = scalar::number(text).filter(|_| !text.contains('.'));
+    if let (Some(digits), Some(Number::Whole(number))) = (scalar::octal_form(text), number) {
+        let digits = digits.trim_start_matches('0');
+        let bits = octal(if digits.is_empty() { "0" } else { digits });
+        if bits.is_some() && number >= 8 {
+            place.warning(
+                report,
+                format_args!(
+                    "found {text}, which means {digits}; without quotes AWS's agents read it as the number {number}; write \
+                     {digits}"
+                ),
+            );
+        }
+        return bits.or_else(|| not_octal(place, report, expected, text));
+    }
+    let read = match number {
+        Some(Number::Whole(number)) => number.to_string(),
+        Some(Number::Fraction) | None => text.to_owned(),
+    };
+    let bits = octal(&read);
+    if bits.is_some() && read != text {
+        place.warning(
+            report,
+            format_args!("found {}, which is the number {read}; write {read}", quoted(text)),
+        );
+    }
+    bits.or_else(|| not_octal(place, report, expected, text))
+}
+
+/// The bits of 1 to 4 octal digits.
+fn octal(text: &str) -> Option<Mode> {
+    let is_octal =
+        !text.is_empty() && text.len() <= 4 && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let bits = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)?;
+    Mode::new(bits)
+}
+
+fn not_octal(place: &Place<'_>, report: &mut Report, expected: &str, text: &str) -> Option<Mode> {
     let digits = text.strip_prefix("0o").unwrap_or(text).trim_start_matches('0');
-    if is_octal(digits) && digits.len() <= 4 {
+    if octal(digits).is_some() {
         place.unexpected(report, format_args!("{expected}; write {digits}"));
     } else if text.contains(['r', 'w', 'x']) {
         place.unexpected(
             report,
             format_args!("{expected} (r is 4, w is 2, x is 1; for owner, group, others)"),
+        );
+    } else if text.is_empty() && place.scalar().is_some() {
+        place.problem(
+            report,
+            format_args!("found an empty text, which AWS's agents read as 000; expected {expected}"),
         );
     } else {
         place.unexpected(report, expected);
@@ -136,14 +265,29 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     None
 }
 
-fn applies_to(place: &Place<'_>, report: &mut Report) -> AppliesTo {
+/// `None` for a list that names nothing, to which the permission cannot apply.
+fn applies_to(place: &Place<'_>, report: &mut Report) -> Option<AppliesTo> {
     let mut applies_to = AppliesTo { files: false, directories: false };
+    if place.is_false() {
+        place.warning(report, format_args!("found {}, which means both; remove the key", place.found()));
+        return Some(AppliesTo { files: true, directories: true });
+    }
     if let Some((text, _)) = place.scalar() {
         let meant = if text == "directory" { text } else { "file" };
         place.unexpected(report, format_args!("a list of file and directory, such as type: [{meant}]"));
-        return applies_to;
+        return None;
     }
-    let problems = report.problems.len();
+    if place.is_empty() {
+        place.warning(
+            report,
+            format_args!(
+                "found {}, with which the entry applies to nothing; expected file, directory or both; without the key both \
+                 are meant",
+                place.found()
+            ),
+        );
+        return None;
+    }
     for item in place.items(report, "a list of file and directory, such as [file]") {
         match item.scalar() {
             Some(("file", _)) => applies_to.files = true,
@@ -151,13 +295,7 @@ fn applies_to(place: &Place<'_>, report: &mut Report) -> AppliesTo {
             _ => item.unexpected(report, "file or directory"),
         }
     }
-    if problems == report.problems.len() && !applies_to.files && !applies_to.directories {
-        place.problem(
-            report,
-            "found an empty list; expected file, directory or both; without the key both are meant",
-        );
-    }
-    applies_to
+    (applies_to.files || applies_to.directories).then_some(applies_to)
 }
 
 fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
@@ -177,10 +315,10 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
     if let (Some(user), Some(name), Some(place)) = (&user, &name, fields.get("name"))
         && user != name
     {
-        place.problem(
+        place.warning(
             report,
             format_args!(
-                "found {}, but \"user\" says {}; both keys name the SELinux user: write one",
+                "found {}, but \"user\" says {}; both keys name the SELinux user, and \"name\" counts: write one",
                 quoted(name),
                 quoted(user)
             ),
@@ -189,7 +327,7 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
     let kind = fields.require(report, "type", "an SELinux type, such as httpd_sys_content_t");
     let kind = kind.and_then(|place| identifier(place, report, "httpd_sys_content_t"));
     let range = fields.get("range").and_then(|place| range(place, report));
-    Some(SelinuxContext { user: user.or(name), kind: kind?, range })
+    Some(SelinuxContext { user: name.or(user), kind: kind?, range })
 }
 
 /// A word that can stand on a command line: `semanage` gets it.
@@ -206,7 +344,18 @@ fn identifier(place: &Place<'_>, report: &mut Report, example: &str) -> Option<S
 
 fn range(place: &Place<'_>, report: &mut Report) -> Option<String> {
     let expected = "an SELinux range sN[-sN][:cN[.cN][,…]], such as \"s0-s3:c0.c5,c7\"";
-    let text = place.text(report, expected)?;
+    let mut text = place.text(report, expected)?;
+    if let Some(shorter) = text.strip_suffix(',').filter(|shorter| check_range(shorter).is_ok()) {
+        place.warning(
+            report,
+            format_args!(
+                "found {}, with nothing behind the last ','; write {}",
+                quoted(text),
+                quoted(shorter)
+            ),
+        );
+        text = shorter;
+    }
     match check_range(text) {
         Ok(()) => Some(text.to_owned()),
         Err(wrong) => {

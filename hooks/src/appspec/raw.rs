@@ -6,8 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
+use super::relaxed::Relaxed;
 use super::{Finding, MAX_BYTES, Position};
 
 /// Collections inside collections; an AppSpec needs five.
@@ -50,7 +51,12 @@ impl Node {
     /// Whether this is YAML's null: nothing at all, `~` or `null`.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
-            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+            if matches!(text.as_str(), "" | "~") || text.eq_ignore_ascii_case("null"))
+    }
+
+    /// Whether this is the scalar `name`, however it is quoted.
+    pub(super) fn is_text(&self, name: &str) -> bool {
+        matches!(&self.value, Value::Scalar { text, .. } if text == name)
     }
 
     /// The node at `path`, such as `files[0].source`; as far down as there is one.
@@ -62,9 +68,7 @@ impl Node {
                     index.parse().ok().and_then(|at: usize| items.get(at))
                 }
                 (Value::Mapping(pairs), None) => {
-                    let named =
-                        |(key, _): &&Pair| matches!(&key.value, Value::Scalar { text, .. } if text == step);
-                    pairs.iter().rev().find(named).map(|(_, value)| value)
+                    pairs.iter().rev().find(|(key, _)| key.is_text(step)).map(|(_, value)| value)
                 }
                 _ => None,
             };
@@ -86,12 +90,38 @@ impl Node {
 
 /// Reads the first document of `bytes`. What cannot be read as YAML has no more than one finding.
 pub(super) fn read(bytes: &[u8]) -> Result<Document, Finding> {
-    let text = decode(bytes)?;
+    let mut source = Relaxed::new(decode(bytes)?);
+    loop {
+        match document(&source) {
+            Err(Stopped::Scan(error)) if source.change(&error) => {}
+            Err(Stopped::Scan(error)) => return Err(syntax(&source, &error)),
+            Err(Stopped::Found(finding)) => return Err(finding),
+            Ok(mut document) => {
+                document.warnings.append(&mut source.warnings);
+                return Ok(document);
+            }
+        }
+    }
+}
+
+/// Why a text is not read to its end.
+enum Stopped {
+    Scan(ScanError),
+    Found(Finding),
+}
+
+impl From<Finding> for Stopped {
+    fn from(finding: Finding) -> Self {
+        Self::Found(finding)
+    }
+}
+
+fn document(source: &Relaxed) -> Result<Document, Stopped> {
     let mut builder = Builder::default();
     let mut root = None;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| syntax(text, &error))?;
-        let position = position(span.start);
+    for event in Parser::new_from_str(&source.text) {
+        let (event, span) = event.map_err(Stopped::Scan)?;
+        let position = source.position(span.start);
         match event {
             Event::DocumentStart(_) if root.is_some() => {
                 builder.warnings.push(finding(
@@ -157,10 +187,6 @@ fn end_of(text: &[u8]) -> Position {
     }
 }
 
-fn position(marker: Marker) -> Position {
-    Position { line: marker.line().max(1), column: marker.col() + 1 }
-}
-
 fn finding(position: Position, message: String) -> Finding {
     Finding { position: Some(position), path: String::new(), message }
 }
@@ -173,12 +199,12 @@ fn too_deep(position: Position) -> Finding {
 }
 
 /// The parser's words, and for the mistakes people make what to do about them.
-fn syntax(text: &str, error: &ScanError) -> Finding {
-    let info = error.info();
+fn syntax(source: &Relaxed, error: &ScanError) -> Finding {
+    let (info, position) = (error.info(), source.position(*error.marker()));
     if info == "recursion limit exceeded" {
-        return too_deep(position(*error.marker()));
+        return too_deep(position);
     }
-    let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
+    let line = source.text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
     let indentation = &line[..line.len() - line.trim_start().len()];
     let hint = if info.contains("unknown anchor") || info.contains("scanning an anchor or alias") {
         "; a text that begins with '*' or '&' needs quotes, such as \"**\""
@@ -201,10 +227,7 @@ fn syntax(text: &str, error: &ScanError) -> Finding {
     } else {
         "; check the indentation and the ':' behind the key, here and in the line before"
     };
-    finding(
-        position(*error.marker()),
-        format!("not valid YAML: {}{hint}", info.replace(char::is_control, "?")),
-    )
+    finding(position, format!("not valid YAML: {}{hint}", info.replace(char::is_control, "?")))
 }
 
 /// Makes nodes from the events of one document.

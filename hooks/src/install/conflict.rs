@@ -29,11 +29,11 @@ pub enum Conflict {
     )]
     NotAFolder { path: PathBuf },
     #[error(
-        "files: the revision has no {}{}",
+        "files: the revision has no {}{}{hint}",
         object.display(),
         behind(link.as_deref())
     )]
-    MissingSource { object: PathBuf, link: Option<PathBuf> },
+    MissingSource { object: PathBuf, link: Option<PathBuf>, hint: String },
     #[error(
         "files: {} is a device, FIFO or socket; only files, folders and symbolic links can be \
          installed",

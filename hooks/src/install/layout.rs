@@ -1,10 +1,10 @@
-//! Which objects of the revision go where, by the `files` section alone. Pure: the host does not matter here.
+//! Which objects of the revision go where, by the `files` section alone. The host does not matter here.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::conflict::Conflict;
 use super::snapshot::{ObjectKind, Revision, last};
-use crate::appspec::AppSpec;
+use crate::appspec::{AppSpec, missing_source};
 
 /// More folders than this behind links is a bundle of links that multiply, not a program.
 const MAX_EXPANSIONS: usize = 10_000;
@@ -64,7 +64,11 @@ impl Layout<'_> {
                     .skip(1)
                     .find(|parent| matches!(self.revision.kind(parent), Some(ObjectKind::Link { .. })));
                 let (object, link) = (source.to_path_buf(), link.map(Path::to_path_buf));
-                self.conflicts.push(Conflict::MissingSource { object, link });
+                let hint = match &link {
+                    Some(_) => String::new(),
+                    None => missing_source(&self.revision.root, source),
+                };
+                self.conflicts.push(Conflict::MissingSource { object, link, hint });
             }
         }
     }
@@ -102,7 +106,10 @@ impl Layout<'_> {
                 self.conflicts.push(Conflict::SpecialSource { object: source.to_path_buf() });
             }
             // It vanished while the revision was read.
-            None => self.conflicts.push(Conflict::MissingSource { object: source.to_path_buf(), link: None }),
+            None => {
+                let object = source.to_path_buf();
+                self.conflicts.push(Conflict::MissingSource { object, link: None, hint: String::new() });
+            }
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Outcome {
     ScriptMissing {
         location: String,
         path: PathBuf,
+        /// What may have been meant; empty, or with "; " in front.
+        hint: String,
     },
     NotExecutable {
         location: String,
@@ -68,6 +70,11 @@ pub enum Outcome {
     Error {
         message: String,
     },
+    /// One of these, and what a person needs to know about it beside.
+    Explained {
+        ending: Box<Outcome>,
+        hint: String,
+    },
 }
 
 /// Which of a script's streams are open; at least one is.
@@ -109,6 +116,7 @@ impl Outcome {
             Outcome::Error { .. } => ErrorCode::UnknownError,
             Outcome::OutputLeftOpen { .. } => ErrorCode::OutputLeftOpen,
             Outcome::Stopped { .. } | Outcome::FailedAfterRestart { .. } => ErrorCode::FailedAfterRestart,
+            Outcome::Explained { ending, .. } => ending.code(),
         }
     }
 
@@ -126,6 +134,7 @@ impl Outcome {
             | Outcome::Killed { location, .. }
             | Outcome::NotStarted { location, .. }
             | Outcome::OutputLeftOpen { location, .. } => location,
+            Outcome::Explained { ending, .. } => ending.script_name(),
             Outcome::Succeeded { .. }
             | Outcome::Stopped { .. }
             | Outcome::FailedAfterRestart { .. }
@@ -150,8 +159,8 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Succeeded { note: None } => f.write_str("Succeeded"),
             Outcome::Succeeded { note: Some(note) } => write!(f, "Succeeded: {note}"),
-            Outcome::ScriptMissing { path, .. } => {
-                write!(f, "Script does not exist at specified location: {}", path.display())
+            Outcome::ScriptMissing { path, hint, .. } => {
+                write!(f, "Script does not exist at specified location: {}{hint}", path.display())
             }
             Outcome::NotExecutable { location, reason } => {
                 write!(f, "{SCRIPT} {location} is not executable and cannot be made so: {reason}")
@@ -188,6 +197,7 @@ impl fmt::Display for Outcome {
             }
             Outcome::FailedAfterRestart { message } => write!(f, "Failed: {message}"),
             Outcome::Error { message } => f.write_str(message),
+            Outcome::Explained { ending, hint } => write!(f, "{ending}; {hint}"),
         }
     }
 }

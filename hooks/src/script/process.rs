@@ -115,7 +115,7 @@ impl Prepared {
         };
         let account = script.runas.as_deref().map(Account::find).transpose();
         let account = account.map_err(|error| refused(error.to_string()))?;
-        let executable = Executable::prepare(archive, script.location.as_path(), account.as_ref(), deployed)?;
+        let executable = Executable::prepare(archive, &script.location, account.as_ref(), deployed)?;
         let runs_as = RunsAs::decide(geteuid(), account, script.sudo).map_err(refused)?;
         Ok(Self { executable, runs_as })
     }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::appspec::{parse_earlier, scripts_of_earlier};
 
-use crate::support::{HEAD, clean, problem, read, script, with_script};
+use crate::support::{HEAD, clean, problem, read, refused, script, with_script};
 
 #[test]
 fn timeouts_are_whole_seconds() {
@@ -17,15 +18,52 @@ fn timeouts_are_whole_seconds() {
     let timeout = appspec.scripts(&LifecycleEvent::ApplicationStart)[0].timeout;
     assert_eq!(timeout, Duration::from_secs(4_294_967_295));
     assert!(warnings[0].contains("add up to 4294967295 seconds"), "{warnings:?}");
+    for (text, seconds) in [
+        ("300.0", 300),
+        ("\"300.0\"", 300),
+        ("300.", 300),
+        ("3.0e+2", 300),
+        ("1_000", 1000),
+        ("\"1_000\"", 1000),
+        ("1,000", 1000),
+        ("+300", 300),
+        ("0300", 192),
+        ("\"0300\"", 300),
+        ("08", 8),
+        ("0x12C", 300),
+        ("0b101", 5),
+        ("0:05:00", 300),
+        ("300s", 300),
+        ("300 seconds", 300),
+        ("no", 3600),
+        ("4294967296", u32::MAX.into()),
+        ("99999999999999999999999999999999999999999999", u32::MAX.into()),
+    ] {
+        let (appspec, warnings) = read(with_script(&format!("timeout: {text}")));
+        let timeout = appspec.scripts(&LifecycleEvent::ApplicationStart)[0].timeout;
+        assert_eq!(timeout, Duration::from_secs(seconds), "{text}");
+        assert!(warnings[0].contains(&format!("{seconds} seconds")), "{warnings:?}");
+    }
     for (text, hint) in [
-        ("5m", "such as 300; write 300"),
-        ("2 hours", "write 7200"),
+        (
+            "5m",
+            "which AWS's agents read as 5 seconds; expected a whole number of seconds greater than 0, such as 300; write 300",
+        ),
+        (
+            "2 hours",
+            "read as 2 seconds; expected a whole number of seconds greater than 0, such as 300; write 7200",
+        ),
         ("0", "without the key the timeout is 3600 seconds"),
         ("-1", "greater than 0"),
-        ("1.5", "a whole number of seconds"),
-        ("0300", "without leading zeros"),
-        ("4294967296", "up to 4294967295"),
-        ("99999999999999999999999", "up to 4294967295"),
+        ("1.5", "read as 1 seconds"),
+        ("300.5", "read as 300 seconds"),
+        ("\"1,000\"", "read as 1 seconds"),
+        ("3e2", "read as 3 seconds"),
+        ("\"0x12C\"", "a whole number of seconds"),
+        ("0.5", "a whole number of seconds"),
+        (".inf", "a whole number of seconds"),
+        ("yes", "a whole number of seconds"),
+        ("2024-01-31", "a whole number of seconds"),
         ("soon", "a whole number of seconds"),
         ("\"\"", "a whole number of seconds"),
         ("[1]", "found a list"),
@@ -68,14 +106,14 @@ fn sudo_is_a_boolean_of_yaml_1_1() {
     ] {
         assert_eq!(script(&format!("sudo: {text}")).sudo, sudo, "{text}");
     }
-    for text in ["\"true\"", "'yes'"] {
+    for text in ["\"true\"", "'yes'", "1", "y", "maybe", "\"\"", "[]", "{a: b}"] {
         let (appspec, warnings) = read(with_script(&format!("sudo: {text}")));
         assert!(appspec.scripts(&LifecycleEvent::ApplicationStart)[0].sudo, "{text}");
         assert!(warnings.iter().all(|warning| warning.contains("taken for true")) && warnings.len() == 1);
     }
-    for text in ["'false'", "'no'", "1", "y", "maybe", "[]"] {
+    for text in ["'false'", "'no'", "'OFF'", "n", "0", "\"0\""] {
         let problem = problem(with_script(&format!("sudo: {text}")));
-        assert!(problem.contains("expected true or false"), "{problem}");
+        assert!(problem.contains("which AWS's agents read as true; expected true or false"), "{problem}");
     }
 }
 
@@ -141,6 +179,62 @@ fn events_beyond_the_hooks_are_kept_for_the_deployment_to_judge() {
             "{warnings:?}"
         );
     }
-    let problem = problem(hook("before install"));
-    assert!(problem.ends_with("the name of a lifecycle event, such as BeforeInstall"), "{problem}");
+    for (name, hint) in [
+        ("after install", "so its scripts never run; did you mean AfterInstall?"),
+        ("\" AfterInstall \"", "did you mean AfterInstall?"),
+        ("After_Install:", "did you mean AfterInstall?"),
+        ("Deploy, now", "not a lifecycle event, so its scripts never run"),
+        ("~", "not a lifecycle event"),
+        ("\"\"", "not a lifecycle event"),
+    ] {
+        let (appspec, warnings) = read(hook(name));
+        assert!(appspec.hooks.is_empty() && appspec.unknown_hooks.len() == 1, "{appspec:?}");
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].starts_with("line 4, column 3: hooks.") && warnings[0].contains(hint),
+            "{warnings:?}"
+        );
+    }
+    assert!(problem(format!("{HEAD}hooks:\n  After Install:\n    - a.sh\n")).contains("expected a script"));
+}
+
+#[test]
+fn of_an_earlier_file_only_the_scripts_of_the_event_matter() {
+    let stop = "  ApplicationStop:\n    - location: stop.sh\n      timeout: 5m\n      sudo: 'no'\n    - nonsense\n    - location: b.sh\n      runas: [www]\n    \
+                - location: ../out.sh\n    - location: last.sh\n";
+    for (text, problems) in [
+        (format!("hooks:\n{stop}"), 7),
+        (
+            format!(
+                "version: '0.0'\nos: windows\nfiles: nothing\npermissions: [a]\nhooks:\n  Install: 3\n{stop}"
+            ),
+            10,
+        ),
+        (format!("{HEAD}hooks:\n  ApplicationStop: []\nfiles:\nhooks:\n{stop}"), 6),
+    ] {
+        let (scripts, found) = scripts_of_earlier(text.as_bytes(), &LifecycleEvent::ApplicationStop);
+        let locations: Vec<&Path> = scripts.iter().map(|script| script.location.as_path()).collect();
+        assert_eq!(locations, [Path::new("stop.sh"), Path::new("last.sh")], "{text}");
+        assert_eq!((scripts[0].timeout, scripts[0].sudo), (Duration::from_secs(300), true));
+        assert_eq!(found.len(), problems, "{found:#?}");
+        assert!(scripts_of_earlier(text.as_bytes(), &LifecycleEvent::AfterInstall).0.is_empty());
+    }
+    for text in ["", "[", "- a", "hooks", "hooks: []", "hooks: {ApplicationStop: {a: b}}"] {
+        let (scripts, found) = scripts_of_earlier(text.as_bytes(), &LifecycleEvent::ApplicationStop);
+        assert!(scripts.is_empty() && !found.is_empty(), "{text}");
+    }
+    assert_eq!(scripts_of_earlier(with_script("").as_bytes(), &LifecycleEvent::ApplicationStart).1, []);
+}
+
+#[test]
+fn an_earlier_file_is_read_as_the_official_agents_read_it() {
+    let text = format!(
+        "{HEAD}files:\n  - source: a\n    destination: srv/app\nhooks:\n  AfterInstall: []\nhooks:\n  AfterInstall:\n    - location: a.sh\n      \
+         timeout: 300.5\n"
+    );
+    assert_eq!(refused(&text).problems.len(), 3);
+    let parsed = parse_earlier(text.as_bytes()).unwrap();
+    assert_eq!(parsed.appspec.files[0].destination.as_path(), Path::new("/srv/app"));
+    assert_eq!(parsed.appspec.scripts(&LifecycleEvent::AfterInstall)[0].timeout, Duration::from_secs(300));
+    assert_eq!(parsed.warnings.len(), 3);
 }

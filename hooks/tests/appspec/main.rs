@@ -32,7 +32,7 @@ fn the_message_for_one_wrong_value_has_line_column_path_what_was_found_and_what_
 }
 
 #[test]
-fn the_examples_of_the_aws_documentation_have_nothing_to_warn_about() {
+fn the_examples_of_the_aws_documentation_mean_what_it_says() {
     let web = clean(include_str!("aws-in-place.yml"));
     assert_eq!(web.files.len(), 2);
     assert_eq!(web.files[0].source.as_path(), Path::new("Config/config.txt"));
@@ -43,7 +43,10 @@ fn the_examples_of_the_aws_documentation_have_nothing_to_warn_about() {
     assert_eq!(validate.timeout, Duration::from_secs(3600));
     assert_eq!(validate.runas.as_deref(), Some("codedeployuser"));
 
-    let permissions = clean(include_str!("aws-permissions.yml")).permissions;
+    let (appspec, warnings) = read(include_str!("aws-permissions.yml"));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().all(|warning| warning.contains("excepts nothing")), "{warnings:?}");
+    let permissions = appspec.permissions;
     assert_eq!(permissions.len(), 4);
     let [text_files, folders, folder, pages] = permissions.as_slice() else {
         panic!("{permissions:#?}");
@@ -66,7 +69,7 @@ fn the_examples_of_the_aws_documentation_have_nothing_to_warn_about() {
 
 #[test]
 fn version_is_the_number_zero() {
-    for version in ["0.0", "0", "0.00"] {
+    for version in ["0.0", "0", "0.00", "-0.0", "+0", ".0", "0x0", "0_0.0", "!!float 0"] {
         clean(format!("version: {version}\nos: linux\n"));
     }
     for version in ["\"0.0\"", "'0.0'", "0.1", "1.0", "~", "v0.0", "[0.0]", "!!str 0.0", "0.0.0"] {
@@ -109,6 +112,7 @@ fn a_file_with_nothing_in_it_says_what_is_needed() {
 #[test]
 fn sections_with_nothing_after_them_are_empty() {
     for nothing in ["", "~", "null"] {
+        clean(format!("{HEAD}hooks:\n  ApplicationStart: {nothing}\n"));
         let appspec = clean(format!(
             "{HEAD}files: {nothing}\npermissions: {nothing}\nhooks: {nothing}\nfile_exists_behavior: {nothing}\n"
         ));
@@ -117,6 +121,17 @@ fn sections_with_nothing_after_them_are_empty() {
     }
     let appspec = clean(format!("{HEAD}hooks:\n  ApplicationStart:\n"));
     assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStart), []);
+    for nothing in ["{}", "[]", "no", "\"\""] {
+        let (appspec, warnings) =
+            read(format!("{HEAD}files: {nothing}\npermissions: {nothing}\nhooks: {nothing}\n"));
+        assert!(appspec.files.is_empty() && appspec.permissions.is_empty() && appspec.hooks.is_empty());
+        assert!(
+            !warnings.is_empty() && warnings.iter().all(|warning| warning.contains("taken for nothing")),
+            "{warnings:?}"
+        );
+        let (appspec, _) = read(format!("{HEAD}hooks:\n  ApplicationStart: {nothing}\n"));
+        assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStart), []);
+    }
     for section in ["files", "permissions"] {
         assert!(problem(format!("{HEAD}{section}: {{a: b}}\n")).contains("expected a list"));
     }
@@ -133,21 +148,86 @@ fn files_have_a_source_in_the_revision_and_an_absolute_destination() {
         assert_eq!(appspec.files[0].source.as_path(), Path::new(path));
         assert_eq!(appspec.files[0].destination.as_path(), Path::new("/srv/app"));
     }
-    let appspec = clean(file("web/../static", "/srv/web/../app"));
-    assert_eq!(appspec.files[0].source.as_path(), Path::new("static"));
-    assert_eq!(appspec.files[0].destination.as_path(), Path::new("/srv/app"));
+    for (source, destination, path, to, hint) in [
+        (
+            "web/../static",
+            "/srv/app",
+            "static",
+            "/srv/app",
+            "files[0].source: found \"web/../static\", which contains '..'",
+        ),
+        (
+            "web",
+            "/srv/web/../app",
+            "web",
+            "/srv/app",
+            "files[0].destination: found \"/srv/web/../app\", which contains '..'",
+        ),
+        ("web", "/../srv", "web", "/srv", "which contains '..'"),
+        ("\"\"", "/srv", "", "/srv", "means all of the revision"),
+        ("[]", "/srv", "", "/srv", "found a list, which is taken for the path \"\""),
+        ("[web, static]", "/srv", "web/static", "/srv", "which is taken for the path \"web/static\""),
+        ("web", "[/srv, app]", "web", "/srv/app", "which is taken for the path \"/srv/app\""),
+        ("web", "'/srv/my app '", "web", "/srv/my app ", "begins or ends with a blank"),
+        ("' web'", "/srv", " web", "/srv", "begins or ends with a blank"),
+    ] {
+        let (appspec, warnings) = read(file(source, destination));
+        assert_eq!(appspec.files[0].source.as_path(), Path::new(path));
+        assert_eq!(appspec.files[0].destination.as_path(), Path::new(to));
+        assert!(warnings.iter().any(|warning| warning.contains(hint)), "{warnings:?}");
+    }
+    let block = clean(format!("{HEAD}files:\n  - source: |\n      web\n    destination: /srv\n"));
+    assert_eq!(block.files[0].source.as_path(), Path::new("web"));
     for (source, destination, path, what) in [
         ("a/../../b", "/srv", "files[0].source", "leads out of the revision with '..'"),
-        ("\"\"", "/srv", "files[0].source", "or / for all of it"),
         ("", "/srv", "files[0].source", "found nothing"),
-        ("[a]", "/srv", "files[0].source", "found a list"),
-        ("a", "srv", "files[0].destination", "is not absolute"),
+        ("[[a]]", "/srv", "files[0].source", "found a list"),
+        ("{a: b}", "/srv", "files[0].source", "found a mapping"),
+        (
+            "a",
+            "srv/app",
+            "files[0].destination",
+            "which is not absolute; write the whole path on the host (\"/srv/app\", when what AWS",
+        ),
+        ("a", "~/app", "files[0].destination", "~ is not expanded to a home folder"),
+        ("a", "$HOME/app", "files[0].destination", "variables are not replaced"),
+        ("a", "'{{ target }}'", "files[0].destination", "variables are not replaced"),
+        ("a", "c:\\deploy", "files[0].destination", "a path of Windows"),
+        ("a", "\\\\server\\share", "files[0].destination", "a path of Windows"),
+        ("a", "\"\"", "files[0].destination", "expected a folder on the host"),
         ("a/../..", "/srv", "files[0].source", "leads out of the revision"),
         ("a", "", "files[0].destination", "found nothing"),
     ] {
         let problem = problem(file(source, destination));
         assert!(problem.contains(path) && problem.contains(what), "{problem}");
     }
+}
+
+#[test]
+fn paths_that_cannot_exist_are_refused_at_once() {
+    let file = |source: &str, destination: &str| {
+        format!("{HEAD}files:\n  - source: {source}\n    destination: {destination}\n")
+    };
+    let (long, deep) = ("/x".repeat(20_000), "/x".repeat(1000));
+    let object = format!("{HEAD}permissions:\n  - object: {long}\n    mode: 644\n");
+    for (text, place, words) in [
+        (
+            file("a", &long),
+            "line 5, column 18: files[0].destination: ",
+            "has 40000 bytes; a path must not have more than 4095",
+        ),
+        (
+            file("a", &deep),
+            "line 5, column 18: files[0].destination: ",
+            "is 1000 folders deep; a path must not be deeper than 256",
+        ),
+        (file(&deep, "/srv"), "line 4, column 13: files[0].source: ", "is 1000 folders deep"),
+        (object, "line 4, column 13: permissions[0].object: ", "has 40000 bytes"),
+    ] {
+        let problem = problem(text);
+        assert!(problem.starts_with(place) && problem.contains(words) && problem.len() < 300, "{problem}");
+    }
+    clean(file("a", &"/x".repeat(256)));
 }
 
 #[test]
@@ -187,7 +267,8 @@ fn unknown_keys_are_ignored_with_a_warning_that_says_what_may_be_meant() {
 fn a_key_written_twice_is_an_error_at_the_top_and_the_last_counts_elsewhere() {
     assert_eq!(
         problem(format!("{HEAD}hooks:\nfiles:\nhooks:\n")),
-        "line 5, column 1: hooks: the key stands in line 3 already; write it once, with everything below it"
+        "line 5, column 1: hooks: the key stands in line 3 already; write it once, with everything below it (AWS's agents \
+         take only the last)"
     );
     let (appspec, warnings) = read(format!(
         "{HEAD}hooks:\n  ApplicationStop:\n    - location: a.sh\n  ApplicationStop:\n    - location: b.sh\n"

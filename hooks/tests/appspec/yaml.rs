@@ -34,8 +34,10 @@ fn anchors_aliases_and_merge_keys_mean_what_yaml_says() {
     assert_eq!(merged[0].runas.as_deref(), Some("www"));
     assert_eq!(merged[1].timeout, Duration::from_secs(30));
     assert_eq!(merged[1].location.as_path(), Path::new("c.sh"));
-    let wrong = problem(with_script("<<: text"));
-    assert!(wrong.contains("merges something that is not a mapping"), "{wrong}");
+    let (_, warnings) = read(with_script("<<: text"));
+    assert!(warnings[0].contains("ignored: merges something that is not a mapping"), "{warnings:?}");
+    let (_, warnings) = read(format!("{HEAD}[a]: b\n"));
+    assert!(warnings[0].contains("found a list or mapping as the key, ignored"), "{warnings:?}");
     let own = problem(format!("{HEAD}files: &own [*own]\n"));
     assert!(own.contains("a value cannot contain itself"), "{own}");
 }
@@ -92,6 +94,22 @@ fn yaml_as_users_write_it() {
 }
 
 #[test]
+fn tabs_and_brackets_as_yaml_1_1_takes_them() {
+    let (appspec, warnings) =
+        read("version:\t0.0\nos: \tlinux\nhooks:\n  ApplicationStop:\n  -\tlocation:\ta.sh\t# stops\n\t\n");
+    assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStop)[0].location.as_path(), Path::new("a.sh"));
+    assert!(warnings[0].starts_with("line 1, column 10: found a tab in front of the value"), "{warnings:?}");
+    let text = "hooks: {\n  \"ApplicationStop\": [\n{\"location\": \"a.sh\",\n\"timeout\": 5m}\n]\n}\n";
+    let wrong = problem(format!("{HEAD}{text}"));
+    assert!(wrong.starts_with("line 6, column 12: hooks.ApplicationStop[0].timeout"), "{wrong}");
+    let (appspec, warnings) = read(format!("{HEAD}{}", text.replace("5m", "5")));
+    assert_eq!(appspec.scripts(&LifecycleEvent::ApplicationStop)[0].timeout, Duration::from_secs(5));
+    assert!(warnings.iter().all(|warning| warning.contains("indent it")), "{warnings:?}");
+    let lines = format!("{HEAD}a:\n  b: [\n{}]\n", "c,\n".repeat(5000));
+    assert!(problem(lines).contains("invalid indentation"));
+}
+
+#[test]
 fn text_that_is_no_yaml_says_where_and_what_to_do() {
     for (text, place, hint) in [
         (format!("{HEAD}files:\n\t- source: a\n"), "line 4", "spaces instead of tabs"),
@@ -134,9 +152,9 @@ fn a_file_larger_than_a_mebibyte_is_not_read() {
 
 #[test]
 fn what_is_repeated_from_the_file_is_short_and_cannot_steer_a_terminal() {
-    let long = problem(with_script(&format!("sudo: {}", "x".repeat(10_000))));
+    let long = problem(with_script(&format!("timeout: {}", "x".repeat(10_000))));
     assert!(long.len() < 300, "{long}");
-    let escape = problem(with_script("sudo: \"\\e[2J\""));
+    let escape = problem(with_script("timeout: \"\\e[2J\""));
     assert!(!escape.contains('\u{1b}'), "{escape:?}");
     let (_, warnings) = read(format!("{HEAD}\"a\\e[2J{}\": 1\n", "y".repeat(900)));
     assert!(warnings[0].len() < 400 && !warnings[0].contains('\u{1b}'), "{warnings:?}");

@@ -166,6 +166,7 @@ impl Bed {
             file_exists_behavior: None,
             permissions: Vec::new(),
             hooks: Vec::new(),
+            unknown_hooks: Vec::new(),
         }
     }
 

@@ -150,11 +150,41 @@ pub(crate) const FILES: &[Case] = &[
         host: &["my app/ 0755", "my app/it's a \"ünïcode\" $(name) 0644 \"x\""],
         ..PLAIN
     },
+    Case {
+        name: "paths with .. that stay inside, and an empty source, which is everything",
+        bundle: &[("d/g", "deep"), ("d/e/h", "deeper")],
+        appspec: "files:\n- {source: d/e/.., destination: @/x/../app}\n- {source: \"\", destination: @/all}\nfile_exists_behavior: OVERWRITE\n",
+        host: &[
+            "all/ 0755",
+            r#"all/appspec.yml 0644 "version: 0.0\nos: linux\nfiles:\n- {source: d/e/.., destination: @/x/../app}\n- {source: \"\", destination: @/all}\nfile_exists_behavior: OVERWRITE\n""#,
+            "all/d/ 0755",
+            "all/d/e/ 0755",
+            r#"all/d/e/h 0644 "deeper""#,
+            r#"all/d/g 0644 "deep""#,
+            "app/ 0755",
+            "app/e/ 0755",
+            r#"app/e/h 0644 "deeper""#,
+            r#"app/g 0644 "deep""#,
+        ],
+        ..PLAIN
+    },
+    Case {
+        name: "a source with a wildcard",
+        appspec: "files: [{source: d/*, destination: @/app}]\n",
+        failure: "the revision has no d/*; a source has no wildcards: name one file, or the folder that holds it (such as \"d/e\")",
+        ..PLAIN
+    },
+    Case {
+        name: "a source with a misspelt name",
+        appspec: "files: [{source: d/E, destination: @/app}]\n",
+        failure: "the revision has no d/E; did you mean \"d/e\"?",
+        ..PLAIN
+    },
     // AWS's agents resolve it against the folder they happen to run in.
     Case {
         name: "a relative destination is refused",
         appspec: "files: [{source: f, destination: app}]\n",
-        failure: "files[0].destination",
+        failure: "files[0].destination: found \"app\", which is not absolute; write the whole path on the host (\"/app\",",
         ..PLAIN
     },
     // AWS's agents copy from wherever it leads.

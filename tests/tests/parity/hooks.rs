@@ -118,4 +118,34 @@ pub(crate) const HOOKS: &[Case] = &[
         failure: "hooks.AfterInstall[0].location",
         ..PLAIN
     },
+    Case {
+        name: "a location with .. that stays inside, and a timeout in another form",
+        bundle: &[("s/a.sh", "#!/bin/sh\necho ran\n"), ("d/g", "x")],
+        appspec: "hooks:\n  AfterInstall: [{location: d/../s/a.sh, timeout: 0x12C, sudo: 1}]\n",
+        log: &["LifecycleEvent - AfterInstall", "Script - s/a.sh", "[stdout]ran"],
+        ..PLAIN
+    },
+    Case {
+        name: "an event with a blank in its name is none of this deployment",
+        bundle: &[("a.sh", "#!/bin/sh\n")],
+        appspec: "files: [{source: a.sh, destination: @/app}]\nhooks:\n  After Install: [{location: a.sh}]\n",
+        failure: "After Install (did you mean AfterInstall?)",
+        ..PLAIN
+    },
+    // AWS's agents run it; here only what is in the revision runs.
+    Case {
+        name: "a script that is a link out of the revision is refused before anything changes",
+        bundle: &[("d/g", "x"), ("l.sh", "->/bin/true")],
+        appspec: "files: [{source: d, destination: @/app}]\nhooks:\n  AfterInstall: [{location: l.sh}]\n",
+        failure: "links out of the revision, which are not run; put the scripts themselves into it: l.sh of AfterInstall",
+        ..PLAIN
+    },
+    Case {
+        name: "a location with arguments",
+        bundle: &[("a.sh", "#!/bin/sh\n")],
+        appspec: "hooks:\n  AfterInstall: [{location: a.sh worker 3}]\n",
+        failure: "a location has no arguments: name the script alone, or a script that calls it with them (the revision has \"a.sh\")",
+        log: &["LifecycleEvent - AfterInstall", "Script - a.sh worker 3"],
+        ..PLAIN
+    },
 ];

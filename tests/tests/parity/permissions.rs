@@ -116,4 +116,16 @@ pub(crate) const PERMISSIONS: &[Case] = &[
         failure: "this host has no user \"nobody-of-that-name\"",
         ..PLAIN
     },
+    Case {
+        name: "entries that can apply to nothing",
+        appspec: "files: [{source: d, destination: @/app}]\npermissions:\n- {object: d/, mode: 700}\n- {object: ., mode: 700}\n- {object: ~/app, mode: 700}\n- {object: @/app, mode: 700, type: []}\n- {object: @/app, mode: 700, pattern: \"\"}\n",
+        host: INSTALLED,
+        ..PLAIN
+    },
+    Case {
+        name: "an object with ..",
+        appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app/e/../g, mode: 600}]\n",
+        host: &["app/ 0755", "app/e/ 0755", r#"app/e/h 0644 "deeper""#, r#"app/g 0600 "deep""#],
+        ..PLAIN
+    },
 ];

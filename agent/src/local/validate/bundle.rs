@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use codedeploy_hooks::appspec::{self, AppSpec, Finding};
+use codedeploy_hooks::appspec::{self, AppSpec, Finding, exists, missing_source};
 use codedeploy_hooks::script::{ScriptFinding, inspect};
 
 use super::Severity;
@@ -12,9 +12,9 @@ pub(super) fn check(folder: &Path, appspec: &AppSpec, text: &[u8]) -> Vec<(Sever
         |path: String, message: String| Finding { position: appspec::position(text, &path), path, message };
     let mut findings = Vec::new();
     for (index, mapping) in appspec.files.iter().enumerate() {
-        let source = mapping.source.as_path();
-        if folder.join(source).symlink_metadata().is_err() {
-            let message = format!("{} does not exist in the bundle", source.display());
+        if !exists(folder, &mapping.source) {
+            let (source, hint) = (mapping.source.as_path(), missing_source(folder, mapping.source.as_path()));
+            let message = format!("{} does not exist in the bundle{hint}", source.display());
             findings.push((Severity::Error, finding(format!("files[{index}].source"), message)));
         }
     }
@@ -22,7 +22,7 @@ pub(super) fn check(folder: &Path, appspec: &AppSpec, text: &[u8]) -> Vec<(Sever
         for (index, script) in scripts.iter().enumerate() {
             for found in inspect(folder, script) {
                 let Some(severity) = severity(&found) else { continue };
-                let message = format!("{}: {found}", script.location.as_path().display());
+                let message = format!("{}: {found}", script.location.written());
                 findings.push((severity, finding(format!("hooks.{event}[{index}].location"), message)));
             }
         }
@@ -33,7 +33,7 @@ pub(super) fn check(folder: &Path, appspec: &AppSpec, text: &[u8]) -> Vec<(Sever
 /// `None` for what depends on the host: a bundle is often checked elsewhere.
 fn severity(finding: &ScriptFinding) -> Option<Severity> {
     match finding {
-        ScriptFinding::Missing
+        ScriptFinding::Missing(_)
         | ScriptFinding::OutsideRevision
         | ScriptFinding::NotAFile
         | ScriptFinding::Unreadable(_)

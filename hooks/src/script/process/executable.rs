@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::account::Account;
 use super::custody;
 use super::format::{Format, START};
+use crate::appspec::{ArchivePath, missing_script};
 use crate::custody::Deployed;
 use crate::script::outcome::Outcome;
 
@@ -43,10 +44,11 @@ impl Executable {
     /// What was `deployed` is known for revisions that this agent unpacked.
     pub(crate) fn prepare(
         archive: &Path,
-        location: &Path,
+        script: &ArchivePath,
         user: Option<&Account>,
         deployed: Option<&Deployed>,
     ) -> Result<Self, Outcome> {
+        let location = script.as_path();
         let path = archive.join(location);
         let name = || location.to_string_lossy().into_owned();
         let refused = |reason: String| Outcome::NotStarted {
@@ -57,7 +59,8 @@ impl Executable {
         let file = match open_beneath(archive, location) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => {
-                return Err(Outcome::ScriptMissing { location: name(), path });
+                let hint = missing_script(archive, script);
+                return Err(Outcome::ScriptMissing { location: name(), path, hint });
             }
             Err(Errno::XDEV) => {
                 return Err(refused(format!(

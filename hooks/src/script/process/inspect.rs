@@ -12,13 +12,14 @@ use super::RunsAs;
 use super::account::Account;
 use super::executable::{open_beneath, own_path, read_start};
 use super::format::{Disguise, Format};
-use crate::appspec::Script;
+use crate::appspec::{ArchivePath, Script, missing_script};
 
 /// One thing about a script that its author or the host's operator should know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScriptFinding {
-    #[error("does not exist in the revision")]
-    Missing,
+    /// With what may have been meant; empty, or with "; " in front.
+    #[error("does not exist in the revision{0}")]
+    Missing(String),
     #[error("is reached through a link that leads out of the revision; put the script itself into it")]
     OutsideRevision,
     #[error("is not a file that could be run")]
@@ -48,7 +49,7 @@ pub enum ScriptFinding {
 /// Looks at `script` in the revision `archive` and at whom it runs as. Changes nothing, and follows no link out of the
 /// revision.
 pub fn inspect(archive: &Path, script: &Script) -> Vec<ScriptFinding> {
-    let mut findings = inspect_file(archive, script.location.as_path());
+    let mut findings = inspect_file(archive, &script.location);
     match script.runas.as_deref().map(Account::find).transpose() {
         Err(error) => findings.push(ScriptFinding::User(error.to_string())),
         Ok(account) => {
@@ -60,10 +61,12 @@ pub fn inspect(archive: &Path, script: &Script) -> Vec<ScriptFinding> {
     findings
 }
 
-fn inspect_file(archive: &Path, location: &Path) -> Vec<ScriptFinding> {
-    let file = match open_beneath(archive, location) {
+fn inspect_file(archive: &Path, location: &ArchivePath) -> Vec<ScriptFinding> {
+    let file = match open_beneath(archive, location.as_path()) {
         Ok(file) => file,
-        Err(Errno::NOENT | Errno::NOTDIR) => return vec![ScriptFinding::Missing],
+        Err(Errno::NOENT | Errno::NOTDIR) => {
+            return vec![ScriptFinding::Missing(missing_script(archive, location))];
+        }
         Err(Errno::XDEV) => return vec![ScriptFinding::OutsideRevision],
         Err(error) => return vec![ScriptFinding::Unreadable(error.to_string())],
     };
