@@ -5,7 +5,8 @@
 //! * [`script`] runs those scripts and says how each ended;
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
 //! * [`fs`] is the one place that writes files others rely on;
-//! * [`clock`] shows the host's time zone.
+//! * [`clock`] shows the host's time zone;
+//! * [`plain`] makes text harmless that others wrote.
 //!
 //! Nothing here knows of a network, a service or a deployment group's history: paths and values come in,
 //! outcomes go out.
@@ -15,4 +16,5 @@ pub mod clock;
 pub mod fs;
 pub mod install;
 pub mod lifecycle;
+pub mod plain;
 pub mod script;

@@ -6,7 +6,7 @@ use std::fmt;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::{self, RestoreError, Summary};
 use codedeploy_hooks::lifecycle::HookPlan;
-use codedeploy_hooks::script::{LogError, Report};
+use codedeploy_hooks::script::Report;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +43,6 @@ pub enum RollbackError {
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    #[error("the script log cannot be written")]
-    Log(#[from] LogError),
     #[error("the work was cut short")]
     Interrupted(#[from] JoinError),
 }

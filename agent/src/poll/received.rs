@@ -116,11 +116,6 @@ impl Agent {
         let Some((spec, envelope)) = self.specification(entry, patience).await? else {
             return Ok(Came::Left);
         };
-        let span = tracing::Span::current();
-        span.record("deployment_id", spec.deployment_id.as_str());
-        span.record("deployment_group", &spec.deployment_group_name);
-        span.record("application", &spec.application_name);
-
         let Some(_turn) = self.turn(&spec, shutdown).await else {
             let outcome = Outcome::Stopped { location: None };
             return Ok(Came::Over(Report { outcome, log_tail: String::new() }));
@@ -215,7 +210,13 @@ impl Agent {
 
     fn verified(&self, envelope: &Envelope) -> Result<DeploymentSpec, ReceivedError> {
         let verified = envelope::verify(envelope, &self.host.settings.signer)?;
-        Ok(DeploymentSpec::parse(&verified)?)
+        let spec = DeploymentSpec::parse(&verified)?;
+        let span = tracing::Span::current();
+        span.record("deployment_id", spec.deployment_id.as_str());
+        span.record("deployment_group", &spec.deployment_group_name);
+        span.record("application", &spec.application_name);
+        verified.log_signers();
+        Ok(spec)
     }
 
     async fn acknowledge(

@@ -17,6 +17,16 @@ const MAX_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct VerifiedSpec {
     pub(super) json: Vec<u8>,
+    signers: Vec<Signer>,
+}
+
+impl VerifiedSpec {
+    /// Logs who signed it: once it is known to which deployment it belongs, as a line of that.
+    pub fn log_signers(&self) {
+        for Signer { subject, key_sha256 } in &self.signers {
+            tracing::info!(signer = %subject, key_sha256 = %hex(key_sha256), "deployment specification verified");
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +69,7 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
             });
         }
     }
-    log_signers(&opened.signers);
-    Ok(VerifiedSpec { json: opened.content })
+    Ok(VerifiedSpec { json: opened.content, signers: opened.signers })
 }
 
 /// Whether specifications can be checked with these settings: the authorities that they name are there.
@@ -81,13 +90,7 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
 
 /// A specification that this process wrote for itself, as the local command does.
 pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
-    VerifiedSpec { json }
-}
-
-fn log_signers(signers: &[Signer]) {
-    for Signer { subject, key_sha256 } in signers {
-        tracing::info!(signer = %subject, key_sha256 = %hex(key_sha256), "deployment specification verified");
-    }
+    VerifiedSpec { json, signers: Vec::new() }
 }
 
 fn decode(payload: &str) -> Result<Vec<u8>, EnvelopeError> {

@@ -116,11 +116,8 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     let expected = "1 to 4 octal digits, such as 644 or \"0644\"";
     let text = place.scalar().map(|(text, _)| text.trim()).unwrap_or_default();
     let is_octal = |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    if text.len() <= 4
-        && is_octal(text)
-        && let Ok(bits) = u32::from_str_radix(text, 8)
-    {
-        return Mode::new(bits);
+    if let Some(mode) = Mode::read(text) {
+        return Some(mode);
     }
     let digits = text.strip_prefix("0o").unwrap_or(text).trim_start_matches('0');
     if is_octal(digits) && digits.len() <= 4 {
