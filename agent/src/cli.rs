@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 pub use codedeploy_hooks::script::keep_script;
 
@@ -44,7 +45,7 @@ const BLOCKING_THREADS: usize = 4;
 
 /// Deploys what a CodeDeploy service tells this host to deploy.
 #[derive(Debug, Parser)]
-#[command(name = "codedeploy-agent", version, arg_required_else_help = true)]
+#[command(name = "codedeploy-agent", version, arg_required_else_help = true, infer_long_args = true)]
 struct Arguments {
     /// The agent's configuration.
     #[arg(long, visible_alias = "config_file", global = true, value_name = "FILE")]
@@ -141,7 +142,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The whole of `codedeploy-local`; `arguments` begin with the program's name.
 pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match local::CommandLine::try_parse_from(arguments) {
+    match read::<local::CommandLine>(arguments) {
         Ok(arguments) => local::main(arguments),
         Err(error) => misused(&error),
     }
@@ -149,7 +150,7 @@ pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The whole of `codedeploy-agent`; `arguments` begin with the program's name.
 pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments = match read::<Arguments>(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return misused(&error),
     };
@@ -172,7 +173,7 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Command::Config(show) => {
             let (file, environment) = (arguments.config_file.as_deref(), Environment::of_process());
-            let (mut out, mut complaints) = (std::io::stdout().lock(), std::io::stderr());
+            let (mut out, mut complaints) = (console::out(), console::err());
             match config::show::show(&show, file, &environment, &mut out, &mut complaints) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain("codedeploy-agent", &error),
@@ -181,6 +182,38 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Register(register) => register::register(*register, arguments.config_file),
         Command::Deregister(deregister) => register::deregister(deregister, arguments.config_file),
     }
+}
+
+/// Reads a command line. The beginning of an option stands for it; one that fits several is told with all of them.
+fn read<P: Parser>(arguments: impl Iterator<Item = OsString>) -> Result<P, clap::Error> {
+    let arguments: Vec<OsString> = arguments.collect();
+    P::try_parse_from(&arguments).map_err(|error| {
+        let mut command = P::command();
+        command.build();
+        ambiguous(&error, &mut command, &arguments).unwrap_or(error)
+    })
+}
+
+fn ambiguous(
+    error: &clap::Error,
+    command: &mut clap::Command,
+    arguments: &[OsString],
+) -> Option<clap::Error> {
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
+        return None;
+    };
+    let beginning = found.strip_prefix("--")?.split('=').next()?;
+    let mut here = &*command;
+    for argument in arguments.iter().skip(1) {
+        here = here.find_subcommand(argument).unwrap_or(here);
+    }
+    let options = here.get_arguments().filter_map(clap::Arg::get_long);
+    let fitting: Vec<_> =
+        options.filter(|option| option.starts_with(beginning)).map(|option| format!("--{option}")).collect();
+    let words = format!("--{beginning} could be {}; write more of it", fitting.join(" or "));
+    (fitting.len() > 1).then(|| command.error(ErrorKind::UnknownArgument, words))
 }
 
 /// What a start reads from files: a restart must not stop an agent that cannot start again.
@@ -299,10 +332,14 @@ pub fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(done)
 }
 
-/// Prints what clap has to say: help to stdout, complaints to stderr.
+/// Prints what clap has to say: help to stdout, complaints, which repeat the command line, to stderr.
 pub fn misused(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    console::complain(error.render().to_string().trim_end());
+    ExitCode::from(2)
 }
 
 /// Prints why a program gives up, if anybody still reads what it says.

@@ -1,15 +1,16 @@
 //! The agent's settings: what the configuration file may say, and what is left when nothing is optional any more
 //! (spec: Configuration file).
 
+mod environment;
 pub mod reader;
 pub mod show;
 mod signer;
 mod size;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use environment::Environment;
 use reader::{Effective, ReadError, Reader, Warning};
 pub use signer::{KeyDigest, SignerTrust};
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Bytes beyond which the agent's log is rotated before midnight.
     pub log_max_size: u64,
+    /// Who may read new logs with script output.
+    pub log_group: String,
     pub enable_deployments_log: bool,
     /// Whether a restart may use an unpacked archive again.
     pub enable_archive_reuse: bool,
@@ -110,12 +113,10 @@ pub struct Hardening {
     pub reject_unconfined_selinux: bool,
     pub hook_env_allowlist: bool,
     pub strip_loader_env: bool,
-}
-
-/// The parts of the process environment that matter, read once at start.
-#[derive(Debug, Clone, Default)]
-pub struct Environment {
-    variables: Vec<(OsString, OsString)>,
+    /// New records in `root_dir` are for the agent's user alone.
+    pub restrict_agent_dir: bool,
+    /// A new log of the agent is for the group that reads script logs.
+    pub restrict_log_dir: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -135,26 +136,6 @@ pub fn log_warnings(named: Option<&Path>, warnings: &[Warning]) {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE)).display();
     for warning in warnings {
         tracing::warn!("{path}: {warning}");
-    }
-}
-
-impl Environment {
-    /// The environment of this process.
-    pub fn of_process() -> Self {
-        Self { variables: std::env::vars_os().collect() }
-    }
-
-    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self { variables: variables.into_iter().collect() }
-    }
-
-    /// The value of `name`, if it is set, not empty, and text.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.variables.iter().find(|(key, _)| key == name)?.1.to_str().filter(|value| !value.is_empty())
-    }
-
-    pub fn variables(&self) -> &[(OsString, OsString)] {
-        &self.variables
     }
 }
 
@@ -213,6 +194,7 @@ impl Settings {
                 (64 << 20, "64MiB"),
                 size::of_log,
             ),
+            log_group: file.text_or("log_group", "adm"),
             enable_deployments_log: file.flag("enable_deployments_log", true),
             enable_archive_reuse: file.flag("enable_archive_reuse", true),
             disable_core_dumps: file.flag("disable_core_dumps", true),
@@ -250,6 +232,8 @@ impl Settings {
                 reject_unconfined_selinux: file.flag("reject_unconfined_selinux_in_bundle", false),
                 hook_env_allowlist: file.flag("restrict_hook_env_to_allowlist", false),
                 strip_loader_env: file.flag("strip_loader_env_in_hooks", false),
+                restrict_agent_dir: file.flag("restrict_agent_dir_permissions", false),
+                restrict_log_dir: file.flag("restrict_log_dir_permissions", false),
             },
             keep_environment_credentials: file.parsed_or(
                 "codedeploy_test_profile",
@@ -273,12 +257,10 @@ impl Settings {
 }
 
 /// Keys of the official agents that ask for what this agent does anyway.
-const ALWAYS: [(&str, &str); 5] = [
+const ALWAYS: [(&str, &str); 3] = [
     ("disable_imds_v1", "instance metadata version 1 is never used"),
     ("reject_path_traversal_in_bundle", "path traversal is always refused"),
     ("reject_symlink_permission_targets", "permissions never follow a link"),
-    ("restrict_agent_dir_permissions", "the agent's own files are always private"),
-    ("restrict_log_dir_permissions", "logs with script output are always private"),
 ];
 
 fn trusted_files(file: &mut Reader, environment: &Environment) -> Vec<PathBuf> {
@@ -357,9 +339,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_both_spellings_is_refused() {
-        let problems = parse("verbose: true\n:verbose: false\n").unwrap_err();
-        assert!(problems.contains("line 1: verbose: stands there twice"), "{problems}");
+    fn of_a_key_in_both_spellings_the_last_one_counts() {
+        let (settings, warnings) = parse("verbose: false\n:verbose: true\n").unwrap();
+        assert!(settings.verbose);
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, ["line 2: verbose: stands on line 1 already; this one, the last, counts"]);
     }
 
     #[test]
@@ -401,7 +385,7 @@ mod tests {
 
     #[test]
     fn noise_is_refused_with_a_reason() {
-        for text in [&b"\xff\xfe\x00"[..], b"- a list", b"just text", b"a: [", b"a: 1\na: 2\n"] {
+        for text in [&b"\xff\xfe\x00"[..], b"- a list", b"just text", b"a: [", b"a: {b: 1, b: 2}\n"] {
             let problems = Settings::parse(text, &Environment::default()).unwrap_err();
             assert!(!problems[0].to_string().is_empty());
         }

@@ -262,7 +262,7 @@ pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
     let found = examine(config_file, json)
         .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
     let printed = if json {
-        console::print(serde_json::to_string_pretty(&found).unwrap_or_default())
+        console::print_json(serde_json::to_string_pretty(&found).unwrap_or_default())
     } else {
         say(&found);
         ExitCode::SUCCESS

@@ -22,7 +22,7 @@ use codedeploy_hooks::custody::Deployed;
 use codedeploy_hooks::install::{self, Given, InstallError, Summary, Tell};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
 use codedeploy_hooks::script::{
-    self, HookRun, Limits, LogError, Outcome, Report, ScriptLog, Session, THIS_PROGRAM,
+    self, HookRun, Limits, LogPlaces, Outcome, Report, ScriptLog, Session, THIS_PROGRAM,
 };
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ pub struct Host {
     pub access: Option<Access>,
     /// The program that watches over scripts.
     pub keeper: PathBuf,
+    /// Where the output of all scripts goes; a link that leads there was resolved before any script ran.
+    deployments_log: PathBuf,
     /// Only one Install looks at the host and changes it at a time, whatever its group: destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -75,8 +77,6 @@ enum CommandError {
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Installed(#[from] InstalledError),
-    #[error("the script log cannot be written")]
-    Log(#[from] LogError),
     #[error("the work was cut short")]
     Interrupted(#[from] JoinError),
 }
@@ -92,9 +92,13 @@ struct HookSource {
 
 impl Host {
     pub fn new(settings: Settings, environment: Environment, access: Option<Access>) -> Self {
-        let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
+        let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking)
+            .restricted(settings.hardening.restrict_agent_dir);
         let keeper = THIS_PROGRAM.into();
-        Self { settings, environment, store, access, keeper, installing: Arc::default() }
+        let deployments_log = store.deployments_log();
+        let resolved = |log: &Path| Some(log.parent()?.canonicalize().ok()?.join(log.file_name()?));
+        let deployments_log = resolved(&deployments_log).unwrap_or(deployments_log);
+        Self { settings, environment, store, access, keeper, deployments_log, installing: Arc::default() }
     }
 
     /// Performs one command, which has an identifier when it is a service's. Whatever goes wrong is in the report; `stop` ends a script or a download early, and keeps
@@ -311,7 +315,8 @@ impl Host {
             return Ok(succeeded(None));
         }
         let deployed = deployed(plan).await?;
-        let mut log = self.script_log(folder, deployment)?;
+        self.store.make_folder(folder.path(), 0o755)?;
+        let mut log = self.script_log(folder, deployment);
         let hardening = &self.settings.hardening;
         let environment = environment::for_hooks(&self.environment, hardening, &plan.event, variables);
         let limits =
@@ -372,16 +377,11 @@ impl Host {
         self.settings.enable_archive_reuse && spec.reuse_archive_from.is_some()
     }
 
-    fn script_log(
-        &self,
-        folder: &DeploymentFolder,
-        deployment: &PathComponent,
-    ) -> Result<ScriptLog, CommandError> {
-        create_folders(folder.path(), 0o755)?;
-        let deployments: Option<PathBuf> =
-            self.settings.enable_deployments_log.then(|| self.store.deployments_log());
-        let log = ScriptLog::open(&folder.scripts_log(), deployments.as_deref(), deployment.as_str())?;
-        Ok(log)
+    fn script_log(&self, folder: &DeploymentFolder, deployment: &PathComponent) -> ScriptLog {
+        let deployments = self.settings.enable_deployments_log.then_some(self.deployments_log.as_path());
+        let readers = &self.settings.log_group;
+        let places = LogPlaces { scripts: &folder.scripts_log(), deployments, readers };
+        ScriptLog::open(places, deployment.as_str())
     }
 
     fn folder(&self, spec: &DeploymentSpec) -> DeploymentFolder {

@@ -86,7 +86,7 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     let printed = if json {
         let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
-        console::print(serde_json::to_string_pretty(&document).unwrap_or_default())
+        console::print_json(serde_json::to_string_pretty(&document).unwrap_or_default())
     } else {
         console::print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))
     };

@@ -4,6 +4,7 @@
 mod arguments;
 mod events;
 mod plan;
+mod scratch;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -19,15 +20,18 @@ use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::console;
 use crate::deployment::Host;
+use crate::errors::Chain;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
 use crate::recovery::{self, RecoveryError};
 use crate::revision::Revision;
+use crate::revision::store::DeploymentFolder;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::trusted;
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::telemetry;
 use arguments::Arguments;
 use arguments::UsageError;
+use scratch::Scratch;
 
 /// Deploys a bundle on this machine, without any service.
 #[derive(Debug, clap::Parser)]
@@ -35,6 +39,7 @@ use arguments::UsageError;
     name = "codedeploy-local",
     version,
     disable_version_flag = true,
+    infer_long_args = true,
     args_conflicts_with_subcommands = true
 )]
 pub struct CommandLine {
@@ -145,10 +150,30 @@ async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<Lif
     Ok((Host::new(settings, environment, access), spec, order))
 }
 
+/// Refuses a misspelt event before anything runs.
+async fn check_events(
+    host: &Host,
+    spec: &DeploymentSpec,
+    order: &[LifecycleEvent],
+    shutdown: &Shutdown,
+) -> Result<(), LocalError> {
+    if !order.iter().any(events::is_custom) {
+        return Ok(());
+    }
+    let scratch = Scratch::new(&host.environment).map_err(LocalError::Scratch)?;
+    let defined = scratch.with(shutdown, Box::pin(host.defined_events(spec, scratch.path()))).await?;
+    if let Err(error) = &defined {
+        // The deployment will say so as well.
+        tracing::debug!(error = %Chain(error), "the revision's lifecycle events are not known beforehand");
+    }
+    Ok(events::check_known(order, defined.ok().as_deref())?)
+}
+
 /// Deploys, and says whether it succeeded.
 async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = prepare(&arguments).await?;
     let shutdown = Shutdown::on_signals(Duration::ZERO)?;
+    check_events(&host, &spec, &order, &shutdown).await?;
     let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
 
     recovery::at_start(&host.store)?;
@@ -163,16 +188,22 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
         if !report.outcome.succeeded() {
             console::say(format_args!("  {event:<20} failed after {seconds:.2} s"));
             explain(event, &report);
-            let log = folder.scripts_log();
-            if log.exists() {
-                console::say(format_args!("See the deployment log at {} for more details", log.display()));
-            }
+            point_to_log(&folder);
             return Ok(false);
         }
         console::say(format_args!("  {event:<20} succeeded in {seconds:.2} s"));
     }
+    point_to_log(&folder);
     console::say(format_args!("AppSpec file valid. Local deployment successful"));
     Ok(true)
+}
+
+/// Says where the output of the scripts is, if any has run.
+fn point_to_log(folder: &DeploymentFolder) {
+    let log = folder.scripts_log();
+    if log.exists() {
+        console::say(format_args!("See the deployment log at {} for more details", log.display()));
+    }
 }
 
 fn explain(event: &LifecycleEvent, report: &Report) {

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::cli::{complain, on_runtime};
 use crate::config::{ConfigError, Environment, Settings};
+use crate::console;
 use crate::telemetry::colours;
 use crate::telemetry::record::{Record, harmless};
 use crate::telemetry::words::{Colour, Style};
@@ -92,7 +93,7 @@ async fn show(arguments: Arguments, config_file: Option<&Path>) -> Result<(), Lo
         out: io::BufWriter::new(stdout.lock()),
         json: arguments.json,
         style: Style { colour, time: true, in_deployment: false },
-        deployment: None,
+        headed: None,
     };
     let mut merge = Merge::new(&settings, wanted);
     let shown = page.all(&mut merge, limit(&arguments), !arguments.follow).map_err(LogsError::Output)?;
@@ -105,7 +106,7 @@ async fn show(arguments: Arguments, config_file: Option<&Path>) -> Result<(), Lo
         (0, _) if !problems.is_empty() => Err(LogsError::Unreadable),
         (0, Some(id)) => Err(LogsError::NoSuchDeployment { id, logs: places(&settings) }),
         (0, None) => {
-            let _ = writeln!(io::stderr(), "nothing is logged yet in {}", places(&settings));
+            console::complain(format_args!("nothing is logged yet in {}", places(&settings)));
             Ok(())
         }
         _ => Ok(()),
@@ -132,15 +133,14 @@ fn places(settings: &Settings) -> String {
 }
 
 fn tell(problems: &[Problem]) {
-    let mut stderr = io::stderr();
     for problem in problems.iter().take(MAX_PROBLEMS) {
-        let _ = writeln!(stderr, "not shown: {problem}");
+        console::complain(format_args!("not shown: {problem}"));
     }
     if problems.len() > MAX_PROBLEMS {
-        let _ = writeln!(stderr, "not shown: {} more files", problems.len() - MAX_PROBLEMS);
+        console::complain(format_args!("not shown: {} more files", problems.len() - MAX_PROBLEMS));
     }
     if problems.iter().any(|problem| problem.source.kind() == io::ErrorKind::PermissionDenied) {
-        let _ = writeln!(stderr, "script output is for root and the group adm: run this with sudo");
+        console::complain("script output is for root and the group that reads logs: run this with sudo");
     }
 }
 
@@ -149,8 +149,8 @@ struct Page<W: Write> {
     out: W,
     json: bool,
     style: Style,
-    /// The deployment that the last line belonged to.
-    deployment: Option<String>,
+    /// The deployment that the last heading names. Lines that belong to none do not end it.
+    headed: Option<String>,
 }
 
 impl<W: Write> Page<W> {
@@ -184,11 +184,11 @@ impl<W: Write> Page<W> {
         }
         let deployment = record.fields.text("deployment_id");
         if let Some(id) = deployment
-            && self.deployment.as_deref() != Some(id)
+            && self.headed.as_deref() != Some(id)
         {
             self.header(id, record)?;
+            self.headed = Some(id.to_owned());
         }
-        self.deployment = deployment.map(str::to_owned);
         if record.target == parse::SCRIPT_LOG {
             return self.output(record);
         }

@@ -6,7 +6,7 @@ pub mod journal;
 use codedeploy_hooks::install::{self, RecoverError, Recovery, Turn, TurnError};
 
 use crate::errors::Chain;
-use crate::revision::store::{Store, StoreError, create_folders};
+use crate::revision::store::{Store, StoreError};
 use crate::spec::PathComponent;
 
 /// Why no Install can begin.
@@ -41,7 +41,7 @@ pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
 /// The right to install, once nothing of this group is unfinished: another process may have ended in the middle since
 /// the start.
 pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, RecoveryError> {
-    create_folders(&store.instructions(), 0o700)?;
+    store.make_records_folder(&store.instructions())?;
     store.sweep();
     let turn = Turn::wait(&store.instructions())?;
     for recovered in recover_all(store, &turn)? {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use crate::aws::{Access, AccessError};
 use crate::cli::{complain, on_runtime};
 use crate::config::{ConfigError, Environment, Settings};
+use crate::console;
 use crate::errors::Chain;
 use crate::identity::{IdentityError, Region};
 use host_file::{FileError, HostFile};
@@ -159,7 +160,7 @@ impl Desk {
 }
 
 async fn enroll(arguments: RegisterArguments, config_file: Option<PathBuf>) -> Result<(), RegisterError> {
-    let mut out = io::stdout();
+    let mut out = console::out();
     let registration = Registration::check(&arguments, &Environment::of_process())?;
     let Registration { name, identification, tags } = &registration;
     let desk = Desk::open(&arguments.service, config_file)?;
@@ -209,7 +210,7 @@ async fn finish(
     tags: &[Tag],
     file: Option<&HostFile<'_>>,
 ) -> Result<(), RegisterError> {
-    let mut out = io::stdout();
+    let mut out = console::out();
     if !tags.is_empty() {
         write!(out, "Adding tags to {name}: {}... ", listed(tags))?;
         out.flush()?;
@@ -236,7 +237,7 @@ async fn take_back(
     if !is_new {
         return cause;
     }
-    let mut out = io::stdout();
+    let mut out = console::out();
     let _ = write!(out, "FAILED\nTaking the registration of {name} back... ");
     // The service drops tags of an instance that goes; one that does not would show them to the next of this name.
     let _ = desk.registry.remove_tags(name, tags).await;
@@ -253,7 +254,7 @@ async fn take_back(
 }
 
 async fn withdraw(arguments: DeregisterArguments, config_file: Option<PathBuf>) -> Result<(), RegisterError> {
-    let mut out = io::stdout();
+    let mut out = console::out();
     let name = &request::instance_name(&arguments.service.instance_name)?;
     let desk = Desk::open(&arguments.service, config_file)?;
     let Some(instance) = desk.registry.instance(name).await? else {

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook_tokio::Signals;
 use tokio_util::sync::CancellationToken;
 
@@ -18,11 +18,13 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Follows TERM, INT and QUIT: the first takes the first step at once and the second after `patience`. A second
-    /// INT or QUIT, from somebody at a keyboard, does not wait; a second TERM changes nothing.
+    /// Follows TERM, INT, QUIT and HUP: the first takes the first step at once and the second after `patience`. A second
+    /// INT or QUIT, from somebody at a keyboard, does not wait; a second TERM or HUP changes nothing. Where HUP is ignored
+    /// from the beginning, as with nohup(1), it stays so.
     pub fn on_signals(patience: Duration) -> io::Result<Self> {
         let shutdown = Self::default();
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT])?;
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT].into_iter().chain(hangup))?;
         let steps = shutdown.clone();
         tokio::spawn(async move {
             let Some(signal) = signals.next().await else {
@@ -30,7 +32,8 @@ impl Shutdown {
             };
             tracing::info!(signal, "stopping: no new commands; those in progress are finished");
             steps.no_more_work.cancel();
-            let mut impatient = signals.filter(|signal| std::future::ready(*signal != SIGTERM));
+            let mut impatient =
+                signals.filter(|signal| std::future::ready([SIGINT, SIGQUIT].contains(signal)));
             tokio::select! {
                 Some(_) = impatient.next() => tracing::warn!("second signal: scripts that still run are ended"),
                 () = tokio::time::sleep(patience) => tracing::warn!("out of patience: scripts that still run are ended"),
@@ -39,4 +42,12 @@ impl Shutdown {
         });
         Ok(shutdown)
     }
+}
+
+/// Whether whoever started this process had it ignore `signal` (proc(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -9,6 +9,7 @@ pub mod record;
 mod recorder;
 pub mod words;
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use codedeploy_hooks::clock::LocalTime;
+use codedeploy_hooks::script::log_readers;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
@@ -25,8 +27,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Environment, LogFormat, Settings};
-use file::LogFile;
 pub use file::LogName;
+use file::{LogFile, Readers};
 use journal::Journal;
 use record::{Fields, Record};
 use recorder::Recorder;
@@ -34,6 +36,9 @@ use words::Style;
 
 /// Our own modules begin with this; libraries log whole requests and their configuration, and are heard from warnings up.
 const OURS: &str = "codedeploy";
+
+/// Warnings that a command remembers, so that each is told once.
+const MAX_TOLD: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -66,7 +71,11 @@ struct Output {
 /// Logs to `<log_dir>/<program>.log` in the configured layout; to the journal or, in words, to a terminal when stderr is
 /// one of them.
 pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
-    let name = LogName::new(&settings.log_dir, &settings.program_name);
+    let readers = match settings.hardening.restrict_log_dir {
+        true => Readers::Group(log_readers(&settings.log_group)),
+        false => Readers::Everybody,
+    };
+    let name = LogName::new(&settings.log_dir, &settings.program_name).readable_by(readers);
     let path = name.current();
     let file =
         LogFile::open(name, settings.log_max_size).map_err(|source| LogError::Open { path, source })?;
@@ -119,8 +128,14 @@ pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogEr
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let colour = io::stderr().is_terminal() && colours(environment);
     let style = Style { colour, ..Style::default() };
+    // A deployment comes to the same warning in each of its lifecycle events.
+    let told = Mutex::new(BTreeSet::new());
     let recorder = Recorder(move |record: &Record| {
-        let _ = writeln!(io::stderr(), "{}", style.words(record));
+        let words = style.words(record);
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.level != Level::WARN || told.len() >= MAX_TOLD || told.insert(words.clone()) {
+            let _ = writeln!(io::stderr(), "{words}");
+        }
     });
     Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
 }

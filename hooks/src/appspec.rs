@@ -25,6 +25,8 @@ use std::time::Duration;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
 
+use crate::plain::harmless;
+pub use fields::closest;
 pub use hints::{exists, missing_script, missing_source};
 pub use hooks::closest_event;
 pub use path::{ArchivePath, HostPath, MAX_FOLDERS, MAX_PATH_BYTES, PathError, check_length};
@@ -113,9 +115,12 @@ pub enum Principal {
     Id(u32),
 }
 
-/// Permission bits, at most `0o7777`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Mode(u32);
+/// Permission bits, at most `0o7777`, and in how many digits they are written.
+#[derive(Clone, Copy)]
+pub struct Mode {
+    bits: u32,
+    digits: usize,
+}
 
 /// The named entries of an access control list; the base entries come from the file's mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,13 +223,33 @@ pub fn position(text: &[u8], path: &str) -> Option<Position> {
 
 impl Mode {
     pub fn new(bits: u32) -> Option<Self> {
-        (bits <= 0o7777).then_some(Self(bits))
+        (bits <= 0o7777).then_some(Self { bits, digits: 3 })
+    }
+
+    /// Reads 1 to 4 octal digits.
+    pub fn read(text: &str) -> Option<Self> {
+        let is_octal = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let bits = u32::from_str_radix(text, 8).ok().filter(|_| is_octal && text.len() <= 4)?;
+        Some(Self { bits, digits: text.len() })
     }
 
     pub fn bits(self) -> u32 {
-        self.0
+        self.bits
+    }
+
+    /// As the AppSpec writes it, with zeros in front of less than three digits.
+    pub fn written(self) -> String {
+        format!("{:0digits$o}", self.bits, digits = self.digits.max(3))
     }
 }
+
+impl PartialEq for Mode {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits == other.bits
+    }
+}
+
+impl Eq for Mode {}
 
 impl NamePattern {
     pub fn new(text: impl Into<String>) -> Self {
@@ -263,7 +288,7 @@ impl NamePattern {
 
 impl fmt::Debug for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04o}", self.0)
+        write!(f, "{:04o}", self.bits)
     }
 }
 
@@ -273,9 +298,9 @@ impl fmt::Display for Finding {
             write!(f, "line {line}, column {column}: ")?;
         }
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            write!(f, "{}: ", harmless(&self.path))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&harmless(&self.message))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Files that others rely on: replacing one durably, and folder handles through which nothing follows a link.
 
+mod records;
 mod replace;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,6 +16,8 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+pub(crate) use records::Readers;
+pub use records::replace_record;
 pub(crate) use replace::{incoming, replace_in_turn};
 pub use replace::{is_unfinished, replace_file, sweep};
 
@@ -293,6 +296,13 @@ impl Handles {
 pub(crate) fn is_nowhere(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|nowhere| number == Some(nowhere.raw_os_error()))
+}
+
+impl From<OwnedFd> for Folder {
+    /// An open folder, however it was reached.
+    fn from(folder: OwnedFd) -> Self {
+        Self(folder)
+    }
 }
 
 impl AsFd for Folder {

@@ -52,6 +52,7 @@ pub use self::undo::{ForgetError, completed, forget};
 pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
 use crate::custody::Access;
+use crate::plain::harmless;
 
 /// What to install.
 #[derive(Debug, Clone, Copy)]
@@ -260,5 +261,6 @@ impl StepError {
 }
 
 fn listed(lines: &[impl ToString]) -> String {
-    lines.iter().map(|line| format!("\n  {}", line.to_string())).collect()
+    // One line each, whatever a name holds.
+    lines.iter().map(|line| format!("\n  {}", harmless(&line.to_string()))).collect()
 }

@@ -6,7 +6,8 @@
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
 //! * [`custody`] says whom a revision's files belong to until they are installed;
 //! * [`fs`] is the one place that writes files others rely on;
-//! * [`clock`] shows the host's time zone.
+//! * [`clock`] shows the host's time zone;
+//! * [`plain`] makes text harmless that others wrote.
 //!
 //! Nothing here knows of a network, a service or a deployment group's history: paths and values come in,
 //! outcomes go out.
@@ -17,4 +18,5 @@ pub mod custody;
 pub mod fs;
 pub mod install;
 pub mod lifecycle;
+pub mod plain;
 pub mod script;

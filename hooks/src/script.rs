@@ -24,7 +24,7 @@ use crate::appspec::Script;
 use crate::custody::Deployed;
 use crate::lifecycle::HookPlan;
 pub use outcome::{Holder, OpenStreams, Outcome};
-pub use output::{LogError, MAX_LOGGED, ScriptLog};
+pub use output::{LogPlaces, MAX_LOGGED, ScriptLog, log_readers};
 use process::{Ended, Pipes, Prepared, Running, location};
 pub use process::{MARK, ScriptFinding, Session, inspect, keep_script};
 
@@ -90,7 +90,6 @@ pub async fn run(run: HookRun<'_>) -> Report {
             break;
         }
         let span = tracing::info_span!("script", lifecycle_event = %plan.event, script = %location(script));
-        log.script(&script.location);
         let began = Instant::now();
         outcome = manner.run_script(script, log).instrument(span.clone()).await;
         log.end_script();
@@ -131,8 +130,15 @@ impl Manner<'_> {
             |reason| Outcome::NotStarted { location: location(script), user: script.runas.clone(), reason };
         let prepared = match prepare(self.archive, script, self.deployed.clone()).await {
             Ok(prepared) => prepared,
-            Err(outcome) => return outcome,
+            Err(outcome) => {
+                // One that is missing, or cannot be made executable, has not begun.
+                if !matches!(outcome, Outcome::ScriptMissing { .. } | Outcome::NotExecutable { .. }) {
+                    log.script(&script.location);
+                }
+                return outcome;
+            }
         };
+        log.script(&script.location);
         let mut running = match prepared.start(self.keeper, self.environment, self.session).await {
             Ok(running) => running,
             Err(reason) => return not_started(reason),

@@ -49,7 +49,7 @@ fn a_first_install_brings_files_with_their_mode_owner_and_times_and_makes_folder
     }
     assert_eq!(bed.cleanup(), ["srv", "srv/app", "srv/app/bin", "srv/app/bin/run", "srv/app/index.html"]);
     assert_eq!((summary.created, summary.replaced, summary.removed), (5, 0, 0));
-    assert_eq!(mode(&bed.records.cleanup), 0o600);
+    assert_eq!(mode(&bed.records.cleanup), 0o644, "as open as its folder");
 }
 
 #[test]
@@ -244,13 +244,17 @@ fn the_record_of_what_was_done_has_the_official_form() {
     bed.revision(&[("a", "1")]);
     let mut appspec = bed.all_to("app");
     let mut permission = bed.permission("app/a");
-    permission.mode = codedeploy_hooks::appspec::Mode::new(0o40);
-    appspec.permissions.push(permission);
-    bed.install(&appspec).unwrap();
-    let text = std::fs::read_to_string(&bed.records.instructions).unwrap();
-    let text = text.replace(bed.root.path().to_str().unwrap(), "");
-    let expected = r#"{"version":1,"instructions":[{"type":"mkdir","directory":"/host/app"},{"type":"copy","source":"/archive/a","destination":"/host/app/a"},{"type":"chmod","mode":"0040","file":"/host/app/a"}]}"#;
-    assert_eq!(text, expected);
+    for (written, recorded) in [("644", "644"), ("0644", "0644"), ("40", "040"), ("4755", "4755")] {
+        permission.mode = codedeploy_hooks::appspec::Mode::read(written);
+        appspec.permissions = vec![permission.clone()];
+        bed.install(&appspec).unwrap();
+        let text = std::fs::read_to_string(&bed.records.instructions).unwrap();
+        let text = text.replace(bed.root.path().to_str().unwrap(), "");
+        let mkdir = r#"{"type":"mkdir","directory":"/host/app"}"#;
+        let copy = r#"{"type":"copy","source":"/archive/a","destination":"/host/app/a"}"#;
+        let chmod = format!(r#"{{"type":"chmod","mode":"{recorded}","file":"/host/app/a"}}"#);
+        assert_eq!(text, format!(r#"{{"version":1,"instructions":[{mkdir},{copy},{chmod}]}}"#));
+    }
 }
 
 #[test]

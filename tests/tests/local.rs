@@ -9,10 +9,18 @@
 
 #[path = "local/earlier.rs"]
 mod earlier;
+#[path = "local/options.rs"]
+mod options;
 #[path = "local/settings.rs"]
 mod settings;
+#[path = "local/signals.rs"]
+mod signals;
+#[path = "local/state.rs"]
+mod state;
 #[path = "local/surroundings.rs"]
 mod surroundings;
+#[path = "local/terminal.rs"]
+mod terminal;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -356,17 +364,6 @@ async fn a_person_without_configuration_and_root_deploys_into_their_own_folders(
 }
 
 #[tokio::test]
-async fn the_agent_has_it_as_a_subcommand_too() {
-    let machine = Machine::new();
-    let revision = machine.revision("one");
-    let arguments = ["deploy-local", "--bundle-location", revision.to_str().unwrap(), "--config-file"];
-    let mut command = Programs::built().agent.command(arguments);
-    let ran = ran(command.arg(machine.path("conf.yml")).output().await.unwrap());
-    assert!(ran.succeeded, "{}", ran.everything());
-    assert_eq!(fs::read_to_string(machine.path("app/index.html")).unwrap(), "one");
-}
-
-#[tokio::test]
 async fn misuse_is_explained_before_anything_happens() {
     let machine = Machine::new();
     let revision = machine.revision("one");
@@ -378,7 +375,6 @@ async fn misuse_is_explained_before_anything_happens() {
         (vec!["-e", "BeforeInstall,DownloadBundle"], "BeforeInstall cannot come before"),
         (vec!["-b", "MAYBE"], "MAYBE"),
         (vec!["-l", folder, "-A", "other.yml"], "has no AppSpec file other.yml"),
-        (vec!["-l", folder, "-A", ""], "--appspec-filename"),
         (vec!["-l", ""], "--bundle-location"),
         (vec!["-l", folder, "-g", "a/b"], "cannot name a folder"),
         (vec!["-l", folder, "-A", "../other.yml"], "other.yml"),

@@ -66,7 +66,7 @@ async fn a_command_in_progress_has_a_file_in_the_folder_and_the_agent_the_names_
 }
 
 #[tokio::test]
-async fn the_agents_own_files_are_private_logs_can_be_read_and_revisions_be_reached() {
+async fn records_and_logs_can_be_read_as_with_awss_agents_and_the_agents_own_files_are_private() {
     let host = deployed("").await;
     assert_eq!(mode(host.path("log/codedeploy-agent.log")), 0o644);
     let (root, folder) = (host.path("root"), host.path("root/g1/d-1"));
@@ -80,15 +80,26 @@ async fn the_agents_own_files_are_private_logs_can_be_read_and_revisions_be_reac
         assert_eq!(mode(&script_output), 0o640, "{}", script_output.display());
     }
     for folder in ["deployment-instructions", "ongoing-deployment"] {
-        assert_eq!(mode(root.join(folder)) & 0o077, 0, "{folder}");
+        assert_eq!(mode(root.join(folder)), 0o755, "{folder}");
     }
-    let mut own: Vec<_> = fs::read_dir(root.join("deployment-instructions")).unwrap().collect();
-    own.extend(fs::read_dir(&folder).unwrap());
-    let own: Vec<_> =
-        own.into_iter().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
-    assert!(own.len() >= 5, "{own:?}");
-    for file in own {
-        assert_eq!(mode(&file) & 0o077, 0, "{}", file.display());
+    for record in ["g1-install.json", "g1-cleanup", "g1_last_successful_install", "g1_most_recent_install"] {
+        assert_eq!(mode(root.join("deployment-instructions").join(record)), 0o644, "{record}");
+    }
+    for own in [root.join("deployment-commands"), folder.join("deployment.json"), folder.join("undo.json")] {
+        assert_eq!(mode(&own) & 0o077, 0, "{}", own.display());
+    }
+}
+
+#[tokio::test]
+async fn what_is_restricted_is_for_the_agent_and_the_readers_of_logs_alone() {
+    let host = deployed("restrict_agent_dir_permissions: true\nrestrict_log_dir_permissions: true\n").await;
+    assert_eq!(mode(host.path("log/codedeploy-agent.log")), 0o640);
+    let root = host.path("root");
+    for folder in ["deployment-instructions", "ongoing-deployment"] {
+        assert_eq!(mode(root.join(folder)), 0o700, "{folder}");
+    }
+    for record in fs::read_dir(root.join("deployment-instructions")).unwrap() {
+        assert_eq!(mode(record.unwrap().path()) & 0o077, 0);
     }
 }
 

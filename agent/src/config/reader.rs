@@ -1,13 +1,18 @@
 //! A YAML mapping of settings, read key by key: keys with or without a leading colon, every problem collected
 //! with its line, what nobody asked for left as a warning.
 
+mod entries;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use codedeploy_hooks::appspec::closest;
 use serde_json::Value as Json;
 use serde_yaml::{Mapping, Value};
+
+use entries::Entries;
 
 /// One thing that makes a file unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +27,20 @@ pub struct ReadError {
 pub struct Warning {
     place: Place,
     what: String,
+}
+
+impl Warning {
+    /// A key that stands there more than once: AWS's agents take the last one, in silence.
+    fn repeated(text: &str, key: String) -> Self {
+        let mut lines: Vec<_> = lines_of(text, &key).collect();
+        let line = lines.pop();
+        let earlier: Vec<_> = lines.iter().map(|line| format!("line {line}")).collect();
+        let what = match earlier.is_empty() {
+            true => "stands there more than once; the last one counts".to_owned(),
+            false => format!("stands on {} already; this one, the last, counts", earlier.join(" and ")),
+        };
+        Self { place: Place { line, key: Some(key) }, what }
+    }
 }
 
 impl fmt::Display for Warning {
@@ -79,28 +98,33 @@ impl<'a> Reader<'a> {
             whole(Some(line), "is not UTF-8 text".into())
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let value = match serde_yaml::from_str::<Value>(text) {
-            Ok(value) => value,
-            Err(error) => {
-                // The parser tells of a mapping's beginning.
-                let twice = twice(text).filter(|_| error.to_string().contains("duplicate entry"));
-                return Err(match twice {
-                    Some((key, first, again)) => whole(
-                        Some(again),
-                        format!("{key} stands on line {first} already; remove one of the two"),
-                    ),
-                    None => whole(error.location().map(|at| at.line()), format!("is not YAML: {error}")),
-                });
-            }
+        let Entries(entries) = match serde_yaml::from_str(text) {
+            Ok(entries) => entries,
+            Err(_) => match serde_yaml::from_str::<Value>(text) {
+                Ok(Value::Null) => Entries(Vec::new()),
+                Ok(other) => {
+                    let found = describe(&other);
+                    return Err(whole(None, format!("found {found}; expected `key: value` lines")));
+                }
+                Err(error) => {
+                    let line = error.location().map(|at| at.line());
+                    return Err(whole(line, format!("is not YAML: {error}")));
+                }
+            },
         };
-        let mapping = match value {
-            Value::Mapping(mapping) => mapping,
-            Value::Null => Mapping::new(),
-            other => {
-                return Err(whole(None, format!("found {}; expected `key: value` lines", describe(&other))));
+        let mut mapping = Mapping::new();
+        let mut repeated = BTreeSet::new();
+        for (key, value) in entries {
+            let key = match key {
+                Value::String(text) => text.strip_prefix(':').unwrap_or(&text).into(),
+                other => other,
+            };
+            if mapping.insert(key.clone(), value).is_some() {
+                repeated.insert(key_text(&key));
             }
-        };
-        let (asked, renamed, effective, problems, warnings) = Default::default();
+        }
+        let warnings = repeated.into_iter().map(|key| Warning::repeated(text, key)).collect();
+        let (asked, renamed, effective, problems) = Default::default();
         Ok(Self { text, mapping, asked, renamed, effective, problems, warnings })
     }
 
@@ -283,7 +307,9 @@ impl<'a> Reader<'a> {
     pub fn finish(mut self) -> Result<Vec<Warning>, Vec<ReadError>> {
         let left: Vec<String> = self.mapping.keys().map(key_text).collect();
         for key in left {
-            let hint = self.closest(&key).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+            let hint = closest(&key, self.asked.iter().copied())
+                .map(|known| format!("; did you mean {known}?"))
+                .unwrap_or_default();
             let place = Place { line: line_of(self.text, &key), key: Some(key) };
             self.warnings.push(Warning { place, what: format!("unknown key, ignored{hint}") });
         }
@@ -310,12 +336,7 @@ impl<'a> Reader<'a> {
 
     fn remove(&mut self, key: &'static str) -> Option<Value> {
         self.asked.insert(key);
-        let plain = self.mapping.remove(key);
-        let with_colon = self.mapping.remove(format!(":{key}").as_str());
-        if plain.is_some() && with_colon.is_some() {
-            self.problem(key, "stands there twice, with a leading colon and without; remove one".into());
-        }
-        with_colon.or(plain).filter(|value| !value.is_null())
+        self.mapping.remove(key).filter(|value| !value.is_null())
     }
 
     pub(super) fn wrong<T>(&mut self, key: &str, found: &Value, expected: &str) -> Option<T> {
@@ -335,17 +356,6 @@ impl<'a> Reader<'a> {
     fn line_of(&self, key: &str) -> Option<usize> {
         line_of(self.text, self.renamed.get(key).copied().unwrap_or(key))
     }
-
-    /// The known key that differs from `key` in at most two characters.
-    fn closest(&self, key: &str) -> Option<&'static str> {
-        self.asked
-            .iter()
-            .copied()
-            .map(|known| (distance(known, key), known))
-            .filter(|(far, _)| *far <= 2)
-            .min()
-            .map(|(_, known)| known)
-    }
 }
 
 fn is_url(text: &str) -> bool {
@@ -355,26 +365,18 @@ fn is_url(text: &str) -> bool {
         && !text.contains(char::is_whitespace)
 }
 
-/// The line, counted from 1, on which `key` begins at the top level.
+/// The line, counted from 1, on which `key` stands at the top level for the last time: that one counts.
 fn line_of(text: &str, key: &str) -> Option<usize> {
-    let starts = |line: &str| {
+    lines_of(text, key).last()
+}
+
+fn lines_of(text: &str, key: &str) -> impl Iterator<Item = usize> {
+    let starts = move |line: &str| {
         let line = line.trim_start_matches(['"', '\'', ':']);
         let rest = line.strip_prefix(key)?;
         rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':').then_some(())
     };
-    text.lines().position(|line| starts(line).is_some()).map(|index| index + 1)
-}
-
-/// The first key of the top level that a line repeats, with both lines.
-fn twice(text: &str) -> Option<(&str, usize, usize)> {
-    let mut known = HashMap::new();
-    text.lines().zip(1..).find_map(|(line, number)| {
-        let end = line.match_indices(':').map(|(at, _)| at).find(|at| {
-            *at > 0 && line.get(at + 1..).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
-        })?;
-        let key = line.get(..end).filter(|key| !key.starts_with([' ', '\t', '#', '-']))?;
-        known.insert(key, number).map(|first| (key, first, number))
-    })
+    text.lines().zip(1..).filter_map(move |(line, number)| starts(line).map(|()| number))
 }
 
 fn key_text(key: &Value) -> String {
@@ -420,30 +422,29 @@ pub fn without_password(text: &str) -> String {
     }
 }
 
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let change = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_stands_there_twice_is_told_with_both_lines() {
-        let text = b"# fleet\n:verbose: true\nroot_dir: /a\n:verbose: false\n";
-        let problem = Reader::new(text).map(|_| ()).unwrap_err().to_string();
-        assert!(problem.contains("line 4: :verbose stands on line 2 already"), "{problem}");
+    fn of_a_key_that_stands_there_more_than_once_the_last_one_counts_and_a_warning_says_so() {
+        let text =
+            b"# fleet\n:verbose: true\nroot_dir: /a\nverbose: true\n\"root_dir\": /b\n:verbose: false\n";
+        let mut reader = Reader::new(text).unwrap();
+        assert!(!reader.flag("verbose", true));
+        assert_eq!(reader.path("root_dir"), Some("/b".into()));
+        let lines: Vec<_> = reader.effective().iter().map(|setting| setting.line).collect();
+        assert_eq!(lines, [Some(6), Some(5)]);
+        let warnings: Vec<_> = reader.finish().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "line 5: root_dir: stands on line 3 already; this one, the last, counts",
+                "line 6: verbose: stands on line 2 and line 4 already; this one, the last, counts",
+            ]
+        );
+        let mut flow = Reader::new(b"{verbose: true, verbose: false}").unwrap();
+        assert!(!flow.flag("verbose", true));
+        assert_eq!(flow.finish().unwrap().len(), 1);
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use codedeploy_hooks::plain::harmless_json;
 use serde_json::{Value, json};
 
 use super::reader::without_password;
@@ -78,7 +79,7 @@ fn as_json(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
         .iter()
         .map(|Line { key, value, origin }| json!({"key": key, "value": value, "origin": origin}))
         .collect();
-    writeln!(out, "{:#}", Value::Array(list))
+    writeln!(out, "{}", harmless_json(&format!("{:#}", Value::Array(list))))
 }
 
 fn as_table(lines: &[Line], out: &mut impl Write) -> io::Result<()> {

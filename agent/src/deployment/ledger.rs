@@ -24,7 +24,7 @@ use codedeploy_hooks::fs::replace_file;
 use time::OffsetDateTime;
 
 use crate::errors::Chain;
-use crate::revision::store::{Store, StoreError, create_folders};
+use crate::revision::store::{Store, StoreError};
 use crate::spec::{DeploymentSpec, PathComponent};
 pub use official::Bare;
 pub use record::{About, Begun, Ended, InProgress};
@@ -85,7 +85,10 @@ impl Ledger {
             if fs::metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) {
                 set_aside(folder, "it is not a folder");
             }
-            create_folders(folder, 0o700)?;
+            match *folder == ledger.ongoing {
+                true => store.make_records_folder(folder)?,
+                false => store.make_folder(folder, 0o700)?,
+            }
         }
         Ok(ledger)
     }

@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::deployment::appspec::AppSpecError;
 use crate::errors::Chain;
 use crate::revision::store::{DeploymentFolder, Pointer};
+use crate::revision::{LocalRevision, Revision};
 use crate::spec::DeploymentSpec;
 
 /// A deployment as it would be.
@@ -84,6 +85,28 @@ impl Host {
         };
         elsewhere.download(spec).await.map_err(named)?;
         self.look(spec, order, &elsewhere, &archive).map_err(named)
+    }
+
+    /// The lifecycle events for which the AppSpec file of the revision has scripts; `scratch` is an empty folder for a
+    /// bundle that must be unpacked to be looked into.
+    pub async fn defined_events(
+        &self,
+        spec: &DeploymentSpec,
+        scratch: &Path,
+    ) -> Result<Vec<LifecycleEvent>, PreviewError> {
+        let named = |error: &dyn std::error::Error| PreviewError(error.to_string());
+        let archive = match &spec.revision {
+            Revision::Local(LocalRevision::Directory { location }) => location.clone(),
+            _ => {
+                let settings = Settings { root_dir: scratch.to_owned(), ..self.settings.clone() };
+                let elsewhere = Host::new(settings, self.environment.clone(), self.access.clone());
+                elsewhere.download(spec).await.map_err(|error| named(&error))?;
+                elsewhere.folder(spec).archive()
+            }
+        };
+        let (_, parsed) = appspec::parsed(&archive, &spec.appspec_filename, self.is_deployed_again(spec))
+            .map_err(|error| named(&error))?;
+        Ok(parsed.appspec.hooks.into_iter().map(|(event, _)| event).collect())
     }
 
     fn look(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::{self, RestoreError, Summary};
 use codedeploy_hooks::lifecycle::HookPlan;
-use codedeploy_hooks::script::{LogError, Report};
+use codedeploy_hooks::script::Report;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -69,8 +69,6 @@ pub enum RollbackError {
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    #[error("the script log cannot be written")]
-    Log(#[from] LogError),
     #[error("the work was cut short")]
     Interrupted(#[from] JoinError),
     #[error("how far the rollback came cannot be written down")]

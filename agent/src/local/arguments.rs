@@ -23,14 +23,14 @@ pub(super) struct Arguments {
     #[arg(short = 't', long, value_name = "tgz|tar|zip|directory", default_value = "directory")]
     r#type: String,
     /// What happens to a file that is there already and was not deployed: DISALLOW, OVERWRITE or RETAIN.
-    #[arg(short = 'b', long, value_name = "BEHAVIOR", default_value = "DISALLOW")]
+    #[arg(short = 'b', long, value_name = "BEHAVIOR", default_value = "DISALLOW", value_parser = behavior)]
     file_exists_behavior: FileExistsBehavior,
     /// The deployment group: what its last deployment installed is replaced.
     #[arg(short = 'g', long, value_name = "ID", default_value = "default-local-deployment-group")]
     deployment_group: String,
-    /// The group's name, for scripts.
-    #[arg(short = 'd', long, value_name = "NAME", default_value = "LocalFleet")]
-    deployment_group_name: String,
+    /// The group's name, for scripts [default: LocalFleet]
+    #[arg(short = 'd', long, value_name = "NAME")]
+    deployment_group_name: Option<String>,
     /// The application's name, for scripts [default: the bundle's location]
     #[arg(short = 'a', long, value_name = "NAME")]
     application_name: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(super) agent_configuration_file: Option<PathBuf>,
     /// The AppSpec file's name inside the bundle [default: appspec.yml]
-    #[arg(short = 'A', long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(short = 'A', long, value_name = "NAME")]
     appspec_filename: Option<String>,
     /// Token for a private repository.
     #[arg(long, env = "CODEDEPLOY_GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -94,12 +94,31 @@ pub(super) enum UsageError {
     Closed { path: PathBuf, source: std::io::Error },
     #[error("--bundle-location: the folder {} has no AppSpec file {name}; {}", path.display(), where_it_belongs(path, name))]
     NoAppSpec { path: PathBuf, name: String },
-    #[error("--events: {source}")]
-    EventName { source: InvalidEventName },
+    #[error("--events: {source}{}", meant(*nearest))]
+    EventName { source: InvalidEventName, nearest: Option<&'static str> },
+    #[error("--events: {event} is no standard lifecycle event, and the AppSpec file has no scripts for it{}", meant(nearest.as_deref()))]
+    UnknownEvent { event: LifecycleEvent, nearest: Option<String> },
     #[error("--events: {event} is performed by a service with a load balancer; there is none here")]
     ServiceEvent { event: LifecycleEvent },
-    #[error("--events: {event} cannot come before {limit}; only {} can", allowed.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", "))]
+    #[error(
+        "--events: {event} cannot come before {limit}; only {} can{}",
+        allowed.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", "),
+        if matches!(limit, LifecycleEvent::Install) { " and custom events" } else { "" }
+    )]
     EventOrder { event: LifecycleEvent, limit: LifecycleEvent, allowed: Vec<LifecycleEvent> },
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+/// A value that is empty, as that of a variable that is not set, counts as not given.
+fn given(value: &Option<String>) -> Option<&str> {
+    value.as_deref().filter(|value| !value.is_empty())
+}
+
+fn behavior(text: &str) -> Result<FileExistsBehavior, String> {
+    if text.is_empty() { Ok(FileExistsBehavior::Disallow) } else { text.parse() }
 }
 
 impl Arguments {
@@ -142,7 +161,7 @@ impl Arguments {
         match (path.is_dir(), kind) {
             (true, "directory") => {
                 // Whoever names a file means that one.
-                let named = self.appspec_filename.as_deref();
+                let named = given(&self.appspec_filename);
                 let names = named.map_or(APPSPEC_FILENAMES.to_vec(), |name| vec![name]);
                 match names.iter().map(|name| path.join(name).symlink_metadata()).find_map(found) {
                     Some(Ok(())) => Ok(Location::Directory(path)),
@@ -163,26 +182,28 @@ impl Arguments {
         location: &Location,
         order: &[LifecycleEvent],
     ) -> SpecificationDocument {
-        let application = match (&self.application_name, &self.bundle_location, location) {
-            (Some(name), ..) => name.clone(),
-            (None, _, Location::File(path) | Location::Directory(path)) => path.display().to_string(),
-            (None, location, _) => location.clone().unwrap_or_default(),
+        // The location as it was typed.
+        let application = match (given(&self.application_name), &self.bundle_location, location) {
+            (Some(name), ..) => name.to_owned(),
+            (None, Some(typed), _) => typed.clone(),
+            (None, None, Location::File(path) | Location::Directory(path)) => path.display().to_string(),
+            (None, None, _) => String::new(),
         };
         let behavior = self.file_exists_behavior.name().to_owned();
         SpecificationDocument {
             deployment_id: id.to_owned(),
             deployment_group_id: self.deployment_group.clone(),
-            deployment_group_name: self.deployment_group_name.clone(),
+            deployment_group_name: given(&self.deployment_group_name).unwrap_or("LocalFleet").to_owned(),
             application_name: application,
             deployment_creator: Some("codedeploy-local".into()),
             deployment_type: None,
-            app_spec_filename: self.appspec_filename.clone(),
+            app_spec_filename: given(&self.appspec_filename).map(str::to_owned),
             agent_action_overrides: Some(AgentActionOverrides {
                 agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(behavior) }),
             }),
             all_possible_lifecycle_events: Some(events::possible(order)),
             revision: self.revision(location),
-            github_access_token: self.github_token.clone(),
+            github_access_token: given(&self.github_token).map(str::to_owned),
             reuse_archive_from_deployment_id: None,
             binding: SpecificationBinding::default(),
         }
@@ -237,14 +258,14 @@ fn s3_location(location: &str) -> Option<S3Location> {
         return None;
     }
     let parameter = |name: &str| {
-        let found = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
-        found.map(|(_, value)| value.to_owned()).filter(|value| !value.is_empty())
+        let found = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name).last();
+        found.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
     };
     Some(S3Location {
         bucket: bucket.into(),
         key: key.into(),
         version: parameter("versionId"),
-        etag: parameter("etag").map(|etag| etag.trim_matches('"').to_owned()),
+        etag: parameter("etag").map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
     })
 }
 

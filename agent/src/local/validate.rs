@@ -82,7 +82,8 @@ impl Arguments {
         if !path.is_dir() {
             return self.checked(path.display().to_string(), read(path), None);
         }
-        let names = [self.appspec_filename.as_str()].into_iter().chain(APPSPEC_FILENAMES.into_iter().rev());
+        let named = Some(self.appspec_filename.as_str()).filter(|name| !name.is_empty());
+        let names = named.into_iter().chain(APPSPEC_FILENAMES.into_iter().rev());
         let file = names.map(|name| path.join(name)).find(|file| file.symlink_metadata().is_ok());
         match file {
             Some(file) => {

@@ -143,11 +143,6 @@ impl Agent {
         let Some((spec, envelope)) = self.specification(entry, persistence).await? else {
             return Ok(unanswered());
         };
-        let span = tracing::Span::current();
-        span.record("deployment_id", spec.deployment_id.as_str());
-        span.record("deployment_group", &spec.deployment_group_name);
-        span.record("application", &spec.application_name);
-
         let Some(_turn) = self.turn(&spec, shutdown).await else {
             let outcome = Outcome::Stopped { location: None };
             return Ok(Came::Over(Report { outcome, log_tail: String::new() }));
@@ -262,12 +257,17 @@ impl Agent {
         let trust = &self.host.settings.signer;
         let verified = envelope::verify(envelope, trust)?;
         let spec = DeploymentSpec::parse(&verified)?;
+        let span = tracing::Span::current();
+        span.record("deployment_id", spec.deployment_id.as_str());
+        span.record("deployment_group", &spec.deployment_group_name);
+        span.record("application", &spec.application_name);
+        verified.log_signers();
         binding::check(&spec, command, self.service.host_identifier())?;
         // Without a pin or an authority, who leaves something out signs with another key.
-        if *trust != SignerTrust::Anyone && self.acquaintance.binds(&verified.signers) {
+        if *trust != SignerTrust::Anyone && self.acquaintance.binds(&verified.keys().collect::<Vec<_>>()) {
             spec.binding.check_complete()?;
         }
-        Ok((spec, verified.signers))
+        Ok((spec, verified.keys().collect()))
     }
 
     async fn acknowledge(

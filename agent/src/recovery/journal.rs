@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use codedeploy_hooks::install::{self, Action, Phase, Turn, Unfinished};
+use codedeploy_hooks::plain::harmless;
 use serde_json::{Value, json};
 
 use crate::cli::complain;
 use crate::config::{ConfigError, Environment, Settings};
+use crate::console;
 use crate::errors::Chain;
 use crate::revision::store::{Store, StoreError};
 
@@ -55,10 +57,11 @@ fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalComman
         };
         entries.push(Entry { group, journal, found });
     }
-    let mut out = io::stdout().lock();
+    let mut out = console::out();
     if as_json {
         let unfinished: Vec<Value> = entries.iter().map(Entry::document).collect();
-        writeln!(out, "{}", json!({ "install_in_progress": running, "unfinished": unfinished }))?;
+        let document = json!({ "install_in_progress": running, "unfinished": unfinished });
+        writeln!(out, "{}", console::json(&document))?;
     } else {
         words(&mut out, &entries, running)?;
     }
@@ -150,7 +153,7 @@ fn recovery(phase: Phase) -> &'static str {
 fn listed(out: &mut impl Write, lines: impl ExactSizeIterator<Item = String>) -> io::Result<()> {
     let more = lines.len().saturating_sub(LISTED);
     for line in lines.take(LISTED) {
-        writeln!(out, "    {line}")?;
+        writeln!(out, "    {}", harmless(&line))?;
     }
     if more > 0 {
         writeln!(out, "    and {more} more, which --json lists")?;

@@ -1,11 +1,11 @@
 //! Revisions on this host: a bundle file is linked, a folder is copied as `cp -r` does.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::PathBuf;
 
 use super::copy::{CopyError, Keep, copy_tree};
-use super::store::INCOMING;
+use super::store::{INCOMING, StoreError, create_folders};
 use super::{DeploymentFolder, FetchedBundle, LocalRevision};
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,8 @@ pub enum LocalError {
     Link { path: PathBuf, source: std::io::Error },
     #[error("cannot find the folder {}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Copy(#[from] CopyError),
 }
@@ -41,8 +43,7 @@ pub(super) fn fetch(
             // The agent's state may lie below the folder that is deployed: it is no part of a revision.
             let (from, state) = (real(location)?, real(folder.root())?);
             let target = folder.incoming_archive();
-            let made = fs::DirBuilder::new().mode(INCOMING).create(&target);
-            made.map_err(|source| LocalError::Folder { path: target.clone(), source })?;
+            create_folders(&target, INCOMING)?;
             copy_tree(&from, &target, Some(&state), Keep::Permissions)?;
             Ok(FetchedBundle::Unpacked)
         }

@@ -1,20 +1,24 @@
 //! Where deployments lie on this host, and which of a group came last (spec: Files and folders on the host).
 
+mod files;
 mod folder;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
-use codedeploy_hooks::fs::{replace_file, sweep};
+use codedeploy_hooks::fs::{replace_record, sweep};
 use codedeploy_hooks::install::{self, Records};
 
 use crate::errors::Chain;
 use crate::spec::PathComponent;
+pub use files::create_folders;
+use files::folders;
+pub(crate) use files::remove;
 pub use folder::DeploymentFolder;
 
 /// The folder `deployment-root`. Every method names paths the official agents know.
@@ -22,6 +26,8 @@ pub use folder::DeploymentFolder;
 pub struct Store {
     root: PathBuf,
     ongoing: String,
+    /// Whether new records are for the agent's user alone.
+    restricted: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +62,24 @@ impl Pointer {
 
 impl Store {
     pub fn new(root: &Path, ongoing: &str) -> Self {
-        Self { root: root.to_owned(), ongoing: ongoing.to_owned() }
+        Self { root: root.to_owned(), ongoing: ongoing.to_owned(), restricted: false }
+    }
+
+    /// The same store, whose records are for the agent's user alone from now on, or for everybody as with AWS's agents.
+    pub fn restricted(self, restricted: bool) -> Self {
+        Self { restricted, ..self }
+    }
+
+    /// Makes a folder of the store, and the store where it is missing: one that lets everybody pass, because scripts run as
+    /// other users, and lists nothing to them.
+    pub fn make_folder(&self, path: &Path, mode: u32) -> Result<(), StoreError> {
+        create_folders(&self.root, 0o711)?;
+        create_folders(path, mode)
+    }
+
+    /// Makes a folder for records that others read too. Those in it are as open as the folder is when they are new.
+    pub fn make_records_folder(&self, path: &Path) -> Result<(), StoreError> {
+        self.make_folder(path, if self.restricted { 0o700 } else { 0o755 })
     }
 
     pub fn deployment(&self, group: &PathComponent, id: &PathComponent) -> DeploymentFolder {
@@ -96,7 +119,7 @@ impl Store {
     /// What the group's last Install did; the folder for it exists from then on. What cannot be a record is set aside.
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
-        create_folders(&folder, 0o700)?;
+        self.make_records_folder(&folder)?;
         let records = Self::records_in(&folder, group);
         set_aside_unless_file(&records.instructions)?;
         set_aside_unless_file(&records.cleanup)?;
@@ -211,15 +234,15 @@ impl Store {
         to: &DeploymentFolder,
     ) -> Result<(), StoreError> {
         let path = self.pointer_file(group, pointer);
-        create_folders(&self.instructions(), 0o700)?;
+        self.make_records_folder(&self.instructions())?;
         set_aside_unless_file(&path)?;
         let text = to.path().as_os_str().as_encoded_bytes();
-        replace_file(&path, text, 0o600).map_err(failed("write", &path))
+        replace_record(&path, text).map_err(failed("write", &path))
     }
 
     /// Makes the deployment's folder, empty but for logs of its earlier events.
     pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
-        create_folders(folder.path(), 0o755)?;
+        self.make_folder(folder.path(), 0o755)?;
         let leftovers =
             [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
         leftovers.iter().try_for_each(|path| remove(path))?;
@@ -362,61 +385,6 @@ fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
     fs::rename(path, &aside).map_err(failed("set aside", path))?;
     tracing::warn!(path = %path.display(), kept = %aside.display(), "set aside: {problem}");
     Ok(())
-}
-
-/// Makes `path` and its missing parents. Whatever the umask, they get this mode: some are private, and through the others
-/// users of scripts reach them.
-pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create", path))?;
-    for folder in missing {
-        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).map_err(failed("create", folder))?;
-    }
-    Ok(())
-}
-
-/// Removes whatever is at `path`; links are removed, not followed.
-fn remove(path: &Path) -> Result<(), StoreError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !metadata.is_dir() {
-        return fs::remove_file(path).map_err(failed("remove", path));
-    }
-    let removed = fs::remove_dir_all(path).or_else(|_| {
-        // Folders of a revision may be read-only, which stops everybody but root.
-        make_writable(path);
-        fs::remove_dir_all(path)
-    });
-    removed.map_err(failed("remove", path))
-}
-
-fn make_writable(folder: &Path) {
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
-}
-
-/// The folders in `folder`, none when it is missing.
-fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut folders = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            folders.push(entry.path());
-        }
-    }
-    folders.sort();
-    Ok(folders)
 }
 
 #[cfg(test)]

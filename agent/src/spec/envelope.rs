@@ -16,8 +16,22 @@ const MAX_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct VerifiedSpec {
     pub(super) json: Vec<u8>,
-    /// The keys that signed it; none, where this process wrote it for itself.
-    pub signers: Vec<KeyDigest>,
+    /// Who signed it; nobody, where this process wrote it for itself.
+    signers: Vec<Signer>,
+}
+
+impl VerifiedSpec {
+    /// The keys that signed it.
+    pub fn keys(&self) -> impl Iterator<Item = KeyDigest> {
+        self.signers.iter().map(|signer| KeyDigest(signer.key_sha256))
+    }
+
+    /// Logs who signed it: once it is known to which deployment it belongs, as a line of that.
+    pub fn log_signers(&self) {
+        for Signer { subject, key_sha256 } in &self.signers {
+            tracing::info!(signer = %subject, key_sha256 = %KeyDigest(*key_sha256), "deployment specification verified");
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +72,7 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
             return Err(EnvelopeError::Pin { subject: signer.subject.clone(), found });
         }
     }
-    log_signers(&opened.signers);
-    let signers = opened.signers.iter().map(|signer| KeyDigest(signer.key_sha256)).collect();
-    Ok(VerifiedSpec { json: opened.content, signers })
+    Ok(VerifiedSpec { json: opened.content, signers: opened.signers })
 }
 
 /// Whether specifications can be checked with these settings: the authorities that they name are there.
@@ -82,12 +94,6 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
 /// A specification that this process wrote for itself, as the local command does.
 pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
     VerifiedSpec { json, signers: Vec::new() }
-}
-
-fn log_signers(signers: &[Signer]) {
-    for Signer { subject, key_sha256 } in signers {
-        tracing::info!(signer = %subject, key_sha256 = %KeyDigest(*key_sha256), "deployment specification verified");
-    }
 }
 
 fn decode(payload: &str) -> Result<Vec<u8>, EnvelopeError> {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use codedeploy_hooks::clock::{Day, LocalTime};
@@ -21,6 +21,16 @@ const MAX_HELD: usize = 256 * 1024;
 pub struct LogName {
     folder: PathBuf,
     program: String,
+    readers: Readers,
+}
+
+/// Who may read a log that is new. One that is there stays as it is, also when it is rotated.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Readers {
+    #[default]
+    Everybody,
+    /// This group, if there is one.
+    Group(Option<u32>),
 }
 
 /// A log that is written. One thread at a time.
@@ -42,7 +52,11 @@ pub(super) struct LogFile {
 
 impl LogName {
     pub fn new(folder: &Path, program: &str) -> Self {
-        Self { folder: folder.to_owned(), program: program.to_owned() }
+        Self { folder: folder.to_owned(), program: program.to_owned(), readers: Readers::Everybody }
+    }
+
+    pub(super) fn readable_by(self, readers: Readers) -> Self {
+        Self { readers, ..self }
     }
 
     /// The file that is written.
@@ -165,8 +179,12 @@ impl LogFile {
         let taken = self.name.rotations()?;
         let last = taken.iter().filter(|(of, _)| *of == day).map(|(_, number)| *number).max();
         let aside = self.name.of(day, last.map_or(0, |number| number.saturating_add(1)));
+        let before = self.file.metadata()?;
         renameat_with(CWD, self.name.current(), CWD, &aside, RenameFlags::NOREPLACE)?;
         (self.file, self.day) = open(&self.name)?;
+        // Only root can give it away.
+        let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
+        self.file.set_permissions(before.permissions())?;
         let surplus = (taken.len() + 1).saturating_sub(KEPT);
         for (day, number) in taken.into_iter().take(surplus) {
             std::fs::remove_file(self.name.of(day, number))?;
@@ -186,21 +204,24 @@ fn open(name: &LogName) -> io::Result<(File, Option<Day>)> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         Err(error) => return Err(error),
     };
+    let (mode, group) = match name.readers {
+        Readers::Everybody => (0o644, None),
+        Readers::Group(group) => (0o640, group),
+    };
     if is_new {
         DirBuilder::new().recursive(true).mode(0o755).create(&name.folder)?;
     }
     // Not blocking: something else may stand there by now.
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&path)?;
+    let file =
+        OpenOptions::new().append(true).create(true).mode(mode).custom_flags(libc::O_NONBLOCK).open(&path)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;
     if is_new {
-        // Whatever the umask: everybody may read what the agent does.
-        file.set_permissions(Permissions::from_mode(0o644))?;
+        if group.is_some() {
+            fchown(&file, None, group)?;
+        }
+        // Whatever the umask.
+        file.set_permissions(Permissions::from_mode(mode))?;
     }
     let day = (metadata.len() > 0).then(|| metadata.modified().map(|time| LocalTime::of(time).day()));
     Ok((file, day.transpose()?))

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use codedeploy_hooks::clock::LocalTime;
+pub use codedeploy_hooks::plain::harmless;
+use codedeploy_hooks::plain::is_hostile;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tracing::Level;
@@ -133,23 +135,6 @@ pub fn rfc3339(moment: SystemTime) -> String {
     let moment = OffsetDateTime::from(moment);
     let (date, time) = (moment.date(), moment.time());
     format!("{date}T{:02}:{:02}:{:02}.{:03}Z", time.hour(), time.minute(), time.second(), time.millisecond())
-}
-
-/// `text` with everything in it escaped that a terminal acts upon, or that would let it look like another line.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hostile) {
-        return Cow::Borrowed(text);
-    }
-    let escaped = text.chars().flat_map(|c| {
-        let (plain, escape) = if is_hostile(c) { (None, Some(c.escape_default())) } else { (Some(c), None) };
-        plain.into_iter().chain(escape.into_iter().flatten())
-    });
-    Cow::Owned(escaped.collect())
-}
-
-/// Control characters of both sets, separators of lines, and marks that reorder what is read.
-fn is_hostile(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 /// A JSON string.

@@ -63,6 +63,11 @@ impl LifecycleEvent {
         STANDARD.into_iter().map(|(_, event)| event)
     }
 
+    /// The names of these.
+    pub fn standard_names() -> impl Iterator<Item = &'static str> {
+        STANDARD.iter().map(|(name, _)| *name)
+    }
+
     /// The name as AWS writes it.
     pub fn name(&self) -> &str {
         if let LifecycleEvent::Custom(CustomEvent(name)) = self {

@@ -344,7 +344,7 @@ fn unknown_key(key: &str, known: &[&str], at_top: bool) -> String {
 }
 
 /// The candidate that `word` is most likely a misspelling of.
-pub(super) fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
     candidates
         .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))

@@ -205,13 +205,13 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     let expected = "1 to 4 octal digits, such as 644 or \"0644\"";
     let (text, plain) = place.scalar().map(|(text, plain)| (text.trim(), plain)).unwrap_or_default();
     if !plain {
-        return octal(text).or_else(|| not_octal(place, report, expected, text));
+        return Mode::read(text).or_else(|| not_octal(place, report, expected, text));
     }
     // A fraction of zeros is none of a mode to the official agents.
     let number = scalar::number(text).filter(|_| !text.contains('.'));
     if let (Some(digits), Some(Number::Whole(number))) = (scalar::octal_form(text), number) {
         let digits = digits.trim_start_matches('0');
-        let bits = octal(if digits.is_empty() { "0" } else { digits });
+        let bits = Mode::read(if digits.is_empty() { "0" } else { digits });
         if bits.is_some() && number >= 8 {
             place.warning(
                 report,
@@ -227,7 +227,7 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
         Some(Number::Whole(number)) => number.to_string(),
         Some(Number::Fraction) | None => text.to_owned(),
     };
-    let bits = octal(&read);
+    let bits = Mode::read(&read);
     if bits.is_some() && read != text {
         place.warning(
             report,
@@ -237,17 +237,9 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     bits.or_else(|| not_octal(place, report, expected, text))
 }
 
-/// The bits of 1 to 4 octal digits.
-fn octal(text: &str) -> Option<Mode> {
-    let is_octal =
-        !text.is_empty() && text.len() <= 4 && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    let bits = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)?;
-    Mode::new(bits)
-}
-
 fn not_octal(place: &Place<'_>, report: &mut Report, expected: &str, text: &str) -> Option<Mode> {
     let digits = text.strip_prefix("0o").unwrap_or(text).trim_start_matches('0');
-    if octal(digits).is_some() {
+    if Mode::read(digits).is_some() {
         place.unexpected(report, format_args!("{expected}; write {digits}"));
     } else if text.contains(['r', 'w', 'x']) {
         place.unexpected(

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::fs::Folder;
+use crate::fs::{Folder, Readers};
 
 const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
@@ -118,6 +118,16 @@ fn encode(list: &[(Tag, u8)]) -> Vec<u8> {
 }
 
 impl Access {
+    /// Of a record of Installs.
+    pub(super) fn of_record(readers: &Readers) -> Self {
+        Self {
+            owner: readers.owner.map(|(uid, _)| Wish::kept(uid)),
+            group: readers.owner.map(|(_, gid)| Wish::kept(gid)),
+            mode: Some(Wish::asked(readers.mode)),
+            acl: None,
+        }
+    }
+
     /// What an open file has now, so that it can be given back.
     pub(super) fn read(file: impl AsFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&file)?;

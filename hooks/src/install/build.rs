@@ -85,7 +85,8 @@ impl Piece<'_> {
     }
 }
 
-fn times(stat: &rustix::fs::Stat) -> Timestamps {
+/// The times that something has.
+pub(super) fn times(stat: &rustix::fs::Stat) -> Timestamps {
     let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),

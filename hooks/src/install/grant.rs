@@ -189,8 +189,7 @@ impl Granter<'_> {
         self.once(written);
         let file = path.to_string_lossy().into_owned();
         if let Some(mode) = permission.mode {
-            let mode = format!("{:04o}", mode.bits());
-            self.note(Instruction::Chmod { mode, file: file.clone() });
+            self.note(Instruction::Chmod { mode: mode.written(), file: file.clone() });
         }
         let mode = permission.mode.map_or(mode, |mode| mode.bits());
         let acl = permission.acl.as_ref().and_then(|acl| {

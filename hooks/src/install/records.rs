@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::access::Context;
+use crate::fs::Readers;
 
 /// Where a deployment group's records are; all of them in one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(super) struct Previous {
     pub(super) instructions: State,
     pub(super) cleanup: State,
     pub(super) warnings: Vec<String>,
+    /// Who may read each record.
+    pub(super) readers: BTreeMap<PathBuf, Readers>,
 }
 
 /// In what state a record is.
@@ -101,7 +104,9 @@ impl Records {
     pub(super) fn read(&self) -> Result<Previous, (PathBuf, io::Error)> {
         let cleanup = read(&self.cleanup)?;
         let instructions = read(&self.instructions)?;
-        let mut previous = Previous::default();
+        let records = [&self.instructions, &self.cleanup, &self.pointer];
+        let readers = records.into_iter().map(|path| (path.clone(), Readers::of(path))).collect();
+        let mut previous = Previous { readers, ..Previous::default() };
         let mut contexts = BTreeMap::new();
         if let Some(bytes) = instructions {
             match serde_json::from_slice::<InstructionFile>(&bytes) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::access::{Access, Context, Wish};
+use super::access::{Access, Context};
 use super::layout::WantedKind;
 use super::plan::{Decision, Planned};
 use super::records::{self, Instruction, Records, State};
@@ -42,13 +42,13 @@ pub(super) fn schedule(
     }
     schedule.change.extend(contexts(decision, host));
     let text = records::instruction_text(instructions(decision, revision));
-    schedule.record(&records.instructions, text, host.previous.instructions, &mut names);
+    schedule.record(host, &records.instructions, text, host.previous.instructions, &mut names);
     let created = decision.planned.iter().map(|planned| planned.path.as_path());
     let rules = decision.contexts.iter().map(|(path, _)| path.as_path());
     let text = records::cleanup_text(created, rules);
-    schedule.record(&records.cleanup, text, host.previous.cleanup, &mut names);
+    schedule.record(host, &records.cleanup, text, host.previous.cleanup, &mut names);
     let text = deployment.as_os_str().as_bytes().to_vec();
-    schedule.record(&records.pointer, text, State::Sound, &mut names);
+    schedule.record(host, &records.pointer, text, State::Sound, &mut names);
     schedule.token = token;
     schedule
 }
@@ -113,7 +113,7 @@ impl Schedule {
         brought
     }
 
-    fn record(&mut self, path: &Path, text: Vec<u8>, old: State, names: &mut Names<'_>) {
+    fn record(&mut self, host: &Host, path: &Path, text: Vec<u8>, old: State, names: &mut Names<'_>) {
         let (spare, keep) = match old {
             State::Missing | State::Sound => (names.beside(path), Keep::ForUndo),
             State::Corrupt => {
@@ -122,7 +122,7 @@ impl Schedule {
                 (path.with_file_name(name), Keep::ForGood)
             }
         };
-        let access = Access { mode: Some(Wish::asked(0o600)), ..Default::default() };
+        let access = host.previous.readers.get(path).map(Access::of_record).unwrap_or_default();
         let item = Item { below: PathBuf::new(), what: What::Text(text), access };
         self.build.push(Build { staged: spare.clone(), items: vec![item] });
         self.change.push(Step::Swap(Swap {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
+use super::build::times;
 use super::journal::{self, Action, Begun, Contents, JournalError};
 use super::kept::KeptFolders;
 use super::parallel;
@@ -333,10 +334,12 @@ fn forget_contents(record: &Path, contents: &Contents) -> Result<(), ForgetError
     if left.is_empty() {
         let removed = split(record).and_then(|(parent, name)| {
             let folder = Folder::open(parent)?;
+            let stat = rustix::fs::fstat(&folder)?;
             folder.unlink(name)?;
             // It stays when something else is in it.
             let _ = folder.remove_folder(DISPLACED.as_ref());
-            Ok(())
+            // By its time, agents tell which deployment is older.
+            Ok(rustix::fs::futimens(&folder, &times(&stat))?)
         });
         left.extend(removed.err().map(|error| format!("remove {}: {error}", record.display())));
     }

@@ -15,7 +15,9 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 
 use crate::appspec::ArchivePath;
 use crate::clock::LocalTime;
-use file::{FILES_KEPT, LogFile, ROTATE_AT, Rotation};
+use crate::plain::harmless;
+pub use file::log_readers;
+use file::{FILES_KEPT, LogFile, Place, ROTATE_AT, Rotation};
 use tail::Tail;
 use text::Lines;
 
@@ -28,7 +30,7 @@ const TIME: &str = "YYYY-MM-DD HH:MM:SS ";
 
 /// A script log that cannot be kept.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(super) enum LogError {
     #[error("cannot make the folder {} of a script log", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot open the script log {}", path.display())]
@@ -55,12 +57,23 @@ impl Stream {
     }
 }
 
+/// Where the logs of a command are, and who may read new ones.
+#[derive(Debug, Clone, Copy)]
+pub struct LogPlaces<'a> {
+    /// `scripts.log`, in a folder of the deployment's folder: neither may be a link.
+    pub scripts: &'a Path,
+    /// The deployments log, whose folder may not be a link.
+    pub deployments: Option<&'a Path>,
+    /// The name of the group that reads logs.
+    pub readers: &'a str,
+}
+
 /// The log of one command, written as things happen.
 ///
-/// A log that can no longer be written (a full disk) costs a warning, never the script.
+/// A log that cannot be written (a full disk, a link in its place) costs a warning, never the script.
 #[derive(Debug)]
 pub struct ScriptLog {
-    scripts: LogFile,
+    scripts: Option<LogFile>,
     deployments: Option<LogFile>,
     deployment_id: String,
     /// Whether a failed write was warned about.
@@ -76,23 +89,18 @@ pub struct ScriptLog {
 }
 
 impl ScriptLog {
-    /// Opens `scripts_log`, the log of a deployment, to add to it; makes it and its folder when they are missing. The same
-    /// entries go to `deployments_log` under `deployment_id`; when that one cannot be opened, a warning says so.
-    pub fn open(
-        scripts_log: &Path,
-        deployments_log: Option<&Path>,
-        deployment_id: &str,
-    ) -> Result<Self, LogError> {
-        let scripts = LogFile::open(scripts_log, None)?;
+    /// Opens the log of a deployment, to add to it; makes it and its folder when they are missing. The same entries go to
+    /// the deployments log under `deployment_id`. When one of them cannot be opened, a warning says so.
+    pub fn open(places: LogPlaces<'_>, deployment_id: &str) -> Self {
+        let readers = log_readers(places.readers);
+        let open = |path, own_folders, rotation| {
+            let opened = LogFile::open(Place { path, own_folders, readers }, rotation);
+            opened.inspect_err(warn).ok()
+        };
+        let scripts = open(places.scripts, 2, None);
         let rotation = Some(Rotation { at: ROTATE_AT, files: FILES_KEPT });
-        let deployments = deployments_log.and_then(|path| match LogFile::open(path, rotation) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                warn(&error);
-                None
-            }
-        });
-        Ok(Self {
+        let deployments = places.deployments.and_then(|path| open(path, 1, rotation));
+        Self {
             scripts,
             deployments,
             deployment_id: deployment_id.to_owned(),
@@ -103,7 +111,7 @@ impl ScriptLog {
             stderr: Lines::default(),
             logged: 0,
             left_out: 0,
-        })
+        }
     }
 
     /// The newest whole lines of this command, without times, at most 2048 characters.
@@ -120,8 +128,7 @@ impl ScriptLog {
     /// The script at `location` begins.
     pub(super) fn script(&mut self, location: &ArchivePath) {
         (self.logged, self.left_out) = (0, 0);
-        let name = location.as_path().to_string_lossy().replace(char::is_control, "");
-        self.entry(format!("Script - {name}"));
+        self.entry(format!("Script - {}", harmless(location.written())));
         self.write();
     }
 
@@ -177,7 +184,7 @@ impl ScriptLog {
         let (seconds, milliseconds) = (now.seconds(), now.milliseconds());
         let entries = std::mem::take(&mut self.entries);
         let text: String = entries.iter().map(|entry| format!("{seconds} {entry}\n")).collect();
-        let mut written = self.scripts.append(&text);
+        let mut written = self.scripts.as_mut().map_or(Ok(()), |scripts| scripts.append(&text));
         if let Some(deployments) = &mut self.deployments {
             let id = &self.deployment_id;
             let text: String =

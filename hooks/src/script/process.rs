@@ -333,5 +333,5 @@ pub(super) async fn holders(pipes: &Pipes) -> Vec<Holder> {
 
 /// A script's location as the AppSpec names it.
 pub(super) fn location(script: &Script) -> String {
-    script.location.as_path().to_string_lossy().into_owned()
+    script.location.written().to_owned()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{ArchivePath, Script};
 use codedeploy_hooks::lifecycle::HookPlan;
-use codedeploy_hooks::script::{self, HookRun, Limits, Report, ScriptLog, Session};
+use codedeploy_hooks::script::{self, HookRun, Limits, LogPlaces, Report, ScriptLog, Session};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -74,8 +74,9 @@ impl Host {
             scripts: scripts.to_vec(),
         };
         let deployments_log = self.path("deployment-logs/codedeploy-agent-deployments.log");
-        let mut log =
-            ScriptLog::open(&self.path("logs/scripts.log"), Some(&deployments_log), DEPLOYMENT).unwrap();
+        let scripts_log = self.path("logs/scripts.log");
+        let places = LogPlaces { scripts: &scripts_log, deployments: Some(&deployments_log), readers: "adm" };
+        let mut log = ScriptLog::open(places, DEPLOYMENT);
         script::run(HookRun {
             plan: &plan,
             environment: &self.environment,

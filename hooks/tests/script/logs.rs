@@ -5,7 +5,7 @@ use std::path::Path;
 use codedeploy_api::diagnostics::ErrorCode;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::lifecycle::HookPlan;
-use codedeploy_hooks::script::{self, HookRun, Outcome, ScriptLog};
+use codedeploy_hooks::script::{self, HookRun, LogPlaces, Outcome, ScriptLog};
 
 use crate::host::{DEPLOYMENT, Host, KEEPER, named, without_times};
 use crate::message;
@@ -95,7 +95,10 @@ fn resident() -> u64 {
 async fn a_log_that_cannot_be_written_does_not_fail_the_script() {
     let host = Host::new();
     // Every write to it fails as on a full disk.
-    let mut log = ScriptLog::open(Path::new("/dev/full"), None, DEPLOYMENT).unwrap();
+    let mut log = ScriptLog::open(
+        LogPlaces { scripts: Path::new("/dev/full"), deployments: None, readers: "adm" },
+        DEPLOYMENT,
+    );
     let plan = HookPlan {
         event: LifecycleEvent::ValidateService,
         archive: host.archive(),

@@ -125,3 +125,35 @@ async fn on_an_ec2_instance_its_profile_has_the_keys_for_s3() {
     assert!(run(&["-l", &folder], &metadata.endpoint).await.succeeded);
     assert_eq!(metadata.requests().len(), asked_for_s3, "only S3 needs keys");
 }
+
+#[tokio::test]
+async fn scripts_have_the_variables_of_the_agent_and_of_the_deployment_and_no_others() {
+    let machine = Machine::new();
+    let revision = machine.revision("one");
+    let env = machine.path("env");
+    let note = format!(
+        "#!/usr/bin/python3\nimport os\nopen('{}', 'w').write('\\n'.join(os.environ))\n",
+        env.display()
+    );
+    bundle::write(&revision, &[("note.sh", &note)]);
+    let mut command = Programs::built().local.command(["-l", revision.to_str().unwrap(), "-c"]);
+    command.arg(machine.path("conf.yml")).env_clear().env("PATH", "/usr/bin:/bin").env("OPERATORS_OWN", "1");
+    command.env("CODEDEPLOY_GITHUB_TOKEN", "secret").env("INVOCATION_ID", "of the unit");
+    let deployed = ran(command.output().await.unwrap());
+    assert!(deployed.succeeded, "{}", deployed.everything());
+    let seen = fs::read_to_string(env).unwrap();
+    // Python's own, where the host has no locale.
+    let mut seen: Vec<&str> = seen.lines().filter(|name| *name != "LC_CTYPE").collect();
+    seen.sort_unstable();
+    let expected = [
+        "APPLICATION_NAME",
+        "CODEDEPLOY_HOOK_RUN",
+        "DEPLOYMENT_GROUP_ID",
+        "DEPLOYMENT_GROUP_NAME",
+        "DEPLOYMENT_ID",
+        "LIFECYCLE_EVENT",
+        "OPERATORS_OWN",
+        "PATH",
+    ];
+    assert_eq!(seen, expected, "docs/switching.md names what AWS's agents do not set");
+}

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use codedeploy_hooks::fs::{is_unfinished, replace_file, sweep};
+use codedeploy_hooks::fs::{is_unfinished, replace_record, sweep};
 
 use super::LedgerError;
 use crate::spec::PathComponent;
@@ -39,7 +39,7 @@ pub(super) fn write(
     host_command_identifier: &str,
 ) -> Result<(), LedgerError> {
     let path = folder.join(deployment.as_str());
-    replace_file(&path, host_command_identifier.as_bytes(), 0o600)
+    replace_record(&path, host_command_identifier.as_bytes())
         .map_err(|source| LedgerError { path: path.clone(), source })
 }
 

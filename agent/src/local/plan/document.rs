@@ -76,7 +76,7 @@ fn script(ScriptPreview { script, problems, warnings }: &ScriptPreview) -> Value
 fn permissions(permissions: &Permissions<'_>) -> Value {
     json!({
         "path": permissions.path,
-        "mode": permissions.mode,
+        "mode": permissions.mode.map(|mode| format!("{mode:0>4}")),
         "owner": permissions.owner,
         "group": permissions.group,
         "acl": permissions.acl,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use codedeploy_hooks::install::{Change, Permissions};
 use codedeploy_hooks::lifecycle::Origin;
+use codedeploy_hooks::plain::harmless;
 
 use crate::deployment::preview::{EventPreview, Preview};
 
@@ -46,7 +47,7 @@ impl Paint {
 
 /// Names come from the revision and from the host; they must not steer the terminal.
 fn printable(text: impl fmt::Display) -> String {
-    text.to_string().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    harmless(&text.to_string()).into_owned()
 }
 
 impl fmt::Display for Words<'_> {
@@ -75,7 +76,7 @@ impl Words<'_> {
                 format!("from the most recent deployment, {}", archive.display())
             }
         };
-        writeln!(f, "{}", format!("  {:<18}  {what}", event.event.name()).trim_end())?;
+        writeln!(f, "{}", format!("  {:<18}  {}", event.event.name(), printable(what)).trim_end())?;
         for script in &event.scripts {
             let spec = &script.script;
             let user = match (&spec.runas, spec.sudo) {
@@ -85,12 +86,13 @@ impl Words<'_> {
                 (None, true) => "with sudo".to_owned(),
             };
             let location = printable(spec.location.as_path().display());
+            let user = printable(user);
             writeln!(f, "    {location}  {user}, at most {} s", spec.timeout.as_secs())?;
             for problem in &script.problems {
-                writeln!(f, "      {}: {problem}", self.paint.bad("problem"))?;
+                writeln!(f, "      {}: {}", self.paint.bad("problem"), printable(problem))?;
             }
             for warning in &script.warnings {
-                writeln!(f, "      {}: {warning}", self.paint.odd("warning"))?;
+                writeln!(f, "      {}: {}", self.paint.odd("warning"), printable(warning))?;
             }
         }
         Ok(())
@@ -122,12 +124,12 @@ impl Words<'_> {
         writeln!(f, "{}", self.paint.title("Permissions"))?;
         for Permissions { path, mode, owner, group, acl, selinux_type } in permissions {
             let mut parts: Vec<String> = Vec::new();
-            parts.extend(mode.map(|mode| format!("mode {mode}")));
+            parts.extend(mode.map(|mode| format!("mode {mode:0>4}")));
             parts.extend(owner.map(|owner| format!("owner {owner}")));
             parts.extend(group.map(|group| format!("group {group}")));
             parts.extend((!acl.is_empty()).then(|| format!("ACL {}", acl.join(" "))));
             parts.extend(selinux_type.map(|kind| format!("SELinux type {kind}")));
-            writeln!(f, "  {}  {}", printable(path), parts.join(", "))?;
+            writeln!(f, "  {}  {}", printable(path), printable(parts.join(", ")))?;
         }
         Ok(())
     }

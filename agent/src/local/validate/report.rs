@@ -1,9 +1,11 @@
 //! Findings in the three forms in which they are told.
 
 use codedeploy_hooks::appspec::Finding;
+use codedeploy_hooks::plain::harmless;
 use serde_json::{Value, json};
 
 use super::{Checked, Severity};
+use crate::console;
 
 /// Version of the JSON form: members are only added to it.
 const VERSION: u32 = 1;
@@ -28,7 +30,7 @@ impl Severity {
 
 pub(super) fn report(checked: &[Checked], format: Format) -> String {
     match format {
-        Format::Json => format!("{}\n", document(checked)),
+        Format::Json => console::json(&document(checked)) + "\n",
         Format::Text => lines(checked, text_line) + &summary(checked),
         Format::Github => lines(checked, annotation) + &summary(checked),
     }
@@ -53,12 +55,12 @@ fn lines(checked: &[Checked], line: impl Fn(&str, Severity, &Finding) -> String)
 
 fn text_line(file: &str, severity: Severity, finding: &Finding) -> String {
     let at = finding.position.map(|at| format!("{}:{}:", at.line, at.column)).unwrap_or_default();
-    printable(&format!("{file}:{at} {}: {}", severity.name(), message(finding))) + "\n"
+    harmless(&format!("{file}:{at} {}: {}", severity.name(), message(finding))).into_owned() + "\n"
 }
 
 /// See "Workflow commands for GitHub Actions".
 fn annotation(file: &str, severity: Severity, finding: &Finding) -> String {
-    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let data = |text: &str| harmless(text).replace('%', "%25");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let at = finding.position.map(|at| format!(",line={},col={}", at.line, at.column)).unwrap_or_default();
     format!("::{} file={}{at},title=AppSpec::{}\n", severity.name(), property(file), data(&message(finding)))
@@ -70,11 +72,6 @@ fn message(finding: &Finding) -> String {
     } else {
         format!("{}: {}", finding.path, finding.message)
     }
-}
-
-/// What a file holds must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn summary(checked: &[Checked]) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use codedeploy_hooks::fs::replace_file;
+use codedeploy_hooks::fs::replace_record;
 
 use super::{MAX_POINTER, StoreError, failed, read_state};
 
@@ -72,9 +72,8 @@ impl DeploymentFolder {
 
     /// Notes where the archive came from, and the ETag of its bundle if it has one.
     pub fn note_source(&self, source: &str, etag: Option<&str>) -> Result<(), StoreError> {
-        let write = |path: &Path, text: &str| {
-            replace_file(path, text.as_bytes(), 0o600).map_err(failed("write", path))
-        };
+        let write =
+            |path: &Path, text: &str| replace_record(path, text.as_bytes()).map_err(failed("write", path));
         etag.map_or(Ok(()), |etag| write(&self.etag(), etag))?;
         write(&self.origin(), source)
     }

@@ -1,14 +1,16 @@
 //! Log files that hold script output: who may read them, how they grow and how they are rotated.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Gid, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use super::LogError;
+use crate::fs::{Folder, is_nowhere, split};
 
 /// The deployments log is rotated before it would grow beyond this many bytes.
 pub(super) const ROTATE_AT: u64 = 64 * 1024 * 1024;
@@ -17,18 +19,23 @@ pub(super) const ROTATE_AT: u64 = 64 * 1024 * 1024;
 /// same way: `codedeploy-agent-deployments.log`, then `.0` (the newest) to `.6`.
 pub(super) const FILES_KEPT: usize = 8;
 
-/// What a file of script output may be read by: root and the group that reads logs.
+/// What a new file of script output may be read by: its owner and the group that reads logs.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
-const READERS: &str = "adm";
 
 /// A log file that grows. Every write is one call on a file opened for appending, so that entries of several writers
 /// (commands in parallel, `codedeploy-local` beside the agent) do not mix within a line.
+///
+/// Its folder stays open: whatever a hook puts in its place, nothing is written through a link.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
+    folder: Folder,
+    name: OsString,
     file: File,
     rotation: Option<Rotation>,
+    /// The group that may read a new file.
+    readers: Option<u32>,
     /// The last write ended within a line, as on a full disk.
     torn: bool,
 }
@@ -39,15 +46,28 @@ pub(super) struct Rotation {
     pub(super) files: usize,
 }
 
+/// Where a log is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) path: &'a Path,
+    /// How many of the folders that lead to it are the agent's own: none of these may be a link.
+    pub(super) own_folders: usize,
+    /// The group that may read it, when it is new.
+    pub(super) readers: Option<u32>,
+}
+
 impl LogFile {
-    /// Opens the file for appending; makes it, and its folder, when they are missing.
-    pub(super) fn open(path: &Path, rotation: Option<Rotation>) -> Result<Self, LogError> {
+    /// Opens the file for appending; makes it, and its folders, when they are missing. Who may read one that is there stays
+    /// as it is.
+    pub(super) fn open(place: Place<'_>, rotation: Option<Rotation>) -> Result<Self, LogError> {
+        let Place { path, own_folders, readers } = place;
         let failed = |source| LogError::Open { path: path.to_owned(), source };
-        if let Some(folder) = path.parent() {
-            make_folder(folder).map_err(|source| LogError::Folder { path: folder.to_owned(), source })?;
-        }
-        let file = open(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, rotation, torn: false })
+        let (parent, name) = split(path).map_err(failed)?;
+        let folder = folder(parent, own_folders, readers)
+            .map_err(|source| LogError::Folder { path: parent.to_owned(), source })?;
+        let file = open(&folder, name, readers).map_err(failed)?;
+        let (path, name) = (path.to_owned(), name.to_owned());
+        Ok(Self { path, folder, name, file, rotation, readers, torn: false })
     }
 
     /// Adds `entries`, whole lines. They are written also when the file should be rotated and cannot be.
@@ -101,84 +121,108 @@ impl LogFile {
 
     fn rename_all(&mut self, files: usize) -> io::Result<()> {
         for number in (0..files.saturating_sub(2)).rev() {
-            match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
+            match self.folder.rename(&self.numbered(number), &self.folder, &self.numbered(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        std::fs::rename(&self.path, self.numbered(0))?;
-        self.file = open(&self.path)?;
-        Ok(())
+        let before = self.file.metadata()?;
+        self.folder.rename(&self.name, &self.folder, &self.numbered(0))?;
+        self.file = open(&self.folder, &self.name, self.readers)?;
+        // Whoever could read the log can go on.
+        let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
+        self.file.set_permissions(before.permissions())
     }
 
     /// Opens the path again when it no longer names the open file; says whether it did.
     fn follow(&mut self) -> io::Result<bool> {
         let open_file = self.file.metadata()?;
-        let same = match std::fs::symlink_metadata(&self.path) {
-            Ok(named) => (named.dev(), named.ino()) == (open_file.dev(), open_file.ino()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
+        let named = self.folder.stat(&self.name)?;
+        let same =
+            named.is_some_and(|named| (named.st_dev, named.st_ino) == (open_file.dev(), open_file.ino()));
         if !same {
-            self.file = open(&self.path)?;
+            self.file = open(&self.folder, &self.name, self.readers)?;
         }
         Ok(!same)
     }
 
-    fn numbered(&self, number: usize) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(format!(".{number}"));
-        path.into()
+    fn numbered(&self, number: usize) -> OsString {
+        let mut name = self.name.clone();
+        name.push(format!(".{number}"));
+        name
     }
 }
 
-/// Opens a file, never one behind a link, and sees to it that the right users can read it.
-fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(FILE_MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
-        return Ok(file);
+/// Opens a file, never one behind a link.
+fn open(folder: &Folder, name: &OsStr, readers: Option<u32>) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(FILE_MODE);
+    match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        Err(Errno::LOOP) => {
+            return Err(io::Error::other("found a symbolic link, expected a file; remove it"));
+        }
+        opened => return Ok(opened?.into()),
     }
-    // One that the official agent made is open to everybody.
-    if found.permissions().mode() & 0o7777 != FILE_MODE {
-        file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    match rustix::fs::openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, mode) {
+        Ok(made) => {
+            let file = File::from(made);
+            if let Some(group) = readers {
+                fchown(&file, None, Some(group))?;
+            }
+            // Whatever the umask.
+            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+            Ok(file)
+        }
+        // Another writer was faster.
+        Err(Errno::EXIST) => Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?.into()),
+        Err(error) => Err(error.into()),
     }
-    if let Some(group) = readers()
-        && found.gid() != group
-    {
-        fchown(&file, None, Some(group))?;
-    }
-    Ok(file)
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
+/// Opens the folder at `path`, of whose last folders `own` are no links; makes what is missing.
+fn folder(path: &Path, own: usize, readers: Option<u32>) -> io::Result<Folder> {
+    let base = path.ancestors().nth(own).unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o755).create(base)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut here = Folder::from(rustix::fs::open(base, flags, Mode::empty())?);
+    let own = path.strip_prefix(base).unwrap_or(path);
+    for (name, is_last) in own.iter().zip((0..own.iter().count()).rev().map(|left| left == 0)) {
+        here = match here.folder(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_folder(&here, name, is_last, readers)?
+            }
+            Err(error) if is_nowhere(&error) => {
+                let found =
+                    format!("found a link or a file at {}, expected a folder; remove it", name.display());
+                return Err(io::Error::other(found));
+            }
+            opened => opened?,
+        };
     }
-    if let Some(parent) = folder.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    Ok(here)
+}
+
+/// The last folder holds the log; those before it lead to more than logs.
+fn make_folder(parent: &Folder, name: &OsStr, is_last: bool, readers: Option<u32>) -> io::Result<Folder> {
+    let made = match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(FOLDER_MODE)) {
+        Err(Errno::EXIST) => return parent.folder(name),
+        made => made.map_err(io::Error::from).and_then(|()| parent.folder(name))?,
+    };
+    if let Some(group) = readers.filter(|_| is_last) {
+        rustix::fs::fchown(&made, None, Some(Gid::from_raw(group)))?;
     }
-    match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made?,
-    }
-    match readers() {
-        Some(group) => std::os::unix::fs::chown(folder, None, Some(group)),
-        None => Ok(()),
-    }
+    let mode = if is_last { FOLDER_MODE } else { 0o755 };
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+    Ok(made)
 }
 
 /// The group that reads logs, where it exists and files may be given to it.
-fn readers() -> Option<u32> {
+pub fn log_readers(name: &str) -> Option<u32> {
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
-    nix::unistd::Group::from_name(READERS).ok().flatten().map(|group| group.gid.as_raw())
+    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 #[cfg(test)]
@@ -186,6 +230,10 @@ mod tests {
     use super::*;
 
     const SMALL: Rotation = Rotation { at: 10, files: 4 };
+
+    fn open_log(path: &Path, rotation: Option<Rotation>) -> LogFile {
+        LogFile::open(Place { path, own_folders: 1, readers: log_readers("adm") }, rotation).unwrap()
+    }
 
     fn contents(folder: &Path) -> Vec<(String, String)> {
         let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -203,7 +251,7 @@ mod tests {
     #[test]
     fn a_full_file_is_rotated_and_the_oldest_one_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = LogFile::open(&folder.path().join("log"), Some(SMALL)).unwrap();
+        let mut log = open_log(&folder.path().join("log"), Some(SMALL));
         for entry in ["aaaaaa\n", "bb\n", "cccccc\n", "dddddd\n", "longer than the limit\n", "e\n"] {
             log.append(entry).unwrap();
         }
@@ -220,8 +268,8 @@ mod tests {
     fn a_writer_follows_when_another_one_rotates() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut one = LogFile::open(&path, Some(SMALL)).unwrap();
-        let mut other = LogFile::open(&path, Some(SMALL)).unwrap();
+        let mut one = open_log(&path, Some(SMALL));
+        let mut other = open_log(&path, Some(SMALL));
         one.append("aaaaaa\n").unwrap();
         other.append("bbbbbb\n").unwrap();
         one.append("c\n").unwrap();
@@ -232,7 +280,7 @@ mod tests {
     fn entries_are_kept_when_the_file_cannot_be_rotated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = LogFile::open(&path, Some(SMALL)).unwrap();
+        let mut log = open_log(&path, Some(SMALL));
         log.append("aaaaaa\n").unwrap();
         // Where the next name is taken by a folder that is not empty.
         std::fs::create_dir_all(folder.path().join("log.2/full")).unwrap();
@@ -247,7 +295,7 @@ mod tests {
     fn nobody_waits_for_another_writer_that_rotates() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = LogFile::open(&path, Some(SMALL)).unwrap();
+        let mut log = open_log(&path, Some(SMALL));
         log.append("aaaaaa\n").unwrap();
         let other = File::open(&path).unwrap();
         flock(&other, FlockOperation::LockExclusive).unwrap();
@@ -259,19 +307,46 @@ mod tests {
     }
 
     #[test]
-    fn only_root_and_the_readers_of_logs_can_read_script_output() {
+    fn a_new_log_is_for_root_and_its_readers_and_one_that_is_there_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("logs/scripts.log");
-        LogFile::open(&path, None).unwrap();
+        open_log(&path, None);
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
         assert_eq!(mode(&path), 0o640);
         assert_eq!(mode(path.parent().unwrap()), 0o750);
-        if let Some(group) = readers() {
+        if let Some(group) = log_readers("adm") {
             assert_eq!(path.metadata().unwrap().gid(), group);
         }
 
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        LogFile::open(&path, None).unwrap();
-        assert_eq!(mode(&path), 0o640, "a file of an official agent");
+        let mut log = open_log(&path, Some(SMALL));
+        assert_eq!(mode(&path), 0o644, "a log shipper reads it");
+        for entry in ["aaaaaa\n", "bbbbbb\n"] {
+            log.append(entry).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "bbbbbb\n");
+        assert_eq!(mode(&path), 0o644, "after it was rotated");
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_took_a_folders_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("victim")).unwrap();
+        let place = path("d-1/logs/scripts.log");
+        let place = Place { path: &place, own_folders: 2, readers: None };
+        let mut log = LogFile::open(place, Some(SMALL)).unwrap();
+        std::fs::rename(path("d-1/logs"), path("moved")).unwrap();
+        std::os::unix::fs::symlink(path("victim"), path("d-1/logs")).unwrap();
+        for entry in ["aaaaaa\n", "bbbbbb\n"] {
+            log.append(entry).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path("moved/scripts.log")).unwrap(), "bbbbbb\n");
+        let error = LogFile::open(place, None).unwrap_err();
+        assert!(matches!(error, LogError::Folder { .. }), "{error}");
+        std::fs::rename(path("d-1"), path("moved/d-1")).unwrap();
+        std::os::unix::fs::symlink(path("victim"), path("d-1")).unwrap();
+        LogFile::open(place, None).unwrap_err();
+        assert_eq!(std::fs::read_dir(path("victim")).unwrap().count(), 0);
     }
 }
