@@ -73,7 +73,7 @@ fn script(ScriptPreview { script, problems, warnings }: &ScriptPreview) -> Value
     })
 }
 
-fn permissions(permissions: &Permissions<'_>) -> Value {
+fn permissions(permissions: &Permissions) -> Value {
     json!({
         "path": permissions.path,
         "mode": permissions.mode,
