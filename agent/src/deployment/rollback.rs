@@ -21,7 +21,7 @@ use super::ledger::About;
 use super::{CommandError, Host, appspec, blocking, survivors};
 use crate::errors::Chain;
 use crate::recovery::{self, RecoveryError};
-use crate::revision::store::{DeploymentFolder, Pointer, StoreError, create_folders};
+use crate::revision::store::{DeploymentFolder, Pointer, StoreError};
 use crate::spec::PathComponent;
 use journal::{Came, Cause, Journal};
 
@@ -126,7 +126,7 @@ impl Host {
         stop: CancellationToken,
     ) -> Result<(RolledBack, Journal), RollbackError> {
         Installed::read(&self.folder_of(&cause.about))?;
-        create_folders(&self.store.instructions(), 0o700)?;
+        self.store.make_records_folder(&self.store.instructions())?;
         let mut journal = Journal::begin(&self.store, cause).map_err(RollbackError::Journal)?;
         match self.go_back(&mut journal, stop).await {
             Ok(rolled_back) => Ok((rolled_back, journal)),
