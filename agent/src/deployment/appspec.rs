@@ -149,7 +149,9 @@ pub(super) fn scripts_of_earlier(
         }
     };
     let (scripts, problems) = appspec::scripts_of_earlier(&text, event);
-    let warning = problems.first().map(|first| {
+    // Told once: every deployment has an ApplicationStop.
+    let matters = !scripts.is_empty() || *event == LifecycleEvent::ApplicationStop;
+    let warning = problems.first().filter(|_| matters).map(|first| {
         let more = match problems.len() {
             1 => String::new(),
             number => format!(" (and {} more)", number - 1),
