@@ -20,7 +20,7 @@ use crate::deployment::ledger::Ledger;
 use crate::errors::Chain;
 use crate::history::{Deployment, History};
 use crate::pidfile::{self, Holder, PidFileError};
-use crate::revision::store::Store;
+use crate::revision::store::{HISTORY, Store};
 use daemon::{Caller, Launch, Side};
 use socket::SocketError;
 use status::{Activity, Outbox, Report};
@@ -46,11 +46,7 @@ pub struct Place {
 impl Place {
     pub fn of(settings: &Settings) -> Self {
         let file = |suffix: &str| settings.pid_dir.join(format!("{}.{suffix}", settings.program_name));
-        Self {
-            pid_file: file("pid"),
-            socket: file("sock"),
-            history: settings.root_dir.join("deployment-history.json"),
-        }
+        Self { pid_file: file("pid"), socket: file("sock"), history: settings.root_dir.join(HISTORY) }
     }
 }
 

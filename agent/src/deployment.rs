@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::custody::Deployed;
-use codedeploy_hooks::install::{self, Given, InstallError, Summary, Tell};
+use codedeploy_hooks::install::{self, Conflict, Given, InstallError, Summary, Tell};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
 use codedeploy_hooks::script::{
     self, HookRun, Limits, LogPlaces, Outcome, Report, ScriptLog, Session, THIS_PROGRAM,
@@ -61,6 +61,11 @@ pub struct Host {
 enum CommandError {
     #[error("{0} is performed by the service; a host has nothing to do for it")]
     NotForHosts(LifecycleEvent),
+    #[error(
+        "the deployment group's id {0:?} is the name of something of the agent itself in root_dir; nothing was done. Use a \
+         deployment group with another id"
+    )]
+    ReservedGroup(PathComponent),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -111,6 +116,9 @@ impl Host {
         stop: CancellationToken,
     ) -> Report {
         let performed = match event {
+            _ if self.store.is_own_name(&spec.deployment_group_id) => {
+                return failed(&CommandError::ReservedGroup(spec.deployment_group_id.clone()));
+            }
             LifecycleEvent::DownloadBundle => tokio::select! {
                 downloaded = self.download(spec) => downloaded,
                 () = stop.cancelled() => Ok(stopped()),
@@ -246,6 +254,7 @@ impl Host {
         let records = self.store.records(&spec.deployment_group_id)?;
         let behavior = spec.file_exists_behavior;
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
+        let (reserved, stop_planning) = (own_folders(&self.settings), stop.clone());
         let (store, deployment, archive) = (self.store.clone(), folder.path().to_owned(), folder.archive());
         let group = spec.deployment_group_id.clone();
         let manifest = folder.manifest();
@@ -270,11 +279,16 @@ impl Host {
                 records: &records,
                 given: guarded.then_some(Given(&given)),
                 reject_unconfined,
+                reserved: &reserved,
+                stop: &stop_planning,
             };
             let plan = install::plan(&request)?;
             Ok::<_, CommandError>(install::install(plan, &turn)?)
-        })
-        .await??;
+        });
+        let summary = match summary.await? {
+            Err(CommandError::Install(InstallError::Stopped)) => return Ok(stopped()),
+            summary => summary.map_err(|error| self.named(error))?,
+        };
         for warning in &summary.warnings {
             tracing::warn!("{warning}");
         }
@@ -282,6 +296,27 @@ impl Host {
         let duration_ms = milliseconds_since(began);
         tracing::info!(duration_ms, created, replaced, removed, kept, "files installed");
         Ok(succeeded(note.as_deref()))
+    }
+
+    /// The same, with deployment groups called by their names, which only their deployments' folders tell.
+    fn named(&self, error: CommandError) -> CommandError {
+        match error {
+            CommandError::Install(InstallError::Conflicts(mut conflicts)) => {
+                conflicts.iter_mut().for_each(|conflict| self.name_group(conflict));
+                CommandError::Install(InstallError::Conflicts(conflicts))
+            }
+            other => other,
+        }
+    }
+
+    fn name_group(&self, conflict: &mut Conflict) {
+        let Conflict::Exists { group: Some(group), .. } = conflict else { return };
+        let folder =
+            PathComponent::new(group).and_then(|id| self.store.pointed(&id, Pointer::LastSuccessful));
+        if let Some(installed) = folder.and_then(|folder| Installed::read(&folder).ok()) {
+            let name = &installed.about.deployment_group;
+            *group = if name == group { name.clone() } else { format!("{name} (id {group})") };
+        }
     }
 
     async fn run_scripts(
@@ -423,6 +458,15 @@ fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) -> Report {
     }
     let Report { outcome, log_tail } = report;
     Report { outcome: Outcome::Explained { ending: Box::new(outcome), hint }, log_tail }
+}
+
+/// Folders that are nobody's destination: what is in them is the agent's. A log or pid folder that programs share is not
+/// among them; there the agent has single files, which Install does not replace.
+fn own_folders(settings: &Settings) -> Vec<PathBuf> {
+    const SHARED: [&str; 9] = ["/", "/home", "/opt", "/run", "/srv", "/tmp", "/var", "/var/log", "/var/run"];
+    let shared = |folder: &PathBuf| SHARED.iter().any(|shared| folder == std::path::Path::new(shared));
+    let beside = [&settings.log_dir, &settings.pid_dir].into_iter().filter(|folder| !shared(folder));
+    beside.chain([&settings.root_dir]).cloned().collect()
 }
 
 fn succeeded(note: Option<&str>) -> Report {

@@ -39,14 +39,16 @@ pub struct DeploymentSpec {
     pub binding: Binding,
 }
 
-/// An identifier that is safe as the name of a file or folder: not empty, `.` or `..`, no slash, no NUL.
+/// An identifier that is safe as the name of a file or folder, and in a line of text: not empty, `.` or `..`, no slash,
+/// no control character.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathComponent(String);
 
 impl PathComponent {
     pub fn new(text: &str) -> Option<Self> {
-        let unsafe_text = matches!(text, "" | "." | "..") || text.contains(['/', '\0']) || text.len() > 200;
+        let unsafe_char = |c: char| c == '/' || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        let unsafe_text = matches!(text, "" | "." | "..") || text.contains(unsafe_char) || text.len() > 200;
         (!unsafe_text).then(|| Self(text.to_owned()))
     }
 

@@ -253,7 +253,21 @@ impl Eq for Mode {}
 
 impl NamePattern {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let mut text: String = text.into();
+        // Several stars say what one says.
+        let mut last = None;
+        text.retain(|c| last.replace(c) != Some('*') || c != '*');
+        Self(text)
+    }
+
+    /// The one name that matches, when there is only one.
+    pub(crate) fn literal(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&self.0)
+    }
+
+    /// What it takes to compare with `name`, in comparisons of short names.
+    pub(crate) fn cost(&self, name: &OsStr) -> usize {
+        1 + name.len() * self.0.len().min(name.len()) / 64
     }
 
     /// Whether the whole `name` matches.

@@ -47,6 +47,12 @@ pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     }
 }
 
+/// Bytes of the longest path that the kernel takes at once. A temporary name on the way can make one longer.
+const AT_ONCE: usize = 4096;
+
+/// Folders that are open at once, each in the one before, while a tree is removed.
+const MOST_OPEN: usize = 64;
+
 /// An open folder. No operation on a name in it follows a symbolic link.
 #[derive(Debug)]
 pub(crate) struct Folder(OwnedFd);
@@ -54,6 +60,9 @@ pub(crate) struct Folder(OwnedFd);
 impl Folder {
     /// Opens an absolute path of which no component may be a symbolic link.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if path.as_os_str().len() >= AT_ONCE {
+            return Self::open_step_by_step(path);
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             // Before Linux 5.6, and where containers forbid what they do not know.
@@ -182,18 +191,81 @@ impl Folder {
 
     /// Removes `name` and all below it; fine when it is gone.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
-        let Some(stat) = self.stat(name)? else {
+        let Some(mut open) = self.unlink_or_open(name)?.map(|folder| vec![folder]) else {
             return Ok(());
         };
+        loop {
+            let depth = open.len();
+            let Some((folder, names)) = open.last_mut() else { return Ok(()) };
+            let Some(inner) = names.last() else {
+                open.pop();
+                match open.last_mut() {
+                    Some((around, names)) => {
+                        let name = names.pop().unwrap_or_default();
+                        around.remove_folder(&name)?;
+                    }
+                    None => self.remove_folder(name)?,
+                }
+                continue;
+            };
+            match folder.unlink_or_open(inner)? {
+                None => drop(names.pop()),
+                Some(inner) if depth < MOST_OPEN => open.push(inner),
+                // As deep as that, it is removed as if it stood at the top.
+                Some((inner_folder, _)) => {
+                    drop(inner_folder);
+                    let inner = names.pop().unwrap_or_default();
+                    let top = temporary_name(&token(), 0);
+                    let [(first, waiting), .., (folder, _)] = open.as_mut_slice() else { return Ok(()) };
+                    folder.rename_new(&inner, first, &top)?;
+                    // The last one is the way down to here.
+                    waiting.insert(0, top);
+                }
+            }
+        }
+    }
+
+    /// Removes what is no folder; opens a folder, so that it can be emptied, and gives the names in it.
+    fn unlink_or_open(&self, name: &OsStr) -> io::Result<Option<(Self, Vec<OsString>)>> {
+        let Some(stat) = self.stat(name)? else {
+            return Ok(None);
+        };
         if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
-            return self.unlink(name);
+            return self.unlink(name).map(|()| None);
         }
         let folder = self.folder(name)?;
         folder.make_writable();
-        for child in folder.names()? {
-            folder.remove_tree(&child)?;
+        let names = folder.names()?;
+        Ok(Some((folder, names)))
+    }
+
+    /// Looks at `name` and at all below it that is on `device`.
+    pub(crate) fn each_below(
+        &self,
+        name: &OsStr,
+        device: u64,
+        mut look: impl FnMut(&Stat),
+    ) -> io::Result<()> {
+        let mut open: Vec<(Self, Vec<OsString>)> = Vec::new();
+        let mut next = Some(name.to_os_string());
+        loop {
+            let folder = open.last().map_or(self, |(folder, _)| folder);
+            if let Some(name) = next.take()
+                && let Some(stat) = folder.stat(&name)?.filter(|stat| stat.st_dev == device)
+            {
+                look(&stat);
+                if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+                    let inner = folder.folder(&name)?;
+                    let names = inner.names()?;
+                    open.push((inner, names));
+                }
+            }
+            let Some((_, names)) = open.last_mut() else { return Ok(()) };
+            next = names.pop();
+            if next.is_none() {
+                open.pop();
+            }
         }
-        self.remove_folder(name)
     }
 
     /// Lets its owner remove what is in this folder, which goes anyway; who may not do that finds out when removing.

@@ -15,7 +15,10 @@ mod identity;
 mod journal;
 mod kept;
 mod layout;
+mod limits;
 mod parallel;
+mod paths;
+mod place;
 mod plan;
 mod preview;
 mod records;
@@ -29,16 +32,23 @@ mod transaction;
 mod undo;
 mod unfinished;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use codedeploy_api::specification::FileExistsBehavior;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 pub use self::conflict::Conflict;
+use self::conflict::Conflicts;
 use self::journal::Begun;
 pub use self::journal::{Action, JournalError, Phase};
+use self::paths::{PathId, Paths};
+use self::place::Reserved;
 use self::plan::{Decision, Facts};
 pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
@@ -47,7 +57,8 @@ pub use self::restore::{RestoreError, Restored, can_restore, restore};
 use self::room::Room;
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
-use self::transaction::Work;
+use self::step::Step;
+use self::transaction::{Known, Work};
 pub use self::undo::{ForgetError, completed, forget};
 pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
@@ -70,6 +81,10 @@ pub struct Request<'a> {
     pub given: Option<Given<'a>>,
     /// Whether a context of an unconfined SELinux user or type is refused.
     pub reject_unconfined: bool,
+    /// Folders that the agent keeps for itself; nothing is installed there.
+    pub reserved: &'a [PathBuf],
+    /// Ends the planning early. An Install that changes something is finished.
+    pub stop: Stop<'a>,
 }
 
 /// Tells of every path below an archive what the bundle gave it.
@@ -85,10 +100,14 @@ impl fmt::Debug for Given<'_> {
     }
 }
 
+/// Cancelled when somebody no longer waits.
+pub type Stop<'a> = &'a CancellationToken;
+
 /// An Install that can succeed, as far as can be seen before it is done.
 #[derive(Debug)]
 pub struct InstallPlan {
-    revision: PathBuf,
+    paths: Paths,
+    revision: Revision,
     journal: PathBuf,
     begun: Begun,
     decision: Decision,
@@ -97,15 +116,15 @@ pub struct InstallPlan {
 }
 
 /// What an Install does to one path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change<'a> {
-    Created(&'a Path),
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    Created(PathBuf),
     /// Something else stood there: a file of the last Install, or one that OVERWRITE replaces.
-    Replaced(&'a Path),
+    Replaced(PathBuf),
     /// Left by the last Install, and not part of this one.
-    Removed(&'a Path),
+    Removed(PathBuf),
     /// Was there already, and stays by RETAIN.
-    Kept(&'a Path),
+    Kept(PathBuf),
 }
 
 /// What an Install did, in numbers of files, links and folders.
@@ -133,6 +152,8 @@ struct Counts {
 pub enum InstallError {
     #[error("cannot read {} to plan the Install; nothing was changed", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("planning the Install was stopped; nothing was changed")]
+    Stopped,
     #[error("Install would not succeed, so nothing was changed:{}", listed(.0))]
     Conflicts(Vec<Conflict>),
     #[error("the files could not be changed; everything was put back")]
@@ -157,80 +178,100 @@ pub struct StepError {
 /// Looks at the revision and the host and decides everything; nothing is changed. Every conflict is found, not only
 /// the first.
 pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
-    let Considered { revision, host, records, decision, superseded, room } = consider(request)?;
-    let Room { conflicts, only_without_superseded } = room;
+    let Considered { revision, host, records, decision, superseded, paths, conflicts, room } =
+        consider(request)?;
     if !conflicts.is_empty() {
         return Err(InstallError::Conflicts(conflicts));
     }
     let deployment = std::fs::canonicalize(request.deployment)
         .map_err(|source| InstallError::Unreadable { path: request.deployment.to_path_buf(), source })?;
     let token = crate::fs::token();
-    let schedule =
-        schedule::schedule(&decision, &revision, &host, &records, request.deployment, token.clone());
+    let schedule = schedule::schedule(&decision, &paths, &host, &records, request.deployment, token.clone());
     let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
-    begun.staged = schedule.build.iter().map(|build| build.staged.clone()).collect();
+    begun.staged = schedule.all_staged(&decision, &paths);
     begun.superseded = superseded;
     begun.counts = decision.counts();
-    let (revision, journal) = (revision.root, records.journal);
-    Ok(InstallPlan { revision, journal, begun, decision, schedule, only_without_superseded })
+    let only_without_superseded = room.only_without_superseded;
+    Ok(InstallPlan {
+        paths,
+        revision,
+        journal: records.journal,
+        begun,
+        decision,
+        schedule,
+        only_without_superseded,
+    })
 }
 
 /// Everything that was looked at, and what came of it.
 struct Considered {
+    paths: Paths,
     revision: Revision,
     host: Host,
     records: Records,
     decision: Decision,
     superseded: Vec<PathBuf>,
-    /// With every conflict, not only those of room.
+    conflicts: Vec<Conflict>,
     room: Room,
 }
 
 fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
-    let unreadable = |(path, source)| InstallError::Unreadable { path, source };
+    let unreadable = |(path, source)| match request.stop.is_cancelled() {
+        true => InstallError::Stopped,
+        false => InstallError::Unreadable { path, source },
+    };
     let records = request.records.resolve().map_err(unreadable)?;
-    let mut revision = Revision::read(request.archive).map_err(unreadable)?;
+    let mut revision = Revision::read(request.archive, request.stop).map_err(unreadable)?;
     if let Some(Given(tell)) = request.given {
         let told = tell(&mut |path, access| revision.give(path, access));
         told.map_err(|source| unreadable((request.archive.to_owned(), source)))?;
     }
-    let (wanted, mut conflicts) = layout::layout(&revision, request.appspec);
-    let paths = wanted.iter().map(|wanted| wanted.path.as_path());
-    let host = Host::read(paths, request.appspec, &records).map_err(unreadable)?;
-    let behavior = request.appspec.file_exists_behavior.unwrap_or(request.behavior);
-    let reject_unconfined = request.reject_unconfined;
-    let facts =
-        Facts { appspec: request.appspec, behavior, reject_unconfined, revision: &revision, host: &host };
-    let (decision, found) = plan::decide(facts, wanted);
-    conflicts.extend(found);
+    let (mut paths, mut conflicts) = (Paths::absolute(), Conflicts::default());
+    let wanted = layout::layout(&revision, request.appspec, &mut paths, &mut conflicts, request.stop);
+    let wanted = wanted.map_err(|layout::Stopped| InstallError::Stopped)?;
+    let host = Host::read(wanted.iter().map(|wanted| wanted.path), request, &records, &mut paths);
+    let host = host.map_err(unreadable)?;
+    let facts = Facts {
+        appspec: request.appspec,
+        behavior: request.appspec.file_exists_behavior.unwrap_or(request.behavior),
+        reject_unconfined: request.reject_unconfined,
+        revision: &revision,
+        host: &host,
+        reserved: &Reserved::new(&revision.root, request.reserved, &mut paths),
+        stop: request.stop,
+    };
+    let decision = plan::decide(facts, wanted, &mut paths, &mut conflicts);
+    conflicts.name_groups(&records);
     let superseded = undo::superseded(&records.pointer, request.deployment);
-    let mut room = room::look(&decision, &revision, &records, &superseded);
-    room.conflicts.splice(..0, conflicts);
-    Ok(Considered { revision, host, records, decision, superseded, room })
+    let room = room::look(&decision, &revision, &records, &superseded, &paths, &mut conflicts);
+    if request.stop.is_cancelled() {
+        return Err(InstallError::Stopped);
+    }
+    let conflicts = conflicts.into_listed();
+    Ok(Considered { paths, revision, host, records, decision, superseded, conflicts, room })
 }
 
 /// Carries `plan` out, which was made in this `turn`. After an error everything is as before, unless the error says
 /// otherwise.
 pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError> {
-    let InstallPlan { revision, journal, begun, decision, schedule, only_without_superseded } = plan;
-    if only_without_superseded {
+    let begun = &plan.begun;
+    if plan.only_without_superseded {
         tracing::warn!(
             "there is no room to keep what the last Install displaced; it can no longer be taken back"
         );
-        undo::give_up(&begun).iter().for_each(|left| tracing::warn!("{left}"));
+        undo::give_up(begun).iter().for_each(|left| tracing::warn!("{left}"));
     }
-    let work = Work { revision: &revision, builds: &schedule.build, steps: &schedule.change };
-    let left = transaction::run(&journal, &begun, work)?;
-    let mut warnings = decision.warnings;
-    warnings.extend(left);
+    let left = transaction::run(&plan.journal, begun, &plan)?;
     let Counts { created, replaced, removed, kept } = begun.counts;
+    let mut warnings = plan.decision.warnings;
+    warnings.extend(left);
     Ok(Summary { created, replaced, removed, kept, warnings })
 }
 
 impl InstallPlan {
     /// What the Install will do: what it brings in the order of creation, then what it removes and keeps.
-    pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        self.decision.changes()
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        self.decision.changes(&self.paths)
     }
 
     /// What is odd, but no reason to refuse.
@@ -241,16 +282,24 @@ impl InstallPlan {
 
 impl Decision {
     fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for change in self.changes() {
-            *match change {
-                Change::Created(_) => &mut counts.created,
-                Change::Replaced(_) => &mut counts.replaced,
-                Change::Removed(_) => &mut counts.removed,
-                Change::Kept(_) => &mut counts.kept,
-            } += 1;
-        }
-        counts
+        let replaces = |planned: &&plan::Planned| planned.overwrites || self.goes.contains(planned.path);
+        let replaced = self.planned.iter().filter(replaces).count();
+        let removed = self.removed.iter().filter(|path| !self.places.contains(**path)).count();
+        Counts { created: self.planned.len() - replaced, replaced, removed, kept: self.kept.len() }
+    }
+}
+
+impl Work for InstallPlan {
+    fn build(&self) -> Result<BTreeSet<PathBuf>, StepError> {
+        build::build(self)
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>> {
+        self.schedule.steps(&self.decision, &self.paths)
+    }
+
+    fn known(&self, folder: PathId, name: &OsStr) -> Option<Known> {
+        schedule::known(&self.decision, &self.paths, folder, name)
     }
 }
 

@@ -9,6 +9,8 @@ mod bed;
 mod failures;
 #[path = "install/journals.rs"]
 mod journals;
+#[path = "install/limits.rs"]
+mod limits;
 #[path = "install/links.rs"]
 mod links;
 #[path = "install/model.rs"]
@@ -61,7 +63,7 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
     write(&bed.host("app/log"), "mine");
     bed.revision(&[("a", "2"), ("new/y", "2")]);
     let plan = bed.plan(&bed.all_to("app")).unwrap();
-    let named = |change: Change<'_>| match change {
+    let named = |change: Change| match change {
         Change::Created(path) => format!("+{}", path.strip_prefix(bed.host("")).unwrap().display()),
         Change::Replaced(path) => format!("~{}", path.strip_prefix(bed.host("")).unwrap().display()),
         Change::Removed(path) => format!("-{}", path.strip_prefix(bed.host("")).unwrap().display()),
@@ -253,7 +255,7 @@ fn the_record_of_what_was_done_has_the_official_form() {
         let mkdir = r#"{"type":"mkdir","directory":"/host/app"}"#;
         let copy = r#"{"type":"copy","source":"/archive/a","destination":"/host/app/a"}"#;
         let chmod = format!(r#"{{"type":"chmod","mode":"{recorded}","file":"/host/app/a"}}"#);
-        assert_eq!(text, format!(r#"{{"version":1,"instructions":[{mkdir},{copy},{chmod}]}}"#));
+        assert_eq!(text, format!(r#"{{"version":2,"instructions":[{mkdir},{copy},{chmod}]}}"#));
     }
 }
 

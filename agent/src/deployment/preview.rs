@@ -10,8 +10,9 @@ use codedeploy_hooks::appspec::{AppSpec, Parsed, Script};
 use codedeploy_hooks::install::{self, Conflict};
 use codedeploy_hooks::lifecycle::{Origin, origin};
 use codedeploy_hooks::script::{ScriptFinding, inspect};
+use tokio_util::sync::CancellationToken;
 
-use super::{CommandError, Host, appspec};
+use super::{CommandError, Host, appspec, blocking, own_folders};
 use crate::config::Settings;
 use crate::deployment::appspec::AppSpecError;
 use crate::errors::Chain;
@@ -75,6 +76,10 @@ impl Host {
         order: &[LifecycleEvent],
         scratch: &Path,
     ) -> Result<Preview, PreviewError> {
+        if self.store.is_own_name(&spec.deployment_group_id) {
+            let error = CommandError::ReservedGroup(spec.deployment_group_id.clone());
+            return Err(PreviewError(error.to_string()));
+        }
         let settings = Settings { root_dir: scratch.to_owned(), ..self.settings.clone() };
         let elsewhere = Host::new(settings, self.environment.clone(), self.access.clone());
         let archive = elsewhere.folder(spec).archive();
@@ -84,7 +89,7 @@ impl Host {
             PreviewError(text.replace(&format!("{}/", archive.display()), ""))
         };
         elsewhere.download(spec).await.map_err(named)?;
-        self.look(spec, order, &elsewhere, &archive).map_err(named)
+        self.look(spec, order, &elsewhere, &archive).await.map_err(named)
     }
 
     /// The lifecycle events for which the AppSpec file of the revision has scripts; `scratch` is an empty folder for a
@@ -109,7 +114,7 @@ impl Host {
         Ok(parsed.appspec.hooks.into_iter().map(|(event, _)| event).collect())
     }
 
-    fn look(
+    async fn look(
         &self,
         spec: &DeploymentSpec,
         order: &[LifecycleEvent],
@@ -130,16 +135,27 @@ impl Host {
         let behavior = spec.file_exists_behavior;
         let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
         let deployment = elsewhere.folder(spec);
-        let request = install::Request {
-            deployment: deployment.path(),
-            archive,
-            appspec: &appspec,
-            behavior,
-            records: &records,
-            given: None,
-            reject_unconfined,
+        let install = {
+            let (archive, appspec, reserved) =
+                (archive.to_owned(), appspec.clone(), own_folders(&self.settings));
+            let stop = CancellationToken::new();
+            // Nobody waits any more when this future is gone.
+            let _stopped = stop.clone().drop_guard();
+            let planned = blocking(move || {
+                install::preview(&install::Request {
+                    deployment: deployment.path(),
+                    archive: &archive,
+                    appspec: &appspec,
+                    behavior,
+                    records: &records,
+                    given: None,
+                    reject_unconfined,
+                    reserved: &reserved,
+                    stop: &stop,
+                })
+            });
+            planned.await??
         };
-        let install = install::preview(&request)?;
 
         let mut events = Vec::new();
         let mut downloaded = false;

@@ -82,6 +82,14 @@ impl Store {
         self.make_folder(path, if self.restricted { 0o700 } else { 0o755 })
     }
 
+    /// Whether a deployment group of this id would have its deployments where the agent has something of its own.
+    pub fn is_own_name(&self, group: &PathComponent) -> bool {
+        let group = group.as_str();
+        // Where folders ignore case, another spelling is the same folder.
+        let own = OWN_NAMES.iter().chain([&self.ongoing.as_str()]).any(|own| own.eq_ignore_ascii_case(group));
+        own || group.starts_with(TEMPORARY)
+    }
+
     pub fn deployment(&self, group: &PathComponent, id: &PathComponent) -> DeploymentFolder {
         DeploymentFolder::at(self.root.join(group.as_str()).join(id.as_str()))
     }
@@ -93,12 +101,12 @@ impl Store {
 
     /// The agent's own records of commands and their outcomes.
     pub fn commands(&self) -> PathBuf {
-        self.root.join("deployment-commands")
+        self.root.join(COMMANDS)
     }
 
     /// Where all script output of all deployments goes.
     pub fn deployments_log(&self) -> PathBuf {
-        self.root.join("deployment-logs/codedeploy-agent-deployments.log")
+        self.root.join(LOGS).join("codedeploy-agent-deployments.log")
     }
 
     /// The script logs of all deployments that are kept, and the ids of these.
@@ -312,13 +320,26 @@ impl Store {
 
     /// What joins the deployments of a group: pointers, records and journals of Installs.
     pub fn instructions(&self) -> PathBuf {
-        self.root.join("deployment-instructions")
+        self.root.join(INSTRUCTIONS)
     }
 
     fn pointer_file(&self, group: &PathComponent, pointer: Pointer) -> PathBuf {
         self.instructions().join(format!("{group}_{}", pointer.suffix()))
     }
 }
+
+const INSTRUCTIONS: &str = "deployment-instructions";
+const LOGS: &str = "deployment-logs";
+const COMMANDS: &str = "deployment-commands";
+
+/// What the agent, or an official one, has in the root folder beside the folders of deployment groups.
+const OWN_NAMES: [&str; 5] = [INSTRUCTIONS, LOGS, COMMANDS, "ongoing-deployment", HISTORY];
+
+/// In the root folder: how the last deployments ended.
+pub const HISTORY: &str = "deployment-history.json";
+
+/// What names begin with that the agent makes and removes.
+const TEMPORARY: &str = ".codedeploy-";
 
 /// The end of the name of a group's journal.
 const JOURNAL: &str = "-journal.json";
@@ -390,6 +411,22 @@ fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deployment_groups_have_no_names_of_the_agent() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path(), "in-progress");
+        let own = [store.instructions(), store.commands(), store.ongoing()];
+        let own = own.iter().map(|path| path.file_name().unwrap().to_str().unwrap());
+        for name in
+            own.chain(["deployment-logs", "Deployment-Logs", "ongoing-deployment", HISTORY, ".codedeploy-1"])
+        {
+            assert!(store.is_own_name(&id(name)), "{name}");
+        }
+        for name in ["shop", "deployment", "6b0e7c5e-8a53-4b76-9a0c-0e3f1f7f2a11"] {
+            assert!(!store.is_own_name(&id(name)), "{name}");
+        }
+    }
 
     fn id(text: &str) -> PathComponent {
         PathComponent::new(text).unwrap()

@@ -1,5 +1,6 @@
 //! Who may do what with a file: owner, mode, POSIX access control lists, SELinux rules; and applying them.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -15,7 +16,7 @@ const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 /// The attributes that an object gets; `None` leaves one alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Access {
     pub(super) owner: Option<Wish>,
     pub(super) group: Option<Wish>,
@@ -25,17 +26,38 @@ pub(super) struct Access {
 
 /// An owner, a group or mode bits. What the AppSpec asks for must be had; what a copy merely keeps is given up without
 /// the right to set it, as `cp` does: the owner, the group, and then the set-id bits, which would mean someone else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Wish {
     pub(super) value: u32,
     pub(super) must: bool,
 }
 
 /// Both lists as the kernel stores them; `None` means that there is none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct AclAttributes {
     pub(super) access: Option<Vec<u8>>,
     pub(super) default: Option<Vec<u8>>,
+}
+
+/// Accesses by number: most objects of a revision have one of a few.
+#[derive(Debug, Default)]
+pub(super) struct Accesses {
+    all: Vec<Access>,
+    numbers: HashMap<Access, u32>,
+}
+
+impl Accesses {
+    pub(super) fn number(&mut self, access: Access) -> u32 {
+        let next = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        *self.numbers.entry(access).or_insert_with_key(|access| {
+            self.all.push(access.clone());
+            next
+        })
+    }
+
+    pub(super) fn get(&self, number: u32) -> &Access {
+        &self.all[number as usize]
+    }
 }
 
 /// An SELinux rule.

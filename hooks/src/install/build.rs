@@ -1,64 +1,109 @@
 //! Builds what is new under temporary names, on several threads: nothing that anybody uses changes.
 
-use std::collections::BTreeSet;
-use std::io::{self, Write as _};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::access::Access;
-use super::step::{Build, Item, What};
-use super::{StepError, parallel};
+use super::layout::WantedKind;
+use super::plan::Planned;
+use super::schedule::Record;
+use super::{InstallPlan, StepError, parallel};
 use crate::fs::Handles;
 
-/// One object with its temporary path.
-struct Piece<'a> {
-    path: PathBuf,
-    item: &'a Item,
+/// One object of a unit.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    unit: u32,
+    number: u32,
 }
 
-/// Builds everything; `revision` has no links in it. Gives the folders in which names came to be.
-pub(super) fn build(revision: &Path, builds: &[Build]) -> Result<BTreeSet<PathBuf>, StepError> {
-    let pieces = builds.iter().flat_map(|build| {
-        build.items.iter().map(|item| Piece { path: below(&build.staged, &item.below), item })
-    });
-    let (folders, files): (Vec<_>, Vec<_>) = pieces.partition(|piece| piece.item.what == What::Folder);
+struct Builder<'a> {
+    plan: &'a InstallPlan,
+    /// The temporary names of units that have more than one object.
+    staged: HashMap<u32, PathBuf>,
+}
+
+/// Builds everything; gives the folders in which names came to be.
+pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> {
+    let InstallPlan { decision, schedule, paths, .. } = plan;
+    let mut builder = Builder { plan, staged: HashMap::new() };
+    let mut touched = BTreeSet::new();
+    let (mut files, mut granted) = (Vec::new(), Vec::new());
     let mut handles = Handles::default();
-    folders.iter().try_for_each(|piece| piece.build(revision, &mut handles))?;
-    parallel::each(&files, |piece, handles| piece.build(revision, handles))?;
+    for (unit, index) in (0_u32..).zip(0..schedule.units.len()) {
+        let members = schedule.units.members(index);
+        let staged = schedule.staged(index, decision, paths);
+        touched.extend(staged.parent().map(Path::to_path_buf));
+        if members.len() > 1 {
+            builder.staged.insert(unit, staged);
+        }
+        for number in members.iter().copied() {
+            let piece = Piece { unit, number };
+            if builder.planned(piece).kind != WantedKind::Folder {
+                files.push(piece);
+                continue;
+            }
+            builder.build(piece, &mut handles)?;
+            if *decision.access(builder.planned(piece)) != Access::default() {
+                granted.push(piece);
+            }
+        }
+    }
+    parallel::each(&files, |piece, handles| builder.build(*piece, handles))?;
     // Last and from the inside out: a mode may forbid what was still to be done below.
-    let granted = folders.iter().rev().filter(|piece| piece.item.access != Access::default());
-    for Piece { path, item } in granted {
-        let granted = handles.parent(path).and_then(|(parent, name)| item.access.apply(parent.folder(name)?));
-        granted.map_err(StepError::at("set access of", path))?;
+    for piece in granted.into_iter().rev() {
+        let path = builder.path(piece);
+        let access = decision.access(builder.planned(piece));
+        let granted = handles.parent(&path).and_then(|(parent, name)| access.apply(parent.folder(name)?));
+        granted.map_err(StepError::at("set access of", &path))?;
     }
-    Ok(builds.iter().filter_map(|build| Some(build.staged.parent()?.to_path_buf())).collect())
+    for record in &schedule.records {
+        builder.record(record, &mut handles).map_err(StepError::at("write", &record.spare))?;
+        touched.extend(record.spare.parent().map(Path::to_path_buf));
+    }
+    Ok(touched)
 }
 
-fn below(staged: &Path, below: &Path) -> PathBuf {
-    // Joining the empty path would leave a slash at the end.
-    if below.as_os_str().is_empty() { staged.to_path_buf() } else { staged.join(below) }
-}
+impl Builder<'_> {
+    fn planned(&self, piece: Piece) -> &Planned {
+        &self.plan.decision.planned[piece.number as usize]
+    }
 
-impl Piece<'_> {
-    fn build(&self, revision: &Path, handles: &mut Handles) -> Result<(), StepError> {
-        let action = match self.item.what {
-            What::Folder => "create the folder",
-            What::File { .. } => "copy to",
-            What::Link { .. } => "create the link",
-            What::Text(_) => "write",
+    /// The temporary path of an object.
+    fn path(&self, piece: Piece) -> PathBuf {
+        let InstallPlan { decision, schedule, paths, .. } = self.plan;
+        match self.staged.get(&piece.unit) {
+            Some(staged) => {
+                let top = schedule.top(piece.unit as usize, decision);
+                paths.path_from(self.planned(piece).path, top.path, staged)
+            }
+            None => schedule.staged(piece.unit as usize, decision, paths),
+        }
+    }
+
+    fn build(&self, piece: Piece, handles: &mut Handles) -> Result<(), StepError> {
+        let path = self.path(piece);
+        let planned = self.planned(piece);
+        let action = match planned.kind {
+            WantedKind::Folder => "create the folder",
+            WantedKind::File => "copy to",
+            WantedKind::Link => "create the link",
         };
-        self.act(revision, handles).map_err(StepError::at(action, &self.path))
+        self.act(planned, &path, handles).map_err(StepError::at(action, &path))
     }
 
-    fn act(&self, revision: &Path, handles: &mut Handles) -> io::Result<()> {
-        let (folder, name) = handles.parent(&self.path)?;
-        let access = &self.item.access;
-        match &self.item.what {
-            What::Folder => folder.create_folder(name),
-            What::File { source } => {
-                let source = revision.join(source);
+    fn act(&self, planned: &Planned, path: &Path, handles: &mut Handles) -> io::Result<()> {
+        let InstallPlan { decision, revision, .. } = self.plan;
+        let (folder, name) = handles.parent(path)?;
+        let access = decision.access(planned);
+        match planned.kind {
+            WantedKind::Folder => folder.create_folder(name),
+            WantedKind::File => {
+                let source = revision.absolute(planned.source);
                 let (from, source) = handles.parent(&source)?;
                 let mut from = from.file(source)?;
                 let stat = rustix::fs::fstat(&from)?;
@@ -68,20 +113,25 @@ impl Piece<'_> {
                 access.apply(&file)?;
                 Ok(rustix::fs::futimens(&file, &times(&stat))?)
             }
-            What::Link { source, target } => {
-                let source = revision.join(source);
+            WantedKind::Link => {
+                let source = revision.absolute(planned.source);
                 let (from, source) = handles.parent(&source)?;
                 let stat = from.stat(source)?.ok_or(Errno::NOENT)?;
-                folder.create_link(name, target)?;
+                folder.create_link(name, revision.target(planned.source))?;
                 access.apply_to_link(&folder, name)?;
                 Ok(rustix::fs::utimensat(&folder, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
             }
-            What::Text(text) => {
-                let mut file = folder.create_file(name)?;
-                file.write_all(text)?;
-                access.apply(&file)
-            }
         }
+    }
+
+    fn record(&self, record: &Record, handles: &mut Handles) -> io::Result<()> {
+        let InstallPlan { decision, revision, paths, .. } = self.plan;
+        let (folder, name) = handles.parent(&record.spare)?;
+        let file = folder.create_file(name)?;
+        let mut writer = BufWriter::with_capacity(64 * 1024, &file);
+        record.write(&mut writer, decision, revision, paths)?;
+        writer.flush()?;
+        record.access.apply(&file)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Making one change that others see, and taking it back. Taking back can be done twice, and does nothing where nothing
 //! was done; what somebody else put in the way is never touched.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
@@ -11,7 +10,9 @@ use rustix::io::Errno;
 
 use super::access::{self, Access};
 use super::identity::Identity;
-use super::step::{Change, Content, Step, Swap, Swapped, Takes};
+use super::paths::PathId;
+use super::step::{Change, Step, Swap, Swapped, Takes};
+use super::transaction::{Known, Work};
 use crate::fs::{Folder, Handles, is_nowhere, split};
 
 impl Step {
@@ -86,12 +87,12 @@ impl Swap {
 
 impl Change {
     /// Makes the change; `takes` is what may go away by it.
-    pub(super) fn make(&self, takes: &Takes, handles: &mut Handles) -> io::Result<()> {
+    pub(super) fn make(&self, takes: &Takes, work: &impl Work, handles: &mut Handles) -> io::Result<()> {
         match self {
             Self::Swap(swap) => {
                 swap.make(handles)?;
                 // Looked at when nobody finds it by its name any more.
-                if swap.takes && !swap.took_only(takes, handles)? {
+                if swap.takes && !swap.took_only(takes, work, handles)? {
                     return Err(changed_meanwhile());
                 }
                 Ok(())
@@ -165,10 +166,10 @@ impl Swapped {
     }
 
     /// Whether what was taken away is what was to be.
-    fn took_only(&self, takes: &Takes, handles: &mut Handles) -> io::Result<bool> {
+    fn took_only(&self, takes: &Takes, work: &impl Work, handles: &mut Handles) -> io::Result<bool> {
         let (folder, spare) = handles.parent(&self.spare)?;
         match takes {
-            Takes::Folder(contents) => only_known(&folder.folder(spare)?, Path::new(""), &known(contents)),
+            Takes::Folder(taken) => only_known(folder.folder(spare)?, *taken, work),
             Takes::File => {
                 Ok(folder.stat(spare)?.is_none_or(|stat| !FileType::from_raw_mode(stat.st_mode).is_dir()))
             }
@@ -324,18 +325,26 @@ fn adjust(path: &Path, file: &Identity, access: &Access, handles: &mut Handles) 
     Ok(ours)
 }
 
-fn known(contents: &[Content]) -> BTreeMap<&Path, bool> {
-    contents.iter().map(|content| (content.below.as_path(), content.folder)).collect()
-}
-
-/// Whether nothing has come into a folder since the plan was made.
-fn only_known(folder: &Folder, below: &Path, known: &BTreeMap<&Path, bool>) -> io::Result<bool> {
-    for name in folder.names()? {
-        let path = below.join(&name);
-        match known.get(path.as_path()) {
-            Some(false) => {}
-            Some(true) if only_known(&folder.folder(&name)?, &path, known)? => {}
-            _ => return Ok(false),
+/// Whether nothing has come into a folder, which was at `path`, since the plan was made.
+fn only_known(folder: Folder, path: PathId, work: &impl Work) -> io::Result<bool> {
+    // As deep as an Install can make folders, and no deeper: what is not known ends it.
+    let mut open = vec![(folder, path, None::<std::vec::IntoIter<OsString>>)];
+    while let Some((folder, path, names)) = open.last_mut() {
+        let names = match names {
+            Some(names) => names,
+            None => names.insert(folder.names()?.into_iter()),
+        };
+        let Some(name) = names.next() else {
+            open.pop();
+            continue;
+        };
+        match work.known(*path, &name) {
+            Some(Known::Folder(path)) => {
+                let inner = folder.folder(&name)?;
+                open.push((inner, path, None));
+            }
+            Some(Known::File) => {}
+            None => return Ok(false),
         }
     }
     Ok(true)

@@ -2,15 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
+use super::limits::MAX_CONFLICTS;
+use super::paths::{PathId, Paths};
+use super::records::{self, Records};
+use super::snapshot::Stranger;
+use crate::appspec::{MAX_FOLDERS, MAX_PATH_BYTES};
+
 /// One reason why a plan cannot succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     #[error(
-        "{}: a file is there already, and the file exists behavior is DISALLOW; remove it, or choose \
-         OVERWRITE or RETAIN",
-        path.display()
+        "{}: a file is there already{}, and the file exists behavior is DISALLOW; {}, or choose OVERWRITE or RETAIN",
+        path.display(),
+        installed_by(group.as_deref()),
+        if group.is_some() { "deploy this elsewhere" } else { "remove it" }
     )]
-    Exists { path: PathBuf },
+    Exists {
+        path: PathBuf,
+        /// The deployment group that installed it, if another one did.
+        group: Option<String>,
+    },
     #[error(
         "{}: two entries of the revision go there, {first} and {second}; remove one of them from \
          files",
@@ -41,11 +52,49 @@ pub enum Conflict {
     )]
     SpecialSource { object: PathBuf },
     #[error(
-        "files: {}: too many links to folders outside their mapping, which would be copied again and \
-         again; map the folder that holds both",
-        link.display()
+        "files: too many links to folders outside their mapping, which would be copied again and again; map the folder \
+         that holds both"
     )]
-    TooManyExpansions { link: PathBuf },
+    TooManyExpansions,
+    #[error(
+        "files: more than {most} files, links and folders would be installed; map fewer of them, or one folder once"
+    )]
+    TooManyObjects { most: usize },
+    #[error("the revision has more than {most} files, links and folders; leave out what is not deployed")]
+    TooManyInRevision { most: usize },
+    #[error("the revision has folders in more than {most} folders, such as {}; make it flatter", object.display())]
+    TooDeepInRevision { object: PathBuf, most: usize },
+    #[error(
+        "permissions: too many entries with a pattern, or over the same folders, to compare each with every file; name \
+         fewer, larger objects"
+    )]
+    TooManyPermissions,
+    #[error(
+        "{}: a path of {length} bytes in {depth} folders; a host has paths of at most {MAX_PATH_BYTES} bytes, and Install \
+         makes at most {MAX_FOLDERS} names in one another",
+        path.display()
+    )]
+    TooLong { path: PathBuf, length: usize, depth: usize },
+    #[error(
+        "{}: inside {}, which the agent keeps for itself; choose a destination outside it",
+        path.display(),
+        folder.display()
+    )]
+    AgentsOwn { path: PathBuf, folder: PathBuf },
+    #[error("{}: inside or through /proc or /sys, where the kernel keeps no files; choose another destination", path.display())]
+    Kernels { path: PathBuf },
+    #[error(
+        "{}: {} is a symbolic link of {}, and what it leads to, {}, belongs to {}; whoever owns the link could lead the \
+         deployment anywhere. Give the link to root (chown -h root), or write the path that is meant",
+        path.display(),
+        link.display(),
+        user(*owner),
+        target.display(),
+        user(*target_owner)
+    )]
+    UnsafeLink { path: PathBuf, link: PathBuf, owner: u32, target: PathBuf, target_owner: u32 },
+    #[error("these are the first {MAX_CONFLICTS} conflicts; there may be more")]
+    More,
     #[error("{}: inside the revision itself; choose a destination outside it", path.display())]
     InsideRevision { path: PathBuf },
     #[error(
@@ -99,6 +148,14 @@ pub enum Conflict {
     )]
     PermissionOnLink { object: PathBuf },
     #[error(
+        "permissions: {}: on the way to this file, {} is a symbolic link of {}; files that this Install does not bring get \
+         permissions only without links. Write the path that is meant",
+        object.display(),
+        link.display(),
+        user(*owner)
+    )]
+    PermissionThroughLink { object: PathBuf, link: PathBuf, owner: u32 },
+    #[error(
         "permissions: {} asks for an SELinux context, but semanage and restorecon are not installed \
          on this host; install policycoreutils, or remove context",
         object.display()
@@ -110,6 +167,79 @@ pub enum Conflict {
         object.display()
     )]
     Unconfined { object: PathBuf, found: String },
+}
+
+/// The conflicts of a plan, as far as they are listed.
+#[derive(Debug, Default)]
+pub(super) struct Conflicts {
+    listed: Vec<Conflict>,
+}
+
+impl Conflicts {
+    pub(super) fn push(&mut self, conflict: Conflict) {
+        if !self.is_full() {
+            self.listed.push(conflict);
+        }
+    }
+
+    pub(super) fn push_once(&mut self, conflict: Conflict) {
+        if !self.listed.contains(&conflict) {
+            self.push(conflict);
+        }
+    }
+
+    /// Whether no more are listed, so that looking for more says little.
+    pub(super) fn is_full(&self) -> bool {
+        self.listed.len() >= MAX_CONFLICTS
+    }
+
+    /// Says whose the files are that are there already.
+    pub(super) fn name_groups(&mut self, records: &Records) {
+        let there = self.listed.iter_mut().filter_map(|conflict| match conflict {
+            Conflict::Exists { path, group } => Some((&*path, group)),
+            _ => None,
+        });
+        let there: Vec<_> = there.collect();
+        if !there.is_empty() {
+            let wanted = there.iter().map(|(path, _)| path.to_path_buf()).collect();
+            let mut groups = records::installed_by(records, &wanted);
+            there.into_iter().for_each(|(path, group)| *group = groups.remove(path));
+        }
+    }
+
+    pub(super) fn into_listed(mut self) -> Vec<Conflict> {
+        if self.is_full() {
+            self.listed.push(Conflict::More);
+        }
+        self.listed
+    }
+}
+
+impl Extend<Conflict> for Conflicts {
+    fn extend<T: IntoIterator<Item = Conflict>>(&mut self, conflicts: T) {
+        conflicts.into_iter().for_each(|conflict| self.push(conflict));
+    }
+}
+
+impl Conflict {
+    /// The path `written` leads through `stranger`.
+    pub(super) fn stranger(paths: &Paths, written: PathId, stranger: Stranger) -> Self {
+        let Stranger { link, owner, target, target_owner } = stranger;
+        let [path, link, target] = [written, link, target].map(|id| paths.path(id));
+        Self::UnsafeLink { path, link, owner, target, target_owner }
+    }
+}
+
+/// A user's number, and the name if there is one.
+fn user(uid: u32) -> String {
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => format!("{} (uid {uid})", user.name),
+        Ok(None) | Err(_) => format!("uid {uid}"),
+    }
+}
+
+fn installed_by(group: Option<&str>) -> String {
+    group.map_or(String::new(), |group| format!(", which the deployment group {group} has installed"))
 }
 
 fn behind(link: Option<&Path>) -> String {

@@ -1,31 +1,110 @@
 //! The `permissions` section: which planned objects each entry means, and what they get. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+mod meaning;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::meaning::Tree;
 use super::access::{Access, AclAttributes, Context, Entry, Tag, Wish};
-use super::conflict::Conflict;
+use super::conflict::{Conflict, Conflicts};
 use super::layout::WantedKind;
+use super::paths::{ByPath, PathId, Paths};
 use super::plan::{Decision, Facts};
 use super::records::Instruction;
-use super::snapshot::{Node, NodeKind, last};
+use super::snapshot::{Leads, NodeKind};
 use crate::appspec::{Acl, AclTag, Pattern, Permission, Principal};
 
+/// What was granted, for the records.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    /// What each entry of `permissions` that means anything comes to.
+    entries: Vec<Texts>,
+    /// Paths, as written, that get permissions, and the number of their entry.
+    paths: Vec<(PathId, u32)>,
+    /// SELinux rules, in order: where, without links in its parents, and the number of the entry.
+    contexts: Vec<(PathId, u32)>,
+}
+
+/// What one entry of `permissions` says, as records write it.
+#[derive(Debug)]
+struct Texts {
+    mode: Option<String>,
+    acl: Option<Vec<String>>,
+    context: Option<Context>,
+    owner: Option<String>,
+    group: Option<String>,
+}
+
 /// Gives the planned objects, and existing files that are named exactly, the access that the AppSpec asks for.
-pub(super) fn grant(facts: Facts<'_>, decision: &mut Decision, conflicts: &mut Vec<Conflict>) {
-    let mut granter = Granter { facts, decision, conflicts, granted: BTreeSet::new() };
+pub(super) fn grant(facts: Facts<'_>, paths: &mut Paths, decision: &mut Decision, conflicts: &mut Conflicts) {
+    if facts.appspec.permissions.is_empty() {
+        return;
+    }
+    let tree = Tree::of(&decision.planned, paths);
+    let mut granter = Granter { facts, paths, decision, conflicts, tree, granted: ByPath::default() };
     granter.check_names();
     for permission in &facts.appspec.permissions {
+        if granter.conflicts.is_full() || facts.stop.is_cancelled() {
+            break;
+        }
         granter.permission(permission);
+    }
+}
+
+impl Granted {
+    /// The commands on permissions, in the order in which the official agents do them.
+    pub(super) fn instructions<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Instruction> + 'a {
+        self.paths.iter().flat_map(|(path, entry)| {
+            let file = paths.path(*path).to_string_lossy().into_owned();
+            self.entries[*entry as usize].instructions(file)
+        })
+    }
+
+    /// SELinux rules, in order.
+    pub(super) fn contexts(&self) -> impl Iterator<Item = (PathId, &Context)> {
+        let rule =
+            |(path, entry): &(PathId, u32)| Some((*path, self.entries[*entry as usize].context.as_ref()?));
+        self.contexts.iter().filter_map(rule)
+    }
+}
+
+impl Texts {
+    fn of(permission: &Permission) -> Self {
+        let name = |principal: &Option<Principal>| principal.as_ref().map(principal_text);
+        Self {
+            mode: permission.mode.map(|mode| mode.written()),
+            acl: permission.acl.as_ref().map(|acl| acl.entries.iter().map(text).collect()),
+            context: permission.context.as_ref().map(|context| Context {
+                user: context.user.clone(),
+                role: None,
+                kind: context.kind.clone(),
+                range: context.range.clone(),
+            }),
+            owner: name(&permission.owner),
+            group: name(&permission.group),
+        }
+    }
+
+    fn instructions(&self, file: String) -> impl Iterator<Item = Instruction> + use<> {
+        let Self { mode, acl, context, owner, group } = self;
+        let mode = mode.clone().map(|mode| Instruction::Chmod { mode, file: file.clone() });
+        let acl = acl.clone().map(|acl| Instruction::Setfacl { acl, file: file.clone() });
+        let context = context.clone().map(|context| Instruction::Semanage { context, file: file.clone() });
+        let owned = owner.is_some() || group.is_some();
+        let (owner, group) = (owner.clone(), group.clone());
+        let owners = owned.then_some(Instruction::Chown { owner, group, file });
+        [mode, acl, context, owners].into_iter().flatten()
     }
 }
 
 struct Granter<'a> {
     facts: Facts<'a>,
+    paths: &'a mut Paths,
     decision: &'a mut Decision,
-    conflicts: &'a mut Vec<Conflict>,
+    conflicts: &'a mut Conflicts,
+    tree: Tree,
     /// Paths, as written, that have had a permission.
-    granted: BTreeSet<PathBuf>,
+    granted: ByPath<()>,
 }
 
 impl Granter<'_> {
@@ -60,17 +139,21 @@ impl Granter<'_> {
                 unconfined.map(|found| Conflict::Unconfined { object: object.into(), found: found.clone() }),
             );
         }
-        let exact = self.decision.planned.iter().position(|planned| planned.written == object);
-        let applied = match exact.map(|index| &self.decision.planned[index].kind) {
+        let written = self.paths.add(object);
+        let granted = &mut self.decision.granted;
+        granted.entries.push(Texts::of(permission));
+        let entry = u32::try_from(granted.entries.len() - 1).unwrap_or(u32::MAX);
+        let exact = self.tree.planned(written);
+        let applied = match exact.map(|number| self.decision.planned[number as usize].kind) {
             Some(WantedKind::File) => {
-                self.exact_file(permission, |granter| granter.planned(permission, exact))
+                self.exact_file(permission, |granter| granter.planned(permission, entry, exact))
             }
-            Some(WantedKind::Link { .. }) => {
+            Some(WantedKind::Link) => {
                 self.conflicts.push(Conflict::PermissionOnLink { object: object.to_path_buf() });
                 true
             }
-            Some(WantedKind::Folder) => self.below(permission),
-            None => self.existing(permission),
+            Some(WantedKind::Folder) => self.below(permission, entry, written),
+            None => self.existing(permission, entry, written),
         };
         if !applied {
             self.decision.warnings.push(format!(
@@ -81,18 +164,32 @@ impl Granter<'_> {
     }
 
     /// What is on the host at the object, and is not this Install's.
-    fn existing(&mut self, permission: &Permission) -> bool {
-        let Some((path, node)) = self.locate(permission.object.as_path()) else {
-            return self.below(permission);
-        };
-        match node.kind {
-            NodeKind::File => self.exact_file(permission, |granter| granter.adjust(permission, &path, &node)),
-            NodeKind::Link { .. } if !self.is_folder(&node) => {
-                self.conflicts
-                    .push(Conflict::PermissionOnLink { object: permission.object.as_path().to_path_buf() });
+    fn existing(&mut self, permission: &Permission, entry: u32, written: PathId) -> bool {
+        let found = self.locate(written);
+        let object = || permission.object.as_path().to_path_buf();
+        match found {
+            Found::File(path) => {
+                self.exact_file(permission, |granter| granter.adjust(permission, entry, written, path))
+            }
+            Found::Behind(link) => {
+                let owner = self.facts.host.node(link).map_or(0, |node| node.uid);
+                let link = self.paths.path(link);
+                self.exact_file(permission, |granter| {
+                    granter.conflicts.push(Conflict::PermissionThroughLink { object: object(), link, owner });
+                })
+            }
+            Found::Unsafe(leads) => {
+                self.conflicts.push(match leads {
+                    Leads::Unsafe(stranger) => Conflict::stranger(self.paths, written, stranger),
+                    _ => Conflict::Kernels { path: object() },
+                });
                 true
             }
-            _ => self.below(permission),
+            Found::Link => {
+                self.conflicts.push(Conflict::PermissionOnLink { object: object() });
+                true
+            }
+            Found::Other => self.below(permission, entry, written),
         }
     }
 
@@ -108,124 +205,94 @@ impl Granter<'_> {
         true
     }
 
-    fn planned(&mut self, permission: &Permission, index: Option<usize>) {
-        let Some(index) = index else {
+    fn planned(&mut self, permission: &Permission, entry: u32, number: Option<u32>) {
+        let Some(index) = number.map(|number| number as usize) else {
             return;
         };
-        let planned = &self.decision.planned[index];
-        let (written, path) = (planned.written.clone(), planned.path.clone());
+        let planned = self.decision.planned[index];
+        let own = self.decision.access(&planned).clone();
         let (mode, is_folder) = match planned.kind {
             // Links have an owner and a group of their own, and nothing else; what they lead to is not touched.
-            WantedKind::Link { .. } => {
-                self.once(&written);
+            WantedKind::Link => {
+                self.once(planned.written);
                 let (owner, group) = self.owners(permission);
-                let access = &mut self.decision.planned[index].access;
-                access.owner = owner.or(access.owner);
-                access.group = group.or(access.group);
+                let access = Access { owner: owner.or(own.owner), group: group.or(own.group), ..own };
+                self.decision.planned[index].access = self.decision.accesses.number(access);
                 return;
             }
-            WantedKind::File => (planned.access.mode.map_or(0o644, |mode| mode.value), false),
+            WantedKind::File => (own.mode.map_or(0o644, |mode| mode.value), false),
             WantedKind::Folder => (self.facts.host.folder_mode, true),
         };
-        let asked = self.access(permission, &written, &path, mode, is_folder);
-        let access = &mut self.decision.planned[index].access;
-        access.owner = asked.owner.or(access.owner);
-        access.group = asked.group.or(access.group);
-        access.mode = asked.mode.or(access.mode);
-        access.acl = asked.acl;
+        let asked = self.access(permission, entry, planned.written, planned.path, mode, is_folder);
+        let access = Access {
+            owner: asked.owner.or(own.owner),
+            group: asked.group.or(own.group),
+            mode: asked.mode.or(own.mode),
+            acl: asked.acl,
+        };
+        self.decision.planned[index].access = self.decision.accesses.number(access);
     }
 
-    fn adjust(&mut self, permission: &Permission, path: &Path, node: &Node) {
+    fn adjust(&mut self, permission: &Permission, entry: u32, written: PathId, path: PathId) {
+        let Some(node) = self.facts.host.node(path).copied() else { return };
         if node.immutable {
-            self.conflicts.push(Conflict::Immutable { path: path.to_path_buf() });
+            self.conflicts.push(Conflict::Immutable { path: self.paths.path(path) });
         }
-        let mut access = self.access(permission, permission.object.as_path(), path, node.mode, false);
+        if let Some(conflict) = self.facts.reserved.conflict(self.paths, path) {
+            self.conflicts.push(conflict);
+        }
+        let mut access = self.access(permission, entry, written, path, node.mode, false);
         // Changing owner or group takes set-id bits away; who did not ask for that keeps them.
         access.mode = access.mode.or(Some(Wish::asked(node.mode)));
-        self.decision.adjusted.push((path.to_path_buf(), access));
+        self.decision.adjusted.push((path, access));
     }
 
     /// Everything planned below the object that the pattern means.
-    fn below(&mut self, permission: &Permission) -> bool {
-        let object = permission.object.as_path();
-        let means = |path: &Path, is_folder: bool| {
-            let applies = permission.applies_to;
-            if path == object || !path.starts_with(object) {
-                return false;
-            }
-            let direct = path.parent() == Some(object);
-            let pattern = match &permission.pattern {
-                Pattern::Everything => true,
-                Pattern::Name(pattern) => direct && pattern.matches(last(path)),
-            };
-            let excepted = direct && permission.except.iter().any(|except| except.matches(last(path)));
-            (if is_folder { applies.directories } else { applies.files }) && pattern && !excepted
+    fn below(&mut self, permission: &Permission, entry: u32, object: PathId) -> bool {
+        let Some(meant) = self.tree.meant(permission, object, self.paths, &self.decision.planned) else {
+            self.conflicts.push_once(Conflict::TooManyPermissions);
+            return true;
         };
-        let meant: Vec<usize> = (self.decision.planned.iter().enumerate())
-            .filter(|(_, planned)| means(&planned.written, planned.kind == WantedKind::Folder))
-            .map(|(index, _)| index)
-            .collect();
-        for index in &meant {
-            self.planned(permission, Some(*index));
+        for number in &meant {
+            if self.conflicts.is_full() {
+                break;
+            }
+            self.planned(permission, entry, Some(*number));
         }
         !meant.is_empty()
     }
 
-    fn once(&mut self, written: &Path) {
-        if !self.granted.insert(written.to_path_buf()) {
-            self.conflicts.push(Conflict::PermissionTwice { path: written.to_path_buf() });
+    fn once(&mut self, written: PathId) {
+        if self.granted.contains(written) {
+            self.conflicts.push(Conflict::PermissionTwice { path: self.paths.path(written) });
         }
+        self.granted.insert(written, ());
     }
 
-    /// What an object gets, noted for the records in the official order.
+    /// What an object gets, noted for the records.
     fn access(
         &mut self,
         permission: &Permission,
-        written: &Path,
-        path: &Path,
+        entry: u32,
+        written: PathId,
+        path: PathId,
         mode: u32,
         is_folder: bool,
     ) -> Access {
         self.once(written);
-        let file = path.to_string_lossy().into_owned();
-        if let Some(mode) = permission.mode {
-            self.note(Instruction::Chmod { mode: mode.written(), file: file.clone() });
-        }
+        self.decision.granted.paths.push((written, entry));
         let mode = permission.mode.map_or(mode, |mode| mode.bits());
         let acl = permission.acl.as_ref().and_then(|acl| {
-            self.note(Instruction::Setfacl {
-                acl: acl.entries.iter().map(text).collect(),
-                file: file.clone(),
-            });
             if !is_folder && acl.entries.iter().any(|entry| entry.default) {
-                self.conflicts.push(Conflict::DefaultAclOnFile { path: written.to_path_buf() });
+                self.conflicts.push(Conflict::DefaultAclOnFile { path: self.paths.path(written) });
             }
             self.acl(permission, acl, mode)
         });
-        if let Some(context) = &permission.context {
-            let context = Context {
-                user: context.user.clone(),
-                role: None,
-                kind: context.kind.clone(),
-                range: context.range.clone(),
-            };
-            self.note(Instruction::Semanage { context: context.clone(), file: file.clone() });
-            self.decision.contexts.push((path.to_path_buf(), context));
+        if permission.context.is_some() {
+            self.decision.granted.contexts.push((path, entry));
         }
         let (owner, group) = self.owners(permission);
-        if owner.is_some() || group.is_some() {
-            let name = |principal: &Option<Principal>| principal.as_ref().map(principal_text);
-            self.note(Instruction::Chown {
-                owner: name(&permission.owner),
-                group: name(&permission.group),
-                file,
-            });
-        }
         Access { owner, group, mode: permission.mode.map(|mode| Wish::asked(mode.bits())), acl }
-    }
-
-    fn note(&mut self, instruction: Instruction) {
-        self.decision.permission_instructions.push(instruction);
     }
 
     fn owners(&self, permission: &Permission) -> (Option<Wish>, Option<Wish>) {
@@ -253,39 +320,57 @@ impl Granter<'_> {
             };
             if !seen.insert((entry.default, tag)) {
                 let conflict = Conflict::AclTwice { object: permission.object.as_path().to_path_buf() };
-                if !self.conflicts.contains(&conflict) {
-                    self.conflicts.push(conflict);
-                }
+                self.conflicts.push_once(conflict);
             }
             entries.push(Entry { default: entry.default, tag, perms: entry.perms });
         }
         Some(AclAttributes::complete(&entries, mode))
     }
 
-    /// Where `written` is on the host, and what is there once the last Install's files are gone.
-    fn locate(&self, written: &Path) -> Option<(PathBuf, Node)> {
-        let nodes = &self.facts.host.nodes;
-        let exists = |path: &Path| nodes.get(path).filter(|_| !self.decision.removed.contains(path));
-        let mut folder = PathBuf::from("/");
-        let mut ancestors: Vec<&Path> = written.ancestors().skip(1).collect();
-        ancestors.reverse();
-        for parent in ancestors.into_iter().skip(1) {
-            folder.push(last(parent));
-            if let NodeKind::Link { leads_to } = &exists(&folder)?.kind {
-                folder = leads_to.clone()?;
+    /// What is at `written` on the host once the last Install's files are gone.
+    fn locate(&mut self, written: PathId) -> Found {
+        let way = self.paths.inwards(written);
+        let mut here = PathId::ROOT;
+        let mut link = None;
+        for (index, step) in way.iter().enumerate().skip(1) {
+            here = self.paths.child_like(here, *step);
+            let node = self.facts.host.node(here).filter(|_| !self.decision.goes.contains(here));
+            let Some(node) = node else { return Found::Other };
+            let is_last = index + 1 == way.len();
+            match (node.kind, is_last) {
+                (NodeKind::File, true) => return link.map_or(Found::File(here), Found::Behind),
+                (NodeKind::Link, true) if self.facts.host.leads_to_folder(here).is_none() => {
+                    return match self.facts.host.leads(here) {
+                        leads @ (Leads::Unsafe(_) | Leads::Kernel) => Found::Unsafe(leads),
+                        Leads::To(_) | Leads::Nowhere => Found::Link,
+                    };
+                }
+                (NodeKind::Link, _) => {
+                    link = link.or(Some(here));
+                    match self.facts.host.leads(here) {
+                        Leads::To(end) => here = end,
+                        Leads::Nowhere => return Found::Other,
+                        leads @ (Leads::Unsafe(_) | Leads::Kernel) => return Found::Unsafe(leads),
+                    }
+                }
+                (NodeKind::File | NodeKind::Folder | NodeKind::Special, _) => {}
             }
         }
-        folder.push(last(written));
-        let node = exists(&folder)?.clone();
-        Some((folder, node))
+        Found::Other
     }
+}
 
-    fn is_folder(&self, link: &Node) -> bool {
-        let NodeKind::Link { leads_to: Some(end) } = &link.kind else {
-            return false;
-        };
-        matches!(self.facts.host.nodes.get(end), Some(Node { kind: NodeKind::Folder { .. }, .. }))
-    }
+/// What a permission's object is that is not this Install's.
+enum Found {
+    File(PathId),
+    /// A file, with this link on the way to it.
+    Behind(PathId),
+    /// A link that leads to no folder.
+    Link,
+    /// It is behind a link that is not followed, or is one.
+    Unsafe(Leads),
+    /// A folder, something special, or nothing.
+    Other,
 }
 
 fn unknown(principal: &Principal, known: &BTreeMap<String, u32>) -> Option<String> {

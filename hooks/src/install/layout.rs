@@ -1,178 +1,254 @@
 //! Which objects of the revision go where, by the `files` section alone. The host does not matter here.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
-use super::conflict::Conflict;
-use super::snapshot::{ObjectKind, Revision, last};
-use crate::appspec::{AppSpec, missing_source};
+use super::Stop;
+use super::conflict::{Conflict, Conflicts};
+use super::limits::{MAX_LOOKUPS, MAX_OBJECTS};
+use super::paths::{PathId, Paths};
+use super::snapshot::{Beyond, ObjectId, ObjectKind, Revision};
+use crate::appspec::{AppSpec, MAX_FOLDERS, MAX_PATH_BYTES, missing_source};
 
 /// More folders than this behind links is a bundle of links that multiply, not a program.
 const MAX_EXPANSIONS: usize = 10_000;
 
+/// As many links as the kernel follows on the way to one object.
+const MOST_LINKS: usize = 40;
+
 /// One object that shall be on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted {
     /// Where, as the AppSpec writes it.
-    pub(super) path: PathBuf,
-    /// Relative to the revision's root.
-    pub(super) source: PathBuf,
+    pub(super) path: PathId,
+    pub(super) source: ObjectId,
     pub(super) kind: WantedKind,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WantedKind {
     Folder,
     File,
-    Link { target: PathBuf },
+    Link,
 }
 
 /// What the mappings of `appspec` ask for, a folder before what is in it.
-pub(super) fn layout(revision: &Revision, appspec: &AppSpec) -> (Vec<Wanted>, Vec<Conflict>) {
-    let mut layout = Layout { revision, wanted: Vec::new(), conflicts: Vec::new(), expansions: 0 };
-    for mapping in &appspec.files {
-        layout.map(mapping.source.as_path(), mapping.destination.as_path());
+pub(super) fn layout(
+    revision: &Revision,
+    appspec: &AppSpec,
+    paths: &mut Paths,
+    conflicts: &mut Conflicts,
+    stop: Stop<'_>,
+) -> Result<Vec<Wanted>, Stopped> {
+    match revision.beyond {
+        Some(Beyond::Objects) => conflicts.push(Conflict::TooManyInRevision { most: MAX_OBJECTS }),
+        Some(Beyond::Depth(object)) => {
+            conflicts.push(Conflict::TooDeepInRevision { object: revision.shown(object), most: MAX_FOLDERS })
+        }
+        None => {}
     }
-    (layout.wanted, layout.conflicts)
+    let (wanted, level, roots) = (Vec::new(), Vec::new(), Vec::new());
+    let mut layout =
+        Layout { revision, paths, wanted, conflicts, level, roots, stop, expansions: 0, lookups: 0 };
+    for mapping in appspec.files.iter().filter(|_| revision.beyond.is_none()) {
+        let destination = layout.paths.add(mapping.destination.as_path());
+        layout.map(mapping.source.as_path(), destination);
+        if layout.is_over() {
+            break;
+        }
+    }
+    let Layout { mut wanted, .. } = layout;
+    if wanted.len() > MAX_OBJECTS {
+        conflicts.push(Conflict::TooManyObjects { most: MAX_OBJECTS });
+        // Where each would go says nothing more.
+        wanted = Vec::new();
+    }
+    if stop.is_cancelled() { Err(Stopped) } else { Ok(wanted) }
 }
+
+/// Nobody waits any more.
+#[derive(Debug)]
+pub(super) struct Stopped;
 
 struct Layout<'a> {
     revision: &'a Revision,
+    paths: &'a mut Paths,
     wanted: Vec<Wanted>,
-    conflicts: Vec<Conflict>,
+    conflicts: &'a mut Conflicts,
+    /// The folders being copied, each in the one before it.
+    level: Vec<Level>,
+    /// The mapping's source, then the target of each link expanded on the way here.
+    roots: Vec<ObjectId>,
+    stop: Stop<'a>,
     expansions: usize,
+    lookups: usize,
+}
+
+/// What of a folder is still to be copied, and to where.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    next: ObjectId,
+    left: u32,
+    to: PathId,
+    /// Whether it stands in for a link.
+    is_expanded: bool,
 }
 
 impl Layout<'_> {
-    fn map(&mut self, source: &Path, destination: &Path) {
-        match self.revision.kind(source) {
-            Some(ObjectKind::Folder { .. }) => {
-                self.folder(source, destination, &mut vec![source.to_path_buf()]);
-            }
-            Some(_) => {
-                let mut roots = vec![source.to_path_buf()];
-                match self.expanded(source, &roots) {
-                    Some(folder) => {
-                        roots.push(folder.clone());
-                        self.folder(&folder, destination, &mut roots);
-                    }
-                    None => self.object(source, destination.join(last(source)), &mut roots),
-                }
-            }
-            None => {
-                let link = source
-                    .ancestors()
-                    .skip(1)
-                    .find(|parent| matches!(self.revision.kind(parent), Some(ObjectKind::Link { .. })));
-                let (object, link) = (source.to_path_buf(), link.map(Path::to_path_buf));
-                let hint = match &link {
-                    Some(_) => String::new(),
-                    None => missing_source(&self.revision.root, source),
-                };
-                self.conflicts.push(Conflict::MissingSource { object, link, hint });
-            }
-        }
-    }
-
-    /// `roots` are the folders being copied: the mapping's, then the target of each link expanded on the way here.
-    fn folder(&mut self, source: &Path, path: &Path, roots: &mut Vec<PathBuf>) {
-        self.want(source, path.to_path_buf(), WantedKind::Folder);
-        let Some(ObjectKind::Folder { names }) = self.revision.kind(source) else {
+    fn map(&mut self, source: &Path, destination: PathId) {
+        let Some(object) = self.revision.find(source) else {
+            let mut around = source.ancestors().skip(1);
+            let is_link = |parent: &&Path| {
+                let object = self.revision.find(parent);
+                object.is_some_and(|object| matches!(self.revision.kind(object), ObjectKind::Link(_)))
+            };
+            let (object, link) = (source.to_path_buf(), around.find(is_link).map(Path::to_path_buf));
+            let hint = match &link {
+                Some(_) => String::new(),
+                None => missing_source(&self.revision.root, source),
+            };
+            self.conflicts.push(Conflict::MissingSource { object, link, hint });
             return;
         };
-        for name in names {
-            self.object(&source.join(name), path.join(name), roots);
+        self.roots = vec![object];
+        if self.revision.is_folder(object) {
+            self.folder(object, destination, false);
+        } else if let Some(folder) = self.expanded(object) {
+            self.roots.push(folder);
+            self.folder(folder, destination, true);
+        } else {
+            let to = self.paths.child(destination, self.revision.name(object));
+            self.object(object, to);
+        }
+        while let Some(level) = self.level.last_mut() {
+            if level.left == 0 {
+                if level.is_expanded {
+                    self.roots.pop();
+                }
+                self.level.pop();
+                continue;
+            }
+            let (object, folder) = (level.next, level.to);
+            (level.next, level.left) = (object.after(1), level.left - 1);
+            let to = self.paths.child(folder, self.revision.name(object));
+            self.object(object, to);
+            if self.is_over() {
+                return;
+            }
         }
     }
 
-    fn object(&mut self, source: &Path, path: PathBuf, roots: &mut Vec<PathBuf>) {
-        match self.revision.kind(source) {
-            Some(ObjectKind::Folder { .. }) => self.folder(source, &path, roots),
-            Some(ObjectKind::File) => self.want(source, path, WantedKind::File),
-            Some(ObjectKind::Link { target }) => match self.expanded(source, roots) {
+    fn is_over(&self) -> bool {
+        self.wanted.len() > MAX_OBJECTS || self.conflicts.is_full() || self.stop.is_cancelled()
+    }
+
+    fn object(&mut self, object: ObjectId, to: PathId) {
+        match self.revision.kind(object) {
+            ObjectKind::Folder { .. } => self.folder(object, to, false),
+            ObjectKind::File => self.want(object, to, WantedKind::File),
+            ObjectKind::Link(_) => match self.expanded(object) {
                 Some(folder) => {
                     self.expansions += 1;
-                    if self.expansions == MAX_EXPANSIONS {
-                        self.conflicts.push(Conflict::TooManyExpansions { link: source.to_path_buf() });
-                    }
-                    if self.expansions < MAX_EXPANSIONS {
-                        roots.push(folder.clone());
-                        self.folder(&folder, &path, roots);
-                        roots.pop();
+                    if self.expansions >= MAX_EXPANSIONS {
+                        self.conflicts.push_once(Conflict::TooManyExpansions);
+                    } else {
+                        self.roots.push(folder);
+                        self.folder(folder, to, true);
                     }
                 }
-                None => self.want(source, path, WantedKind::Link { target: target.clone() }),
+                None => self.want(object, to, WantedKind::Link),
             },
-            Some(ObjectKind::Special) => {
-                self.conflicts.push(Conflict::SpecialSource { object: source.to_path_buf() });
-            }
-            // It vanished while the revision was read.
-            None => {
-                let object = source.to_path_buf();
-                self.conflicts.push(Conflict::MissingSource { object, link: None, hint: String::new() });
+            ObjectKind::Special => {
+                self.conflicts.push(Conflict::SpecialSource { object: self.revision.path(object) });
             }
         }
     }
 
-    fn want(&mut self, source: &Path, path: PathBuf, kind: WantedKind) {
-        self.wanted.push(Wanted { path, source: source.to_path_buf(), kind });
+    fn folder(&mut self, object: ObjectId, to: PathId, is_expanded: bool) {
+        self.want(object, to, WantedKind::Folder);
+        let ObjectKind::Folder { first, count } = self.revision.kind(object) else { return };
+        // Refused when it is planned; what would be in it says nothing more.
+        let is_possible = self.paths.depth(to) <= MAX_FOLDERS && self.paths.length(to) <= MAX_PATH_BYTES;
+        let left = if is_possible { count } else { 0 };
+        self.level.push(Level { next: first, left, to, is_expanded });
+    }
+
+    fn want(&mut self, source: ObjectId, path: PathId, kind: WantedKind) {
+        self.wanted.push(Wanted { path, source, kind });
     }
 
     /// The folder of the revision whose contents stand in for `link`: when the link would dangle at its destination.
     /// A link that leads back to a folder being copied is a loop, and stays a link.
-    fn expanded(&self, link: &Path, roots: &[PathBuf]) -> Option<PathBuf> {
-        let Some(ObjectKind::Link { target }) = self.revision.kind(link) else {
+    fn expanded(&mut self, link: ObjectId) -> Option<ObjectId> {
+        let revision = self.revision;
+        let ObjectKind::Link(_) = revision.kind(link) else {
             return None;
         };
-        let folder = self.resolve(link.parent()?, target, &mut 40)?;
-        if !matches!(self.revision.kind(&folder), Some(ObjectKind::Folder { .. })) {
+        let around = revision.parent(link)?;
+        let folder =
+            self.resolve(around, revision.target(link)).filter(|folder| revision.is_folder(*folder))?;
+        let root = *self.roots.last()?;
+        let copied_too = |object: ObjectId| revision.is_in(object, root) && object != link;
+        if copied_too(folder) || self.named(around, revision.target(link)).is_some_and(copied_too) {
             return None;
         }
-        let root = roots.last()?;
-        let copied_too = |path: &Path| path.starts_with(root) && path != link;
-        let named = lexical(link.parent()?, target).filter(|path| self.revision.objects.contains_key(path));
-        if copied_too(&folder) || named.is_some_and(|path| copied_too(&path)) {
-            return None;
-        }
-        let is_loop = roots.iter().any(|root| root.starts_with(&folder));
+        let is_loop = self.roots.iter().any(|root| revision.is_in(*root, folder));
         (!is_loop).then_some(folder)
     }
 
     /// What `target` means, seen from the folder `from`; `None` outside the revision, and for what is not there.
-    fn resolve(&self, from: &Path, target: &Path, links: &mut u32) -> Option<PathBuf> {
-        let mut here = from.to_path_buf();
-        for component in target.components() {
+    fn resolve(&mut self, from: ObjectId, target: &Path) -> Option<ObjectId> {
+        let revision = self.revision;
+        let mut here = from;
+        let mut rest = vec![target.components()];
+        let mut links = 0;
+        while let Some(components) = rest.last_mut() {
+            let Some(component) = components.next() else {
+                rest.pop();
+                continue;
+            };
+            self.lookups += 1;
+            if self.lookups > MAX_LOOKUPS {
+                self.conflicts.push_once(Conflict::TooManyExpansions);
+                return None;
+            }
             match component {
                 Component::CurDir => {}
-                Component::ParentDir => {
-                    here.pop().then_some(())?;
-                }
+                Component::ParentDir => here = revision.parent(here)?,
                 Component::Normal(name) => {
-                    let next = here.join(name);
-                    here = match self.revision.kind(&next)? {
-                        ObjectKind::Link { target } => {
-                            *links = links.checked_sub(1)?;
-                            self.resolve(&here, target, links)?
+                    let next = revision.find_in(here, name)?;
+                    if let ObjectKind::Link(_) = revision.kind(next) {
+                        links += 1;
+                        if links > MOST_LINKS {
+                            return None;
                         }
-                        _ => next,
-                    };
+                        rest.push(revision.target(next).components());
+                    } else {
+                        here = next;
+                    }
                 }
                 Component::RootDir | Component::Prefix(_) => return None,
             }
         }
         Some(here)
     }
-}
 
-/// `target` seen from `from`, by its text alone.
-fn lexical(from: &Path, target: &Path) -> Option<PathBuf> {
-    let mut path = from.to_path_buf();
-    for component in target.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => path.pop().then_some(())?,
-            Component::Normal(name) => path.push(name),
-            Component::RootDir | Component::Prefix(_) => return None,
+    /// `target` seen from `from`, by its text alone, if there is such an object.
+    fn named(&self, from: ObjectId, target: &Path) -> Option<ObjectId> {
+        // A name that is no object may be left again by `..`.
+        let mut missing = 0_usize;
+        let mut here = from;
+        for component in target.components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir if missing > 0 => missing -= 1,
+                Component::ParentDir => here = self.revision.parent(here)?,
+                Component::Normal(name) => match self.revision.find_in(here, name) {
+                    Some(next) if missing == 0 => here = next,
+                    _ => missing += 1,
+                },
+                Component::RootDir | Component::Prefix(_) => return None,
+            }
         }
+        (missing == 0).then_some(here)
     }
-    Some(path)
 }

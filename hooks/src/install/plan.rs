@@ -1,31 +1,36 @@
 //! Decides what an Install does, from values alone: no file system in here.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod clean_up;
+
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use codedeploy_api::specification::FileExistsBehavior;
 
-use super::Change;
-use super::access::{Access, Context, Wish};
-use super::conflict::Conflict;
-use super::grant;
+use super::access::{Access, Accesses, Wish};
+use super::conflict::{Conflict, Conflicts};
+use super::grant::{self, Granted};
 use super::layout::{Wanted, WantedKind};
-use super::snapshot::{Host, Node, NodeKind, Revision, last};
-use crate::appspec::AppSpec;
+use super::paths::{ByPath, PathId, Paths};
+use super::place::Reserved;
+use super::snapshot::{Host, Leads, Node, NodeKind, ObjectId, Revision};
+use super::{Change, Stop};
+use crate::appspec::{AppSpec, MAX_FOLDERS, MAX_PATH_BYTES};
 
 /// One object that the Install brings.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
-    /// As the AppSpec writes it; permissions go by this.
-    pub(super) written: PathBuf,
+    /// As the AppSpec writes it; permissions and records go by this.
+    pub(super) written: PathId,
     /// The same place, without links in its parents.
-    pub(super) path: PathBuf,
-    pub(super) source: PathBuf,
+    pub(super) path: PathId,
+    pub(super) source: ObjectId,
     pub(super) kind: WantedKind,
     /// Whether a file of someone else is there, which OVERWRITE replaces.
     pub(super) overwrites: bool,
-    pub(super) access: Access,
+    /// Its number among the accesses.
+    pub(super) access: u32,
 }
 
 /// What an Install will do, in terms of paths.
@@ -33,16 +38,21 @@ pub(super) struct Planned {
 pub(super) struct Decision {
     /// In the order in which the official agents create: a folder before what is in it.
     pub(super) planned: Vec<Planned>,
-    /// What the last Install left and this one removes, whether or not something new comes there.
-    pub(super) removed: BTreeSet<PathBuf>,
+    pub(super) accesses: Accesses,
+    /// What the last Install left and this one removes, whether or not something new comes there; what it created last
+    /// stands first.
+    pub(super) removed: Vec<PathId>,
+    /// The same, and whether each is a folder.
+    pub(super) goes: ByPath<bool>,
+    /// Where something new comes.
+    pub(super) places: ByPath<u32>,
     /// Existing files that RETAIN keeps.
-    pub(super) kept: Vec<PathBuf>,
+    pub(super) kept: Vec<PathId>,
     /// Files that are there already and get the access that the AppSpec names for exactly them.
-    pub(super) adjusted: Vec<(PathBuf, Access)>,
-    /// SELinux rules, in order.
-    pub(super) contexts: Vec<(PathBuf, Context)>,
-    /// The commands on permissions, for the record.
-    pub(super) permission_instructions: Vec<super::records::Instruction>,
+    pub(super) adjusted: Vec<(PathId, Access)>,
+    /// The folders that are links as the AppSpec writes them, and where they lead.
+    pub(super) links: BTreeMap<PathBuf, PathBuf>,
+    pub(super) granted: Granted,
     pub(super) warnings: Vec<String>,
 }
 
@@ -54,169 +64,88 @@ pub(super) struct Facts<'a> {
     pub(super) reject_unconfined: bool,
     pub(super) revision: &'a Revision,
     pub(super) host: &'a Host,
+    pub(super) reserved: &'a Reserved,
+    pub(super) stop: Stop<'a>,
 }
 
 /// Decides as far as possible, and gives every reason why it cannot be done.
-pub(super) fn decide(facts: Facts<'_>, wanted: Vec<Wanted>) -> (Decision, Vec<Conflict>) {
+pub(super) fn decide(
+    facts: Facts<'_>,
+    wanted: Vec<Wanted>,
+    paths: &mut Paths,
+    conflicts: &mut Conflicts,
+) -> Decision {
+    let warnings = facts.host.previous.warnings.clone();
     let mut planner = Planner {
         facts,
-        decision: Decision { warnings: facts.host.previous.warnings.clone(), ..Decision::default() },
-        places: BTreeMap::new(),
-        folders: BTreeMap::new(),
-        conflicts: Vec::new(),
+        paths,
+        decision: Decision { warnings, ..Decision::default() },
+        folders: HashMap::from([(PathId::ROOT, Some(PathId::ROOT))]),
+        conflicts,
     };
     planner.clean_up();
-    planner.check_removed();
     planner.warn_of_rules();
     for wanted in wanted {
+        if planner.conflicts.is_full() || facts.stop.is_cancelled() {
+            break;
+        }
         planner.want(wanted);
     }
-    let Planner { mut decision, mut conflicts, .. } = planner;
-    grant::grant(facts, &mut decision, &mut conflicts);
-    (decision, conflicts)
+    let Planner { mut decision, .. } = planner;
+    grant::grant(facts, paths, &mut decision, conflicts);
+    decision
 }
 
 impl Decision {
     /// What it brings in the order of creation, then what it removes and keeps.
-    pub(super) fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        let Decision { planned, removed, kept, .. } = self;
-        let brought = planned.iter().map(|planned| match &planned.path {
-            path if planned.overwrites || removed.contains(path) => Change::Replaced(path),
-            path => Change::Created(path),
+    pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Change> + 'a {
+        let brought = self.planned.iter().map(|planned| match planned.path {
+            path if planned.overwrites || self.goes.contains(path) => Change::Replaced(paths.path(path)),
+            path => Change::Created(paths.path(path)),
         });
-        let places: BTreeSet<&Path> = planned.iter().map(|planned| planned.path.as_path()).collect();
-        let removed = removed.iter().filter(move |path| !places.contains(path.as_path()));
-        let removed = removed.rev().map(|path| Change::Removed(path));
-        brought.chain(removed).chain(kept.iter().map(|path| Change::Kept(path)))
+        let removed = self.removed.iter().filter(|path| !self.places.contains(**path));
+        let removed = removed.map(|path| Change::Removed(paths.path(*path)));
+        brought.chain(removed).chain(self.kept.iter().map(|path| Change::Kept(paths.path(*path))))
+    }
+
+    pub(super) fn access(&self, planned: &Planned) -> &Access {
+        self.accesses.get(planned.access)
     }
 }
 
 struct Planner<'a> {
     facts: Facts<'a>,
+    paths: &'a mut Paths,
     decision: Decision,
-    /// The planned object at each path.
-    places: BTreeMap<PathBuf, usize>,
     /// The folder that a path as written leads to, existing or planned; `None` after a conflict.
-    folders: BTreeMap<PathBuf, Option<PathBuf>>,
-    conflicts: Vec<Conflict>,
+    folders: HashMap<PathId, Option<PathId>>,
+    conflicts: &'a mut Conflicts,
 }
 
 impl<'a> Planner<'a> {
-    /// Marks what the last Install created as gone: last created first, folders only when they become empty.
-    fn clean_up(&mut self) {
-        let previous = &self.facts.host.previous;
-        let listed: BTreeSet<&Path> = previous.created.iter().map(PathBuf::as_path).collect();
-        for path in previous.created.iter().rev() {
-            let Some(real) = self.locate_listed(path, &listed) else {
-                continue;
-            };
-            let Some(node) = self.facts.host.nodes.get(&real) else {
-                continue;
-            };
-            if real.starts_with(&self.facts.revision.root) {
-                self.decision.warnings.push(format!(
-                    "{} was created by the last Install, but is inside the revision now; it stays",
-                    path.display()
-                ));
-                continue;
-            }
-            let removed = &mut self.decision.removed;
-            let goes = match &node.kind {
-                NodeKind::Folder { names: Some(names) } => {
-                    !node.mount_point && names.iter().all(|name| removed.contains(&real.join(name)))
-                }
-                NodeKind::Folder { names: None } => false,
-                NodeKind::File | NodeKind::Link { .. } | NodeKind::Special => true,
-            };
-            if goes {
-                movable(node, &real, &mut self.conflicts);
-                removed.insert(real);
-            }
-        }
-    }
-
-    /// What goes leaves a folder in which names can change.
-    fn check_removed(&mut self) {
-        let removed = self.decision.removed.iter();
-        let folders: BTreeSet<PathBuf> =
-            removed.filter_map(|path| Some(path.parent()?.to_path_buf())).collect();
-        folders.iter().for_each(|folder| self.changeable(folder));
-    }
-
-    fn warn_of_rules(&mut self) {
-        if !self.facts.host.has_selinux_tools {
-            let rules = self.facts.host.previous.rules.iter();
-            self.decision.warnings.extend(rules.map(|(path, _)| {
-                format!("the SELinux rule for {} stays: semanage is not installed", path.display())
-            }));
-        }
-    }
-
-    /// Where a path of the cleanup file is. A link on the way is followed in one case only: the record was written by
-    /// an official agent, which notes paths as the AppSpec has them, the last Install did not make what is now the
-    /// link, and a destination of this Install leads through it as well.
-    fn locate_listed(&mut self, path: &Path, listed: &BTreeSet<&Path>) -> Option<PathBuf> {
-        let previous = &self.facts.host.previous;
-        let mut real = PathBuf::from("/");
-        let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
-        ancestors.reverse();
-        for written in ancestors.into_iter().skip(1) {
-            real.push(last(written));
-            match self.facts.host.nodes.get(&real).map(|node| &node.kind) {
-                Some(NodeKind::Folder { .. }) => {}
-                Some(NodeKind::Link { leads_to: Some(end) })
-                    if !previous.resolved
-                        && !listed.contains(written)
-                        && self
-                            .facts
-                            .appspec
-                            .files
-                            .iter()
-                            .any(|mapping| mapping.destination.as_path().starts_with(written)) =>
-                {
-                    real.clone_from(end);
-                }
-                Some(NodeKind::Link { .. }) => {
-                    self.decision.warnings.push(format!(
-                        "{} was created by the last Install, but {} is a symbolic link now, which clean-up does not \
-                         follow; it stays",
-                        path.display(),
-                        written.display()
-                    ));
-                    return None;
-                }
-                _ => return None,
-            }
-        }
-        real.push(last(path));
-        Some(real)
-    }
-
     fn want(&mut self, wanted: Wanted) {
-        if wanted.kind == WantedKind::Folder {
-            self.folder(&wanted.path, Some(&wanted.source));
+        let Wanted { path: written, source, kind } = wanted;
+        if kind == WantedKind::Folder {
+            self.folder(written, source);
             return;
         }
-        let Some(parent) = wanted.path.parent().and_then(|parent| self.folder(parent, None)) else {
+        let around = self.paths.parent(written).and_then(|parent| self.folder(parent, ObjectId::ROOT));
+        let Some(path) = around.map(|around| self.paths.child_like(around, written)) else {
             return;
         };
-        let path = parent.join(last(&wanted.path));
-        if !self.allowed(&path) {
+        if !self.allowed(path, written) {
             return;
         }
-        if let Some(first) = self.places.get(&path) {
-            let first = &self.decision.planned[*first];
-            self.conflicts.push(Conflict::Twice {
-                path: wanted.path,
-                first: first.source.display().to_string(),
-                second: wanted.source.display().to_string(),
-            });
+        if let Some(first) = self.decision.places.get(path) {
+            let first = self.decision.planned[*first as usize].source;
+            let named = |source| self.facts.revision.path(source).display().to_string();
+            let (first, second) = (named(first), named(source));
+            self.conflicts.push(Conflict::Twice { path: self.paths.path(written), first, second });
             return;
         }
         let mut overwrites = false;
-        if let Some(node) = self.existing(&path) {
-            let is_folder =
-                self.leads_to_folder(node).is_some() || matches!(node.kind, NodeKind::Folder { .. });
+        if let Some(node) = self.existing(path) {
+            let is_folder = node.kind == NodeKind::Folder || self.leads_to_folder(path, node).is_some();
             match self.facts.behavior {
                 // Whatever it is that is there.
                 FileExistsBehavior::Retain => {
@@ -224,135 +153,150 @@ impl<'a> Planner<'a> {
                     return;
                 }
                 _ if is_folder => {
-                    self.conflicts.push(Conflict::FolderInTheWay { path: wanted.path });
+                    self.conflicts.push(Conflict::FolderInTheWay { path: self.paths.path(written) });
                     return;
                 }
                 FileExistsBehavior::Disallow => {
-                    self.conflicts.push(Conflict::Exists { path: wanted.path });
+                    self.conflicts.push(Conflict::Exists { path: self.paths.path(written), group: None });
                     return;
                 }
-                FileExistsBehavior::Overwrite if movable(node, &path, &mut self.conflicts) => {
+                FileExistsBehavior::Overwrite => {
+                    if !self.movable(node, path) {
+                        return;
+                    }
                     overwrites = true;
                 }
-                FileExistsBehavior::Overwrite => return,
             }
         }
-        let object = &self.facts.revision.objects[&wanted.source];
+        let object = self.facts.revision.object(source);
         let access = Access {
             owner: Some(Wish::kept(object.uid)),
             group: Some(Wish::kept(object.gid)),
-            mode: (wanted.kind == WantedKind::File).then_some(Wish::kept(object.mode)),
+            mode: (kind == WantedKind::File).then_some(Wish::kept(object.mode)),
             acl: None,
         };
-        self.plan(Planned {
-            written: wanted.path,
-            path,
-            source: wanted.source,
-            kind: wanted.kind,
-            overwrites,
-            access,
-        });
+        let access = self.decision.accesses.number(access);
+        self.plan(Planned { written, path, source, kind, overwrites, access });
     }
 
     /// Makes sure that there is, or will be, a folder at `written`; gives its path without links.
-    fn folder(&mut self, written: &Path, source: Option<&Path>) -> Option<PathBuf> {
-        if let Some(known) = self.folders.get(written) {
-            return known.clone();
+    fn folder(&mut self, written: PathId, source: ObjectId) -> Option<PathId> {
+        if let Some(known) = self.folders.get(&written) {
+            return *known;
         }
-        let folder = self.find_or_plan_folder(written, source);
-        self.folders.insert(written.to_path_buf(), folder.clone());
+        let unknown: Vec<PathId> =
+            self.paths.ancestors(written).take_while(|path| !self.folders.contains_key(path)).collect();
+        let known = unknown.last().and_then(|outer| self.paths.parent(*outer));
+        let mut folder = known.and_then(|known| self.folders.get(&known).copied().flatten());
+        for path in unknown.into_iter().rev() {
+            let source = if path == written { source } else { ObjectId::ROOT };
+            folder = folder.and_then(|around| self.find_or_plan_folder(around, path, source));
+            self.folders.insert(path, folder);
+        }
         folder
     }
 
-    fn find_or_plan_folder(&mut self, written: &Path, source: Option<&Path>) -> Option<PathBuf> {
-        let (Some(parent), Some(name)) = (written.parent(), written.file_name()) else {
-            return Some("/".into());
-        };
-        let path = self.folder(parent, None)?.join(name);
-        if let Some(planned) = self.places.get(&path) {
-            if self.decision.planned[*planned].kind == WantedKind::Folder {
+    fn find_or_plan_folder(&mut self, around: PathId, written: PathId, source: ObjectId) -> Option<PathId> {
+        let path = self.paths.child_like(around, written);
+        if let Some(planned) = self.decision.places.get(path) {
+            if self.decision.planned[*planned as usize].kind == WantedKind::Folder {
                 return Some(path);
             }
-            self.conflicts.push(Conflict::NotAFolder { path: written.to_path_buf() });
+            self.conflicts.push(Conflict::NotAFolder { path: self.paths.path(written) });
             return None;
         }
-        if let Some(node) = self.existing(&path) {
-            let folder = match node.kind {
-                NodeKind::Folder { .. } => Some(path),
-                _ => self.leads_to_folder(node),
-            };
-            if folder.is_none() {
-                self.conflicts.push(Conflict::NotAFolder { path: written.to_path_buf() });
+        if let Some(node) = self.existing(path) {
+            if node.kind == NodeKind::Folder {
+                return Some(path);
+            }
+            let folder = self.leads_to_folder(path, node);
+            match folder {
+                Some(folder) => {
+                    self.decision.links.insert(self.paths.path(written), self.paths.path(folder));
+                }
+                None => {
+                    let conflict = self.not_a_folder(written, path);
+                    self.conflicts.push(conflict);
+                }
             }
             return folder;
         }
-        if !self.allowed(&path) {
+        if !self.allowed(path, written) {
             return None;
         }
-        self.plan(Planned {
-            written: written.to_path_buf(),
-            path: path.clone(),
-            source: source.unwrap_or(Path::new("")).to_path_buf(),
-            kind: WantedKind::Folder,
-            overwrites: false,
-            access: Access::default(),
-        });
+        let kind = WantedKind::Folder;
+        let access = self.decision.accesses.number(Access::default());
+        self.plan(Planned { written, path, source, kind, overwrites: false, access });
         Some(path)
+    }
+
+    fn not_a_folder(&self, written: PathId, path: PathId) -> Conflict {
+        match self.facts.host.leads(path) {
+            Leads::Unsafe(stranger) => Conflict::stranger(self.paths, written, stranger),
+            Leads::Kernel => Conflict::Kernels { path: self.paths.path(written) },
+            Leads::To(_) | Leads::Nowhere => Conflict::NotAFolder { path: self.paths.path(written) },
+        }
     }
 
     fn plan(&mut self, planned: Planned) {
         // What goes into an existing folder needs that folder to take new names.
-        if let Some(parent) = planned.path.parent() {
+        if let Some(parent) = self.paths.parent(planned.path) {
             self.changeable(parent);
         }
-        self.places.insert(planned.path.clone(), self.decision.planned.len());
+        let number = u32::try_from(self.decision.planned.len()).unwrap_or(u32::MAX);
+        self.decision.places.insert(planned.path, number);
         self.decision.planned.push(planned);
     }
 
     /// Whether names in an existing folder can change; a conflict when not.
-    fn changeable(&mut self, folder: &Path) {
-        let conflict = Conflict::Immutable { path: folder.to_path_buf() };
-        if self.existing(folder).is_some_and(|node| node.immutable) && !self.conflicts.contains(&conflict) {
-            self.conflicts.push(conflict);
+    fn changeable(&mut self, folder: PathId) {
+        if self.existing(folder).is_some_and(|node| node.immutable) {
+            self.conflicts.push_once(Conflict::Immutable { path: self.paths.path(folder) });
         }
     }
 
-    fn allowed(&mut self, path: &Path) -> bool {
-        if path.starts_with(&self.facts.revision.root) {
-            self.conflicts.push(Conflict::InsideRevision { path: path.to_path_buf() });
-            return false;
-        }
-        if path.as_os_str().as_bytes().contains(&b'\n') {
-            self.conflicts.push(Conflict::LineBreak { path: path.to_path_buf() });
-            return false;
-        }
-        true
+    fn allowed(&mut self, path: PathId, written: PathId) -> bool {
+        let around = self.paths.parent(path);
+        let in_planned = around.is_some_and(|around| self.decision.places.contains(around));
+        let reserved = match in_planned {
+            true => self.facts.reserved.conflict_in_planned(self.paths, path),
+            false => self.facts.reserved.conflict(self.paths, path),
+        };
+        let longest = self.paths.length(path).max(self.paths.length(written));
+        let conflict = if longest > MAX_PATH_BYTES || self.paths.depth(path) > MAX_FOLDERS {
+            let (depth, shown) = (self.paths.depth(path), self.paths.shown(written));
+            Conflict::TooLong { path: shown, length: longest, depth }
+        } else if self.paths.name(path).as_bytes().contains(&b'\n') {
+            Conflict::LineBreak { path: self.paths.path(path) }
+        } else if let Some(conflict) = reserved {
+            conflict
+        } else {
+            return true;
+        };
+        self.conflicts.push(conflict);
+        false
     }
 
     /// What is at `path` once the last Install's files are gone.
-    fn existing(&self, path: &Path) -> Option<&'a Node> {
+    fn existing(&self, path: PathId) -> Option<&'a Node> {
         let host: &'a Host = self.facts.host;
-        host.nodes.get(path).filter(|_| !self.decision.removed.contains(path))
+        host.node(path).filter(|_| !self.decision.goes.contains(path))
     }
 
-    fn leads_to_folder(&self, node: &Node) -> Option<PathBuf> {
-        let NodeKind::Link { leads_to: Some(end) } = &node.kind else {
-            return None;
-        };
-        let end_node = self.facts.host.nodes.get(end)?;
-        let stays = !self.decision.removed.contains(end);
-        (stays && matches!(end_node.kind, NodeKind::Folder { .. })).then(|| end.clone())
+    fn leads_to_folder(&self, path: PathId, node: &Node) -> Option<PathId> {
+        let end = self.facts.host.leads_to_folder(path).filter(|_| node.kind == NodeKind::Link)?;
+        (!self.decision.goes.contains(end)).then_some(end)
     }
-}
 
-/// Whether an object can be renamed away; a conflict when not.
-fn movable(node: &Node, path: &Path, conflicts: &mut Vec<Conflict>) -> bool {
-    if node.immutable {
-        conflicts.push(Conflict::Immutable { path: path.to_path_buf() });
-    } else if node.mount_point {
-        conflicts.push(Conflict::MountPoint { path: path.to_path_buf() });
-    } else {
-        return true;
+    /// Whether an object can be renamed away; a conflict when not.
+    fn movable(&mut self, node: &Node, path: PathId) -> bool {
+        if node.immutable {
+            self.conflicts.push_once(Conflict::Immutable { path: self.paths.path(path) });
+        } else if node.mount_point {
+            self.conflicts.push_once(Conflict::MountPoint { path: self.paths.path(path) });
+        } else {
+            return true;
+        }
+        false
     }
-    false
 }

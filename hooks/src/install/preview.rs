@@ -3,43 +3,45 @@
 use std::path::Path;
 
 use super::conflict::Conflict;
+use super::paths::Paths;
 use super::plan::Decision;
 use super::records::Instruction;
-use super::{Change, InstallError, Request, consider};
+use super::{Change, Considered, InstallError, Request, consider};
 
 /// A look at an Install that nothing will come of. It exists even when the Install would be refused.
 #[derive(Debug)]
 pub struct Preview {
     decision: Decision,
     conflicts: Vec<Conflict>,
+    paths: Paths,
 }
 
 /// Who may do what with one path, as the AppSpec asks for it; what is absent stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permissions<'a> {
-    pub path: &'a str,
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permissions {
+    pub path: String,
     /// Four octal digits.
-    pub mode: Option<&'a str>,
+    pub mode: Option<String>,
     /// A name or a number.
-    pub owner: Option<&'a str>,
+    pub owner: Option<String>,
     /// A name or a number.
-    pub group: Option<&'a str>,
+    pub group: Option<String>,
     /// Entries as `setfacl` takes them.
-    pub acl: &'a [String],
+    pub acl: Vec<String>,
     /// The type of the SELinux rule.
-    pub selinux_type: Option<&'a str>,
+    pub selinux_type: Option<String>,
 }
 
 /// Looks at the revision and the host as [`super::plan`] does; nothing is changed, and conflicts are no error.
 pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
-    let considered = consider(request)?;
-    Ok(Preview { decision: considered.decision, conflicts: considered.room.conflicts })
+    let Considered { decision, conflicts, paths, .. } = consider(request)?;
+    Ok(Preview { decision, conflicts, paths })
 }
 
 impl Preview {
     /// What the Install would bring in the order of creation, then what it would remove and keep.
-    pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
-        self.decision.changes()
+    pub fn changes(&self) -> impl Iterator<Item = Change> {
+        self.decision.changes(&self.paths)
     }
 
     /// Why the Install would be refused; empty when it would not.
@@ -53,21 +55,19 @@ impl Preview {
     }
 
     /// What the `permissions` section comes to, one entry per path, in the order in which it is applied.
-    pub fn permissions(&self) -> Vec<Permissions<'_>> {
-        let mut all: Vec<Permissions<'_>> = Vec::new();
-        for instruction in &self.decision.permission_instructions {
-            let path = match instruction {
+    pub fn permissions(&self) -> Vec<Permissions> {
+        let mut all: Vec<Permissions> = Vec::new();
+        for instruction in self.decision.granted.instructions(&self.paths) {
+            let path = match &instruction {
                 Instruction::Chmod { file, .. }
                 | Instruction::Chown { file, .. }
                 | Instruction::Setfacl { file, .. }
-                | Instruction::Semanage { file, .. } => file.as_str(),
+                | Instruction::Semanage { file, .. } => file,
                 Instruction::Copy { .. } | Instruction::Mkdir { .. } => continue,
             };
             // A path has its instructions in a row, because it has permissions once.
-            if all.last().is_none_or(|last| last.path != path) {
-                let none =
-                    Permissions { path, mode: None, owner: None, group: None, acl: &[], selinux_type: None };
-                all.push(none);
+            if all.last().is_none_or(|last| last.path != *path) {
+                all.push(Permissions { path: path.clone(), ..Permissions::default() });
             }
             if let Some(entry) = all.last_mut() {
                 entry.add(instruction);
@@ -77,22 +77,19 @@ impl Preview {
     }
 }
 
-impl<'a> Permissions<'a> {
-    fn add(&mut self, instruction: &'a Instruction) {
+impl Permissions {
+    fn add(&mut self, instruction: Instruction) {
         match instruction {
             Instruction::Chmod { mode, .. } => self.mode = Some(mode),
-            Instruction::Chown { owner, group, .. } => {
-                self.owner = owner.as_deref();
-                self.group = group.as_deref();
-            }
+            Instruction::Chown { owner, group, .. } => (self.owner, self.group) = (owner, group),
             Instruction::Setfacl { acl, .. } => self.acl = acl,
-            Instruction::Semanage { context, .. } => self.selinux_type = Some(&context.kind),
+            Instruction::Semanage { context, .. } => self.selinux_type = Some(context.kind),
             Instruction::Copy { .. } | Instruction::Mkdir { .. } => {}
         }
     }
 }
 
-impl Change<'_> {
+impl Change {
     /// The path that changes, or stays.
     pub fn path(&self) -> &Path {
         match self {

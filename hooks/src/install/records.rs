@@ -1,15 +1,21 @@
 //! The two files that join one Install with the next, in the formats of the official agents:
 //! `<group>-install.json`, what was done, and `<group>-cleanup`, what the next Install removes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::access::Context;
+use super::paths::{PathId, Paths};
+use super::step;
+use crate::appspec::MAX_PATH_BYTES;
 use crate::fs::Readers;
 
 /// Where a deployment group's records are; all of them in one folder.
@@ -25,8 +31,9 @@ pub struct Records {
     pub journal: PathBuf,
 }
 
-/// Version of what this agent adds to `<group>-install.json`. Official agents ignore it.
-const VERSION: u32 = 1;
+/// Version of what this agent adds to `<group>-install.json`. Official agents ignore it. Version 1 had paths without
+/// links in their parents, where the official agents write them as the AppSpec does.
+const VERSION: u32 = 2;
 
 /// Before the path of an SELinux rule in the cleanup file.
 const RULE: &[u8] = b"semanage\0";
@@ -34,19 +41,15 @@ const RULE: &[u8] = b"semanage\0";
 /// Characters of a senseless line that are repeated to the operator.
 const SHOWN: usize = 60;
 
-/// Longest name and path in bytes (limits.h).
-const NAME_MAX: usize = 255;
-const PATH_MAX: usize = 4096;
-
 /// What the last Install left, as far as it can be read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Previous {
-    /// In the order created.
-    pub(super) created: Vec<PathBuf>,
+    /// In the order created, as records write them.
+    pub(super) created: Vec<PathId>,
     /// SELinux rules, and what they said if that is known.
     pub(super) rules: Vec<(PathBuf, Option<Context>)>,
-    /// Whether no parent of a path above was a symbolic link when it was written: true of what this agent wrote.
-    pub(super) resolved: bool,
+    /// The folders above that were symbolic links, and where they led; `None` when nothing is known of that.
+    pub(super) links: Option<BTreeMap<PathBuf, PathBuf>>,
     pub(super) instructions: State,
     pub(super) cleanup: State,
     pub(super) warnings: Vec<String>,
@@ -64,12 +67,24 @@ pub(super) enum State {
     Corrupt,
 }
 
-/// The text of `<group>-install.json`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct InstructionFile {
+/// What of `<group>-install.json` counts for the next Install.
+#[derive(Debug, Deserialize)]
+struct InstructionFile {
     #[serde(default)]
     version: Option<u32>,
-    instructions: Vec<Instruction>,
+    #[serde(default)]
+    links: Vec<Link>,
+    #[serde(rename = "instructions", deserialize_with = "contexts")]
+    contexts: BTreeMap<PathBuf, Context>,
+}
+
+/// A folder that is a symbolic link as the AppSpec writes it, and where it led.
+#[derive(Debug, Serialize, Deserialize)]
+struct Link {
+    #[serde(with = "step::path")]
+    written: PathBuf,
+    #[serde(with = "step::path")]
+    real: PathBuf,
 }
 
 /// One command, as the official agents write it.
@@ -101,40 +116,46 @@ impl Records {
     }
 
     /// Reads both files leniently: a missing file is an empty one, and what makes no sense is a warning.
-    pub(super) fn read(&self) -> Result<Previous, (PathBuf, io::Error)> {
-        let cleanup = read(&self.cleanup)?;
-        let instructions = read(&self.instructions)?;
+    pub(super) fn read(&self, paths: &mut Paths) -> Result<Previous, (PathBuf, io::Error)> {
         let records = [&self.instructions, &self.cleanup, &self.pointer];
         let readers = records.into_iter().map(|path| (path.clone(), Readers::of(path))).collect();
         let mut previous = Previous { readers, ..Previous::default() };
         let mut contexts = BTreeMap::new();
-        if let Some(bytes) = instructions {
-            match serde_json::from_slice::<InstructionFile>(&bytes) {
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error| (path, error)
+        };
+        if let Some(reader) = open(&self.instructions).map_err(failed(&self.instructions))? {
+            match serde_json::from_reader::<_, InstructionFile>(reader) {
                 Ok(file) => {
                     previous.instructions = State::Sound;
-                    previous.resolved = file.version.is_some();
-                    contexts.extend(file.instructions.into_iter().filter_map(
-                        |instruction| match instruction {
-                            Instruction::Semanage { context, file } => Some((PathBuf::from(file), context)),
-                            _ => None,
-                        },
-                    ));
+                    let links = || file.links.into_iter().map(|link| (link.written, link.real)).collect();
+                    previous.links = file.version.map(|_| links());
+                    contexts = file.contexts;
                 }
+                Err(error) if error.is_io() => return Err(failed(&self.instructions)(error.into())),
                 Err(error) => previous.corrupt_instructions(&self.instructions, &error),
             }
         }
-        if let Some(bytes) = cleanup {
-            previous.read_cleanup(&self.cleanup, &bytes, &contexts);
+        if let Some(reader) = open(&self.cleanup).map_err(failed(&self.cleanup))? {
+            let read = previous.read_cleanup(&self.cleanup, reader, &contexts, paths);
+            read.map_err(failed(&self.cleanup))?;
         }
         Ok(previous)
     }
 
     /// The file or link of the revision that each path was copied from; none when that cannot be read.
-    pub(super) fn sources(&self) -> BTreeMap<PathBuf, PathBuf> {
+    pub(super) fn sources(&self, previous: &Previous) -> BTreeMap<PathBuf, PathBuf> {
+        #[derive(Deserialize)]
+        struct Instructions {
+            instructions: Vec<Instruction>,
+        }
         let text = std::fs::read(&self.instructions).unwrap_or_default();
-        let instructions = serde_json::from_slice::<InstructionFile>(&text).map(|file| file.instructions);
+        let instructions = serde_json::from_slice::<Instructions>(&text).map(|file| file.instructions);
         let copies = instructions.into_iter().flatten().filter_map(|instruction| match instruction {
-            Instruction::Copy { source, destination } => Some((destination.into(), source.into())),
+            Instruction::Copy { source, destination } => {
+                Some((previous.real(Path::new(&destination)), source.into()))
+            }
             _ => None,
         });
         copies.collect()
@@ -142,6 +163,21 @@ impl Records {
 }
 
 impl Previous {
+    /// Everything that was created, without links in its parents.
+    pub(super) fn created(&self, paths: &Paths) -> BTreeSet<PathBuf> {
+        self.created.iter().map(|path| self.real(&paths.path(*path))).collect()
+    }
+
+    /// Where a path of the records was when they were written.
+    fn real(&self, written: &Path) -> PathBuf {
+        let links = self.links.iter().filter(|links| !links.is_empty());
+        let link = links.flat_map(|links| {
+            written.ancestors().skip(1).find_map(|around| Some((around, links.get(around)?)))
+        });
+        let mut real = link.filter_map(|(around, real)| Some(real.join(written.strip_prefix(around).ok()?)));
+        real.next().unwrap_or_else(|| written.to_path_buf())
+    }
+
     fn corrupt_instructions(&mut self, path: &Path, error: &serde_json::Error) {
         self.instructions = State::Corrupt;
         self.warnings.push(format!(
@@ -151,74 +187,156 @@ impl Previous {
         ));
     }
 
-    fn read_cleanup(&mut self, path: &Path, bytes: &[u8], contexts: &BTreeMap<PathBuf, Context>) {
+    fn read_cleanup(
+        &mut self,
+        path: &Path,
+        mut reader: impl BufRead,
+        contexts: &BTreeMap<PathBuf, Context>,
+        paths: &mut Paths,
+    ) -> io::Result<()> {
         self.cleanup = State::Sound;
-        // A last line without its end was being written when the agent died.
-        let finished = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let mut senseless = Vec::new();
-        for (index, line) in bytes[..finished].split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let line = &line[..line.len() - 1];
+        let mut senseless = 0_usize;
+        let mut first = None;
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            reader.read_until(b'\n', &mut line)?;
+            // A last line without its end was being written when the agent died.
+            let Some(line) = line.strip_suffix(b"\n") else { break };
             let (text, rule) = line.strip_prefix(RULE).map_or((line, false), |path| (path, true));
             let listed = Path::new(OsStr::from_bytes(text));
             if !plain(listed) || text.contains(&0) {
-                senseless.push((index + 1, line));
+                senseless += 1;
+                let shown = || String::from_utf8_lossy(line).chars().take(SHOWN).collect::<String>();
+                first.get_or_insert_with(|| (number, shown()));
             } else if rule {
                 self.rules.push((listed.into(), contexts.get(listed).cloned()));
             } else {
-                self.created.push(listed.into());
+                self.created.push(paths.add(listed));
             }
         }
-        if let [(number, line), ..] = senseless[..] {
+        if let Some((number, shown)) = first {
             self.cleanup = State::Corrupt;
-            let shown: String = String::from_utf8_lossy(line).chars().take(SHOWN).collect();
             self.warnings.push(format!(
-                "{}: {} of its lines are no absolute paths, the first of them line {number} ({shown:?}); they are \
+                "{}: {senseless} of its lines are no absolute paths, the first of them line {number} ({shown:?}); they are \
                  skipped, and the file is kept beside its successor",
                 path.display(),
-                senseless.len(),
             ));
         }
+        Ok(())
     }
 }
 
 /// Whether `path` is absolute, nothing in it goes up, and a host can have it.
 fn plain(path: &Path) -> bool {
+    const NAME_MAX: usize = 255;
     let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
     path.is_absolute()
-        && path.as_os_str().len() < PATH_MAX
+        && path.as_os_str().len() <= MAX_PATH_BYTES
         && path.components().all(possible)
         && path.file_name().is_some()
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, (PathBuf, io::Error)> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(BufReader::with_capacity(64 * 1024, file))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err((path.to_path_buf(), error)),
+        Err(error) => Err(error),
     }
 }
 
-/// The text of `<group>-install.json`.
-pub(super) fn instruction_text(instructions: Vec<Instruction>) -> Vec<u8> {
-    let file = InstructionFile { version: Some(VERSION), instructions };
-    // Strings, numbers and lists: there is nothing in it that cannot be written.
-    serde_json::to_vec(&file).unwrap_or_default()
+/// The SELinux rules among instructions.
+fn contexts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<PathBuf, Context>, D::Error> {
+    struct Instructions;
+
+    impl<'de> Visitor<'de> for Instructions {
+        type Value = BTreeMap<PathBuf, Context>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list of instructions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut contexts = BTreeMap::new();
+            while let Some(instruction) = all.next_element::<Instruction>()? {
+                if let Instruction::Semanage { context, file } = instruction {
+                    contexts.insert(PathBuf::from(file), context);
+                }
+            }
+            Ok(contexts)
+        }
+    }
+    deserializer.deserialize_seq(Instructions)
 }
 
-/// The text of `<group>-cleanup`.
-pub(super) fn cleanup_text<'a>(
-    created: impl Iterator<Item = &'a Path>,
-    rules: impl Iterator<Item = &'a Path>,
-) -> Vec<u8> {
-    let mut text = Vec::new();
+/// Writes `<group>-install.json`.
+pub(super) fn write_instructions<I: Iterator<Item = Instruction>>(
+    writer: &mut impl Write,
+    links: &BTreeMap<PathBuf, PathBuf>,
+    instructions: impl Fn() -> I,
+) -> io::Result<()> {
+    struct Each<F>(F);
+
+    impl<I: Iterator<Item = Instruction>, F: Fn() -> I> Serialize for Each<F> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq((self.0)())
+        }
+    }
+
+    #[derive(Serialize)]
+    struct Written<E> {
+        version: u32,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        links: Vec<Link>,
+        instructions: E,
+    }
+    let link = |(written, real): (&PathBuf, &PathBuf)| Link { written: written.clone(), real: real.clone() };
+    let links = links.iter().map(link).collect();
+    let written = Written { version: VERSION, links, instructions: Each(instructions) };
+    Ok(serde_json::to_writer(writer, &written)?)
+}
+
+/// Writes `<group>-cleanup`.
+pub(super) fn write_cleanup(
+    writer: &mut impl Write,
+    created: impl Iterator<Item = PathBuf>,
+    rules: impl Iterator<Item = PathBuf>,
+) -> io::Result<()> {
     for path in created {
-        text.extend(path.as_os_str().as_bytes());
-        text.push(b'\n');
+        writer.write_all(path.as_os_str().as_bytes())?;
+        writer.write_all(b"\n")?;
     }
     for path in rules {
-        text.extend(RULE);
-        text.extend(path.as_os_str().as_bytes());
-        text.push(b'\n');
+        writer.write_all(RULE)?;
+        writer.write_all(path.as_os_str().as_bytes())?;
+        writer.write_all(b"\n")?;
     }
-    text
+    Ok(())
+}
+
+/// The deployment groups, other than that of `own`, whose Installs created the paths of `wanted`: the ends of the names
+/// of their records are cut off.
+pub(super) fn installed_by(own: &Records, wanted: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let entries = own.cleanup.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    for entry in entries.into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(group) = name.strip_suffix("-cleanup") else { continue };
+        let folder = entry.path();
+        let Some(folder) = folder.parent().filter(|_| entry.path() != own.cleanup) else { continue };
+        let records = Records {
+            instructions: folder.join(format!("{group}-install.json")),
+            cleanup: entry.path(),
+            ..own.clone()
+        };
+        let mut paths = Paths::absolute();
+        // What another group's records say does not matter otherwise.
+        let Ok(previous) = records.read(&mut paths) else { continue };
+        let created = previous.created.iter().map(|path| paths.path(*path));
+        for path in created.flat_map(|path| [previous.real(&path), path]).filter(|path| wanted.contains(path))
+        {
+            found.entry(path).or_insert_with(|| group.to_owned());
+        }
+    }
+    found
 }

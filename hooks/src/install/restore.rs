@@ -11,10 +11,11 @@ use rustix::fs::{FileType, Stat};
 
 use super::access::Access;
 use super::journal::{self, Action, Begun, Contents, JournalError};
-use super::records::{Previous, Records};
+use super::paths::Paths;
+use super::records::Records;
 use super::recover::Turn;
 use super::step::{Change, Keep, Step, Swap, Swapped, Takes};
-use super::transaction::{self, Work};
+use super::transaction::{self, Steps};
 use super::{Counts, InstallError, Summary, undo};
 use crate::fs::{Handles, temporary_name};
 
@@ -69,9 +70,10 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
         let (deployment, pointer) = (deployment.to_path_buf(), records.pointer);
         return Err(RestoreError::NotInstalled { deployment, pointer });
     }
-    let installed = records.read().map_err(unreadable)?;
-    let sources = records.sources();
-    let mut planner = Planner::new(&begun, &installed, &sources);
+    let mut paths = Paths::absolute();
+    let installed = records.read(&mut paths).map_err(unreadable)?;
+    let (created, sources) = (installed.created(&paths), records.sources(&installed));
+    let mut planner = Planner::new(&begun, &created, &sources);
     for change in changes.iter().rev() {
         planner.change(change).map_err(|source| unreadable((change.path().to_path_buf(), source)))?;
     }
@@ -83,8 +85,7 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
     restoration.counts = counts;
     restoration.displaced = roots;
     restoration.kept = begun.kept;
-    let work = Work { revision: Path::new("/"), builds: &[], steps: &steps };
-    let left = transaction::run(&records.journal, &restoration, work)?;
+    let left = transaction::run(&records.journal, &restoration, &Steps(steps))?;
     let mut warnings: Vec<String> =
         warnings.into_iter().map(|warning| warning.in_words(&restoration.deployment)).collect();
     warnings.extend(left);
@@ -124,7 +125,7 @@ impl Warning {
 struct Planner<'a> {
     begun: &'a Begun,
     /// What the Install created, and what it copied from where.
-    created: BTreeSet<&'a Path>,
+    created: &'a BTreeSet<PathBuf>,
     sources: &'a BTreeMap<PathBuf, PathBuf>,
     token: String,
     used: usize,
@@ -138,10 +139,14 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(begun: &'a Begun, installed: &'a Previous, sources: &'a BTreeMap<PathBuf, PathBuf>) -> Self {
+    fn new(
+        begun: &'a Begun,
+        created: &'a BTreeSet<PathBuf>,
+        sources: &'a BTreeMap<PathBuf, PathBuf>,
+    ) -> Self {
         Self {
             begun,
-            created: installed.created.iter().map(PathBuf::as_path).collect(),
+            created,
             sources,
             token: crate::fs::token(),
             used: 0,

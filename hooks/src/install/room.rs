@@ -1,16 +1,18 @@
 //! Whether the file systems that an Install writes to can take it: room for bytes and inodes, and not read-only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 
-use super::conflict::Conflict;
+use super::conflict::{Conflict, Conflicts};
 use super::journal;
 use super::layout::WantedKind;
+use super::paths::{PathId, Paths};
 use super::plan::Decision;
 use super::records::Records;
+use super::schedule::Units;
 use super::snapshot::Revision;
 use super::undo;
 use crate::fs::{Folder, Handles};
@@ -21,30 +23,21 @@ const RECORDED: u64 = 1024;
 /// File systems whose files share what they have in common, so that a copy takes no room (`linux/magic.h`).
 const SHARING: [u64; 3] = [0x9123_683E, 0x5846_5342, 0xCA45_1A4E];
 
-/// What comes into a folder, as the revision has it.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Need {
-    objects: u64,
-    /// Sizes of files; each takes whole blocks.
-    sizes: Vec<u64>,
-    /// Whether the files are copies of the revision.
-    copies: bool,
-}
-
 /// One file system.
 struct Place {
     /// The first folder that something comes into.
     folder: PathBuf,
     device: u64,
+    /// Whether copies of the revision take no room but their inode's.
+    shares: bool,
     bytes: u64,
     inodes: u64,
     free: StatVfs,
 }
 
 /// What was found out about room.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
-    pub(super) conflicts: Vec<Conflict>,
     /// Whether there is only room when what earlier Installs displaced is given up first.
     pub(super) only_without_superseded: bool,
 }
@@ -56,77 +49,106 @@ pub(super) fn look(
     revision: &Revision,
     records: &Records,
     superseded: &[PathBuf],
+    paths: &Paths,
+    conflicts: &mut Conflicts,
 ) -> Room {
-    let mut room = Room::default();
-    let archive = device(&revision.root).ok();
-    let mut places: Vec<Place> = Vec::new();
-    for (folder, need) in needs(decision, revision, records) {
-        let Ok(place) = Place::of(&folder, &need, archive) else { continue };
-        // A mount of its own may be read-only where the file system is not.
-        if place.free.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            room.conflicts.push(Conflict::ReadOnly { path: folder });
+    let mut places =
+        Places { all: Vec::new(), known: HashMap::new(), archive: device(&revision.root).ok(), conflicts };
+    let units = Units::of(&decision.planned, decision, paths);
+    for unit in 0..units.len() {
+        let members = units.members(unit).iter().map(|number| &decision.planned[*number as usize]);
+        let folder = members.clone().next().and_then(|top| paths.parent(top.path));
+        let Some(place) = folder.and_then(|folder| places.of(folder, paths)) else { continue };
+        for planned in members {
+            let size = match planned.kind {
+                WantedKind::File => revision.object(planned.source).size,
+                // It may take a block, or fit into the inode.
+                WantedKind::Folder | WantedKind::Link => 1,
+            };
+            place.add(size, true);
         }
-        match places.iter_mut().find(|known| known.device == place.device) {
-            Some(known) => {
-                known.bytes += place.bytes;
-                known.inodes += place.inodes;
-            }
-            None => places.push(place),
-        }
-    }
-    for place in &places {
-        let Some(conflict) = place.conflict(0, 0) else { continue };
-        let (bytes, inodes) = given_up(superseded, place.device);
-        match place.conflict(bytes, inodes) {
-            None => room.only_without_superseded = true,
-            Some(_) => room.conflicts.push(conflict),
-        }
-    }
-    room
-}
-
-/// What comes into each existing folder. Pure.
-fn needs(decision: &Decision, revision: &Revision, records: &Records) -> BTreeMap<PathBuf, Need> {
-    let mut needs: BTreeMap<PathBuf, Need> = BTreeMap::new();
-    let places: BTreeSet<&Path> = decision.planned.iter().map(|planned| planned.path.as_path()).collect();
-    for planned in &decision.planned {
-        let mut parents = planned.path.ancestors().skip(1);
-        let Some(folder) = parents.find(|parent| !places.contains(parent)) else { continue };
-        let need = needs.entry(folder.to_path_buf()).or_default();
-        need.objects += 1;
-        need.copies = true;
-        need.sizes.push(match planned.kind {
-            WantedKind::File => revision.objects.get(&planned.source).map_or(0, |object| object.size),
-            // It may take a block, or fit into the inode.
-            WantedKind::Folder | WantedKind::Link { .. } => 1,
-        });
     }
     // Where something only goes, names change as well.
     for path in &decision.removed {
-        if let Some(parent) = path.parent().filter(|parent| !decision.removed.contains(*parent)) {
-            needs.entry(parent.to_path_buf()).or_default();
+        if let Some(parent) = paths.parent(*path).filter(|parent| !decision.goes.contains(*parent)) {
+            places.of(parent, paths);
         }
     }
-    if let Some(folder) = records.journal.parent() {
-        let changes = decision.planned.len() + decision.removed.len();
-        let own = Need { objects: 8, sizes: vec![RECORDED * (changes as u64 + 64)], copies: false };
-        needs.insert(folder.to_path_buf(), own);
+    let changes = (decision.planned.len() + decision.removed.len()) as u64;
+    if let Some(place) = records.journal.parent().and_then(|folder| places.at(folder)) {
+        place.add(RECORDED * (changes + 64), false);
+        place.inodes += 7;
     }
-    needs
+    let mut only_without_superseded = false;
+    let Places { all, conflicts, .. } = places;
+    for place in &all {
+        let Some(conflict) = place.conflict(0, 0) else { continue };
+        let (bytes, inodes) = given_up(superseded, place.device);
+        match place.conflict(bytes, inodes) {
+            None => only_without_superseded = true,
+            Some(_) => conflicts.push(conflict),
+        }
+    }
+    Room { only_without_superseded }
+}
+
+/// The file systems, by the folders that something comes into.
+struct Places<'a> {
+    all: Vec<Place>,
+    /// The number of the place that a folder is in; `None` for one that cannot be looked at.
+    known: HashMap<PathId, Option<usize>>,
+    archive: Option<u64>,
+    conflicts: &'a mut Conflicts,
+}
+
+impl Places<'_> {
+    fn of(&mut self, folder: PathId, paths: &Paths) -> Option<&mut Place> {
+        let number = match self.known.get(&folder) {
+            Some(known) => (*known)?,
+            None => {
+                let found = self.look(&paths.path(folder));
+                self.known.insert(folder, found);
+                found?
+            }
+        };
+        self.all.get_mut(number)
+    }
+
+    fn at(&mut self, folder: &Path) -> Option<&mut Place> {
+        let number = self.look(folder)?;
+        self.all.get_mut(number)
+    }
+
+    fn look(&mut self, folder: &Path) -> Option<usize> {
+        let place = Place::of(folder, self.archive).ok()?;
+        // A mount of its own may be read-only where the file system is not.
+        if place.free.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            self.conflicts.push(Conflict::ReadOnly { path: folder.to_path_buf() });
+        }
+        let known = self.all.iter().position(|known| known.device == place.device);
+        Some(known.unwrap_or_else(|| {
+            self.all.push(place);
+            self.all.len() - 1
+        }))
+    }
 }
 
 impl Place {
-    fn of(path: &Path, need: &Need, archive: Option<u64>) -> io::Result<Self> {
+    fn of(path: &Path, archive: Option<u64>) -> io::Result<Self> {
         let folder = Folder::open(path)?;
         let device = rustix::fs::fstat(&folder)?.st_dev;
         let free = rustix::fs::fstatvfs(&folder)?;
         let kind = rustix::fs::fstatfs(&folder)?.f_type as u64 & 0xFFFF_FFFF;
-        let block = free.f_frsize.max(1);
-        let bytes = match need.copies && Some(device) == archive && SHARING.contains(&kind) {
-            true => need.objects * block,
-            false => need.sizes.iter().map(|size| size.div_ceil(block) * block).sum(),
-        };
-        Ok(Self { folder: path.to_path_buf(), device, bytes, inodes: need.objects, free })
+        let shares = Some(device) == archive && SHARING.contains(&kind);
+        Ok(Self { folder: path.to_path_buf(), device, shares, bytes: 0, inodes: 0, free })
+    }
+
+    /// Something of so many bytes comes there.
+    fn add(&mut self, size: u64, is_copy: bool) {
+        let block = self.free.f_frsize.max(1);
+        let blocks = if is_copy && self.shares { 1 } else { size.div_ceil(block) };
+        self.bytes = self.bytes.saturating_add(blocks.saturating_mul(block));
+        self.inodes += 1;
     }
 
     /// Why it cannot take what comes, with this much more than it has.
@@ -161,26 +183,17 @@ fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
     for record in superseded {
         let Ok(Some(contents)) = journal::read(record) else { continue };
         for path in undo::displaced(&contents.begun, &contents.changes) {
-            if let Ok((folder, name)) = handles.parent(&path) {
-                // What cannot be seen is not counted.
-                let _ = add(&folder, name, device, &mut sum);
-            }
+            let Ok((folder, name)) = handles.parent(&path) else { continue };
+            let count = |stat: &rustix::fs::Stat| {
+                let is_folder = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+                if is_folder || stat.st_nlink == 1 {
+                    sum.0 += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+                    sum.1 += 1;
+                }
+            };
+            // What cannot be seen is not counted.
+            let _ = folder.each_below(name, device, count);
         }
     }
     sum
-}
-
-fn add(folder: &Folder, name: &std::ffi::OsStr, device: u64, sum: &mut (u64, u64)) -> io::Result<()> {
-    let Some(stat) = folder.stat(name)?.filter(|stat| stat.st_dev == device) else {
-        return Ok(());
-    };
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
-        let below = folder.folder(name)?;
-        below.names()?.iter().try_for_each(|name| add(&below, name, device, sum))?;
-    } else if stat.st_nlink > 1 {
-        return Ok(());
-    }
-    sum.0 += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-    sum.1 += 1;
-    Ok(())
 }

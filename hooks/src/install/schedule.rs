@@ -1,187 +1,266 @@
 //! Orders a decision into steps: first everything new is built under temporary names, then names change. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::access::{Access, Context};
 use super::layout::WantedKind;
+use super::paths::{PathId, Paths};
 use super::plan::{Decision, Planned};
 use super::records::{self, Instruction, Records, State};
-use super::snapshot::{Host, NodeKind, Revision};
-use super::step::{Build, Content, Item, Keep, Step, Swap, Takes, What};
+use super::snapshot::{Host, Revision};
+use super::step::{Keep, Step, Swap, Takes};
+use super::transaction::Known;
 use crate::fs::temporary_name;
 
-/// The steps of an Install, in the order of their phases.
+/// The steps of an Install: what is built and then takes its place, then what only changes.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Makes the temporary names of this Install its own.
-    pub(super) token: String,
-    pub(super) build: Vec<Build>,
-    /// What others see; the records of this Install come last.
-    pub(super) change: Vec<Step>,
+    token: String,
+    pub(super) units: Units,
+    /// Folders and files of the last Install in the place of which nothing comes.
+    removals: Vec<PathId>,
+    contexts: Vec<Step>,
+    /// Of this Install; they come last.
+    pub(super) records: [Record; 3],
+}
+
+/// The planned objects, a new folder together with all that is in it.
+#[derive(Debug)]
+pub(super) struct Units {
+    /// Numbers of planned objects, unit by unit; a folder stands before what is in it.
+    members: Vec<u32>,
+    /// Where each unit begins among the members.
+    starts: Vec<u32>,
+}
+
+/// A record of the Install, which takes the place of the last one's.
+#[derive(Debug)]
+pub(super) struct Record {
+    path: PathBuf,
+    pub(super) spare: PathBuf,
+    keep: Keep,
+    pub(super) access: Access,
+    text: Text,
+}
+
+#[derive(Debug)]
+enum Text {
+    Instructions,
+    Cleanup,
+    Pointer(Vec<u8>),
 }
 
 pub(super) fn schedule(
     decision: &Decision,
-    revision: &Revision,
+    paths: &Paths,
     host: &Host,
     records: &Records,
     deployment: &Path,
     token: String,
 ) -> Schedule {
-    let mut names = Names { token: &token, used: 0 };
-    let mut schedule = Schedule { token: String::new(), build: Vec::new(), change: Vec::new() };
-    let brought = schedule.objects(decision, host, &mut names);
-    for path in tops(&decision.removed).filter(|path| !brought.contains(path.as_path())) {
-        let takes = takes(path, &decision.removed, host);
-        schedule.change.push(swap(path, names.beside(path), false, takes));
-    }
-    for (path, access) in &decision.adjusted {
-        schedule.change.push(Step::Adjust { path: path.clone(), access: access.clone() });
-    }
-    schedule.change.extend(contexts(decision, host));
-    let text = records::instruction_text(instructions(decision, revision));
-    schedule.record(host, &records.instructions, text, host.previous.instructions, &mut names);
-    let created = decision.planned.iter().map(|planned| planned.path.as_path());
-    let rules = decision.contexts.iter().map(|(path, _)| path.as_path());
-    let text = records::cleanup_text(created, rules);
-    schedule.record(host, &records.cleanup, text, host.previous.cleanup, &mut names);
-    let text = deployment.as_os_str().as_bytes().to_vec();
-    schedule.record(host, &records.pointer, text, State::Sound, &mut names);
-    schedule.token = token;
-    schedule
+    let units = Units::of(&decision.planned, decision, paths);
+    let is_top = |path: PathId| paths.parent(path).is_none_or(|parent| !decision.goes.contains(parent));
+    let removals = decision.removed.iter().copied();
+    let removals = removals.filter(|path| is_top(*path) && !decision.places.contains(*path));
+    let removals: Vec<PathId> = removals.collect();
+    let mut used = units.len() + removals.len();
+    let mut record = |path: &Path, text, old| {
+        used += 1;
+        Record::new(host, path, text, old, &token, used)
+    };
+    let pointer = Text::Pointer(deployment.as_os_str().as_bytes().to_vec());
+    let records = [
+        record(&records.instructions, Text::Instructions, host.previous.instructions),
+        record(&records.cleanup, Text::Cleanup, host.previous.cleanup),
+        record(&records.pointer, pointer, State::Sound),
+    ];
+    Schedule { units, removals, contexts: contexts(decision, paths, host), records, token }
 }
 
 /// Removes the SELinux rules of the last Install, and adds those of this one.
-fn contexts(decision: &Decision, host: &Host) -> Vec<Step> {
-    let mut rules: BTreeMap<&Path, (Option<Context>, Option<Context>)> = BTreeMap::new();
+fn contexts(decision: &Decision, paths: &Paths, host: &Host) -> Vec<Step> {
+    let mut rules: BTreeMap<PathBuf, (Option<Context>, Option<Context>)> = BTreeMap::new();
     for (path, context) in host.previous.rules.iter().filter(|_| host.has_selinux_tools) {
-        rules.entry(path).or_default().0 = context.clone();
+        rules.entry(path.clone()).or_default().0 = context.clone();
     }
-    for (path, context) in &decision.contexts {
-        rules.entry(path).or_default().1 = Some(context.clone());
+    for (path, context) in decision.granted.contexts() {
+        rules.entry(paths.path(path)).or_default().1 = Some(context.clone());
     }
-    let step = |(path, (before, after)): (&Path, _)| Step::Context { path: path.into(), before, after };
+    let step = |(path, (before, after))| Step::Context { path, before, after };
     rules.into_iter().map(step).collect()
 }
 
-struct Names<'a> {
-    token: &'a str,
-    used: usize,
-}
+impl Units {
+    pub(super) fn of(planned: &[Planned], decision: &Decision, paths: &Paths) -> Self {
+        let mut unit_of: Vec<u32> = Vec::with_capacity(planned.len());
+        let mut sizes: Vec<u32> = Vec::new();
+        for object in planned {
+            let around = paths.parent(object.path).and_then(|parent| decision.places.get(parent));
+            let unit = match around {
+                Some(folder) => unit_of[*folder as usize],
+                None => {
+                    sizes.push(0);
+                    u32::try_from(sizes.len() - 1).unwrap_or(u32::MAX)
+                }
+            };
+            unit_of.push(unit);
+            sizes[unit as usize] += 1;
+        }
+        let mut starts = Vec::with_capacity(sizes.len());
+        let mut sum = 0;
+        for size in &sizes {
+            starts.push(sum);
+            sum += size;
+        }
+        let mut free = starts.clone();
+        let mut members = vec![0; planned.len()];
+        for (number, unit) in (0_u32..).zip(unit_of) {
+            let place = &mut free[unit as usize];
+            members[*place as usize] = number;
+            *place += 1;
+        }
+        Self { members, starts }
+    }
 
-impl Names<'_> {
-    /// A name of our own beside `path`.
-    fn beside(&mut self, path: &Path) -> PathBuf {
-        self.used += 1;
-        path.with_file_name(temporary_name(self.token, self.used))
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The numbers of the planned objects of a unit, that of its top first.
+    pub(super) fn members(&self, unit: usize) -> &[u32] {
+        let end = self.starts.get(unit + 1).map_or(self.members.len(), |next| *next as usize);
+        &self.members[self.starts[unit] as usize..end]
     }
 }
 
 impl Schedule {
-    /// Builds and places what is planned, a new folder together with all that is in it; gives the paths placed.
-    fn objects<'a>(
-        &mut self,
+    /// The planned object that a unit is, or that everything else of it is in.
+    pub(super) fn top<'a>(&self, unit: usize, decision: &'a Decision) -> &'a Planned {
+        &decision.planned[self.units.members(unit)[0] as usize]
+    }
+
+    /// The temporary name of a unit.
+    pub(super) fn staged(&self, unit: usize, decision: &Decision, paths: &Paths) -> PathBuf {
+        self.beside(self.top(unit, decision).path, unit + 1, paths)
+    }
+
+    fn beside(&self, path: PathId, number: usize, paths: &Paths) -> PathBuf {
+        let folder = paths.parent(path).unwrap_or(PathId::ROOT);
+        paths.path(folder).join(temporary_name(&self.token, number))
+    }
+
+    /// Every temporary name under which something is built.
+    pub(super) fn all_staged(&self, decision: &Decision, paths: &Paths) -> Vec<PathBuf> {
+        let units = (0..self.units.len()).map(|unit| self.staged(unit, decision, paths));
+        units.chain(self.records.iter().map(|record| record.spare.clone())).collect()
+    }
+
+    /// What others see, in order; the records of this Install come last.
+    pub(super) fn steps<'a>(
+        &'a self,
         decision: &'a Decision,
-        host: &Host,
-        names: &mut Names<'_>,
-    ) -> BTreeSet<&'a Path> {
-        let folders = decision.planned.iter().filter(|planned| planned.kind == WantedKind::Folder);
-        let folders: BTreeSet<&Path> = folders.map(|planned| planned.path.as_path()).collect();
-        let mut ordered: Vec<&Planned> = decision.planned.iter().collect();
-        ordered.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut brought = BTreeSet::new();
-        let mut rest = ordered.as_slice();
-        while let Some((top, _)) = rest.split_first() {
-            let length = match folders.contains(top.path.as_path()) {
-                true => rest.partition_point(|planned| planned.path.starts_with(&top.path)),
-                false => 1,
-            };
-            let (unit, after) = rest.split_at(length);
-            rest = after;
-            brought.insert(top.path.as_path());
-            let staged = names.beside(&top.path);
-            let items = unit.iter().map(|planned| item(planned, &top.path)).collect();
-            let takes = match decision.removed.contains(&top.path) || top.overwrites {
-                true => takes(&top.path, &decision.removed, host),
+        paths: &'a Paths,
+    ) -> impl Iterator<Item = Cow<'a, Step>> {
+        let units = (0..self.units.len()).map(move |unit| {
+            let top = self.top(unit, decision);
+            let takes = match decision.goes.contains(top.path) || top.overwrites {
+                true => takes(top.path, decision),
                 false => Takes::Nothing,
             };
-            self.build.push(Build { staged: staged.clone(), items });
-            self.change.push(swap(&top.path, staged, true, takes));
-        }
-        brought
+            let keep = Keep::ForUndo;
+            let (path, spare) = (paths.path(top.path), self.staged(unit, decision, paths));
+            Step::Swap(Swap { path, spare, brings: true, takes, keep })
+        });
+        let removals = self.removals.iter().enumerate().map(move |(index, path)| {
+            let spare = self.beside(*path, self.units.len() + index + 1, paths);
+            let (takes, keep) = (takes(*path, decision), Keep::ForUndo);
+            Step::Swap(Swap { path: paths.path(*path), spare, brings: false, takes, keep })
+        });
+        let adjusted = decision.adjusted.iter().map(move |(path, access)| {
+            let access = access.clone();
+            Step::Adjust { path: paths.path(*path), access }
+        });
+        let records = self.records.iter().map(Record::step);
+        let own = units.chain(removals).chain(adjusted).map(Cow::Owned);
+        own.chain(self.contexts.iter().map(Cow::Borrowed)).chain(records.map(Cow::Owned))
     }
-
-    fn record(&mut self, host: &Host, path: &Path, text: Vec<u8>, old: State, names: &mut Names<'_>) {
-        let (spare, keep) = match old {
-            State::Missing | State::Sound => (names.beside(path), Keep::ForUndo),
-            State::Corrupt => {
-                let mut name = path.file_name().unwrap_or_default().to_os_string();
-                name.push(format!(".corrupt-{}", names.token));
-                (path.with_file_name(name), Keep::ForGood)
-            }
-        };
-        let access = host.previous.readers.get(path).map(Access::of_record).unwrap_or_default();
-        let item = Item { below: PathBuf::new(), what: What::Text(text), access };
-        self.build.push(Build { staged: spare.clone(), items: vec![item] });
-        self.change.push(Step::Swap(Swap {
-            path: path.to_path_buf(),
-            spare,
-            brings: true,
-            takes: Takes::File,
-            keep,
-        }));
-    }
-}
-
-fn swap(path: &Path, spare: PathBuf, brings: bool, takes: Takes) -> Step {
-    Step::Swap(Swap { path: path.to_path_buf(), spare, brings, takes, keep: Keep::ForUndo })
-}
-
-fn item(planned: &Planned, top: &Path) -> Item {
-    let source = planned.source.clone();
-    Item {
-        below: planned.path.strip_prefix(top).unwrap_or(Path::new("")).to_path_buf(),
-        what: match &planned.kind {
-            WantedKind::Folder => What::Folder,
-            WantedKind::File => What::File { source },
-            WantedKind::Link { target } => What::Link { source, target: target.clone() },
-        },
-        access: planned.access.clone(),
-    }
-}
-
-/// The removed paths that are not inside another one.
-fn tops(removed: &BTreeSet<PathBuf>) -> impl Iterator<Item = &PathBuf> {
-    removed.iter().filter(|path| path.parent().is_none_or(|parent| !removed.contains(parent)))
 }
 
 /// What is at a path that is to be taken away, as far as the plan knows.
-fn takes(path: &Path, removed: &BTreeSet<PathBuf>, host: &Host) -> Takes {
-    if !is_folder(host, path) {
-        return Takes::File;
+fn takes(path: PathId, decision: &Decision) -> Takes {
+    match decision.goes.get(path) {
+        Some(true) => Takes::Folder(path),
+        Some(false) | None => Takes::File,
     }
-    let inside = removed.range(path.to_path_buf()..).skip(1).take_while(|other| other.starts_with(path));
-    let content = |inner: &PathBuf| Content {
-        below: inner.strip_prefix(path).unwrap_or(inner).to_path_buf(),
-        folder: is_folder(host, inner),
-    };
-    Takes::Folder(inside.map(content).collect())
 }
 
-fn is_folder(host: &Host, path: &Path) -> bool {
-    matches!(host.nodes.get(path).map(|node| &node.kind), Some(NodeKind::Folder { .. }))
+/// What of a folder that is taken away goes with it.
+pub(super) fn known(decision: &Decision, paths: &Paths, folder: PathId, name: &OsStr) -> Option<Known> {
+    let path = paths.find_child(folder, name)?;
+    Some(if *decision.goes.get(path)? { Known::Folder(path) } else { Known::File })
 }
 
-fn instructions(decision: &Decision, revision: &Revision) -> Vec<Instruction> {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let objects = decision.planned.iter().map(|planned| match planned.kind {
-        WantedKind::Folder => Instruction::Mkdir { directory: text(&planned.path) },
-        WantedKind::File | WantedKind::Link { .. } => Instruction::Copy {
-            source: text(&revision.root.join(&planned.source)),
-            destination: text(&planned.path),
+impl Record {
+    fn new(host: &Host, path: &Path, text: Text, old: State, token: &str, number: usize) -> Self {
+        let (name, keep) = match old {
+            State::Missing | State::Sound => (temporary_name(token, number), Keep::ForUndo),
+            State::Corrupt => {
+                let mut name = path.file_name().unwrap_or_default().to_os_string();
+                name.push(format!(".corrupt-{token}"));
+                (name, Keep::ForGood)
+            }
+        };
+        let access = host.previous.readers.get(path).map(Access::of_record).unwrap_or_default();
+        Self { path: path.to_path_buf(), spare: path.with_file_name(name), keep, access, text }
+    }
+
+    fn step(&self) -> Step {
+        let Self { path, spare, keep, .. } = self;
+        let (path, spare, keep) = (path.clone(), spare.clone(), *keep);
+        Step::Swap(Swap { path, spare, brings: true, takes: Takes::File, keep })
+    }
+
+    /// Writes what the record says.
+    pub(super) fn write(
+        &self,
+        writer: &mut impl Write,
+        decision: &Decision,
+        revision: &Revision,
+        paths: &Paths,
+    ) -> io::Result<()> {
+        match &self.text {
+            Text::Instructions => {
+                let all = || instructions(decision, revision, paths);
+                records::write_instructions(writer, &decision.links, all)
+            }
+            Text::Cleanup => {
+                let created = decision.planned.iter().map(|planned| paths.path(planned.written));
+                let rules = decision.granted.contexts().map(|(path, _)| paths.path(path));
+                records::write_cleanup(writer, created, rules)
+            }
+            Text::Pointer(text) => writer.write_all(text),
+        }
+    }
+}
+
+fn instructions<'a>(
+    decision: &'a Decision,
+    revision: &'a Revision,
+    paths: &'a Paths,
+) -> impl Iterator<Item = Instruction> + 'a {
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let objects = decision.planned.iter().map(move |planned| match planned.kind {
+        WantedKind::Folder => Instruction::Mkdir { directory: text(paths.path(planned.written)) },
+        WantedKind::File | WantedKind::Link => Instruction::Copy {
+            source: text(revision.absolute(planned.source)),
+            destination: text(paths.path(planned.written)),
         },
     });
-    objects.chain(decision.permission_instructions.iter().cloned()).collect()
+    objects.chain(decision.granted.instructions(paths))
 }

@@ -7,14 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Context};
 use super::identity::Identity;
-
-/// Something new, built under the temporary name `staged`: nothing that anybody uses changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Build {
-    pub(super) staged: PathBuf,
-    /// A folder stands before what is in it.
-    pub(super) items: Vec<Item>,
-}
+use super::paths::PathId;
 
 /// One change that others see, as planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +44,8 @@ pub(super) enum Takes {
     Nothing,
     /// Something that is no folder. It may also be gone.
     File,
-    /// A folder with nothing but these contents. It may also be gone.
-    Folder(Vec<Content>),
+    /// A folder with nothing in it but what the plan knows. It may also be gone.
+    Folder(PathId),
     /// Whatever is there.
     Anything,
 }
@@ -66,36 +59,6 @@ pub(super) enum Keep {
     ForUndo,
     /// It stays as `spare` for whoever wants to look at it.
     ForGood,
-}
-
-/// One object of a [`Build`]; a folder stands before what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Item {
-    /// Relative to the staged name; empty for the staged object itself.
-    pub(super) below: PathBuf,
-    pub(super) what: What,
-    pub(super) access: Access,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    Folder,
-    /// A copy of a file, with its times; `source` is relative to the revision.
-    File {
-        source: PathBuf,
-    },
-    Link {
-        source: PathBuf,
-        target: PathBuf,
-    },
-    Text(Vec<u8>),
-}
-
-/// Something known to be in a folder that is taken away; what is in a folder stands before the folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) below: PathBuf,
-    pub(super) folder: bool,
 }
 
 /// One change that others see, with all that is needed to take it back.

@@ -1,28 +1,61 @@
 //! Runs a plan so that it happens as a whole or not at all: the order in which the journal, the disk and the names that
 //! others see take their turns.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::build::build;
 use super::identity::Identity;
 use super::journal::{Begun, Journal, Phase};
-use super::step::{Build, Change, Step, Swapped};
+use super::paths::PathId;
+use super::step::{Change, Step, Swapped};
 use super::{InstallError, StepError, undo};
 use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_names};
 
-/// All that shall be done, and where it comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Work<'a> {
-    pub(super) revision: &'a Path,
-    pub(super) builds: &'a [Build],
-    pub(super) steps: &'a [Step],
+/// All that shall be done.
+pub(super) trait Work {
+    /// Builds everything that is new under temporary names, which nobody uses; gives the folders in which names came to
+    /// be.
+    fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
+
+    /// What changes for others, in order; the same each time.
+    fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>>;
+
+    /// What the plan knows of `name` in a folder that is taken away.
+    fn known(&self, folder: PathId, name: &OsStr) -> Option<Known>;
+}
+
+/// Something in a folder that is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Folder(PathId),
+    /// Or a link, or whatever is no folder.
+    File,
+}
+
+/// Steps for which nothing is built, and that take away no folder by its contents.
+#[derive(Debug)]
+pub(super) struct Steps(pub(super) Vec<Step>);
+
+impl Work for Steps {
+    fn build(&self) -> Result<BTreeSet<PathBuf>, StepError> {
+        Ok(BTreeSet::new())
+    }
+
+    fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>> {
+        self.0.iter().map(Cow::Borrowed)
+    }
+
+    fn known(&self, _: PathId, _: &OsStr) -> Option<Known> {
+        None
+    }
 }
 
 /// Does `work`; gives what an operator may want to know. After an error everything is as before, unless it says
 /// otherwise: then the journal stays, and recovery tries again.
-pub(super) fn run(journal: &Path, begun: &Begun, work: Work<'_>) -> Result<Vec<String>, InstallError> {
+pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec<String>, InstallError> {
     let started = Journal::begin(journal, begun).map_err(StepError::at("write", journal));
     let mut journal = started.map_err(|source| InstallError::Failed { source })?;
     let mut attempt = Attempt { phase: Phase::Building, changes: Vec::new(), made: 0 };
@@ -58,26 +91,29 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn run(&mut self, journal: &mut Journal, work: Work<'_>) -> Result<(), StepError> {
-        tracing::debug!(phase = "building", objects = work.builds.len(), "transaction begun");
-        let folders = build(work.revision, work.builds)?;
+    fn run(&mut self, journal: &mut Journal, work: &impl Work) -> Result<(), StepError> {
+        tracing::debug!(phase = "building", "transaction begun");
+        let folders = work.build()?;
         sync_file_systems(&folders).map_err(not_durable)?;
 
         let mut handles = Handles::default();
-        let mut planned = Vec::new();
-        for step in work.steps {
+        let mut chosen = Vec::new();
+        for (number, step) in work.steps().enumerate() {
             let found = step.look_up(&mut handles).map_err(StepError::at(step.action(), step.path()))?;
             if let Some(change) = found {
                 self.changes.push(change);
-                planned.push(step);
+                chosen.push(number);
             }
         }
         journal.prepare(&self.changes).map_err(journal.failed())?;
         self.phase = Phase::Changing;
         tracing::debug!(phase = "changing", changes = self.changes.len(), "everything new is on the disk");
-        for (change, step) in self.changes.iter().zip(planned) {
+        let mut chosen = chosen.into_iter().peekable();
+        let steps = work.steps().enumerate();
+        let steps = steps.filter_map(|(number, step)| chosen.next_if_eq(&number).map(|_| step));
+        for (change, step) in self.changes.iter().zip(steps) {
             self.made += 1;
-            let made = change.make(step.takes(), &mut handles);
+            let made = change.make(step.takes(), work, &mut handles);
             made.map_err(StepError::at(step.action(), step.path()))?;
         }
         sync_names(&folders_of(&self.changes)).map_err(not_durable)?;

@@ -268,29 +268,31 @@ struct Trees {
 impl Trees {
     /// Whether there is anything.
     fn gather(&mut self, path: PathBuf, handles: &mut Handles) -> bool {
-        let names = match handles.look(&path) {
-            Ok(None) => return false,
-            Ok(Some(stat)) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                self.files.push(path);
-                return true;
-            }
-            Ok(Some(_)) => handles.parent(&path).and_then(|(parent, name)| {
-                let folder = parent.folder(name)?;
-                folder.make_writable();
-                folder.names()
-            }),
-            Err(error) => Err(error),
-        };
-        match names {
-            Ok(names) => {
-                self.folders.push(path.clone());
-                for name in names {
-                    self.gather(path.join(name), handles);
+        let before = (self.files.len(), self.folders.len(), self.unseen.len());
+        let mut waiting = vec![path];
+        while let Some(path) = waiting.pop() {
+            let names = match handles.look(&path) {
+                Ok(None) => continue,
+                Ok(Some(stat)) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
+                    self.files.push(path);
+                    continue;
                 }
+                Ok(Some(_)) => handles.parent(&path).and_then(|(parent, name)| {
+                    let folder = parent.folder(name)?;
+                    folder.make_writable();
+                    folder.names()
+                }),
+                Err(error) => Err(error),
+            };
+            match names {
+                Ok(names) => {
+                    waiting.extend(names.iter().rev().map(|name| path.join(name)));
+                    self.folders.push(path);
+                }
+                Err(error) => self.unseen.push((path, error)),
             }
-            Err(error) => self.unseen.push((path, error)),
         }
-        true
+        before != (self.files.len(), self.folders.len(), self.unseen.len())
     }
 }
 

@@ -12,12 +12,16 @@ use codedeploy_hooks::install::{
     self, Conflict, InstallError, InstallPlan, Records, Recovery, Request, RestoreError, Restored, Summary,
     Turn,
 };
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Bed {
     pub(crate) root: Root,
     pub(crate) records: Records,
     pub(crate) behavior: FileExistsBehavior,
     pub(crate) reject_unconfined: bool,
+    /// Folders of the agent.
+    pub(crate) reserved: Vec<PathBuf>,
+    pub(crate) stop: CancellationToken,
     /// The deployment that is installed.
     pub(crate) deployment: String,
 }
@@ -90,7 +94,8 @@ impl Bed {
             journal: at("group-journal.json"),
         };
         let behavior = FileExistsBehavior::Disallow;
-        Self { root, records, behavior, reject_unconfined: false, deployment: "d-1".into() }
+        let (reserved, stop) = (Vec::new(), CancellationToken::new());
+        Self { root, records, behavior, reject_unconfined: false, reserved, stop, deployment: "d-1".into() }
     }
 
     pub(crate) fn host(&self, below: &str) -> PathBuf {
@@ -120,6 +125,8 @@ impl Bed {
             records: &self.records,
             given: None,
             reject_unconfined: self.reject_unconfined,
+            reserved: &self.reserved,
+            stop: &self.stop,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use codedeploy_api::specification::FileExistsBehavior;
 
-use crate::bed::{Bed, conflicts, link, tree, write};
+use crate::bed::{Bed, conflicts, link, root, tree, write};
 
 #[test]
 fn links_are_copied_verbatim_whatever_they_lead_to() {
@@ -83,7 +83,7 @@ fn an_operators_link_on_the_way_to_a_destination_is_followed() {
     bed.revision(&[("x", "1")]);
     bed.install_all("www/app").unwrap();
     assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/x 1", "www -> data"]);
-    assert_eq!(bed.cleanup(), ["data/app", "data/app/x"]);
+    assert_eq!(bed.cleanup(), ["www/app", "www/app/x"], "as the AppSpec writes them");
     bed.revision(&[("y", "2")]);
     bed.install_all("www/app").unwrap();
     assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/y 2", "www -> data"]);
@@ -180,4 +180,134 @@ fn clean_up_does_not_follow_a_destination_that_became_a_link() {
         let text = std::fs::read_to_string(bed.host("operator/x")).unwrap();
         assert_eq!(text, "precious", "{by_official_agent} {folder_of_install}");
     }
+}
+
+#[test]
+fn a_release_stays_when_the_link_to_it_is_turned() {
+    let bed = Bed::new();
+    let turn = |release: &str| {
+        std::fs::create_dir_all(bed.host(release)).unwrap();
+        let _ = std::fs::remove_file(bed.host("current"));
+        link(release, &bed.host("current"));
+    };
+    turn("r1");
+    bed.revision(&[("v", "1"), ("sub/x", "1")]);
+    bed.install_all("current").unwrap();
+    assert_eq!(bed.cleanup(), ["current/sub", "current/sub/x", "current/v"], "as official agents write them");
+    turn("r2");
+    bed.revision(&[("v", "2")]);
+    bed.install_all("current").unwrap();
+    let expected = ["current -> r2", "r1/", "r1/sub/", "r1/sub/x 1", "r1/v 1", "r2/", "r2/v 2"];
+    assert_eq!(bed.listing(), expected, "the release before is whole");
+    // Back to the first one: what was deployed there is in nobody's way.
+    turn("r1");
+    std::fs::remove_dir_all(bed.host("r2")).unwrap();
+    bed.revision(&[("w", "3")]);
+    bed.install_all("current").unwrap();
+    assert_eq!(bed.listing(), ["current -> r1", "r1/", "r1/sub/", "r1/sub/x 1", "r1/w 3"]);
+    bed.restore().unwrap();
+    assert_eq!(bed.listing(), ["current -> r1", "r1/", "r1/sub/", "r1/sub/x 1", "r1/v 1"]);
+}
+
+#[test]
+fn what_was_installed_through_a_link_is_taken_back_where_it_was() {
+    let bed = Bed::new();
+    std::fs::create_dir(bed.host("data")).unwrap();
+    link("data", &bed.host("www"));
+    bed.revision(&[("app/x", "1"), ("app/y", "1")]);
+    bed.install_all("www").unwrap();
+    write(&bed.host("data/app/of-operator"), "mine");
+    bed.restore().unwrap();
+    assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/of-operator mine", "www -> data"]);
+}
+
+/// A link of user 4321 in a folder of theirs, that leads to a folder of user `owner`.
+fn planted(bed: &Bed, owner: u32) {
+    for (path, uid) in [("home", 4321), ("target", owner)] {
+        std::fs::create_dir(bed.host(path)).unwrap();
+        std::os::unix::fs::chown(bed.host(path), Some(uid), Some(uid)).unwrap();
+    }
+    write(&bed.host("target/existing"), "theirs");
+    link("../target", &bed.host("home/app"));
+    std::os::unix::fs::lchown(bed.host("home/app"), Some(4321), Some(4321)).unwrap();
+}
+
+#[test]
+fn a_link_that_a_stranger_planted_is_not_followed_which_needs_root() {
+    if !root() {
+        return;
+    }
+    for (owner, destination, on_the_way) in [
+        (0, "home/app", None),
+        (0, "home/app/conf.d", None),
+        (1234, "home/app", None),
+        (0, "mine/app", Some("../home/app")),
+        (0, "mine/app", Some("../home/app/../target/.")),
+        (0, "mine/app/x/y", Some("../home/app")),
+    ] {
+        let bed = Bed::new();
+        planted(&bed, owner);
+        on_the_way.into_iter().for_each(|target| link(target, &bed.host("mine/app")));
+        bed.revision(&[("x", "1")]);
+        let before = bed.tree();
+        let found = conflicts(bed.install_all(destination));
+        let text = found[0].to_string();
+        let link = bed.host("home/app").display().to_string();
+        assert!(text.contains(&link) && text.contains("uid 4321"), "{text}");
+        assert!(text.contains(&format!("uid {owner}")), "{text}");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(bed.tree(), before);
+    }
+}
+
+#[test]
+fn a_link_of_its_targets_owner_or_of_root_is_followed_which_needs_root() {
+    if !root() {
+        return;
+    }
+    let bed = Bed::new();
+    planted(&bed, 4321);
+    bed.revision(&[("x", "1")]);
+    bed.install_all("home/app").unwrap();
+    assert!(bed.host("target/x").exists());
+    let bed = Bed::new();
+    planted(&bed, 1234);
+    std::os::unix::fs::lchown(bed.host("home/app"), Some(0), Some(0)).unwrap();
+    bed.revision(&[("x", "1")]);
+    bed.install_all("home/app").unwrap();
+    assert!(bed.host("target/x").exists());
+}
+
+#[test]
+fn clean_up_does_not_go_through_a_planted_link_which_needs_root() {
+    if !root() {
+        return;
+    }
+    let bed = Bed::new();
+    planted(&bed, 0);
+    let line = |path: &str| format!("{}\n", bed.host(path).display());
+    write(&bed.records.cleanup, &line("home/app/existing"));
+    bed.revision(&[("x", "1")]);
+    conflicts(bed.install_all("home/app"));
+    let summary = bed.install_all("elsewhere").unwrap();
+    assert!(bed.host("target/existing").exists());
+    assert!(summary.warnings[0].contains("home/app is a symbolic link"), "{:?}", summary.warnings);
+}
+
+#[test]
+fn an_existing_file_gets_permissions_only_without_links_on_the_way() {
+    let bed = Bed::new();
+    write(&bed.host("data/conf"), "operator's");
+    link("data", &bed.host("www"));
+    bed.revision(&[("x", "1")]);
+    let mut appspec = bed.all_to("app");
+    let mut permission = bed.permission("www/conf");
+    permission.mode = codedeploy_hooks::appspec::Mode::new(0o600);
+    appspec.permissions = vec![permission];
+    let text = conflicts(bed.install(&appspec))[0].to_string();
+    let link = bed.host("www").display().to_string();
+    assert!(text.contains(&format!("{link} is a symbolic link of ")), "{text}");
+    appspec.permissions[0].object = bed.host_path("data/conf");
+    bed.install(&appspec).unwrap();
+    assert_eq!(crate::bed::mode(&bed.host("data/conf")), 0o600);
 }

@@ -73,10 +73,10 @@ fn script(ScriptPreview { script, problems, warnings }: &ScriptPreview) -> Value
     })
 }
 
-fn permissions(permissions: &Permissions<'_>) -> Value {
+fn permissions(permissions: &Permissions) -> Value {
     json!({
         "path": permissions.path,
-        "mode": permissions.mode.map(|mode| format!("{mode:0>4}")),
+        "mode": permissions.mode.as_ref().map(|mode| format!("{mode:0>4}")),
         "owner": permissions.owner,
         "group": permissions.group,
         "acl": permissions.acl,

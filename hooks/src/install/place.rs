@@ -1,0 +1,52 @@
+//! Where nobody's files belong: the folders of the agent itself, and what the kernel makes.
+
+use std::path::{Path, PathBuf};
+
+use super::conflict::Conflict;
+use super::paths::{PathId, Paths};
+use super::snapshot::is_kernels;
+
+/// Folders that are no destination, without links in them.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    revision: PathId,
+    own: Vec<PathId>,
+}
+
+impl Reserved {
+    pub(super) fn new(revision: &Path, own: &[PathBuf], paths: &mut Paths) -> Self {
+        let revision = paths.add(revision);
+        let own = own.iter().map(|folder| paths.add(&without_links(folder))).collect();
+        Self { revision, own }
+    }
+
+    /// Why nothing may come to `path`, which has no links in its parents.
+    pub(super) fn conflict(&self, paths: &Paths, path: PathId) -> Option<Conflict> {
+        if is_kernels(paths, path) {
+            return Some(Conflict::Kernels { path: paths.path(path) });
+        }
+        paths.ancestors(path).find_map(|around| self.conflict_at(paths, path, around))
+    }
+
+    /// The same, when something may come to the folder that it is in.
+    pub(super) fn conflict_in_planned(&self, paths: &Paths, path: PathId) -> Option<Conflict> {
+        self.conflict_at(paths, path, path)
+    }
+
+    fn conflict_at(&self, paths: &Paths, path: PathId, around: PathId) -> Option<Conflict> {
+        if around == self.revision {
+            return Some(Conflict::InsideRevision { path: paths.path(path) });
+        }
+        let own = self.own.contains(&around);
+        own.then(|| Conflict::AgentsOwn { path: paths.path(path), folder: paths.path(around) })
+    }
+}
+
+/// The same folder, as far as it exists.
+fn without_links(folder: &Path) -> PathBuf {
+    let existing = folder.ancestors().find_map(|around| Some((around, std::fs::canonicalize(around).ok()?)));
+    match existing {
+        Some((around, real)) => real.join(folder.strip_prefix(around).unwrap_or(Path::new(""))),
+        None => folder.to_path_buf(),
+    }
+}

@@ -1,0 +1,118 @@
+//! Where symbolic links of the host lead, and whether they may be followed there.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use super::{NodeKind, Observer, Unreadable};
+use crate::install::paths::{PathId, Paths};
+
+/// As many links as the kernel follows on the way to one object.
+const MOST_LINKS: usize = 40;
+
+/// Where a link of the host leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::install) enum Leads {
+    /// There is something, without links on the way to it.
+    To(PathId),
+    Nowhere,
+    /// Through what the kernel makes: there a link means something else to everybody who follows it.
+    Kernel,
+    Unsafe(Stranger),
+}
+
+/// A link, and what it leads to, that belong to two people, neither of whom is root or the one who follows it: whoever
+/// owns the link could have everything that is done through it done to something that is not theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::install) struct Stranger {
+    pub(in crate::install) link: PathId,
+    pub(in crate::install) owner: u32,
+    pub(in crate::install) target: PathId,
+    pub(in crate::install) target_owner: u32,
+}
+
+/// A link on the way, and what of its text is still to be walked, in reverse.
+struct Walk {
+    link: PathId,
+    rest: Vec<OsString>,
+}
+
+impl Observer<'_> {
+    /// Walks from link to link, as the kernel does, but looks at each on the way.
+    pub(super) fn follow(&mut self, link: PathId) -> Result<Leads, Unreadable> {
+        if is_kernels(self.paths, link) {
+            return Ok(Leads::Kernel);
+        }
+        let mut here = self.paths.parent(link).unwrap_or(PathId::ROOT);
+        let mut walks = Vec::new();
+        let mut links = 0;
+        let mut next = Some(link);
+        loop {
+            if let Some(link) = next.take() {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Ok(Leads::Nowhere);
+                }
+                let Some(rest) = self.text(link)? else { return Ok(Leads::Nowhere) };
+                if rest.last().is_some_and(|first| first == "/") {
+                    here = PathId::ROOT;
+                    self.look(here)?;
+                }
+                walks.push(Walk { link, rest });
+            }
+            let Some(walk) = walks.last_mut() else { return Ok(Leads::To(here)) };
+            let Some(part) = walk.rest.pop() else {
+                if let Some(stranger) = self.stranger(walk.link, here) {
+                    return Ok(Leads::Unsafe(stranger));
+                }
+                walks.pop();
+                continue;
+            };
+            match part.as_bytes() {
+                b"/" | b"." => continue,
+                b".." => {
+                    here = self.paths.parent(here).unwrap_or(here);
+                    continue;
+                }
+                _ => {}
+            }
+            let there = self.paths.child(here, &part);
+            if is_kernels(self.paths, there) {
+                return Ok(Leads::Kernel);
+            }
+            match self.look(there)? {
+                None => return Ok(Leads::Nowhere),
+                Some(NodeKind::Link) => next = Some(there),
+                Some(NodeKind::Folder) => here = there,
+                // More of the text can come only after a folder.
+                Some(_) if walks.iter().all(|walk| walk.rest.is_empty()) => here = there,
+                Some(_) => return Ok(Leads::Nowhere),
+            }
+        }
+    }
+
+    /// The components of a link's text, in reverse; `None` when it is gone.
+    fn text(&self, link: PathId) -> Result<Option<Vec<OsString>>, Unreadable> {
+        let path = self.paths.path(link);
+        let text = match rustix::fs::readlink(&path, Vec::new()) {
+            Ok(text) => text.into_bytes(),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => return Ok(None),
+            Err(error) => return Err((path, error.into())),
+        };
+        let parts = Path::new(OsStr::from_bytes(&text)).components();
+        Ok(Some(parts.rev().map(|part| part.as_os_str().to_owned()).collect()))
+    }
+
+    fn stranger(&self, link: PathId, target: PathId) -> Option<Stranger> {
+        let owner = |path| self.host.node(path).map(|node| node.uid);
+        let (owner, target_owner) = (owner(link)?, owner(target)?);
+        let trusted = [0, rustix::process::geteuid().as_raw(), target_owner];
+        (!trusted.contains(&owner)).then_some(Stranger { link, owner, target, target_owner })
+    }
+}
+
+/// Whether a path is `/proc` or `/sys`, which the kernel makes, or in it.
+pub(in crate::install) fn is_kernels(paths: &Paths, path: PathId) -> bool {
+    let outermost = paths.ancestors(path).find(|path| paths.depth(*path) == 1);
+    outermost.is_some_and(|path| ["proc", "sys"].iter().any(|name| paths.name(path) == *name))
+}
