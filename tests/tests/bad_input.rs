@@ -157,7 +157,7 @@ async fn appspec_files_that_are_none() {
                 let files = format!("files: [{{source: f, destination: {destination}}}]\n");
                 fs::write(path, format!("version: 0.0\nos: linux\n{files}")).unwrap();
             },
-            "line 3, column 35: files[0].destination: found \"/x/x",
+            "line 3, column 34: files[0].destination: found \"/x/x",
         ),
         ("noise", |path| fs::write(path, noise(10 << 20)).unwrap(), "must not have more than 1048576"),
         ("a little noise", |path| fs::write(path, noise(5000)).unwrap(), "appspec.yml is not valid"),
