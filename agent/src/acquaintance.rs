@@ -8,8 +8,8 @@ use codedeploy_hooks::fs::replace_file;
 use serde::{Deserialize, Serialize};
 
 use crate::config::KeyDigest;
+use crate::deployment_root::Store;
 use crate::regular;
-use crate::revision::store::Store;
 
 /// The one form of the file that there has been.
 const VERSION: u32 = 1;

@@ -1,47 +1,26 @@
 //! The command line of `codedeploy-agent`, and what it and `codedeploy-local` share.
 
+pub mod config;
+pub mod control;
+pub mod doctor;
+pub mod journal;
+pub mod local;
+pub mod logs;
+pub mod register;
+pub mod rollback;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 pub use codedeploy_hooks::script::keep_script;
 
-use crate::aws::{Access, AccessError};
-use crate::command::CommandService;
-use crate::config::{self, ConfigError, Environment, Settings};
-use crate::console;
-use crate::control::socket::{ControlSocket, SocketError};
-use crate::control::status::Status;
-use crate::control::{self, Place, Waiter};
-use crate::deployment::Host;
-use crate::deployment::ledger::Ledger;
-use crate::doctor;
-use crate::errors::Chain;
-use crate::history::History;
-use crate::identity::{Identity, IdentityError, METADATA_PATIENCE, is_there};
-use crate::local;
-use crate::logs;
-use crate::memory;
-use crate::pidfile::{PidFile, PidFileError};
-use crate::poll::Agent;
-use crate::recovery;
-use crate::register;
-use crate::revision::store::StoreError;
-use crate::rollback;
-use crate::shutdown::Shutdown;
-use crate::spec::envelope::{self, EnvelopeError};
-use crate::telemetry;
-
-/// How long the daemon waits for a store that does not answer at all: a lifecycle event may last for an hour, and a store
-/// that is restarted comes back sooner.
-const OUTAGE: Duration = Duration::from_secs(15 * 60);
-
-/// Threads for file work, beside the one that everything else shares.
-const BLOCKING_THREADS: usize = 4;
+use crate::background::Waiter;
+use crate::config::Environment;
+use crate::console::{self, fail, misused};
+use crate::daemon;
 
 /// Deploys what a CodeDeploy service tells this host to deploy.
 #[derive(Debug, Parser)]
@@ -99,34 +78,11 @@ enum Command {
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::CommandLine>),
     /// Print the settings in effect and where each comes from; secrets are hidden.
-    Config(config::show::Arguments),
+    Config(config::Arguments),
     /// Register this machine with CodeDeploy as an on-premises instance.
     Register(Box<register::RegisterArguments>),
     /// Undo `register`.
     Deregister(register::DeregisterArguments),
-}
-
-/// Why the daemon cannot start.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    #[error(transparent)]
-    Signer(#[from] EnvelopeError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Log(#[from] telemetry::LogError),
-    #[error("cannot follow signals")]
-    Signals(#[source] std::io::Error),
-    #[error(transparent)]
-    PidFile(#[from] PidFileError),
-    #[error(transparent)]
-    Socket(#[from] SocketError),
 }
 
 /// Whichever program `arguments` name first.
@@ -156,16 +112,16 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match arguments.command {
         Command::Logs(logs) => logs::main(logs, arguments.config_file.as_deref()),
-        Command::Run => daemon(arguments.config_file, Waiter::default()),
-        Command::Start => control::start(arguments.config_file, daemon),
+        Command::Run => daemon::run(arguments.config_file, Waiter::default()),
+        Command::Start => control::start(arguments.config_file, daemon::run),
         Command::Stop { force } => control::stop(arguments.config_file.as_deref(), force),
-        Command::Restart { force } => match files_are_usable(arguments.config_file.as_deref()) {
-            Ok(()) => control::restart(arguments.config_file, force, daemon),
-            Err(error) => complain("codedeploy-agent", &error),
+        Command::Restart { force } => match daemon::files_are_usable(arguments.config_file.as_deref()) {
+            Ok(()) => control::restart(arguments.config_file, force, daemon::run),
+            Err(error) => fail("codedeploy-agent", &error),
         },
         Command::Status { json } => control::status(arguments.config_file.as_deref(), json),
         Command::Doctor { json } => doctor::main(arguments.config_file.as_deref(), json),
-        Command::Journal { json } => recovery::journal::main(arguments.config_file.as_deref(), json),
+        Command::Journal { json } => journal::main(arguments.config_file.as_deref(), json),
         Command::Rollback(which) => rollback::main(&which, arguments.config_file.as_deref()),
         Command::DeployLocal(mut local) => {
             local.inherit_configuration(arguments.config_file);
@@ -174,9 +130,9 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Config(show) => {
             let (file, environment) = (arguments.config_file.as_deref(), Environment::of_process());
             let (mut out, mut complaints) = (console::out(), console::err());
-            match config::show::show(&show, file, &environment, &mut out, &mut complaints) {
+            match config::show(&show, file, &environment, &mut out, &mut complaints) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain("codedeploy-agent", &error),
+                Err(error) => fail("codedeploy-agent", &error),
             }
         }
         Command::Register(register) => register::register(*register, arguments.config_file),
@@ -214,136 +170,4 @@ fn ambiguous(
         options.filter(|option| option.starts_with(beginning)).map(|option| format!("--{option}")).collect();
     let words = format!("--{beginning} could be {}; write more of it", fitting.join(" or "));
     (fitting.len() > 1).then(|| command.error(ErrorKind::UnknownArgument, words))
-}
-
-/// What a start reads from files: a restart must not stop an agent that cannot start again.
-fn files_are_usable(config_file: Option<&Path>) -> Result<(), StartError> {
-    let environment = Environment::of_process();
-    let (settings, _) = Settings::load(config_file, &environment)?;
-    envelope::check_trust(&settings.signer)?;
-    if is_there(&settings.on_premises_config_file) {
-        Identity::on_premises(&settings.on_premises_config_file, &environment)?;
-    }
-    Ok(())
-}
-
-/// The agent itself, in this process until it ends.
-fn daemon(config_file: Option<PathBuf>, mut waiter: Waiter) -> ExitCode {
-    match on_runtime(run(config_file, &mut waiter)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            waiter.failed(&error, matches!(error, StartError::PidFile(PidFileError::Held { .. })));
-            complain("codedeploy-agent", &error)
-        }
-        Err(error) => {
-            waiter.failed(&error, false);
-            complain("codedeploy-agent", &error)
-        }
-    }
-}
-
-async fn run(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), StartError> {
-    let environment = Environment::of_process();
-    let (settings, warnings) = Settings::load(config_file.as_deref(), &environment)?;
-    let place = Place::of(&settings);
-    let _lock = PidFile::acquire(&place.pid_file)?;
-    telemetry::to_file(&settings, &environment)?;
-    config::log_warnings(config_file.as_deref(), &warnings);
-    let started = start(settings, environment, &place).await;
-    if let Err(error) = &started {
-        tracing::error!("the agent cannot start: {}", Chain(error));
-    }
-    let Started { agent, shutdown, status, socket } = started?;
-    waiter.up();
-    tokio::select! {
-        () = agent.run(shutdown) => {}
-        () = socket.serve(&status) => {}
-    }
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// Everything that runs.
-struct Started {
-    agent: Arc<Agent>,
-    shutdown: Shutdown,
-    status: Status,
-    socket: ControlSocket,
-}
-
-async fn start(settings: Settings, environment: Environment, place: &Place) -> Result<Started, StartError> {
-    if settings.disable_core_dumps {
-        without_core_dumps();
-    }
-    envelope::check_trust(&settings.signer)?;
-    let identity = Identity::find(&settings, &environment, METADATA_PATIENCE).await?;
-    let access = Access::new(&settings, identity.region.clone(), &identity.credentials)?;
-    let access = Access { outage: OUTAGE, ..access };
-    let endpoint = access.command_endpoint();
-    if endpoint.starts_with("http://") && !is_loopback(&endpoint) {
-        tracing::warn!(
-            endpoint,
-            "commands come over plain http, readable by everybody on the way; use https"
-        );
-    }
-    let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
-    let service = CommandService::new(&access, identity.host_identifier.clone());
-    let host = Host::new(settings, environment, Some(access));
-    let ledger = Ledger::open(&host.store)?;
-    tracing::info!(
-        version = crate::version::reported(),
-        host = identity.host_identifier,
-        region = identity.region.as_str(),
-        credentials = %identity.credentials,
-        endpoint,
-        root = %host.settings.root_dir.display(),
-        "agent started",
-    );
-    let status = Status::new(&identity.host_identifier, History::open(&place.history));
-    let socket = ControlSocket::bind(&place.socket)?;
-    let agent = Arc::new(Agent::new(host, service, ledger, status.clone()));
-    Ok(Started { agent, shutdown, status, socket })
-}
-
-fn is_loopback(endpoint: &str) -> bool {
-    let authority = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host == "localhost" || host == "[::1]" || host.starts_with("127.")
-}
-
-/// Secrets live in this process; they must not end up in a file. The limit of core dumps would be inherited by hooks and
-/// by the applications that they start; this flag ends with the next program (prctl(2), PR_SET_DUMPABLE).
-fn without_core_dumps() {
-    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        tracing::warn!(%error, "core dumps cannot be switched off");
-    }
-}
-
-/// Runs `work` on the one thread that the agent's own work needs. Threads that still look up a host name when it is
-/// over are not waited for.
-pub fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
-    memory::share_one_arena();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()?;
-    let done = runtime.block_on(work);
-    runtime.shutdown_background();
-    Ok(done)
-}
-
-/// Prints what clap has to say: help to stdout, complaints, which repeat the command line, to stderr.
-pub fn misused(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    console::complain(error.render().to_string().trim_end());
-    ExitCode::from(2)
-}
-
-/// Prints why a program gives up, if anybody still reads what it says.
-pub fn complain(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    console::complain(format_args!("{program}: {}", Chain(error)));
-    ExitCode::FAILURE
 }

@@ -3,7 +3,6 @@
 
 mod environment;
 pub mod reader;
-pub mod show;
 mod signer;
 mod size;
 

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use codedeploy_hooks::plain::{harmless_json, harmless_lines};
 use serde_json::Value;
 
+use crate::errors::Chain;
+
 /// To the standard output.
 pub fn say(line: impl Display) {
     let _ = writeln!(stdout(), "{}", harmless_lines(&line.to_string()));
@@ -66,4 +68,20 @@ impl<W: Write> Write for Plain<W> {
 /// To the standard error.
 pub fn complain(line: impl Display) {
     let _ = writeln!(stderr(), "{}", harmless_lines(&line.to_string()));
+}
+
+/// Prints what clap has to say: help to stdout, complaints, which repeat the command line, to stderr.
+pub fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    complain(error.render().to_string().trim_end());
+    ExitCode::from(2)
+}
+
+/// Prints why a program gives up, if anybody still reads what it says.
+pub fn fail(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    complain(format_args!("{program}: {}", Chain(error)));
+    ExitCode::FAILURE
 }

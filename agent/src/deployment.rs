@@ -8,6 +8,7 @@ mod environment;
 pub mod installed;
 pub mod ledger;
 pub mod preview;
+mod reuse;
 pub mod rollback;
 pub mod survivors;
 
@@ -29,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::Access;
 use crate::config::{Environment, Settings};
+use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, Store, StoreError, create_folders};
 use crate::errors::Chain;
+use crate::path_component::PathComponent;
 use crate::recovery::{self, RecoveryError};
 use crate::revision::archive::{self, UnpackError};
 use crate::revision::manifest::{self, ManifestError};
-use crate::revision::store::{DeploymentFolder, INCOMING, Pointer, Store, StoreError, create_folders};
-use crate::revision::{FetchError, FetchedBundle, fetch, reuse};
-use crate::spec::{DeploymentSpec, PathComponent};
+use crate::revision::{FetchError, FetchedBundle, fetch};
+use crate::spec::DeploymentSpec;
 use crate::telemetry::milliseconds_since;
 use appspec::AppSpecError;
 use installed::{Installed, InstalledError};
@@ -146,7 +148,7 @@ impl Host {
     async fn download(&self, spec: &DeploymentSpec) -> Result<Report, CommandError> {
         let folder = self.folder(spec);
         let wanted = spec.reuse_archive_from.as_ref().filter(|_| self.settings.enable_archive_reuse);
-        let earlier = wanted.and_then(|from| from.folder(&self.store, spec));
+        let earlier = wanted.and_then(|from| reuse::folder(from, &self.store, spec));
         let keep = self.settings.max_revisions;
         self.store.prune(&spec.deployment_group_id, &folder, earlier.as_ref(), keep)?;
         self.store.create(&folder)?;
@@ -207,7 +209,7 @@ impl Host {
             return Ok(false);
         }
         let (store, spec, folder) = (self.store.clone(), spec.clone(), folder.clone());
-        Ok(blocking(move || reuse(&from, &store, &spec, &folder)).await?)
+        Ok(blocking(move || reuse::reuse(&from, &store, &spec, &folder)).await?)
     }
 
     async fn unpack(

@@ -17,14 +17,14 @@ use tracing::{Instrument, Span};
 
 use crate::acquaintance::Acquaintance;
 use crate::backoff::Backoff;
+use crate::cli::rollback::notice;
 use crate::command::{CallError, CommandService};
-use crate::control::status::Status;
+use crate::control_socket::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::{Ledger, Outgoing};
+use crate::path_component::PathComponent;
 use crate::report::{self, Delivered, Patience};
-use crate::rollback::notice;
 use crate::shutdown::Shutdown;
-use crate::spec::PathComponent;
 use crate::systemd::{self, Watchdog};
 use known::{Delivery, KnownCommands};
 use turns::Turns;

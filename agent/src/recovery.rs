@@ -1,13 +1,11 @@
 //! Ends the Installs that a crash or a power cut interrupted, before anything new begins; and tells of them
 //! (`codedeploy-agent journal`).
 
-pub mod journal;
-
 use codedeploy_hooks::install::{self, RecoverError, Recovery, Turn, TurnError};
 
+use crate::deployment_root::{Store, StoreError};
 use crate::errors::Chain;
-use crate::revision::store::{Store, StoreError};
-use crate::spec::PathComponent;
+use crate::path_component::PathComponent;
 
 /// Why no Install can begin.
 #[derive(Debug, thiserror::Error)]

@@ -4,27 +4,24 @@
 //! unpacks it; [`store`] knows where everything of a deployment lies.
 
 pub mod archive;
-mod copy;
+pub(crate) mod copy;
 mod custody;
 mod download;
 mod github;
 mod local;
 pub mod manifest;
 mod retry;
-mod reuse;
 mod s3;
-pub mod store;
 mod web;
 
 use std::path::PathBuf;
 
 use crate::aws::{Access, AccessError, http_client};
 use crate::config::Settings;
+use crate::deployment_root::{DeploymentFolder, StoreError};
 use archive::BundleType;
 pub use github::AccessToken;
 use github::GitHub;
-pub use reuse::{ReuseFrom, reuse};
-use store::{DeploymentFolder, StoreError};
 
 /// Where a revision's bundle is.
 #[derive(Debug, Clone)]

@@ -89,7 +89,7 @@ fn a_host_that_can_deploy_has_no_problem() {
     let output = host.run(&["doctor"]);
     assert!(output.status.success(), "{}", stdout(&output));
     let text = stdout(&output);
-    assert_eq!(text.lines().count(), 13, "{text}");
+    assert_eq!(text.lines().count(), 14, "{text}");
     for line in text.lines().filter(|line| !line.contains("other-agents") && !line.contains(" disk ")) {
         assert!(line.starts_with("ok "), "{text}");
     }
@@ -150,7 +150,7 @@ fn a_proxy_that_is_away_is_the_only_thing_that_is_blamed() {
     let host = Host::new(&format!("{}proxy_uri: http://user:hush-hush@127.0.0.1:9\n", endpoints(&service)));
     problem(&host, "proxy", &["127.0.0.1:9 is not reached", "proxy_uri"]);
     let output = host.run(&["doctor", "--json"]);
-    assert_eq!(blamed(&json(&output)), (vec!["proxy"], vec!["tls", "clock", "service", "s3"]));
+    assert_eq!(blamed(&json(&output)), (vec!["proxy"], vec!["tls", "clock", "service", "signer", "s3"]));
     for setting in ["deploy_control_endpoint", "s3_endpoint_override"] {
         assert!(!stdout(&output).contains(setting), "{}", stdout(&output));
     }
@@ -162,7 +162,7 @@ fn a_proxy_that_refuses_is_the_only_thing_that_is_blamed() {
     let host = Host::new(&format!("{}proxy_uri: {proxy}\n", endpoints("https://127.0.0.1:9")));
     problem(&host, "proxy", &["does not let this host through", "proxy_uri"]);
     let report = json(&host.run(&["doctor", "--json"]));
-    assert_eq!(blamed(&report), (vec!["proxy"], vec!["tls", "clock", "service", "s3"]));
+    assert_eq!(blamed(&report), (vec!["proxy"], vec!["tls", "clock", "service", "signer", "s3"]));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_host_name_that_does_not_exist_and_a_port_that_is_closed_are_told() {
     let host = Host::new(&endpoints("http://codedeploy.invalid"));
     problem(&host, "dns", &["codedeploy.invalid has no address", "correct deploy_control_endpoint"]);
     let report = json(&host.run(&["doctor", "--json"]));
-    assert_eq!(blamed(&report), (vec!["dns"], vec!["tls", "clock", "service", "s3"]));
+    assert_eq!(blamed(&report), (vec!["dns"], vec!["tls", "clock", "service", "signer", "s3"]));
     host.configure(&endpoints("http://127.0.0.1:9"));
     problem(&host, "tls", &["refuses connections", "firewall"]);
     problem(&host, "s3", &["refuses connections", "s3_endpoint_override"]);

@@ -2,54 +2,22 @@
 //!
 //! An alarm that the configuration does not name is never active.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use codedeploy_planner::rules::Watch;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 
+use crate::config::alarms::{Alarms, Prometheus, Source};
 use crate::deployment::alarm::{self, Sight, Watched};
-use crate::deployment::plan::Watch;
 use crate::error::{ApiError, chain};
 use crate::outgoing::{self, Outgoing, OutgoingError};
 use crate::service::Service;
 use crate::tasks::Tasks;
-
-/// Where the states of alarms are read, by the names that deployment groups give them.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Alarms {
-    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
-    by_name: BTreeMap<String, Source>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Source {
-    Prometheus(Prometheus),
-    Webhook(Webhook),
-}
-
-/// A server that answers instant queries as Prometheus does.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Prometheus {
-    /// Without the path of the query.
-    url: String,
-    /// Active while its result has any element, as an alerting rule's; a scalar, while it is not zero. Without one, the
-    /// alert of the alarm's name.
-    query: Option<String>,
-}
-
-/// Something that answers `{"state": "OK"}`, `"ALARM"` or `"INSUFFICIENT_DATA"`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Webhook {
-    url: String,
-}
 
 /// Why the state of an alarm is not known. Users of the API read it, so it tells neither paths nor answers: they may hold
 /// what gives access.
@@ -111,32 +79,12 @@ impl Questions {
         if let Some(question) = self.under_way.get(name).and_then(WeakShared::upgrade) {
             return Some(question);
         }
-        let source = alarms.by_name.get(name)?.clone();
+        let source = alarms.source(name)?.clone();
         let asked = name.to_owned();
         let outgoing = Arc::clone(outgoing);
         let question = async move { source.state(&outgoing, &asked).await }.boxed().shared();
         self.under_way.extend(question.downgrade().map(|question| (name.to_owned(), question)));
         Some(question)
-    }
-}
-
-impl Alarms {
-    /// The names whose states can be read somewhere.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
-    }
-
-    /// What is wrong with them.
-    pub(crate) fn mistakes(&self) -> Vec<String> {
-        let wrong = |(name, source): (&String, &Source)| {
-            let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) = source;
-            (!outgoing::is_url(url)).then(|| {
-                format!(
-                    "alarms.{name} has the url {url:?}, which is not a URL such as http://prometheus:9090"
-                )
-            })
-        };
-        self.by_name.iter().filter_map(wrong).collect()
     }
 }
 

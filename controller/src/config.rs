@@ -1,7 +1,11 @@
 //! Settings: what the command line and the configuration file may say, and the values the service runs with.
 
+pub mod alarms;
 mod endpoint;
+pub mod events;
 mod file;
+pub mod known_names;
+pub mod load_balancers;
 pub mod show;
 mod text;
 
@@ -9,12 +13,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::alarms::Alarms;
-use crate::events::{Events, EventsError};
+use codedeploy_planner::Timers;
+
+use crate::config::alarms::Alarms;
+use crate::config::events::{Events, EventsError};
+use crate::config::load_balancers::Balancers;
 use crate::logging::Logging;
 use crate::objects::Retention;
-use crate::traffic::Balancers;
 pub use endpoint::Endpoint;
+
+/// The data directory where nothing names one.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/codedeploy-controller";
 
 /// What the service runs with; nothing is optional.
 #[derive(Debug, Clone)]
@@ -72,45 +81,6 @@ pub struct Partition {
     pub region: String,
     /// Twelve digits.
     pub account_id: String,
-}
-
-/// How long the service waits for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timers {
-    /// A poll without a command is answered after this time.
-    pub poll: Duration,
-    /// A client must have sent a request within this time, once for its head and once for its body.
-    pub request: Duration,
-    /// A command handed out and not acknowledged is handed out again after this time.
-    pub lease: Duration,
-    /// A command that no host acknowledged fails after this time.
-    pub pick_up: Duration,
-    /// An acknowledged command that is not completed fails after this time.
-    pub run: Duration,
-    /// A deployment that has not ended fails after this time.
-    pub deployment: Duration,
-    /// The same for a deployment that moves traffic between two fleets, with the time it waits to be continued.
-    pub blue_green: Duration,
-    /// A load balancer that has not done what it was asked to fails the lifecycle event after this time.
-    pub traffic: Duration,
-    /// The alarms of active deployments are looked at this often.
-    pub alarms: Duration,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Timers {
-            poll: Duration::from_secs(45),
-            request: Duration::from_secs(30),
-            lease: Duration::from_secs(60),
-            pick_up: Duration::from_secs(5 * 60),
-            run: Duration::from_secs(4200),
-            deployment: Duration::from_secs(8 * 3600),
-            blue_green: Duration::from_secs(109 * 3600),
-            traffic: Duration::from_secs(3600),
-            alarms: Duration::from_secs(10),
-        }
-    }
 }
 
 /// Upper bounds of what clients can create.

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
 use crate::error::{ApiError, ErrorName};
-use crate::registry::random_text;
+use crate::ids::random_text;
 use crate::vault::{Vault, VaultError};
 
 /// What an access key is good for.

@@ -11,26 +11,15 @@
 
 pub mod alarm;
 pub mod commands;
-pub mod course;
 pub mod create;
 pub mod decide;
-pub mod departure;
 pub mod diagnostics;
+pub mod effects;
 mod end;
-pub mod health;
 pub mod intervene;
-pub mod log;
-pub mod plan;
-pub mod progress;
-pub mod purge;
 pub mod queries;
-mod records;
+pub mod removal;
 pub mod resume;
 mod start;
-pub mod state;
-pub mod target;
 pub mod targets;
 pub mod traffic;
-
-pub use health::MinimumHealthy;
-pub(crate) use queries::last_info;

@@ -18,11 +18,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
-use codedeploy_api::codedeploy::Timestamp;
-use codedeploy_api::{codedeploy, command};
+use codedeploy_api::codedeploy::{self, Timestamp};
+use codedeploy_api::command;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -60,7 +61,7 @@ struct RequestId(String);
 /// Gives the request a span: all that is logged about it names it, its client, and the access key that it claims. Who has
 /// signed it, and its operation, are added as soon as they are known.
 async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
-    let request_id = crate::registry::new_id().unwrap_or_default();
+    let request_id = crate::ids::new_id().unwrap_or_default();
     let client = request.extensions().get::<Client>().map(|Client(client)| tracing::field::display(client));
     let access_key_id = sigv4::claimed_key(request.headers()).map(crate::request::members::shorten);
     let span = tracing::info_span!(

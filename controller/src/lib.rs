@@ -5,7 +5,7 @@
 //! 1. An operator's request arrives at [`http`], is verified, its members are checked by the tables of [`request`], and
 //!    it becomes a function of one transaction: in [`registry`] for what operators declare, in [`deployment`] for deployments. What was decided is on disk before it is answered.
 //! 2. [`reconcile`] hears of the new deployment, and of everything that happens to it. It asks
-//!    [`deployment::plan`] – pure – what to do now, and carries that out in one transaction ([`deployment::decide`]).
+//!    [`codedeploy_planner`] – pure – what to do now, and carries that out in one transaction ([`deployment::decide`]).
 //! 3. A host's poll, waiting in [`http`], is answered the moment its command is on disk. The host reads the
 //!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
@@ -32,6 +32,8 @@ pub mod error;
 pub mod events;
 pub mod fleet;
 pub mod http;
+pub mod identity;
+mod ids;
 pub mod keys;
 pub mod logging;
 pub mod objects;
@@ -40,15 +42,18 @@ pub mod output;
 pub mod page;
 pub mod pruning;
 pub mod reconcile;
+mod records;
 pub mod registry;
 pub mod request;
 pub mod server;
 pub mod service;
+pub mod signals;
 pub mod signing;
 pub mod store;
 pub mod tasks;
 pub mod tls;
 pub mod traffic;
+pub mod transaction;
 pub mod vault;
 
 pub use cli::main;

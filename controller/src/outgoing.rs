@@ -80,12 +80,6 @@ pub enum OutgoingError {
     Late { url: String },
 }
 
-/// Whether a request could be sent to it.
-pub(crate) fn is_url(text: &str) -> bool {
-    let uri = text.parse::<Uri>().ok();
-    uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-}
-
 impl Outgoing {
     /// Reads and checks the file of further roots, where there is one.
     pub fn open(ca_bundle: Option<&Path>) -> Result<Self, BundleError> {

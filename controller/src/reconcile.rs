@@ -3,81 +3,19 @@
 //! Nothing is remembered that is not on disk. At start, every active deployment is decided about, and what the decisions
 //! answer gives the timers back.
 
-pub mod agenda;
-
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
-use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-use agenda::Agenda;
-
-use crate::deployment::decide::{self, Outcome};
+use crate::deployment::decide;
 use crate::deployment::resume::resume;
 use crate::error::{ApiError, ErrorName};
 use crate::registry::administration;
 use crate::service::Service;
-
-/// Who waits for what: the reconciler for deployments that something happened to or whose time has come, polls for their
-/// hosts' commands, the load balancers' side for its own, the alarms' for a deployment that waits for them.
-#[derive(Debug, Default)]
-pub struct Signals {
-    agenda: Mutex<Agenda>,
-    /// The agenda has something earlier than it had.
-    earlier: Notify,
-    hosts: Mutex<HashMap<String, Arc<Notify>>>,
-    pub traffic: Notify,
-    pub alarms: Notify,
-    /// Something has changed that others may be told of.
-    pub happened: Notify,
-    /// A deployment is wished for.
-    pub wished: Notify,
-}
-
-impl Signals {
-    /// Says that a deployment should be decided about.
-    pub fn deployment_changed(&self, id: &str) {
-        if lock(&self.agenda).look_now(id) {
-            self.earlier.notify_one();
-        }
-    }
-
-    /// What a poll of a host waits on. Enable the wait before looking for a command, and none is missed.
-    pub fn of_host(&self, host: &str) -> Arc<Notify> {
-        lock(&self.hosts).entry(host.to_owned()).or_default().clone()
-    }
-
-    fn wake_hosts(&self, hosts: &[String]) {
-        let waiting = lock(&self.hosts);
-        for notify in hosts.iter().filter_map(|host| waiting.get(host)) {
-            notify.notify_waiters();
-        }
-    }
-
-    /// Acts on what a decision did, once it is on disk.
-    pub fn announce(&self, outcome: &Outcome) {
-        outcome.log();
-        self.wake_hosts(&outcome.hosts);
-        self.happened.notify_one();
-        if outcome.traffic {
-            self.traffic.notify_one();
-        }
-        if outcome.alarms {
-            self.alarms.notify_one();
-        }
-        if lock(&self.agenda).hear(outcome) {
-            self.earlier.notify_one();
-        }
-    }
-}
-
-/// A poisoned lock guards plain data that no panic leaves half written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::signals::lock;
 
 /// How soon a decision that failed is tried again, and how late at most.
 const RETRY: Duration = Duration::from_secs(1);

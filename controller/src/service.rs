@@ -13,25 +13,23 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use crate::config::Settings;
-use crate::deployment::decide::Outcome;
+use crate::config::known_names::KnownNames;
+use crate::deployment::effects::Outcome;
 use crate::error::ApiError;
 use crate::keys::Keys;
 use crate::objects::{ObjectError, Objects};
 use crate::outgoing::{BundleError, Outgoing};
 use crate::page::Pages;
-use crate::reconcile::Signals;
-use crate::registry::Context;
-use crate::registry::loose_ends::{self, KnownNames};
+use crate::registry::loose_ends;
 use crate::registry::partition::{self, PartitionError};
+use crate::signals::Signals;
 use crate::signing::{Signer, SigningError};
 use crate::store::{Store, StoreError, backup};
+use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
 /// The environment's word for the data directory, where the command line does not name one.
 pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
-
-/// The data directory where nothing names one.
-pub const DEFAULT_DATA_DIR: &str = "/var/lib/codedeploy-controller";
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";

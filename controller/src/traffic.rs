@@ -12,34 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
-use serde::Deserialize;
 use tokio::time::MissedTickBehavior;
 
+use crate::config::load_balancers::{Balancers, Provider as Settings};
 use crate::deployment::traffic::{self, Job, Taken};
 use crate::error::{ApiError, chain};
 use crate::outgoing::Outgoing;
-use crate::registry::Context;
 use crate::service::Service;
 use crate::tasks::Tasks;
+use crate::transaction::Context;
 use haproxy::Haproxy;
 use turns::Turns;
 use webhook::Webhook;
-
-/// The load balancers that the service is connected to, by the names that deployment groups give them.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct Balancers {
-    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
-    by_name: BTreeMap<String, Provider>,
-}
-
-/// How a load balancer is told.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Provider {
-    Haproxy(Haproxy),
-    Webhook(Webhook),
-}
 
 /// Why a load balancer did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -56,29 +40,29 @@ enum TrafficError {
     Late { name: String, patience: Duration },
 }
 
-impl Balancers {
-    pub fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
+/// How a load balancer is told.
+#[derive(Debug)]
+enum Provider {
+    Haproxy(Haproxy),
+    Webhook(Webhook),
+}
 
-    /// The names, for a message.
-    pub fn list(&self) -> String {
-        if self.by_name.is_empty() {
-            return "none".into();
-        }
-        self.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-    }
+/// The load balancers of the configuration, each with what is kept between two calls.
+#[derive(Debug)]
+struct Connected {
+    by_name: BTreeMap<String, Provider>,
+}
 
-    /// What is wrong with them.
-    pub(crate) fn mistakes(&self) -> Vec<String> {
-        let wrong = |(name, provider): (&String, &Provider)| {
-            let mistake = match provider {
-                Provider::Haproxy(haproxy) => haproxy.mistake(),
-                Provider::Webhook(webhook) => webhook.mistake(),
+impl Connected {
+    fn to(balancers: &Balancers) -> Self {
+        let connect = |(name, settings): (&String, &Settings)| {
+            let provider = match settings {
+                Settings::Haproxy(haproxy) => Provider::Haproxy(Haproxy::new(haproxy.clone())),
+                Settings::Webhook(webhook) => Provider::Webhook(Webhook::new(webhook.url.clone())),
             };
-            mistake.map(|mistake| format!("load_balancers.{name}: {mistake}"))
+            (name.clone(), provider)
         };
-        self.by_name.iter().filter_map(wrong).collect()
+        Connected { by_name: balancers.by_name().iter().map(connect).collect() }
     }
 
     /// Has every load balancer of a job do it, and gives what there is to remark.
@@ -130,7 +114,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Performs jobs until the service is asked to stop; those under way are begun again by its next run.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
-    let mut jobs = Jobs { service: Arc::clone(&service), turns: Turns::default(), tasks: Tasks::default() };
+    let balancers = Arc::new(Connected::to(&service.settings.balancers));
+    let mut jobs =
+        Jobs { service: Arc::clone(&service), balancers, turns: Turns::default(), tasks: Tasks::default() };
     jobs.start(traffic::begun).await;
     jobs.start(traffic::take).await;
     let mut look = tokio::time::interval(LOOK);
@@ -148,6 +134,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 /// The jobs under way, by their commands.
 struct Jobs {
     service: Arc<Service>,
+    balancers: Arc<Connected>,
     turns: Turns,
     tasks: Tasks<String>,
 }
@@ -162,7 +149,8 @@ impl Jobs {
                     taken.outcomes.iter().for_each(|outcome| self.service.signals.announce(outcome));
                     for job in taken.jobs {
                         let (service, turns) = (Arc::clone(&self.service), self.turns.clone());
-                        self.tasks.start(job.command.clone(), perform(service, turns, job));
+                        let balancers = Arc::clone(&self.balancers);
+                        self.tasks.start(job.command.clone(), perform(service, balancers, turns, job));
                     }
                     next = taken.next;
                 }
@@ -195,12 +183,12 @@ impl Jobs {
     }
 }
 
-async fn perform(service: Arc<Service>, turns: Turns, job: Job) {
+async fn perform(service: Arc<Service>, connected: Arc<Connected>, turns: Turns, job: Job) {
     let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
     let balancers = job.balancers.join(", ");
     tracing::info!(deployment_id, host = instance, ?direction, balancers, "changing traffic");
     let patience = service.settings.timers.traffic;
-    let result = service.settings.balancers.perform(&service.outgoing, &job, &turns, patience).await;
+    let result = connected.perform(&service.outgoing, &job, &turns, patience).await;
     let result = result.map_err(|error| {
         let reason = chain(&error);
         tracing::warn!(

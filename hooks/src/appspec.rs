@@ -17,6 +17,7 @@ mod raw;
 mod relaxed;
 mod scalar;
 mod validate;
+mod values;
 
 use std::ffi::OsStr;
 use std::fmt;

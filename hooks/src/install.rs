@@ -10,7 +10,9 @@ mod access;
 mod build;
 mod change;
 mod conflict;
+mod decision;
 mod grant;
+mod granted;
 mod identity;
 mod journal;
 mod kept;
@@ -35,9 +37,8 @@ mod unfinished;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use codedeploy_api::specification::FileExistsBehavior;
 use serde::{Deserialize, Serialize};
@@ -45,11 +46,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::conflict::Conflict;
 use self::conflict::Conflicts;
+use self::decision::{Decision, Facts};
 use self::journal::Begun;
 pub use self::journal::{Action, JournalError, Phase};
 use self::paths::{PathId, Paths};
 use self::place::Reserved;
-use self::plan::{Decision, Facts};
 pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
 pub use self::recover::{RecoverError, Recovery, Turn, TurnError, recover};
@@ -57,8 +58,9 @@ pub use self::restore::{RestoreError, Restored, can_restore, restore};
 use self::room::Room;
 use self::schedule::Schedule;
 use self::snapshot::{Host, Revision};
+use self::step::Known;
 use self::step::Step;
-use self::transaction::{Known, Work};
+use self::transaction::Work;
 pub use self::undo::{ForgetError, completed, forget};
 pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
@@ -282,7 +284,7 @@ impl InstallPlan {
 
 impl Decision {
     fn counts(&self) -> Counts {
-        let replaces = |planned: &&plan::Planned| planned.overwrites || self.goes.contains(planned.path);
+        let replaces = |planned: &&decision::Planned| planned.overwrites || self.goes.contains(planned.path);
         let replaced = self.planned.iter().filter(replaces).count();
         let removed = self.removed.iter().filter(|path| !self.places.contains(**path)).count();
         Counts { created: self.planned.len() - replaced, replaced, removed, kept: self.kept.len() }

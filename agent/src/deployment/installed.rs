@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::environment;
 use super::ledger::About;
+use crate::deployment_root::DeploymentFolder;
 use crate::regular;
-use crate::revision::store::DeploymentFolder;
 use crate::spec::DeploymentSpec;
 
 /// The one form of the file that there has been.

@@ -23,9 +23,10 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::fs::replace_file;
 use time::OffsetDateTime;
 
+use crate::deployment_root::{Store, StoreError};
 use crate::errors::Chain;
-use crate::revision::store::{Store, StoreError};
-use crate::spec::{DeploymentSpec, PathComponent};
+use crate::path_component::PathComponent;
+use crate::spec::DeploymentSpec;
 pub use official::Bare;
 pub use record::{About, Begun, Ended, InProgress};
 use record::{Record, file_name};

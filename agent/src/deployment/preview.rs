@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::{CommandError, Host, appspec, blocking, own_folders};
 use crate::config::Settings;
 use crate::deployment::appspec::AppSpecError;
+use crate::deployment_root::{DeploymentFolder, Pointer};
 use crate::errors::Chain;
-use crate::revision::store::{DeploymentFolder, Pointer};
 use crate::revision::{LocalRevision, Revision};
 use crate::spec::DeploymentSpec;
 

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::installed::{Installed, InstalledError};
 use super::ledger::About;
 use super::{CommandError, Host, appspec, blocking, survivors};
+use crate::deployment_root::{DeploymentFolder, Pointer, StoreError};
 use crate::errors::Chain;
+use crate::path_component::PathComponent;
 use crate::recovery::{self, RecoveryError};
-use crate::revision::store::{DeploymentFolder, Pointer, StoreError};
-use crate::spec::PathComponent;
 use journal::{Came, Cause, Journal};
 
 /// What starts the revision that is back, in order.

@@ -8,7 +8,7 @@ use std::path::Path;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::MARK;
 
-use crate::spec::PathComponent;
+use crate::path_component::PathComponent;
 
 /// Most bytes of a process's environment, and of its command line, that are looked at.
 const MAX_ENVIRONMENT: u64 = 4 * 1024 * 1024;

@@ -11,13 +11,13 @@ use tokio::task::spawn_blocking;
 use tracing::Instrument;
 
 use super::{Agent, Commands, span_of};
+use crate::cli::rollback::notice;
 use crate::deployment::ledger::{About, Bare, Begun, Entry, InProgress};
 use crate::deployment::rollback::journal::Journal;
 use crate::deployment::survivors;
 use crate::errors::Chain;
 use crate::recovery;
 use crate::report;
-use crate::rollback::notice;
 use crate::shutdown::Shutdown;
 
 /// A command with which the agent ended unexpectedly so often is not taken up once more.

@@ -17,7 +17,7 @@ const NEW: OFlags =
 
 /// What a copy keeps of the original, beside contents and links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(crate) enum Keep {
     /// Owners, modes, times, and which files are one.
     Everything,
     /// What `cp -r` keeps: permission bits that the umask lets pass. Files belong to the agent's user. Folders can be
@@ -34,7 +34,7 @@ pub enum CopyError {
 }
 
 /// Copies what is in the folder `from` into the existing, empty folder `to`; the folder `except` is left out.
-pub(super) fn copy_tree(from: &Path, to: &Path, except: Option<&Path>, keep: Keep) -> Result<(), CopyError> {
+pub(crate) fn copy_tree(from: &Path, to: &Path, except: Option<&Path>, keep: Keep) -> Result<(), CopyError> {
     let open = |path: &Path| {
         rustix::fs::openat(CWD, path, FOLDER, Mode::empty())
             .map_err(|errno| CopyError::Copy { path: path.to_owned(), source: errno.into() })
@@ -195,7 +195,7 @@ fn describe(kind: FileType) -> &'static str {
 }
 
 /// The names in a folder, sorted.
-pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
+pub(crate) fn names(folder: &OwnedFd) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(folder)? {
         let entry = entry?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::store::DeploymentFolder;
+use crate::deployment_root::DeploymentFolder;
 
 /// What is written at once, in bytes. The memory of a download is this, and what a connection buffers, per stream.
 const BUFFER: usize = 256 * 1024;

@@ -5,8 +5,8 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::PathBuf;
 
 use super::copy::{CopyError, Keep, copy_tree};
-use super::store::{INCOMING, StoreError, create_folders};
 use super::{DeploymentFolder, FetchedBundle, LocalRevision};
+use crate::deployment_root::{INCOMING, StoreError, create_folders};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {

@@ -8,11 +8,13 @@ use codedeploy_hooks::lifecycle::DeploymentKind;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
+use super::DeploymentSpec;
 use super::binding::Binding;
 use super::envelope::VerifiedSpec;
-use super::{DeploymentSpec, PathComponent};
+use crate::path_component::PathComponent;
 use crate::revision::archive::BundleType;
-use crate::revision::{AccessToken, GitHubRevision, LocalRevision, ReuseFrom, Revision, S3Revision};
+use crate::revision::{AccessToken, GitHubRevision, LocalRevision, Revision, S3Revision};
+use crate::spec::ReuseFrom;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::config::DEFAULT_DATA_DIR;
 use crate::custody::{self, CustodyError};
-use crate::service::{DATA_DIR_VARIABLE, DEFAULT_DATA_DIR};
+use crate::service::DATA_DIR_VARIABLE;
 
 #[derive(Debug, Args)]
 pub(super) struct DataDir {

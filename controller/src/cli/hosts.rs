@@ -16,11 +16,12 @@ use super::data_dir::DataDir;
 use super::table::{table, when};
 use crate::config::Endpoint;
 use crate::credentials::{self, AccessKey, Role};
+use crate::deployment::removal;
+use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::output::NewFile;
-use crate::registry::instances::{self, Identity};
-use crate::request::Field as _;
-use crate::request::NewInstanceName;
+use crate::registry::instances;
+use crate::request::{Field as _, NewInstanceName};
 use crate::server::Announcement;
 use crate::service::{must_exist, open_store};
 use crate::signing::Signer;
@@ -331,7 +332,7 @@ impl Acceptance {
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     let asked = name.clone();
     let removed = transact(data_dir, move |work| {
-        let Some(arn) = instances::remove(work.tx, work.now, &name)? else {
+        let Some(arn) = removal::remove_host(work.tx, work.now, &name)? else {
             return Ok(false);
         };
         credentials::revoke_host(work.tx, &arn)?;

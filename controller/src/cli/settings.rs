@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 
-use super::CliError;
-use super::console;
 use super::data_dir::DataDir;
 use super::table::table;
+use super::{CliError, console};
 use crate::config::show::{Line, show};
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::error::chain;

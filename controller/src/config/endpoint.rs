@@ -37,6 +37,12 @@ impl Endpoint {
     }
 }
 
+/// Whether a request could be sent to this URL.
+pub(crate) fn is_url(text: &str) -> bool {
+    let uri = text.parse::<Uri>().ok();
+    uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use codedeploy_planner::Timers;
 use serde::Deserialize;
 
-use crate::alarms::Alarms;
-use crate::events::Events;
+use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Tls, is_name};
+use crate::config::alarms::Alarms;
+use crate::config::events::Events;
+use crate::config::load_balancers::Balancers;
 use crate::logging::{Format, Logging, Threshold};
 use crate::objects::Retention;
-use crate::traffic::Balancers;
-
-use super::{Arguments, ConfigError, Endpoint, Partition, Quotas, S3Folder, Settings, Timers, Tls, is_name};
 
 /// Most bytes of a configuration file.
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;

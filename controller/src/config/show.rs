@@ -6,8 +6,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use serde_json::{Value, json};
 
-use super::{Arguments, ConfigError, Settings, Tls, text};
-use crate::service::DEFAULT_DATA_DIR;
+use super::{Arguments, ConfigError, DEFAULT_DATA_DIR, Settings, Tls, text};
 
 /// One setting.
 #[derive(Debug, serde::Serialize)]

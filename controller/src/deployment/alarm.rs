@@ -1,13 +1,14 @@
 //! What alarms do to deployments.
 
-use super::decide::{self, Outcome};
-use super::intervene;
-use super::plan::{self, Watch};
-use super::progress::{Progress, Stop};
-use super::records::Record;
-use super::start;
+use codedeploy_planner::deployment_state::{Progress, Stop};
+use codedeploy_planner::plan;
+use codedeploy_planner::rules::Watch;
+
+use super::{decide, intervene, start};
+use crate::deployment::effects::Outcome;
 use crate::error::ApiError;
-use crate::registry::Context;
+use crate::records::Record;
+use crate::transaction::Context;
 
 /// A deployment that its alarms can stop.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,22 +10,21 @@ use codedeploy_api::specification::{
     AgentActionOverrides, AgentOverrides, GitHubRevisionDocument, RevisionDocument, S3RevisionDocument,
     SpecificationBinding, SpecificationDocument,
 };
-
+use codedeploy_planner::event_state::{EventInput, EventState};
+use codedeploy_planner::plan;
 use rusqlite::OptionalExtension as _;
 
-use super::decide::Outcome;
 use super::diagnostics;
-use super::plan;
-use super::records::command::Command;
-use super::records::{Record, Target, set_aside};
-use super::state::{EventInput, EventState};
 use crate::config::Partition;
+use crate::deployment::effects::Outcome;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::Context;
+use crate::records::command::Command;
+use crate::records::{Record, Target, set_aside};
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
 use crate::store::{Json, is_damage};
+use crate::transaction::Context;
 
 /// The answer to a poll.
 #[derive(Debug)]

@@ -1,17 +1,19 @@
 //! CreateDeployment.
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::deployment_state::Progress;
+use codedeploy_planner::rules::{Rules, Watch};
+use codedeploy_planner::strategy::Course;
 
-use super::course::Course;
-use super::decide::Outcome;
-use super::log::Change;
-use super::plan::{Rules, Watch};
-use super::progress::Progress;
-use super::records::{Record, Relations};
+use crate::deployment::effects::{Change, Outcome};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::{self, Membership};
-use crate::registry::{Context, applications, configs, groups, loose_ends, random_text, revisions, tokens};
-use crate::request::{self, Source, members::shorten};
+use crate::ids::random_text;
+use crate::records::{Record, Relations};
+use crate::registry::{applications, configs, groups, loose_ends, revisions, tokens};
+use crate::request::members::shorten;
+use crate::request::{self, Source};
+use crate::transaction::Context;
 
 /// Accepts a deployment; its targets are found when it starts.
 pub fn create(

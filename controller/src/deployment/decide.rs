@@ -1,53 +1,20 @@
 //! Carries decisions out: one transaction takes a deployment as far as it can go now, or a bounded part of that way.
 
-use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_planner::deployment_state::{DeploymentInput, Progress};
+use codedeploy_planner::event_state::{EventState, IllegalEvent};
+use codedeploy_planner::plan::{self, Move, plan};
+use codedeploy_planner::target_state::TargetState;
 
-use super::log::Change;
-use super::plan::{self, Move, plan};
-use super::progress::{DeploymentInput, Progress};
-use super::records::command::{Command, SERVICE};
-use super::records::{Record, Target, set_aside};
-use super::state::{EventState, IllegalEvent};
-use super::target::TargetState;
+use super::effects::Outcome;
 use super::{end, start};
+use crate::deployment::effects::Change;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::Context;
+use crate::records::command::{Command, SERVICE};
+use crate::records::{Record, Target, set_aside};
+use crate::transaction::Context;
 
 /// Most targets that one transaction takes further. Others, of other deployments and hosts, wait meanwhile.
 const BATCH: usize = 250;
-
-/// What a decision did, for those who act on it once it is on disk.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    pub deployment_id: String,
-    /// Deployments to decide about now.
-    pub stirred: Vec<String>,
-    /// When to decide about the deployment again if nothing happens before.
-    pub again_at: Option<Timestamp>,
-    /// Hosts that have a new command.
-    pub hosts: Vec<String>,
-    /// The service has a new command to perform itself.
-    pub traffic: bool,
-    /// The deployment waits for the first look at its alarms.
-    pub alarms: bool,
-    pub changes: Vec<Change>,
-}
-
-impl Outcome {
-    /// Nothing was done.
-    pub(super) fn none(deployment_id: &str) -> Self {
-        Outcome { deployment_id: deployment_id.to_owned(), ..Outcome::default() }
-    }
-
-    /// Something was done that the deployment as a whole may follow.
-    pub(super) fn stir(&mut self) {
-        self.stirred.push(self.deployment_id.clone());
-    }
-
-    pub(super) fn look_again(&mut self, at: Option<Timestamp>) {
-        self.again_at = self.again_at.into_iter().chain(at).min();
-    }
-}
 
 impl From<IllegalEvent> for ApiError {
     fn from(cause: IllegalEvent) -> Self {

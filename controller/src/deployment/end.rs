@@ -3,19 +3,20 @@
 use codedeploy_api::codedeploy::{
     AutoRollbackEvent, DeploymentCreator, DeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
 };
+use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_planner::rules::Rules;
+use codedeploy_planner::strategy::Course;
 use rusqlite::named_params;
 
-use super::course::Course;
 use super::create::{last_successful_revision, new_deployment_id};
-use super::decide::Outcome;
-use super::departure;
-use super::log::Change;
-use super::plan::Rules;
-use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
-use super::records::{Record, Relations, Target};
+use super::removal;
+use crate::deployment::effects::{Change, Outcome};
 use crate::error::ApiError;
-use crate::registry::{Context, groups, revisions};
+use crate::records::columns::Column;
+use crate::records::{Record, Relations, Target};
+use crate::registry::{groups, revisions};
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// Ends a deployment none of whose targets has anything left to do.
 pub(super) fn end(
@@ -125,12 +126,12 @@ pub(super) fn retire(
             ":now": context.now.millis(),
             ":deployment": record.id,
             ":blue": TargetLabel::Blue.as_str(),
-            ":block": Stage::Block,
+            ":block": Column(Stage::Block),
         },
         |row| row.get(0),
     )?;
     let instances = names.collect::<Result<_, _>>()?;
-    outcome.stirred.extend(departure::give_up(context.tx)?.stirred);
+    outcome.stirred.extend(removal::give_up(context.tx)?.stirred);
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
     Ok(())

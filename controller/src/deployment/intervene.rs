@@ -1,16 +1,17 @@
 //! StopDeployment, ContinueDeployment and what ends a wait by its older name.
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_planner::strategy::Course;
 
-use super::course::Course;
-use super::decide::{self, Outcome, decide};
+use super::decide::{self, decide};
 use super::end;
-use super::progress::{DeploymentInput, Ending, Progress, Stage, Stop};
 use super::queries::find;
-use super::records::Record;
+use crate::deployment::effects::Outcome;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::Context;
+use crate::records::Record;
 use crate::request;
+use crate::transaction::Context;
 
 /// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
 pub fn stop(

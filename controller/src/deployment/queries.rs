@@ -1,14 +1,15 @@
 //! What operators see of deployments.
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::deployment_state::Progress;
 
-use super::progress::Progress;
-use super::records::listing::{Made, Wanted, newest};
-use super::records::{Record, overview};
 use crate::error::{ApiError, ErrorName};
 use crate::page::PAGE;
-use crate::registry::{Context, applications, groups};
+use crate::records::listing::{Made, Wanted, newest};
+use crate::records::{Record, overview};
+use crate::registry::{applications, groups};
 use crate::request;
+use crate::transaction::Context;
 
 /// The deployment named by a request.
 pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
@@ -38,16 +39,6 @@ fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiErro
         deployment_overview: overview,
         ..record.snapshot
     })
-}
-
-/// What a deployment group shows of its last deployments.
-pub(crate) fn last_info(context: &Context<'_>, id: &str) -> Result<Option<LastDeploymentInfo>, ApiError> {
-    Ok(Record::load(context.tx, id)?.map(|record| LastDeploymentInfo {
-        deployment_id: Some(record.id),
-        status: Some(record.progress.status()),
-        end_time: record.progress.completed(),
-        create_time: Some(record.created),
-    }))
 }
 
 pub fn get(context: &Context<'_>, request: request::GetDeployment) -> Result<GetDeploymentOutput, ApiError> {

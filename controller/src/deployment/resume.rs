@@ -5,10 +5,10 @@
 
 use codedeploy_api::codedeploy::Timestamp;
 
-use super::decide::Outcome;
-use super::records::{Record, Target};
+use crate::deployment::effects::Outcome;
 use crate::error::ApiError;
-use crate::registry::Context;
+use crate::records::{Record, Target};
+use crate::transaction::Context;
 
 /// Most targets that one transaction gives time to.
 const BATCH: usize = 250;

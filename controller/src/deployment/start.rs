@@ -3,19 +3,19 @@
 use std::collections::{HashMap, HashSet};
 
 use codedeploy_api::codedeploy::{ErrorCode, RevisionLocation, TargetLabel};
+use codedeploy_planner::deployment_state::{DeploymentInput, Stage, Stop};
+use codedeploy_planner::rules::Rules;
+use codedeploy_planner::strategy::Course;
+use codedeploy_planner::target_state::TargetState;
 
-use super::course::Course;
 use super::create::last_successful_revision;
-use super::decide::Outcome;
-use super::log::Change;
-use super::plan::Rules;
-use super::progress::{DeploymentInput, Stage, Stop};
-use super::records::{Record, Target};
-use super::target::TargetState;
+use crate::deployment::effects::{Change, Outcome};
 use crate::error::ApiError;
 use crate::fleet::{self, Member, Membership};
-use crate::registry::{Context, groups, tokens};
+use crate::records::{Record, Target};
+use crate::registry::{groups, tokens};
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// Finds the targets; a deployment that cannot be carried out ends here.
 pub(super) fn start(

@@ -1,17 +1,15 @@
 //! What operators see of a deployment's targets, in the present and in the older shape.
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::deployment_state::Progress;
+use codedeploy_planner::strategy::Course;
 
-use super::course::Course;
-use super::progress::Progress;
 use super::queries::find;
-use super::records::{Record, Target};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::Context;
-use crate::request::{
-    self,
-    members::{once_each, shorten},
-};
+use crate::records::{Record, Target};
+use crate::request;
+use crate::request::members::{once_each, shorten};
+use crate::transaction::Context;
 
 /// Why a deployment has no targets yet, if it has none for that.
 fn not_started(record: &Record, what: &str) -> Option<String> {

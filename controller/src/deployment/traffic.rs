@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use codedeploy_api::codedeploy::{Diagnostics, LifecycleErrorCode, Timestamp};
 use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_planner::event_state::{EventInput, EventState};
 
 use super::commands;
-use super::decide::Outcome;
-use super::records::command::{Command, SERVICE};
-use super::records::{Record, Target, set_aside};
-use super::state::{EventInput, EventState};
+use crate::deployment::effects::Outcome;
 use crate::error::ApiError;
-use crate::registry::Context;
+use crate::records::command::{Command, SERVICE};
+use crate::records::{Record, Target, set_aside};
 use crate::request::load_balancers;
 use crate::store::is_damage;
+use crate::transaction::Context;
 
 /// Which way the traffic of an instance is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

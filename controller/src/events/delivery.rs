@@ -8,8 +8,9 @@ use codedeploy_api::codedeploy::Timestamp;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use super::incoming;
 use super::outbox::{self, Message, Next, Reception};
-use super::{Receiver, incoming};
+use crate::config::events::Receiver;
 use crate::error::{ApiError, chain};
 use crate::outgoing;
 use crate::service::Service;

@@ -10,14 +10,14 @@ use rusqlite::OptionalExtension as _;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use super::{Events, Watch};
+use crate::config::events::{Events, Watch};
 use crate::deployment::create;
-use crate::deployment::decide::Outcome;
+use crate::deployment::effects::Outcome;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::Context;
 use crate::request::{CreateDeployment, Request as _};
 use crate::service::Service;
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// How soon it is tried again to start a deployment for whose group another one is active.
 const RETRY: Duration = Duration::from_secs(5);

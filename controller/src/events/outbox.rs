@@ -9,11 +9,12 @@ use codedeploy_api::codedeploy::{
 use rusqlite::{OptionalExtension, Transaction, named_params};
 
 use super::message::{Change, State, Target};
-use super::{Events, Receiver};
+use crate::config::events::{Events, Receiver};
 use crate::deployment::{queries, targets};
 use crate::error::{ApiError, ErrorName};
-use crate::registry::{Context, groups};
+use crate::registry::groups;
 use crate::request::{GetDeployment, GetDeploymentTarget, Request as _};
+use crate::transaction::Context;
 
 /// Most changes that one transaction makes messages of.
 const BATCH: usize = 200;
@@ -174,7 +175,7 @@ fn change(
         info.deployment_overview = None;
         info.error_information = None;
     }
-    Ok(Some(Change { id: crate::registry::new_id()?, time: happening.time, state, target, info, group_id }))
+    Ok(Some(Change { id: crate::ids::new_id()?, time: happening.time, state, target, info, group_id }))
 }
 
 fn lifecycle(context: &Context<'_>, deployment: &str, target: &str) -> Result<Vec<LifecycleEvent>, ApiError> {

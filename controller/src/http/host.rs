@@ -12,9 +12,9 @@ use crate::credentials::{self, Principal, Role};
 use crate::deployment::commands::{self, Offer};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
-use crate::registry::Context;
 use crate::service::Service;
 use crate::signing::SigningError;
+use crate::transaction::Context;
 
 pub(super) async fn call(
     service: &Arc<Service>,

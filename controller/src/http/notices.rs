@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::receive;
-use crate::events::Secret;
+use crate::config::events::Secret;
 use crate::events::incoming::{self, Notice, Wishes};
 use crate::service::Service;
 

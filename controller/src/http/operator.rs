@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Message;
 use crate::credentials::{Principal, Role};
-use crate::deployment::decide::Outcome;
+use crate::deployment::effects::Outcome;
+use crate::deployment::removal::{self, Step};
 use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::events;
-use crate::registry::{Context, Step, applications, configs, groups, instances, revisions, tags, tokens};
-use crate::request::{Request, members::shorten};
+use crate::registry::{applications, configs, groups, instances, revisions, tags, tokens};
+use crate::request::Request;
+use crate::request::members::shorten;
 use crate::service::Service;
+use crate::transaction::Context;
 
 /// An answer's body, or none while the operation has to go on in another transaction; and what is to be told once it is on
 /// disk.
@@ -135,7 +138,7 @@ operations! {
     answer ListApplications => applications::list,
     answer BatchGetApplications => applications::batch_get,
     silent UpdateApplication => applications::update,
-    erase DeleteApplication => applications::delete,
+    erase DeleteApplication => removal::delete_application,
 
     silent RegisterApplicationRevision => revisions::register,
     answer GetApplicationRevision => revisions::get,
@@ -152,10 +155,10 @@ operations! {
     answer BatchGetDeploymentGroups => groups::batch_get,
     answer ListDeploymentGroups => groups::list,
     answer UpdateDeploymentGroup => groups::update,
-    remove DeleteDeploymentGroup => groups::delete,
+    remove DeleteDeploymentGroup => removal::delete_group,
 
     silent RegisterOnPremisesInstance => instances::register,
-    settle DeregisterOnPremisesInstance => instances::deregister,
+    settle DeregisterOnPremisesInstance => removal::deregister,
     answer GetOnPremisesInstance => instances::get,
     answer BatchGetOnPremisesInstances => instances::batch_get,
     answer ListOnPremisesInstances => instances::list,

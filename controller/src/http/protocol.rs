@@ -11,7 +11,8 @@ use axum::body::Bytes;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use codedeploy_api::{codedeploy, command};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;

@@ -30,8 +30,8 @@ use crate::credentials::{self, Kept, Role};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
 use crate::objects::Objects;
-use crate::registry::Context;
 use crate::service::Service;
+use crate::transaction::Context;
 
 /// What a host needs to fetch a revision.
 const FETCHES: [&str; 2] = ["GetObject", "HeadObject"];

@@ -5,9 +5,9 @@ use codedeploy_api::codedeploy::Timestamp;
 use rusqlite::Transaction;
 use time::OffsetDateTime;
 
-use super::Context;
 use crate::error::ApiError;
 use crate::logging::rfc3339;
+use crate::transaction::Context;
 
 /// Where Linux keeps who has logged in, whatever user they have become since.
 const LOGIN: &str = "/proc/self/loginuid";

@@ -3,11 +3,12 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{Context, Step, by_name, new_id};
-use crate::deployment::purge::{Purged, purge};
+use super::by_name;
 use crate::error::{ApiError, ErrorName};
+use crate::ids::new_id;
 use crate::request;
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// An application as it is stored.
 #[derive(Debug, Clone)]
@@ -128,20 +129,4 @@ pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Res
     }
     context.tx.execute("UPDATE applications SET name = ?2 WHERE id = ?1", (application.id, &*renamed))?;
     Ok(Nothing {})
-}
-
-/// Deletes an application with its groups, revisions and deployments, or a part of these: then there is no answer yet. One
-/// that does not exist is deleted already.
-pub fn delete(context: &Context<'_>, request: request::DeleteApplication) -> Result<Step<Nothing>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
-        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
-    )?;
-    let groups = statement.query_map([&*request.application_name], |row| row.get(0))?;
-    for id in groups.collect::<Result<Vec<String>, _>>()? {
-        if let Purged::Part(outcome) = purge(context, &id, ErrorCode::ApplicationMissing)? {
-            return Ok((None, Some(*outcome)));
-        }
-    }
-    context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
-    Ok((Some(Nothing {}), None))
 }

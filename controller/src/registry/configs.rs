@@ -3,13 +3,15 @@
 mod predefined;
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::health::MinimumHealthy;
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{Context, by_name, new_id};
-use crate::deployment::MinimumHealthy;
+use super::by_name;
 use crate::error::{ApiError, ErrorName};
+use crate::ids::new_id;
 use crate::request;
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// The configuration of a group that names none.
 pub(crate) const DEFAULT: &str = predefined::ONE_AT_A_TIME;

@@ -4,12 +4,13 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
-use super::{Context, Step, by_name, configs, loose_ends, new_id};
-use crate::deployment;
-use crate::deployment::purge::{Purged, purge};
+use super::{by_name, configs, loose_ends};
 use crate::error::{ApiError, ErrorName};
+use crate::ids::new_id;
+use crate::records::Record;
 use crate::request;
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// A deployment group as it is stored.
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ impl Group {
 
     fn info(self, context: &Context<'_>, application: Application) -> Result<DeploymentGroupInfo, ApiError> {
         let last = |id: &Option<String>| match id {
-            Some(id) => deployment::last_info(context, id),
+            Some(id) => Record::last_info(context.tx, id),
             None => Ok(None),
         };
         let style = self.style();
@@ -255,26 +256,4 @@ pub fn update(
         (group.id, name, Json(settings)),
     )?;
     Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
-}
-
-/// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
-/// application does not, is deleted already.
-pub fn delete(
-    context: &Context<'_>,
-    request: request::DeleteDeploymentGroup,
-) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
-    let deleted = (Some(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) }), None);
-    let mut statement = context.tx.prepare_cached(
-        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
-         WHERE a.name = ?1 AND g.name = ?2",
-    )?;
-    let names = (&*request.application_name, &*request.deployment_group_name);
-    let Some(id) = statement.query_row(names, |row| row.get::<_, String>(0)).optional()? else {
-        return Ok(deleted);
-    };
-    if let Purged::Part(outcome) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
-        return Ok((None, Some(*outcome)));
-    }
-    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])?;
-    Ok(deleted)
 }

@@ -6,65 +6,22 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde::Serialize;
 
-use super::{Context, random_text};
 use crate::config::Partition;
-use crate::deployment::decide::Outcome;
-use crate::deployment::departure;
 use crate::error::{ApiError, ErrorName};
-use crate::request;
+use crate::identity::Identity;
+use crate::ids::random_text;
 use crate::request::members::InstanceName;
-use crate::request::{NewInstanceName, check_tags};
+use crate::request::{self, NewInstanceName, check_tags};
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// Most tags of one instance.
 const MAX_TAGS: usize = 10;
 
-/// The IAM identity of a host: what its access keys stand for, and what its agent polls with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    User(String),
-    Session(String),
-}
-
-impl Identity {
-    /// Reads `arn:aws:iam::<account>:user/<path and name>`.
-    pub fn user(arn: &str) -> Option<Self> {
-        let name = resource(arn, "iam")?.strip_prefix("user/")?;
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "/+=,.@_-".contains(c);
-        let complete = !name.is_empty() && !name.ends_with('/') && name.chars().all(allowed);
-        complete.then(|| Identity::User(arn.to_owned()))
-    }
-
-    /// Reads `arn:aws:sts::<account>:assumed-role/<role>/<session>`.
-    pub fn session(arn: &str) -> Option<Self> {
-        let (role, session) = resource(arn, "sts")?.strip_prefix("assumed-role/")?.split_once('/')?;
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c);
-        let named = |text: &str| !text.is_empty() && text.chars().all(allowed);
-        (named(role) && named(session)).then(|| Identity::Session(arn.to_owned()))
-    }
-
-    pub fn arn(&self) -> &str {
-        let (Identity::User(arn) | Identity::Session(arn)) = self;
-        arn
-    }
-}
-
-/// The resource part of an ARN of a global service.
-fn resource<'a>(arn: &'a str, service: &str) -> Option<&'a str> {
-    let mut parts = arn.splitn(6, ':');
-    let head = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let account = parts.next()?;
-    let known = matches!(head.1, "aws" | "aws-cn" | "aws-us-gov");
-    let digits = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    (head.0 == "arn" && known && head.2 == service && head.3.is_empty() && digits && arn.len() <= 1024)
-        .then(|| parts.next())
-        .flatten()
-}
-
-struct Instance {
+pub(crate) struct Instance {
     name: String,
     arn: String,
-    principal: String,
+    pub(crate) principal: String,
     registered: Timestamp,
     deregistered: Option<Timestamp>,
     tags: Vec<Tag>,
@@ -107,7 +64,7 @@ fn lookup(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError
     Ok(statement.query_row([name], Instance::read).optional()?)
 }
 
-fn registered(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
+pub(crate) fn registered(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
     Ok(lookup(tx, name)?.filter(|instance| instance.deregistered.is_none()))
 }
 
@@ -167,33 +124,6 @@ pub fn enroll(
     )?
     .execute([name])?;
     Ok(())
-}
-
-const DEREGISTER: &str =
-    "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL";
-
-/// Deregisters an instance; one that is not registered is deregistered already.
-pub fn deregister(
-    context: &Context<'_>,
-    request: request::DeregisterOnPremisesInstance,
-) -> Result<(Nothing, Outcome), ApiError> {
-    Ok((Nothing {}, withdraw(context.tx, context.now, &request.instance_name)?))
-}
-
-/// What the instance was to do is given up.
-fn withdraw(tx: &Transaction<'_>, now: Timestamp, name: &str) -> rusqlite::Result<Outcome> {
-    tx.execute(DEREGISTER, (name, now.millis()))?;
-    departure::give_up(tx)
-}
-
-/// Deregisters an instance and gives its principal; `None` when there is none that is registered. A service that runs
-/// finds by itself what follows.
-pub fn remove(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
-    let found = registered(tx, name)?;
-    if found.is_some() {
-        withdraw(tx, now, name)?;
-    }
-    Ok(found.map(|instance| instance.principal))
 }
 
 /// A registered instance, and what is known of its agent.
@@ -358,26 +288,4 @@ fn merge(name: &str, mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, A
         )));
     }
     Ok(present)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identities() {
-        assert!(Identity::user("arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1").is_some());
-        assert!(Identity::session("arn:aws-cn:sts::123456789012:assumed-role/role/box1").is_some());
-        for arn in [
-            "arn:aws:iam::1234:user/box1",
-            "arn:aws:iam::123456789012:role/box1",
-            "arn:aws:iam::123456789012:user/",
-            "arn:aws:iam:us-east-1:123456789012:user/a",
-            "arn:aws:iam::123456789012:user/a b",
-            "box1",
-        ] {
-            assert_eq!(Identity::user(arn), None, "{arn}");
-            assert_eq!(Identity::session(arn), None, "{arn}");
-        }
-    }
 }

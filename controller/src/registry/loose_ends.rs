@@ -6,30 +6,10 @@ use std::fmt;
 use codedeploy_api::codedeploy::DeploymentGroupSettings;
 use rusqlite::Transaction;
 
-use crate::config::Settings;
+use crate::config::known_names::KnownNames;
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;
 use crate::store::Json;
-
-/// The names that the settings have.
-#[derive(Debug, Clone, Default)]
-pub struct KnownNames {
-    alarms: BTreeSet<String>,
-    /// ARNs.
-    topics: BTreeSet<String>,
-    /// Whether others are refused.
-    strict: bool,
-}
-
-impl KnownNames {
-    pub fn of(settings: &Settings) -> Self {
-        KnownNames {
-            alarms: settings.alarms.names().map(str::to_owned).collect(),
-            topics: settings.events.topics.keys().cloned().collect(),
-            strict: settings.strict_names,
-        }
-    }
-}
 
 /// A name that the settings do not have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, named_params};
 
-use super::Context;
 use super::applications::{self, Application};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::store::Json;
+use crate::transaction::Context;
 
 pub fn register(
     context: &Context<'_>,

@@ -3,12 +3,13 @@
 use codedeploy_api::codedeploy::*;
 use rusqlite::OptionalExtension;
 
-use super::{Context, applications, groups};
+use super::{applications, groups};
 use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;
 use crate::request::{self, MAX_RESOURCE_TAGS, Resource, ResourceArn};
 use crate::store::Json;
+use crate::transaction::Context;
 
 /// Where a resource keeps its tags.
 struct Place {

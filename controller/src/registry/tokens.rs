@@ -10,10 +10,11 @@ use codedeploy_api::codedeploy::*;
 use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
-use super::{Context, by_name};
+use super::by_name;
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::request::members::TokenName;
+use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
 /// Most tokens there can be, as on AWS.

@@ -7,7 +7,7 @@ use super::tags::InstanceTags;
 use super::{Field, Member, Request, requests};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
-use crate::registry::instances::Identity;
+use crate::identity::Identity;
 
 requests! {
     DeregisterOnPremisesInstance(DeregisterOnPremisesInstanceInput) { instance_name: InstanceName, }

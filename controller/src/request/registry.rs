@@ -1,13 +1,13 @@
 //! Requests about what operators declare: applications, revisions, configurations, groups, GitHub tokens.
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::health::MinimumHealthy;
 
 use super::members::*;
 use super::options::Role;
 use super::settings::Settings;
 use super::tags::ResourceTags;
 use super::{Field, Member, Request, requests};
-use crate::deployment::MinimumHealthy;
 use crate::error::{ApiError, ErrorName};
 
 requests! {

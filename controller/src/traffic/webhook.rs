@@ -1,32 +1,21 @@
 //! A load balancer that something else speaks to, asked by HTTP.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::deployment::traffic::Job;
 use crate::outgoing::{self, Outgoing, OutgoingError};
 
-/// Answers 200 or 204 when the instance has, or has no more, traffic; 202 when it shall be asked again.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A load balancer's address, and the requests under way to it.
+#[derive(Debug)]
 pub(super) struct Webhook {
     url: String,
-    #[serde(skip)]
-    calls: Calls,
+    calls: Semaphore,
 }
 
-/// Bounds how many requests there are at a time.
-#[derive(Debug, Clone)]
-struct Calls(Arc<Semaphore>);
-
-impl Default for Calls {
-    fn default() -> Self {
-        Calls(Arc::new(Semaphore::new(16)))
-    }
-}
+/// Most requests at a time.
+const CALLS: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WebhookError {
@@ -45,12 +34,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 5;
 
 impl Webhook {
-    /// What is wrong with the settings.
-    pub(super) fn mistake(&self) -> Option<String> {
-        let url = &self.url;
-        (!outgoing::is_url(url)).then(|| {
-            format!("webhook.url is {url:?}, which is not a URL such as https://lb.example.com/traffic")
-        })
+    pub(super) fn new(url: String) -> Self {
+        Webhook { url, calls: Semaphore::new(CALLS) }
     }
 
     pub(super) async fn perform(
@@ -70,7 +55,7 @@ impl Webhook {
         let mut failures = 0;
         loop {
             let answer = {
-                let _call = self.calls.0.acquire().await;
+                let _call = self.calls.acquire().await;
                 outgoing.post(&self.url, "application/json", body.to_string().into_bytes()).await
             };
             match answer {

@@ -2,9 +2,9 @@
 
 use codedeploy_api::command::{CommandStatus, Envelope};
 use codedeploy_controller::deployment::commands::{self, Offer};
-use codedeploy_controller::deployment::decide::Outcome;
+use codedeploy_controller::deployment::effects::Outcome;
 use codedeploy_controller::error::ApiError;
-use codedeploy_controller::registry::Context;
+use codedeploy_controller::transaction::Context;
 
 use super::World;
 use crate::host::{Deed, Held};

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentTarget, ErrorCode, Timestamp};
+use codedeploy_controller::config::load_balancers::Balancers;
 use codedeploy_controller::config::{Partition, Quotas, Timers};
 use codedeploy_controller::deployment::commands::{self, Offer};
 use codedeploy_controller::deployment::{create, decide, intervene, queries, targets, traffic};
@@ -17,7 +18,6 @@ use codedeploy_controller::registry::loose_ends::KnownNames;
 use codedeploy_controller::registry::{Context, applications, configs, groups};
 use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use codedeploy_controller::store::Store;
-use codedeploy_controller::traffic::Balancers;
 use codedeploy_controller::vault::Vault;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::fields::{Place, Report, quoted};
-use super::permissions::parse_principal;
+use super::values::parse_principal;
 use super::{Acl, AclEntry, AclTag};
 
 const FORM: &str = "[default:]user|group|mask|other:name:rwx, such as \"u:mary:rw\" or \"d:g:staff:r-x\"";

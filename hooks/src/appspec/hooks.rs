@@ -7,7 +7,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use super::fields::{Entry, Fields, Place, Repeated, Report, closest, quoted};
 use super::raw::{Node, Value};
 use super::scalar::{self, Number};
-use super::validate::{archive_path, has_key};
+use super::values::{archive_path, has_key};
 use super::{DEFAULT_TIMEOUT, Script};
 
 /// As the official agents read a hook that is written twice.

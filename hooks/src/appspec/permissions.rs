@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Place, Repeated, Report, quoted};
 use super::scalar::{self, Number};
-use super::validate::{note_parents, wrong_path};
+use super::values::{note_parents, parse_principal, wrong_path};
 use super::{
     AppliesTo, HostPath, Mode, NamePattern, PathError, Pattern, Permission, Principal, SelinuxContext, acl,
 };
@@ -185,20 +185,6 @@ fn principal(place: &Place<'_>, report: &mut Report) -> Option<Principal> {
         place.problem(report, format_args!("found {}; {wrong}", quoted(text)));
     }
     None
-}
-
-/// Reads a user or group; digits are an id.
-pub(super) fn parse_principal(text: &str) -> Result<Principal, &'static str> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // The last one means "leave as it is" to chown(2).
-        let id = text.parse().ok().filter(|id| *id < u32::MAX);
-        return id.map(Principal::Id).ok_or("expected a numeric id below 4294967295");
-    }
-    let impossible = |c: char| c == ':' || c.is_control();
-    if text.is_empty() || text.starts_with('-') || text.contains(impossible) {
-        return Err("expected a name (without ':', and not beginning with '-') or a numeric id");
-    }
-    Ok(Principal::Name(text.to_owned()))
 }
 
 fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {

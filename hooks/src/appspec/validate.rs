@@ -7,6 +7,7 @@ use codedeploy_api::specification::FileExistsBehavior;
 use super::fields::{Fields, Place, Repeated, Report, TOP_LEVEL, quoted};
 use super::raw::{self, Value};
 use super::scalar::{self, Number};
+use super::values::{archive_path, has_key, note_parents, wrong_path};
 use super::{AppSpec, ArchivePath, FileMapping, HostPath, Invalid, Parsed, PathError, hooks, permissions};
 
 /// `earlier` says that the file is of a revision that was deployed before.
@@ -49,13 +50,6 @@ fn document_root(root: Place<'_>, report: &mut Report) -> Option<(AppSpec, Vec<u
     let (entries, permissions) = permissions::permissions(&top, report).into_iter().unzip();
     let hooks::Hooks { hooks, unknown_hooks } = hooks::hooks(&top, report);
     Some((AppSpec { files, file_exists_behavior, permissions, hooks, unknown_hooks }, entries))
-}
-
-pub(super) fn has_key(place: &Place<'_>, name: &str) -> bool {
-    let Value::Mapping(pairs) = &place.node.value else {
-        return false;
-    };
-    pairs.iter().any(|(key, _)| key.is_text(name))
 }
 
 fn version(top: &Fields<'_>, report: &mut Report) {
@@ -208,27 +202,4 @@ fn path_text<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Opti
         format_args!("found a list, which is taken for the path {}; write that", quoted(&joined)),
     );
     Some(Cow::Owned(joined))
-}
-
-/// A path inside the revision.
-pub(super) fn archive_path(place: &Place<'_>, report: &mut Report, text: &str) -> Option<ArchivePath> {
-    let path = ArchivePath::new(text);
-    if path.is_ok() {
-        note_parents(place, report, text);
-    }
-    path.map_err(|wrong| wrong_path(place, report, text, wrong)).ok()
-}
-
-/// A path with `..` is read, but who reads the file should not have to work it out.
-pub(super) fn note_parents(place: &Place<'_>, report: &mut Report, text: &str) {
-    if text.split('/').any(|name| name == "..") {
-        place.warning(
-            report,
-            format_args!("found {}, which contains '..'; write the path that is meant", quoted(text)),
-        );
-    }
-}
-
-pub(super) fn wrong_path(place: &Place<'_>, report: &mut Report, text: &str, wrong: PathError) {
-    place.problem(report, format_args!("found {}, which {wrong}", quoted(text)));
 }

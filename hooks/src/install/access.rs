@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{AtFlags, Gid, Mode, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -314,4 +314,13 @@ fn run(name: &str, arguments: &[&str], path: &Path) -> io::Result<()> {
         output.status,
         said.trim()
     )))
+}
+
+/// The times that something has.
+pub(super) fn times(stat: &rustix::fs::Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Timespec, Timestamps};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::access::Access;
+use super::access::{Access, times};
+use super::decision::Planned;
 use super::layout::WantedKind;
-use super::plan::Planned;
 use super::schedule::Record;
 use super::{InstallPlan, StepError, parallel};
 use crate::fs::Handles;
@@ -132,14 +132,5 @@ impl Builder<'_> {
         record.write(&mut writer, decision, revision, paths)?;
         writer.flush()?;
         record.access().apply(&file)
-    }
-}
-
-/// The times that something has.
-pub(super) fn times(stat: &rustix::fs::Stat) -> Timestamps {
-    let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
-    Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
     }
 }

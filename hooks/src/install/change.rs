@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use super::access::{self, Access};
 use super::identity::Identity;
 use super::paths::PathId;
+use super::step::Known;
 use super::step::{Change, Step, Swap, Swapped, Takes};
-use super::transaction::{Known, Work};
+use super::transaction::Work;
 use crate::fs::{Folder, Handles, is_nowhere, split};
 
 impl Step {

@@ -5,35 +5,14 @@ mod meaning;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::meaning::Tree;
-use super::access::{Access, AclAttributes, Context, Entry, Tag, Wish};
+use super::access::{Access, AclAttributes, Entry, Tag, Wish};
 use super::conflict::{Conflict, Conflicts};
+use super::decision::{Decision, Facts};
+use super::granted::Texts;
 use super::layout::WantedKind;
 use super::paths::{ByPath, PathId, Paths};
-use super::plan::{Decision, Facts};
-use super::records::Instruction;
 use super::snapshot::{Leads, NodeKind};
-use crate::appspec::{Acl, AclTag, Mode, Pattern, Permission, Principal};
-
-/// What was granted, for the records.
-#[derive(Debug, Default)]
-pub(super) struct Granted {
-    /// What each entry of `permissions` that means anything comes to.
-    entries: Vec<Texts>,
-    /// Paths, as written, that get permissions, and the number of their entry.
-    paths: Vec<(PathId, u32)>,
-    /// SELinux rules, in order: where, without links in its parents, and the number of the entry.
-    contexts: Vec<(PathId, u32)>,
-}
-
-/// What one entry of `permissions` says, as records write it.
-#[derive(Debug)]
-struct Texts {
-    mode: Option<String>,
-    acl: Option<Vec<String>>,
-    context: Option<Context>,
-    owner: Option<String>,
-    group: Option<String>,
-}
+use crate::appspec::{Acl, AclTag, Pattern, Permission, Principal};
 
 /// Gives the planned objects, and existing files that are named exactly, the access that the AppSpec asks for.
 pub(super) fn grant(facts: Facts<'_>, paths: &mut Paths, decision: &mut Decision, conflicts: &mut Conflicts) {
@@ -48,52 +27,6 @@ pub(super) fn grant(facts: Facts<'_>, paths: &mut Paths, decision: &mut Decision
             break;
         }
         granter.permission(permission);
-    }
-}
-
-impl Granted {
-    /// The commands on permissions, in the order in which the official agents do them.
-    pub(super) fn instructions<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Instruction> + 'a {
-        self.paths.iter().flat_map(|(path, entry)| {
-            let file = paths.path(*path).to_string_lossy().into_owned();
-            self.entries[*entry as usize].instructions(file)
-        })
-    }
-
-    /// SELinux rules, in order.
-    pub(super) fn contexts(&self) -> impl Iterator<Item = (PathId, &Context)> {
-        let rule =
-            |(path, entry): &(PathId, u32)| Some((*path, self.entries[*entry as usize].context.as_ref()?));
-        self.contexts.iter().filter_map(rule)
-    }
-}
-
-impl Texts {
-    fn of(permission: &Permission) -> Self {
-        let name = |principal: &Option<Principal>| principal.as_ref().map(principal_text);
-        Self {
-            mode: permission.mode.map(Mode::written),
-            acl: permission.acl.as_ref().map(|acl| acl.entries.iter().map(text).collect()),
-            context: permission.context.as_ref().map(|context| Context {
-                user: context.user.clone(),
-                role: None,
-                kind: context.kind.clone(),
-                range: context.range.clone(),
-            }),
-            owner: name(&permission.owner),
-            group: name(&permission.group),
-        }
-    }
-
-    fn instructions(&self, file: String) -> impl Iterator<Item = Instruction> + use<> {
-        let Self { mode, acl, context, owner, group } = self;
-        let mode = mode.clone().map(|mode| Instruction::Chmod { mode, file: file.clone() });
-        let acl = acl.clone().map(|acl| Instruction::Setfacl { acl, file: file.clone() });
-        let context = context.clone().map(|context| Instruction::Semanage { context, file: file.clone() });
-        let owned = owner.is_some() || group.is_some();
-        let (owner, group) = (owner.clone(), group.clone());
-        let owners = owned.then_some(Instruction::Chown { owner, group, file });
-        [mode, acl, context, owners].into_iter().flatten()
     }
 }
 
@@ -385,26 +318,4 @@ fn id(principal: &Principal, known: &BTreeMap<String, u32>) -> Option<u32> {
         Principal::Id(id) => Some(*id),
         Principal::Name(name) => known.get(name).copied(),
     }
-}
-
-fn principal_text(principal: &Principal) -> String {
-    match principal {
-        Principal::Id(id) => id.to_string(),
-        Principal::Name(name) => name.clone(),
-    }
-}
-
-/// An entry in the form of setfacl(1).
-fn text(entry: &crate::appspec::AclEntry) -> String {
-    let (tag, name) = match &entry.tag {
-        AclTag::Owner => ("user", String::new()),
-        AclTag::User(user) => ("user", principal_text(user)),
-        AclTag::OwningGroup => ("group", String::new()),
-        AclTag::Group(group) => ("group", principal_text(group)),
-        AclTag::Mask => ("mask", String::new()),
-        AclTag::Other => ("other", String::new()),
-    };
-    let bit = |mask, letter| if entry.perms & mask == 0 { '-' } else { letter };
-    let default = if entry.default { "default:" } else { "" };
-    format!("{default}{tag}:{name}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x'))
 }

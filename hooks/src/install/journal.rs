@@ -362,3 +362,11 @@ impl<'a> Reader<'a> {
 struct Versioned {
     version: u32,
 }
+
+/// In the deployment's folder: how to take its Install back.
+const RECORD: &str = "undo.json";
+
+/// Where a deployment's folder has the record of its Install.
+pub(super) fn undo_record(deployment: &Path) -> PathBuf {
+    deployment.join(RECORD)
+}

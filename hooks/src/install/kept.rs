@@ -12,7 +12,6 @@ use fnv::FnvHasher;
 use rustix::fs::{Access, AtFlags, FileType, StatxFlags};
 
 use super::journal::{self, Begun};
-use super::undo;
 use crate::fs::{Folder, TEMPORARY, split};
 
 /// The folders of one transaction.
@@ -37,7 +36,7 @@ impl KeptFolders {
     /// Those that `begun` names, and those that its undo record does, if finishing it was interrupted.
     pub(super) fn of(begun: &Begun) -> Self {
         let mut all = begun.kept.clone();
-        let before = journal::read_begun(&undo::record(&begun.deployment)).ok().flatten();
+        let before = journal::read_begun(&journal::undo_record(&begun.deployment)).ok().flatten();
         all.extend(
             before.filter(|before| before.token == begun.token).into_iter().flat_map(|before| before.kept),
         );
@@ -104,7 +103,7 @@ impl KeptFolders {
                 }
                 tracing::info!(path = %path.display(), "no deployment needs what is kept there any more; removed");
                 if let Err(error) = folder.remove_tree(&name) {
-                    left.push(undo::not_removed(&path, &error));
+                    left.push(not_removed(&path, &error));
                 }
             }
         }
@@ -226,7 +225,7 @@ fn is_known(begun: &Begun, token: &str) -> bool {
     };
     let group = begun.deployment.parent().unwrap_or(&begun.deployment);
     let mut records: Vec<PathBuf> =
-        names(group).iter().map(|deployment| undo::record(&group.join(deployment))).collect();
+        names(group).iter().map(|deployment| journal::undo_record(&group.join(deployment))).collect();
     if let Ok((folder, _)) = split(&begun.pointer) {
         let journals = names(folder);
         let journals =
@@ -237,6 +236,10 @@ fn is_known(begun: &Begun, token: &str) -> bool {
         let text = std::fs::read(record).unwrap_or_default();
         text.windows(token.len()).any(|part| part == token.as_bytes())
     })
+}
+
+pub(super) fn not_removed(path: &Path, error: &io::Error) -> String {
+    format!("{} is no longer used but could not be removed: {error}", path.display())
 }
 
 #[cfg(test)]

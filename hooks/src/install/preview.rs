@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::conflict::Conflict;
+use super::decision::Decision;
 use super::paths::Paths;
-use super::plan::Decision;
 use super::records::Instruction;
 use super::{Change, Considered, InstallError, Request, consider};
 

@@ -50,7 +50,7 @@ pub enum RestoreError {
 
 /// Whether [`restore`] has what it needs to take back the Install of this deployment.
 pub fn can_restore(deployment: &Path) -> Result<bool, JournalError> {
-    let contents = journal::read(&undo::record(deployment))?;
+    let contents = journal::read(&journal::undo_record(deployment))?;
     Ok(contents.is_some_and(|contents| contents.begun.action == Action::Install))
 }
 
@@ -60,7 +60,8 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
     let unreadable = |(path, source)| RestoreError::Unreadable { path, source };
     let nothing = || RestoreError::NothingKept { deployment: deployment.to_path_buf() };
     let records = records.resolve().map_err(unreadable)?;
-    let Contents { begun, changes, .. } = journal::read(&undo::record(deployment))?.ok_or_else(nothing)?;
+    let Contents { begun, changes, .. } =
+        journal::read(&journal::undo_record(deployment))?.ok_or_else(nothing)?;
     if begun.action != Action::Install {
         return Err(nothing());
     }

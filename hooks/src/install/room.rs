@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 
 use super::conflict::{Conflict, Conflicts};
+use super::decision::Decision;
 use super::journal;
 use super::layout::WantedKind;
 use super::paths::{PathId, Paths};
-use super::plan::Decision;
 use super::records::Records;
 use super::schedule::Units;
 use super::snapshot::Revision;

@@ -8,13 +8,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::access::{Access, Context};
+use super::decision::{Decision, Planned};
 use super::layout::WantedKind;
 use super::paths::{PathId, Paths};
-use super::plan::{Decision, Planned};
 use super::records::{self, Instruction, Records, State};
 use super::snapshot::{Host, Revision};
+use super::step::Known;
 use super::step::{Keep, Step, Swap, Takes};
-use super::transaction::Known;
 use crate::fs::temporary_name;
 
 /// The steps of an Install: what is built and then takes its place, then what only changes.

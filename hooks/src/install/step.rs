@@ -186,6 +186,22 @@ pub(super) mod paths {
     }
 }
 
+/// Something in a folder that is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    Folder(PathId),
+    /// Or a link, or whatever is no folder.
+    File,
+}
+
+/// The changes that exchange names.
+pub(super) fn swaps(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
+    changes.iter().filter_map(|change| match change {
+        Change::Swap(swap) => Some(swap),
+        Change::Adjust { .. } | Change::Context { .. } => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;

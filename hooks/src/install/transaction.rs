@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::identity::Identity;
 use super::journal::{Begun, Journal, Phase};
 use super::paths::PathId;
-use super::step::{Change, Step, Swapped};
+use super::step::{Change, Known, Step, swaps};
 use super::{InstallError, StepError, undo};
 use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_names};
 
@@ -25,14 +25,6 @@ pub(super) trait Work {
 
     /// What the plan knows of `name` in a folder that is taken away.
     fn known(&self, folder: PathId, name: &OsStr) -> Option<Known>;
-}
-
-/// Something in a folder that is taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known {
-    Folder(PathId),
-    /// Or a link, or whatever is no folder.
-    File,
 }
 
 /// Steps for which nothing is built, and that take away no folder by its contents.
@@ -194,13 +186,6 @@ impl Undone {
 
 fn not_written((path, error): (PathBuf, io::Error)) -> String {
     format!("write {} to the disk: {error}", path.display())
-}
-
-pub(super) fn swaps(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
-    changes.iter().filter_map(|change| match change {
-        Change::Swap(swap) => Some(swap),
-        Change::Adjust { .. } | Change::Context { .. } => None,
-    })
 }
 
 /// The folders in which changes change names, or files.

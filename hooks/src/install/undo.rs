@@ -11,24 +11,16 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::build::times;
+use super::access::times;
 use super::journal::{self, Action, Begun, Contents, JournalError};
-use super::kept::KeptFolders;
+use super::kept::{KeptFolders, not_removed};
 use super::parallel;
+use super::step::swaps;
 use super::step::{Change, Keep, Swapped};
-use super::transaction::swaps;
 use crate::fs::{Folder, Handles, is_temporary, split, sync_elsewhere};
-
-/// In the deployment's folder: how to take its Install back.
-const RECORD: &str = "undo.json";
 
 /// In the deployment's folder: what its Install displaced, as far as it is on the same file system.
 const DISPLACED: &str = "displaced";
-
-/// Where a deployment's folder has the record of its Install.
-pub(super) fn record(deployment: &Path) -> PathBuf {
-    deployment.join(RECORD)
-}
 
 /// The records that are of no use once an Install of `deployment` is committed: that of the last one, which `pointer`
 /// names, and that of an earlier Install of the same deployment.
@@ -38,14 +30,15 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
         std::fs::canonicalize(OsStr::from_bytes(text)).ok()
     });
     let deployment = std::fs::canonicalize(deployment).unwrap_or_default();
-    let mut records: Vec<PathBuf> = last.iter().chain([&deployment]).map(|folder| record(folder)).collect();
+    let mut records: Vec<PathBuf> =
+        last.iter().chain([&deployment]).map(|folder| journal::undo_record(folder)).collect();
     records.dedup();
     // A pointer may say anything, and a folder may be a copy.
     let own = |record: &PathBuf| {
         journal::read(record)
             .ok()
             .flatten()
-            .is_some_and(|found| self::record(&found.begun.deployment) == *record)
+            .is_some_and(|found| journal::undo_record(&found.begun.deployment) == *record)
     };
     records.retain(own);
     records
@@ -68,7 +61,7 @@ pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
     if let Err(error) = displaced.write_record() {
         left.push(format!(
             "this Install cannot be taken back: {} cannot be written: {error}",
-            record(&begun.deployment).display()
+            journal::undo_record(&begun.deployment).display()
         ));
         left.extend(discard(&displaced.begun(), changes));
         return left;
@@ -95,7 +88,7 @@ impl Displaced<'_> {
     }
 
     fn write_record(&mut self) -> io::Result<()> {
-        journal::write_whole(&record(&self.begun.deployment), &self.begun(), self.changes)?;
+        journal::write_whole(&journal::undo_record(&self.begun.deployment), &self.begun(), self.changes)?;
         self.written.clone_from(&self.folders.all);
         Ok(())
     }
@@ -194,7 +187,7 @@ pub(super) fn places(begun: &Begun, spare: &Path) -> Vec<PathBuf> {
 /// Where what the last transaction of a deployment kept as `spare` is now.
 pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
     let mut handles = Handles::default();
-    let places = match journal::read_begun(&record(deployment)) {
+    let places = match journal::read_begun(&journal::undo_record(deployment)) {
         Ok(Some(begun)) => places(&begun, spare),
         Ok(None) | Err(_) => Vec::new(),
     };
@@ -248,15 +241,11 @@ fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
         }
     }
     left.extend(trees.unseen);
-    left.extend(sync_elsewhere(&touched, &record(&begun.deployment)).err());
+    left.extend(sync_elsewhere(&touched, &journal::undo_record(&begun.deployment)).err());
     left.into_iter().map(|(path, error)| not_removed(&path, &error)).collect()
 }
 
 /// What is to say of something displaced that stays although nobody needs it.
-pub(super) fn not_removed(path: &Path, error: &io::Error) -> String {
-    format!("{} is no longer used but could not be removed: {error}", path.display())
-}
-
 /// Everything in some trees, a folder before what is in it.
 #[derive(Default)]
 struct Trees {
@@ -299,13 +288,13 @@ impl Trees {
 /// A word that stands for the last Install of a deployment that came to its end, and was not taken back: another Install of
 /// it has another one.
 pub fn completed(deployment: &Path) -> Result<Option<String>, JournalError> {
-    let begun = journal::read_begun(&record(deployment))?;
+    let begun = journal::read_begun(&journal::undo_record(deployment))?;
     Ok(begun.filter(|begun| begun.action == Action::Install).map(|begun| begun.token))
 }
 
 /// Gives up the way back from a deployment's Install: removes what is kept for it. Fine when there is none.
 pub fn forget(deployment: &Path) -> Result<(), ForgetError> {
-    let path = record(deployment);
+    let path = journal::undo_record(deployment);
     match journal::read(&path)? {
         Some(contents) => forget_contents(&path, &contents),
         None => Ok(()),

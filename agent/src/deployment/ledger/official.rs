@@ -9,7 +9,7 @@ use std::path::Path;
 use codedeploy_hooks::fs::{is_unfinished, replace_record, sweep};
 
 use super::LedgerError;
-use crate::spec::PathComponent;
+use crate::path_component::PathComponent;
 
 /// Longest command identifier that is read back, in bytes.
 const MAX_IDENTIFIER: u64 = 64 * 1024;

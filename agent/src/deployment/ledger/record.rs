@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::path_component::PathComponent;
 use crate::regular;
-use crate::spec::{DeploymentSpec, PathComponent};
+use crate::spec::DeploymentSpec;
 
 /// The one form of the files that there has been.
 const VERSION: u32 = 1;

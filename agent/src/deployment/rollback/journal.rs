@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::ledger::About;
 use super::Started;
+use crate::deployment_root::{Store, StoreError};
 use crate::errors::Chain;
 use crate::regular;
-use crate::revision::store::{Store, StoreError};
 
 /// The one form of the file that there has been.
 const VERSION: u32 = 1;
@@ -238,7 +238,7 @@ fn lock(file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::PathComponent;
+    use crate::path_component::PathComponent;
 
     fn cause(command: Option<&str>) -> Cause {
         let id = |text| PathComponent::new(text).unwrap();

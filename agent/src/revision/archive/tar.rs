@@ -1,6 +1,7 @@
 //! Unpacks a tar, plain or compressed, in one pass.
 
 mod header;
+mod member;
 mod members;
 mod pax;
 mod sparse;
@@ -17,8 +18,9 @@ use super::format::Format;
 use super::source::Source;
 use super::writer::{Attributes, Extent, Root, Writer};
 use super::{BundleType, Unpacked};
-use header::Owners;
-use members::{BLOCK, Kind, Member, Members};
+use header::{BLOCK, Owners};
+use member::{Kind, Member};
+use members::Members;
 
 const BUFFER: usize = 256 * 1024;
 

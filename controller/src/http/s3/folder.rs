@@ -1,10 +1,9 @@
 //! What the operations of S3 share: the folder of objects behind them, and its terms in those of `s3s`.
 
-use std::io;
-use std::ops;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, ops};
 
 use s3s::dto::{self, ETag, ETagCondition};
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};

@@ -2,8 +2,8 @@
 //! platforms, which are listed as AWS lists them.
 
 use codedeploy_api::codedeploy::*;
+use codedeploy_planner::health::MinimumHealthy;
 
-use crate::deployment::MinimumHealthy;
 use crate::request::PREDEFINED_PREFIX;
 
 pub(super) const ONE_AT_A_TIME: &str = "CodeDeployDefault.OneAtATime";

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 
 use crate::appspec::{Pattern, Permission};
+use crate::install::decision::Planned;
 use crate::install::layout::WantedKind;
 use crate::install::limits::MAX_COMPARISONS;
 use crate::install::paths::{ByPath, PathId, Paths};
-use crate::install::plan::Planned;
 
 /// The planned objects as a tree of the paths that the AppSpec writes.
 pub(super) struct Tree {

@@ -6,7 +6,10 @@ use ::tar::Header;
 use nix::unistd::{Group, User};
 
 use super::super::error::Refusal;
-use super::members::{BLOCK, Member};
+use super::member::Member;
+
+/// Bytes of a block, of which a tar is made.
+pub(super) const BLOCK: usize = 512;
 
 /// Longest name of a user or group, in bytes.
 const MAX_NAME: usize = 256;
@@ -136,6 +139,14 @@ fn named(
 /// A user or group number; the last one of 32 bits means "no change" to the kernel.
 fn id(number: i128) -> Option<u32> {
     u32::try_from(number).ok().filter(|id| *id != u32::MAX)
+}
+
+/// The number that decimal digits stand for.
+pub(super) fn decimal(digits: &[u8]) -> Option<i128> {
+    if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0')))
 }
 
 #[cfg(test)]

@@ -13,47 +13,17 @@ use super::super::entry::EntryName;
 use super::super::error::{Refusal, UnpackError};
 use super::super::remarks::{Remark, Remarks};
 use super::super::writer::Segment;
-use super::header::{Numbers, is_header, own_name, text};
+use super::header::{BLOCK, Numbers, is_header, own_name, text};
+use super::member::{Kind, Member};
 use super::pax::{Extension, Pax};
 use super::sparse::{self, ContentMap, HeaderMap};
 
-pub(super) const BLOCK: usize = 512;
 /// Most bytes of a GNU long name.
 const MAX_NAME_RECORD: u64 = 1024 * 1024;
 /// Most bytes of pax records; the map of a file with very many holes is one.
 const MAX_PAX_RECORD: u64 = 8 * 1024 * 1024;
 /// Most bytes behind the end marker: the padding of the largest blocking factor in use, generously.
 const MAX_PADDING: u64 = 64 * 1024 * 1024;
-
-/// What a member is; other types are refused while reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    File,
-    Folder,
-    Symlink,
-    HardLink,
-}
-
-/// A member with everything that its headers say. Name and link target are not checked yet.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
-    /// Target of a link, else empty.
-    pub(super) link: Vec<u8>,
-    /// Bytes of the file, holes included.
-    pub(super) size: u64,
-    /// Where the content belongs in a file with holes.
-    pub(super) segments: Option<Vec<Segment>>,
-    /// Permission bits, set-id and sticky bits.
-    pub(super) mode: u32,
-    pub(super) user: i128,
-    pub(super) group: i128,
-    pub(super) user_name: Vec<u8>,
-    pub(super) group_name: Vec<u8>,
-    /// Seconds since the epoch, and nanoseconds.
-    pub(super) modified: (i64, u32),
-}
 
 /// The members of a stream, in order.
 pub(super) struct Members<'a, R> {

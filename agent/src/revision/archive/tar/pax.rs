@@ -1,5 +1,6 @@
 //! Decodes pax records, which describe the member behind them, or all later ones.
 
+use super::header::decimal;
 use super::sparse::Sparse;
 
 /// What records in front of a member say about it.
@@ -86,13 +87,6 @@ impl Pax {
 /// Beginnings of the keys of attributes that no bundle gives to a file.
 const ATTRIBUTES: [&[u8]; 5] =
     [b"SCHILY.xattr.", b"SCHILY.acl.", b"SCHILY.fflags", b"LIBARCHIVE.xattr.", b"RHT.security."];
-
-pub(super) fn decimal(digits: &[u8]) -> Option<i128> {
-    if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(digits.iter().fold(0, |value, digit| value * 10 + i128::from(digit - b'0')))
-}
 
 /// Seconds with an optional sign and fraction, as whole seconds and nanoseconds after them.
 fn timestamp(text: &[u8]) -> Option<(i64, u32)> {

@@ -4,9 +4,7 @@ use ::tar::Header;
 
 use super::super::error::Refusal;
 use super::super::writer::Segment;
-use super::header::number;
-use super::members::BLOCK;
-use super::pax::decimal;
+use super::header::{BLOCK, decimal, number};
 
 /// Most pieces of one file between holes; they are held in memory.
 const MAX_SEGMENTS: usize = 256 * 1024;

@@ -1,0 +1,288 @@
+//! Starting, stopping and asking the agent of this host: `start`, `stop`, `restart`, `status`
+//! (spec: `codedeploy-agent`).
+//!
+//! The lock on the [pid file](crate::pidfile) says whether an agent runs, the [control socket](socket) what it is doing.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use serde::Serialize;
+
+use crate::background::{self, Launch, Side, Waiter};
+use crate::config::{ConfigError, Environment, Settings};
+use crate::console;
+use crate::control_socket::socket::SocketError;
+use crate::control_socket::status::{Activity, Outbox, Report};
+use crate::control_socket::{self, Place};
+use crate::deployment::ledger::Ledger;
+use crate::deployment_root::Store;
+use crate::errors::Chain;
+use crate::history::{Deployment, History};
+use crate::pidfile::{self, Holder, PidFileError};
+
+/// What the official agent says of an agent that is not there.
+const NOT_RUNNING: &str = "No AWS CodeDeploy agent running";
+
+/// How long an agent may take to stop beyond what its commands may take.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+
+/// Exit codes of `status` (LSB: "Init Script Actions"), as of the official agent 2.
+const EXIT_STOPPED: u8 = 3;
+const EXIT_UNKNOWN: u8 = 4;
+
+/// Why a command that a person gave was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    #[error("the agent is just starting; try again")]
+    Starting,
+    #[error(
+        "A deployment is already in Progress: {}. Wait for its end, or use --force: then this agent takes no more \
+         commands, finishes those in progress and stops",
+        commands.join(", ")
+    )]
+    InProgress { commands: Vec<String> },
+    #[error("The agent is busy with {}; wait for its end", commands.join(", "))]
+    Deploying { commands: Vec<String> },
+    #[error("cannot send TERM to the agent, process {pid}")]
+    Signal { pid: Pid, source: std::io::Error },
+    #[error("the agent, process {pid}, has not stopped after {} s; its log says what it waits for", patience.as_secs())]
+    StillRunning { pid: Pid, patience: Duration },
+}
+
+/// `start`: `run` in the background. Returns in the caller once the agent is up or has failed, and in the daemon when
+/// that ends.
+pub fn start(
+    config_file: Option<PathBuf>,
+    run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
+) -> ExitCode {
+    // A daemon has no current folder of its own.
+    let config_file = config_file.map(|file| std::path::absolute(&file).unwrap_or(file));
+    match background::background() {
+        Ok(Side::Daemon(caller)) => run(config_file, Waiter::of(caller)),
+        Ok(Side::Caller(Launch::Up { pid })) => {
+            console::say(running_as(pid));
+            ExitCode::SUCCESS
+        }
+        Ok(Side::Caller(Launch::AlreadyRunning { message })) => {
+            console::say(message);
+            ExitCode::SUCCESS
+        }
+        Ok(Side::Caller(Launch::Failed { message })) => {
+            console::complain(format_args!("codedeploy-agent: cannot start: {message}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            console::complain(format_args!("codedeploy-agent: cannot start: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `stop`: tells the agent to stop and waits for its end. While a deployment is in progress only with `force`.
+pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
+    match try_stop(config_file, force) {
+        Ok(Some(pid)) => {
+            console::say(format_args!("The AWS CodeDeploy agent, PID {pid}, has stopped"));
+            ExitCode::SUCCESS
+        }
+        Ok(None) => {
+            console::say(NOT_RUNNING);
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+/// `restart`: stops the agent if it runs, and starts it.
+pub fn restart(
+    config_file: Option<PathBuf>,
+    force: bool,
+    run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
+) -> ExitCode {
+    match try_stop(config_file.as_deref(), force) {
+        Ok(_) => start(config_file, run),
+        Err(error) => complain(&error),
+    }
+}
+
+fn complain(error: &ControlError) -> ExitCode {
+    console::complain(format_args!("error: {}", Chain(error)));
+    ExitCode::FAILURE
+}
+
+fn running_as(pid: impl std::fmt::Display) -> String {
+    format!("The AWS CodeDeploy agent is running as PID {pid}")
+}
+
+/// The process that has stopped; `None` when none ran.
+fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, ControlError> {
+    let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
+    let place = Place::of(&settings);
+    let pid = match pidfile::holder(&place.pid_file)? {
+        Holder::Nobody => return Ok(None),
+        Holder::Agent(pid) => pid.ok_or(ControlError::Starting)?,
+    };
+    let Some(agent) = pidfile::Agent::find(&place.pid_file, pid)? else {
+        return Ok(Some(pid));
+    };
+    let commands = in_progress(&settings, &place);
+    if !force && !commands.is_empty() {
+        return Err(ControlError::InProgress { commands });
+    }
+    agent.terminate().map_err(|source| ControlError::Signal { pid, source })?;
+    let patience = settings.kill_agent_max_wait_time + settings.hook_kill_grace + STOP_MARGIN;
+    if agent.wait(patience)? { Ok(Some(pid)) } else { Err(ControlError::StillRunning { pid, patience }) }
+}
+
+/// An error while the agent that runs has a command in progress.
+pub fn refuse_while_deploying(settings: &Settings) -> Result<(), ControlError> {
+    let place = Place::of(settings);
+    match pidfile::holder(&place.pid_file)? {
+        Holder::Nobody => Ok(()),
+        Holder::Agent(_) => match in_progress(settings, &place) {
+            commands if commands.is_empty() => Ok(()),
+            commands => Err(ControlError::Deploying { commands }),
+        },
+    }
+}
+
+/// The commands in progress, in words: from the agent, or from its records when it does not answer.
+fn in_progress(settings: &Settings, place: &Place) -> Vec<String> {
+    match control_socket::socket::ask(&place.socket) {
+        // It was told before and finishes them.
+        Ok(Report { activity: Activity::Stopping, .. }) => Vec::new(),
+        Ok(report) => {
+            let words = |command: &control_socket::status::Command| {
+                format!("{} of {} ({})", command.lifecycle_event, command.deployment_id, command.application)
+            };
+            report.commands.iter().map(words).collect()
+        }
+        Err(_) => {
+            let folder = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking).ongoing();
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            // Others are being written.
+            names.filter(|name| !name.starts_with('.')).collect()
+        }
+    }
+}
+
+/// What `status --json` prints.
+#[derive(Debug, Serialize)]
+struct Document {
+    version: u32,
+    state: RunState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    /// What the running agent tells of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<Report>,
+    /// Of an agent that does not run: the last ten deployments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployments: Option<Vec<Deployment>>,
+    /// Of an agent that does not run: the outcomes that it will report first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox: Option<Outbox>,
+    /// What could not be found out, or was found beside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum RunState {
+    Running,
+    Stopped,
+    Unknown,
+}
+
+impl Document {
+    fn of(state: RunState, note: Option<String>) -> Self {
+        Self { version: 1, state, pid: None, agent: None, deployments: None, outbox: None, note }
+    }
+}
+
+/// `status`: whether the agent runs, as text and exit code of the official agents, or with all it tells as JSON.
+pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
+    let found = examine(config_file, json)
+        .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
+    let printed = if json {
+        console::print_json(serde_json::to_string_pretty(&found).unwrap_or_default())
+    } else {
+        say(&found);
+        ExitCode::SUCCESS
+    };
+    match found.state {
+        RunState::Running => printed,
+        RunState::Stopped => ExitCode::from(EXIT_STOPPED),
+        RunState::Unknown => ExitCode::from(EXIT_UNKNOWN),
+    }
+}
+
+fn say(found: &Document) {
+    match (found.state, found.pid) {
+        (RunState::Running, Some(pid)) => console::say(running_as(pid)),
+        (RunState::Running, None) => console::say("The AWS CodeDeploy agent is starting"),
+        (RunState::Stopped, _) => console::complain(format_args!("error: {NOT_RUNNING}")),
+        (RunState::Unknown, _) => {
+            console::complain("error: cannot tell whether the AWS CodeDeploy agent is running");
+        }
+    }
+    if let Some(note) = &found.note {
+        console::complain(note);
+    }
+    if let Some(words) = found.agent.as_ref().and_then(Report::trouble_in_words) {
+        console::complain(words);
+    }
+    // Scripts compare what the official agents print, and that is all of stdout. What is just being reported is no news.
+    let troubled =
+        found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
+    if let Some(words) = troubled.or(found.outbox.as_ref()).and_then(Outbox::in_words) {
+        console::complain(words);
+    }
+}
+
+fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, ControlError> {
+    let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
+    let place = Place::of(&settings);
+    let pid = match pidfile::holder(&place.pid_file)? {
+        Holder::Nobody => {
+            let note = pidfile::named(&place.pid_file).map(|pid| {
+                format!(
+                    "{} names process {pid}, which is not the agent: it is stale",
+                    place.pid_file.display()
+                )
+            });
+            let deployments = in_full.then(|| History::peek(&place.history));
+            let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
+            let outbox = Some(Outbox::waiting_since(Ledger::peek(&store).iter().map(|ended| ended.ended_at)));
+            return Ok(Document { deployments, outbox, ..Document::of(RunState::Stopped, note) });
+        }
+        Holder::Agent(pid) => pid,
+    };
+    let mut found = Document::of(RunState::Running, None);
+    found.pid = pid.map(|pid| pid.as_raw_nonzero().get());
+    match control_socket::socket::ask(&place.socket) {
+        Ok(report) => found.agent = Some(report),
+        Err(error) if in_full => found.note = Some(unanswered(&error)),
+        // Whoever may not ask is told what it always was.
+        Err(_) => {}
+    }
+    Ok(found)
+}
+
+fn unanswered(error: &SocketError) -> String {
+    let hint = match error {
+        SocketError::Ask { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "; only root may ask"
+        }
+        _ => "",
+    };
+    format!("{}{hint}", Chain(error))
+}

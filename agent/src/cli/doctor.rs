@@ -1,0 +1,205 @@
+//! `doctor`: checks everything that a deployment needs, and says in one line each what is wrong and what to do.
+//!
+//! Facts are gathered side by side with short timeouts; what they mean is decided by pure functions. Nothing on the
+//! host or in the service changes, no command is taken, and no secret is printed. Without root it says what can be seen.
+
+pub mod leftovers;
+pub mod local;
+pub mod network;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::aws::Access;
+
+use crate::config::{Environment, Settings};
+use crate::console;
+use crate::control_socket::Place;
+use crate::errors::Chain;
+use crate::identity::Identity;
+use crate::spec::envelope;
+
+/// How long EC2's metadata may take to say who this host is: somebody is waiting for the checks.
+const EC2_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How one thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Ok,
+    /// It works, but not as it should; or it could not be checked.
+    Warning,
+    /// Deployments fail, or will.
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub verdict: Verdict,
+    /// What was found, on one line.
+    pub text: String,
+    /// What to do about it; absent when there is nothing to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, text: on_one_line(&text.into()), advice: None }
+    }
+
+    fn warning(name: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        let advice = Some(on_one_line(&advice.into()));
+        Self { verdict: Verdict::Warning, advice, ..Self::ok(name, text) }
+    }
+
+    fn problem(name: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Problem, ..Self::warning(name, text, advice) }
+    }
+
+    /// What was not looked at, because something before it is wrong.
+    fn skipped(name: &'static str, because_of: &'static str) -> Self {
+        Self::warning(name, "not checked", format!("fix {because_of} first"))
+    }
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `doctor`: prints every check; fails when one is a problem.
+pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return console::fail("codedeploy-agent", &error);
+        }
+    };
+    let checks = runtime.block_on(examine(config_file, &Environment::of_process()));
+    // A name service that hangs must not keep a finished examination.
+    runtime.shutdown_background();
+    let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+    let printed = if json {
+        let document = serde_json::json!({ "version": 1, "verdict": worst, "checks": checks });
+        console::print_json(serde_json::to_string_pretty(&document).unwrap_or_default())
+    } else {
+        console::print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))
+    };
+    if worst == Verdict::Problem { ExitCode::FAILURE } else { printed }
+}
+
+fn line(check: &Check) -> String {
+    let verdict = match check.verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warning => "warning",
+        Verdict::Problem => "problem",
+    };
+    let advice = check.advice.as_ref().map_or_else(String::new, |advice| format!("; {advice}"));
+    format!("{verdict:<8} {:<14} {}{advice}", check.name, check.text)
+}
+
+/// Every check, in the order in which they depend on each other.
+pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> Vec<Check> {
+    let named = config_file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
+    let (settings, warnings) = match Settings::load(config_file, environment) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let mut checks = vec![Check::problem(
+                "configuration",
+                Chain(&error).to_string(),
+                "correct the file; the agent does not start with it",
+            )];
+            checks.extend(AFTER_CONFIGURATION.map(|name| Check::skipped(name, "the configuration")));
+            return checks;
+        }
+    };
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let identity = Identity::find(&settings, environment, EC2_PATIENCE).await;
+    let access = match &identity {
+        Ok(identity) => Some(Access::new(&settings, identity.region.clone(), &identity.credentials)),
+        Err(_) => None,
+    };
+    let mut checks = vec![match envelope::check_trust(&settings.signer) {
+        Ok(()) => configuration(named, &warnings),
+        Err(error) => Check::problem(
+            "configuration",
+            Chain(&error).to_string(),
+            "put the certificate of the authority that signs deployments there; the agent does not start without",
+        ),
+    }];
+    let place = Place::of(&settings);
+    let (here, there) = tokio::join!(
+        local::checks(&settings),
+        network::checks(
+            &settings,
+            identity.as_ref().ok(),
+            access.as_ref().and_then(|access| access.as_ref().ok())
+        ),
+    );
+    checks.push(match (&identity, &access) {
+        (Err(error), _) => Check::problem(
+            "identity",
+            Chain(error).to_string(),
+            "register this host and put its identity there, or set on_premises_config_file",
+        ),
+        (_, Some(Err(error))) => Check::problem(
+            "identity",
+            Chain(error).to_string(),
+            "correct the named setting of the agent's configuration",
+        ),
+        (Ok(identity), _) => Check::ok(
+            "identity",
+            format!("{} in {}; {}", identity.host_identifier, identity.region, identity.credentials),
+        ),
+    });
+    checks.extend(there);
+    checks.extend(here);
+    checks.push(leftovers::check(&settings, &place, environment));
+    checks
+}
+
+/// The checks that need a configuration.
+const AFTER_CONFIGURATION: [&str; 13] = [
+    "identity",
+    "credentials",
+    "proxy",
+    "dns",
+    "tls",
+    "clock",
+    "service",
+    "signer",
+    "s3",
+    "permissions",
+    "disk",
+    "users",
+    "other-agents",
+];
+
+fn configuration(path: &Path, warnings: &[String]) -> Check {
+    if !warnings.is_empty() {
+        let text = format!("{}: {}", path.display(), warnings.join("; "));
+        return Check::warning("configuration", text, "remove or correct these lines");
+    }
+    if path.symlink_metadata().is_err() {
+        return Check::ok("configuration", format!("{} does not exist: defaults", path.display()));
+    }
+    Check::ok("configuration", format!("{} is usable", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_is_one_line_with_its_advice() {
+        let check = Check::problem("dns", "a\n  - b", "do\nthis");
+        assert_eq!(line(&check), "problem  dns            a - b; do this");
+        assert_eq!(line(&Check::ok("proxy", "none")), "ok       proxy          none");
+        assert!(Verdict::Ok < Verdict::Warning && Verdict::Warning < Verdict::Problem);
+    }
+}

@@ -1,0 +1,221 @@
+//! Whether the command service accepts this host: one signed call that changes nothing there.
+
+use std::sync::Arc;
+
+use codedeploy_api::command::GetDeploymentSpecificationInput;
+use tokio::time::timeout;
+
+use crate::aws::Access;
+use crate::cli::doctor::Check;
+use crate::cli::doctor::network::TIME;
+use crate::cli::doctor::network::clock::Clocks;
+use crate::command::{CallError, CommandService};
+use crate::identity::Identity;
+
+const NAME: &str = "service";
+
+/// A deployment that no service has: asking for its specification changes nothing, whoever answers.
+const NO_DEPLOYMENT: &str = "codedeploy-agent-doctor";
+
+/// What the service made of this host's signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signature {
+    Accepted,
+    /// Refused as wrong or too old, which a wrong clock causes as well as a wrong key.
+    Refused,
+    /// No answer says.
+    Unknown,
+}
+
+/// The answer to a signed request.
+pub(super) type Answer = Result<(), CallError>;
+
+/// What a signed request brought.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// `None` when there was none in time.
+    pub(super) answer: Option<Answer>,
+    /// The keys that a controller says it signs with.
+    pub(super) signers: Option<Arc<str>>,
+}
+
+/// Asks for a deployment that does not exist. Never PollHostCommand: it would
+/// take a command that the agent is waiting for.
+pub(super) async fn ask(access: &Access, identity: &Identity) -> Asked {
+    let service = CommandService::new(access, identity.host_identifier.clone());
+    let input = GetDeploymentSpecificationInput {
+        deployment_execution_id: NO_DEPLOYMENT.into(),
+        host_identifier: identity.host_identifier.clone(),
+    };
+    let answer = timeout(TIME, service.call(&input)).await.ok().map(|answer| answer.map(|_| ()));
+    Asked { answer, signers: service.signers() }
+}
+
+pub(super) fn signature(answer: Option<&Answer>) -> Signature {
+    match answer {
+        Some(Ok(())) => Signature::Accepted,
+        Some(Err(CallError::Service { source, .. })) => match said_of(&source.kind) {
+            Said::NoSuchDeployment => Signature::Accepted,
+            Said::WrongSignature | Said::Expired => Signature::Refused,
+            _ => Signature::Unknown,
+        },
+        _ => Signature::Unknown,
+    }
+}
+
+/// What an error's name says of the host that asked for a deployment which does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// The service got as far as looking for the deployment.
+    NoSuchDeployment,
+    WrongSignature,
+    UnknownKey,
+    Expired,
+    NotAllowed,
+    TooOften,
+    Other,
+}
+
+fn said_of(kind: &str) -> Said {
+    match kind.trim_end_matches("Exception") {
+        "Client"
+        | "InvalidInput"
+        | "Validation"
+        | "DeploymentDoesNotExist"
+        | "InvalidDeploymentId"
+        | "ResourceNotFound" => Said::NoSuchDeployment,
+        "InvalidSignature" | "SignatureDoesNotMatch" | "IncompleteSignature" => Said::WrongSignature,
+        "UnrecognizedClient"
+        | "InvalidClientTokenId"
+        | "InvalidAccessKeyId"
+        | "MissingAuthenticationToken" => Said::UnknownKey,
+        "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => Said::Expired,
+        "AccessDenied" | "NotAuthorized" | "Unauthorized" => Said::NotAllowed,
+        kind if kind.contains("Throttl") || kind == "TooManyRequests" => Said::TooOften,
+        _ => Said::Other,
+    }
+}
+
+/// Judges the answer. A signature that is refused while the clocks are too far apart is the clock's fault.
+pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> Check {
+    let (status, kind, message) = match answer {
+        None => {
+            return Check::problem(
+                NAME,
+                format!("{endpoint} has not answered a signed request within {} s", TIME.as_secs()),
+                "try again; if it stays, the service or a proxy on the way is in trouble",
+            );
+        }
+        Some(Ok(())) => return Check::ok(NAME, format!("{endpoint} accepts this host")),
+        Some(Err(CallError::Service { source, .. })) => {
+            (source.status, source.kind.as_str(), &source.message)
+        }
+        Some(Err(CallError::Transport { reason, .. })) => {
+            let text = format!("no signed request reached {endpoint}: {reason}");
+            return Check::problem(
+                NAME,
+                text,
+                "correct the credentials, or what lies between this host and it",
+            );
+        }
+        Some(Err(CallError::Answer { .. })) => {
+            let text = format!("{endpoint} answers, but not as a command service does");
+            return Check::problem(NAME, text, "correct deploy_control_endpoint");
+        }
+    };
+    let said = format!("{endpoint} answers {kind} (HTTP {status}): {message}");
+    match said_of(kind) {
+        Said::NoSuchDeployment => Check::ok(NAME, format!("{endpoint} accepts this host's signature")),
+        Said::WrongSignature | Said::Expired if clocks.are_too_far_apart() => {
+            Check::warning(NAME, said, "fix the clock first")
+        }
+        Said::WrongSignature => Check::problem(
+            NAME,
+            said,
+            "the secret access key is wrong, or a proxy changes requests; put the key that belongs to this access \
+             key id in place",
+        ),
+        Said::UnknownKey => Check::problem(
+            NAME,
+            said,
+            "the access key is not known there; put this host's current key in place",
+        ),
+        Said::Expired => {
+            Check::problem(NAME, said, "the credentials have expired; repair what refreshes them")
+        }
+        Said::NotAllowed => Check::problem(
+            NAME,
+            said,
+            "register this host with the service, and allow its identity to call it",
+        ),
+        Said::TooOften => Check::warning(NAME, said, "the service is called too often; try again later"),
+        Said::Other if status == 429 => {
+            Check::warning(NAME, said, "the service is called too often; try again later")
+        }
+        Said::Other if status >= 500 => {
+            Check::warning(NAME, said, "the service is in trouble; try again later")
+        }
+        Said::Other => Check::problem(
+            NAME,
+            said,
+            "this is not what a command service says; correct deploy_control_endpoint or the region",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::super::super::Verdict;
+    use crate::cli::doctor::network::*;
+    use crate::command::ServiceError;
+
+    fn refused(status: u16, kind: &str) -> Answer {
+        let source = ServiceError { status, kind: kind.into(), message: "because".into() };
+        Err(CallError::Service { operation: "X", source })
+    }
+
+    fn clocks(apart: i64) -> Clocks {
+        let ours = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        Clocks { theirs: Some(ours - time::Duration::seconds(apart)), ours }
+    }
+
+    #[test]
+    fn an_answer_about_a_deployment_that_is_none_tells_what_the_service_thinks_of_the_host() {
+        let cases = [
+            (400, "ClientException", Verdict::Ok, None),
+            (400, "DeploymentDoesNotExistException", Verdict::Ok, None),
+            (400, "InvalidSignatureException", Verdict::Problem, Some("secret access key is wrong")),
+            (403, "SignatureDoesNotMatch", Verdict::Problem, Some("secret access key is wrong")),
+            (400, "UnrecognizedClientException", Verdict::Problem, Some("not known there")),
+            (400, "ExpiredTokenException", Verdict::Problem, Some("have expired")),
+            (400, "AccessDeniedException", Verdict::Problem, Some("register this host")),
+            (400, "ThrottlingException", Verdict::Warning, Some("too often")),
+            (503, "ServiceUnavailable", Verdict::Warning, Some("in trouble")),
+            (404, "an error without a name", Verdict::Problem, Some("deploy_control_endpoint")),
+            (400, "UnknownOperationException", Verdict::Problem, Some("deploy_control_endpoint")),
+        ];
+        for (status, kind, verdict, advice) in cases {
+            let check = check("https://e", Some(&refused(status, kind)), clocks(10));
+            assert_eq!(check.verdict, verdict, "{check:?}");
+            match advice {
+                Some(expected) => assert!(check.advice.as_ref().unwrap().contains(expected), "{check:?}"),
+                None => assert_eq!(check.advice, None),
+            }
+        }
+    }
+
+    #[test]
+    fn a_signature_refused_for_the_clock_is_not_blamed_on_the_key() {
+        for kind in ["InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"] {
+            let answer = refused(403, kind);
+            assert_eq!(signature(Some(&answer)), Signature::Refused);
+            let check = check("https://e", Some(&answer), clocks(400));
+            assert_eq!(
+                (check.verdict, check.advice.as_deref()),
+                (Verdict::Warning, Some("fix the clock first"))
+            );
+        }
+    }
+}

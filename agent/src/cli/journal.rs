@@ -1,0 +1,162 @@
+//! `codedeploy-agent journal`: which Installs a crash interrupted, and what recovery will do, in words and as JSON.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use codedeploy_hooks::install::{self, Action, Phase, Turn, Unfinished};
+use codedeploy_hooks::plain::harmless;
+use serde_json::{Value, json};
+
+use crate::config::{ConfigError, Environment, Settings};
+use crate::console;
+use crate::console::fail;
+use crate::deployment_root::{Store, StoreError};
+use crate::errors::Chain;
+
+/// Changes that are listed in words; JSON has all.
+const LISTED: usize = 20;
+
+#[derive(Debug, thiserror::Error)]
+enum JournalCommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot write to the standard output")]
+    Output(#[from] io::Error),
+}
+
+/// One deployment group with a journal.
+struct Entry {
+    group: String,
+    journal: PathBuf,
+    found: Result<Unfinished, String>,
+}
+
+/// The whole of `codedeploy-agent journal`.
+pub fn main(config_file: Option<&Path>, as_json: bool) -> ExitCode {
+    match show(config_file, as_json) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail("codedeploy-agent", &error),
+    }
+}
+
+/// Whether nothing is unfinished.
+fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalCommandError> {
+    let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
+    let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);
+    let running = Turn::is_taken(&store.instructions());
+    let mut entries = Vec::new();
+    for (group, journal) in store.journals()? {
+        let found = match install::unfinished(&journal) {
+            Ok(None) => continue,
+            Ok(Some(unfinished)) => Ok(unfinished),
+            Err(error) => Err(Chain(&error).to_string()),
+        };
+        entries.push(Entry { group, journal, found });
+    }
+    let mut out = console::out();
+    if as_json {
+        let unfinished: Vec<Value> = entries.iter().map(Entry::document).collect();
+        let document = json!({ "install_in_progress": running, "unfinished": unfinished });
+        writeln!(out, "{}", console::json(&document))?;
+    } else {
+        words(&mut out, &entries, running)?;
+    }
+    Ok(entries.is_empty() || running)
+}
+
+fn words(out: &mut impl Write, entries: &[Entry], running: bool) -> io::Result<()> {
+    if running {
+        writeln!(out, "An Install is in progress on this host now; what follows changes while it goes on.")?;
+    } else if entries.is_empty() {
+        writeln!(out, "No Install was interrupted; there is nothing left to do.")?;
+    }
+    entries.iter().try_for_each(|entry| entry.words(out))
+}
+
+impl Entry {
+    fn document(&self) -> Value {
+        let (group, journal) = (&self.group, self.journal.display().to_string());
+        match &self.found {
+            Ok(found) => json!({
+                "deployment_group": group,
+                "journal": journal,
+                "deployment": found.deployment,
+                "action": found.action,
+                "interrupted_while": found.phase,
+                "recovery": recovery(found.phase),
+                "changes": found.changes,
+                "temporary": found.temporary,
+            }),
+            Err(error) => json!({ "deployment_group": group, "journal": journal, "error": error }),
+        }
+    }
+
+    fn words(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "Deployment group {} ({})", self.group, self.journal.display())?;
+        let found = match &self.found {
+            Ok(found) => found,
+            Err(error) => return writeln!(out, "  {error}"),
+        };
+        let deployment = found.deployment.file_name().unwrap_or_default().to_string_lossy();
+        let made: Vec<_> = found.changes.iter().filter(|change| change.made != Some(false)).collect();
+        let action = match found.action {
+            Action::Install => "The Install of",
+            Action::Restore => "Taking back the Install of",
+        };
+        match found.phase {
+            Phase::Building => writeln!(
+                out,
+                "  {action} {deployment} ended while new files were being built; no file that anybody uses was changed.\n  \
+                 The agent will remove what was built when it starts:"
+            )?,
+            Phase::Changing => writeln!(
+                out,
+                "  {action} {deployment} ended after {} of {} changes.\n  \
+                 The agent will take them back when it starts, so that everything is as it was before:",
+                made.len(),
+                found.changes.len()
+            )?,
+            Phase::Finishing => writeln!(
+                out,
+                "  {action} {deployment} ended when all {} changes were made; only clearing up was left.\n  \
+                 The agent will do that when it starts; everything stays as planned.",
+                found.changes.len()
+            )?,
+        }
+        match found.phase {
+            Phase::Building => {
+                listed(out, found.temporary.iter().map(|path| format!("remove {}", path.display())))
+            }
+            Phase::Changing => listed(
+                out,
+                made.into_iter().rev().map(|change| {
+                    let perhaps = if change.made.is_none() { "perhaps " } else { "" };
+                    format!("{}, which was {perhaps}{}", change.path.display(), change.kind.done())
+                }),
+            ),
+            Phase::Finishing => Ok(()),
+        }
+    }
+}
+
+fn recovery(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Building | Phase::Changing => "roll back",
+        Phase::Finishing => "roll forward",
+    }
+}
+
+fn listed(out: &mut impl Write, lines: impl ExactSizeIterator<Item = String>) -> io::Result<()> {
+    let more = lines.len().saturating_sub(LISTED);
+    for line in lines.take(LISTED) {
+        writeln!(out, "    {}", harmless(&line))?;
+    }
+    if more > 0 {
+        writeln!(out, "    and {more} more, which --json lists")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! `codedeploy-local plan`: what a deployment would do to this host, for people and as JSON.
+
+mod document;
+mod words;
+
+use std::io::{self, IsTerminal, Write};
+
+use codedeploy_hooks::plain::harmless_lines;
+
+use crate::console;
+use crate::errors::Chain;
+use crate::shutdown::Shutdown;
+
+use crate::cli::local::LocalError;
+use crate::cli::local::scratch::Scratch;
+use words::{Paint, Words};
+
+/// A deployment, and how its plan is shown.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) deployment: crate::cli::local::Arguments,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Shows the plan, and says whether the deployment could start.
+pub(super) async fn plan(arguments: Arguments) -> Result<bool, LocalError> {
+    let (host, spec, order) = crate::cli::local::prepare(&arguments.deployment).await?;
+    let paint = Paint::new(io::stdout().is_terminal(), host.environment.text("NO_COLOR"));
+    let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
+    crate::cli::local::check_events(&host, &spec, &order, &shutdown).await?;
+    let scratch = Scratch::new(&host.environment).map_err(LocalError::Scratch)?;
+    let preview = scratch.with(&shutdown, Box::pin(host.preview(&spec, &order, scratch.path()))).await?;
+    let mut out = io::stdout().lock();
+    match &preview {
+        Ok(preview) if arguments.json => writeln!(out, "{}", console::json(&document::plan(preview)))?,
+        Ok(preview) => write!(out, "{}", Words { preview, paint })?,
+        Err(error) if arguments.json => {
+            writeln!(out, "{}", console::json(&document::failure(&Chain(error).to_string())))?;
+        }
+        Err(error) => {
+            let text = Chain(error).to_string();
+            writeln!(out, "{}: {}", paint.bad("The deployment would fail"), harmless_lines(&text))?;
+        }
+    }
+    Ok(preview.is_ok_and(|preview| preview.can_start()))
+}

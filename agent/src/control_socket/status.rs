@@ -1,0 +1,408 @@
+//! What the running agent is doing, as it tells whoever asks: the handle that the poll loop keeps up to date, and the
+//! report that is read from it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::script::Outcome;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::deployment::ledger::About;
+use crate::history::{Deployment, DeploymentOutcome, History};
+use crate::spec::DeploymentSpec;
+
+/// What the agent is doing. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    host_identifier: String,
+    started_at: OffsetDateTime,
+    reached: bool,
+    last_poll_at: Option<OffsetDateTime>,
+    last_error: Option<Failure>,
+    /// Whether the latest poll failed.
+    unreachable: bool,
+    stopping: bool,
+    commands: Vec<(u64, Command)>,
+    outcomes: BTreeMap<u64, Waiting>,
+    next: u64,
+    history: History,
+}
+
+/// An outcome that waits.
+#[derive(Debug)]
+struct Waiting {
+    since: OffsetDateTime,
+    last_error: Option<Failure>,
+}
+
+/// Everything a running agent tells of itself. New members may join; none changes its meaning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub agent_version: String,
+    pub host_identifier: String,
+    pub activity: Activity,
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// When the service last answered a poll.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_poll_at: Option<OffsetDateTime>,
+    /// The last poll that failed, kept after later ones succeeded.
+    pub last_error: Option<Failure>,
+    /// Commands that are being performed.
+    pub commands: Vec<Command>,
+    /// The last ten deployments, newest first.
+    pub deployments: Vec<Deployment>,
+    /// Outcomes that the service has not taken yet.
+    #[serde(default)]
+    pub outbox: Outbox,
+}
+
+/// Outcomes of commands that are over, which the service has not taken yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbox {
+    pub waiting: usize,
+    /// Since when the one waits that waits longest.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub oldest: Option<OffsetDateTime>,
+    /// The last attempt in vain to report one of them.
+    pub last_error: Option<Failure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activity {
+    /// The service was not reached yet.
+    Starting,
+    Waiting,
+    Deploying,
+    /// The last poll failed.
+    Unreachable,
+    Stopping,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    pub message: String,
+}
+
+/// One lifecycle event of one deployment, in progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    pub lifecycle_event: String,
+    pub deployment_id: String,
+    pub application: String,
+    pub deployment_group: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub began_at: OffsetDateTime,
+}
+
+/// A command from its beginning to its end. Dropped without [`Running::ended`], it ends as failed.
+#[derive(Debug)]
+#[must_use]
+pub struct Running {
+    status: Status,
+    number: u64,
+}
+
+/// An outcome from its being ready until it is taken, or no longer told.
+#[derive(Debug)]
+#[must_use]
+pub struct Telling {
+    status: Status,
+    number: u64,
+}
+
+impl Status {
+    pub fn new(host_identifier: impl Into<String>, history: History) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            host_identifier: host_identifier.into(),
+            started_at: now(),
+            reached: false,
+            last_poll_at: None,
+            last_error: None,
+            unreachable: false,
+            stopping: false,
+            commands: Vec::new(),
+            outcomes: BTreeMap::new(),
+            next: 0,
+            history,
+        })))
+    }
+
+    /// The service has a poll, which it may hold open.
+    pub fn reached(&self) {
+        let mut state = self.state();
+        (state.reached, state.unreachable) = (true, false);
+    }
+
+    /// The service has answered a poll.
+    pub fn polled(&self) {
+        self.reached();
+        self.state().last_poll_at = Some(now());
+    }
+
+    pub fn poll_failed(&self, error: &str) {
+        let mut state = self.state();
+        state.last_error = Some(Failure { at: now(), message: error.to_owned() });
+        state.unreachable = true;
+    }
+
+    /// No command will begin any more.
+    pub fn stopping(&self) {
+        self.state().stopping = true;
+    }
+
+    pub fn began(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Running {
+        self.began_at(event.name(), &About::of(spec), now())
+    }
+
+    /// A command that began before this agent did.
+    pub fn began_at(&self, event: &str, about: &About, began_at: OffsetDateTime) -> Running {
+        self.begin(Command {
+            lifecycle_event: event.to_owned(),
+            deployment_id: about.deployment_id.as_str().to_owned(),
+            application: about.application.clone(),
+            deployment_group: about.deployment_group.clone(),
+            began_at,
+        })
+    }
+
+    fn begin(&self, command: Command) -> Running {
+        let mut state = self.state();
+        let number = state.number();
+        state.commands.push((number, command));
+        Running { status: self.clone(), number }
+    }
+
+    /// An outcome is ready to be told, and has been since then.
+    pub fn tells(&self, since: OffsetDateTime) -> Telling {
+        let mut state = self.state();
+        let number = state.number();
+        state.outcomes.insert(number, Waiting { since: to_milliseconds(since), last_error: None });
+        Telling { status: self.clone(), number }
+    }
+
+    fn end(&self, number: u64, outcome: DeploymentOutcome, message: String) {
+        let mut state = self.state();
+        let Some(position) = state.commands.iter().position(|(known, _)| *known == number) else { return };
+        let (_, command) = state.commands.remove(position);
+        state.history.record(Deployment {
+            deployment_id: command.deployment_id,
+            application: command.application,
+            deployment_group: command.deployment_group,
+            began_at: command.began_at,
+            seconds: (OffsetDateTime::now_utc() - command.began_at).as_seconds_f64(),
+            last_lifecycle_event: command.lifecycle_event,
+            outcome,
+            message,
+            rolled_back: None,
+        });
+    }
+
+    /// A deployment was taken back on this host.
+    pub fn rolled_back(&self, about: &About, words: &str) {
+        self.state().history.rolled_back(about, words);
+    }
+
+    pub fn report(&self) -> Report {
+        let mut state = self.state();
+        state.history.refresh();
+        let commands: Vec<Command> = state.commands.iter().map(|(_, command)| command.clone()).collect();
+        Report {
+            agent_version: crate::version::reported().to_owned(),
+            host_identifier: state.host_identifier.clone(),
+            activity: state.activity(),
+            started_at: state.started_at,
+            last_poll_at: state.last_poll_at,
+            last_error: state.last_error.clone(),
+            deployments: with_running(&commands, state.history.deployments()),
+            commands,
+            outbox: state.outbox(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    /// For a person: why commands do not come, where the latest poll failed.
+    pub fn trouble_in_words(&self) -> Option<String> {
+        let Failure { at, message } = self.last_error.as_ref()?;
+        if self.last_poll_at.is_some_and(|answered| answered > *at) {
+            return None;
+        }
+        let since = self.last_poll_at.map_or("it was never reached".into(), |answered| {
+            let answered = answered.format(&Rfc3339).unwrap_or_default();
+            format!("it answered last at {answered}")
+        });
+        Some(format!("the service does not answer ({since}): {message}"))
+    }
+}
+
+impl Outbox {
+    /// Outcomes that wait since then.
+    pub fn waiting_since(times: impl Iterator<Item = OffsetDateTime> + Clone) -> Self {
+        Self { waiting: times.clone().count(), oldest: times.min().map(to_milliseconds), last_error: None }
+    }
+
+    /// Nothing when nothing waits.
+    pub fn in_words(&self) -> Option<String> {
+        let oldest = self.oldest?;
+        let oldest = oldest.format(&Rfc3339).unwrap_or_default();
+        let mut words = match self.waiting {
+            1 => format!("1 outcome has not been reported to the service since {oldest}"),
+            count => {
+                format!("{count} outcomes have not been reported to the service, the oldest since {oldest}")
+            }
+        };
+        if let Some(Failure { message, .. }) = &self.last_error {
+            words += &format!("; last error: {message}");
+        }
+        Some(words)
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn outbox(&self) -> Outbox {
+        let errors = self.outcomes.values().filter_map(|waiting| waiting.last_error.clone());
+        let waiting = Outbox::waiting_since(self.outcomes.values().map(|waiting| waiting.since));
+        Outbox { last_error: errors.max_by_key(|error| error.at), ..waiting }
+    }
+
+    fn activity(&self) -> Activity {
+        if self.stopping {
+            Activity::Stopping
+        } else if !self.commands.is_empty() {
+            Activity::Deploying
+        } else if self.unreachable {
+            Activity::Unreachable
+        } else if !self.reached {
+            Activity::Starting
+        } else {
+            Activity::Waiting
+        }
+    }
+}
+
+impl Running {
+    pub fn ended(self, outcome: &Outcome) {
+        let (ended, message) = if outcome.succeeded() {
+            (DeploymentOutcome::Succeeded, String::new())
+        } else {
+            (DeploymentOutcome::Failed, outcome.to_string())
+        };
+        self.status.end(self.number, ended, message);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let message = "the agent could not finish this lifecycle event; its log says why".to_owned();
+        self.status.end(self.number, DeploymentOutcome::Failed, message);
+    }
+}
+
+impl Telling {
+    pub fn failed(&self, error: &dyn std::fmt::Display) {
+        let failure = Failure { at: now(), message: error.to_string() };
+        if let Some(waiting) = self.status.state().outcomes.get_mut(&self.number) {
+            waiting.last_error = Some(failure);
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.status.state().outcomes.remove(&self.number);
+    }
+}
+
+/// What has ended, with the deployments in progress in front and marked as such.
+fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deployment>) -> Vec<Deployment> {
+    let ended: Vec<&Deployment> = ended.collect();
+    let is_running = |id: &str| commands.iter().any(|command| command.deployment_id == id);
+    let running = commands.iter().map(|command| {
+        let before = ended.iter().find(|known| known.deployment_id == command.deployment_id);
+        let began_at = before.map_or(command.began_at, |known| known.began_at);
+        Deployment {
+            deployment_id: command.deployment_id.clone(),
+            application: command.application.clone(),
+            deployment_group: command.deployment_group.clone(),
+            began_at,
+            seconds: (now() - began_at).as_seconds_f64().max(0.0),
+            last_lifecycle_event: command.lifecycle_event.clone(),
+            outcome: DeploymentOutcome::InProgress,
+            message: String::new(),
+            rolled_back: None,
+        }
+    });
+    let ended = ended.iter().filter(|known| !is_running(&known.deployment_id));
+    running.chain(ended.map(|known| (*known).clone())).take(crate::history::KEPT).collect()
+}
+
+fn now() -> OffsetDateTime {
+    to_milliseconds(OffsetDateTime::now_utc())
+}
+
+/// Nobody reads nanoseconds.
+fn to_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
+    time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::control::*;
+
+    fn command(id: &str, event: &str) -> Command {
+        Command {
+            lifecycle_event: event.into(),
+            deployment_id: id.into(),
+            application: "shop".into(),
+            deployment_group: "web".into(),
+            began_at: now(),
+        }
+    }
+
+    #[test]
+    fn the_activity_follows_what_happens() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Status::new("arn:host", History::open(&folder.path().join("history.json")));
+        assert_eq!(status.report().activity, Activity::Starting);
+        status.poll_failed("no route");
+        assert_eq!(status.report().activity, Activity::Unreachable);
+        status.polled();
+        let report = status.report();
+        assert_eq!(report.activity, Activity::Waiting);
+        assert_eq!(report.last_error.unwrap().message, "no route", "it stays known");
+
+        let install = status.begin(command("d-1", "Install"));
+        status.begin(command("d-2", "Install")).ended(&Outcome::Succeeded { note: None });
+        let report = status.report();
+        assert_eq!((report.activity, report.commands.len()), (Activity::Deploying, 1));
+        let outcomes: Vec<_> =
+            report.deployments.iter().map(|known| (known.deployment_id.as_str(), known.outcome)).collect();
+        assert_eq!(outcomes, [("d-1", DeploymentOutcome::InProgress), ("d-2", DeploymentOutcome::Succeeded)]);
+        drop(install);
+        let report = status.report();
+        assert_eq!(report.activity, Activity::Waiting);
+        assert_eq!(report.deployments[0].outcome, DeploymentOutcome::Failed, "a panic ends a command too");
+        assert_eq!(report.deployments.len(), 2, "{report:#?}");
+        status.stopping();
+        assert_eq!(status.report().activity, Activity::Stopping);
+    }
+}

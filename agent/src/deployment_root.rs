@@ -1,0 +1,465 @@
+//! Where deployments lie on this host, and which of a group came last (spec: Files and folders on the host).
+
+mod files;
+mod folder;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
+
+use codedeploy_hooks::fs::{replace_record, sweep};
+use codedeploy_hooks::install::{self, Records};
+
+use crate::errors::Chain;
+use crate::path_component::PathComponent;
+pub use files::create_folders;
+use files::folders;
+pub(crate) use files::remove;
+pub use folder::DeploymentFolder;
+
+/// The folder `deployment-root`. Every method names paths the official agents know.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+    ongoing: String,
+    /// Whether new records are for the agent's user alone.
+    restricted: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct StoreError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StoreError + 'a {
+    move |source| StoreError { action, path: path.to_owned(), source }
+}
+
+/// Which deployment of a group a pointer file names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pointer {
+    /// The deployment whose Install last succeeded.
+    LastSuccessful,
+    /// The deployment that was last downloaded.
+    MostRecent,
+}
+
+impl Pointer {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::LastSuccessful => "last_successful_install",
+            Self::MostRecent => "most_recent_install",
+        }
+    }
+}
+
+impl Store {
+    pub fn new(root: &Path, ongoing: &str) -> Self {
+        Self { root: root.to_owned(), ongoing: ongoing.to_owned(), restricted: false }
+    }
+
+    /// The same store, whose records are for the agent's user alone from now on, or for everybody as with AWS's agents.
+    pub fn restricted(self, restricted: bool) -> Self {
+        Self { restricted, ..self }
+    }
+
+    /// Makes a folder of the store, and the store where it is missing: one that lets everybody pass, because scripts run as
+    /// other users, and lists nothing to them.
+    pub fn make_folder(&self, path: &Path, mode: u32) -> Result<(), StoreError> {
+        create_folders(&self.root, 0o711)?;
+        create_folders(path, mode)
+    }
+
+    /// Makes a folder for records that others read too. Those in it are as open as the folder is when they are new.
+    pub fn make_records_folder(&self, path: &Path) -> Result<(), StoreError> {
+        self.make_folder(path, if self.restricted { 0o700 } else { 0o755 })
+    }
+
+    /// Whether a deployment group of this id would have its deployments where the agent has something of its own.
+    pub fn is_own_name(&self, group: &PathComponent) -> bool {
+        let group = group.as_str();
+        // Where folders ignore case, another spelling is the same folder.
+        let own = OWN_NAMES.iter().chain([&self.ongoing.as_str()]).any(|own| own.eq_ignore_ascii_case(group));
+        own || group.starts_with(TEMPORARY)
+    }
+
+    pub fn deployment(&self, group: &PathComponent, id: &PathComponent) -> DeploymentFolder {
+        DeploymentFolder::at(self.root.join(group.as_str()).join(id.as_str()))
+    }
+
+    /// Commands in progress, one file per deployment.
+    pub fn ongoing(&self) -> PathBuf {
+        self.root.join(&self.ongoing)
+    }
+
+    /// The agent's own records of commands and their outcomes.
+    pub fn commands(&self) -> PathBuf {
+        self.root.join(COMMANDS)
+    }
+
+    /// Where all script output of all deployments goes.
+    pub fn deployments_log(&self) -> PathBuf {
+        self.root.join(LOGS).join("codedeploy-agent-deployments.log")
+    }
+
+    /// The script logs of all deployments that are kept, and the ids of these.
+    pub fn scripts_logs(&self) -> io::Result<Vec<(String, PathBuf)>> {
+        let mut found = Vec::new();
+        for group in folders(&self.root)? {
+            for deployment in folders(&group)? {
+                let name = deployment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let log = DeploymentFolder::at(deployment).scripts_log();
+                if name.starts_with("d-") && log.parent().is_some_and(Path::is_dir) {
+                    found.push((name, log));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the group's last Install did; the folder for it exists from then on. What cannot be a record is set aside.
+    pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
+        let folder = self.instructions();
+        self.make_records_folder(&folder)?;
+        let records = Self::records_in(&folder, group);
+        set_aside_unless_file(&records.instructions)?;
+        set_aside_unless_file(&records.cleanup)?;
+        set_aside_unless_file(&records.pointer)?;
+        Ok(records)
+    }
+
+    /// What the group's last Install did, if there was one of any group; makes nothing.
+    pub fn recorded(&self, group: &PathComponent) -> Option<Records> {
+        let folder = self.instructions();
+        folder.is_dir().then(|| Self::records_in(&folder, group))
+    }
+
+    fn records_in(folder: &Path, group: &PathComponent) -> Records {
+        Records {
+            instructions: folder.join(format!("{group}-install.json")),
+            cleanup: folder.join(format!("{group}-cleanup")),
+            pointer: folder.join(format!("{group}_{}", Pointer::LastSuccessful.suffix())),
+            journal: folder.join(format!("{group}{JOURNAL}")),
+        }
+    }
+
+    /// The groups whose Install was interrupted, and their journals.
+    pub fn journals(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        let folder = self.instructions();
+        let journal = |name: String| {
+            // The process may have ended while it began the journal.
+            let group = name.strip_suffix(".new").unwrap_or(&name).strip_suffix(JOURNAL)?;
+            Some((group.to_owned(), folder.join(format!("{group}{JOURNAL}"))))
+        };
+        let mut journals: Vec<_> = self.instruction_names()?.into_iter().filter_map(journal).collect();
+        journals.dedup();
+        Ok(journals)
+    }
+
+    /// Where a rollback of the group keeps how far it came.
+    pub fn rollback_journal(&self, group: &PathComponent) -> PathBuf {
+        self.instructions().join(format!("{group}{ROLLBACK}"))
+    }
+
+    /// The journals of rollbacks that are not over.
+    pub fn rollback_journals(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let names = self.instruction_names()?.into_iter().filter(|name| name.ends_with(ROLLBACK));
+        Ok(names.map(|name| self.instructions().join(name)).collect())
+    }
+
+    /// The files that join the deployments of groups, sorted.
+    fn instruction_names(&self) -> Result<Vec<String>, StoreError> {
+        let folder = self.instructions();
+        let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read", &folder)(error)),
+        };
+        let mut names: Vec<String> =
+            entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The deployments that are installed, each the last of its group.
+    pub fn installed(&self) -> Result<Vec<(PathComponent, DeploymentFolder)>, StoreError> {
+        let suffix = format!("_{}", Pointer::LastSuccessful.suffix());
+        let groups = self.instruction_names()?.into_iter();
+        let groups = groups.filter_map(|name| PathComponent::new(name.strip_suffix(&suffix)?));
+        let pointed = |group| Some((self.pointed(&group, Pointer::LastSuccessful)?, group));
+        Ok(groups.filter_map(pointed).map(|(folder, group)| (group, folder)).collect())
+    }
+
+    /// The deployment that a pointer of the group names. A pointer that names none is set aside, with a warning.
+    pub fn pointed(&self, group: &PathComponent, pointer: Pointer) -> Option<DeploymentFolder> {
+        let path = self.pointer_file(group, pointer);
+        let problem = match read_state(&path, MAX_POINTER) {
+            Ok(None) => return None,
+            Ok(Some(bytes)) => match deployment_path(&bytes) {
+                Some(path) => return Some(DeploymentFolder::at(path)),
+                None => "it does not hold the absolute path of a deployment's folder".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        if let Err(error) = set_aside(&path, &problem) {
+            tracing::warn!(error = %Chain(&error), "a file that is no use stays where it is");
+        }
+        None
+    }
+
+    /// Which Install of the deployment, the last of its group, came to its end; see [`install::completed`].
+    pub fn completed_install(&self, group: &PathComponent, id: &PathComponent) -> Option<String> {
+        let folder = self.deployment(group, id);
+        let last = self.pointed(group, Pointer::LastSuccessful) == Some(folder.clone());
+        // A record that cannot be read says nothing of this Install.
+        let completed = last.then(|| install::completed(folder.path()).unwrap_or_default());
+        completed.flatten()
+    }
+
+    /// Removes what was left of files that were being written when a process ended, wherever this agent writes them.
+    pub fn sweep(&self) {
+        let below = |folder: &PathBuf| folders(folder).unwrap_or_default();
+        let outer = below(&self.root);
+        let inner: Vec<PathBuf> = outer.iter().flat_map(below).collect();
+        for folder in [vec![self.root.clone()], outer, inner].concat() {
+            if let Err(error) = sweep(&folder) {
+                tracing::warn!(folder = %folder.display(), %error, "what an earlier run began to write there stays");
+            }
+        }
+    }
+
+    pub fn point(
+        &self,
+        group: &PathComponent,
+        pointer: Pointer,
+        to: &DeploymentFolder,
+    ) -> Result<(), StoreError> {
+        let path = self.pointer_file(group, pointer);
+        self.make_records_folder(&self.instructions())?;
+        set_aside_unless_file(&path)?;
+        let text = to.path().as_os_str().as_encoded_bytes();
+        replace_record(&path, text).map_err(failed("write", &path))
+    }
+
+    /// Makes the deployment's folder, empty but for logs of its earlier events.
+    pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
+        self.make_folder(folder.path(), 0o755)?;
+        let leftovers =
+            [folder.archive(), folder.bundle(), folder.manifest(), folder.etag(), folder.origin()];
+        leftovers.iter().try_for_each(|path| remove(path))?;
+        self.clear_incoming(folder)
+    }
+
+    /// Removes what an attempt left that did not end.
+    pub fn clear_incoming(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
+        remove(&folder.incoming_archive())?;
+        remove(&folder.incoming_bundle())
+    }
+
+    /// Makes what was unpacked the deployment's archive, so that it survives a power cut; until here, none exists.
+    pub fn publish(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
+        let (incoming, archive) = (folder.incoming_archive(), folder.archive());
+        let open = |path: &Path| fs::File::open(path).map_err(failed("open", path));
+        let sync = |file: &fs::File| rustix::fs::syncfs(file).map_err(io::Error::from);
+        let traversable = fs::Permissions::from_mode(ARCHIVE);
+        fs::set_permissions(&incoming, traversable).map_err(failed("open up", &incoming))?;
+        sync(&open(folder.path())?).map_err(failed("write to the disk", &incoming))?;
+        fs::rename(&incoming, &archive).map_err(failed("rename to its place", &incoming))?;
+        open(folder.path())?.sync_all().map_err(failed("write to the disk", folder.path()))
+    }
+
+    /// Deletes the group's oldest deployments so that `keep` remain, counting the one that is about to be made.
+    /// The last successful one is never deleted, nor is `this`, nor `needed`.
+    pub fn prune(
+        &self,
+        group: &PathComponent,
+        this: &DeploymentFolder,
+        needed: Option<&DeploymentFolder>,
+        keep: usize,
+    ) -> Result<(), StoreError> {
+        let folder = self.root.join(group.as_str());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed("read", &folder)(error)),
+        };
+        let kept = self.pointed(group, Pointer::LastSuccessful);
+        let mut old: Vec<(SystemTime, PathBuf)> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path() != this.path())
+            .map(|entry| {
+                let time = entry.metadata().and_then(|metadata| metadata.modified());
+                (time.unwrap_or(SystemTime::UNIX_EPOCH), entry.path())
+            })
+            .collect();
+        old.sort();
+        let mut surplus = (old.len() + 1).saturating_sub(keep);
+        for (_, path) in old {
+            if surplus == 0 {
+                break;
+            }
+            if kept.as_ref().into_iter().chain(needed).any(|kept| kept.path() == path) {
+                continue;
+            }
+            if let Err(error) = install::forget(&path) {
+                tracing::warn!(path = %path.display(), "{}", Chain(&error));
+            }
+            remove(&path)?;
+            tracing::info!(path = %path.display(), "old deployment removed");
+            surplus -= 1;
+        }
+        Ok(())
+    }
+
+    /// What joins the deployments of a group: pointers, records and journals of Installs.
+    pub fn instructions(&self) -> PathBuf {
+        self.root.join(INSTRUCTIONS)
+    }
+
+    fn pointer_file(&self, group: &PathComponent, pointer: Pointer) -> PathBuf {
+        self.instructions().join(format!("{group}_{}", pointer.suffix()))
+    }
+}
+
+const INSTRUCTIONS: &str = "deployment-instructions";
+const LOGS: &str = "deployment-logs";
+const COMMANDS: &str = "deployment-commands";
+
+/// What the agent, or an official one, has in the root folder beside the folders of deployment groups.
+const OWN_NAMES: [&str; 5] = [INSTRUCTIONS, LOGS, COMMANDS, "ongoing-deployment", HISTORY];
+
+/// In the root folder: how the last deployments ended.
+pub const HISTORY: &str = "deployment-history.json";
+
+/// What names begin with that the agent makes and removes.
+const TEMPORARY: &str = ".codedeploy-";
+
+/// The end of the name of a group's journal.
+const JOURNAL: &str = "-journal.json";
+
+/// Mode of the folder of a revision that is not complete: nobody else can change what is not checked yet.
+pub const INCOMING: u32 = 0o700;
+
+/// Mode of the folder of a revision, through which the users of hooks go.
+const ARCHIVE: u32 = 0o755;
+
+/// The end of the name of the journal of a group's rollback.
+const ROLLBACK: &str = "-rollback.jsonl";
+
+/// Longest text of a pointer, in bytes; no path is longer.
+const MAX_POINTER: u64 = 4096;
+
+/// Longest name in a folder, in bytes (limits.h).
+const NAME_MAX: usize = 255;
+
+/// The path that a pointer holds. Official agents write it without a newline; an editor adds one.
+fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
+    let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)));
+    let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
+    let plain = path.is_absolute()
+        && path.components().all(possible)
+        && !bytes.contains(&0)
+        && path.file_name().is_some();
+    plain.then_some(path)
+}
+
+/// The contents of a small regular file; `None` when there is nothing at all. Never waits for a FIFO.
+fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > most {
+        return Err(io::Error::other(format!("it has {} bytes, more than {most}", metadata.len())));
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+fn set_aside_unless_file(path: &Path) -> Result<(), StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => set_aside(path, "it is not a regular file"),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a state file that is of no use, so that the agent can go on and somebody can look at it.
+fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unusable");
+    let aside = PathBuf::from(aside);
+    remove(&aside)?;
+    fs::rename(path, &aside).map_err(failed("set aside", path))?;
+    tracing::warn!(path = %path.display(), kept = %aside.display(), "set aside: {problem}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deployment_groups_have_no_names_of_the_agent() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path(), "in-progress");
+        let own = [store.instructions(), store.commands(), store.ongoing()];
+        let own = own.iter().map(|path| path.file_name().unwrap().to_str().unwrap());
+        for name in
+            own.chain(["deployment-logs", "Deployment-Logs", "ongoing-deployment", HISTORY, ".codedeploy-1"])
+        {
+            assert!(store.is_own_name(&id(name)), "{name}");
+        }
+        for name in ["shop", "deployment", "6b0e7c5e-8a53-4b76-9a0c-0e3f1f7f2a11"] {
+            assert!(!store.is_own_name(&id(name)), "{name}");
+        }
+    }
+
+    fn id(text: &str) -> PathComponent {
+        PathComponent::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_deployments_go_but_never_the_last_successful_one() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path(), "ongoing-deployment");
+        let group = id("group");
+        for (age, name) in ["d-1", "d-2", "d-3", "d-4"].iter().enumerate() {
+            let folder = store.deployment(&group, &id(name));
+            store.create(&folder).unwrap();
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 + age as u64);
+            fs::File::open(folder.path()).unwrap().set_modified(time).unwrap();
+        }
+        store.point(&group, Pointer::LastSuccessful, &store.deployment(&group, &id("d-1"))).unwrap();
+        store.prune(&group, &store.deployment(&group, &id("d-5")), None, 3).unwrap();
+        let left = |name| store.deployment(&group, &id(name)).path().exists();
+        assert!(left("d-1") && left("d-4"));
+        assert!(!left("d-2") && !left("d-3"));
+    }
+
+    #[test]
+    fn a_pointer_is_the_absolute_path_without_a_newline() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path(), "ongoing-deployment");
+        let (group, folder) = (id("g"), store.deployment(&id("g"), &id("d-1")));
+        assert_eq!(store.pointed(&group, Pointer::MostRecent), None);
+        store.point(&group, Pointer::MostRecent, &folder).unwrap();
+        let text =
+            fs::read_to_string(root.path().join("deployment-instructions/g_most_recent_install")).unwrap();
+        assert_eq!(text, folder.path().to_str().unwrap());
+        assert_eq!(store.pointed(&group, Pointer::MostRecent), Some(folder));
+    }
+}

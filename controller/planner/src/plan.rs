@@ -1,0 +1,202 @@
+//! The scheduling decision: what a deployment as a whole does now. Pure; it touches nothing.
+//!
+//! What a target does by itself is in [`target_state`](crate::target_state); here is how many may begin, which stage follows, and
+//! when and how the deployment ends.
+
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::{ErrorCode, TargetLabel, Timestamp};
+
+use crate::deployment_state::{Ending, Progress, Stage, Stop};
+use crate::health::{Tally, Verdict};
+use crate::rules::Rules;
+use crate::strategy::Course;
+use crate::target_state::{Standing, TargetState, standing};
+use crate::timers::Timers;
+
+/// How targets are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Nothing is out.
+    Waiting,
+    /// A command is out, and its host has not acknowledged it.
+    Offered,
+    /// A host, or the service at a load balancer, performs a command.
+    Performing,
+    Succeeded,
+    Failed,
+    Skipped,
+}
+
+impl Class {
+    pub fn of(target: &TargetState, rules: &Rules) -> Class {
+        match standing(target, rules) {
+            Standing::Next(_) => Class::Waiting,
+            Standing::Running(event) => match target.events.get(event) {
+                Some(event) if event.state.is_offered() => Class::Offered,
+                _ => Class::Performing,
+            },
+            Standing::Succeeded => Class::Succeeded,
+            Standing::Failed => Class::Failed,
+            Standing::Skipped => Class::Skipped,
+        }
+    }
+}
+
+/// A number of targets that are alike to the planner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Count {
+    pub label: Option<TargetLabel>,
+    pub class: Class,
+    /// See [`TargetState::stage`].
+    pub stage: Stage,
+    pub targets: usize,
+}
+
+/// What a deployment does now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Move {
+    /// Nothing; its targets go on by themselves.
+    Wait,
+    /// Let so many waiting targets begin the stage, in their order.
+    Begin(usize),
+    /// Go on to the next stage.
+    Enter(Stage),
+    /// The replacement instances are ready: wait for someone who lets it go on.
+    AwaitContinue { until: Timestamp },
+    /// Begin to end.
+    Stop(Stop),
+    /// Let no target begin anything, withdraw what is offered.
+    Close,
+    /// Nothing is left to do.
+    End { ending: Ending, retire_at: Option<Timestamp> },
+}
+
+/// Why a deployment must end now, whatever its targets do.
+pub fn closing(rules: &Rules, progress: &Progress, timers: &Timers, now: Timestamp) -> Option<Stop> {
+    match progress {
+        Progress::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
+        Progress::InProgress { started, .. } if *started + rules.patience(timers) <= now => {
+            let message = "The deployment did not end within the time that deployments are given.";
+            Some(Stop::failure(ErrorCode::Timeout, message))
+        }
+        Progress::Ready { until, .. } if *until <= now => Some(Stop::NotContinued),
+        _ => None,
+    }
+}
+
+/// When a deployment must be decided about if nothing happens before, its targets' timers aside.
+pub fn deadline(rules: &Rules, progress: &Progress, timers: &Timers) -> Option<Timestamp> {
+    match progress {
+        Progress::InProgress { stop: None, started, .. } => Some(*started + rules.patience(timers)),
+        Progress::Ready { until, .. } => Some(*until),
+        Progress::Ended { retire_at, .. } => *retire_at,
+        Progress::InProgress { .. } | Progress::Created => None,
+    }
+}
+
+/// Decides about a deployment whose targets were settled; about one that is not under way there is nothing to decide.
+pub fn plan(rules: &Rules, progress: &Progress, counts: &[Count], timers: &Timers, now: Timestamp) -> Move {
+    if let Progress::InProgress { stop: Some(stop), .. } = progress {
+        return close(counts, stop);
+    }
+    if let Some(stop) = closing(rules, progress, timers, now) {
+        return Move::Stop(stop);
+    }
+    let Progress::InProgress { stage, .. } = *progress else {
+        return Move::Wait;
+    };
+    match judge(rules, stage, tally(rules, stage, counts)) {
+        Verdict::Continue { start: 0 } => Move::Wait,
+        Verdict::Continue { start } => Move::Begin(start),
+        Verdict::Succeeded => proceed(rules, stage, now),
+        Verdict::Failed => Move::Stop(failure(rules, stage, counts)),
+    }
+}
+
+fn close(counts: &[Count], stop: &Stop) -> Move {
+    let left =
+        |wanted: &[Class]| counts.iter().any(|count| count.targets > 0 && wanted.contains(&count.class));
+    if left(&[Class::Waiting, Class::Offered]) {
+        Move::Close
+    } else if left(&[Class::Performing]) {
+        // Each has a timer.
+        Move::Wait
+    } else {
+        Move::End { ending: stop.ending(), retire_at: None }
+    }
+}
+
+fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
+    let minutes = |minutes: u32| now + Duration::from_secs(u64::from(minutes) * 60);
+    match (rules.course, rules.course.stage_after(stage)) {
+        (Course::BlueGreen { wait_minutes: Some(wait), .. }, Some(Stage::Allow)) => {
+            Move::AwaitContinue { until: minutes(wait) }
+        }
+        (_, Some(stage)) => Move::Enter(stage),
+        (Course::BlueGreen { retire_minutes, .. }, None) => {
+            Move::End { ending: Ending::Succeeded, retire_at: retire_minutes.map(minutes) }
+        }
+        (_, None) => Move::End { ending: Ending::Succeeded, retire_at: None },
+    }
+}
+
+/// How the targets of a stage's fleet stand towards that stage.
+fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
+    let fleet = rules.course.fleet(stage);
+    let mut tally = Tally::default();
+    for count in counts.iter().filter(|count| fleet.is_none() || count.label == fleet) {
+        let field = match count.class {
+            Class::Waiting if count.stage > stage => &mut tally.succeeded,
+            Class::Waiting => &mut tally.not_attempted,
+            Class::Offered | Class::Performing => &mut tally.in_progress,
+            Class::Succeeded => &mut tally.succeeded,
+            Class::Failed | Class::Skipped => &mut tally.failed,
+        };
+        *field += count.targets;
+    }
+    tally
+}
+
+fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
+    let targets = tally.not_attempted + tally.in_progress + tally.succeeded + tally.failed;
+    match stage {
+        // No instance is outdated.
+        Stage::Deploy if targets == 0 => Verdict::Succeeded,
+        Stage::Deploy => match rules.minimum_healthy.budget(targets) {
+            Ok(budget) => budget.judge(tally),
+            Err(_) => Verdict::Failed,
+        },
+        // A load balancer takes any number at a time: traffic is added before any is taken away.
+        Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
+            Verdict::Continue { start: tally.not_attempted }
+        }
+        Stage::Allow if tally.succeeded > 0 && tally.failed <= rules.minimum_healthy.tolerated(targets) => {
+            Verdict::Succeeded
+        }
+        Stage::Allow => Verdict::Failed,
+        Stage::Block if tally.failed == 0 => Verdict::Succeeded,
+        Stage::Block => Verdict::Failed,
+    }
+}
+
+fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Stop {
+    let fleet = rules.course.fleet(stage);
+    let number = |class: Class| -> usize {
+        let alike = |count: &&Count| count.class == class && (fleet.is_none() || count.label == fleet);
+        counts.iter().filter(alike).map(|count| count.targets).sum()
+    };
+    let (failed, succeeded) = (number(Class::Failed), number(Class::Succeeded));
+    let message = match stage {
+        Stage::Deploy | Stage::Allow => format!(
+            "The deployment failed because too many individual instances failed deployment, too few healthy instances \
+             are available for deployment, or some instances are experiencing problems: {failed} failed, {succeeded} \
+             succeeded, {} did not go on.",
+            number(Class::Waiting)
+        ),
+        Stage::Block => format!(
+            "The deployment failed because traffic could not be taken from {failed} instances; it was from {succeeded}."
+        ),
+    };
+    Stop::failure(ErrorCode::HealthConstraints, message)
+}

@@ -1,0 +1,127 @@
+//! Which lifecycle events a target performs, and in which stage, for each kind of deployment.
+
+use codedeploy_api::codedeploy::{DeploymentOption, TargetLabel};
+use codedeploy_api::lifecycle::LifecycleEvent;
+use serde::{Deserialize, Serialize};
+
+use crate::deployment_state::Stage;
+
+/// The way a deployment takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Course {
+    /// The group's instances get the revision where they are.
+    #[default]
+    InPlace,
+    /// The same, each out of the load balancer's rotation meanwhile.
+    InPlaceBehindLoadBalancer,
+    /// Replacement (green) instances get the revision, then the traffic of the original (blue) ones.
+    BlueGreen {
+        /// How many minutes the replacement instances wait for someone to let the deployment go on; without, none.
+        wait_minutes: Option<u32>,
+        /// After how many minutes without traffic the original instances are deregistered; without, they are kept.
+        retire_minutes: Option<u32>,
+    },
+    /// The traffic goes back to the original instances.
+    BlueGreenRollback,
+}
+
+const BLOCK: [LifecycleEvent; 3] =
+    [LifecycleEvent::BeforeBlockTraffic, LifecycleEvent::BlockTraffic, LifecycleEvent::AfterBlockTraffic];
+const DEPLOY: [LifecycleEvent; 7] = [
+    LifecycleEvent::ApplicationStop,
+    LifecycleEvent::DownloadBundle,
+    LifecycleEvent::BeforeInstall,
+    LifecycleEvent::Install,
+    LifecycleEvent::AfterInstall,
+    LifecycleEvent::ApplicationStart,
+    LifecycleEvent::ValidateService,
+];
+const ALLOW: [LifecycleEvent; 3] =
+    [LifecycleEvent::BeforeAllowTraffic, LifecycleEvent::AllowTraffic, LifecycleEvent::AfterAllowTraffic];
+
+impl Course {
+    /// The course of a deployment in place.
+    pub fn in_place(option: Option<&DeploymentOption>) -> Course {
+        match option {
+            Some(DeploymentOption::WithTrafficControl) => Course::InPlaceBehindLoadBalancer,
+            _ => Course::InPlace,
+        }
+    }
+
+    pub fn first_stage(self) -> Stage {
+        match self {
+            Course::BlueGreenRollback => Stage::Allow,
+            _ => Stage::Deploy,
+        }
+    }
+
+    /// What follows a stage that is done; nothing after the last.
+    pub fn stage_after(self, stage: Stage) -> Option<Stage> {
+        match (self, stage) {
+            (Course::InPlace | Course::InPlaceBehindLoadBalancer, _) | (_, Stage::Block) => None,
+            (_, Stage::Deploy) => Some(Stage::Allow),
+            (_, Stage::Allow) => Some(Stage::Block),
+        }
+    }
+
+    /// The fleet that performs a stage; none means all targets.
+    pub fn fleet(self, stage: Stage) -> Option<TargetLabel> {
+        match (self, stage) {
+            (Course::InPlace | Course::InPlaceBehindLoadBalancer, _) => None,
+            (Course::BlueGreen { .. }, Stage::Deploy | Stage::Allow)
+            | (Course::BlueGreenRollback, Stage::Block) => Some(TargetLabel::Green),
+            (Course::BlueGreen { .. }, Stage::Block) | (Course::BlueGreenRollback, _) => {
+                Some(TargetLabel::Blue)
+            }
+        }
+    }
+
+    /// The events of a target, in order.
+    pub fn events(self, label: Option<&TargetLabel>) -> Vec<(Stage, LifecycleEvent)> {
+        let stage = |stage, events: &[LifecycleEvent]| -> Vec<_> {
+            events.iter().map(|event| (stage, event.clone())).collect()
+        };
+        let (deploy, allow, block) = (Stage::Deploy, Stage::Allow, Stage::Block);
+        match (self, label) {
+            (Course::InPlace, _) => stage(deploy, &DEPLOY),
+            (Course::InPlaceBehindLoadBalancer, _) => {
+                [stage(deploy, &BLOCK), stage(deploy, &DEPLOY), stage(deploy, &ALLOW)].concat()
+            }
+            (Course::BlueGreen { .. }, Some(TargetLabel::Blue)) => stage(block, &BLOCK),
+            (Course::BlueGreen { .. }, _) => [stage(deploy, &DEPLOY), stage(allow, &ALLOW)].concat(),
+            (Course::BlueGreenRollback, Some(TargetLabel::Blue)) => stage(allow, &ALLOW),
+            (Course::BlueGreenRollback, _) => stage(block, &BLOCK),
+        }
+    }
+}
+
+/// Whether the service itself performs an event, at a load balancer.
+pub fn is_performed_here(event: &LifecycleEvent) -> bool {
+    matches!(event, LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_load_balancer_all_thirteen_events_are_performed_in_their_order() {
+        let events: Vec<_> =
+            Course::InPlaceBehindLoadBalancer.events(None).into_iter().map(|(_, event)| event).collect();
+        assert_eq!(events, LifecycleEvent::standard().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn green_waits_for_its_traffic_and_blue_for_green() {
+        let course = Course::BlueGreen { wait_minutes: None, retire_minutes: None };
+        let names = |label| {
+            let events = course.events(Some(&label));
+            events.into_iter().map(|(stage, event)| format!("{stage:?} {event}")).collect::<Vec<_>>()
+        };
+        let green = names(TargetLabel::Green);
+        assert_eq!((green.len(), green[6].as_str()), (10, "Deploy ValidateService"));
+        assert_eq!(green[7], "Allow BeforeAllowTraffic");
+        let blue = names(TargetLabel::Blue);
+        assert_eq!(blue, ["Block BeforeBlockTraffic", "Block BlockTraffic", "Block AfterBlockTraffic"]);
+    }
+}

@@ -1,0 +1,438 @@
+//! What the scheduling decision promises, whatever hosts do.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::time::Duration;
+
+use codedeploy_api::codedeploy::{Diagnostics, TargetLabel, Timestamp};
+use codedeploy_planner::Timers;
+use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_planner::event_state::{EventInput, EventState};
+use codedeploy_planner::health::MinimumHealthy;
+use codedeploy_planner::plan::{Class, Count, Move, closing, plan};
+use codedeploy_planner::rules::Rules;
+use codedeploy_planner::strategy::Course;
+use codedeploy_planner::target_state::{Event, Standing, TargetState, standing};
+use proptest::prelude::*;
+
+const TIMERS: Timers = Timers {
+    poll: Duration::from_secs(1),
+    request: Duration::from_secs(30),
+    lease: Duration::from_secs(10),
+    pick_up: Duration::from_secs(50),
+    run: Duration::from_secs(100),
+    deployment: Duration::from_secs(5000),
+    blue_green: Duration::from_secs(5000),
+    traffic: Duration::from_secs(60),
+    alarms: Duration::from_secs(10),
+};
+
+/// A deployment in memory, decided about as the service does on its database.
+struct Deployment {
+    rules: Rules,
+    progress: Progress,
+    targets: Vec<TargetState>,
+    /// Commands taken out by the last decision.
+    issued: usize,
+}
+
+impl Deployment {
+    fn new(minimum_healthy: MinimumHealthy, targets: usize, ignore: bool) -> Deployment {
+        let rules = Rules {
+            minimum_healthy,
+            ignore_application_stop_failures: ignore,
+            course: Course::InPlace,
+            alarms: None,
+        };
+        let targets = vec![TargetState::new(&rules, None); targets];
+        Deployment { targets, progress: begun(rules.course), rules, issued: 0 }
+    }
+
+    /// Of two fleets: so many replacements and so many originals.
+    fn rerouting(course: Course, minimum_healthy: MinimumHealthy, green: usize, blue: usize) -> Deployment {
+        let rules = Rules { minimum_healthy, ignore_application_stop_failures: false, course, alarms: None };
+        let fleet = |label: TargetLabel, number| vec![TargetState::new(&rules, Some(label)); number];
+        let targets = [fleet(TargetLabel::Green, green), fleet(TargetLabel::Blue, blue)].concat();
+        Deployment { targets, progress: begun(course), rules, issued: 0 }
+    }
+
+    fn counts(&self) -> Vec<Count> {
+        let count = |target: &TargetState| Count {
+            label: target.label.clone(),
+            class: Class::of(target, &self.rules),
+            stage: target.stage(&self.rules),
+            targets: 1,
+        };
+        self.targets.iter().map(count).collect()
+    }
+
+    /// Does everything that can be done now.
+    fn decide(&mut self, now: Timestamp) {
+        self.issued = 0;
+        let closing = closing(&self.rules, &self.progress, &TIMERS, now).is_some();
+        for target in &mut self.targets {
+            let issued = target.settle(&self.rules, closing, &TIMERS, now).unwrap();
+            self.issued += usize::from(issued.is_some());
+        }
+        loop {
+            match plan(&self.rules, &self.progress, &self.counts(), &TIMERS, now) {
+                Move::Wait => return,
+                Move::Begin(number) => {
+                    assert!(number > 0, "a move that moves nothing");
+                    let Progress::InProgress { stage, .. } = self.progress else {
+                        panic!("a command while nothing is in progress");
+                    };
+                    let fleet = self.rules.course.fleet(stage);
+                    let waiting = |target: &&mut TargetState| match standing(target, &self.rules) {
+                        Standing::Next(event) => target.label == fleet && target.events[event].stage == stage,
+                        _ => false,
+                    };
+                    for target in self.targets.iter_mut().filter(waiting).take(number) {
+                        target.begin(&self.rules, now).unwrap();
+                        self.issued += 1;
+                    }
+                }
+                Move::Stop(stop) => self.take(DeploymentInput::RequestStop(stop), now),
+                Move::Close => {
+                    for target in &mut self.targets {
+                        assert_eq!(target.settle(&self.rules, true, &TIMERS, now).unwrap(), None);
+                    }
+                }
+                Move::End { ending, retire_at } => {
+                    self.take(DeploymentInput::End { ending, retire_at }, now);
+                }
+                Move::Enter(stage) => self.take(DeploymentInput::Enter(stage), now),
+                Move::AwaitContinue { until } => self.take(DeploymentInput::AwaitContinue { until }, now),
+            }
+        }
+    }
+
+    fn take(&mut self, input: DeploymentInput, now: Timestamp) {
+        self.progress = self.progress.next(input, now).unwrap();
+    }
+
+    fn request_stop(&mut self, now: Timestamp) {
+        let input = DeploymentInput::RequestStop(Stop::Request { rollback: None });
+        if let Ok(stopping) = self.progress.next(input, now) {
+            self.progress = stopping;
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        matches!(self.progress, Progress::InProgress { stop: Some(_), .. })
+    }
+
+    fn count(&self, wanted: impl Fn(Standing) -> bool) -> usize {
+        self.targets.iter().filter(|target| wanted(standing(target, &self.rules))).count()
+    }
+
+    /// How many targets of a fleet stand so.
+    fn of(&self, label: &TargetLabel, wanted: impl Fn(Standing) -> bool) -> usize {
+        let fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
+        fleet.filter(|target| wanted(standing(target, &self.rules))).count()
+    }
+
+    /// Whether any target of a fleet was ever given a command.
+    fn was_begun(&self, label: &TargetLabel) -> bool {
+        let mut fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
+        fleet
+            .any(|target| !matches!(target.events[0].state, EventState::Pending | EventState::Skipped { .. }))
+    }
+
+    /// Every host does what it is to do, until nothing more follows.
+    fn all_is_well(&mut self) {
+        for second in 0..200 {
+            self.decide(at(second));
+            for target in &mut self.targets {
+                if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+                    act(event, Deed::Succeed, at(second));
+                }
+            }
+        }
+    }
+}
+
+fn begun(course: Course) -> Progress {
+    Progress::InProgress { started: at(0), stage: course.first_stage(), stop: None }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn running(standing: Standing) -> bool {
+    matches!(standing, Standing::Running(_)) || matches!(standing, Standing::Next(event) if event > 0)
+}
+
+/// What a host does with its command at one step of time.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Nothing,
+    Lease,
+    Acknowledge,
+    Succeed,
+    Fail,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        2 => Just(Deed::Nothing),
+        4 => Just(Deed::Lease),
+        4 => Just(Deed::Acknowledge),
+        4 => Just(Deed::Succeed),
+        1 => Just(Deed::Fail),
+    ]
+}
+
+impl Deployment {
+    /// Each host does its deed with the event that it has come to.
+    fn act(&mut self, deeds: &[Deed], now: Timestamp) {
+        for (target, deed) in self.targets.iter_mut().zip(deeds) {
+            if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
+                act(event, *deed, now);
+            }
+        }
+    }
+}
+
+fn act(event: &mut Event, deed: Deed, now: Timestamp) {
+    let complete = |succeeded| EventInput::Complete { succeeded, diagnostics: Diagnostics::default() };
+    let input = match deed {
+        Deed::Nothing => return,
+        Deed::Lease => EventInput::Lease { until: now + TIMERS.lease },
+        Deed::Acknowledge => EventInput::Acknowledge,
+        Deed::Succeed => complete(true),
+        Deed::Fail => complete(false),
+    };
+    // What the state does not allow does not happen.
+    if let Ok(next) = event.state.next(input, now) {
+        event.state = next;
+    }
+}
+
+fn minimum() -> impl Strategy<Value = MinimumHealthy> {
+    prop_oneof![
+        Just(MinimumHealthy::OneAtATime),
+        Just(MinimumHealthy::HalfAtATime),
+        (0..99u8).prop_map(MinimumHealthy::FleetPercent),
+        (0..8u32).prop_map(MinimumHealthy::HostCount),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn promises_hold_whatever_hosts_do(
+        minimum in minimum(),
+        targets in 1..12usize,
+        ignore: bool,
+        deeds in prop::collection::vec(prop::collection::vec(deed(), 12), 60),
+        stop_at in prop::option::of(0..30i64),
+    ) {
+        let Ok(budget) = minimum.budget(targets) else { return Ok(()); };
+        let mut deployment = Deployment::new(minimum, targets, ignore);
+        let mut second = 0;
+        for step in 0.. {
+            let now = at(second);
+            if stop_at == Some(step) {
+                deployment.request_stop(now);
+            }
+            let stopping = deployment.is_stopping();
+            deployment.decide(now);
+            prop_assert!(!stopping || deployment.issued == 0, "a command after the stop");
+            let failed = deployment.count(|s| s == Standing::Failed);
+            let in_progress = deployment.count(running);
+            if !stopping {
+                prop_assert!(failed + in_progress <= budget.unavailable, "healthy below the minimum");
+                prop_assert!(in_progress <= budget.parallel);
+            }
+            if let Progress::Ended { ending, .. } = &deployment.progress {
+                prop_assert_eq!(in_progress, 0, "ended with a command out");
+                prop_assert_eq!(deployment.count(|s| s == Standing::Next(0)), 0);
+                let succeeded = deployment.count(|s| s == Standing::Succeeded);
+                match ending {
+                    Ending::Succeeded => prop_assert!(succeeded >= 1 && succeeded + failed == targets),
+                    Ending::Stopped(_) => prop_assert!(stopping),
+                    Ending::Failed(_) => prop_assert!(succeeded == 0 || failed >= budget.unavailable),
+                }
+                return Ok(());
+            }
+            // The hosts act for a while, then they are silent; the timers must end it.
+            match deeds.get(step as usize) {
+                Some(deeds) => {
+                    deployment.act(deeds, now);
+                    second += 1;
+                }
+                None => second += 10,
+            }
+            prop_assert!(second < 5200, "the deployment never ended");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn traffic_has_somewhere_to_go_whatever_hosts_do(
+        minimum in minimum(),
+        green in 1..7usize,
+        blue in 0..7usize,
+        way in prop_oneof![Just(Way::There), Just(Way::ThereAfterAWait), Just(Way::Back)],
+        deeds in prop::collection::vec(prop::collection::vec(deed(), 12), 60),
+        stop_at in prop::option::of(0..40i64),
+        continue_at in prop::option::of(10..60i64),
+    ) {
+        let course = way.course();
+        let budget = minimum.budget(green).map_or(0, |budget| budget.unavailable);
+        if course != Course::BlueGreenRollback && budget == 0 {
+            return Ok(());
+        }
+        let mut deployment = Deployment::rerouting(course, minimum, green, blue);
+        // Who gets traffic, and who loses it then.
+        let (gains, loses) = match way {
+            Way::Back => (TargetLabel::Blue, TargetLabel::Green),
+            Way::There | Way::ThereAfterAWait => (TargetLabel::Green, TargetLabel::Blue),
+        };
+        let (size, leaves) = if way == Way::Back { (blue, green) } else { (green, blue) };
+        let mut second = 0;
+        for step in 0.. {
+            let now = at(second);
+            if stop_at == Some(step) {
+                deployment.request_stop(now);
+            }
+            if continue_at == Some(step) && matches!(deployment.progress, Progress::Ready { .. }) {
+                deployment.take(DeploymentInput::Enter(Stage::Allow), now);
+            }
+            let stopping = deployment.is_stopping();
+            let ready = matches!(deployment.progress, Progress::Ready { .. });
+            deployment.decide(now);
+            prop_assert!(!(stopping || ready) || deployment.issued == 0, "a command in a wait");
+
+            let succeeded = deployment.of(&gains, |s| s == Standing::Succeeded);
+            let failed = deployment.of(&gains, |s| s == Standing::Failed);
+            let serving = succeeded > 0 && succeeded + failed == size && failed <= minimum.tolerated(size);
+            prop_assert!(!deployment.was_begun(&loses) || serving, "traffic is taken, and nobody else has it");
+            if let Progress::InProgress { stage: Stage::Deploy, stop: None, .. } = deployment.progress {
+                let installs = |target: &&TargetState| {
+                    let rules = &deployment.rules;
+                    target.stage(rules) == Stage::Deploy && running(standing(target, rules))
+                };
+                let out = failed + deployment.targets.iter().filter(installs).count();
+                prop_assert!(out <= budget, "replacements below the minimum");
+            }
+            if let Progress::Ended { ending, .. } = &deployment.progress {
+                prop_assert_eq!(deployment.count(running), 0, "ended with a command out");
+                let left = deployment.of(&loses, |s| s == Standing::Succeeded);
+                match ending {
+                    Ending::Succeeded => prop_assert!(serving && left == leaves, "{left} of {leaves}"),
+                    Ending::Stopped(_) => prop_assert!(stopping || ready),
+                    Ending::Failed(_) => prop_assert!(!serving || left < leaves),
+                }
+                return Ok(());
+            }
+            match deeds.get(step as usize) {
+                Some(deeds) => {
+                    deployment.act(deeds, now);
+                    second += 1;
+                }
+                None => second += 10,
+            }
+            prop_assert!(second < 5200, "the deployment never ended");
+        }
+    }
+
+    #[test]
+    fn good_hosts_succeed(minimum in minimum(), green in 1..9usize, blue in 0..9usize) {
+        let can_begin = minimum.budget(green).is_ok();
+        let rerouting = |way: Way| Deployment::rerouting(way.course(), minimum, green, blue);
+        let deployments = [
+            (can_begin, Deployment::new(minimum, green, false)),
+            (can_begin, rerouting(Way::There)),
+            // A rollback needs somewhere to go back to, and nothing else.
+            (blue > 0, rerouting(Way::Back)),
+        ];
+        for (_, mut deployment) in deployments.into_iter().filter(|(can_succeed, _)| *can_succeed) {
+            deployment.all_is_well();
+            let succeeded = matches!(&deployment.progress, Progress::Ended { ending: Ending::Succeeded, .. });
+            prop_assert!(succeeded, "{:?}: {:?}", deployment.rules.course, deployment.progress);
+        }
+    }
+}
+
+/// The ways of a deployment to two fleets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    There,
+    ThereAfterAWait,
+    Back,
+}
+
+impl Way {
+    fn course(self) -> Course {
+        match self {
+            Way::There => Course::BlueGreen { wait_minutes: None, retire_minutes: None },
+            Way::ThereAfterAWait => Course::BlueGreen { wait_minutes: Some(2), retire_minutes: Some(1) },
+            Way::Back => Course::BlueGreenRollback,
+        }
+    }
+}
+
+#[test]
+fn a_stop_withdraws_what_is_offered_and_waits_for_what_runs() {
+    let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 3, false);
+    deployment.decide(at(0));
+    act(&mut deployment.targets[1].events[0], Deed::Lease, at(1));
+    act(&mut deployment.targets[2].events[0], Deed::Lease, at(1));
+    act(&mut deployment.targets[2].events[0], Deed::Acknowledge, at(1));
+    deployment.request_stop(at(2));
+    deployment.decide(at(2));
+    let standings: Vec<_> = deployment.targets.iter().map(|t| standing(t, &deployment.rules)).collect();
+    assert_eq!(standings, [Standing::Skipped, Standing::Skipped, Standing::Running(0)]);
+    assert!(deployment.is_stopping());
+    act(&mut deployment.targets[2].events[0], Deed::Succeed, at(3));
+    deployment.decide(at(3));
+    assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Stopped(_), .. }));
+    assert_eq!(standing(&deployment.targets[2], &deployment.rules), Standing::Skipped);
+}
+
+#[test]
+fn a_deployment_that_takes_too_long_fails() {
+    let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 1, false);
+    deployment.decide(at(5000));
+    assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Failed(_), .. }));
+}
+
+fn traffic_goes_back(minimum_healthy: MinimumHealthy) -> Rules {
+    let (course, ignore_application_stop_failures) = (Course::BlueGreenRollback, false);
+    Rules { minimum_healthy, ignore_application_stop_failures, course, alarms: None }
+}
+
+#[test]
+fn traffic_goes_back_to_a_fleet_that_is_smaller_than_the_minimum_for_the_other() {
+    let progress = Progress::InProgress { started: at(0), stage: Stage::Allow, stop: None };
+    let rules = traffic_goes_back(MinimumHealthy::HostCount(3));
+    let count = |label, class, stage, targets| Count { label: Some(label), class, stage, targets };
+    let green = count(TargetLabel::Green, Class::Waiting, Stage::Block, 4);
+    for (succeeded, failed, goes_on) in [(2, 0, true), (1, 1, false), (0, 2, false), (0, 0, false)] {
+        let blue = |class, targets| count(TargetLabel::Blue, class, Stage::Allow, targets);
+        let counts = [blue(Class::Succeeded, succeeded), blue(Class::Failed, failed), green.clone()];
+        let next = plan(&rules, &progress, &counts, &TIMERS, at(1));
+        assert!(matches!(next, Move::Enter(Stage::Block)) == goes_on, "{succeeded} {failed} {next:?}");
+        assert!(matches!(next, Move::Stop(Stop::Failure(_))) != goes_on, "{succeeded} {failed} {next:?}");
+    }
+}
+
+#[test]
+fn a_replacement_loses_its_traffic_in_a_rollback_whatever_its_scripts_say() {
+    let rules = traffic_goes_back(MinimumHealthy::OneAtATime);
+    let mut green = TargetState::new(&rules, Some(TargetLabel::Green));
+    assert_eq!(green.begin(&rules, at(0)), Ok(Some(0)));
+    act(&mut green.events[0], Deed::Fail, at(1));
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(1)), Ok(Some(1)), "BlockTraffic comes next");
+    act(&mut green.events[1], Deed::Succeed, at(2));
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(2)), Ok(Some(2)));
+    // Its host is silent.
+    assert_eq!(green.settle(&rules, false, &TIMERS, at(1000)), Ok(None));
+    assert_eq!(standing(&green, &rules), Standing::Succeeded);
+}

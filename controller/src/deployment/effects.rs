@@ -1,0 +1,137 @@
+//! What a transaction did to a deployment, for those who act on it and for the log once it is on disk.
+
+use codedeploy_api::codedeploy::{DeploymentStatus, RevisionLocation, TargetStatus, Timestamp};
+
+/// What a decision did, for those who act on it once it is on disk.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub deployment_id: String,
+    /// Deployments to decide about now.
+    pub stirred: Vec<String>,
+    /// When to decide about the deployment again if nothing happens before.
+    pub again_at: Option<Timestamp>,
+    /// Hosts that have a new command.
+    pub hosts: Vec<String>,
+    /// The service has a new command to perform itself.
+    pub traffic: bool,
+    /// The deployment waits for the first look at its alarms.
+    pub alarms: bool,
+    pub changes: Vec<Change>,
+}
+
+impl Outcome {
+    /// Nothing was done.
+    pub(crate) fn none(deployment_id: &str) -> Self {
+        Outcome { deployment_id: deployment_id.to_owned(), ..Outcome::default() }
+    }
+
+    /// Something was done that the deployment as a whole may follow.
+    pub(crate) fn stir(&mut self) {
+        self.stirred.push(self.deployment_id.clone());
+    }
+
+    pub(crate) fn look_again(&mut self, at: Option<Timestamp>) {
+        self.again_at = self.again_at.into_iter().chain(at).min();
+    }
+}
+
+/// A change of state.
+#[derive(Debug)]
+pub enum Change {
+    Created { application: String, deployment_group: String, revision: RevisionLocation },
+    Started { targets: usize },
+    Ready,
+    Ended { status: DeploymentStatus, error: String, rolls_back: Option<String> },
+    RollingBack { by: String, revision: RevisionLocation },
+    Retired { instances: Vec<String> },
+    Target { target: String, status: TargetStatus },
+    Event { target: String, event: String, state: &'static str, message: String },
+}
+
+/// Logs at a level that is known only then: failures are warnings, and what every host does on its way is for those who
+/// look closely.
+macro_rules! log {
+    ($level:expr, $($fields:tt)*) => {
+        match $level {
+            Level::Warn => tracing::warn!($($fields)*),
+            Level::Info => tracing::info!($($fields)*),
+            Level::Debug => tracing::debug!($($fields)*),
+        }
+    };
+}
+
+enum Level {
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Outcome {
+    /// Writes every change to the log.
+    pub fn log(&self) {
+        for change in &self.changes {
+            change.log(&self.deployment_id);
+        }
+    }
+}
+
+impl Change {
+    fn log(&self, deployment_id: &str) {
+        match self {
+            Change::Created { application, deployment_group, revision } => {
+                let revision = in_words(revision);
+                tracing::info!(deployment_id, application, deployment_group, revision, "deployment created");
+            }
+            Change::Started { targets } => tracing::info!(deployment_id, targets, "deployment started"),
+            Change::Ready => tracing::info!(deployment_id, "replacement instances ready"),
+            Change::Ended { status, error, rolls_back } => {
+                let level = if *status == DeploymentStatus::Failed { Level::Warn } else { Level::Info };
+                log!(level, deployment_id, %status, reason = error, rolls_back, "deployment ended");
+            }
+            Change::RollingBack { by, revision } => {
+                let revision = in_words(revision);
+                tracing::info!(deployment_id, rollback_deployment_id = by, revision, "rollback created");
+            }
+            Change::Retired { instances } => {
+                let (number, instances) = (instances.len(), instances.join(", "));
+                tracing::info!(deployment_id, number, instances, "original instances deregistered");
+            }
+            Change::Target { target, status } => {
+                let level = match status {
+                    TargetStatus::Failed => Level::Warn,
+                    TargetStatus::Pending | TargetStatus::InProgress => Level::Debug,
+                    _ => Level::Info,
+                };
+                log!(level, deployment_id, host = target, %status, "target changed");
+            }
+            Change::Event { target, event, state, message } => {
+                let level = match *state {
+                    "Failed" => Level::Warn,
+                    "Succeeded" => Level::Info,
+                    _ => Level::Debug,
+                };
+                log!(
+                    level,
+                    deployment_id,
+                    host = target,
+                    lifecycle_event = event,
+                    state,
+                    reason = message,
+                    "lifecycle event changed"
+                );
+            }
+        }
+    }
+}
+
+/// Where a revision is, on one line.
+fn in_words(revision: &RevisionLocation) -> String {
+    if let Some(s3) = &revision.s3_location {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let version = s3.version.as_ref().map(|version| format!("?versionId={version}")).unwrap_or_default();
+        return format!("s3://{}/{}{version}", part(&s3.bucket), part(&s3.key));
+    }
+    let github = revision.git_hub_location.as_ref();
+    let github = github.and_then(|github| github.repository.as_ref().zip(github.commit_id.as_ref()));
+    github.map(|(repository, commit)| format!("github.com/{repository}@{commit}")).unwrap_or_default()
+}

@@ -1,0 +1,139 @@
+//! Removes what operators declared together with its deployments, and lets go of hosts that are registered no more.
+//!
+//! A group can have millions of rows: a removal does a bounded part in each transaction, and others go on meanwhile.
+
+use codedeploy_api::codedeploy::{DeleteDeploymentGroupOutput, ErrorCode, Nothing, Timestamp};
+use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
+use rusqlite::{OptionalExtension as _, Transaction};
+
+use crate::deployment::effects::{Change, Outcome};
+use crate::error::ApiError;
+use crate::records::{Record, Target};
+use crate::registry::instances;
+use crate::request;
+use crate::transaction::Context;
+
+/// A transaction of a removal that can take many: its output once nothing is left to do, and what was done meanwhile.
+pub type Step<T> = (Option<T>, Option<Outcome>);
+
+/// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
+/// application does not, is deleted already.
+pub fn delete_group(
+    context: &Context<'_>,
+    request: request::DeleteDeploymentGroup,
+) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
+    let deleted = (Some(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) }), None);
+    let mut statement = context.tx.prepare_cached(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
+         WHERE a.name = ?1 AND g.name = ?2",
+    )?;
+    let names = (&*request.application_name, &*request.deployment_group_name);
+    let Some(id) = statement.query_row(names, |row| row.get::<_, String>(0)).optional()? else {
+        return Ok(deleted);
+    };
+    if let Purged::Part(outcome) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
+        return Ok((None, Some(*outcome)));
+    }
+    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])?;
+    Ok(deleted)
+}
+
+/// Deletes an application with its groups, revisions and deployments, or a part of these: then there is no answer yet. One
+/// that does not exist is deleted already.
+pub fn delete_application(
+    context: &Context<'_>,
+    request: request::DeleteApplication,
+) -> Result<Step<Nothing>, ApiError> {
+    let mut statement = context.tx.prepare_cached(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
+    )?;
+    let groups = statement.query_map([&*request.application_name], |row| row.get(0))?;
+    for id in groups.collect::<Result<Vec<String>, _>>()? {
+        if let Purged::Part(outcome) = purge(context, &id, ErrorCode::ApplicationMissing)? {
+            return Ok((None, Some(*outcome)));
+        }
+    }
+    context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
+    Ok((Some(Nothing {}), None))
+}
+
+const DEREGISTER: &str =
+    "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL";
+
+/// Deregisters an instance; one that is not registered is deregistered already.
+pub fn deregister(
+    context: &Context<'_>,
+    request: request::DeregisterOnPremisesInstance,
+) -> Result<(Nothing, Outcome), ApiError> {
+    Ok((Nothing {}, withdraw(context.tx, context.now, &request.instance_name)?))
+}
+
+/// What the instance was to do is given up.
+fn withdraw(tx: &Transaction<'_>, now: Timestamp, name: &str) -> rusqlite::Result<Outcome> {
+    tx.execute(DEREGISTER, (name, now.millis()))?;
+    give_up(tx)
+}
+
+/// Deregisters an instance and gives its principal; `None` when there is none that is registered. A service that runs
+/// finds by itself what follows.
+pub fn remove_host(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
+    let found = instances::registered(tx, name)?;
+    if found.is_some() {
+        withdraw(tx, now, name)?;
+    }
+    Ok(found.map(|instance| instance.principal))
+}
+
+/// Makes every command overdue whose host was deregistered: the next decision about its deployment ends it, as it does
+/// with a command whose time is over.
+pub(super) fn give_up(tx: &Transaction<'_>) -> rusqlite::Result<Outcome> {
+    let stirred = Target::expire_departed(tx)?.into_iter().collect();
+    Ok(Outcome { stirred, ..Outcome::default() })
+}
+
+/// Most targets, each with its commands, that one transaction removes.
+const BATCH: usize = 500;
+
+/// What one transaction did.
+#[derive(Debug)]
+enum Purged {
+    /// A part, or the first that there was to do: it ended a deployment. There may be more.
+    Part(Box<Outcome>),
+    /// The group has no deployment.
+    All,
+}
+
+/// Removes a part of a group's deployments. One that is active ends with `reason` first, so that it can be told.
+fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Purged, ApiError> {
+    let find = |sql: &str| -> rusqlite::Result<Option<String>> {
+        context.tx.prepare_cached(sql)?.query_row([group_id], |row| row.get(0)).optional()
+    };
+    let active = "SELECT id FROM deployments
+        WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1";
+    if let Some(id) = find(active)? {
+        let mut outcome = Outcome::none(&id);
+        if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over()) {
+            let message = "The deployment's group or application was deleted before it ended.";
+            let ending = Stop::failure(reason, message).ending();
+            record.step(context, DeploymentInput::End { ending, retire_at: None })?;
+            let status = record.progress.status();
+            let rolls_back = record.rolls_back();
+            outcome.changes.push(Change::Ended { status, error: message.into(), rolls_back });
+        }
+        return Ok(Purged::Part(Box::new(outcome)));
+    }
+    let mut room = BATCH;
+    while let Some(id) = find("SELECT id FROM deployments WHERE group_id = ?1 ORDER BY created LIMIT 1")? {
+        let mut statement = context.tx.prepare_cached(
+            "DELETE FROM targets WHERE deployment_id = ?1 AND position IN (
+                 SELECT position FROM targets WHERE deployment_id = ?1 ORDER BY position LIMIT ?2)",
+        )?;
+        room -= statement.execute((&id, room))?.min(room);
+        if room == 0 {
+            return Ok(Purged::Part(Box::new(Outcome::none(&id))));
+        }
+        context.tx.prepare_cached("DELETE FROM deployments WHERE id = ?1")?.execute([&id])?;
+        room -= 1;
+    }
+    Ok(Purged::All)
+}

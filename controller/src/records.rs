@@ -1,0 +1,451 @@
+//! The rows of deployments and of their targets. Those of commands are in [`command`], lists of deployments in [`listing`],
+//! and what becomes of rows that cannot be read in [`set_aside`].
+
+pub(crate) mod columns;
+pub(crate) mod command;
+pub(crate) mod listing;
+mod set_aside;
+
+use std::collections::BTreeSet;
+
+use codedeploy_api::codedeploy::{
+    DeploymentCreator, DeploymentInfo, DeploymentOverview, LastDeploymentInfo, RevisionLocation,
+    RollbackInfo, TargetLabel, TargetStatus, Timestamp,
+};
+use codedeploy_planner::Timers;
+use codedeploy_planner::deployment_state::{Ending, Progress, Stage};
+use codedeploy_planner::plan::{Class, Count};
+use codedeploy_planner::rules::Rules;
+use codedeploy_planner::strategy::Course;
+use codedeploy_planner::target_state::{Event, TargetState};
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::Member;
+use crate::request::members::shorten;
+use crate::store::{Json, is_damage};
+use columns::Column;
+pub(crate) use set_aside::set_aside;
+
+/// A deployment without its targets.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub id: String,
+    pub group_id: String,
+    pub created: Timestamp,
+    pub progress: Progress,
+    pub rules: Rules,
+    /// What does not change after the creation.
+    pub snapshot: DeploymentInfo,
+    pub relations: Relations,
+    /// Its row could not be read, and was set aside by this very transaction.
+    pub was_set_aside: bool,
+    /// The names of today; a group and an application can be renamed.
+    pub application_name: String,
+    pub group_name: String,
+}
+
+/// How a deployment is connected to others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Relations {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RollbackInfo>,
+    /// The deployment whose archives hosts still have, in a deployment that restarts the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse_archive_from: Option<String>,
+    /// Its revision was or is fetched with the GitHub token of the application.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_github_token: bool,
+}
+
+const SELECT: &str = "SELECT d.*, g.name AS group_name, a.name AS application_name
+    FROM deployments d
+    JOIN deployment_groups g ON g.id = d.group_id
+    JOIN applications a ON a.id = g.application_id";
+
+impl Record {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let Json(relations): Json<Relations> = row.get("relations")?;
+        let Json(rules): Json<Rules> = row.get("rules")?;
+        let Json(progress): Json<Progress> = row.get("progress")?;
+        let status: String = row.get("status")?;
+        if status != progress.status().as_str() {
+            let said = format!("status: found {}, and progress has {}", shorten(&status), progress.status());
+            return Err(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, said.into()));
+        }
+        let Json(mut snapshot): Json<DeploymentInfo> = row.get("snapshot")?;
+        snapshot.rollback_info = relations.rollback.clone();
+        snapshot.instance_termination_wait_time_started = Some(waits_for_termination(&rules, &progress));
+        Ok(Record {
+            id: row.get("id")?,
+            group_id: row.get("group_id")?,
+            created: Timestamp::from_millis(row.get("created")?),
+            progress,
+            rules,
+            snapshot,
+            relations,
+            was_set_aside: false,
+            application_name: row.get("application_name")?,
+            group_name: row.get("group_name")?,
+        })
+    }
+
+    /// The deployment with an id. One whose row cannot be read is set aside where that can be written.
+    pub(crate) fn load(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
+        match Record::find(tx, id) {
+            Err(damage) if is_damage(&damage) && !tx.is_readonly("main")? => {
+                set_aside(tx, id, &damage.to_string(), Timestamp::now())?;
+                Ok(Record::find(tx, id)?.map(|record| Record { was_set_aside: true, ..record }))
+            }
+            found => found,
+        }
+    }
+
+    fn find(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
+        tx.prepare_cached(&format!("{SELECT} WHERE d.id = ?1"))?.query_row([id], Record::read).optional()
+    }
+
+    /// Whether it is over, and nothing of it is done any more.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.progress, Progress::Ended { .. })
+    }
+
+    pub(crate) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        tx.execute(
+            "INSERT INTO deployments (id, group_id, created, status, progress, rules, snapshot, relations)
+             VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot, :relations)",
+            named_params! {
+                ":id": self.id,
+                ":group": self.group_id,
+                ":created": self.created.millis(),
+                ":status": self.progress.status().as_str(),
+                ":progress": Json(&self.progress),
+                ":rules": Json(&self.rules),
+                ":snapshot": Json(&self.snapshot),
+                ":relations": Json(&self.relations),
+            },
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn save_progress(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        tx.prepare_cached(
+            "UPDATE deployments SET status = ?2, progress = ?3, retire_at = ?4, relations = ?5 WHERE id = ?1",
+        )?
+        .execute((
+            &self.id,
+            self.progress.status().as_str(),
+            Json(&self.progress),
+            self.progress.retire_at().map(Timestamp::millis),
+            Json(&self.relations),
+        ))?;
+        Ok(())
+    }
+
+    pub(crate) fn revision(&self) -> RevisionLocation {
+        self.snapshot.revision.clone().unwrap_or_default()
+    }
+
+    /// The deployment that this one undoes.
+    pub(crate) fn rolls_back(&self) -> Option<String> {
+        self.relations.rollback.as_ref()?.rollback_triggering_deployment_id.clone()
+    }
+
+    /// Whether the service made this deployment to undo another.
+    /// A deployment as its group shows it.
+    pub(crate) fn last_info(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<LastDeploymentInfo>> {
+        Ok(Record::load(tx, id)?.map(|record| LastDeploymentInfo {
+            deployment_id: Some(record.id),
+            status: Some(record.progress.status()),
+            end_time: record.progress.completed(),
+            create_time: Some(record.created),
+        }))
+    }
+
+    pub(crate) fn is_rollback(&self) -> bool {
+        self.snapshot.creator == Some(DeploymentCreator::CodeDeployRollback)
+    }
+
+    /// The targets of one kind of each.
+    pub(crate) fn counts(&self, tx: &Transaction<'_>) -> rusqlite::Result<Vec<Count>> {
+        let mut statement = tx.prepare_cached(
+            "SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY class, stage, label",
+        )?;
+        let counts = statement.query_map([&self.id], |row| {
+            Ok(Count {
+                label: row.get::<_, Option<String>>(0)?.map(TargetLabel::from),
+                class: row.get::<_, Column<Class>>(1)?.0,
+                stage: row.get::<_, Column<Stage>>(2)?.0,
+                targets: row.get(3)?,
+            })
+        })?;
+        counts.collect()
+    }
+
+    /// When the first of the commands that are out has waited too long.
+    pub(crate) fn first_deadline(&self, tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
+        tx.prepare_cached(
+            "SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL",
+        )?
+        .query_row([&self.id], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp::from_millis)))
+    }
+}
+
+fn waits_for_termination(rules: &Rules, progress: &Progress) -> bool {
+    let retires = matches!(rules.course, Course::BlueGreen { retire_minutes: Some(_), .. });
+    retires && matches!(progress, Progress::Ended { ending: Ending::Succeeded, .. })
+}
+
+/// Selects targets, each with what became of its host.
+macro_rules! targets {
+    ($condition:literal) => {
+        concat!(
+            "SELECT *, EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL) \
+             AS departed FROM targets ",
+            $condition
+        )
+    };
+}
+
+/// Every target of a large fleet is a row with all its events: these find the few that matter without reading the
+/// others. Left alone, SQLite may walk the primary key to save itself the sorting.
+const WAITING: &str = targets!(
+    "INDEXED BY targets_by_class WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4
+     ORDER BY position LIMIT ?5"
+);
+const OPEN: &str = targets!(
+    "INDEXED BY targets_by_class WHERE deployment_id = ?1 AND class IN (?2, ?3)
+     ORDER BY class, stage, label, position LIMIT ?4"
+);
+
+/// One target of a deployment.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub deployment_id: String,
+    pub position: usize,
+    pub member: Member,
+    pub updated: Timestamp,
+    pub state: TargetState,
+    pub status: TargetStatus,
+}
+
+impl Target {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let label = row.get::<_, Option<String>>("label")?.map(TargetLabel::from);
+        let Json(events): Json<Vec<Event>> = row.get("events")?;
+        if events.is_empty() {
+            let said = "events: found none, and every target has some";
+            return Err(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, said.into()));
+        }
+        Ok(Target {
+            deployment_id: row.get("deployment_id")?,
+            position: row.get("position")?,
+            member: Member { name: row.get("target_id")?, arn: row.get("arn")?, host: row.get("host")? },
+            updated: Timestamp::from_millis(row.get("updated")?),
+            state: TargetState { label, events, departed: row.get("departed")? },
+            status: TargetStatus::from(row.get::<_, String>("status")?),
+        })
+    }
+
+    /// All targets of a deployment, in the order of attempt.
+    pub(crate) fn load_all(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::Result<Vec<Target>> {
+        tx.prepare_cached(targets!("WHERE deployment_id = ?1 ORDER BY position"))?
+            .query_map([deployment_id], Target::read)?
+            .collect()
+    }
+
+    /// Makes the targets overdue whose hosts have commands and are registered no more. Gives their deployments.
+    pub(crate) fn expire_departed(tx: &Transaction<'_>) -> rusqlite::Result<BTreeSet<String>> {
+        tx.prepare_cached(
+            "UPDATE targets SET deadline = 0
+             WHERE deadline > 0
+               AND deployment_id IN (SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready'))
+               AND EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL)
+             RETURNING deployment_id",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect()
+    }
+
+    /// Targets whose hosts were silent too long.
+    pub(crate) fn overdue(
+        tx: &Transaction<'_>,
+        deployment_id: &str,
+        now: Timestamp,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Target>> {
+        tx.prepare_cached(targets!("WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3"))?
+            .query_map((deployment_id, now.millis(), most), Target::read)?
+            .collect()
+    }
+
+    /// Targets that wait to begin a stage, in the order of attempt.
+    pub(crate) fn waiting(
+        tx: &Transaction<'_>,
+        record: &Record,
+        stage: Stage,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Target>> {
+        let fleet = record.rules.course.fleet(stage);
+        tx.prepare_cached(WAITING)?
+            .query_map(
+                (
+                    &record.id,
+                    Column(Class::Waiting),
+                    Column(stage),
+                    fleet.as_ref().map(TargetLabel::as_str),
+                    most,
+                ),
+                Target::read,
+            )?
+            .collect()
+    }
+
+    /// Targets that can be cut off: no host has acknowledged a command of theirs.
+    pub(crate) fn open(
+        tx: &Transaction<'_>,
+        deployment_id: &str,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Target>> {
+        tx.prepare_cached(OPEN)?
+            .query_map((deployment_id, Column(Class::Offered), Column(Class::Waiting), most), Target::read)?
+            .collect()
+    }
+
+    pub(crate) fn at(
+        tx: &Transaction<'_>,
+        deployment_id: &str,
+        position: usize,
+    ) -> rusqlite::Result<Option<Target>> {
+        tx.prepare_cached(targets!("WHERE deployment_id = ?1 AND position = ?2"))?
+            .query_row((deployment_id, position), Target::read)
+            .optional()
+    }
+
+    /// The target with an id or an ARN.
+    pub(crate) fn named(
+        tx: &Transaction<'_>,
+        deployment_id: &str,
+        name: &str,
+    ) -> rusqlite::Result<Option<Target>> {
+        // Ids are looked up by the hundred, and have an index.
+        let by = if name.starts_with("arn:") {
+            targets!("WHERE deployment_id = ?1 AND arn = ?2")
+        } else {
+            targets!("WHERE deployment_id = ?1 AND target_id = ?2")
+        };
+        let find = || tx.prepare_cached(by)?.query_row((deployment_id, name), Target::read).optional();
+        match find() {
+            Err(damage) if is_damage(&damage) && !tx.is_readonly("main")? => {
+                set_aside(tx, deployment_id, &damage.to_string(), Timestamp::now())?;
+                find()
+            }
+            found => found,
+        }
+    }
+
+    pub(crate) fn insert(&self, tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
+        tx.prepare_cached(
+            "INSERT INTO targets
+             (deployment_id, position, target_id, arn, host, status, updated, events, label, class, stage, attempted)
+             VALUES
+             (:deployment, :position, :name, :arn, :host, :status, :updated, :events, :label, :class, :stage, 0)",
+        )?
+        .execute(named_params! {
+            ":deployment": self.deployment_id,
+            ":position": self.position,
+            ":name": self.member.name,
+            ":arn": self.member.arn,
+            ":host": self.member.host,
+            ":status": self.status.as_str(),
+            ":updated": self.updated.millis(),
+            ":events": Json(&self.state.events),
+            ":label": self.state.label.as_ref().map(TargetLabel::as_str),
+            ":class": Column(Class::of(&self.state, rules)),
+            ":stage": Column(self.state.stage(rules)),
+        })?;
+        Ok(())
+    }
+
+    /// Writes the events, what follows from them, and withdraws commands that are no longer offered.
+    pub(crate) fn save(
+        &mut self,
+        tx: &Transaction<'_>,
+        rules: &Rules,
+        timers: &Timers,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.status = self.state.status(rules);
+        self.updated = now;
+        tx.prepare_cached(
+            "UPDATE targets SET status = :status, updated = :updated, events = :events, class = :class, stage = :stage,
+                    attempted = :attempted, deadline = :deadline
+             WHERE deployment_id = :deployment AND position = :position",
+        )?
+        .execute(named_params! {
+            ":deployment": self.deployment_id,
+            ":position": self.position,
+            ":status": self.status.as_str(),
+            ":updated": now.millis(),
+            ":events": Json(&self.state.events),
+            ":class": Column(Class::of(&self.state, rules)),
+            ":stage": Column(self.state.stage(rules)),
+            ":attempted": self.state.was_attempted(),
+            ":deadline": self.state.deadline(rules, timers).map(Timestamp::millis),
+        })?;
+        let offered = self.state.events.iter().position(|event| event.state.is_offered());
+        tx.prepare_cached(
+            "UPDATE commands SET offered = 0
+             WHERE deployment_id = ?1 AND target = ?2 AND offered = 1 AND event IS NOT ?3",
+        )?
+        .execute((&self.deployment_id, self.position, offered))?;
+        Ok(())
+    }
+}
+
+/// Targets per status.
+pub(crate) fn overview(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::Result<DeploymentOverview> {
+    let mut overview = DeploymentOverview {
+        pending: Some(0),
+        in_progress: Some(0),
+        succeeded: Some(0),
+        failed: Some(0),
+        skipped: Some(0),
+        ready: Some(0),
+    };
+    let mut statement =
+        tx.prepare_cached("SELECT status, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY status")?;
+    let mut rows = statement.query([deployment_id])?;
+    while let Some(row) = rows.next()? {
+        let count = Some(row.get(1)?);
+        match TargetStatus::from(row.get::<_, String>(0)?) {
+            TargetStatus::Pending => overview.pending = count,
+            TargetStatus::InProgress => overview.in_progress = count,
+            TargetStatus::Succeeded => overview.succeeded = count,
+            TargetStatus::Failed => overview.failed = count,
+            TargetStatus::Skipped => overview.skipped = count,
+            TargetStatus::Ready => overview.ready = count,
+            TargetStatus::Unknown | TargetStatus::Other(_) => {}
+        }
+    }
+    Ok(overview)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::way_of;
+
+    #[test]
+    fn the_few_targets_that_matter_are_found_without_reading_or_sorting_the_others() {
+        for (sql, by) in [
+            (WAITING, "deployment_id=? AND class=? AND stage=? AND label=?"),
+            (OPEN, "deployment_id=? AND class=?"),
+        ] {
+            let way = way_of(sql);
+            assert!(way.contains(&format!("SEARCH targets USING INDEX targets_by_class ({by})")), "{way}");
+            assert!(!way.contains("SCAN targets") && !way.contains("TEMP B-TREE"), "{way}");
+        }
+    }
+}

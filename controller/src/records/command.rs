@@ -1,0 +1,139 @@
+//! The rows of commands.
+
+use codedeploy_planner::plan::Class;
+use codedeploy_planner::strategy::is_performed_here;
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use crate::error::ApiError;
+use crate::ids::random_text;
+use crate::records::Target;
+use crate::records::columns::Column;
+
+/// The host of the commands that the service performs itself; no host is registered with an empty identifier.
+pub(crate) const SERVICE: &str = "";
+
+const OFFERED_HERE: &str =
+    "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
+
+/// By way of the deployments that are not over: there may be any number of older commands.
+const BEGUN_HERE: &str = "SELECT c.* FROM deployments d INDEXED BY deployments_active
+    CROSS JOIN targets t ON t.deployment_id = d.id AND t.class = ?3
+    CROSS JOIN commands c ON c.deployment_id = t.deployment_id AND c.target = t.position
+    WHERE d.status IN ('Created', 'InProgress', 'Ready') AND c.host = '' AND c.offered = 0 AND c.sequence > ?1
+    ORDER BY c.sequence LIMIT ?2";
+
+/// The command that performs one event on one target.
+#[derive(Debug, Clone)]
+pub(crate) struct Command {
+    pub(crate) sequence: i64,
+    pub(crate) id: String,
+    pub(crate) deployment_id: String,
+    pub(crate) target: usize,
+    pub(crate) event: usize,
+}
+
+impl Command {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Command {
+            sequence: row.get("sequence")?,
+            id: row.get("id")?,
+            deployment_id: row.get("deployment_id")?,
+            target: row.get("target")?,
+            event: row.get("event")?,
+        })
+    }
+
+    /// Offers an event of a target to its host, or to the service's own hand, and gives whom.
+    pub(crate) fn offer<'a>(
+        tx: &Transaction<'_>,
+        target: &'a Target,
+        event: usize,
+    ) -> Result<&'a str, ApiError> {
+        let name = target.state.events.get(event).map(|event| &event.name);
+        let host = match name {
+            Some(name) if is_performed_here(name) => SERVICE,
+            _ => &target.member.host,
+        };
+        let name = name.map_or("", |name| name.name());
+        let random = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 20)?;
+        tx.prepare_cached(
+            "INSERT INTO commands (id, deployment_id, target, event, host, offered) VALUES (?1, ?2, ?3, ?4, ?5, 1)",
+        )?
+        .execute((
+            // The readable part is for people who find it in an agent's folder.
+            format!("{}.{name}.{random}", target.deployment_id),
+            &target.deployment_id,
+            target.position,
+            event,
+            host,
+        ))?;
+        Ok(host)
+    }
+
+    /// The commands that wait for a host, the oldest first.
+    pub(crate) fn offered_to(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Vec<Command>> {
+        tx.prepare_cached("SELECT * FROM commands WHERE host = ?1 AND offered = 1 ORDER BY sequence")?
+            .query_map([host], Command::read)?
+            .collect()
+    }
+
+    /// The next commands that wait for the service's own hand, in their order.
+    pub(crate) fn offered_here(
+        tx: &Transaction<'_>,
+        after: i64,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Command>> {
+        tx.prepare_cached(OFFERED_HERE)?.query_map((after, most), Command::read)?.collect()
+    }
+
+    /// The next of the commands that the service may have begun to perform itself, in their order.
+    pub(crate) fn begun_here(
+        tx: &Transaction<'_>,
+        after: i64,
+        most: usize,
+    ) -> rusqlite::Result<Vec<Command>> {
+        tx.prepare_cached(BEGUN_HERE)?
+            .query_map((after, most, Column(Class::Performing)), Command::read)?
+            .collect()
+    }
+
+    /// Whether the service still has to perform a command that it began.
+    pub(crate) fn is_wanted_here(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
+        tx.prepare_cached(
+            "SELECT 1 FROM commands c JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
+             WHERE c.id = ?1 AND t.class = ?2 AND NOT EXISTS (
+                 SELECT 1 FROM commands n
+                 WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)",
+        )?
+        .exists((id, Column(Class::Performing)))
+    }
+
+    /// The command with an identifier, if it is this host's.
+    pub(crate) fn of_host(tx: &Transaction<'_>, host: &str, id: &str) -> rusqlite::Result<Option<Command>> {
+        tx.prepare_cached("SELECT * FROM commands WHERE id = ?1 AND host = ?2")?
+            .query_row((id, host), Command::read)
+            .optional()
+    }
+
+    pub(crate) fn note_noop(&self, tx: &Transaction<'_>, noop: bool) -> rusqlite::Result<()> {
+        tx.prepare_cached("UPDATE commands SET noop = ?2 WHERE sequence = ?1")?
+            .execute((self.sequence, noop))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::records::*;
+    use crate::store::way_of;
+
+    #[test]
+    fn no_old_command_is_looked_at_to_find_those_of_today() {
+        let offered = way_of(OFFERED_HERE);
+        assert!(offered.contains("SEARCH commands USING INDEX commands_offered"), "{offered}");
+        let begun = way_of(BEGUN_HERE);
+        for step in ["USING INDEX deployments_active", "INDEX targets_by_class", "SEARCH c USING INDEX"] {
+            assert!(begun.contains(step), "{begun}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Deployments whose rows cannot be read: each is ended where it is, with rows that can be. What is damaged in one concerns
+//! no other, and would else be met again with every look at it.
+
+use codedeploy_api::codedeploy::{
+    DeploymentInfo, DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode,
+    TargetLabel, Timestamp,
+};
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_planner::deployment_state::{Ending, Progress, Stage};
+use codedeploy_planner::event_state::{EventInput, EventState};
+use codedeploy_planner::health::MinimumHealthy;
+use codedeploy_planner::plan::Class;
+use codedeploy_planner::rules::Rules;
+use codedeploy_planner::strategy::Course;
+use codedeploy_planner::target_state::{Event, TargetState};
+use rusqlite::types::FromSql;
+use rusqlite::{OptionalExtension as _, Row, Transaction, named_params};
+
+use super::Relations;
+use crate::records::columns::Column;
+use crate::request::members::shorten;
+use crate::store::Json;
+
+/// Ends the deployment with an id, unless there is none, for what was `found` to be wrong with it. One that had ended keeps
+/// its ending.
+pub(crate) fn set_aside(tx: &Transaction<'_>, id: &str, found: &str, now: Timestamp) -> rusqlite::Result<()> {
+    let found = shorten(found);
+    let message = format!(
+        "The record of the deployment in the controller's database is damaged ({found}): it was set aside. Deploy again."
+    );
+    let read = tx
+        .prepare_cached("SELECT * FROM deployments WHERE id = ?1")?
+        .query_row([id], |row| Ok(Salvage::read(row, &message, now)))
+        .optional()?;
+    let Some(Salvage { was_over, progress, rules, snapshot, relations }) = read else {
+        return Ok(());
+    };
+    tx.prepare_cached(
+        "UPDATE deployments SET status = :status, progress = :progress, rules = :rules, snapshot = :snapshot,
+                relations = :relations, retire_at = :retire_at
+         WHERE id = :id",
+    )?
+    .execute(named_params! {
+        ":status": progress.status().as_str(),
+        ":progress": Json(&progress),
+        ":rules": Json(&rules),
+        ":snapshot": Json(snapshot),
+        ":relations": Json(relations),
+        ":retire_at": progress.retire_at().map(Timestamp::millis),
+        ":id": id,
+    })?;
+    end_targets(tx, id, &rules, &message, now)?;
+    tx.prepare_cached("UPDATE commands SET offered = 0 WHERE deployment_id = ?1 AND offered = 1")?
+        .execute([id])?;
+    if was_over {
+        tracing::error!(
+            deployment_id = id,
+            found,
+            "the record of a deployment that is over was damaged, and mended"
+        );
+        return Ok(());
+    }
+    // What is on the hosts that it was begun on is not known.
+    tx.prepare_cached(
+        "INSERT INTO health (group_id, target_id, healthy, revision)
+         SELECT d.group_id, t.target_id, 0, NULL FROM targets t JOIN deployments d ON d.id = t.deployment_id
+         WHERE t.deployment_id = ?1 AND t.attempted = 1
+             AND EXISTS (SELECT 1 FROM deployment_groups g WHERE g.id = d.group_id)
+         ON CONFLICT DO UPDATE SET healthy = 0, revision = NULL",
+    )?
+    .execute([id])?;
+    tracing::error!(
+        deployment_id = id,
+        found,
+        "the record of a deployment is damaged: it was set aside, and has failed"
+    );
+    Ok(())
+}
+
+/// What can be read of a row, with something that fits in the place of the rest.
+struct Salvage {
+    was_over: bool,
+    progress: Progress,
+    rules: Rules,
+    snapshot: DeploymentInfo,
+    relations: Relations,
+}
+
+impl Salvage {
+    fn read(row: &Row<'_>, message: &str, now: Timestamp) -> Self {
+        let progress: Option<Progress> = column(row, "progress").map(|Json(progress)| progress);
+        let status = DeploymentStatus::from(column::<String>(row, "status").unwrap_or_default());
+        let error =
+            ErrorInformation { code: Some(ErrorCode::InternalError), message: Some(message.to_owned()) };
+        // Where the progress cannot be read, the status says how the deployment ended, if it had.
+        let ending = match (&progress, status) {
+            (None, DeploymentStatus::Succeeded) => Some(Ending::Succeeded),
+            (None, DeploymentStatus::Stopped) => Some(Ending::Stopped(error.clone())),
+            (None, DeploymentStatus::Failed) => Some(Ending::Failed(error.clone())),
+            _ => None,
+        };
+        let created = Timestamp::from_millis(column(row, "created").unwrap_or_default());
+        let was_over = ending.is_some() || matches!(progress, Some(Progress::Ended { .. }));
+        let progress = match progress {
+            Some(over @ Progress::Ended { .. }) => over,
+            other => Progress::Ended {
+                started: other.and_then(|progress| progress.started()),
+                completed: if was_over { created } else { now },
+                ending: ending.unwrap_or(Ending::Failed(error)),
+                retire_at: None,
+            },
+        };
+        Salvage {
+            was_over,
+            progress,
+            rules: column(row, "rules").map(|Json(rules)| rules).unwrap_or_else(|| Rules {
+                minimum_healthy: MinimumHealthy::OneAtATime,
+                ignore_application_stop_failures: false,
+                course: Course::default(),
+                alarms: None,
+            }),
+            snapshot: column(row, "snapshot").map(|Json(snapshot)| snapshot).unwrap_or_default(),
+            relations: column(row, "relations").map(|Json(relations)| relations).unwrap_or_default(),
+        }
+    }
+}
+
+/// A column, if it is what it should be.
+fn column<T: FromSql>(row: &Row<'_>, name: &str) -> Option<T> {
+    row.get(name).ok()
+}
+
+/// Ends the targets that have not ended, and writes all of them anew.
+fn end_targets(
+    tx: &Transaction<'_>,
+    id: &str,
+    rules: &Rules,
+    message: &str,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let mut select =
+        tx.prepare_cached("SELECT position, label, events FROM targets WHERE deployment_id = ?1")?;
+    let targets = select.query_map([id], |row| {
+        let label = column::<String>(row, "label").map(TargetLabel::from);
+        let events = column(row, "events").map(|Json::<Vec<Event>>(events)| events);
+        Ok((row.get::<_, i64>("position")?, label, events.filter(|events| !events.is_empty())))
+    })?;
+    let targets: Vec<_> = targets.collect::<rusqlite::Result<_>>()?;
+    let mut update = tx.prepare_cached(
+        "UPDATE targets SET label = :label, events = :events, status = :status, class = :class, stage = :stage,
+                attempted = :attempted, deadline = NULL
+         WHERE deployment_id = :deployment AND position = :position",
+    )?;
+    for (position, label, events) in targets {
+        let label = label.filter(TargetLabel::is_known);
+        let state = TargetState { label, events: ended(events, message, now), departed: false };
+        update.execute(named_params! {
+            ":label": state.label.as_ref().map(TargetLabel::as_str),
+            ":events": Json(&state.events),
+            ":status": state.status(rules).as_str(),
+            ":class": Column(Class::of(&state, rules)),
+            ":stage": Column(state.stage(rules)),
+            ":attempted": state.was_attempted(),
+            ":deployment": id,
+            ":position": position,
+        })?;
+    }
+    Ok(())
+}
+
+/// The events of a target of which nothing is done any more. Where they cannot be read, one stands for all.
+fn ended(events: Option<Vec<Event>>, message: &str, now: Timestamp) -> Vec<Event> {
+    let diagnostics = || Diagnostics {
+        error_code: Some(LifecycleErrorCode::UnknownError),
+        script_name: Some(String::new()),
+        message: Some(message.to_owned()),
+        log_tail: Some(String::new()),
+    };
+    let unknown = || {
+        let state = EventState::Failed { started: None, ended: now, diagnostics: diagnostics() };
+        vec![Event { name: LifecycleEvent::ApplicationStop, stage: Stage::default(), state }]
+    };
+    let mut events = events.unwrap_or_else(unknown);
+    for event in &mut events {
+        let input = match event.state {
+            EventState::Pending => EventInput::Skip,
+            _ => EventInput::Expire { diagnostics: diagnostics() },
+        };
+        // What has ended takes no more of either.
+        if let Ok(over) = event.state.next(input, now) {
+            event.state = over;
+        }
+    }
+    events
+}
