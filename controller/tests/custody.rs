@@ -12,15 +12,6 @@ use support::{Controller, QUICK, command, pem, text};
 /// A user that no machine has.
 const USER: u32 = 54_321;
 
-/// Whether the test can give files to another user; says so when it cannot.
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("not tested: only root works in the data directory of another user");
-    }
-    root
-}
-
 /// Runs a command on a data directory; its output, whatever it is, comes last.
 fn admin(data: &Path, args: &[&str]) -> (bool, String) {
     let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
@@ -53,10 +44,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_root_what_is_in_the_data_directory_is_its_owners_and_what_is_elsewhere_is_roots() {
-    if !is_root() {
-        return;
-    }
     let mut controller = Controller::start_on(QUICK, give_away);
     let data = controller.data();
     let status = std::fs::read_to_string(format!("/proc/{}/status", controller.id())).unwrap();
@@ -85,10 +74,8 @@ fn as_root_what_is_in_the_data_directory_is_its_owners_and_what_is_elsewhere_is_
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_root_links_in_the_data_directory_lead_nowhere() {
-    if !is_root() {
-        return;
-    }
     let mut controller = Controller::start("tls: {self_signed: true}");
     let folder = controller.folder.path().to_owned();
     let backup = folder.join("backup");
@@ -138,10 +125,8 @@ fn as_root_links_in_the_data_directory_lead_nowhere() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_root_settings_are_looked_at_as_the_service_will_read_them() {
-    if !is_root() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
@@ -169,10 +154,8 @@ fn as_root_settings_are_looked_at_as_the_service_will_read_them() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_root_the_packaged_file_is_read_where_none_is_named() {
-    if !is_root() {
-        return;
-    }
     let config = |prepare: &str| {
         let mut shell = command("unshare");
         shell.args(["-m", "--propagation", "private", "sh", "-ec"]);
@@ -190,10 +173,8 @@ fn as_root_the_packaged_file_is_read_where_none_is_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_root_who_may_not_look_is_told_to_be_root() {
-    if !is_root() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     // Where it is built, others may not get to it.
@@ -213,10 +194,8 @@ fn as_root_who_may_not_look_is_told_to_be_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_root_a_data_directory_that_everyone_may_write_to_is_refused() {
-    if !is_root() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let text = refused(folder.path(), &["credentials", "list"]);

@@ -35,16 +35,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots a machine, its console going to a file in `folder`. `None`, and the reason printed, where that needs root.
+    /// Boots a machine, its console going to a file in `folder`.
     ///
     /// # Panics
     ///
-    /// When it does not boot.
-    pub async fn boot(folder: &Path) -> Option<Self> {
-        if !is_root() {
-            eprintln!("not run, because booting a machine needs root");
-            return None;
-        }
+    /// Without root, and when it does not boot.
+    pub async fn boot(folder: &Path) -> Self {
+        assert!(is_root(), "booting a machine needs root");
         let system = tools().join("machine");
         assert!(system.exists(), "{} is missing; tests/run makes it", system.display());
         let unique = folder.file_name().expect("a temporary folder").to_string_lossy();
@@ -67,7 +64,7 @@ impl Machine {
             if up { Ok(()) } else { Err((state, machine.container.output())) }
         })
         .await;
-        Some(machine)
+        machine
     }
 
     /// Where the host finds the machine's `path`, which begins with a slash and leads through no absolute link.

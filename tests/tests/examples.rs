@@ -47,8 +47,9 @@ fn deployed_twice(world: &mut World, example: &str) -> (String, [Deployment; 2])
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_host_does_not_notice_a_world_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     world.say("touch /etc/from-a-world /opt/from-a-world /tmp/from-a-world");
     for folder in ["/etc", "/opt", "/tmp"] {
         assert!(!std::path::Path::new(folder).join("from-a-world").exists(), "{folder} is the host's");
@@ -79,8 +80,9 @@ fn at_home(shell: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_walk_of_the_readme_works_as_it_stands_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     world.say(HOME);
     let here = walk::without_installations(&walk::recipes("README.md", "## Deploying on this machine"));
     let deployed = world.say(&at_home(&here));
@@ -139,8 +141,9 @@ fn every_script_of_a_hook_can_run_and_stops_at_its_first_error() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn static_site_is_served_as_bundled_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let (bundle, _) = deployed_twice(&mut world, "static-site");
     assert_eq!(
         listing(&mut world, "/var/www/static-site"),
@@ -164,8 +167,9 @@ fn static_site_is_served_as_bundled_as_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn web_service_serves_the_newest_version_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let (bundle, _) = deployed_twice(&mut world, "web-service");
     let health = "http://127.0.0.1:8080/health";
     let server = "/opt/web-service/server.py";
@@ -195,8 +199,9 @@ fn web_service_serves_the_newest_version_as_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn web_service_that_does_not_listen_fails_its_deployment_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let bundle = world.bring(&readme::folder().join("web-service"), "web-service");
     world.say(&format!("echo 'import time; time.sleep(3600)' > {bundle}/app/server.py"));
     let broken = deploy(&mut world, &bundle, "VALIDATE_SECONDS=1");
@@ -210,8 +215,9 @@ fn web_service_that_does_not_listen_fails_its_deployment_as_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn multiple_scripts_keep_and_migrate_the_database_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let bundle = world.bring(&readme::folder().join("multiple-scripts"), "release");
     let inventory = "/opt/inventory/inventory.py /var/lib/inventory/inventory.db";
 
@@ -249,8 +255,9 @@ fn multiple_scripts_keep_and_migrate_the_database_as_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn permissions_acl_are_set_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let (bundle, _) = deployed_twice(&mut world, "permissions-acl");
     assert_eq!(
         listing(&mut world, "/srv/team-data"),
@@ -285,8 +292,9 @@ fn permissions_acl_are_set_as_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn model_server_predicts_what_was_measured_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let (bundle, [first, second]) = deployed_twice(&mut world, "model-server");
     assert!(second.output.contains("accuracy 0.983 on 60 held-out rows"), "{}", second.output);
     let health = "http://127.0.0.1:8090/health";
@@ -322,8 +330,9 @@ fn model_server_predicts_what_was_measured_as_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn model_server_without_a_good_model_serves_none_as_root() {
-    let Some(mut world) = World::of_root() else { return };
+    let mut world = World::of_root();
     let bundle = world.bring(&readme::folder().join("model-server"), "model-server");
     world.say(&format!("sed -i 's/\"accuracy\": .*/\"accuracy\": 0.5,/' {bundle}/app/metrics.json"));
     let wrong = deploy(&mut world, &bundle, "");

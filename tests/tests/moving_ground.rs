@@ -23,6 +23,7 @@ use codedeploy_tests::tree::Snapshot;
 const PAGE: u64 = 4096;
 
 #[test]
+#[ignore = "needs root"]
 fn a_file_system_without_space_or_inodes_keeps_the_old_revision_until_there_is_enough() {
     in_own_mounts(async || {
         fills_up("A full file system, bytes", |used, more| {
@@ -78,6 +79,7 @@ async fn fills_up(what: &str, limit: impl Fn(&Used, u64) -> String) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_file_system_that_becomes_read_only_has_the_old_or_the_new_revision_at_the_next_start() {
     in_own_mounts(async || {
         let Bed { pair, reference, folder: _folder } = one_bed().await;

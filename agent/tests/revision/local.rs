@@ -125,12 +125,10 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
+#[ignore = "needs root"]
 async fn a_full_disk_leaves_no_archive_and_the_earlier_deployment_which_needs_root() {
     let host = Host::new();
-    let Some(_disk) = SmallDisk::mount(&host.path("root")) else {
-        eprintln!("nothing can be mounted here: a full disk cannot be made");
-        return;
-    };
+    let _disk = SmallDisk::mount(&host.path("root")).expect("a small disk can be mounted");
     let revision = host.revision("", &[("site/a", "a")]);
     host.succeed(&["DownloadBundle", "Install"], "d-1", &revision, &json!({})).await;
     // A folder has no size that could be compared first: the copy runs into the end of the disk.

@@ -76,11 +76,8 @@ async fn an_archive_is_used_again_with_everything_it_holds_also_after_its_script
 }
 
 #[tokio::test]
+#[ignore = "needs root"]
 async fn a_script_among_the_installed_files_keeps_its_owner_which_needs_root() {
-    if !is_root() {
-        eprintln!("not root: files of other owners cannot be made");
-        return;
-    }
     let host = Host::new();
     let bundle = bundle(&host);
     host.succeed(&["DownloadBundle", "BeforeInstall", "Install"], "d-1", &bundle, &json!({})).await;

@@ -9,14 +9,13 @@ use crate::bed::{Bed, conflicts, mode, owner, root, tree, write};
 
 /// Runs `test` on a thread that has mounts of its own, which end with it.
 fn with_mounts(test: impl FnOnce() + Send + 'static) {
-    if root() {
-        std::thread::spawn(|| {
-            private_mounts();
-            test();
-        })
-        .join()
-        .unwrap();
-    }
+    assert!(root(), "mounts of its own need root");
+    std::thread::spawn(|| {
+        private_mounts();
+        test();
+    })
+    .join()
+    .unwrap();
 }
 
 #[allow(unsafe_code, reason = "mount namespaces have no safe interface here; the strings end in NUL")]
@@ -88,6 +87,7 @@ fn visible(bed: &Bed) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_disk_without_room_is_found_before_anything_changes() {
     with_mounts(|| {
         let bed = Bed::new();
@@ -105,6 +105,7 @@ fn a_disk_without_room_is_found_before_anything_changes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_disk_without_inodes_is_found_before_anything_changes() {
     with_mounts(|| {
         let bed = Bed::new();
@@ -117,6 +118,7 @@ fn a_disk_without_inodes_is_found_before_anything_changes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_disk_that_is_full_all_of_a_sudden_leaves_everything_as_it_was() {
     with_mounts(|| {
         let bed = Bed::new();
@@ -140,6 +142,7 @@ fn a_disk_that_is_full_all_of_a_sudden_leaves_everything_as_it_was() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn where_there_is_no_room_for_a_way_back_the_last_one_is_given_up() {
     with_mounts(|| {
         let mut bed = Bed::new();
@@ -159,6 +162,7 @@ fn where_there_is_no_room_for_a_way_back_the_last_one_is_given_up() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_read_only_mount_is_found_before_anything_changes() {
     with_mounts(|| {
         let bed = Bed::new();
@@ -176,6 +180,7 @@ fn a_read_only_mount_is_found_before_anything_changes() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn destinations_on_file_systems_of_their_own_change_and_come_back_together() {
     with_mounts(|| {
         let mut bed = Bed::new();
@@ -211,6 +216,7 @@ fn destinations_on_file_systems_of_their_own_change_and_come_back_together() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_mount_point_below_an_installed_folder_stays() {
     with_mounts(|| {
         let bed = Bed::new();
@@ -224,6 +230,7 @@ fn a_mount_point_below_an_installed_folder_stays() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its_time_is_over() {
     with_mounts(|| {
         // A docroot that is a mount itself, and two in one mount.
@@ -270,6 +277,7 @@ fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
     with_mounts(|| {
         let mut bed = Bed::new();
@@ -303,6 +311,7 @@ fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_an_earlier_version_kept_beside_its_place_comes_back_and_goes() {
     with_mounts(|| {
         for restored in [true, false] {

@@ -186,15 +186,6 @@ pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
     });
 }
 
-/// Whether the test acts as root; says so when it does not, because then it tests nothing.
-pub(crate) fn is_root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("{test}: not run, because it needs root");
-    }
-    root
-}
-
 /// A log without its times, every one of which must look like `shape`, where `0` stands for a digit.
 pub(crate) fn without_times(log: &str, shape: &str) -> String {
     log.split_inclusive('\n')

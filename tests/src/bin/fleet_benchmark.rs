@@ -23,8 +23,9 @@ use aws_sdk_codedeploy::types::{BundleType, RevisionLocation, RevisionLocationTy
 use codedeploy_api::codedeploy::{Tag, Timestamp};
 use codedeploy_controller::config::Partition;
 use codedeploy_controller::credentials::{self, Role};
+use codedeploy_controller::identity::Identity;
 use codedeploy_controller::keys;
-use codedeploy_controller::registry::instances::{self, Identity};
+use codedeploy_controller::registry::instances;
 use codedeploy_controller::request::{Field as _, NewInstanceName};
 use codedeploy_controller::service::{open_store, prepare};
 use codedeploy_controller::vault::Vault;

@@ -59,13 +59,10 @@ fn bind(own: &Path, path: &str) {
     nix::mount::mount(Some(own), path, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
 }
 
-/// Whether this machine has what a test of its logins covers with files of its own; says so when it has not.
-fn has(paths: &[&str]) -> bool {
+/// Fails on a machine that lacks what a test of its logins covers with files of its own.
+fn needs(paths: &[&str]) {
     let missing: Vec<_> = paths.iter().filter(|path| !Path::new(path).exists()).collect();
-    if !missing.is_empty() {
-        eprintln!("not run, because this machine has no {missing:?}");
-    }
-    missing.is_empty()
+    assert!(missing.is_empty(), "this machine has no {missing:?}");
 }
 
 impl Machine {
@@ -101,6 +98,7 @@ async fn deploy(machine: &Machine, revision: &Path) -> Ran {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_login_shell_of_the_user_runs_a_script_without_an_interpreter_which_needs_root() {
     const BASH: &str = "# deploys\nlist=(a b)\n[[ ${#list[@]} == 2 ]] && echo \"bash ran it\"\n";
     in_own_mounts(async || {
@@ -121,6 +119,7 @@ fn the_login_shell_of_the_user_runs_a_script_without_an_interpreter_which_needs_
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_account_without_a_usable_shell_gets_the_systems_which_needs_root() {
     for shell in ["", "/no/such/shell", "/bin/false", "/bin/sync", "relative"] {
         in_own_mounts(async move || {
@@ -163,10 +162,10 @@ fn logins(machine: &Machine) -> Accounts {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_user_has_what_a_session_of_su_gives_which_needs_root() {
-    if !has(&LOGIN_FILES) || !has(&["/etc/pam.d/su"]) {
-        return;
-    }
+    needs(&LOGIN_FILES);
+    needs(&["/etc/pam.d/su"]);
     in_own_mounts(async || {
         let machine = Machine::new();
         let accounts = logins(&machine);
@@ -192,10 +191,10 @@ fn a_user_has_what_a_session_of_su_gives_which_needs_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_pam_what_it_would_read_is_read_which_needs_root() {
-    if !has(&LOGIN_FILES) || !has(&["/etc/pam.d"]) {
-        return;
-    }
+    needs(&LOGIN_FILES);
+    needs(&["/etc/pam.d"]);
     in_own_mounts(async || {
         let machine = Machine::new();
         let accounts = logins(&machine);
@@ -211,10 +210,10 @@ fn without_pam_what_it_would_read_is_read_which_needs_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_session_that_su_would_be_refused_fails_the_script_unless_sessions_are_off_which_needs_root() {
-    if !has(&LOGIN_FILES) || !has(&["/etc/pam.d/su"]) {
-        return;
-    }
+    needs(&LOGIN_FILES);
+    needs(&["/etc/pam.d/su"]);
     in_own_mounts(async || {
         let machine = Machine::new();
         let accounts = logins(&machine);
