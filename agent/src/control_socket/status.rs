@@ -366,7 +366,7 @@ fn to_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::control::*;
+    use super::*;
 
     fn command(id: &str, event: &str) -> Command {
         Command {

@@ -124,7 +124,7 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
-    use crate::records::*;
+    use super::*;
     use crate::store::way_of;
 
     #[test]

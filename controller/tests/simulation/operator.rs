@@ -1,14 +1,13 @@
 //! The operator of a small fleet: what the group is like, and what is deployed, continued and stopped.
 
-use codedeploy_controller::deployment::{create, intervene};
+use codedeploy_controller::deployment::{create, intervene, removal};
 use codedeploy_controller::error::{ApiError, ErrorName};
-use codedeploy_controller::registry::instances::{self, Identity};
-use codedeploy_controller::registry::{applications, configs, groups};
+use codedeploy_controller::identity::Identity;
+use codedeploy_controller::registry::{applications, configs, groups, instances};
 use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use serde_json::{Value, json};
 
-use super::oracle;
-use super::{Style, World};
+use super::{Style, World, oracle};
 
 const GROUPS: [&str; 2] = ["web", "api"];
 
@@ -164,7 +163,7 @@ impl World {
             .transact(move |context| {
                 let tags = json!([{"Key": "env", "Value": "prod"}, {"Key": "fleet", "Value": fleet}]);
                 let tags: Vec<_> = serde_json::from_value(tags).unwrap();
-                let (_, given_up) = instances::deregister(context, request(json!({"instanceName": name}))?)?;
+                let (_, given_up) = removal::deregister(context, request(json!({"instanceName": name}))?)?;
                 let identity = Identity::User(arn);
                 let name = NewInstanceName::read(Some(name))?;
                 instances::enroll(context.tx, context.partition, context.now, &name, &identity, &tags)?;

@@ -10,21 +10,22 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_controller::config::known_names::KnownNames;
 use codedeploy_controller::config::load_balancers::Balancers;
-use codedeploy_controller::config::{Partition, Quotas, Timers};
+use codedeploy_controller::config::{Partition, Quotas};
 use codedeploy_controller::deployment::alarm::{self, Sight};
-use codedeploy_controller::deployment::decide::{self, Outcome};
+use codedeploy_controller::deployment::decide;
+use codedeploy_controller::deployment::effects::Outcome;
 use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
-use codedeploy_controller::reconcile::agenda::Agenda;
-use codedeploy_controller::registry::loose_ends::KnownNames;
+use codedeploy_controller::signals::agenda::Agenda;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::transaction::Context;
-use codedeploy_controller::transaction::Context;
 use codedeploy_controller::vault::Vault;
+use codedeploy_planner::Timers;
 use fastrand::Rng;
 use serde_json::json;
 

@@ -6,19 +6,21 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, DeploymentTarget, ErrorCode, Timestamp};
+use codedeploy_controller::config::known_names::KnownNames;
 use codedeploy_controller::config::load_balancers::Balancers;
-use codedeploy_controller::config::{Partition, Quotas, Timers};
+use codedeploy_controller::config::{Partition, Quotas};
 use codedeploy_controller::deployment::commands::{self, Offer};
-use codedeploy_controller::deployment::{create, decide, intervene, queries, targets, traffic};
+use codedeploy_controller::deployment::{create, decide, intervene, queries, removal, targets, traffic};
 use codedeploy_controller::error::ApiError;
+use codedeploy_controller::identity::Identity;
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::page::Pages;
-use codedeploy_controller::registry::instances::{self, Identity};
-use codedeploy_controller::registry::loose_ends::KnownNames;
-use codedeploy_controller::registry::{Context, applications, configs, groups};
+use codedeploy_controller::registry::{applications, configs, groups, instances};
 use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use codedeploy_controller::store::Store;
+use codedeploy_controller::transaction::Context;
 use codedeploy_controller::vault::Vault;
+use codedeploy_planner::Timers;
 use serde_json::{Value, json};
 
 /// What a transaction is given, and does not use.
@@ -155,7 +157,7 @@ impl Fleet {
 
     pub(crate) fn deregister(&mut self, name: &str) {
         let input = json!({"instanceName": name});
-        self.transact(move |context| instances::deregister(context, request(input)?));
+        self.transact(move |context| removal::deregister(context, request(input)?));
     }
 
     pub(crate) fn is_registered(&mut self, name: &str) -> bool {

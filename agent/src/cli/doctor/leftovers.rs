@@ -184,7 +184,7 @@ fn starter(text: &[u8]) -> Starter {
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
-    use crate::cli::doctor::*;
+    use super::*;
 
     fn seen(words: &[&str]) -> Option<Foreign> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();

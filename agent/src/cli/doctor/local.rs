@@ -287,7 +287,7 @@ fn users(deployed: &Deployed) -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
-    use crate::cli::doctor::*;
+    use super::*;
 
     fn space(available: u64, inodes: Option<u64>, read_only: bool) -> Space {
         Space { key: "root_dir", path: "/r".into(), available, inodes, read_only }

@@ -262,7 +262,7 @@ fn is_loopback(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::doctor::*;
+    use super::*;
 
     #[test]
     fn a_server_is_found_in_every_form_of_url() {

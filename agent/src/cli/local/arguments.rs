@@ -301,7 +301,7 @@ fn github_location(location: &str, kind: &str) -> Option<Location> {
 mod tests {
     use clap::Parser;
 
-    use crate::cli::local::*;
+    use super::*;
 
     fn location(arguments: &[&str]) -> Result<Location, String> {
         let line = crate::CommandLine::try_parse_from([&["codedeploy-local"], arguments].concat());

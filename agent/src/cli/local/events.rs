@@ -92,7 +92,7 @@ pub(super) fn possible(order: &[LifecycleEvent]) -> Vec<LifecycleEvent> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::local::*;
+    use super::*;
 
     fn names(named: &str) -> Result<String, String> {
         let events = order(Some(named)).map_err(|error| error.to_string())?;

@@ -168,7 +168,7 @@ fn scripts_entry(line: &str) -> Option<(SystemTime, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::logs::*;
+    use super::*;
 
     #[test]
     fn lines_of_both_layouts_and_of_the_official_agents_are_read() {

@@ -33,7 +33,7 @@ fn local(text: &str) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::logs::*;
+    use super::*;
 
     #[test]
     fn times_are_ages_or_moments() {

@@ -69,7 +69,7 @@ fn value<'a>(text: &'a str, profile: &str, key: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::register::*;
+    use super::*;
 
     #[test]
     fn a_named_profile_wins_over_the_environment_and_the_environment_over_the_default_profile() {

@@ -203,7 +203,7 @@ fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::register::*;
+    use super::*;
 
     #[test]
     fn arns_are_those_of_users_and_sessions() {

@@ -59,7 +59,7 @@ pub(super) fn check(clocks: Clocks, signature: Signature) -> Check {
 #[cfg(test)]
 mod tests {
     use super::super::super::Verdict;
-    use crate::cli::doctor::network::*;
+    use super::*;
 
     #[test]
     fn clocks_that_differ_are_told_with_direction() {

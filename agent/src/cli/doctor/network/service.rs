@@ -168,7 +168,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::super::super::Verdict;
-    use crate::cli::doctor::network::*;
+    use super::*;
     use crate::command::ServiceError;
 
     fn refused(status: u16, kind: &str) -> Answer {

@@ -89,7 +89,7 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::doctor::network::*;
+    use super::*;
 
     #[test]
     fn what_libraries_say_is_told_apart() {
