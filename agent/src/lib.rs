@@ -2,15 +2,14 @@
 //!
 //! One value moves forward. [`poll`] takes a host command from the service ([`command`]), fetches its specification
 //! and has it verified and read ([`spec`]); [`deployment`] performs it, fetching a [`revision`], installing its files
-//! or running its scripts; [`report`] tells the service how it ended. [`local`] does the same without a service.
+//! or running its scripts; [`report`] tells the service how it ended. [`daemon`] starts all that, and [`recovery`] first
+//! ends what a crash interrupted.
 //!
-//! [`recovery`] ends what a crash interrupted, before anything else happens.
+//! [`cli`] has the commands for people: `codedeploy-local` does the same work without a service, others start, stop, ask
+//! and examine the agent of this host. [`control_socket`] is how the daemon answers them, [`console`] how they speak.
 //!
-//! [`control`] starts, stops and asks the agent of this host; [`doctor`] says what is wrong with it, [`logs`] what it
-//! did; [`register`] makes the host known to a service.
-//!
-//! [`config`] and [`identity`] say who and where, [`aws`] how services are reached; [`cli`] is the command line,
-//! [`console`] how it speaks.
+//! [`deployment_root`] is the folder with everything that is remembered. [`config`] and [`identity`] say who and where,
+//! [`aws`] how services are reached.
 
 pub mod acquaintance;
 pub mod aws;
