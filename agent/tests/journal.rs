@@ -69,7 +69,7 @@ fn it_tells_of_each_way_to_be_interrupted_and_the_next_deployment_ends_it() {
     let scene = Scene::new();
     let complete = scene.complete();
     let begun = complete.lines().next().unwrap().to_owned() + "\n";
-    let changing = complete.replace("\"committed\"\n", "");
+    let changing = complete.split_inclusive('\n').filter(|line| !line.contains("committed")).collect();
     let ways = [
         (begun, "ended while new files were being built", "roll back", "Building"),
         (changing, "ended after 4 of 4 changes.", "roll back", "Changing"),
@@ -104,11 +104,15 @@ fn what_cannot_be_read_is_set_aside_and_what_is_newer_stops_the_group() {
     assert!(deployed.status.success(), "{deployed:?}");
     assert!(stderr(&deployed).contains("journal.json.unusable-"), "{deployed:?}");
 
-    let newer = scene.complete().replacen("\"version\":1", "\"version\":7", 1);
-    std::fs::write(scene.journal(), newer).unwrap();
+    let complete = scene.complete();
+    let begun = complete.lines().next().unwrap();
+    // Whatever follows the document on a line of another version.
+    let document = &begun[..=begun.rfind('}').unwrap()];
+    let newer = document.replacen("\"version\":2", "\"version\":7", 1);
+    std::fs::write(scene.journal(), newer + "\n").unwrap();
     let deployed = scene.deploy();
     assert!(!deployed.status.success());
     let said = stdout(&deployed) + &stderr(&deployed);
-    assert!(said.contains("has version 7, and this agent knows version 1"), "{said}");
+    assert!(said.contains("has version 7, and this agent knows version 2"), "{said}");
     assert!(scene.journal().exists());
 }

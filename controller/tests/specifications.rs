@@ -7,9 +7,18 @@ mod shop;
 mod signed;
 mod support;
 
-use serde_json::json;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
 use signed::verified;
 use support::{Controller, QUICK, eventually, text};
+
+/// Takes out when the specification was signed, which is now.
+fn signed_at(document: &mut Value) {
+    let at = document.as_object_mut().unwrap().remove("SignedAt").unwrap().as_f64().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - at).abs() < 60.0, "signed at {at}, and it is {now}");
+}
 
 #[tokio::test]
 async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
@@ -30,7 +39,8 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
     assert_eq!(envelope["Format"], "PKCS7/JSON");
     let payload = text(envelope, "Payload");
     assert!(payload.starts_with("-----BEGIN PKCS7-----\n"));
-    let document = verified(&controller, &payload, &shown);
+    let mut document = verified(&controller, &payload, &shown);
+    signed_at(&mut document);
     let group = client
         .get_deployment_group()
         .application_name("shop")
@@ -48,6 +58,8 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
             "DeploymentCreator": "user",
             "DeploymentType": "IN_PLACE",
             "AppSpecFilename": "appspec.yml",
+            "HostIdentifier": "arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1",
+            "DeploymentExecutionId": expected_id,
             "AgentActionOverrides": {"AgentOverrides": {"FileExistsBehavior": "DISALLOW"}},
             "Revision": {
                 "RevisionType": "S3",
@@ -61,6 +73,8 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
     agent.address = controller.address;
     let payload =
         text(&agent.specification(&held).await["DeploymentSpecification"]["GenericEnvelope"], "Payload");
-    assert_eq!(verified(&controller, &payload, &shown), document);
+    let mut again = verified(&controller, &payload, &shown);
+    signed_at(&mut again);
+    assert_eq!(again, document);
     eventually("the pin", async || shown.contains("deployment_signer_pin: ").then_some(())).await;
 }

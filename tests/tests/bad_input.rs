@@ -96,7 +96,7 @@ async fn bundles_that_are_none() {
         ("tar", "noise", |_, path| fs::write(path, noise(10 << 20)).unwrap(), "cannot be read as tar"),
         ("tgz", "noise", |_, path| fs::write(path, noise(10 << 20)).unwrap(), "cannot be read as tgz"),
         ("zip", "empty", |_, path| fs::write(path, "").unwrap(), "cannot be read as zip"),
-        ("tar", "empty", |_, path| fs::write(path, "").unwrap(), "truncated"),
+        ("tar", "empty", |_, path| fs::write(path, "").unwrap(), "it is empty"),
         ("tgz", "empty", |_, path| fs::write(path, "").unwrap(), "cannot be read as tgz"),
         ("zip", "a FIFO", |_, path| fifo(path), "is not a regular file"),
         ("tgz", "a FIFO", |_, path| fifo(path), "is not a regular file"),

@@ -117,7 +117,8 @@ async fn the_next_deployment_does_not_run_what_somebody_else_put_in_the_scripts_
     fs::write(&script, format!("#!/bin/sh\nid -un >{}/who\n", host.path("drop").display())).unwrap();
     lchown(&scripts, Some(USER.1), None).unwrap();
     let report = stop(&host, &bundle).await;
-    let Outcome::NotStarted { reason, .. } = &report.outcome else { panic!("{}", report.outcome) };
+    let Outcome::Explained { ending, .. } = &report.outcome else { panic!("{}", report.outcome) };
+    let Outcome::NotStarted { reason, .. } = &**ending else { panic!("{ending}") };
     assert!(reason.contains("scripts/stop.sh is not as it was deployed"), "{reason}");
     assert!(reason.contains(&format!("scripts belongs to user id {}", USER.1)), "{reason}");
     assert!(!host.path("drop/who").exists());

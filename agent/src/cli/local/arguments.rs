@@ -304,7 +304,8 @@ mod tests {
     use super::*;
 
     fn location(arguments: &[&str]) -> Result<Location, String> {
-        let line = crate::cli::local::CommandLine::try_parse_from([&["codedeploy-local"], arguments].concat());
+        let line =
+            crate::cli::local::CommandLine::try_parse_from([&["codedeploy-local"], arguments].concat());
         line.unwrap().arguments.location().map_err(|error| error.to_string())
     }
 
