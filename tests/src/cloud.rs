@@ -146,7 +146,7 @@ impl Cloud {
             .map(|event| HostCommand {
                 host_command_identifier: format!("command-{event}"),
                 host_identifier: host.into(),
-                deployment_execution_id: "execution-1".into(),
+                deployment_execution_id: "execution/d-ROTATION1".into(),
                 command_name: (*event).into(),
                 nonce: 0,
             })

@@ -46,7 +46,7 @@ async fn a_deployment_reads_like_a_story_and_every_line_says_where_it_belongs() 
     assert_eq!(deployed.status(), "Succeeded");
     let lines = lines(&fleet, &deployed.id);
     let story: Vec<&str> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
-    let expected = [
+    let lines_of_events = [
         "ApplicationStop begins",
         "ApplicationStop succeeded",
         "DownloadBundle begins",
@@ -66,6 +66,13 @@ async fn a_deployment_reads_like_a_story_and_every_line_says_where_it_belongs() 
         "ValidateService begins",
         "ValidateService succeeded",
     ];
+    // Each command comes with a specification of its own.
+    let expected: Vec<&str> = lines_of_events
+        .into_iter()
+        .flat_map(|line| {
+            line.ends_with(" begins").then_some("deployment specification verified").into_iter().chain([line])
+        })
+        .collect();
     assert_eq!(story, expected);
     for line in &lines {
         for name in
@@ -154,9 +161,9 @@ async fn a_disk_that_is_full_for_a_while_joins_no_two_lines_of_output() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");
     let revision = folder.path().join("revision");
-    // Fills the agent's files up to its limit, then lifts the limit.
+    // Fills the agent's files up to its limit, then lifts the limit. Above the script is its keeper, above that the agent.
     let script = format!(
-        "#!/bin/sh\nagent=$PPID\nyes 0123456789 | head -n 9000\n\
+        "#!/bin/sh\nagent=$(ps -o ppid= \"$PPID\")\nyes 0123456789 | head -n 9000\n\
          until [ \"$(cat {root}/*/d-*/logs/scripts.log | wc -c)\" -ge 65536 ]; do sleep 0.05; done\n\
          prlimit --fsize=unlimited --pid $agent\necho after\n",
         root = root.display()
