@@ -12,7 +12,7 @@ pub(crate) const HOOKS: &[Case] = &[
             "Script - b.sh",
             "[stdout]b",
             "LifecycleEvent - AfterInstall",
-            "Script - b.sh",
+            "Script - /b.sh",
             "[stdout]b",
             "Script - s/a.sh",
             "[stderr]wrong",
@@ -122,7 +122,7 @@ pub(crate) const HOOKS: &[Case] = &[
         name: "a location with .. that stays inside, and a timeout in another form",
         bundle: &[("s/a.sh", "#!/bin/sh\necho ran\n"), ("d/g", "x")],
         appspec: "hooks:\n  AfterInstall: [{location: d/../s/a.sh, timeout: 0x12C, sudo: 1}]\n",
-        log: &["LifecycleEvent - AfterInstall", "Script - s/a.sh", "[stdout]ran"],
+        log: &["LifecycleEvent - AfterInstall", "Script - d/../s/a.sh", "[stdout]ran"],
         ..PLAIN
     },
     Case {
