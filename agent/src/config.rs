@@ -368,11 +368,11 @@ mod tests {
 
     #[test]
     fn every_key_is_documented_with_its_default() {
-        let page = include_str!("../../docs/configuration.md");
+        let page = include_str!("../../docs/agent/configuration.md");
         let loaded = Settings::parse(b"", &Environment::default()).unwrap();
         for reader::Effective { key, value, .. } in loaded.effective {
             let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
-            let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {key}"));
+            let row = row.unwrap_or_else(|| panic!("docs/agent/configuration.md has no row for {key}"));
             let default = match value {
                 serde_json::Value::Null => "none".to_owned(),
                 serde_json::Value::String(text) => format!("`{text}`"),

@@ -123,7 +123,7 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {} is {found}: expected a regular file of at most {} KiB", path.display(), file::MAX_SIZE / 1024)]
     NotAFile { path: PathBuf, found: String },
-    #[error("the configuration file {} is not valid: mend it, or see docs/controller-configuration.md for its keys", path.display())]
+    #[error("the configuration file {} is not valid: mend it, or see docs/controller/configuration.md for its keys", path.display())]
     Parse { path: PathBuf, source: serde_yaml::Error },
     #[error("{}", listed(.0))]
     Several(Vec<ConfigError>),

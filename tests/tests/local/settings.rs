@@ -155,5 +155,5 @@ async fn scripts_have_the_variables_of_the_agent_and_of_the_deployment_and_no_ot
         "OPERATORS_OWN",
         "PATH",
     ];
-    assert_eq!(seen, expected, "docs/switching.md names what AWS's agents do not set");
+    assert_eq!(seen, expected, "docs/agent/switching.md names what AWS's agents do not set");
 }
