@@ -1,6 +1,6 @@
 //! Deployments: how one is created, decided about, carried out by its hosts, and shown.
 //!
-//! * [`state`] and [`progress`] have the states of a lifecycle event and of a deployment, [`course`] which events there
+//! * [`state`] and [`progress`] have the states of a lifecycle event and of a deployment, [`strategy`] which events there
 //!   are, [`target`] what one target does next, [`plan`] what the whole does, [`health`] the arithmetic; all are pure;
 //! * [`decide`] carries a decision out on the database, with [`start`] and [`end`] for both ends of a deployment; nothing
 //!   else lets a deployment go on; [`resume`] gives hosts the time that the service was away, and [`departure`]

@@ -13,10 +13,10 @@ use codedeploy_api::codedeploy::{
     RollbackInfo, TargetLabel, TargetStatus, Timestamp,
 };
 use codedeploy_planner::Timers;
-use codedeploy_planner::deployment_state::{Ending, Progress, Stage};
+use codedeploy_planner::deployment_state::{DeploymentState, Ending, Stage};
 use codedeploy_planner::plan::{Class, Count};
 use codedeploy_planner::rules::Rules;
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     pub id: String,
     pub group_id: String,
     pub created: Timestamp,
-    pub progress: Progress,
+    pub progress: DeploymentState,
     pub rules: Rules,
     /// What does not change after the creation.
     pub snapshot: DeploymentInfo,
@@ -68,7 +68,7 @@ impl Record {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let Json(relations): Json<Relations> = row.get("relations")?;
         let Json(rules): Json<Rules> = row.get("rules")?;
-        let Json(progress): Json<Progress> = row.get("progress")?;
+        let Json(progress): Json<DeploymentState> = row.get("progress")?;
         let status: String = row.get("status")?;
         if status != progress.status().as_str() {
             let said = format!("status: found {}, and progress has {}", shorten(&status), progress.status());
@@ -108,7 +108,7 @@ impl Record {
 
     /// Whether it is over, and nothing of it is done any more.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.progress, Progress::Ended { .. })
+        matches!(self.progress, DeploymentState::Ended { .. })
     }
 
     pub(crate) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -192,9 +192,9 @@ impl Record {
     }
 }
 
-fn waits_for_termination(rules: &Rules, progress: &Progress) -> bool {
-    let retires = matches!(rules.course, Course::BlueGreen { retire_minutes: Some(_), .. });
-    retires && matches!(progress, Progress::Ended { ending: Ending::Succeeded, .. })
+fn waits_for_termination(rules: &Rules, progress: &DeploymentState) -> bool {
+    let retires = matches!(rules.strategy, Strategy::BlueGreen { retire_minutes: Some(_), .. });
+    retires && matches!(progress, DeploymentState::Ended { ending: Ending::Succeeded, .. })
 }
 
 /// Selects targets, each with what became of its host.
@@ -287,7 +287,7 @@ impl Target {
         stage: Stage,
         most: usize,
     ) -> rusqlite::Result<Vec<Target>> {
-        let fleet = record.rules.course.fleet(stage);
+        let fleet = record.rules.strategy.fleet(stage);
         tx.prepare_cached(WAITING)?
             .query_map(
                 (

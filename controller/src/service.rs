@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use crate::config::Settings;
 use crate::config::known_names::KnownNames;
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::ApiError;
 use crate::keys::Keys;
 use crate::objects::{ObjectError, Objects};
@@ -243,7 +243,7 @@ impl Service {
     pub async fn change<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Outcome>), ApiError> + Send + 'static,
+        W: FnOnce(&Service, &Context<'_>) -> Result<(T, Option<Effects>), ApiError> + Send + 'static,
     {
         let service = Arc::clone(self);
         let changing = async move {

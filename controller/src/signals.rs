@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use agenda::Agenda;
 
 /// Who waits for what: the reconciler for deployments that something happened to or whose time has come, polls for their
@@ -47,7 +47,7 @@ impl Signals {
     }
 
     /// Acts on what a decision did, once it is on disk.
-    pub fn announce(&self, outcome: &Outcome) {
+    pub fn announce(&self, outcome: &Effects) {
         outcome.log();
         self.wake_hosts(&outcome.hosts);
         self.happened.notify_one();

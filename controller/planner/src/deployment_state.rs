@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event_state::IllegalEvent;
 
-/// A part of a deployment's course. Targets perform the events of the stage that the deployment is in, and no later
+/// A part of a deployment's strategy. Targets perform the events of the stage that the deployment is in, and no later
 /// ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Stage {
@@ -21,7 +21,7 @@ pub enum Stage {
 /// Where a deployment stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status")]
-pub enum Progress {
+pub enum DeploymentState {
     /// Accepted; its targets are not known.
     Created,
     /// Its targets are known, and commands are being made.
@@ -128,60 +128,63 @@ pub enum DeploymentInput {
     Retire,
 }
 
-impl Progress {
+impl DeploymentState {
     /// The state after `input` at `now`.
-    pub fn next(&self, input: DeploymentInput, now: Timestamp) -> Result<Progress, IllegalEvent> {
+    pub fn next(&self, input: DeploymentInput, now: Timestamp) -> Result<DeploymentState, IllegalEvent> {
         use DeploymentInput as In;
         let illegal = |input: &'static str| Err(IllegalEvent { state: self.name(), input });
         match (self, input) {
-            (Progress::Created, In::Start(stage)) => {
-                Ok(Progress::InProgress { started: now, stage, stop: None })
+            (DeploymentState::Created, In::Start(stage)) => {
+                Ok(DeploymentState::InProgress { started: now, stage, stop: None })
             }
             (_, In::Start(_)) => illegal("Start"),
-            (Progress::InProgress { started, stage, stop }, In::RequestStop(asked)) => {
+            (DeploymentState::InProgress { started, stage, stop }, In::RequestStop(asked)) => {
                 let stop = match (stop, asked) {
                     // Who asks again may have changed their mind about the rollback.
                     (Some(Stop::Request { .. }) | None, asked @ Stop::Request { rollback: Some(_) }) => asked,
                     (Some(first), _) => first.clone(),
                     (None, asked) => asked,
                 };
-                Ok(Progress::InProgress { started: *started, stage: *stage, stop: Some(stop) })
+                Ok(DeploymentState::InProgress { started: *started, stage: *stage, stop: Some(stop) })
             }
             // The wait is over, for another reason than the one waited for.
-            (Progress::Ready { started, .. }, In::RequestStop(asked)) => {
-                Ok(Progress::InProgress { started: *started, stage: Stage::Deploy, stop: Some(asked) })
+            (DeploymentState::Ready { started, .. }, In::RequestStop(asked)) => {
+                Ok(DeploymentState::InProgress { started: *started, stage: Stage::Deploy, stop: Some(asked) })
             }
             (_, In::RequestStop(_)) => illegal("RequestStop"),
-            (Progress::InProgress { started, stop: None, .. }, In::AwaitContinue { until }) => {
-                Ok(Progress::Ready { started: *started, until })
+            (DeploymentState::InProgress { started, stop: None, .. }, In::AwaitContinue { until }) => {
+                Ok(DeploymentState::Ready { started: *started, until })
             }
             (_, In::AwaitContinue { .. }) => illegal("AwaitContinue"),
             (
-                Progress::InProgress { started, stop: None, .. } | Progress::Ready { started, .. },
+                DeploymentState::InProgress { started, stop: None, .. }
+                | DeploymentState::Ready { started, .. },
                 In::Enter(stage),
-            ) => Ok(Progress::InProgress { started: *started, stage, stop: None }),
+            ) => Ok(DeploymentState::InProgress { started: *started, stage, stop: None }),
             (_, In::Enter(_)) => illegal("Enter"),
-            (Progress::Created, In::End { ending: Ending::Succeeded, .. })
-            | (Progress::Ended { .. }, In::End { .. }) => illegal("End"),
+            (DeploymentState::Created, In::End { ending: Ending::Succeeded, .. })
+            | (DeploymentState::Ended { .. }, In::End { .. }) => illegal("End"),
             (_, In::End { ending, retire_at }) => {
-                Ok(Progress::Ended { started: self.started(), completed: now, ending, retire_at })
+                Ok(DeploymentState::Ended { started: self.started(), completed: now, ending, retire_at })
             }
-            (Progress::Ended { started, completed, ending, .. }, In::Retire) => Ok(Progress::Ended {
-                started: *started,
-                completed: *completed,
-                ending: ending.clone(),
-                retire_at: None,
-            }),
+            (DeploymentState::Ended { started, completed, ending, .. }, In::Retire) => {
+                Ok(DeploymentState::Ended {
+                    started: *started,
+                    completed: *completed,
+                    ending: ending.clone(),
+                    retire_at: None,
+                })
+            }
             (_, In::Retire) => illegal("Retire"),
         }
     }
 
     pub fn status(&self) -> DeploymentStatus {
         match self {
-            Progress::Created => DeploymentStatus::Created,
-            Progress::InProgress { .. } => DeploymentStatus::InProgress,
-            Progress::Ready { .. } => DeploymentStatus::Ready,
-            Progress::Ended { ending, .. } => match ending {
+            DeploymentState::Created => DeploymentStatus::Created,
+            DeploymentState::InProgress { .. } => DeploymentStatus::InProgress,
+            DeploymentState::Ready { .. } => DeploymentStatus::Ready,
+            DeploymentState::Ended { ending, .. } => match ending {
                 Ending::Succeeded => DeploymentStatus::Succeeded,
                 Ending::Failed(_) => DeploymentStatus::Failed,
                 Ending::Stopped(_) => DeploymentStatus::Stopped,
@@ -191,33 +194,39 @@ impl Progress {
 
     pub fn started(&self) -> Option<Timestamp> {
         match self {
-            Progress::Created => None,
-            Progress::InProgress { started, .. } | Progress::Ready { started, .. } => Some(*started),
-            Progress::Ended { started, .. } => *started,
+            DeploymentState::Created => None,
+            DeploymentState::InProgress { started, .. } | DeploymentState::Ready { started, .. } => {
+                Some(*started)
+            }
+            DeploymentState::Ended { started, .. } => *started,
         }
     }
 
     pub fn completed(&self) -> Option<Timestamp> {
         match self {
-            Progress::Ended { completed, .. } => Some(*completed),
-            Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => None,
+            DeploymentState::Ended { completed, .. } => Some(*completed),
+            DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
+                None
+            }
         }
     }
 
     /// When the original instances are deregistered, once the deployment has succeeded.
     pub fn retire_at(&self) -> Option<Timestamp> {
         match self {
-            Progress::Ended { retire_at, .. } => *retire_at,
-            Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => None,
+            DeploymentState::Ended { retire_at, .. } => *retire_at,
+            DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
+                None
+            }
         }
     }
 
     fn name(&self) -> &'static str {
         match self {
-            Progress::Created => "Created",
-            Progress::InProgress { .. } => "InProgress",
-            Progress::Ready { .. } => "Ready",
-            Progress::Ended { .. } => "Ended",
+            DeploymentState::Created => "Created",
+            DeploymentState::InProgress { .. } => "InProgress",
+            DeploymentState::Ready { .. } => "Ready",
+            DeploymentState::Ended { .. } => "Ended",
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use codedeploy_api::codedeploy::{ErrorCode, TargetLabel, Timestamp};
 
-use crate::deployment_state::{Ending, Progress, Stage, Stop};
+use crate::deployment_state::{DeploymentState, Ending, Stage, Stop};
 use crate::health::{Tally, Verdict};
 use crate::rules::Rules;
-use crate::strategy::Course;
-use crate::target_state::{Standing, TargetState, standing};
+use crate::strategy::Strategy;
+use crate::target_state::{TargetProgress, TargetState, standing};
 use crate::timers::Timers;
 
 /// How targets are counted.
@@ -31,14 +31,14 @@ pub enum Class {
 impl Class {
     pub fn of(target: &TargetState, rules: &Rules) -> Class {
         match standing(target, rules) {
-            Standing::Next(_) => Class::Waiting,
-            Standing::Running(event) => match target.events.get(event) {
+            TargetProgress::Next(_) => Class::Waiting,
+            TargetProgress::Running(event) => match target.events.get(event) {
                 Some(event) if event.state.is_offered() => Class::Offered,
                 _ => Class::Performing,
             },
-            Standing::Succeeded => Class::Succeeded,
-            Standing::Failed => Class::Failed,
-            Standing::Skipped => Class::Skipped,
+            TargetProgress::Succeeded => Class::Succeeded,
+            TargetProgress::Failed => Class::Failed,
+            TargetProgress::Skipped => Class::Skipped,
         }
     }
 }
@@ -73,37 +73,43 @@ pub enum Move {
 }
 
 /// Why a deployment must end now, whatever its targets do.
-pub fn closing(rules: &Rules, progress: &Progress, timers: &Timers, now: Timestamp) -> Option<Stop> {
+pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: Timestamp) -> Option<Stop> {
     match progress {
-        Progress::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
-        Progress::InProgress { started, .. } if *started + rules.patience(timers) <= now => {
+        DeploymentState::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
+        DeploymentState::InProgress { started, .. } if *started + rules.patience(timers) <= now => {
             let message = "The deployment did not end within the time that deployments are given.";
             Some(Stop::failure(ErrorCode::Timeout, message))
         }
-        Progress::Ready { until, .. } if *until <= now => Some(Stop::NotContinued),
+        DeploymentState::Ready { until, .. } if *until <= now => Some(Stop::NotContinued),
         _ => None,
     }
 }
 
 /// When a deployment must be decided about if nothing happens before, its targets' timers aside.
-pub fn deadline(rules: &Rules, progress: &Progress, timers: &Timers) -> Option<Timestamp> {
+pub fn deadline(rules: &Rules, progress: &DeploymentState, timers: &Timers) -> Option<Timestamp> {
     match progress {
-        Progress::InProgress { stop: None, started, .. } => Some(*started + rules.patience(timers)),
-        Progress::Ready { until, .. } => Some(*until),
-        Progress::Ended { retire_at, .. } => *retire_at,
-        Progress::InProgress { .. } | Progress::Created => None,
+        DeploymentState::InProgress { stop: None, started, .. } => Some(*started + rules.patience(timers)),
+        DeploymentState::Ready { until, .. } => Some(*until),
+        DeploymentState::Ended { retire_at, .. } => *retire_at,
+        DeploymentState::InProgress { .. } | DeploymentState::Created => None,
     }
 }
 
 /// Decides about a deployment whose targets were settled; about one that is not under way there is nothing to decide.
-pub fn plan(rules: &Rules, progress: &Progress, counts: &[Count], timers: &Timers, now: Timestamp) -> Move {
-    if let Progress::InProgress { stop: Some(stop), .. } = progress {
+pub fn plan(
+    rules: &Rules,
+    progress: &DeploymentState,
+    counts: &[Count],
+    timers: &Timers,
+    now: Timestamp,
+) -> Move {
+    if let DeploymentState::InProgress { stop: Some(stop), .. } = progress {
         return close(counts, stop);
     }
     if let Some(stop) = closing(rules, progress, timers, now) {
         return Move::Stop(stop);
     }
-    let Progress::InProgress { stage, .. } = *progress else {
+    let DeploymentState::InProgress { stage, .. } = *progress else {
         return Move::Wait;
     };
     match judge(rules, stage, tally(rules, stage, counts)) {
@@ -129,12 +135,12 @@ fn close(counts: &[Count], stop: &Stop) -> Move {
 
 fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
     let minutes = |minutes: u32| now + Duration::from_secs(u64::from(minutes) * 60);
-    match (rules.course, rules.course.stage_after(stage)) {
-        (Course::BlueGreen { wait_minutes: Some(wait), .. }, Some(Stage::Allow)) => {
+    match (rules.strategy, rules.strategy.stage_after(stage)) {
+        (Strategy::BlueGreen { wait_minutes: Some(wait), .. }, Some(Stage::Allow)) => {
             Move::AwaitContinue { until: minutes(wait) }
         }
         (_, Some(stage)) => Move::Enter(stage),
-        (Course::BlueGreen { retire_minutes, .. }, None) => {
+        (Strategy::BlueGreen { retire_minutes, .. }, None) => {
             Move::End { ending: Ending::Succeeded, retire_at: retire_minutes.map(minutes) }
         }
         (_, None) => Move::End { ending: Ending::Succeeded, retire_at: None },
@@ -143,7 +149,7 @@ fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
 
 /// How the targets of a stage's fleet stand towards that stage.
 fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
-    let fleet = rules.course.fleet(stage);
+    let fleet = rules.strategy.fleet(stage);
     let mut tally = Tally::default();
     for count in counts.iter().filter(|count| fleet.is_none() || count.label == fleet) {
         let field = match count.class {
@@ -181,7 +187,7 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
 }
 
 fn failure(rules: &Rules, stage: Stage, counts: &[Count]) -> Stop {
-    let fleet = rules.course.fleet(stage);
+    let fleet = rules.strategy.fleet(stage);
     let number = |class: Class| -> usize {
         let alike = |count: &&Count| count.class == class && (fleet.is_none() || count.label == fleet);
         counts.iter().filter(alike).map(|count| count.targets).sum()

@@ -6,7 +6,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use serde::{Deserialize, Serialize};
 
 use crate::health::MinimumHealthy;
-use crate::strategy::Course;
+use crate::strategy::Strategy;
 use crate::timers::Timers;
 
 /// What was decided about a deployment when it was created, and the planner needs to know.
@@ -15,8 +15,9 @@ pub struct Rules {
     pub minimum_healthy: MinimumHealthy,
     /// A failure of an event that runs the previous revision's scripts does not fail the target.
     pub ignore_application_stop_failures: bool,
-    #[serde(default)]
-    pub course: Course,
+    /// Stored under its earlier name.
+    #[serde(default, rename = "course")]
+    pub strategy: Strategy,
     /// Alarms that stop the deployment; it starts once they were looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Watch>,
@@ -36,7 +37,7 @@ impl Rules {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
         match event {
             // What is left behind may be broken or gone, and must not keep its traffic for that.
-            BeforeBlockTraffic | AfterBlockTraffic if self.course == Course::BlueGreenRollback => true,
+            BeforeBlockTraffic | AfterBlockTraffic if self.strategy == Strategy::BlueGreenRollback => true,
             ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => self.ignore_application_stop_failures,
             _ => false,
         }
@@ -44,9 +45,9 @@ impl Rules {
 
     /// How long a deployment of this kind may take.
     pub fn patience(&self, timers: &Timers) -> Duration {
-        match self.course {
-            Course::BlueGreen { .. } | Course::BlueGreenRollback => timers.blue_green,
-            Course::InPlace | Course::InPlaceBehindLoadBalancer => timers.deployment,
+        match self.strategy {
+            Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => timers.blue_green,
+            Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => timers.deployment,
         }
     }
 }

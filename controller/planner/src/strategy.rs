@@ -8,7 +8,7 @@ use crate::deployment_state::Stage;
 
 /// The way a deployment takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Course {
+pub enum Strategy {
     /// The group's instances get the revision where they are.
     #[default]
     InPlace,
@@ -39,18 +39,18 @@ const DEPLOY: [LifecycleEvent; 7] = [
 const ALLOW: [LifecycleEvent; 3] =
     [LifecycleEvent::BeforeAllowTraffic, LifecycleEvent::AllowTraffic, LifecycleEvent::AfterAllowTraffic];
 
-impl Course {
-    /// The course of a deployment in place.
-    pub fn in_place(option: Option<&DeploymentOption>) -> Course {
+impl Strategy {
+    /// The strategy of a deployment in place.
+    pub fn in_place(option: Option<&DeploymentOption>) -> Strategy {
         match option {
-            Some(DeploymentOption::WithTrafficControl) => Course::InPlaceBehindLoadBalancer,
-            _ => Course::InPlace,
+            Some(DeploymentOption::WithTrafficControl) => Strategy::InPlaceBehindLoadBalancer,
+            _ => Strategy::InPlace,
         }
     }
 
     pub fn first_stage(self) -> Stage {
         match self {
-            Course::BlueGreenRollback => Stage::Allow,
+            Strategy::BlueGreenRollback => Stage::Allow,
             _ => Stage::Deploy,
         }
     }
@@ -58,7 +58,7 @@ impl Course {
     /// What follows a stage that is done; nothing after the last.
     pub fn stage_after(self, stage: Stage) -> Option<Stage> {
         match (self, stage) {
-            (Course::InPlace | Course::InPlaceBehindLoadBalancer, _) | (_, Stage::Block) => None,
+            (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer, _) | (_, Stage::Block) => None,
             (_, Stage::Deploy) => Some(Stage::Allow),
             (_, Stage::Allow) => Some(Stage::Block),
         }
@@ -67,10 +67,10 @@ impl Course {
     /// The fleet that performs a stage; none means all targets.
     pub fn fleet(self, stage: Stage) -> Option<TargetLabel> {
         match (self, stage) {
-            (Course::InPlace | Course::InPlaceBehindLoadBalancer, _) => None,
-            (Course::BlueGreen { .. }, Stage::Deploy | Stage::Allow)
-            | (Course::BlueGreenRollback, Stage::Block) => Some(TargetLabel::Green),
-            (Course::BlueGreen { .. }, Stage::Block) | (Course::BlueGreenRollback, _) => {
+            (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer, _) => None,
+            (Strategy::BlueGreen { .. }, Stage::Deploy | Stage::Allow)
+            | (Strategy::BlueGreenRollback, Stage::Block) => Some(TargetLabel::Green),
+            (Strategy::BlueGreen { .. }, Stage::Block) | (Strategy::BlueGreenRollback, _) => {
                 Some(TargetLabel::Blue)
             }
         }
@@ -83,14 +83,14 @@ impl Course {
         };
         let (deploy, allow, block) = (Stage::Deploy, Stage::Allow, Stage::Block);
         match (self, label) {
-            (Course::InPlace, _) => stage(deploy, &DEPLOY),
-            (Course::InPlaceBehindLoadBalancer, _) => {
+            (Strategy::InPlace, _) => stage(deploy, &DEPLOY),
+            (Strategy::InPlaceBehindLoadBalancer, _) => {
                 [stage(deploy, &BLOCK), stage(deploy, &DEPLOY), stage(deploy, &ALLOW)].concat()
             }
-            (Course::BlueGreen { .. }, Some(TargetLabel::Blue)) => stage(block, &BLOCK),
-            (Course::BlueGreen { .. }, _) => [stage(deploy, &DEPLOY), stage(allow, &ALLOW)].concat(),
-            (Course::BlueGreenRollback, Some(TargetLabel::Blue)) => stage(allow, &ALLOW),
-            (Course::BlueGreenRollback, _) => stage(block, &BLOCK),
+            (Strategy::BlueGreen { .. }, Some(TargetLabel::Blue)) => stage(block, &BLOCK),
+            (Strategy::BlueGreen { .. }, _) => [stage(deploy, &DEPLOY), stage(allow, &ALLOW)].concat(),
+            (Strategy::BlueGreenRollback, Some(TargetLabel::Blue)) => stage(allow, &ALLOW),
+            (Strategy::BlueGreenRollback, _) => stage(block, &BLOCK),
         }
     }
 }
@@ -107,15 +107,15 @@ mod tests {
     #[test]
     fn behind_a_load_balancer_all_thirteen_events_are_performed_in_their_order() {
         let events: Vec<_> =
-            Course::InPlaceBehindLoadBalancer.events(None).into_iter().map(|(_, event)| event).collect();
+            Strategy::InPlaceBehindLoadBalancer.events(None).into_iter().map(|(_, event)| event).collect();
         assert_eq!(events, LifecycleEvent::standard().collect::<Vec<_>>());
     }
 
     #[test]
     fn green_waits_for_its_traffic_and_blue_for_green() {
-        let course = Course::BlueGreen { wait_minutes: None, retire_minutes: None };
+        let strategy = Strategy::BlueGreen { wait_minutes: None, retire_minutes: None };
         let names = |label| {
-            let events = course.events(Some(&label));
+            let events = strategy.events(Some(&label));
             events.into_iter().map(|(stage, event)| format!("{stage:?} {event}")).collect::<Vec<_>>()
         };
         let green = names(TargetLabel::Green);

@@ -34,7 +34,7 @@ pub struct Event {
 
 /// How far a target is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum TargetProgress {
     /// Nothing is out; this event comes next.
     Next(usize),
     /// The command of this event is out.
@@ -62,26 +62,26 @@ enum Silence {
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// Reads a target's standing off its events.
-pub fn standing(target: &TargetState, rules: &Rules) -> Standing {
+pub fn standing(target: &TargetState, rules: &Rules) -> TargetProgress {
     for (index, event) in target.events.iter().enumerate() {
         match &event.state {
             EventState::Succeeded { .. } => {}
             EventState::Failed { .. } if rules.ignores(&event.name) => {}
-            EventState::Failed { .. } => return Standing::Failed,
-            EventState::Skipped { .. } => return Standing::Skipped,
-            EventState::Pending => return Standing::Next(index),
+            EventState::Failed { .. } => return TargetProgress::Failed,
+            EventState::Skipped { .. } => return TargetProgress::Skipped,
+            EventState::Pending => return TargetProgress::Next(index),
             EventState::Queued { .. } | EventState::Leased { .. } | EventState::Acknowledged { .. } => {
-                return Standing::Running(index);
+                return TargetProgress::Running(index);
             }
         }
     }
-    Standing::Succeeded
+    TargetProgress::Succeeded
 }
 
 impl TargetState {
     /// A target that nothing was done about.
     pub fn new(rules: &Rules, label: Option<TargetLabel>) -> Self {
-        let events = rules.course.events(label.as_ref());
+        let events = rules.strategy.events(label.as_ref());
         let event = |(stage, name)| Event { name, stage, state: EventState::Pending };
         TargetState { label, events: events.into_iter().map(event).collect(), departed: false }
     }
@@ -95,21 +95,23 @@ impl TargetState {
     /// The status that clients are shown.
     pub fn status(&self, rules: &Rules) -> TargetStatus {
         match standing(self, rules) {
-            Standing::Next(0) => TargetStatus::Pending,
-            Standing::Running(0) if !self.was_attempted() => TargetStatus::Pending,
-            Standing::Next(event) if !self.has_begun_stage_of(event) => TargetStatus::Ready,
-            Standing::Next(_) | Standing::Running(_) => TargetStatus::InProgress,
-            Standing::Succeeded => TargetStatus::Succeeded,
-            Standing::Failed => TargetStatus::Failed,
-            Standing::Skipped => TargetStatus::Skipped,
+            TargetProgress::Next(0) => TargetStatus::Pending,
+            TargetProgress::Running(0) if !self.was_attempted() => TargetStatus::Pending,
+            TargetProgress::Next(event) if !self.has_begun_stage_of(event) => TargetStatus::Ready,
+            TargetProgress::Next(_) | TargetProgress::Running(_) => TargetStatus::InProgress,
+            TargetProgress::Succeeded => TargetStatus::Succeeded,
+            TargetProgress::Failed => TargetStatus::Failed,
+            TargetProgress::Skipped => TargetStatus::Skipped,
         }
     }
 
     /// The stage of the event that comes next or is out; of an ended target, its last.
     pub fn stage(&self, rules: &Rules) -> Stage {
         let event = match standing(self, rules) {
-            Standing::Next(event) | Standing::Running(event) => self.events.get(event),
-            Standing::Succeeded | Standing::Failed | Standing::Skipped => self.events.last(),
+            TargetProgress::Next(event) | TargetProgress::Running(event) => self.events.get(event),
+            TargetProgress::Succeeded | TargetProgress::Failed | TargetProgress::Skipped => {
+                self.events.last()
+            }
         };
         event.map_or(Stage::default(), |event| event.stage)
     }
@@ -136,7 +138,7 @@ impl TargetState {
     /// Lets the command that is out wait for a whole pick-up period from `now` on, however long it is out already. Its
     /// host could not reach the service while that was away.
     pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
-        let Standing::Running(event) = standing(self, rules) else { return };
+        let TargetProgress::Running(event) = standing(self, rules) else { return };
         let (deadline, margin) = match self.events.get(event).and_then(|event| self.timeout(event, timers)) {
             Some((deadline, Silence::PickUp | Silence::Run)) => (deadline, Duration::ZERO),
             Some((deadline, Silence::Traffic)) => (deadline, MARGIN),
@@ -150,7 +152,7 @@ impl TargetState {
     /// The event whose command is out.
     pub fn running(&self, rules: &Rules) -> Option<&Event> {
         match standing(self, rules) {
-            Standing::Running(event) => self.events.get(event),
+            TargetProgress::Running(event) => self.events.get(event),
             _ => None,
         }
     }
@@ -184,7 +186,7 @@ impl TargetState {
 
     /// Takes the next event's command out. The deployment decides when a target begins a stage.
     pub fn begin(&mut self, rules: &Rules, now: Timestamp) -> Result<Option<usize>, IllegalEvent> {
-        let Standing::Next(event) = standing(self, rules) else {
+        let TargetProgress::Next(event) = standing(self, rules) else {
             return Ok(None);
         };
         self.advance(event, EventInput::Issue, now)?;
@@ -203,7 +205,7 @@ impl TargetState {
         timers: &Timers,
         now: Timestamp,
     ) -> Result<Option<usize>, IllegalEvent> {
-        if let Standing::Running(event) = standing(self, rules)
+        if let TargetProgress::Running(event) = standing(self, rules)
             && let Some((deadline, silence)) =
                 self.events.get(event).and_then(|event| self.timeout(event, timers))
             && deadline <= now
@@ -211,12 +213,14 @@ impl TargetState {
             self.advance(event, EventInput::Expire { diagnostics: silence.diagnostics() }, now)?;
         }
         match standing(self, rules) {
-            Standing::Next(event) if !closing && self.has_begun_stage_of(event) => self.begin(rules, now),
-            Standing::Next(_) if closing => self.skip_rest(now).map(|()| None),
-            Standing::Running(event) if closing && self.is_offered(event) => {
+            TargetProgress::Next(event) if !closing && self.has_begun_stage_of(event) => {
+                self.begin(rules, now)
+            }
+            TargetProgress::Next(_) if closing => self.skip_rest(now).map(|()| None),
+            TargetProgress::Running(event) if closing && self.is_offered(event) => {
                 self.skip_rest(now).map(|()| None)
             }
-            Standing::Failed => self.skip_rest(now).map(|()| None),
+            TargetProgress::Failed => self.skip_rest(now).map(|()| None),
             _ => Ok(None),
         }
     }

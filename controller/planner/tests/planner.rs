@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use codedeploy_api::codedeploy::{Diagnostics, TargetLabel, Timestamp};
 use codedeploy_planner::Timers;
-use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
 use codedeploy_planner::event_state::{EventInput, EventState};
 use codedeploy_planner::health::MinimumHealthy;
 use codedeploy_planner::plan::{Class, Count, Move, closing, plan};
 use codedeploy_planner::rules::Rules;
-use codedeploy_planner::strategy::Course;
-use codedeploy_planner::target_state::{Event, Standing, TargetState, standing};
+use codedeploy_planner::strategy::Strategy as DeploymentStrategy;
+use codedeploy_planner::target_state::{Event, TargetProgress, TargetState, standing};
 use proptest::prelude::*;
 
 const TIMERS: Timers = Timers {
@@ -29,7 +29,7 @@ const TIMERS: Timers = Timers {
 /// A deployment in memory, decided about as the service does on its database.
 struct Deployment {
     rules: Rules,
-    progress: Progress,
+    progress: DeploymentState,
     targets: Vec<TargetState>,
     /// Commands taken out by the last decision.
     issued: usize,
@@ -40,19 +40,25 @@ impl Deployment {
         let rules = Rules {
             minimum_healthy,
             ignore_application_stop_failures: ignore,
-            course: Course::InPlace,
+            strategy: DeploymentStrategy::InPlace,
             alarms: None,
         };
         let targets = vec![TargetState::new(&rules, None); targets];
-        Deployment { targets, progress: begun(rules.course), rules, issued: 0 }
+        Deployment { targets, progress: begun(rules.strategy), rules, issued: 0 }
     }
 
     /// Of two fleets: so many replacements and so many originals.
-    fn rerouting(course: Course, minimum_healthy: MinimumHealthy, green: usize, blue: usize) -> Deployment {
-        let rules = Rules { minimum_healthy, ignore_application_stop_failures: false, course, alarms: None };
+    fn rerouting(
+        strategy: DeploymentStrategy,
+        minimum_healthy: MinimumHealthy,
+        green: usize,
+        blue: usize,
+    ) -> Deployment {
+        let rules =
+            Rules { minimum_healthy, ignore_application_stop_failures: false, strategy, alarms: None };
         let fleet = |label: TargetLabel, number| vec![TargetState::new(&rules, Some(label)); number];
         let targets = [fleet(TargetLabel::Green, green), fleet(TargetLabel::Blue, blue)].concat();
-        Deployment { targets, progress: begun(course), rules, issued: 0 }
+        Deployment { targets, progress: begun(strategy), rules, issued: 0 }
     }
 
     fn counts(&self) -> Vec<Count> {
@@ -78,12 +84,14 @@ impl Deployment {
                 Move::Wait => return,
                 Move::Begin(number) => {
                     assert!(number > 0, "a move that moves nothing");
-                    let Progress::InProgress { stage, .. } = self.progress else {
+                    let DeploymentState::InProgress { stage, .. } = self.progress else {
                         panic!("a command while nothing is in progress");
                     };
-                    let fleet = self.rules.course.fleet(stage);
+                    let fleet = self.rules.strategy.fleet(stage);
                     let waiting = |target: &&mut TargetState| match standing(target, &self.rules) {
-                        Standing::Next(event) => target.label == fleet && target.events[event].stage == stage,
+                        TargetProgress::Next(event) => {
+                            target.label == fleet && target.events[event].stage == stage
+                        }
                         _ => false,
                     };
                     for target in self.targets.iter_mut().filter(waiting).take(number) {
@@ -118,15 +126,15 @@ impl Deployment {
     }
 
     fn is_stopping(&self) -> bool {
-        matches!(self.progress, Progress::InProgress { stop: Some(_), .. })
+        matches!(self.progress, DeploymentState::InProgress { stop: Some(_), .. })
     }
 
-    fn count(&self, wanted: impl Fn(Standing) -> bool) -> usize {
+    fn count(&self, wanted: impl Fn(TargetProgress) -> bool) -> usize {
         self.targets.iter().filter(|target| wanted(standing(target, &self.rules))).count()
     }
 
     /// How many targets of a fleet stand so.
-    fn of(&self, label: &TargetLabel, wanted: impl Fn(Standing) -> bool) -> usize {
+    fn of(&self, label: &TargetLabel, wanted: impl Fn(TargetProgress) -> bool) -> usize {
         let fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
         fleet.filter(|target| wanted(standing(target, &self.rules))).count()
     }
@@ -151,16 +159,17 @@ impl Deployment {
     }
 }
 
-fn begun(course: Course) -> Progress {
-    Progress::InProgress { started: at(0), stage: course.first_stage(), stop: None }
+fn begun(strategy: DeploymentStrategy) -> DeploymentState {
+    DeploymentState::InProgress { started: at(0), stage: strategy.first_stage(), stop: None }
 }
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1000)
 }
 
-fn running(standing: Standing) -> bool {
-    matches!(standing, Standing::Running(_)) || matches!(standing, Standing::Next(event) if event > 0)
+fn running(standing: TargetProgress) -> bool {
+    matches!(standing, TargetProgress::Running(_))
+        || matches!(standing, TargetProgress::Next(event) if event > 0)
 }
 
 /// What a host does with its command at one step of time.
@@ -240,16 +249,16 @@ proptest! {
             let stopping = deployment.is_stopping();
             deployment.decide(now);
             prop_assert!(!stopping || deployment.issued == 0, "a command after the stop");
-            let failed = deployment.count(|s| s == Standing::Failed);
+            let failed = deployment.count(|s| s == TargetProgress::Failed);
             let in_progress = deployment.count(running);
             if !stopping {
                 prop_assert!(failed + in_progress <= budget.unavailable, "healthy below the minimum");
                 prop_assert!(in_progress <= budget.parallel);
             }
-            if let Progress::Ended { ending, .. } = &deployment.progress {
+            if let DeploymentState::Ended { ending, .. } = &deployment.progress {
                 prop_assert_eq!(in_progress, 0, "ended with a command out");
-                prop_assert_eq!(deployment.count(|s| s == Standing::Next(0)), 0);
-                let succeeded = deployment.count(|s| s == Standing::Succeeded);
+                prop_assert_eq!(deployment.count(|s| s == TargetProgress::Next(0)), 0);
+                let succeeded = deployment.count(|s| s == TargetProgress::Succeeded);
                 match ending {
                     Ending::Succeeded => prop_assert!(succeeded >= 1 && succeeded + failed == targets),
                     Ending::Stopped(_) => prop_assert!(stopping),
@@ -283,12 +292,12 @@ proptest! {
         stop_at in prop::option::of(0..40i64),
         continue_at in prop::option::of(10..60i64),
     ) {
-        let course = way.course();
+        let strategy = way.strategy();
         let budget = minimum.budget(green).map_or(0, |budget| budget.unavailable);
-        if course != Course::BlueGreenRollback && budget == 0 {
+        if strategy != DeploymentStrategy::BlueGreenRollback && budget == 0 {
             return Ok(());
         }
-        let mut deployment = Deployment::rerouting(course, minimum, green, blue);
+        let mut deployment = Deployment::rerouting(strategy, minimum, green, blue);
         // Who gets traffic, and who loses it then.
         let (gains, loses) = match way {
             Way::Back => (TargetLabel::Blue, TargetLabel::Green),
@@ -301,19 +310,19 @@ proptest! {
             if stop_at == Some(step) {
                 deployment.request_stop(now);
             }
-            if continue_at == Some(step) && matches!(deployment.progress, Progress::Ready { .. }) {
+            if continue_at == Some(step) && matches!(deployment.progress, DeploymentState::Ready { .. }) {
                 deployment.take(DeploymentInput::Enter(Stage::Allow), now);
             }
             let stopping = deployment.is_stopping();
-            let ready = matches!(deployment.progress, Progress::Ready { .. });
+            let ready = matches!(deployment.progress, DeploymentState::Ready { .. });
             deployment.decide(now);
             prop_assert!(!(stopping || ready) || deployment.issued == 0, "a command in a wait");
 
-            let succeeded = deployment.of(&gains, |s| s == Standing::Succeeded);
-            let failed = deployment.of(&gains, |s| s == Standing::Failed);
+            let succeeded = deployment.of(&gains, |s| s == TargetProgress::Succeeded);
+            let failed = deployment.of(&gains, |s| s == TargetProgress::Failed);
             let serving = succeeded > 0 && succeeded + failed == size && failed <= minimum.tolerated(size);
             prop_assert!(!deployment.was_begun(&loses) || serving, "traffic is taken, and nobody else has it");
-            if let Progress::InProgress { stage: Stage::Deploy, stop: None, .. } = deployment.progress {
+            if let DeploymentState::InProgress { stage: Stage::Deploy, stop: None, .. } = deployment.progress {
                 let installs = |target: &&TargetState| {
                     let rules = &deployment.rules;
                     target.stage(rules) == Stage::Deploy && running(standing(target, rules))
@@ -321,9 +330,9 @@ proptest! {
                 let out = failed + deployment.targets.iter().filter(installs).count();
                 prop_assert!(out <= budget, "replacements below the minimum");
             }
-            if let Progress::Ended { ending, .. } = &deployment.progress {
+            if let DeploymentState::Ended { ending, .. } = &deployment.progress {
                 prop_assert_eq!(deployment.count(running), 0, "ended with a command out");
-                let left = deployment.of(&loses, |s| s == Standing::Succeeded);
+                let left = deployment.of(&loses, |s| s == TargetProgress::Succeeded);
                 match ending {
                     Ending::Succeeded => prop_assert!(serving && left == leaves, "{left} of {leaves}"),
                     Ending::Stopped(_) => prop_assert!(stopping || ready),
@@ -345,7 +354,7 @@ proptest! {
     #[test]
     fn good_hosts_succeed(minimum in minimum(), green in 1..9usize, blue in 0..9usize) {
         let can_begin = minimum.budget(green).is_ok();
-        let rerouting = |way: Way| Deployment::rerouting(way.course(), minimum, green, blue);
+        let rerouting = |way: Way| Deployment::rerouting(way.strategy(), minimum, green, blue);
         let deployments = [
             (can_begin, Deployment::new(minimum, green, false)),
             (can_begin, rerouting(Way::There)),
@@ -354,8 +363,8 @@ proptest! {
         ];
         for (_, mut deployment) in deployments.into_iter().filter(|(can_succeed, _)| *can_succeed) {
             deployment.all_is_well();
-            let succeeded = matches!(&deployment.progress, Progress::Ended { ending: Ending::Succeeded, .. });
-            prop_assert!(succeeded, "{:?}: {:?}", deployment.rules.course, deployment.progress);
+            let succeeded = matches!(&deployment.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
+            prop_assert!(succeeded, "{:?}: {:?}", deployment.rules.strategy, deployment.progress);
         }
     }
 }
@@ -369,11 +378,13 @@ enum Way {
 }
 
 impl Way {
-    fn course(self) -> Course {
+    fn strategy(self) -> DeploymentStrategy {
         match self {
-            Way::There => Course::BlueGreen { wait_minutes: None, retire_minutes: None },
-            Way::ThereAfterAWait => Course::BlueGreen { wait_minutes: Some(2), retire_minutes: Some(1) },
-            Way::Back => Course::BlueGreenRollback,
+            Way::There => DeploymentStrategy::BlueGreen { wait_minutes: None, retire_minutes: None },
+            Way::ThereAfterAWait => {
+                DeploymentStrategy::BlueGreen { wait_minutes: Some(2), retire_minutes: Some(1) }
+            }
+            Way::Back => DeploymentStrategy::BlueGreenRollback,
         }
     }
 }
@@ -388,29 +399,29 @@ fn a_stop_withdraws_what_is_offered_and_waits_for_what_runs() {
     deployment.request_stop(at(2));
     deployment.decide(at(2));
     let standings: Vec<_> = deployment.targets.iter().map(|t| standing(t, &deployment.rules)).collect();
-    assert_eq!(standings, [Standing::Skipped, Standing::Skipped, Standing::Running(0)]);
+    assert_eq!(standings, [TargetProgress::Skipped, TargetProgress::Skipped, TargetProgress::Running(0)]);
     assert!(deployment.is_stopping());
     act(&mut deployment.targets[2].events[0], Deed::Succeed, at(3));
     deployment.decide(at(3));
-    assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Stopped(_), .. }));
-    assert_eq!(standing(&deployment.targets[2], &deployment.rules), Standing::Skipped);
+    assert!(matches!(&deployment.progress, DeploymentState::Ended { ending: Ending::Stopped(_), .. }));
+    assert_eq!(standing(&deployment.targets[2], &deployment.rules), TargetProgress::Skipped);
 }
 
 #[test]
 fn a_deployment_that_takes_too_long_fails() {
     let mut deployment = Deployment::new(MinimumHealthy::FleetPercent(0), 1, false);
     deployment.decide(at(5000));
-    assert!(matches!(&deployment.progress, Progress::Ended { ending: Ending::Failed(_), .. }));
+    assert!(matches!(&deployment.progress, DeploymentState::Ended { ending: Ending::Failed(_), .. }));
 }
 
 fn traffic_goes_back(minimum_healthy: MinimumHealthy) -> Rules {
-    let (course, ignore_application_stop_failures) = (Course::BlueGreenRollback, false);
-    Rules { minimum_healthy, ignore_application_stop_failures, course, alarms: None }
+    let (strategy, ignore_application_stop_failures) = (DeploymentStrategy::BlueGreenRollback, false);
+    Rules { minimum_healthy, ignore_application_stop_failures, strategy, alarms: None }
 }
 
 #[test]
 fn traffic_goes_back_to_a_fleet_that_is_smaller_than_the_minimum_for_the_other() {
-    let progress = Progress::InProgress { started: at(0), stage: Stage::Allow, stop: None };
+    let progress = DeploymentState::InProgress { started: at(0), stage: Stage::Allow, stop: None };
     let rules = traffic_goes_back(MinimumHealthy::HostCount(3));
     let count = |label, class, stage, targets| Count { label: Some(label), class, stage, targets };
     let green = count(TargetLabel::Green, Class::Waiting, Stage::Block, 4);
@@ -434,5 +445,5 @@ fn a_replacement_loses_its_traffic_in_a_rollback_whatever_its_scripts_say() {
     assert_eq!(green.settle(&rules, false, &TIMERS, at(2)), Ok(Some(2)));
     // Its host is silent.
     assert_eq!(green.settle(&rules, false, &TIMERS, at(1000)), Ok(None));
-    assert_eq!(standing(&green, &rules), Standing::Succeeded);
+    assert_eq!(standing(&green, &rules), TargetProgress::Succeeded);
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use codedeploy_api::codedeploy::{Diagnostics, ErrorInformation, Timestamp};
-use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
 use codedeploy_planner::event_state::{EventInput, EventState};
 
 fn at(millis: i64) -> Timestamp {
@@ -69,13 +69,21 @@ fn an_expired_lease_is_given_again_and_keeps_the_first_start() {
 fn every_pair_of_progress_and_input() {
     let error = ErrorInformation::default();
     let started = at(1);
-    let ended =
-        |retire_at| Progress::Ended { started: None, completed: at(2), ending: Ending::Succeeded, retire_at };
+    let ended = |retire_at| DeploymentState::Ended {
+        started: None,
+        completed: at(2),
+        ending: Ending::Succeeded,
+        retire_at,
+    };
     let states = [
-        Progress::Created,
-        Progress::InProgress { started, stage: Stage::Deploy, stop: None },
-        Progress::InProgress { started, stage: Stage::Deploy, stop: Some(Stop::Request { rollback: None }) },
-        Progress::Ready { started, until: at(9) },
+        DeploymentState::Created,
+        DeploymentState::InProgress { started, stage: Stage::Deploy, stop: None },
+        DeploymentState::InProgress {
+            started,
+            stage: Stage::Deploy,
+            stop: Some(Stop::Request { rollback: None }),
+        },
+        DeploymentState::Ready { started, until: at(9) },
         ended(None),
         ended(Some(at(9))),
     ];
@@ -128,13 +136,13 @@ fn the_first_reason_to_end_counts() {
         Stop::Failure(ErrorInformation::default()),
         Stop::NotContinued,
     ];
-    let running = Progress::InProgress { started: at(1), stage: Stage::Allow, stop: None };
+    let running = DeploymentState::InProgress { started: at(1), stage: Stage::Allow, stop: None };
     for first in &reasons {
         let ending = running.next(DeploymentInput::RequestStop(first.clone()), at(2)).unwrap();
         for second in &reasons {
             assert_eq!(ending.next(DeploymentInput::RequestStop(second.clone()), at(3)).unwrap(), ending);
         }
         let text = serde_json::to_string(&ending).unwrap();
-        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), ending, "{text}");
+        assert_eq!(serde_json::from_str::<DeploymentState>(&text).unwrap(), ending, "{text}");
     }
 }

@@ -1,11 +1,11 @@
 //! What alarms do to deployments.
 
-use codedeploy_planner::deployment_state::{Progress, Stop};
+use codedeploy_planner::deployment_state::{DeploymentState, Stop};
 use codedeploy_planner::plan;
 use codedeploy_planner::rules::Watch;
 
 use super::{decide, intervene, start};
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::ApiError;
 use crate::records::Record;
 use crate::transaction::Context;
@@ -37,7 +37,7 @@ pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
         });
         if let Some(record) = record
             && let Some(watch) = record.rules.alarms
-            && !matches!(record.progress, Progress::Ended { .. })
+            && !matches!(record.progress, DeploymentState::Ended { .. })
         {
             watched.push(Watched { deployment_id: id, watch });
         }
@@ -46,8 +46,8 @@ pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
 }
 
 /// Acts on a look at the alarms of a deployment: the first one lets it start, an active alarm stops it.
-pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Outcome, ApiError> {
-    let mut outcome = Outcome::none(id);
+pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Effects, ApiError> {
+    let mut outcome = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         return Ok(outcome);
     };
@@ -55,7 +55,7 @@ pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Outcome, 
         (Sight::Active(message), _) => {
             intervene::end_early(context, &mut record, Stop::Alarm { message }, &mut outcome)?;
         }
-        (Sight::Quiet, Progress::Created) => {
+        (Sight::Quiet, DeploymentState::Created) => {
             start::start(context, &mut record, &mut outcome)?;
             decide::advance(context, &mut record, &mut outcome)?;
         }

@@ -16,7 +16,7 @@ use rusqlite::OptionalExtension as _;
 
 use super::diagnostics;
 use crate::config::Partition;
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::records::command::Command;
 use crate::records::{Record, Target, set_aside};
@@ -29,7 +29,7 @@ use crate::transaction::Context;
 /// The answer to a poll.
 #[derive(Debug)]
 pub enum Offer {
-    Command(HostCommand, Box<Outcome>),
+    Command(HostCommand, Box<Effects>),
     /// Nothing now; at the time given, a command handed to another poll may be due again.
     Nothing {
         again_at: Option<Timestamp>,
@@ -80,22 +80,22 @@ pub fn acknowledge(
     host: &str,
     id: &str,
     envelope: Option<&Envelope>,
-) -> Result<(CommandStatus, Outcome), ApiError> {
+) -> Result<(CommandStatus, Effects), ApiError> {
     let Some(command) = find(context, host, id)? else {
-        return Ok((CommandStatus::Failed, Outcome::none(id)));
+        return Ok((CommandStatus::Failed, Effects::none(id)));
     };
     let Some((record, mut target)) = of(context, &command)? else {
-        return Ok((CommandStatus::Failed, Outcome::none(id)));
+        return Ok((CommandStatus::Failed, Effects::none(id)));
     };
     let Some(event) = target.state.events.get(command.event) else {
-        return Ok((CommandStatus::Failed, Outcome::none(&record.id)));
+        return Ok((CommandStatus::Failed, Effects::none(&record.id)));
     };
     if event.state.ended().is_some() {
-        return Ok((status(&event.state), Outcome::none(&record.id)));
+        return Ok((status(&event.state), Effects::none(&record.id)));
     }
     if event.state.is_offered() && is_over(context, &record, &target) {
-        let mut outcome = Outcome::none(&record.id);
-        outcome.stir();
+        let mut outcome = Effects::none(&record.id);
+        outcome.recheck_self();
         return Ok((CommandStatus::Failed, outcome));
     }
     let outcome = advance(context, &command, &record, &mut target, EventInput::Acknowledge)?;
@@ -112,7 +112,7 @@ pub fn complete(
     id: &str,
     succeeded: bool,
     envelope: Option<&Envelope>,
-) -> Result<Outcome, ApiError> {
+) -> Result<Effects, ApiError> {
     finish(context, host, id, succeeded, diagnostics::read(succeeded, envelope))
 }
 
@@ -123,18 +123,18 @@ pub(super) fn finish(
     id: &str,
     succeeded: bool,
     diagnostics: Diagnostics,
-) -> Result<Outcome, ApiError> {
+) -> Result<Effects, ApiError> {
     let Some(command) = find(context, host, id)? else {
-        return Ok(Outcome::none(id));
+        return Ok(Effects::none(id));
     };
     let Some((record, mut target)) = of(context, &command)? else {
-        return Ok(Outcome::none(id));
+        return Ok(Effects::none(id));
     };
     let Some(event) = target.state.events.get(command.event) else {
-        return Ok(Outcome::none(&record.id));
+        return Ok(Effects::none(&record.id));
     };
     if event.state.ended().is_some() {
-        return Ok(Outcome::none(&record.id));
+        return Ok(Effects::none(&record.id));
     }
     advance(context, &command, &record, &mut target, EventInput::Complete { succeeded, diagnostics })
 }
@@ -345,8 +345,8 @@ pub(super) fn advance(
     record: &Record,
     target: &mut Target,
     input: EventInput,
-) -> Result<Outcome, ApiError> {
-    let mut outcome = Outcome::none(&record.id);
+) -> Result<Effects, ApiError> {
+    let mut outcome = Effects::none(&record.id);
     let before = target.state.clone();
     target.state.advance(command.event, input, context.now)?;
     let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now).is_some();
@@ -356,7 +356,7 @@ pub(super) fn advance(
     outcome.save(context, record, target, &before, issued)?;
     // What a target does by itself is done; the deployment's turn comes with the target's end, or with its own.
     if closing || (ended && issued.is_none()) {
-        outcome.stir();
+        outcome.recheck_self();
     }
     Ok(outcome)
 }

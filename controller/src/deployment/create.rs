@@ -1,11 +1,11 @@
 //! CreateDeployment.
 
 use codedeploy_api::codedeploy::*;
-use codedeploy_planner::deployment_state::Progress;
+use codedeploy_planner::deployment_state::DeploymentState;
 use codedeploy_planner::rules::{Rules, Watch};
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::strategy::Strategy;
 
-use crate::deployment::effects::{Change, Outcome};
+use crate::deployment::effects::{Change, Effects};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::{self, Membership};
 use crate::ids::random_text;
@@ -19,7 +19,7 @@ use crate::transaction::Context;
 pub fn create(
     context: &Context<'_>,
     request: request::CreateDeployment,
-) -> Result<(CreateDeploymentOutput, Outcome), ApiError> {
+) -> Result<(CreateDeploymentOutput, Effects), ApiError> {
     let application = applications::find(context, &request.application_name)?;
     let group = groups::find(context, &application, &request.deployment_group_name)?;
     let style = group.style();
@@ -28,7 +28,7 @@ pub fn create(
     refuse_second(context, &group.id, &group.name)?;
     request.check_together()?;
     let restarts = matches!(request.source, Source::LastSuccessful { .. });
-    let course = course(context, &group, &style, request.target_instances.as_ref(), restarts)?;
+    let strategy = strategy(context, &group, &style, request.target_instances.as_ref(), restarts)?;
     let (revision, mut relations) = match request.source {
         Source::Revision(revision) => (revision, Relations::default()),
         Source::LastSuccessful { .. } => restarted(context, &group)?,
@@ -44,8 +44,8 @@ pub fn create(
         id: id.clone(),
         group_id: group.id.clone(),
         created: context.now,
-        progress: Progress::Created,
-        rules: Rules { minimum_healthy, ignore_application_stop_failures, course, alarms: watch(alarms) },
+        progress: DeploymentState::Created,
+        rules: Rules { minimum_healthy, ignore_application_stop_failures, strategy, alarms: watch(alarms) },
         snapshot: DeploymentInfo {
             deployment_config_name: Some(config_name),
             previous_revision: last_successful_revision(context, &group)?,
@@ -80,8 +80,8 @@ pub fn create(
         "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
         (&group.id, crate::store::Json(&revision), &id),
     )?;
-    let mut outcome = Outcome::none(&id);
-    outcome.stir();
+    let mut outcome = Effects::none(&id);
+    outcome.recheck_self();
     outcome.changes.push(Change::Created {
         application: application.name,
         deployment_group: group.name,
@@ -144,13 +144,13 @@ fn restarted(
 }
 
 /// The way the deployment takes, if this service can take it.
-fn course(
+fn strategy(
     context: &Context<'_>,
     group: &groups::Group,
     style: &DeploymentStyle,
     replacement: Option<&TargetInstances>,
     restarts: bool,
-) -> Result<Course, ApiError> {
+) -> Result<Strategy, ApiError> {
     if style.deployment_option == Some(DeploymentOption::WithTrafficControl) {
         let names = request::load_balancers(group.settings.load_balancer_info.as_ref());
         if let Some(unknown) = names.iter().find(|name| !context.balancers.has(name)) {
@@ -163,7 +163,7 @@ fn course(
     }
     if style.deployment_type != Some(DeploymentType::BlueGreen) {
         return match replacement {
-            None => Ok(Course::in_place(style.deployment_option.as_ref())),
+            None => Ok(Strategy::in_place(style.deployment_option.as_ref())),
             Some(_) => Err(ErrorName::InvalidTargetInstances.because(
                 "targetInstances are for blue/green deployments; the deployment group deploys in place.",
             )),
@@ -191,7 +191,7 @@ fn check_replacement(context: &Context<'_>, replacement: Option<&TargetInstances
     Ok(())
 }
 
-fn blue_green(configuration: BlueGreenDeploymentConfiguration) -> Result<Course, ApiError> {
+fn blue_green(configuration: BlueGreenDeploymentConfiguration) -> Result<Strategy, ApiError> {
     let provisioning = configuration.green_fleet_provisioning_option.and_then(|option| option.action);
     if provisioning == Some(GreenFleetProvisioningAction::CopyAutoScalingGroup) {
         return Err(ErrorName::InvalidInput.because(
@@ -205,7 +205,7 @@ fn blue_green(configuration: BlueGreenDeploymentConfiguration) -> Result<Course,
     let blue = configuration.terminate_blue_instances_on_deployment_success.unwrap_or_default();
     // AWS terminates them unless it is told not to; nobody should lose hosts by leaving a member out.
     let retires = blue.action == Some(InstanceAction::Terminate);
-    Ok(Course::BlueGreen {
+    Ok(Strategy::BlueGreen {
         wait_minutes: waits.then(|| minutes(ready.wait_time_in_minutes)),
         retire_minutes: retires.then(|| minutes(blue.termination_wait_time_in_minutes)),
     })

@@ -1,11 +1,11 @@
 //! Carries decisions out: one transaction takes a deployment as far as it can go now, or a bounded part of that way.
 
-use codedeploy_planner::deployment_state::{DeploymentInput, Progress};
+use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState};
 use codedeploy_planner::event_state::{EventState, IllegalEvent};
 use codedeploy_planner::plan::{self, Move, plan};
 use codedeploy_planner::target_state::TargetState;
 
-use super::effects::Outcome;
+use super::effects::Effects;
 use super::{end, start};
 use crate::deployment::effects::Change;
 use crate::error::{ApiError, ErrorName};
@@ -24,42 +24,42 @@ impl From<IllegalEvent> for ApiError {
 }
 
 /// Decides about a deployment and carries the decision out. Nothing happens to one that is over or does not exist.
-pub fn decide(context: &Context<'_>, id: &str) -> Result<Outcome, ApiError> {
-    let mut outcome = Outcome::none(id);
+pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
+    let mut outcome = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         // It was deleted, or belongs to no group.
         set_aside(context.tx, id, "its deployment group is not there", context.now)?;
         return Ok(outcome);
     };
     match &record.progress {
-        Progress::Created if record.rules.alarms.is_some() => outcome.alarms = true,
-        Progress::Created => {
+        DeploymentState::Created if record.rules.alarms.is_some() => outcome.alarms = true,
+        DeploymentState::Created => {
             start::start(context, &mut record, &mut outcome)?;
             advance(context, &mut record, &mut outcome)?;
         }
-        Progress::InProgress { .. } | Progress::Ready { .. } => {
+        DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
             advance(context, &mut record, &mut outcome)?;
         }
-        Progress::Ended { retire_at: Some(at), .. } if *at <= context.now => {
+        DeploymentState::Ended { retire_at: Some(at), .. } if *at <= context.now => {
             end::retire(context, &mut record, &mut outcome)?;
         }
-        Progress::Ended { .. } => {}
+        DeploymentState::Ended { .. } => {}
     }
     outcome.look_again(plan::deadline(&record.rules, &record.progress, context.timers));
     Ok(outcome)
 }
 
 /// Ends a deployment about which nothing can be decided for what its rows have.
-pub fn give_up(context: &Context<'_>, id: &str, found: &str) -> Result<Outcome, ApiError> {
+pub fn give_up(context: &Context<'_>, id: &str, found: &str) -> Result<Effects, ApiError> {
     set_aside(context.tx, id, found, context.now)?;
-    Ok(Outcome::none(id))
+    Ok(Effects::none(id))
 }
 
 /// Takes a deployment further whose targets are known.
 pub(super) fn advance(
     context: &Context<'_>,
     record: &mut Record,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     let mut room = BATCH;
     let overdue = Target::overdue(context.tx, &record.id, context.now, room)?;
@@ -69,7 +69,7 @@ pub(super) fn advance(
     }
     loop {
         if room == 0 {
-            outcome.stir();
+            outcome.recheck_self();
             break;
         }
         let counts = record.counts(context.tx)?;
@@ -94,7 +94,7 @@ pub(super) fn advance(
                     break;
                 }
                 Move::Begin(number) => match record.progress {
-                    Progress::InProgress { stage, .. } => {
+                    DeploymentState::InProgress { stage, .. } => {
                         (Target::waiting(context.tx, record, stage, number.min(room))?, false)
                     }
                     _ => break,
@@ -127,7 +127,7 @@ impl Record {
     }
 }
 
-impl Outcome {
+impl Effects {
     /// Does what follows for a target by itself.
     fn settle(
         &mut self,

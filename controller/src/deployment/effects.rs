@@ -4,10 +4,10 @@ use codedeploy_api::codedeploy::{DeploymentStatus, RevisionLocation, TargetStatu
 
 /// What a decision did, for those who act on it once it is on disk.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Effects {
     pub deployment_id: String,
     /// Deployments to decide about now.
-    pub stirred: Vec<String>,
+    pub recheck: Vec<String>,
     /// When to decide about the deployment again if nothing happens before.
     pub again_at: Option<Timestamp>,
     /// Hosts that have a new command.
@@ -19,15 +19,15 @@ pub struct Outcome {
     pub changes: Vec<Change>,
 }
 
-impl Outcome {
+impl Effects {
     /// Nothing was done.
     pub(crate) fn none(deployment_id: &str) -> Self {
-        Outcome { deployment_id: deployment_id.to_owned(), ..Outcome::default() }
+        Effects { deployment_id: deployment_id.to_owned(), ..Effects::default() }
     }
 
     /// Something was done that the deployment as a whole may follow.
-    pub(crate) fn stir(&mut self) {
-        self.stirred.push(self.deployment_id.clone());
+    pub(crate) fn recheck_self(&mut self) {
+        self.recheck.push(self.deployment_id.clone());
     }
 
     pub(crate) fn look_again(&mut self, at: Option<Timestamp>) {
@@ -66,7 +66,7 @@ enum Level {
     Debug,
 }
 
-impl Outcome {
+impl Effects {
     /// Writes every change to the log.
     pub fn log(&self) {
         for change in &self.changes {

@@ -3,14 +3,14 @@
 use codedeploy_api::codedeploy::{
     AutoRollbackEvent, DeploymentCreator, DeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
 };
-use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
+use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
 use codedeploy_planner::rules::Rules;
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::strategy::Strategy;
 use rusqlite::named_params;
 
 use super::create::{last_successful_revision, new_deployment_id};
 use super::removal;
-use crate::deployment::effects::{Change, Outcome};
+use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
 use crate::records::columns::Column;
 use crate::records::{Record, Relations, Target};
@@ -24,10 +24,10 @@ pub(super) fn end(
     record: &mut Record,
     ending: Ending,
     retire_at: Option<Timestamp>,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     let stop = match &record.progress {
-        Progress::InProgress { stop, .. } => stop.clone(),
+        DeploymentState::InProgress { stop, .. } => stop.clone(),
         _ => None,
     };
     finish(context, record, ending, retire_at, outcome)?;
@@ -49,7 +49,7 @@ pub(super) fn cancel(
     context: &Context<'_>,
     record: &mut Record,
     stop: &Stop,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     finish(context, record, stop.ending(), None, outcome)?;
     match groups::by_id(context, &record.group_id)? {
@@ -63,7 +63,7 @@ fn finish(
     record: &mut Record,
     ending: Ending,
     retire_at: Option<Timestamp>,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     let error = ending.error().and_then(|error| error.message.clone()).unwrap_or_default();
     record.step(context, DeploymentInput::End { ending, retire_at })?;
@@ -74,7 +74,7 @@ fn finish(
 
 /// Notes how the deployment left the instances it attempted, and the group's revision.
 fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) -> Result<(), ApiError> {
-    if record.rules.course != Course::BlueGreenRollback {
+    if record.rules.strategy != Strategy::BlueGreenRollback {
         // What is on a host after a failure is not known to be the group's revision any more.
         context
             .tx
@@ -94,9 +94,10 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
                 ":current": last_successful_revision(context, group)?.map(Json),
             })?;
     }
-    let succeeded = matches!(record.progress, Progress::Ended { ending: Ending::Succeeded, .. });
+    let succeeded = matches!(record.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
     // A rollback of a group's first deployment gave traffic back, and nothing else: its revision is the one undone.
-    let has_revision = record.rules.course != Course::BlueGreenRollback || group.last_successful.is_some();
+    let has_revision =
+        record.rules.strategy != Strategy::BlueGreenRollback || group.last_successful.is_some();
     if succeeded && has_revision {
         context.tx.execute(
             "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
@@ -111,7 +112,7 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     let mut deregister = context.tx.prepare_cached(
             "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
@@ -131,7 +132,7 @@ pub(super) fn retire(
         |row| row.get(0),
     )?;
     let instances = names.collect::<Result<_, _>>()?;
-    outcome.stirred.extend(removal::give_up(context.tx)?.stirred);
+    outcome.recheck.extend(removal::give_up(context.tx)?.recheck);
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
     Ok(())
@@ -143,7 +144,7 @@ fn roll_back(
     record: &mut Record,
     stop: &Stop,
     group: &groups::Group,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     if record.is_rollback() || !asks_for_rollback(record, stop) {
         return Ok(());
@@ -164,7 +165,7 @@ fn roll_back(
                 "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
                 (&group.id, rollback.snapshot.previous_revision.clone().map(Json), &rollback.id),
             )?;
-            outcome.stirred.push(rollback.id.clone());
+            outcome.recheck.push(rollback.id.clone());
             outcome
                 .changes
                 .push(Change::RollingBack { by: rollback.id.clone(), revision: rollback.revision() });
@@ -210,13 +211,13 @@ fn plan_rollback(
     if let Some(reason) = nothing_to_undo(context, record)? {
         return Ok(Err(reason));
     }
-    let (course, revision, behavior) = match record.rules.course {
-        Course::BlueGreen { .. } | Course::BlueGreenRollback => {
+    let (strategy, revision, behavior) = match record.rules.strategy {
+        Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => {
             let revision = good.as_ref().map_or_else(|| record.revision(), Record::revision);
-            (Course::BlueGreenRollback, revision, record.snapshot.file_exists_behavior.clone())
+            (Strategy::BlueGreenRollback, revision, record.snapshot.file_exists_behavior.clone())
         }
-        course @ (Course::InPlace | Course::InPlaceBehindLoadBalancer) => match good {
-            Some(good) => (course, good.revision(), good.snapshot.file_exists_behavior.clone()),
+        strategy @ (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer) => match good {
+            Some(good) => (strategy, good.revision(), good.snapshot.file_exists_behavior.clone()),
             None => {
                 return Ok(Err(
                     "Nothing was rolled back: no earlier deployment of the deployment group has succeeded.",
@@ -226,15 +227,15 @@ fn plan_rollback(
     };
     let failed = &record.snapshot;
     // It only moves traffic back when the instances have kept the revision.
-    let fetches = course != Course::BlueGreenRollback;
+    let fetches = strategy != Strategy::BlueGreenRollback;
     let with_github_token = fetches && needs_token;
     Ok(Ok(Record {
         id: new_deployment_id(context)?,
         group_id: record.group_id.clone(),
         created: context.now,
-        progress: Progress::Created,
+        progress: DeploymentState::Created,
         // An alarm that is still active would stop this deployment as well.
-        rules: Rules { course, alarms: None, ..record.rules.clone() },
+        rules: Rules { strategy, alarms: None, ..record.rules.clone() },
         snapshot: DeploymentInfo {
             deployment_config_name: failed.deployment_config_name.clone(),
             previous_revision: last_successful_revision(context, group)?,
@@ -259,7 +260,7 @@ fn plan_rollback(
 
 /// Why a deployment has left everything as it was, if it has.
 fn nothing_to_undo(context: &Context<'_>, record: &Record) -> Result<Option<&'static str>, ApiError> {
-    if !matches!(record.rules.course, Course::BlueGreen { .. }) {
+    if !matches!(record.rules.strategy, Strategy::BlueGreen { .. }) {
         let mut attempted = context
             .tx
             .prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;

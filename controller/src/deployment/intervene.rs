@@ -1,13 +1,13 @@
 //! StopDeployment, ContinueDeployment and what ends a wait by its older name.
 
 use codedeploy_api::codedeploy::*;
-use codedeploy_planner::deployment_state::{DeploymentInput, Ending, Progress, Stage, Stop};
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
+use codedeploy_planner::strategy::Strategy;
 
 use super::decide::{self, decide};
 use super::end;
 use super::queries::find;
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::records::Record;
 use crate::request;
@@ -17,7 +17,7 @@ use crate::transaction::Context;
 pub fn stop(
     context: &Context<'_>,
     request: request::StopDeployment,
-) -> Result<(StopDeploymentOutput, Outcome), ApiError> {
+) -> Result<(StopDeploymentOutput, Effects), ApiError> {
     let mut record = find(context, &request.deployment_id)?;
     if record.was_set_aside {
         let message = "The record of the deployment was damaged: it was set aside, and no more commands will be scheduled";
@@ -25,22 +25,23 @@ pub fn stop(
             status: Some(StopStatus::Succeeded),
             status_message: Some(message.into()),
         };
-        return Ok((output, Outcome::none(&record.id)));
+        return Ok((output, Effects::none(&record.id)));
     }
-    if matches!(&record.progress, Progress::Ended { ending, .. } if !matches!(ending, Ending::Stopped(_))) {
+    if matches!(&record.progress, DeploymentState::Ended { ending, .. } if !matches!(ending, Ending::Stopped(_)))
+    {
         return Err(already_completed(&record));
     }
-    let mut outcome = Outcome::none(&record.id);
+    let mut outcome = Effects::none(&record.id);
     let stop = Stop::Request { rollback: request.auto_rollback_enabled };
-    let was_over = matches!(record.progress, Progress::Ended { .. });
+    let was_over = matches!(record.progress, DeploymentState::Ended { .. });
     end_early(context, &mut record, stop, &mut outcome)?;
     let ignored = was_over.then(|| ignored_wish(&record, request.auto_rollback_enabled)).flatten();
     let (status, message) = match record.progress {
-        Progress::Ended { .. } => (
+        DeploymentState::Ended { .. } => (
             StopStatus::Succeeded,
             ignored.unwrap_or("No more commands will be scheduled for execution in the deployment instances"),
         ),
-        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => (
+        DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => (
             StopStatus::Pending,
             "The deployment will be stopped when the commands that are running have ended",
         ),
@@ -64,15 +65,15 @@ pub(super) fn end_early(
     context: &Context<'_>,
     record: &mut Record,
     stop: Stop,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     match &record.progress {
-        Progress::Created => end::cancel(context, record, &stop, outcome),
-        Progress::InProgress { .. } | Progress::Ready { .. } => {
+        DeploymentState::Created => end::cancel(context, record, &stop, outcome),
+        DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
             record.step(context, DeploymentInput::RequestStop(stop))?;
             decide::advance(context, record, outcome)
         }
-        Progress::Ended { .. } => Ok(()),
+        DeploymentState::Ended { .. } => Ok(()),
     }
 }
 
@@ -80,10 +81,10 @@ pub(super) fn end_early(
 pub fn proceed(
     context: &Context<'_>,
     request: request::ContinueDeployment,
-) -> Result<(Nothing, Outcome), ApiError> {
+) -> Result<(Nothing, Effects), ApiError> {
     let mut record = find(context, &request.deployment_id)?;
     let wait = request.deployment_wait_type.unwrap_or(DeploymentWaitType::ReadyWait);
-    if !matches!(record.rules.course, Course::BlueGreen { .. }) {
+    if !matches!(record.rules.strategy, Strategy::BlueGreen { .. }) {
         return Err(ErrorName::UnsupportedActionForDeploymentType.because(format!(
             "The deployment {} moves no traffic to replacement instances: only blue/green deployments wait.",
             record.id
@@ -91,17 +92,17 @@ pub fn proceed(
     }
     let ends_wait = wait == DeploymentWaitType::TerminationWait;
     match &record.progress {
-        Progress::Ready { .. } if !ends_wait => {
+        DeploymentState::Ready { .. } if !ends_wait => {
             record.step(context, DeploymentInput::Enter(Stage::Allow))?;
             Ok((Nothing {}, decide(context, &record.id)?))
         }
-        Progress::Ended { retire_at: Some(_), .. } if ends_wait => {
-            let mut outcome = Outcome::none(&record.id);
+        DeploymentState::Ended { retire_at: Some(_), .. } if ends_wait => {
+            let mut outcome = Effects::none(&record.id);
             end::retire(context, &mut record, &mut outcome)?;
             Ok((Nothing {}, outcome))
         }
-        Progress::Ended { .. } => Err(already_completed(&record)),
-        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => {
+        DeploymentState::Ended { .. } => Err(already_completed(&record)),
+        DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
             Err(ErrorName::DeploymentIsNotInReadyState.because(format!(
                 "The deployment {} has the status {}; it can be continued only while it waits.",
                 record.id,
@@ -115,7 +116,7 @@ pub fn proceed(
 pub fn skip_wait(
     context: &Context<'_>,
     request: request::SkipWaitTimeForInstanceTermination,
-) -> Result<(Nothing, Outcome), ApiError> {
+) -> Result<(Nothing, Effects), ApiError> {
     let request = request::ContinueDeployment {
         deployment_id: request.deployment_id,
         deployment_wait_type: Some(DeploymentWaitType::TerminationWait),

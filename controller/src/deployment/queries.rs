@@ -1,7 +1,7 @@
 //! What operators see of deployments.
 
 use codedeploy_api::codedeploy::*;
-use codedeploy_planner::deployment_state::Progress;
+use codedeploy_planner::deployment_state::DeploymentState;
 
 use crate::error::{ApiError, ErrorName};
 use crate::page::PAGE;
@@ -20,8 +20,8 @@ pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> 
 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
     let error_information = match &record.progress {
-        Progress::Ended { ending, .. } => ending.error().cloned(),
-        Progress::Created | Progress::InProgress { .. } | Progress::Ready { .. } => None,
+        DeploymentState::Ended { ending, .. } => ending.error().cloned(),
+        DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => None,
     };
     let overview = match record.progress.started() {
         Some(_) => Some(overview(context.tx, &record.id)?),

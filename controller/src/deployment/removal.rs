@@ -6,7 +6,7 @@ use codedeploy_api::codedeploy::{DeleteDeploymentGroupOutput, ErrorCode, Nothing
 use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use crate::deployment::effects::{Change, Outcome};
+use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
 use crate::records::{Record, Target};
 use crate::registry::instances;
@@ -14,7 +14,7 @@ use crate::request;
 use crate::transaction::Context;
 
 /// A transaction of a removal that can take many: its output once nothing is left to do, and what was done meanwhile.
-pub type Step<T> = (Option<T>, Option<Outcome>);
+pub type Step<T> = (Option<T>, Option<Effects>);
 
 /// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
 /// application does not, is deleted already.
@@ -64,12 +64,12 @@ const DEREGISTER: &str =
 pub fn deregister(
     context: &Context<'_>,
     request: request::DeregisterOnPremisesInstance,
-) -> Result<(Nothing, Outcome), ApiError> {
+) -> Result<(Nothing, Effects), ApiError> {
     Ok((Nothing {}, withdraw(context.tx, context.now, &request.instance_name)?))
 }
 
 /// What the instance was to do is given up.
-fn withdraw(tx: &Transaction<'_>, now: Timestamp, name: &str) -> rusqlite::Result<Outcome> {
+fn withdraw(tx: &Transaction<'_>, now: Timestamp, name: &str) -> rusqlite::Result<Effects> {
     tx.execute(DEREGISTER, (name, now.millis()))?;
     give_up(tx)
 }
@@ -86,9 +86,9 @@ pub fn remove_host(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<O
 
 /// Makes every command overdue whose host was deregistered: the next decision about its deployment ends it, as it does
 /// with a command whose time is over.
-pub(super) fn give_up(tx: &Transaction<'_>) -> rusqlite::Result<Outcome> {
-    let stirred = Target::expire_departed(tx)?.into_iter().collect();
-    Ok(Outcome { stirred, ..Outcome::default() })
+pub(super) fn give_up(tx: &Transaction<'_>) -> rusqlite::Result<Effects> {
+    let recheck = Target::expire_departed(tx)?.into_iter().collect();
+    Ok(Effects { recheck, ..Effects::default() })
 }
 
 /// Most targets, each with its commands, that one transaction removes.
@@ -98,7 +98,7 @@ const BATCH: usize = 500;
 #[derive(Debug)]
 enum Purged {
     /// A part, or the first that there was to do: it ended a deployment. There may be more.
-    Part(Box<Outcome>),
+    Part(Box<Effects>),
     /// The group has no deployment.
     All,
 }
@@ -111,7 +111,7 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Pur
     let active = "SELECT id FROM deployments
         WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1";
     if let Some(id) = find(active)? {
-        let mut outcome = Outcome::none(&id);
+        let mut outcome = Effects::none(&id);
         if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over()) {
             let message = "The deployment's group or application was deleted before it ended.";
             let ending = Stop::failure(reason, message).ending();
@@ -130,7 +130,7 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Pur
         )?;
         room -= statement.execute((&id, room))?.min(room);
         if room == 0 {
-            return Ok(Purged::Part(Box::new(Outcome::none(&id))));
+            return Ok(Purged::Part(Box::new(Effects::none(&id))));
         }
         context.tx.prepare_cached("DELETE FROM deployments WHERE id = ?1")?.execute([&id])?;
         room -= 1;

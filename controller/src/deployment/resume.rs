@@ -5,7 +5,7 @@
 
 use codedeploy_api::codedeploy::Timestamp;
 
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::ApiError;
 use crate::records::{Record, Target};
 use crate::transaction::Context;
@@ -14,8 +14,8 @@ use crate::transaction::Context;
 const BATCH: usize = 250;
 
 /// Gives the commands of a deployment that are out their time from `back` on. Says whether there may be more of them.
-pub fn resume(context: &Context<'_>, id: &str, back: Timestamp) -> Result<(bool, Outcome), ApiError> {
-    let mut outcome = Outcome::none(id);
+pub fn resume(context: &Context<'_>, id: &str, back: Timestamp) -> Result<(bool, Effects), ApiError> {
+    let mut outcome = Effects::none(id);
     let Some(record) = Record::load(context.tx, id)? else {
         return Ok((false, outcome));
     };

@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use codedeploy_api::codedeploy::{ErrorCode, RevisionLocation, TargetLabel};
 use codedeploy_planner::deployment_state::{DeploymentInput, Stage, Stop};
 use codedeploy_planner::rules::Rules;
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::TargetState;
 
 use super::create::last_successful_revision;
-use crate::deployment::effects::{Change, Outcome};
+use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
 use crate::fleet::{self, Member, Membership};
 use crate::records::{Record, Target};
@@ -21,7 +21,7 @@ use crate::transaction::Context;
 pub(super) fn start(
     context: &Context<'_>,
     record: &mut Record,
-    outcome: &mut Outcome,
+    outcome: &mut Effects,
 ) -> Result<(), ApiError> {
     let Some(group) = groups::by_id(context, &record.group_id)? else {
         return Ok(());
@@ -49,7 +49,7 @@ pub(super) fn start(
         target.insert(context.tx, &record.rules)?;
     }
     outcome.changes.push(Change::Started { targets: recruits.len() });
-    record.step(context, DeploymentInput::Start(record.rules.course.first_stage()))?;
+    record.step(context, DeploymentInput::Start(record.rules.strategy.first_stage()))?;
     match stop {
         Some(stop) => record.step(context, DeploymentInput::RequestStop(stop)),
         None => Ok(()),
@@ -70,16 +70,16 @@ fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, A
 }
 
 /// An instance that becomes a target.
-struct Recruit {
+struct NewTarget {
     member: Member,
     label: Option<TargetLabel>,
     /// What comes before is not needed on it.
     from: Stage,
 }
 
-impl Recruit {
+impl NewTarget {
     fn new(member: Member, label: Option<TargetLabel>) -> Self {
-        Recruit { member, label, from: Stage::default() }
+        NewTarget { member, label, from: Stage::default() }
     }
 }
 
@@ -88,14 +88,14 @@ fn recruit(
     context: &Context<'_>,
     record: &Record,
     group: &groups::Group,
-) -> Result<Result<Vec<Recruit>, Stop>, ApiError> {
+) -> Result<Result<Vec<NewTarget>, Stop>, ApiError> {
     let own = || fleet::members(context.tx, &Membership::of(&group.settings));
     let history = History::load(context, group)?;
     let revision = record.revision();
     let outdated_only = record.snapshot.update_outdated_instances_only == Some(true);
     let is_current = |member: &Member| outdated_only && history.has(member, &revision);
-    match record.rules.course {
-        Course::InPlace | Course::InPlaceBehindLoadBalancer => {
+    match record.rules.strategy {
+        Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => {
             let members = own()?;
             if members.is_empty() {
                 return Ok(Err(no_instances()));
@@ -103,10 +103,10 @@ fn recruit(
             let outdated = members.into_iter().filter(|member| !is_current(member)).collect();
             Ok(admit(context, outdated).map(|members| {
                 let members = history.in_order_of_attempt(members).into_iter();
-                members.map(|member| Recruit::new(member, None)).collect()
+                members.map(|member| NewTarget::new(member, None)).collect()
             }))
         }
-        Course::BlueGreen { .. } => {
+        Strategy::BlueGreen { .. } => {
             let replacement = record.snapshot.target_instances.clone().unwrap_or_default();
             let green = fleet::members(context.tx, &Membership::of_replacement(&replacement))?;
             if green.is_empty() {
@@ -114,17 +114,17 @@ fn recruit(
             }
             let replaced_by: HashSet<_> = green.iter().map(|member| member.name.clone()).collect();
             let blue = own()?.into_iter().filter(|member| !replaced_by.contains(&member.name));
-            let blue = blue.map(|member| Recruit::new(member, Some(TargetLabel::Blue)));
+            let blue = blue.map(|member| NewTarget::new(member, Some(TargetLabel::Blue)));
             Ok(admit(context, green).map(|green| {
                 let green = history.in_order_of_attempt(green).into_iter().map(|member| {
                     // One that has the revision still needs the traffic.
                     let from = if is_current(&member) { Stage::Allow } else { Stage::Deploy };
-                    Recruit { from, ..Recruit::new(member, Some(TargetLabel::Green)) }
+                    NewTarget { from, ..NewTarget::new(member, Some(TargetLabel::Green)) }
                 });
                 green.chain(blue).collect()
             }))
         }
-        Course::BlueGreenRollback => {
+        Strategy::BlueGreenRollback => {
             let failed = record.relations.rollback.clone().unwrap_or_default();
             let failed = failed.rollback_triggering_deployment_id.unwrap_or_default();
             // The original instances serve again; a replacement instance that never served has nothing to lose.
@@ -133,7 +133,7 @@ fn recruit(
                 .filter(|target| {
                     target.state.label == Some(TargetLabel::Blue) || target.state.was_given_traffic()
                 })
-                .map(|target| Recruit::new(target.member, target.state.label))
+                .map(|target| NewTarget::new(target.member, target.state.label))
                 .collect();
             let nobody = "The deployment failed because the original instances are not known any more.";
             Ok(if targets.is_empty() {
@@ -162,9 +162,9 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
 }
 
 /// Why the minimum of healthy hosts lets nothing begin, if it does. A deployment to no host has nothing to begin.
-fn unsatisfiable(rules: &Rules, recruits: &[Recruit]) -> Option<Stop> {
-    let stage = rules.course.first_stage();
-    let fleet = rules.course.fleet(stage);
+fn unsatisfiable(rules: &Rules, recruits: &[NewTarget]) -> Option<Stop> {
+    let stage = rules.strategy.first_stage();
+    let fleet = rules.strategy.fleet(stage);
     let targets = recruits.iter().filter(|recruit| recruit.label == fleet).count();
     if stage != Stage::Deploy || targets == 0 {
         return None;

@@ -1,8 +1,8 @@
 //! What operators see of a deployment's targets, in the present and in the older shape.
 
 use codedeploy_api::codedeploy::*;
-use codedeploy_planner::deployment_state::Progress;
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::deployment_state::DeploymentState;
+use codedeploy_planner::strategy::Strategy;
 
 use super::queries::find;
 use crate::error::{ApiError, ErrorName};
@@ -13,7 +13,7 @@ use crate::transaction::Context;
 
 /// Why a deployment has no targets yet, if it has none for that.
 fn not_started(record: &Record, what: &str) -> Option<String> {
-    let is_created = matches!(record.progress, Progress::Created);
+    let is_created = matches!(record.progress, DeploymentState::Created);
     // Clients look for the words "hasn't completed adding instances".
     is_created.then(|| {
         format!(
@@ -94,10 +94,10 @@ fn names_with(
 
 /// Labels tell the fleets of a blue/green deployment apart; a deployment in place has none.
 fn refuse_labels(record: &Record, labels: &[TargetLabel]) -> Result<(), ApiError> {
-    match record.rules.course {
-        Course::BlueGreen { .. } | Course::BlueGreenRollback => return Ok(()),
-        Course::InPlace | Course::InPlaceBehindLoadBalancer if labels.is_empty() => return Ok(()),
-        Course::InPlace | Course::InPlaceBehindLoadBalancer => {}
+    match record.rules.strategy {
+        Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => return Ok(()),
+        Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer if labels.is_empty() => return Ok(()),
+        Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => {}
     }
     Err(ErrorName::InvalidDeploymentInstanceType.because(
         "The deployment is in place; only blue/green deployments have instances of type Blue and Green.",

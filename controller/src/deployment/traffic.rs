@@ -7,7 +7,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_planner::event_state::{EventInput, EventState};
 
 use super::commands;
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::ApiError;
 use crate::records::command::{Command, SERVICE};
 use crate::records::{Record, Target, set_aside};
@@ -48,7 +48,7 @@ const BATCH: usize = 250;
 #[derive(Debug, Default)]
 pub struct Taken {
     pub jobs: Vec<Job>,
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<Effects>,
     /// After which others follow, if there are any.
     pub next: Option<i64>,
 }
@@ -95,7 +95,7 @@ fn each(
         &mut Target,
         &Command,
         EventState,
-    ) -> Result<Option<(Timestamp, Option<Outcome>)>, ApiError>,
+    ) -> Result<Option<(Timestamp, Option<Effects>)>, ApiError>,
 ) -> Result<Taken, ApiError> {
     let next = commands.last().filter(|_| commands.len() == BATCH).map(|last| last.sequence);
     let mut taken = Taken { next, ..Taken::default() };
@@ -159,7 +159,7 @@ pub fn complete(
     context: &Context<'_>,
     command: &str,
     result: Result<String, String>,
-) -> Result<Outcome, ApiError> {
+) -> Result<Effects, ApiError> {
     let (succeeded, error_code, message) = match result {
         Ok(remark) => (true, LifecycleErrorCode::Success, remark),
         Err(reason) => (false, LifecycleErrorCode::UnknownError, reason),

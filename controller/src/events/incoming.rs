@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 
 use crate::config::events::{Events, Watch};
 use crate::deployment::create;
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::request::{CreateDeployment, Request as _};
 use crate::service::Service;
@@ -215,7 +215,7 @@ pub(super) async fn run(service: &Arc<Service>) {
 }
 
 /// Creates the deployment that is wished for; false while it has to wait.
-fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Outcome>), ApiError> {
+fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Effects>), ApiError> {
     let mut statement = context
         .tx
         .prepare_cached("SELECT revision FROM wishes WHERE application = ?1 AND group_name = ?2")?;

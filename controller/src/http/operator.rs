@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Message;
 use crate::credentials::{Principal, Role};
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 use crate::deployment::removal::{self, Step};
 use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
@@ -20,7 +20,7 @@ use crate::transaction::Context;
 
 /// An answer's body, or none while the operation has to go on in another transaction; and what is to be told once it is on
 /// disk.
-type Reply = (Option<Vec<u8>>, Option<Outcome>);
+type Reply = (Option<Vec<u8>>, Option<Effects>);
 
 /// What carries out an operation: it is given a request that was checked.
 type Function<R, O> = fn(&Context<'_>, R) -> Result<O, ApiError>;
@@ -210,7 +210,7 @@ fn silent<R: Request>(
 fn decide<R: Request, O: Serialize>(
     context: &Context<'_>,
     message: &Message,
-    operation: Function<R, (O, Outcome)>,
+    operation: Function<R, (O, Effects)>,
 ) -> Result<Reply, ApiError> {
     let (output, outcome) = operation(context, R::check(message.read()?)?)?;
     Ok((Some(message.answer(&output)?), Some(outcome)))
@@ -219,7 +219,7 @@ fn decide<R: Request, O: Serialize>(
 fn settle<R: Request>(
     context: &Context<'_>,
     message: &Message,
-    operation: Function<R, (Nothing, Outcome)>,
+    operation: Function<R, (Nothing, Effects)>,
 ) -> Result<Reply, ApiError> {
     let (Nothing {}, outcome) = operation(context, R::check(message.read()?)?)?;
     Ok((Some(Vec::new()), Some(outcome)))

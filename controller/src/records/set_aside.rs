@@ -6,12 +6,12 @@ use codedeploy_api::codedeploy::{
     TargetLabel, Timestamp,
 };
 use codedeploy_api::lifecycle::LifecycleEvent;
-use codedeploy_planner::deployment_state::{Ending, Progress, Stage};
+use codedeploy_planner::deployment_state::{DeploymentState, Ending, Stage};
 use codedeploy_planner::event_state::{EventInput, EventState};
 use codedeploy_planner::health::MinimumHealthy;
 use codedeploy_planner::plan::Class;
 use codedeploy_planner::rules::Rules;
-use codedeploy_planner::strategy::Course;
+use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
 use rusqlite::types::FromSql;
 use rusqlite::{OptionalExtension as _, Row, Transaction, named_params};
@@ -80,7 +80,7 @@ pub(crate) fn set_aside(tx: &Transaction<'_>, id: &str, found: &str, now: Timest
 /// What can be read of a row, with something that fits in the place of the rest.
 struct Salvage {
     was_over: bool,
-    progress: Progress,
+    progress: DeploymentState,
     rules: Rules,
     snapshot: DeploymentInfo,
     relations: Relations,
@@ -88,7 +88,7 @@ struct Salvage {
 
 impl Salvage {
     fn read(row: &Row<'_>, message: &str, now: Timestamp) -> Self {
-        let progress: Option<Progress> = column(row, "progress").map(|Json(progress)| progress);
+        let progress: Option<DeploymentState> = column(row, "progress").map(|Json(progress)| progress);
         let status = DeploymentStatus::from(column::<String>(row, "status").unwrap_or_default());
         let error =
             ErrorInformation { code: Some(ErrorCode::InternalError), message: Some(message.to_owned()) };
@@ -100,10 +100,10 @@ impl Salvage {
             _ => None,
         };
         let created = Timestamp::from_millis(column(row, "created").unwrap_or_default());
-        let was_over = ending.is_some() || matches!(progress, Some(Progress::Ended { .. }));
+        let was_over = ending.is_some() || matches!(progress, Some(DeploymentState::Ended { .. }));
         let progress = match progress {
-            Some(over @ Progress::Ended { .. }) => over,
-            other => Progress::Ended {
+            Some(over @ DeploymentState::Ended { .. }) => over,
+            other => DeploymentState::Ended {
                 started: other.and_then(|progress| progress.started()),
                 completed: if was_over { created } else { now },
                 ending: ending.unwrap_or(Ending::Failed(error)),
@@ -116,7 +116,7 @@ impl Salvage {
             rules: column(row, "rules").map(|Json(rules)| rules).unwrap_or_else(|| Rules {
                 minimum_healthy: MinimumHealthy::OneAtATime,
                 ignore_application_stop_failures: false,
-                course: Course::default(),
+                strategy: Strategy::default(),
                 alarms: None,
             }),
             snapshot: column(row, "snapshot").map(|Json(snapshot)| snapshot).unwrap_or_default(),

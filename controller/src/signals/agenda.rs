@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
 
-use crate::deployment::effects::Outcome;
+use crate::deployment::effects::Effects;
 
 /// The deployments to decide about: those that something happened to, and each of the others at its time.
 #[derive(Debug, Default)]
@@ -18,9 +18,9 @@ pub struct Agenda {
 
 impl Agenda {
     /// Notes what a decision wants to be looked at. Says whether something is earlier now than anything was.
-    pub fn hear(&mut self, outcome: &Outcome) -> bool {
+    pub fn hear(&mut self, outcome: &Effects) -> bool {
         let mut earlier = outcome.again_at.is_some_and(|at| self.look_at(&outcome.deployment_id, at));
-        for id in &outcome.stirred {
+        for id in &outcome.recheck {
             earlier |= self.look_now(id);
         }
         earlier

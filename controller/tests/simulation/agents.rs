@@ -2,7 +2,7 @@
 
 use codedeploy_api::command::{CommandStatus, Envelope};
 use codedeploy_controller::deployment::commands::{self, Offer};
-use codedeploy_controller::deployment::effects::Outcome;
+use codedeploy_controller::deployment::effects::Effects;
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::transaction::Context;
 
@@ -109,7 +109,7 @@ impl World {
     }
 }
 
-fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Outcome, ApiError> {
+fn complete(context: &Context<'_>, host: &str, id: &str, succeeded: bool) -> Result<Effects, ApiError> {
     let code = if succeeded { 0 } else { 4 };
     let payload = format!(r#"{{"error_code":{code},"script_name":"s","message":"m","log":"l"}}"#);
     let envelope = Envelope { format: Envelope::JSON.into(), payload };

@@ -150,7 +150,7 @@ impl Ledger {
         let rollback = &deployment.relations["rollback"];
         let wanted = self.asks_for_rollback(deployment);
         let has_good = self.good.contains_key(&deployment.group);
-        let can_be_undone = match deployment.course() {
+        let can_be_undone = match deployment.strategy() {
             "BlueGreen" => targets.iter().any(had_traffic) && targets.iter().any(is_blue),
             _ => has_good && targets.iter().any(is_attempted),
         };
@@ -165,7 +165,7 @@ impl Ledger {
             }
         }
         let revision = &deployment.snapshot["revision"];
-        if deployment.course() != "BlueGreenRollback" {
+        if deployment.strategy() != "BlueGreenRollback" {
             let good = self.revision_of_group(&deployment.group).cloned();
             for target in targets.iter().filter(|target| is_attempted(target) && !is_blue(target)) {
                 let key = (deployment.group.clone(), target.name.clone());
@@ -177,7 +177,7 @@ impl Ledger {
                 self.health.insert(key, now);
             }
         }
-        if deployment.status == "Succeeded" && (deployment.course() != "BlueGreenRollback" || has_good) {
+        if deployment.status == "Succeeded" && (deployment.strategy() != "BlueGreenRollback" || has_good) {
             self.good.insert(deployment.group.clone(), (deployment.id.clone(), revision.clone()));
         }
         None

@@ -115,8 +115,8 @@ fn state(event: &Value) -> &str {
 }
 
 impl Deployment {
-    /// The name of its course, without what it is made of.
-    pub(crate) fn course(&self) -> &str {
+    /// The name of its strategy, without what it is made of.
+    pub(crate) fn strategy(&self) -> &str {
         match &self.rules["course"] {
             Value::String(name) => name,
             _ => "BlueGreen",
@@ -165,7 +165,7 @@ fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
     let count = |fleet: Option<&str>, status: &str| {
         targets.iter().filter(|target| target.label.as_deref() == fleet && target.status == status).count()
     };
-    let (fleet, other) = match deployment.course() {
+    let (fleet, other) = match deployment.strategy() {
         "BlueGreen" => (Some("Green"), Some("Blue")),
         "BlueGreenRollback" => (Some("Blue"), Some("Green")),
         _ => (None, Some("nobody")),
@@ -211,7 +211,7 @@ impl Memory {
             return wrong.or_else(|| changed.then(|| format!("ended twice, first so: {before}")));
         }
         let targets = targets(tx, id);
-        let undone = match deployment.course() {
+        let undone = match deployment.strategy() {
             "BlueGreenRollback" => {
                 deployment.relations["rollback"]["rollbackTriggeringDeploymentId"].as_str()
             }
@@ -243,7 +243,7 @@ impl Memory {
             let done = installing.all(|event| state(event) == "Succeeded" || deployment.forgives(event));
             deploys && begun && !done
         };
-        let in_place = ["InPlace", "InPlaceBehindLoadBalancer"].contains(&deployment.course());
+        let in_place = ["InPlace", "InPlaceBehindLoadBalancer"].contains(&deployment.strategy());
         let green = targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).count();
         let out = targets.iter().filter(unavailable).count();
         let deploying = deployment.progress["stage"] == "Deploy" || deployment.status == "Ready";
@@ -303,7 +303,7 @@ impl Memory {
         let deployed: Vec<_> =
             targets.iter().filter(|target| target.label.as_deref() != Some("Blue")).collect();
         let count = |status: &str| deployed.iter().filter(|target| target.status == status).count();
-        let reroutes = deployment.course() == "BlueGreenRollback";
+        let reroutes = deployment.strategy() == "BlueGreenRollback";
         if deployment.status == "Succeeded" && !targets.is_empty() && !reroutes {
             if count("Succeeded") == 0 || count("Succeeded") + count("Failed") != deployed.len() {
                 return Some("a success of a fleet that was not deployed to".into());

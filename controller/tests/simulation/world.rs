@@ -15,7 +15,7 @@ use codedeploy_controller::config::load_balancers::Balancers;
 use codedeploy_controller::config::{Partition, Quotas};
 use codedeploy_controller::deployment::alarm::{self, Sight};
 use codedeploy_controller::deployment::decide;
-use codedeploy_controller::deployment::effects::Outcome;
+use codedeploy_controller::deployment::effects::Effects;
 use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
@@ -178,7 +178,7 @@ impl World {
     /// A transaction of the running controller, which may die in it: before it is on disk, or before anyone hears of it.
     fn act<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&Context<'_>) -> Result<(T, Vec<Outcome>), ApiError> + Send + 'static,
+        work: impl FnOnce(&Context<'_>) -> Result<(T, Vec<Effects>), ApiError> + Send + 'static,
     ) -> Option<Result<T, ApiError>> {
         let fate = match self.rng.u32(0..300) {
             0 => Fate::DiesBefore,
@@ -203,7 +203,7 @@ impl World {
         }))
     }
 
-    pub(super) fn hear(&mut self, outcome: &Outcome) {
+    pub(super) fn hear(&mut self, outcome: &Effects) {
         self.changed = true;
         for host in &mut self.hosts {
             host.woken |= outcome.hosts.contains(&host.identifier);
