@@ -5,9 +5,11 @@
 
 pub(crate) mod appspec;
 mod environment;
+mod error;
 pub mod installed;
 pub mod ledger;
 pub mod preview;
+mod reports;
 mod reuse;
 pub mod rollback;
 pub mod survivors;
@@ -22,26 +24,27 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::custody::Deployed;
 use codedeploy_hooks::install::{self, Conflict, Given, InstallError, Summary, Tell};
 use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
-use codedeploy_hooks::script::{
-    self, HookRun, Limits, LogPlaces, Outcome, Report, ScriptLog, Session, THIS_PROGRAM,
-};
+use codedeploy_hooks::script::{self, HookRun, Limits, LogPlaces, Report, ScriptLog, Session, THIS_PROGRAM};
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Access;
 use crate::config::{Environment, Settings};
-use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, Store, StoreError, create_folders};
+use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, Store, create_folders};
 use crate::errors::Chain;
 use crate::path_component::PathComponent;
-use crate::recovery::{self, RecoveryError};
+use crate::recovery;
 use crate::revision::archive::{self, UnpackError};
-use crate::revision::manifest::{self, ManifestError};
-use crate::revision::{FetchError, FetchedBundle, fetch};
+use crate::revision::manifest;
+use crate::revision::{FetchedBundle, fetch};
 use crate::spec::DeploymentSpec;
 use crate::telemetry::milliseconds_since;
 use appspec::AppSpecError;
-use installed::{Installed, InstalledError};
+use error::CommandError;
+use installed::Installed;
 use ledger::About;
+pub use reports::failed;
+use reports::{of_earlier, stopped, succeeded};
 
 /// This host, as deployments see it.
 #[derive(Debug)]
@@ -57,35 +60,6 @@ pub struct Host {
     deployments_log: PathBuf,
     /// Only one Install looks at the host and changes it at a time, whatever its group: destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CommandError {
-    #[error("{0} is performed by the service; a host has nothing to do for it")]
-    NotForHosts(LifecycleEvent),
-    #[error(
-        "the deployment group's id {0:?} is the name of something of the agent itself in root_dir; nothing was done. Use a \
-         deployment group with another id"
-    )]
-    ReservedGroup(PathComponent),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    #[error("the bundle cannot be unpacked")]
-    Unpack(#[from] UnpackError),
-    #[error("the unpacked revision cannot be guarded against changes")]
-    Manifest(#[from] ManifestError),
-    #[error(transparent)]
-    AppSpec(#[from] AppSpecError),
-    #[error(transparent)]
-    Install(#[from] InstallError),
-    #[error(transparent)]
-    Recovery(#[from] RecoveryError),
-    #[error(transparent)]
-    Installed(#[from] InstalledError),
-    #[error("the work was cut short")]
-    Interrupted(#[from] JoinError),
 }
 
 /// The scripts of an event, and whose they are.
@@ -447,21 +421,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     spawn_blocking(move || span.in_scope(work)).await
 }
 
-/// The report of a script of the earlier deployment that failed: what is broken is not in the bundle that is being deployed.
-fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) -> Report {
-    use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
-    if report.outcome.succeeded() {
-        return report;
-    }
-    let mut hint = format!("the script is one of the earlier deployment {earlier} and not of this bundle");
-    if matches!(event, BeforeBlockTraffic | AfterBlockTraffic | ApplicationStop) {
-        hint += "; to go on without it, create the deployment with --ignore-application-stop-failures, or leave the event out of \
-                 the --events of codedeploy-local";
-    }
-    let Report { outcome, log_tail } = report;
-    Report { outcome: Outcome::Explained { ending: Box::new(outcome), hint }, log_tail }
-}
-
 /// Folders that are nobody's destination: what is in them is the agent's. A log or pid folder that programs share is not
 /// among them; there the agent has single files, which Install does not replace.
 fn own_folders(settings: &Settings) -> Vec<PathBuf> {
@@ -469,17 +428,4 @@ fn own_folders(settings: &Settings) -> Vec<PathBuf> {
     let shared = |folder: &PathBuf| SHARED.iter().any(|shared| folder == std::path::Path::new(shared));
     let beside = [&settings.log_dir, &settings.pid_dir].into_iter().filter(|folder| !shared(folder));
     beside.chain([&settings.root_dir]).cloned().collect()
-}
-
-fn succeeded(note: Option<&str>) -> Report {
-    Report { outcome: Outcome::Succeeded { note: note.map(str::to_owned) }, log_tail: String::new() }
-}
-
-fn stopped() -> Report {
-    Report { outcome: Outcome::Stopped { location: None }, log_tail: String::new() }
-}
-
-/// The report of a command that an error ended.
-pub fn failed(error: &(dyn std::error::Error + 'static)) -> Report {
-    Report { outcome: Outcome::Error { message: Chain(error).to_string() }, log_tail: String::new() }
 }
