@@ -1,10 +1,11 @@
 //! The AppSpec file, valid by construction: only [`parse`] makes an [`AppSpec`] (spec: AppSpec file and Install).
 //!
-//! [`raw`] turns text, which [`relaxed`] forgives some things, into a small tree that keeps positions; [`fields`] reads values from it or says what is wrong
-//! with them, [`scalar`] numbers and booleans; [`validate`] turns the tree into these types and collects every problem on
-//! the way; [`hooks`] and [`permissions`] hold the rules of these sections, [`acl`] those of access control lists, [`path`]
-//! those of paths. [`lint`] finds, beside the unpacked revision, what a valid file cannot do, [`hints`] what a path that is
-//! not there may mean.
+//! [`raw`] turns text, after [`relaxed`] has repaired what only YAML 1.1 allows, into a small tree that keeps
+//! positions; [`fields`] reads values from it or reports what is wrong with them, [`scalar`] reads numbers and
+//! booleans; [`validate`] turns the tree into these types and collects every problem on the way; [`hooks`] and
+//! [`permissions`] hold the rules of these sections, [`acl`] those of access control lists, [`path`] those of paths.
+//! [`lint`] compares a valid file with the unpacked revision and finds entries that cannot work; [`hints`] suggests
+//! what a missing path may have meant.
 
 mod acl;
 mod fields;
@@ -32,22 +33,23 @@ pub use hints::{exists, missing_script, missing_source};
 pub use hooks::closest_event;
 pub use path::{ArchivePath, HostPath, MAX_FOLDERS, MAX_PATH_BYTES, PathError, check_length};
 
-/// Largest AppSpec file that is read, in bytes.
+/// The largest AppSpec file that is read, in bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
-/// Timeout of a script that names none.
+/// The timeout of a script that sets none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// What an AppSpec file says.
+/// The contents of an AppSpec file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppSpec {
     pub files: Vec<FileMapping>,
-    /// Wins over the deployment's own option.
+    /// Overrides the deployment's own option.
     pub file_exists_behavior: Option<FileExistsBehavior>,
     pub permissions: Vec<Permission>,
-    /// In the order of the file; an event stands here once.
+    /// In the order of the file; each event appears once.
     pub hooks: Vec<(LifecycleEvent, Vec<Script>)>,
-    /// Keys below `hooks` that no lifecycle event can have as its name, such as `After Install`; their scripts never run.
+    /// Keys below `hooks` that cannot be the name of a lifecycle event, such as `After Install`; their scripts never
+    /// run.
     pub unknown_hooks: Vec<String>,
 }
 
@@ -89,7 +91,7 @@ pub struct Permission {
     pub applies_to: AppliesTo,
 }
 
-/// Which paths below `object` a permission means.
+/// The paths below `object` that a permission applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
     /// `**`: everything below, at any depth.
@@ -98,11 +100,11 @@ pub enum Pattern {
     Name(NamePattern),
 }
 
-/// A file name in which `*` stands for any characters; everything else is literal.
+/// A file name in which `*` matches any characters; everything else is literal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamePattern(String);
 
-/// Which kinds of object a permission means; at least one is true.
+/// The kinds of object that a permission applies to; at least one is true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliesTo {
     pub files: bool,
@@ -116,7 +118,7 @@ pub enum Principal {
     Id(u32),
 }
 
-/// Permission bits, at most `0o7777`, and in how many digits they are written.
+/// Permission bits, at most `0o7777`, and the number of digits that they are written with.
 #[derive(Clone, Copy)]
 pub struct Mode {
     bits: u32,
@@ -129,7 +131,7 @@ pub struct Acl {
     pub entries: Vec<AclEntry>,
 }
 
-/// One entry, as `[default:]tag:name:perms` says it.
+/// One entry, written as `[default:]tag:name:perms`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AclEntry {
     /// An entry that new files below a directory inherit.
@@ -139,7 +141,7 @@ pub struct AclEntry {
     pub perms: u8,
 }
 
-/// Whom an [`AclEntry`] concerns. The unnamed ones of the access ACL are refused (they are the mode's).
+/// The user or group that an [`AclEntry`] is for. An unnamed entry of the access ACL is rejected: the mode sets those.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AclTag {
     /// Only in default entries.
@@ -153,7 +155,7 @@ pub enum AclTag {
     Other,
 }
 
-/// What `semanage fcontext` is told.
+/// The arguments of `semanage fcontext`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelinuxContext {
     pub user: Option<String>,
@@ -162,14 +164,14 @@ pub struct SelinuxContext {
     pub range: Option<String>,
 }
 
-/// Where something stands in the file; both count from 1.
+/// A position in the file; line and column count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub line: usize,
     pub column: usize,
 }
 
-/// One thing to say about an AppSpec file.
+/// One problem or warning about an AppSpec file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub position: Option<Position>,
@@ -179,44 +181,44 @@ pub struct Finding {
     pub message: String,
 }
 
-/// An AppSpec and what is odd about its file, but not wrong.
+/// An AppSpec, with warnings about its file.
 #[derive(Debug, Clone)]
 pub struct Parsed {
     pub appspec: AppSpec,
     pub warnings: Vec<Finding>,
-    /// Which entry of the file each permission is.
+    /// For each permission, the number of its entry in the file.
     entries: Vec<usize>,
     text: Vec<u8>,
 }
 
-/// Every problem of an AppSpec file, in the order of the file; never empty.
+/// All problems of an AppSpec file, in the order of the file; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     pub problems: Vec<Finding>,
     pub warnings: Vec<Finding>,
 }
 
-/// Reads an AppSpec file. All problems are found, not only the first.
+/// Reads an AppSpec file and reports all problems, not only the first.
 pub fn parse(text: &[u8]) -> Result<Parsed, Invalid> {
     validate::appspec(text, false)
 }
 
-/// Reads the AppSpec file of a revision that was deployed before, by whatever agent: what is wrong with it, but was read in
-/// some way then, is read in that way again, with a warning.
+/// Reads the AppSpec file of a revision that was deployed before, possibly by another agent. A mistake that an agent
+/// accepted then is read in the same way again, with a warning.
 pub fn parse_earlier(text: &[u8]) -> Result<Parsed, Invalid> {
     validate::appspec(text, true)
 }
 
-/// The scripts of `event` in the AppSpec file of an earlier revision, of which nothing else matters, and everything for
-/// which the file would be refused now. What cannot be read as a script is left out.
+/// Returns the scripts of `event` in the AppSpec file of an earlier revision, with every finding for which the file
+/// would be rejected today. Nothing else in the file matters. Entries that cannot be read as scripts are left out.
 pub fn scripts_of_earlier(text: &[u8], event: &LifecycleEvent) -> (Vec<Script>, Vec<Finding>) {
     let problems = parse(text).err().map(|invalid| invalid.problems).unwrap_or_default();
     let scripts = raw::read(text).map(|document| hooks::scripts_of_earlier(&document.root, event));
     (scripts.unwrap_or_default(), problems)
 }
 
-/// Where the value at `path`, such as `hooks.BeforeInstall[0].location`, stands in the file; when there is none, where
-/// the nearest value around it stands. For findings about what a valid file names.
+/// Returns the position of the value at `path`, such as `hooks.BeforeInstall[0].location`; without such a value, the
+/// position of the nearest one around it. For findings about the entries of a valid file.
 pub fn position(text: &[u8], path: &str) -> Option<Position> {
     let document = raw::read(text).ok()?;
     Some(document.root.at(path).position)
@@ -238,7 +240,7 @@ impl Mode {
         self.bits
     }
 
-    /// As the AppSpec writes it, with zeros in front of less than three digits.
+    /// The digits as the AppSpec writes them, zero-padded to three.
     pub fn written(self) -> String {
         format!("{:0digits$o}", self.bits, digits = self.digits.max(3))
     }
@@ -255,18 +257,18 @@ impl Eq for Mode {}
 impl NamePattern {
     pub fn new(text: impl Into<String>) -> Self {
         let mut text: String = text.into();
-        // Several stars say what one says.
+        // Several stars match the same as one.
         let mut last = None;
         text.retain(|c| last.replace(c) != Some('*') || c != '*');
         Self(text)
     }
 
-    /// The one name that matches, when there is only one.
+    /// Returns the only name that matches, if there is only one.
     pub(crate) fn literal(&self) -> Option<&str> {
         (!self.0.contains('*')).then_some(&self.0)
     }
 
-    /// What it takes to compare with `name`, in comparisons of short names.
+    /// The cost of a comparison with `name`, counted in comparisons of short names.
     pub(crate) fn cost(&self, name: &OsStr) -> usize {
         1 + name.len() * self.0.len().min(name.len()) / 64
     }
@@ -275,7 +277,7 @@ impl NamePattern {
     pub fn matches(&self, name: &OsStr) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_encoded_bytes());
         let (mut p, mut n) = (0, 0);
-        // The last `*` passed, and how far the name had been read there: where to try again.
+        // The last `*` passed, and how far the name had been read there: the point to retry from.
         let mut retry: Option<(usize, usize)> = None;
         while n < name.len() {
             match pattern.get(p) {

@@ -1,4 +1,4 @@
-//! The clocks on the wall of this host: its time zone, which is what the official agents write into their logs.
+//! The host's local time. The official agents write their logs in it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ impl LocalTime {
         Self::of(SystemTime::now())
     }
 
-    /// `moment` on the host's clocks; moments before 1970 count as its beginning.
+    /// Converts `moment` to local time; a moment before 1970 counts as the beginning of 1970.
     pub fn of(moment: SystemTime) -> Self {
         let since_epoch = moment.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = libc::time_t::try_from(since_epoch.as_secs()).unwrap_or_default();
@@ -32,9 +32,9 @@ impl LocalTime {
         Self { fields, milliseconds: since_epoch.subsec_millis() }
     }
 
-    /// The moment at which the host's clocks show `YYYY-MM-DD HH:MM:SS`, with anything between date and time, and
-    /// with milliseconds if there are any. `None` when `text` is nothing of that kind. In the hour that a change of
-    /// clocks repeats, the system's library chooses.
+    /// Returns the moment at which the host's clocks show `YYYY-MM-DD HH:MM:SS`, with any separator between date and
+    /// time, and optional milliseconds. `None` if `text` has another form. For the hour that a change of clocks
+    /// repeats, the system's library chooses.
     pub fn parse(text: &str) -> Option<SystemTime> {
         let number = |range: std::ops::Range<usize>| -> Option<i32> {
             let digits = text.get(range)?;

@@ -1,16 +1,16 @@
-//! Whom the files of an unpacked revision belong to until Install puts them in place.
+//! The owners of an unpacked revision's files until Install puts them in place.
 //!
-//! A bundle may name any user as an owner. What root will run, or what a script that root runs will read, must not be
-//! that user's to change in the meantime, so root holds the whole archive: nobody else can write to it, and everybody
-//! can read and execute what the bundle lets him. Install gives the owners and modes that the bundle names, unless a
-//! script of the deployment has changed them in the archive.
+//! A bundle may name any user as an owner. Until Install, that user must not be able to change a file that root will
+//! run, or that a script of root will read. So root owns the whole archive: nobody else can write to it, and everybody
+//! can read and execute what the bundle allows. Install then sets the owners and modes of the bundle, unless a script
+//! of the deployment has changed them in the archive.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Write permission of group and others.
+/// The write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 const EXECUTE: u32 = 0o111;
 const READ_EXECUTE: u32 = 0o5;
@@ -24,21 +24,22 @@ pub struct Access {
 }
 
 impl Access {
-    /// What root makes of it while it holds the archive. Set-id bits stay only with the owner that they are meant for.
+    /// The access while root holds the archive. Set-id bits stay only with the owner that they are meant for.
     pub fn held(self) -> Self {
         let special = if self.uid == 0 { self.mode & 0o7000 } else { 0 };
         let group = self.owners_own().unwrap_or_default() << 3;
         Self { uid: 0, mode: special | ((self.mode & 0o777 | group) & !OTHERS_WRITE), ..self }
     }
 
-    /// What the owner alone, of all users but root, may still do: permission bits for an ACL entry of his.
+    /// The owner's permission bits, for an ACL entry that keeps his access while root owns the file; `None` if he needs
+    /// no entry.
     pub fn owners_own(self) -> Option<u32> {
         let [owner, group, others] = [6, 3, 0].map(|shift| self.mode >> shift & READ_EXECUTE);
         (self.uid != 0 && owner & !(group & others) != 0).then_some(owner)
     }
 
-    /// What a path that the bundle made like this becomes at its destination when it was `found` so: what a script changed
-    /// since counts.
+    /// The access of a path at its destination, where `self` is the bundle's access and `found` the one in the archive:
+    /// a change that a script made counts.
     pub fn given(self, found: Self) -> Self {
         let held = self.held();
         let (uid, gid) = match (found.uid, found.gid) == (held.uid, held.gid) {
@@ -57,7 +58,7 @@ impl Access {
     }
 }
 
-/// What the scripts of an event held when their revision was unpacked.
+/// The digests of an event's scripts, taken when their revision was unpacked.
 #[derive(Debug, Clone)]
 pub struct Deployed {
     /// Digests by path below the archive, links resolved.

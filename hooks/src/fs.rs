@@ -1,4 +1,4 @@
-//! Files that others rely on: replacing one durably, and folder handles through which nothing follows a link.
+//! Durable replacement of files, and folder handles through which no operation follows a link.
 
 mod records;
 mod replace;
@@ -21,22 +21,22 @@ pub use records::replace_record;
 pub(crate) use replace::{incoming, replace_in_turn};
 pub use replace::{is_unfinished, replace_file, sweep};
 
-/// A random word for temporary names.
+/// Returns a random word for temporary names.
 pub(crate) fn token() -> String {
     format!("{:016x}", RandomState::new().hash_one(0))
 }
 
-/// The name under which something waits, or is kept, beside its place.
+/// The temporary name of an object that waits, or is kept, beside its destination.
 pub(crate) fn temporary_name(token: &str, number: usize) -> OsString {
     format!("{TEMPORARY}{token}-{number}").into()
 }
 
-/// Whether something has a name of [`temporary_name`].
+/// Whether `name` has the form of [`temporary_name`].
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
     name.as_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
-/// What every temporary name begins with.
+/// The prefix of every temporary name.
 pub(crate) const TEMPORARY: &str = ".codedeploy-";
 
 /// The folder that holds `path`, and its name there.
@@ -47,10 +47,10 @@ pub(crate) fn split(path: &Path) -> io::Result<(&Path, &OsStr)> {
     }
 }
 
-/// Bytes of the longest path that the kernel takes at once. A temporary name on the way can make one longer.
+/// The longest path that the kernel accepts in one call. A temporary name on the way can make a path longer.
 const AT_ONCE: usize = 4096;
 
-/// Folders that are open at once, each in the one before, while a tree is removed.
+/// The number of folders that are open at once, each inside the one before, while a tree is removed.
 const MOST_OPEN: usize = 64;
 
 /// An open folder. No operation on a name in it follows a symbolic link.
@@ -65,7 +65,7 @@ impl Folder {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            // Before Linux 5.6, and where containers forbid what they do not know.
+            // Before Linux 5.6, and in containers that forbid unknown system calls.
             Err(Errno::NOSYS | Errno::PERM) => Self::open_step_by_step(path),
             result => Ok(Self(result?)),
         }
@@ -104,18 +104,18 @@ impl Folder {
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?.into())
     }
 
-    /// Makes the file `name`, which must not exist; its owner alone may use it at first.
+    /// Makes the file `name`, which must not exist; at first only its owner may use it.
     pub(crate) fn create_file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Makes the folder `name`, which must not exist; the umask, or a default list of this folder, decides who may use it.
+    /// Makes the folder `name`, which must not exist; the umask, or this folder's default ACL, decides who may use it.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
     }
 
-    /// Makes the folder `name`, which its owner alone may use.
+    /// Makes the folder `name` for its owner alone.
     pub(crate) fn create_private_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::mkdirat(&self.0, name, Mode::RWXU)?)
     }
@@ -129,7 +129,7 @@ impl Folder {
         Ok(OsString::from_vec(target.into_bytes()).into())
     }
 
-    /// What `name` is; `None` when there is nothing.
+    /// Returns the status of `name`; `None` if it does not exist.
     pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -152,15 +152,15 @@ impl Folder {
         Ok(names)
     }
 
-    /// Gives `from` the name `to` in the folder `other`; replaces what has that.
+    /// Renames `from` to `to` in the folder `other`, and replaces an object of that name.
     pub(crate) fn rename(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.0, from, &other.0, to)?)
     }
 
-    /// Gives `from` the name `to` in the folder `other`; fails when that exists.
+    /// Renames `from` to `to` in the folder `other`; fails if that name exists.
     pub(crate) fn rename_new(&self, from: &OsStr, other: &Self, to: &OsStr) -> io::Result<()> {
         match rustix::fs::renameat_with(&self.0, from, &other.0, to, RenameFlags::NOREPLACE) {
-            // A file system that cannot do it atomically, such as NFS.
+            // Some file systems, such as NFS, cannot do it atomically.
             Err(Errno::INVAL | Errno::NOSYS) => match other.stat(to)? {
                 Some(_) => Err(Errno::EXIST.into()),
                 None => self.rename(from, other, to),
@@ -169,7 +169,7 @@ impl Folder {
         }
     }
 
-    /// Exchanges two names atomically; `INVAL` or `NOSYS` where the file system cannot.
+    /// Exchanges two names atomically; fails with `INVAL` or `NOSYS` where the file system cannot.
     pub(crate) fn exchange(&self, name: &OsStr, other: &Self, second: &OsStr) -> Result<(), Errno> {
         rustix::fs::renameat_with(&self.0, name, &other.0, second, RenameFlags::EXCHANGE)
     }
@@ -179,17 +179,17 @@ impl Folder {
         rustix::fs::linkat(&self.0, name, &other.0, second, AtFlags::empty())
     }
 
-    /// Removes a file or link; fine when it is gone.
+    /// Removes a file or link; succeeds if it is gone already.
     pub(crate) fn unlink(&self, name: &OsStr) -> io::Result<()> {
         gone_is_fine(rustix::fs::unlinkat(&self.0, name, AtFlags::empty()))
     }
 
-    /// Removes an empty folder; fine when it is gone.
+    /// Removes an empty folder; succeeds if it is gone already.
     pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         gone_is_fine(rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR))
     }
 
-    /// Removes `name` and all below it; fine when it is gone.
+    /// Removes `name` and everything below it; succeeds if it is gone already.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
         let Some(mut open) = self.unlink_or_open(name)?.map(|folder| vec![folder]) else {
             return Ok(());
@@ -211,21 +211,21 @@ impl Folder {
             match folder.unlink_or_open(inner)? {
                 None => drop(names.pop()),
                 Some(inner) if depth < MOST_OPEN => open.push(inner),
-                // As deep as that, it is removed as if it stood at the top.
+                // At this depth, continue as if the folder stood at the top.
                 Some((inner_folder, _)) => {
                     drop(inner_folder);
                     let inner = names.pop().unwrap_or_default();
                     let top = temporary_name(&token(), 0);
                     let [(first, waiting), .., (folder, _)] = open.as_mut_slice() else { return Ok(()) };
                     folder.rename_new(&inner, first, &top)?;
-                    // The last one is the way down to here.
+                    // The last entry is the path down to here.
                     waiting.insert(0, top);
                 }
             }
         }
     }
 
-    /// Removes what is no folder; opens a folder, so that it can be emptied, and gives the names in it.
+    /// Removes `name` if it is no folder; otherwise opens it and returns the names in it, so that it can be emptied.
     fn unlink_or_open(&self, name: &OsStr) -> io::Result<Option<(Self, Vec<OsString>)>> {
         let Some(stat) = self.stat(name)? else {
             return Ok(None);
@@ -239,7 +239,7 @@ impl Folder {
         Ok(Some((folder, names)))
     }
 
-    /// Looks at `name` and at all below it that is on `device`.
+    /// Calls the function for `name` and for everything below it that is on `device`.
     pub(crate) fn each_below(
         &self,
         name: &OsStr,
@@ -268,12 +268,13 @@ impl Folder {
         }
     }
 
-    /// Lets its owner remove what is in this folder, which goes anyway; who may not do that finds out when removing.
+    /// Lets the owner remove the contents of this folder, which is about to be removed. An error shows when its
+    /// contents are removed.
     pub(crate) fn make_writable(&self) {
         let _ = rustix::fs::fchmod(&self.0, Mode::RWXU);
     }
 
-    /// Lets nobody but its owner look into this folder.
+    /// Lets only the owner look into this folder.
     pub(crate) fn make_private(&self) -> io::Result<()> {
         Ok(rustix::fs::fchmod(&self.0, Mode::RWXU)?)
     }
@@ -284,7 +285,7 @@ impl Folder {
     }
 }
 
-/// Folders to make durable one by one; more of them are cheaper as whole file systems.
+/// Up to this number, folders are synced one by one; more are cheaper to sync as whole file systems.
 const FEW_FOLDERS: usize = 4;
 
 /// A folder that could not be made durable, and why.
@@ -299,8 +300,8 @@ pub(crate) fn sync_names(folders: &BTreeSet<PathBuf>) -> Result<(), NotDurable> 
     folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
 }
 
-/// The same for those of these folders that exist, and are on another file system than `path`: what is done on one file
-/// system later can be on the disk before what was done on another one.
+/// Does the same for those folders that exist on another file system than `path`. Writes to one file system can reach
+/// the disk earlier than older writes to another.
 pub(crate) fn sync_elsewhere(folders: &BTreeSet<PathBuf>, path: &Path) -> Result<(), NotDurable> {
     let device = |path: &Path| Ok::<_, io::Error>(rustix::fs::fstat(Folder::open(path)?)?.st_dev);
     let at = |path: &Path, error| (path.to_path_buf(), error);
@@ -330,14 +331,15 @@ pub(crate) fn sync_file_systems(folders: &BTreeSet<PathBuf>) -> Result<(), NotDu
     folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
 }
 
-/// Folders that were opened last and may be needed again soon.
+/// The folders that were opened last and may soon be needed again.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
     open: VecDeque<(PathBuf, Rc<Folder>)>,
 }
 
 impl Handles {
-    /// How many folders stay open: those of a path, of what is kept for it, and of where they come from.
+    /// The number of folders that stay open: the folder of a path, the one that keeps its old contents, and the one
+    /// that its new contents come from.
     const MOST: usize = 4;
 
     /// The folder that holds `path`, and its name there.
@@ -354,7 +356,7 @@ impl Handles {
 }
 
 impl Handles {
-    /// What is at `path`; `None` when there is nothing, or no such folder.
+    /// Returns the status of `path`; `None` if it, or its folder, does not exist.
     pub(crate) fn look(&mut self, path: &Path) -> io::Result<Option<Stat>> {
         match self.parent(path) {
             Ok((folder, name)) => folder.stat(name),
@@ -364,14 +366,14 @@ impl Handles {
     }
 }
 
-/// Whether an error says that a folder is gone, or that something else or a link has its name.
+/// Whether an error means that a folder is gone, or that its name belongs to a link or another object.
 pub(crate) fn is_nowhere(error: &io::Error) -> bool {
     let number = error.raw_os_error();
     [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].iter().any(|nowhere| number == Some(nowhere.raw_os_error()))
 }
 
 impl From<OwnedFd> for Folder {
-    /// An open folder, however it was reached.
+    /// Accepts an open folder, however it was reached.
     fn from(folder: OwnedFd) -> Self {
         Self(folder)
     }

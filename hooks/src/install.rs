@@ -1,10 +1,10 @@
 //! Install: puts a revision's files on the host as one transaction (spec: AppSpec file and Install, Durability).
 //!
-//! The way of an Install, on this page: [`Turn::wait`] keeps every other process from installing; [`recover`] ends what
-//! a crash left. [`plan`] looks at the revision and the host, decides everything, and refuses with every reason at once
-//! while nothing has changed. [`install`] builds what is new under temporary names, makes it durable, writes down how
-//! every name will change, and only then changes them; the records that the next Install cleans up by change with them.
-//! What is displaced is kept, so that the Install can be taken back. An error on the way puts everything back.
+//! [`Turn::wait`] keeps every other process from installing; [`recover`] finishes what a crash interrupted. [`plan`]
+//! examines the revision and the host, decides everything, and reports all conflicts at once, before anything changes.
+//! [`install`] builds the new files under temporary names, makes them durable, records in the journal how every name
+//! will change, and only then changes the names; the records for the next clean-up change with them. Displaced files
+//! are kept, so that the Install can be taken back. An error on the way restores everything.
 
 mod access;
 mod build;
@@ -70,30 +70,30 @@ use crate::plain::harmless;
 /// What to install.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// The deployment's folder; it keeps what the Install displaces.
+    /// The deployment's folder; it keeps the files that the Install displaces.
     pub deployment: &'a Path,
     /// The unpacked revision.
     pub archive: &'a Path,
     pub appspec: &'a AppSpec,
-    /// The deployment's option; the AppSpec's own wins.
+    /// The deployment's option; the AppSpec's own overrides it.
     pub behavior: FileExistsBehavior,
-    /// The deployment group's; their folder must exist.
+    /// The records of the deployment group; their folder must exist.
     pub records: &'a Records,
-    /// What the bundle gave each path, where root holds the archive instead of the owners that the bundle names.
+    /// The access that the bundle gives each path, if root holds the archive in place of the bundle's owners.
     pub given: Option<Given<'a>>,
-    /// Whether a context of an unconfined SELinux user or type is refused.
+    /// Whether a context of an unconfined SELinux user or type is rejected.
     pub reject_unconfined: bool,
-    /// Folders that the agent keeps for itself; nothing is installed there.
+    /// Folders that belong to the agent; nothing is installed there.
     pub reserved: &'a [PathBuf],
-    /// Ends the planning early. An Install that changes something is finished.
+    /// Ends the planning early. An Install that has begun to change files runs to its end.
     pub stop: Stop<'a>,
 }
 
-/// Tells of every path below an archive what the bundle gave it.
+/// Reports, for every path below an archive, the access that the bundle gave it.
 #[derive(Clone, Copy)]
 pub struct Given<'a>(pub &'a dyn Fn(Tell<'_>) -> io::Result<()>);
 
-/// What is told.
+/// Receives each path and its access.
 pub type Tell<'a> = &'a mut dyn FnMut(&Path, Access);
 
 impl fmt::Debug for Given<'_> {
@@ -102,10 +102,10 @@ impl fmt::Debug for Given<'_> {
     }
 }
 
-/// Cancelled when somebody no longer waits.
+/// Cancelled when nobody waits for the result any more.
 pub type Stop<'a> = &'a CancellationToken;
 
-/// An Install that can succeed, as far as can be seen before it is done.
+/// An Install that can succeed, as far as can be checked in advance.
 #[derive(Debug)]
 pub struct InstallPlan {
     paths: Paths,
@@ -117,26 +117,26 @@ pub struct InstallPlan {
     only_without_superseded: bool,
 }
 
-/// What an Install does to one path.
+/// The effect of an Install on one path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     Created(PathBuf),
     /// Something else stood there: a file of the last Install, or one that OVERWRITE replaces.
     Replaced(PathBuf),
-    /// Left by the last Install, and not part of this one.
+    /// A file of the last Install that is not part of this one.
     Removed(PathBuf),
-    /// Was there already, and stays by RETAIN.
+    /// Existed before, and stays because of RETAIN.
     Kept(PathBuf),
 }
 
-/// What an Install did, in numbers of files, links and folders.
+/// The result of an Install, in numbers of files, links and folders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     pub created: usize,
     pub replaced: usize,
     pub removed: usize,
     pub kept: usize,
-    /// What an operator may want to know although the Install succeeded.
+    /// Facts that an operator may want to know although the Install succeeded.
     pub warnings: Vec<String>,
 }
 
@@ -149,7 +149,7 @@ struct Counts {
     kept: usize,
 }
 
-/// Why there was no Install.
+/// The reason why there was no Install.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error("cannot read {} to plan the Install; nothing was changed", path.display())]
@@ -177,8 +177,8 @@ pub struct StepError {
     source: io::Error,
 }
 
-/// Looks at the revision and the host and decides everything; nothing is changed. Every conflict is found, not only
-/// the first.
+/// Examines the revision and the host and decides everything, without changing anything. Reports every conflict, not
+/// only the first.
 pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let Considered { revision, host, records, decision, superseded, paths, conflicts, room } =
         consider(request)?;
@@ -205,7 +205,7 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     })
 }
 
-/// Everything that was looked at, and what came of it.
+/// Everything that was examined, and the decision.
 struct Considered {
     paths: Paths,
     revision: Revision,
@@ -253,7 +253,7 @@ fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
     Ok(Considered { paths, revision, host, records, decision, superseded, conflicts, room })
 }
 
-/// Carries `plan` out, which was made in this `turn`. After an error everything is as before, unless the error says
+/// Carries out `plan`, which was made in this `turn`. After an error everything is as before, unless the error states
 /// otherwise.
 pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError> {
     let begun = &plan.begun;
@@ -271,12 +271,13 @@ pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError>
 }
 
 impl InstallPlan {
-    /// What the Install will do: what it brings in the order of creation, then what it removes and keeps.
+    /// The changes of the Install: first those that it brings, in the order of creation, then those that it removes and
+    /// keeps.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         self.decision.changes(&self.paths)
     }
 
-    /// What is odd, but no reason to refuse.
+    /// Warnings that are no reason to reject the Install.
     pub fn warnings(&self) -> &[String] {
         &self.decision.warnings
     }
@@ -312,6 +313,6 @@ impl StepError {
 }
 
 fn listed(lines: &[impl ToString]) -> String {
-    // One line each, whatever a name holds.
+    // One line each, whatever characters a name contains.
     lines.iter().map(|line| format!("\n  {}", harmless(&line.to_string()))).collect()
 }

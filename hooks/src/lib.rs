@@ -1,16 +1,16 @@
-//! One host, one revision: what an AppSpec says, and doing it.
+//! One host, one revision: reads an AppSpec and carries it out.
 //!
 //! * [`appspec`] reads `appspec.yml` into an [`appspec::AppSpec`] that is valid by construction;
-//! * [`lifecycle`] decides, without touching anything, from which revision an event's scripts run and which;
-//! * [`script`] runs those scripts and says how each ended;
+//! * [`lifecycle`] decides, without touching anything, which scripts of an event run and which revision they come from;
+//! * [`script`] runs those scripts and reports how each ended;
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
-//! * [`custody`] says whom a revision's files belong to until they are installed;
-//! * [`fs`] is the one place that writes files others rely on;
-//! * [`clock`] shows the host's time zone;
-//! * [`plain`] makes text harmless that others wrote.
+//! * [`custody`] decides who owns a revision's files until they are installed;
+//! * [`fs`] alone writes files that others rely on;
+//! * [`clock`] gives the host's local time;
+//! * [`plain`] makes text from others harmless.
 //!
-//! Nothing here knows of a network, a service or a deployment group's history: paths and values come in,
-//! outcomes go out.
+//! Nothing here depends on a network, a service or a deployment group's history: paths and values come in, outcomes go
+//! out.
 
 pub mod appspec;
 pub mod clock;

@@ -1,7 +1,7 @@
-//! What an event means for this host, decided without touching it: from which revision, and which scripts.
+//! The effect of an event on this host, decided without touching it: the revision and the scripts.
 //!
-//! [`origin`] names the deployment whose revision an event's scripts come from; the caller finds its folder and
-//! reads its AppSpec; [`HookPlan`] is what [`crate::script`] then runs.
+//! [`origin`] names the deployment whose revision holds an event's scripts; the caller finds its folder and reads its
+//! AppSpec; [`crate::script`] then runs the resulting [`HookPlan`].
 
 mod plan;
 mod root;

@@ -1,9 +1,9 @@
-//! Plain text: what a bundle, a script, a service or a command line says, so that no terminal acts upon it.
+//! Makes text from a bundle, a script, a service or a command line plain, so that no terminal acts on it.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text` with everything in it escaped that a terminal acts upon, or that would let it look like another line.
+/// Escapes every character of `text` that a terminal acts on, or that would make it look like another line.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, is_hostile)
 }
@@ -13,7 +13,7 @@ pub fn harmless_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && is_hostile(c))
 }
 
-/// The same for a JSON document, which means the same afterwards.
+/// The same for a JSON document, which keeps its meaning.
 pub fn harmless_json(document: &str) -> Cow<'_, str> {
     let hostile = |c| c != '\n' && is_hostile(c);
     if !document.contains(hostile) {
@@ -21,7 +21,7 @@ pub fn harmless_json(document: &str) -> Cow<'_, str> {
     }
     let mut plain = String::with_capacity(document.len() + 16);
     for c in document.chars() {
-        // Outside its strings a document has none of them; all of them have one UTF-16 unit.
+        // They occur only inside strings, and each is one UTF-16 unit.
         match hostile(c) {
             true => drop(write!(plain, "\\u{:04x}", u32::from(c))),
             false => plain.push(c),
@@ -30,7 +30,7 @@ pub fn harmless_json(document: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Control characters of both sets, separators of lines, and marks that reorder what is read.
+/// Control characters of both sets, line separators, and marks that reorder text.
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')

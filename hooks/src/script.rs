@@ -1,8 +1,8 @@
-//! Runs the scripts of one lifecycle event and says how they ended (spec: Hook scripts).
+//! Runs the scripts of one lifecycle event and reports how they ended (spec: Hook scripts).
 //!
-//! [`run`] takes a plan and gives a [`Report`]; [`process`] starts a script and ends it, [`output`] keeps what it writes,
-//! [`outcome`] names every ending. Nothing that a script does holds the agent up for longer than its timeout and the two
-//! graces of [`Limits`], or costs more than a bounded amount of memory and disk.
+//! [`run`] takes a plan and returns a [`Report`]; [`process`] starts a script and ends it, [`output`] keeps its output,
+//! [`outcome`] names every ending. No script can delay the agent for longer than its timeout and the two graces of
+//! [`Limits`], or use more than a bounded amount of memory and disk.
 
 mod outcome;
 mod output;
@@ -28,12 +28,13 @@ pub use output::{LogPlaces, MAX_LOGGED, ScriptLog, log_readers};
 use process::{Ended, Pipes, Prepared, Running, location};
 pub use process::{MARK, ScriptFinding, Session, inspect, keep_script};
 
-/// How long the runner waits where a script does not say.
+/// Waiting times that do not come from a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Between TERM and KILL, for a script that is ended and everything it started.
+    /// The time between TERM and KILL, when a script and everything that it started is ended.
     pub kill_grace: Duration,
-    /// Between a script's end and that of its output: what still arrives counts, then an open stream is a failure.
+    /// The time between a script's end and the end of its output. Output within it counts; a stream that is still open
+    /// after it is a failure.
     pub drain_grace: Duration,
 }
 
@@ -44,25 +45,25 @@ impl Default for Limits {
     }
 }
 
-/// The program that asks.
+/// The path of the calling program.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// One event to be run.
+/// One event to run.
 #[derive(Debug)]
 pub struct HookRun<'a> {
     pub plan: &'a HookPlan,
-    /// All variables of the scripts: the agent's, and those that describe the deployment. The agent's AWS credentials are
-    /// left out in any case; `HOME` and the like are set for a script that runs as another user.
+    /// All variables of the scripts: the agent's own, and those that describe the deployment. The agent's AWS
+    /// credentials are always left out; `HOME` and the like are set for a script that runs as another user.
     pub environment: &'a [(OsString, OsString)],
     /// The program that watches over each script: one that calls [`keep_script`] first, such as [`THIS_PROGRAM`].
     pub keeper: &'a Path,
     /// Whether root opens a session for scripts that run as another user.
     pub session: Option<Session>,
     pub limits: Limits,
-    /// What the scripts must be before root runs them; absent where another agent unpacked the revision.
+    /// The required state of the scripts before root runs them; absent if another agent unpacked the revision.
     pub deployed: Option<Arc<Deployed>>,
     pub log: &'a mut ScriptLog,
-    /// Cancelled when the agent can wait no longer: the script that runs is ended.
+    /// Cancelled when the agent can wait no longer: the running script is ended.
     pub stop: CancellationToken,
 }
 
@@ -70,12 +71,12 @@ pub struct HookRun<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
-    /// The newest lines of the log, for [`Outcome::diagnostics`].
+    /// The last lines of the log, for [`Outcome::diagnostics`].
     pub log_tail: String,
 }
 
-/// Runs the scripts of one event in order; the first that fails ends it. To be awaited to its end: a script is ended
-/// through [`HookRun::stop`], not by dropping the future.
+/// Runs the scripts of one event in order; the first failure ends it. Await it to its end: end a script through
+/// [`HookRun::stop`], not by dropping the future.
 pub async fn run(run: HookRun<'_>) -> Report {
     let HookRun { plan, environment, keeper, session, limits, deployed, log, stop } = run;
     let manner =
@@ -105,7 +106,7 @@ pub async fn run(run: HookRun<'_>) -> Report {
     Report { outcome, log_tail: log.tail() }
 }
 
-/// How all scripts of an event are run.
+/// The settings for all scripts of an event.
 struct Manner<'a> {
     archive: &'a Path,
     environment: &'a [(OsString, OsString)],
@@ -116,7 +117,7 @@ struct Manner<'a> {
     stop: &'a CancellationToken,
 }
 
-/// Why a script is no longer waited for.
+/// The reason why a script is no longer waited for.
 enum Ending {
     Ended(Ended),
     TimedOut,
@@ -131,7 +132,7 @@ impl Manner<'_> {
         let prepared = match prepare(self.archive, script, self.deployed.clone()).await {
             Ok(prepared) => prepared,
             Err(outcome) => {
-                // One that is missing, or cannot be made executable, has not begun.
+                // A script that is missing, or cannot be made executable, has not begun.
                 if !matches!(outcome, Outcome::ScriptMissing { .. } | Outcome::NotExecutable { .. }) {
                     log.script(&script.location);
                 }
@@ -150,7 +151,7 @@ impl Manner<'_> {
             pipes.read_while(log, running.end(limits.kill_grace)).await;
         }
         pipes.read_while(log, running.release(limits.kill_grace)).await;
-        // Whether everybody has closed the output by then shows in the pipes.
+        // The pipes show whether everybody has closed the output by then.
         let _ = timeout(limits.drain_grace, pipes.read_to_end(log)).await;
 
         match ending {
@@ -198,7 +199,7 @@ async fn ending(running: &mut Running, timeout: Duration, stop: &CancellationTok
     }
 }
 
-/// The outcome of a script that ended well, if it left nobody behind who holds its output.
+/// The outcome of a script that succeeded: a failure if a process that it left holds its output open.
 async fn succeeded(script: &Script, pipes: &Pipes, drained: Duration) -> Outcome {
     match pipes.open() {
         None => Outcome::Succeeded { note: None },

@@ -1,4 +1,4 @@
-//! Entries of an access control list, as `setfacl` writes them.
+//! Entries of an access control list, in the form of `setfacl`.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::{Acl, AclEntry, AclTag};
 
 const FORM: &str = "[default:]user|group|mask|other:name:rwx, such as \"u:mary:rw\" or \"d:g:staff:r-x\"";
 
-/// Reads the value of `acls`. Entries with problems are only in the report.
+/// Reads the value of `acls`. An entry with a problem goes into the report only.
 pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
     if let Some((text, _)) = place.scalar() {
         let found = quoted(text);
@@ -35,7 +35,7 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
             Ok(_) => item.problem(
                 report,
                 format_args!(
-                    "found {}; an earlier entry of this list is about the same already",
+                    "found {}; an earlier entry of this list is already for the same one",
                     quoted(text)
                 ),
             ),
@@ -45,7 +45,7 @@ pub(super) fn acl(place: &Place<'_>, report: &mut Report) -> Acl {
     Acl { entries }
 }
 
-/// Reads `[default:]tag:name:perms`, or without the tag for a user, or without the name for a mask.
+/// Reads `[default:]tag:name:perms`. Without a tag the entry is for a user; a mask has no name.
 fn entry(text: &str) -> Result<AclEntry, String> {
     let parts: Vec<&str> = text.split(':').map(str::trim).collect();
     let (default, parts) = match parts.as_slice() {

@@ -1,4 +1,4 @@
-//! Typed access to the tree: reading a value either yields it or says in the report what is wrong with it.
+//! Typed access to the tree: reading a value either returns it or adds a finding to the report.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -12,21 +12,22 @@ use super::{AppSpec, Finding, Invalid, Parsed, Position, scalar};
 pub(super) const TOP_LEVEL: [&str; 6] =
     ["version", "os", "files", "file_exists_behavior", "permissions", "hooks"];
 
-/// Characters of a found text that a message repeats.
+/// The number of characters of a found text that a message quotes.
 const QUOTED_CHARS: usize = 60;
 
-/// Everything there is to say about a file, as it is found.
+/// All findings about a file, in the order in which they are made.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) problems: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
-    /// The file is of a revision that was deployed before: what an official agent reads otherwise than it is meant is read
-    /// as that agent did.
+    /// The file belongs to a revision that was deployed before. Values that official agents misread are read as those
+    /// agents read them.
     pub(super) earlier: bool,
 }
 
 impl Report {
-    /// Ends the reading of `text`: what was read counts when there was no problem. `entries` are those of its permissions.
+    /// Finishes the reading of `text`: the result is valid only if there was no problem. `entries` are the entry
+    /// numbers of its permissions.
     pub(super) fn finish(
         mut self,
         read: Option<(AppSpec, Vec<usize>)>,
@@ -51,7 +52,7 @@ pub(super) struct Place<'t> {
     path: String,
 }
 
-/// One key of a mapping whose keys are not known beforehand.
+/// One key of a mapping whose keys are not known in advance.
 #[derive(Debug)]
 pub(super) struct Entry<'t> {
     pub(super) key: &'t str,
@@ -59,17 +60,17 @@ pub(super) struct Entry<'t> {
     pub(super) value: Place<'t>,
 }
 
-/// What a repeated key means.
+/// The meaning of a repeated key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeated {
-    /// A problem.
+    /// It is a problem.
     Refused,
-    /// The last one counts, with a warning that ends in this hint.
+    /// The last one counts; the warning ends in this hint.
     LastCounts(&'static str),
 }
 
 impl Repeated {
-    /// For a mapping that is an entry of a list: two entries often become one when a '-' is forgotten.
+    /// For a mapping in a list: a forgotten '-' often turns two entries into one.
     pub(super) const IN_ENTRY: Self = Self::LastCounts("if two entries are meant, begin the second with '-'");
 }
 
@@ -97,8 +98,8 @@ impl<'t> Place<'t> {
         Finding { position: Some(self.node.position), path: self.path.clone(), message: message.to_string() }
     }
 
-    /// A value that an official agent reads as `reading`, which is not what it says: a problem, but in an earlier revision,
-    /// which has run like that, a warning.
+    /// Reports a value that an official agent reads as `reading`, against its plain meaning. This is a problem; in an
+    /// earlier revision, which ran with that reading, it is a warning.
     pub(super) fn misleads<T>(&self, report: &mut Report, message: impl Display, reading: T) -> Option<T> {
         if report.earlier {
             self.warning(report, message);
@@ -108,12 +109,12 @@ impl<'t> Place<'t> {
         None
     }
 
-    /// The problem that every wrong value comes down to.
+    /// Adds the problem that every wrong value ends in.
     pub(super) fn unexpected(&self, report: &mut Report, expected: impl Display) {
         self.problem(report, format_args!("found {}; expected {expected}", self.found()));
     }
 
-    /// What stands here, in words.
+    /// Describes the value that stands here.
     pub(super) fn found(&self) -> String {
         match &self.node.value {
             _ if self.node.is_null() => "nothing".to_owned(),
@@ -125,7 +126,7 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// The text as it is written and whether it is plain; None for null and collections.
+    /// The text as written, and whether it is plain; `None` for null and collections.
     pub(super) fn scalar(&self) -> Option<(&'t str, bool)> {
         match &self.node.value {
             Value::Scalar { text, plain } if !self.node.is_null() => Some((text, *plain)),
@@ -133,7 +134,7 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// Whether this is a boolean without quotes that says no. The official agents take it for nothing in most places.
+    /// Whether this is an unquoted boolean that means false. The official agents treat it as absent in most places.
     pub(super) fn is_false(&self) -> bool {
         matches!(self.scalar(), Some((text, true)) if scalar::boolean(text) == Some(false))
     }
@@ -147,7 +148,7 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// Whether there is nothing in this place, which a warning says unless it is YAML's null.
+    /// Whether the value counts as absent. Unless it is YAML's null, a warning is added.
     pub(super) fn is_nothing(&self, report: &mut Report) -> bool {
         if self.node.is_null() {
             return true;
@@ -159,13 +160,12 @@ impl<'t> Place<'t> {
         nothing
     }
 
-    /// The same for a place where a mapping belongs, which may be empty.
+    /// The same for a place where a mapping belongs, and may be empty.
     pub(super) fn is_nothing_but_mapping(&self, report: &mut Report) -> bool {
         !matches!(self.node.value, Value::Mapping(_)) && self.is_nothing(report)
     }
 
-    /// A text that says something, without white space around it. Numbers and the like are the text they are
-    /// written as.
+    /// A non-blank text, trimmed. Numbers and the like count as the text that they are written as.
     pub(super) fn text(&self, report: &mut Report, expected: impl Display) -> Option<&'t str> {
         let text = self.scalar().map(|(text, _)| text.trim()).filter(|text| !text.is_empty());
         if text.is_none() {
@@ -174,7 +174,7 @@ impl<'t> Place<'t> {
         text
     }
 
-    /// The items of a list; what is nothing is an empty one.
+    /// The items of a list; an absent value is an empty list.
     pub(super) fn items(&self, report: &mut Report, expected: impl Display) -> Vec<Place<'t>> {
         match &self.node.value {
             Value::Sequence(items) => items
@@ -191,7 +191,7 @@ impl<'t> Place<'t> {
         }
     }
 
-    /// The entries of a mapping by key, each key once; None when this is no mapping.
+    /// The entries of a mapping by key, each key once; `None` if this is no mapping.
     pub(super) fn entries(
         &self,
         report: &mut Report,
@@ -226,7 +226,7 @@ impl<'t> Place<'t> {
         Some(entries.into_iter().flatten().collect())
     }
 
-    /// The entries of a mapping with known keys; a warning for each other key. None when this is no mapping.
+    /// The entries of a mapping with known keys, with a warning for every other key. `None` if this is no mapping.
     pub(super) fn fields(
         &self,
         report: &mut Report,
@@ -269,7 +269,7 @@ impl Entry<'_> {
         report.warnings.push(self.finding(message));
     }
 
-    /// About the key, not about its value.
+    /// A finding about the key, not about its value.
     fn finding(&self, message: impl Display) -> Finding {
         Finding { position: Some(self.key_position), ..self.value.finding(message) }
     }
@@ -296,13 +296,13 @@ impl Entry<'_> {
 }
 
 impl<'t> Fields<'t> {
-    /// The value of `name`; None when it is absent or null.
+    /// Returns the value of `name`; `None` if it is absent or null.
     pub(super) fn get(&self, name: &str) -> Option<&Place<'t>> {
         let entry = self.values.iter().find(|entry| entry.key == name)?;
         (!entry.value.node.is_null()).then_some(&entry.value)
     }
 
-    /// The value of `name`; a problem when it is absent or null.
+    /// Returns the value of `name`; reports a problem if it is absent or null.
     pub(super) fn require(
         &self,
         report: &mut Report,
@@ -322,7 +322,7 @@ impl<'t> Fields<'t> {
     }
 }
 
-/// `text` in quotes, without control characters, cut when it is long.
+/// Quotes `text`, without control characters, and cuts it if it is long.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -343,7 +343,7 @@ fn unknown_key(key: &str, known: &[&str], at_top: bool) -> String {
     }
 }
 
-/// The candidate that `word` is most likely a misspelling of.
+/// Returns the candidate that `word` most likely misspells.
 pub fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
     candidates
@@ -353,14 +353,14 @@ pub fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Opt
         .map(|(_, candidate)| candidate)
 }
 
-/// Characters to insert, remove, replace or swap with their neighbour to make `b` from `a`; words of very different
-/// length are just far apart.
+/// The number of characters to insert, remove, replace or swap with their neighbour to turn `a` into `b`. Words of very
+/// different length count as far apart without being compared.
 fn distance(a: &str, b: &str) -> usize {
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    // Each row holds the distances of a beginning of `a` to every beginning of `b`.
+    // Each row holds the distances from one prefix of `a` to every prefix of `b`.
     let mut above: Vec<usize> = (0..=b.len()).collect();
     let mut two_above = above.clone();
     for i in 0..a.len() {

@@ -1,4 +1,4 @@
-//! What the writer of an AppSpec may have meant by a path that the revision does not have.
+//! Suggestions for a path of an AppSpec that the revision does not contain.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use super::fields::{closest, quoted};
 use super::{ArchivePath, NamePattern};
 
-/// Names of one folder that are looked at.
+/// The number of names in one folder that are examined.
 const MAX_NAMES: usize = 10_000;
 
-/// What to say of a `source`, here `path`, that the unpacked revision in `root` does not have; empty without an idea, else with "; " in
-/// front.
+/// Returns a hint about a `source`, here `path`, that the unpacked revision in `root` lacks: empty without an idea,
+/// else with "; " in front.
 pub fn missing_source(root: &Path, path: &Path) -> String {
     if path.to_string_lossy().contains(['*', '?']) {
         let rule = "; a source has no wildcards: name one file, or the folder that holds it";
@@ -23,7 +23,7 @@ pub fn missing_source(root: &Path, path: &Path) -> String {
     near(root, path)
 }
 
-/// The same of a script's `location`.
+/// Returns the same hint for a script's `location`.
 pub fn missing_script(root: &Path, location: &ArchivePath) -> String {
     let written = location.written();
     let words: Vec<&str> = written.split_whitespace().collect();
@@ -55,7 +55,7 @@ pub fn missing_script(root: &Path, location: &ArchivePath) -> String {
     near(root, location.as_path())
 }
 
-/// The first path of which every name matches that of `pattern`.
+/// Returns the first path whose every name matches the name at the same place in `pattern`.
 fn matching(root: &Path, pattern: &Path) -> Option<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for name in pattern.iter() {
@@ -74,7 +74,8 @@ fn matching(root: &Path, pattern: &Path) -> Option<PathBuf> {
     found.into_iter().next()
 }
 
-/// The path of the revision that `missing` most likely is a misspelling of: as far as it exists, and a name there.
+/// Returns the path of the revision that `missing` most likely misspells: the part that exists, plus one corrected
+/// name.
 fn near(root: &Path, missing: &Path) -> String {
     let mut folder = PathBuf::new();
     for name in missing {
@@ -99,14 +100,14 @@ pub fn exists(root: &Path, path: &ArchivePath) -> bool {
     kind(root, path.as_path()).is_some()
 }
 
-/// What is at `path`; `None` for nothing, and for what only a link out of the revision leads to.
+/// The kind of the object at `path`; `None` if there is none, or if only a link out of the revision leads to it.
 pub(super) fn kind(root: &Path, path: &Path) -> Option<FileType> {
     let file = open(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
     let stat = rustix::fs::statat(&file, "", AtFlags::EMPTY_PATH).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))
 }
 
-/// The names in the folder at `path`, at most [`MAX_NAMES`].
+/// Returns the names in the folder at `path`, at most [`MAX_NAMES`].
 pub(super) fn names(root: &Path, path: &Path) -> Vec<OsString> {
     let folder =
         open(root, path, OFlags::RDONLY | OFlags::DIRECTORY).and_then(|folder| Dir::new(folder).ok());

@@ -1,4 +1,4 @@
-//! The `hooks` section: which scripts run at which lifecycle event.
+//! The `hooks` section: the scripts of each lifecycle event.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::scalar::{self, Number};
 use super::values::{archive_path, has_key};
 use super::{DEFAULT_TIMEOUT, Script};
 
-/// As the official agents read a hook that is written twice.
+/// The way in which official agents read a hook that is written twice.
 const LAST_HOOK: Repeated = Repeated::LastCounts("put all scripts of the event below one key");
 
 /// The keys below `hooks`.
 #[derive(Debug, Default)]
 pub(super) struct Hooks {
     pub(super) hooks: Vec<(LifecycleEvent, Vec<Script>)>,
-    /// Names that no lifecycle event can have.
+    /// Keys that cannot be the name of a lifecycle event.
     pub(super) unknown_hooks: Vec<String>,
 }
 
@@ -43,7 +43,8 @@ pub(super) fn hooks(top: &Fields<'_>, report: &mut Report) -> Hooks {
     read
 }
 
-/// The scripts of `event` in a file of which nothing else matters. What cannot be read of them is left out.
+/// Returns the scripts of `event`; nothing else in the file matters. Entries that cannot be read as scripts are left
+/// out.
 pub(super) fn scripts_of_earlier(root: &Node, event: &LifecycleEvent) -> Vec<Script> {
     let value = |node: &Node, name: &str| match &node.value {
         Value::Mapping(pairs) => {
@@ -111,7 +112,7 @@ fn note_event(entry: &Entry<'_>, event: &LifecycleEvent, report: &mut Report) {
     }
 }
 
-/// What to say of a name whose scripts never run, because it is no lifecycle event.
+/// The warning for a name that is no lifecycle event, so that its scripts never run.
 fn never_run(name: &str) -> String {
     match closest_event(name) {
         Some(meant) => format!("not a standard lifecycle event, so its scripts never run; did you mean {meant}?"),
@@ -119,7 +120,7 @@ fn never_run(name: &str) -> String {
     }
 }
 
-/// The event for which an AppSpec can name scripts that `name` most likely means; blanks in it do not matter.
+/// Returns the lifecycle event with AppSpec scripts that `name` most likely means; blanks in it do not matter.
 pub fn closest_event(name: &str) -> Option<LifecycleEvent> {
     let name: String = name.chars().take(128).filter(|c| !c.is_whitespace()).collect();
     let hooks: Vec<LifecycleEvent> = LifecycleEvent::standard().filter(LifecycleEvent::is_hook).collect();
@@ -162,8 +163,8 @@ fn runas(place: &Place<'_>, report: &mut Report) -> Option<String> {
     place.text(report, "the name of a user").map(str::to_owned)
 }
 
-/// Whole seconds, as the official agents read them. More than [`u32`] holds would overflow the clocks that they are added
-/// to.
+/// Reads whole seconds, as the official agents do. More than a [`u32`] holds would overflow the clocks that they are
+/// added to.
 fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
     let expected = "a whole number of seconds greater than 0, such as 300";
     if place.is_false() {
@@ -200,7 +201,7 @@ fn timeout(place: &Place<'_>, report: &mut Report) -> Option<Duration> {
     }
 }
 
-/// What may stand behind the digits of a text without changing what they mean.
+/// Whether the text behind the digits of a number leaves its meaning unchanged.
 fn is_decoration(rest: &str) -> bool {
     let fraction = rest.strip_prefix('.').is_some_and(|zeros| zeros.bytes().all(|byte| byte == b'0'));
     fraction || matches!(rest.trim(), "" | "s" | "sec" | "secs" | "second" | "seconds")
@@ -217,7 +218,7 @@ fn seconds(place: &Place<'_>, report: &mut Report, text: &str, whole: i128) -> D
     Duration::from_secs(seconds.into())
 }
 
-/// The problem of a text that is no whole number, with what the official agents make of it.
+/// Reports a text that is no whole number, and how the official agents read it.
 fn not_whole(place: &Place<'_>, report: &mut Report, text: &str, leading: i128) -> Option<Duration> {
     let expected = "a whole number of seconds greater than 0, such as 300";
     let meant = with_unit(text);
@@ -233,7 +234,7 @@ fn not_whole(place: &Place<'_>, report: &mut Report, text: &str, leading: i128) 
     place.misleads(report, message, reading)
 }
 
-/// The seconds that a text such as `5m` means.
+/// Converts a text such as `5m` into seconds.
 fn with_unit(text: &str) -> Option<u32> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let factor = match unit.trim() {
@@ -244,7 +245,7 @@ fn with_unit(text: &str) -> Option<u32> {
     number.parse::<u32>().ok()?.checked_mul(factor).filter(|seconds| *seconds > 0)
 }
 
-/// Whether a script runs through sudo. The official agents take everything for true but false without quotes.
+/// Whether a script runs through sudo. The official agents read every value as true, except an unquoted false.
 fn sudo(place: &Place<'_>, report: &mut Report) -> Option<bool> {
     let Some((text, plain)) = place.scalar() else {
         place.warning(report, format_args!("found {}, which is taken for true; write true", place.found()));

@@ -1,4 +1,5 @@
-//! Entries of a valid AppSpec that cannot do what they seem to say, seen beside the unpacked revision.
+//! Entries of a valid AppSpec that cannot have the effect that they seem to ask for, judged with the unpacked revision
+//! at hand.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +9,11 @@ use super::fields::quoted;
 use super::hints::{kind, names};
 use super::{FileMapping, Finding, Parsed, Pattern, Permission, raw};
 
-/// Folders of the revision that are looked at.
+/// The number of folders of the revision that are examined.
 const MAX_FOLDERS: usize = 20_000;
 
 impl Parsed {
-    /// What is odd about the AppSpec beside the unpacked revision in `root`.
+    /// Returns warnings about the AppSpec, compared with the unpacked revision in `root`.
     pub fn lint(&self, root: &Path) -> Vec<Finding> {
         let document = raw::read(&self.text).ok();
         let position = |path: &str| document.as_ref().map(|document| document.root.at(path).position);
@@ -32,7 +33,8 @@ impl Parsed {
     }
 }
 
-/// A file whose destination ends in its own name, or in another of the same kind: a folder of that name is made.
+/// Warns of a file whose destination ends in its own name, or in a name of the same kind: Install would make a folder
+/// of that name.
 fn renamed(root: &Path, mapping: &FileMapping) -> Option<String> {
     let (source, destination) = (mapping.source.as_path(), mapping.destination.as_path());
     let (name, last) = (source.file_name()?, destination.file_name()?);
@@ -53,7 +55,7 @@ fn renamed(root: &Path, mapping: &FileMapping) -> Option<String> {
     ))
 }
 
-/// A mode that takes x from folders.
+/// Warns of a mode that takes x from folders.
 fn closed(permission: &Permission, folders: &[PathBuf]) -> Option<String> {
     let mode = permission.mode.filter(|mode| mode.bits() & 0o111 == 0)?;
     if !permission.applies_to.directories {
@@ -68,7 +70,7 @@ fn closed(permission: &Permission, folders: &[PathBuf]) -> Option<String> {
     ))
 }
 
-/// The folders that `files` bring to the host, as far as the revision tells.
+/// The folders that `files` brings to the host, as far as the revision shows them.
 fn folders(root: &Path, files: &[FileMapping]) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for FileMapping { source, destination } in files {
@@ -88,7 +90,7 @@ fn folders(root: &Path, files: &[FileMapping]) -> Vec<PathBuf> {
 }
 
 impl Permission {
-    /// Whether `path` is one that the entry means, by its name alone.
+    /// Whether the entry applies to `path`, judged by its name alone.
     fn means(&self, path: &Path) -> bool {
         let object = self.object.as_path();
         if path == object || !path.starts_with(object) {

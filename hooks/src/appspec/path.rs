@@ -1,18 +1,18 @@
-//! Paths that an AppSpec names, inside the revision and on the host, and how long a path may be.
+//! The paths that an AppSpec names, inside the revision and on the host, and the limits of their length.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Bytes of the longest path that Linux takes: PATH_MAX, without the NUL at its end.
+/// The longest path that Linux accepts, in bytes: PATH_MAX without the final NUL.
 pub const MAX_PATH_BYTES: usize = 4095;
 
-/// Names that a path may have, one inside the other.
+/// The largest number of names in a path.
 pub const MAX_FOLDERS: usize = 256;
 
-/// Bytes of the longest name in a folder.
+/// The longest name in a folder, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
-/// A path inside the revision: relative, without `.` and `..`. Empty is the revision's root.
+/// A path inside the revision: relative, without `.` and `..`. The empty path is the revision's root.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArchivePath {
     path: PathBuf,
@@ -23,7 +23,7 @@ pub struct ArchivePath {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPath(PathBuf);
 
-/// What is wrong with a path; to follow "which".
+/// A mistake in a path; the text follows "which".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     #[error("is not absolute; write the whole path on the host, beginning with '/'")]
@@ -40,7 +40,7 @@ pub enum PathError {
     NameTooLong(usize),
 }
 
-/// Whether a file or folder can be at `path`: by its length, its depth and that of its names.
+/// Checks that a path is possible on Linux: its length, its depth and the length of its names.
 pub fn check_length(path: &Path) -> Result<(), PathError> {
     let bytes = path.as_os_str().len();
     if bytes > MAX_PATH_BYTES {
@@ -58,8 +58,8 @@ pub fn check_length(path: &Path) -> Result<(), PathError> {
 }
 
 impl ArchivePath {
-    /// Reads a path as an AppSpec writes it: leading slashes mean the revision's root, and `..` is the folder above as
-    /// long as that is one of the revision.
+    /// Reads a path as an AppSpec writes it. Leading slashes mean the revision's root; `..` is the parent folder, which
+    /// must lie in the revision.
     pub fn new(text: &str) -> Result<Self, PathError> {
         let path = normalised(text, |path| if path.pop() { Ok(()) } else { Err(PathError::Leaves) })?;
         check_length(&path)?;
@@ -70,7 +70,7 @@ impl ArchivePath {
         &self.path
     }
 
-    /// As the AppSpec writes it.
+    /// The path as the AppSpec writes it.
     pub fn written(&self) -> &str {
         &self.written
     }
@@ -81,7 +81,7 @@ impl ArchivePath {
 }
 
 impl HostPath {
-    /// Reads an absolute path; `..` is the folder above, and that of `/` is `/`.
+    /// Reads an absolute path; `..` is the parent folder, and the parent of `/` is `/`.
     pub fn new(text: &str) -> Result<Self, PathError> {
         if !text.starts_with('/') {
             return Err(PathError::Relative);
@@ -100,7 +100,7 @@ impl HostPath {
     }
 }
 
-/// `text` without leading slashes, `.` and `..`; `up` leaves the last folder.
+/// Returns `text` without leading slashes, `.` and `..`; `up` removes the last folder.
 fn normalised(text: &str, up: impl Fn(&mut PathBuf) -> Result<(), PathError>) -> Result<PathBuf, PathError> {
     if text.contains('\0') {
         return Err(PathError::Nul);

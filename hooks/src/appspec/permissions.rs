@@ -9,7 +9,7 @@ use super::{
 
 const KEYS: [&str; 9] = ["object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type"];
 
-/// The permissions, each with the number of its entry in the file.
+/// Reads the permissions, each with the number of its entry in the file.
 pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<(usize, Permission)> {
     let Some(section) = top.get("permissions") else {
         return Vec::new();
@@ -19,8 +19,8 @@ pub(super) fn permissions(top: &Fields<'_>, report: &mut Report) -> Vec<(usize, 
     entries.filter_map(|(index, entry)| Some((index, permission(entry, report)?))).collect()
 }
 
-/// Reads one entry; `None` for one that can apply to nothing, which is in the report. What has a problem is there too, and
-/// left out here: the result counts only without problems.
+/// Reads one entry; returns `None`, after a finding in the report, for an entry that can apply to nothing. A value with
+/// a problem is reported and left out: the result is valid only if there are no problems.
 fn permission(entry: Place<'_>, report: &mut Report) -> Option<Permission> {
     let expected = "a permission, such as \"- object: /srv/app\" with \"mode: 644\" below it";
     let fields = entry.fields(report, &KEYS, Repeated::IN_ENTRY, expected)?;
@@ -84,7 +84,7 @@ fn object(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<Host
     }
 }
 
-/// `None` for a pattern that no name matches.
+/// Returns `None` for a pattern that matches no name.
 fn pattern(place: &Place<'_>, report: &mut Report, object: Option<&HostPath>) -> Option<Pattern> {
     if place.is_false() {
         place.warning(
@@ -193,7 +193,7 @@ fn mode(place: &Place<'_>, report: &mut Report) -> Option<Mode> {
     if !plain {
         return Mode::read(text).or_else(|| not_octal(place, report, expected, text));
     }
-    // A fraction of zeros is none of a mode to the official agents.
+    // The official agents do not read a fraction of zeros as a mode.
     let number = scalar::number(text).filter(|_| !text.contains('.'));
     if let (Some(digits), Some(Number::Whole(number))) = (scalar::octal_form(text), number) {
         let digits = digits.trim_start_matches('0');
@@ -243,7 +243,7 @@ fn not_octal(place: &Place<'_>, report: &mut Report, expected: &str, text: &str)
     None
 }
 
-/// `None` for a list that names nothing, to which the permission cannot apply.
+/// Returns `None` for a list that names no kind, so that the permission cannot apply.
 fn applies_to(place: &Place<'_>, report: &mut Report) -> Option<AppliesTo> {
     let mut applies_to = AppliesTo { files: false, directories: false };
     if place.is_false() {
@@ -308,7 +308,7 @@ fn context(place: &Place<'_>, report: &mut Report) -> Option<SelinuxContext> {
     Some(SelinuxContext { user: name.or(user), kind: kind?, range })
 }
 
-/// A word that can stand on a command line: `semanage` gets it.
+/// Reads a word that is safe on a command line, because `semanage` receives it.
 fn identifier(place: &Place<'_>, report: &mut Report, example: &str) -> Option<String> {
     let expected = format!("an SELinux name of letters, digits, '_', '-' and '.', such as {example}");
     let text = place.text(report, &expected)?;

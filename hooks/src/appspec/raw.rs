@@ -1,7 +1,7 @@
-//! YAML text into a small tree that keeps positions.
+//! Turns YAML text into a small tree that keeps positions.
 //!
-//! Nodes are shared, so an alias costs nothing here; but every walk over the tree visits an aliased node again, so
-//! what aliases repeat is counted, and a file that repeats too much ends in an error before anyone walks it.
+//! Nodes are shared, so an alias costs nothing here. But every walk over the tree visits an aliased node again. So the
+//! nodes that aliases repeat are counted, and a file that repeats too many is rejected before anything walks it.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -11,13 +11,13 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 use super::relaxed::Relaxed;
 use super::{Finding, MAX_BYTES, Position};
 
-/// Collections inside collections; an AppSpec needs five.
+/// The deepest nesting of collections; an AppSpec needs five levels.
 const MAX_DEPTH: usize = 64;
 
-/// How many nodes all aliases of a file may stand for together.
+/// The number of nodes that all aliases of a file may repeat together.
 const MAX_ALIASED: usize = 100_000;
 
-/// A value and where it stands. That of an alias stands where its anchor is.
+/// A value and its position. The position of an alias is that of its anchor.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) position: Position,
@@ -26,14 +26,15 @@ pub(super) struct Node {
 
 #[derive(Debug)]
 pub(super) enum Value {
-    /// `plain` means that the text may stand for something else, such as a number: it is neither quoted, nor a
-    /// block, nor tagged as a string.
+    /// `plain` means that the text is neither quoted, nor a block, nor tagged as a string, so that it may stand for
+    /// something else, such as a number.
     Scalar {
         text: String,
         plain: bool,
     },
     Sequence(Vec<Rc<Node>>),
-    /// In the order of the file, repeated keys included, merge keys (`<<`) replaced by what they merge.
+    /// In the order of the file, including repeated keys. Merge keys (`<<`) are replaced by the mappings that they
+    /// merge.
     Mapping(Vec<Pair>),
 }
 
@@ -48,7 +49,7 @@ pub(super) struct Document {
 }
 
 impl Node {
-    /// Whether this is YAML's null: nothing at all, `~` or `null`.
+    /// Whether this is YAML's null: empty, `~` or `null`.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~") || text.eq_ignore_ascii_case("null"))
@@ -59,7 +60,7 @@ impl Node {
         matches!(&self.value, Value::Scalar { text, .. } if text == name)
     }
 
-    /// The node at `path`, such as `files[0].source`; as far down as there is one.
+    /// Returns the node at `path`, such as `files[0].source`, or the deepest one on the way to it.
     pub(super) fn at(&self, path: &str) -> &Self {
         let mut node = self;
         for step in path.split(['.', '[']) {
@@ -88,7 +89,7 @@ impl Node {
     }
 }
 
-/// Reads the first document of `bytes`. What cannot be read as YAML has no more than one finding.
+/// Reads the first document of `bytes`. A text that is not YAML has exactly one finding.
 pub(super) fn read(bytes: &[u8]) -> Result<Document, Finding> {
     let mut source = Relaxed::new(decode(bytes)?);
     loop {
@@ -104,7 +105,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Finding> {
     }
 }
 
-/// Why a text is not read to its end.
+/// The reason why the reading of a text stopped early.
 enum Stopped {
     Scan(ScanError),
     Found(Finding),
@@ -166,7 +167,7 @@ fn decode(bytes: &[u8]) -> Result<&str, Finding> {
             format!("found the byte 0x{byte:02X}, which is not UTF-8 text; save the file as UTF-8"),
         )
     })?;
-    // To the parser a NUL is the end of the text: what follows would be dropped silently.
+    // The parser takes a NUL as the end of the text and would silently drop the rest.
     if let Some(index) = text.find('\0') {
         return Err(finding(
             end_of(&bytes[..index]),
@@ -198,7 +199,7 @@ fn too_deep(position: Position) -> Finding {
     )
 }
 
-/// The parser's words, and for the mistakes people make what to do about them.
+/// The parser's message, with advice for common mistakes.
 fn syntax(source: &Relaxed, error: &ScanError) -> Finding {
     let (info, position) = (error.info(), source.position(*error.marker()));
     if info == "recursion limit exceeded" {
@@ -230,7 +231,7 @@ fn syntax(source: &Relaxed, error: &ScanError) -> Finding {
     finding(position, format!("not valid YAML: {}{hint}", info.replace(char::is_control, "?")))
 }
 
-/// Makes nodes from the events of one document.
+/// Builds nodes from the events of one document.
 #[derive(Default)]
 struct Builder {
     open: Vec<Open>,
@@ -239,18 +240,18 @@ struct Builder {
     warnings: Vec<Finding>,
 }
 
-/// A collection whose end has not come yet.
+/// A collection whose end has not been read yet.
 struct Open {
     position: Position,
     anchor: usize,
     mapping: bool,
-    /// Of a mapping: keys and values in turn.
+    /// In a mapping, keys and values alternate.
     children: Vec<Rc<Node>>,
     nodes: usize,
     height: usize,
 }
 
-/// A finished node, the count of nodes a walk over it visits, and how deep it nests.
+/// A finished node, the number of nodes that a walk over it visits, and its depth.
 #[derive(Clone)]
 struct Built {
     node: Rc<Node>,
@@ -259,7 +260,7 @@ struct Built {
 }
 
 impl Builder {
-    /// Takes one event in; returns the root when that was its end.
+    /// Handles one event; returns the root when the event completes it.
     fn take(&mut self, event: Event<'_>, position: Position) -> Result<Option<Rc<Node>>, Finding> {
         let (anchor, built) = match event {
             Event::SequenceStart(anchor, tag) => {
@@ -355,7 +356,7 @@ impl Builder {
     }
 }
 
-/// `!` alone, which says that the value is what it looks like: a text.
+/// Whether the tag is `!` alone, which makes the value a text.
 fn is_non_specific(tag: &Tag) -> bool {
     matches!((tag.handle.as_str(), tag.suffix.as_str()), ("", "!") | ("!", "") | ("", ""))
 }
@@ -377,8 +378,8 @@ impl Open {
     }
 }
 
-/// Puts what `<<` merges in its place: a key of the mapping itself wins over a merged one, an earlier merged mapping
-/// over a later. A `<<` with something else than mappings stays, for whoever reads the mapping to complain about.
+/// Replaces `<<` by the mappings that it merges. A key of the mapping itself overrides a merged one, an earlier merged
+/// mapping overrides a later one. A `<<` with anything but mappings stays, and is reported when the mapping is read.
 fn merge(pairs: Vec<Pair>) -> Vec<Pair> {
     if !pairs.iter().any(|(key, _)| key.is_merge_key()) {
         return pairs;
@@ -407,7 +408,7 @@ fn key_text(key: &Node) -> Option<String> {
     }
 }
 
-/// The mapping that `node` is, or the mappings that it lists.
+/// Returns the mapping `node`, or the mappings that `node` lists.
 fn mappings(node: &Node) -> Option<Vec<&[Pair]>> {
     match &node.value {
         Value::Mapping(pairs) => Some(vec![pairs]),

@@ -1,5 +1,5 @@
-//! YAML 1.1 that the parser, which reads YAML 1.2, does not take and the official agents do: a tab behind ':', and lines of
-//! a list in brackets that begin further left than what they belong to.
+//! Repairs YAML 1.1 that the official agents accept and the YAML 1.2 parser rejects: a tab behind ':', and lines of a
+//! list in brackets that are indented less than the line that the list belongs to.
 
 use std::collections::HashSet;
 
@@ -7,15 +7,15 @@ use saphyr_parser::{Marker, ScanError};
 
 use super::{Finding, Position};
 
-/// Lines that are changed before the text is given up, and bytes that are read again for that.
+/// The number of lines that are changed before the text is given up, which bounds how often it is read again.
 const MAX_CHANGES: usize = 1000;
 const MAX_READ: usize = 16 * 1024 * 1024;
 
-/// A text that was changed until it could be read, and where.
+/// A text, changed until it could be read, with the positions of the changes.
 #[derive(Debug, Default)]
 pub(super) struct Relaxed {
     pub(super) text: String,
-    /// Lines that got `padding` blanks in front.
+    /// The lines that got `padding` blanks in front.
     padded: HashSet<usize>,
     /// More than any line has.
     padding: usize,
@@ -28,14 +28,14 @@ impl Relaxed {
         Self { text: text.to_owned(), padding: indentation.max().unwrap_or_default() + 1, ..Self::default() }
     }
 
-    /// Where something stands in the text as it was written.
+    /// Converts a position into that of the original text.
     pub(super) fn position(&self, marker: Marker) -> Position {
         let line = marker.line().max(1);
         let padding = if self.padded.contains(&line) { self.padding } else { 0 };
         Position { line, column: (marker.col() + 1).saturating_sub(padding).max(1) }
     }
 
-    /// Changes the line in which `error` is; false when that would not help.
+    /// Changes the line of `error`; returns false if that would not help.
     pub(super) fn change(&mut self, error: &ScanError) -> bool {
         let (marker, info) = (*error.marker(), error.info());
         let number = marker.line();

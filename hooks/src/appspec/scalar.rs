@@ -1,15 +1,15 @@
 //! Numbers and booleans as YAML 1.1 writes them, read as the official agents read them.
 
-/// What a text that is not quoted stands for.
+/// The number that an unquoted text stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
-    /// A whole number, whatever its form: `300`, `1_000`, `0300` (octal), `0x12C`, `0b11`, `1:30:00`, `300.0`. What is
-    /// beyond the type is its limit.
+    /// A whole number, in any form: `300`, `1_000`, `0300` (octal), `0x12C`, `0b11`, `1:30:00`, `300.0`. Values beyond
+    /// the type become its limit.
     Whole(i128),
     Fraction,
 }
 
-/// The number that `text` is; `None` for a text that is none.
+/// Reads `text` as a number; `None` if it is none.
 pub(super) fn number(text: &str) -> Option<Number> {
     let (sign, digits) = signed(text);
     let whole = integer(digits).or_else(|| sexagesimal(digits));
@@ -26,7 +26,7 @@ pub(super) fn octal_form(text: &str) -> Option<String> {
     Some(rest.chars().filter(char::is_ascii_digit).collect())
 }
 
-/// The number at the beginning of a text, as Ruby's `to_i` reads it, and what follows; 0 without one.
+/// Returns the number at the beginning of a text, as Ruby's `to_i` reads it, or 0, and the text behind it.
 pub(super) fn leading_number(text: &str) -> (i128, &str) {
     let trimmed = text.trim_start();
     let (sign, rest) = signed(trimmed);
@@ -45,7 +45,7 @@ pub(super) fn leading_number(text: &str) -> (i128, &str) {
     (value.saturating_mul(sign), &rest[length..])
 }
 
-/// The boolean that a text without quotes is.
+/// Reads an unquoted text as a boolean.
 pub(super) fn boolean(text: &str) -> Option<bool> {
     let is = |words: [&str; 3]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
     match () {
@@ -62,7 +62,7 @@ fn signed(text: &str) -> (i128, &str) {
     }
 }
 
-/// At least one digit, `_` and `,` between them.
+/// Whether the text has at least one digit, and only `_` and `,` between digits.
 fn made_of(text: &str, is_digit: impl Fn(char) -> bool) -> bool {
     text.contains(&is_digit) && text.chars().all(|c| is_digit(c) || matches!(c, '_' | ','))
 }

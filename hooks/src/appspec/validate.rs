@@ -1,4 +1,4 @@
-//! The tree into an [`AppSpec`], every problem collected on the way.
+//! Turns the tree into an [`AppSpec`] and collects every problem on the way.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::scalar::{self, Number};
 use super::values::{archive_path, has_key, note_parents, wrong_path};
 use super::{AppSpec, ArchivePath, FileMapping, HostPath, Invalid, Parsed, PathError, hooks, permissions};
 
-/// `earlier` says that the file is of a revision that was deployed before.
+/// `earlier` means that the file belongs to a revision that was deployed before.
 pub(super) fn appspec(text: &[u8], earlier: bool) -> Result<Parsed, Invalid> {
     let mut report = Report { earlier, ..Report::default() };
     let read = match raw::read(text) {
@@ -145,8 +145,8 @@ fn destination_path(place: &Place<'_>, report: &mut Report, expected: &str) -> O
     }
 }
 
-/// What is wrong with a destination that does not begin with '/', and where the official agents' daemon, which works in
-/// /, puts it.
+/// Describes a destination that does not begin with '/', and the place where the official agents' daemon, which works
+/// in /, puts it.
 fn relative(text: &str, reading: Cow<'_, str>) -> String {
     let found = quoted(text);
     if text.starts_with('~') {
@@ -173,7 +173,7 @@ fn is_of_windows(text: &str) -> bool {
     has_drive || text.contains('\\')
 }
 
-/// The text of a path as it is written, blanks included. The official agents join the items of a list.
+/// Returns the text of a path as written, including blanks. The official agents join the items of a list.
 fn path_text<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Option<Cow<'t, str>> {
     if let Some((text, _)) = place.scalar() {
         let text = text.trim_end_matches(['\n', '\r']);

@@ -1,4 +1,4 @@
-//! Values that several sections have: principals, paths.
+//! Values that several sections use: principals and paths.
 
 use super::fields::{Place, Report, quoted};
 use super::raw::Value;
@@ -7,7 +7,7 @@ use super::{ArchivePath, PathError, Principal};
 /// Reads a user or group; digits are an id.
 pub(super) fn parse_principal(text: &str) -> Result<Principal, &'static str> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // The last one means "leave as it is" to chown(2).
+        // chown(2) reads the largest id as "do not change".
         let id = text.parse().ok().filter(|id| *id < u32::MAX);
         return id.map(Principal::Id).ok_or("expected a numeric id below 4294967295");
     }
@@ -35,7 +35,7 @@ pub(super) fn archive_path(place: &Place<'_>, report: &mut Report, text: &str) -
     path.map_err(|wrong| wrong_path(place, report, text, wrong)).ok()
 }
 
-/// A path with `..` is read, but who reads the file should not have to work it out.
+/// Accepts a path with `..`, with a warning: readers of the file should not have to resolve it.
 pub(super) fn note_parents(place: &Place<'_>, report: &mut Report, text: &str) {
     if text.split('/').any(|name| name == "..") {
         place.warning(

@@ -1,4 +1,4 @@
-//! Watches over the scripts of this crate's tests. The agent's programs do so by themselves.
+//! The keeper of the scripts in this crate's tests. The agent's own programs act as keepers themselves.
 
 use std::process::ExitCode;
 

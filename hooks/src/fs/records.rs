@@ -6,18 +6,18 @@ use std::path::Path;
 
 use super::replace_file;
 
-/// Replaces a record as [`replace_file`] does. Who may read it stays as it is.
+/// Replaces a record as [`replace_file`] does, and keeps its readers.
 pub fn replace_record(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let readers = Readers::of(path);
     replace_file(path, bytes, readers.mode)?;
     if let Some((uid, gid)) = readers.owner {
-        // Only root can; for everybody else it belongs to whoever writes it.
+        // Only root can do this; for everybody else the record belongs to its writer.
         let _ = lchown(path, Some(uid), Some(gid));
     }
     Ok(())
 }
 
-/// Who may read a record: whoever could read the one before; the first one, everybody who may look into its folder.
+/// The readers of a record: those of the previous record; for the first one, everybody who may look into its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Readers {
     pub(crate) owner: Option<(u32, u32)>,

@@ -1,4 +1,4 @@
-//! Replacing one file durably, and removing what a process left that ended in the middle of that.
+//! Durable replacement of a file, and removal of the files that an interrupted replacement left.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,15 +11,15 @@ use rustix::io::Errno;
 
 use super::{Folder, TEMPORARY, split, temporary_name, token};
 
-/// The number in the temporary names of [`replace_file`]; those of an Install begin with 1.
+/// The number in the temporary names of [`replace_file`]; Install counts from 1.
 const NUMBER: usize = 0;
 
-/// How often a temporary file may be swept away before its writer has locked it.
+/// How many times a temporary file may be swept away before its writer has locked it.
 const ATTEMPTS: usize = 100;
 
-/// Replaces `path` with a file of these bytes and permission bits: after a crash at any moment, the whole old or the
-/// whole new file is there. The folder must exist; when this returns, the change survives a power cut. [`sweep`] removes
-/// what a process leaves that ends in the middle.
+/// Replaces `path` with a file of these bytes and permission bits. After a crash at any moment, either the whole old
+/// file or the whole new one is there. The folder must exist; when this returns, the change survives a power cut.
+/// [`sweep`] removes the temporary file of a process that died in the middle.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = open(parent)?;
@@ -31,14 +31,14 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         folder.sync()
     });
     if written.is_err() {
-        // Already renamed when only the last sync failed: then there is nothing of this name.
+        // If only the last sync failed, the file is already renamed and this name is gone.
         let _ = folder.unlink(&temporary);
     }
     written
 }
 
-/// Removes what [`replace_file`] left in `folder` when its process ended in the middle. What a living process writes stays.
-/// Fine when there is no such folder.
+/// Removes the temporary files of [`replace_file`] in `folder` whose processes died in the middle. A file of a living
+/// process stays. Succeeds if there is no such folder.
 pub fn sweep(folder: &Path) -> io::Result<()> {
     let folder = match open(folder) {
         Ok(folder) => folder,
@@ -55,7 +55,7 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
             Err(error) if super::is_nowhere(&error) => continue,
             Err(error) => return Err(error),
         };
-        // Its writer holds the lock as long as it lives.
+        // The writer holds the lock as long as it lives.
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
             folder.unlink(name)?;
         }
@@ -68,15 +68,15 @@ fn open(folder: &Path) -> io::Result<Folder> {
     Ok(Folder(rustix::fs::open(folder, flags, Mode::empty())?))
 }
 
-/// A new file under a temporary name, which [`sweep`] leaves alone while it is open.
+/// Creates a file under a temporary name, which [`sweep`] leaves alone while it is open.
 fn create_locked(folder: &Folder) -> io::Result<(OsString, File)> {
     for _ in 0..ATTEMPTS {
         let name = temporary_name(&token(), NUMBER);
         let file = folder.create_file(&name)?;
-        // Where files cannot be locked, nobody sweeps.
+        // Where files cannot be locked, no process sweeps.
         let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         if locked == Err(Errno::WOULDBLOCK) {
-            // Somebody is sweeping it away.
+            // A sweep is removing it.
             continue;
         }
         if rustix::fs::fstat(&file)?.st_nlink > 0 {
@@ -86,15 +86,15 @@ fn create_locked(folder: &Folder) -> io::Result<(OsString, File)> {
     Err(io::Error::other("another process removes each file that is begun there"))
 }
 
-/// Whether [`replace_file`] gave that name to a file that is not complete.
+/// Whether `name` is a temporary name of [`replace_file`], so that the file is not complete.
 pub fn is_unfinished(name: &OsStr) -> bool {
     let word = name.as_bytes().strip_prefix(TEMPORARY.as_bytes());
     let word = word.and_then(|rest| rest.strip_suffix(format!("-{NUMBER}").as_bytes()));
     word.is_some_and(|word| word.len() == 16 && word.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Replaces `path` as [`replace_file`] does, for writers that take turns: its temporary name is always the same, so
-/// that nothing is left behind however often they are interrupted. Gives the file, to append to.
+/// Replaces `path` as [`replace_file`] does, for writers that take turns. The temporary name is always the same, so
+/// interrupted writers leave at most one file. Returns the file, open for appending.
 pub(crate) fn replace_in_turn(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,

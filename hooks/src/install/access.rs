@@ -1,4 +1,4 @@
-//! Who may do what with a file: owner, mode, POSIX access control lists, SELinux rules; and applying them.
+//! The access to a file: owner, mode, POSIX access control lists, SELinux rules; reads and applies it.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +15,7 @@ use crate::fs::{Folder, Readers};
 const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
-/// The attributes that an object gets; `None` leaves one alone.
+/// The attributes that an object gets; `None` leaves an attribute alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Access {
     pub(super) owner: Option<Wish>,
@@ -24,22 +24,23 @@ pub(super) struct Access {
     pub(super) acl: Option<AclAttributes>,
 }
 
-/// An owner, a group or mode bits. What the AppSpec asks for must be had; what a copy merely keeps is given up without
-/// the right to set it, as `cp` does: the owner, the group, and then the set-id bits, which would mean someone else.
+/// An owner, a group or mode bits. A wish of the AppSpec must be granted. An attribute that a copy merely keeps is
+/// given up without the right to set it, as `cp` does: the owner, the group, and then the set-id bits, which would
+/// stand for somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Wish {
     pub(super) value: u32,
     pub(super) must: bool,
 }
 
-/// Both lists as the kernel stores them; `None` means that there is none.
+/// Both lists in the kernel's form; `None` means that there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct AclAttributes {
     pub(super) access: Option<Vec<u8>>,
     pub(super) default: Option<Vec<u8>>,
 }
 
-/// Accesses by number: most objects of a revision have one of a few.
+/// Accesses by number: most objects of a revision share one of a few.
 #[derive(Debug, Default)]
 pub(super) struct Accesses {
     all: Vec<Access>,
@@ -65,7 +66,7 @@ impl Accesses {
 pub(super) struct Context {
     #[serde(default)]
     pub(super) user: Option<String>,
-    /// Always absent: roles are refused.
+    /// Always absent: roles are rejected.
     #[serde(default)]
     pub(super) role: Option<String>,
     #[serde(rename = "type")]
@@ -74,7 +75,7 @@ pub(super) struct Context {
     pub(super) range: Option<String>,
 }
 
-/// Whom an entry concerns, in the order and with the numbers of the kernel (acl(5), `linux/posix_acl.h`).
+/// The user or group of an entry, in the order and with the numbers of the kernel (acl(5), `linux/posix_acl.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Tag {
     Owner,
@@ -94,7 +95,7 @@ pub(super) struct Entry {
 }
 
 impl AclAttributes {
-    /// Completes `entries` from a file's mode, as `setfacl --set` would be told: base entries, a mask where named
+    /// Completes `entries` from a file's mode, as `setfacl --set` expects them: base entries, a mask where named
     /// entries need one, and the same for the default list if it has any entry.
     pub(super) fn complete(entries: &[Entry], mode: u32) -> Self {
         let list = |default| {
@@ -140,7 +141,7 @@ fn encode(list: &[(Tag, u8)]) -> Vec<u8> {
 }
 
 impl Access {
-    /// Of a record of Installs.
+    /// The access of a record of Installs.
     pub(super) fn of_record(readers: &Readers) -> Self {
         Self {
             owner: readers.owner.map(|(uid, _)| Wish::kept(uid)),
@@ -150,7 +151,7 @@ impl Access {
         }
     }
 
-    /// What an open file has now, so that it can be given back.
+    /// Reads the current access of an open file, so that it can be restored.
     pub(super) fn read(file: impl AsFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&file)?;
         Ok(Self {
@@ -164,7 +165,8 @@ impl Access {
         })
     }
 
-    /// Applies to an open file or folder. Owner and group come first: changing them takes set-id bits away.
+    /// Applies the access to an open file or folder. Owner and group come first, because changing them clears set-id
+    /// bits.
     pub(super) fn apply(&self, file: impl AsFd) -> io::Result<()> {
         let stat = rustix::fs::fstat(&file)?;
         let change = |owner, group| rustix::fs::fchown(&file, owner, group);
@@ -182,7 +184,7 @@ impl Access {
         Ok(())
     }
 
-    /// Applies to a link itself, which has an owner and a group only.
+    /// Applies the access to a link itself, which has only an owner and a group.
     pub(super) fn apply_to_link(&self, folder: &Folder, name: &std::ffi::OsStr) -> io::Result<()> {
         let Some(stat) = folder.stat(name)? else {
             return Err(Errno::NOENT.into());
@@ -192,7 +194,7 @@ impl Access {
         self.change_owner(stat.st_uid, stat.st_gid, change).map(drop)
     }
 
-    /// Whether owner and group are now as wished.
+    /// Sets owner and group; returns whether they are now as wished.
     fn change_owner(
         &self,
         uid: u32,
@@ -200,7 +202,7 @@ impl Access {
         change: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
     ) -> io::Result<bool> {
         let mut kept = true;
-        // The group first: who gives a file away may no longer change it.
+        // The group comes first: after giving a file away, this process may no longer change it.
         if let Some(wish) = self.group.filter(|wish| wish.value != gid) {
             kept &= wish.granted(change(None, Some(Gid::from_raw(wish.value))))?;
         }
@@ -255,9 +257,9 @@ fn set_attribute(file: impl AsFd, name: &str, value: Option<&[u8]>) -> io::Resul
     }
 }
 
-/// The mode that a fresh folder gets: what this process's umask leaves.
+/// The mode of a new folder under this process's umask.
 pub(super) fn folder_mode() -> u32 {
-    // Asking umask(2) would change it for other threads.
+    // Reading it with umask(2) would change it for other threads.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
@@ -269,7 +271,7 @@ pub(super) fn has_selinux_tools() -> bool {
     tool("semanage").is_some() && tool("restorecon").is_some()
 }
 
-/// Adds an SELinux rule for `path` and labels it accordingly.
+/// Adds an SELinux rule for `path` and labels the files accordingly.
 pub(super) fn add_context(path: &Path, context: &Context) -> io::Result<()> {
     let mut arguments = vec!["fcontext", "-a"];
     if let Some(user) = &context.user {
@@ -280,7 +282,7 @@ pub(super) fn add_context(path: &Path, context: &Context) -> io::Result<()> {
         arguments.extend(["-r", range]);
     }
     run("semanage", &arguments, path).or_else(|error| {
-        // There may be a rule already.
+        // A rule may exist already.
         arguments[1] = "-m";
         run("semanage", &arguments, path).map_err(|_| error)
     })?;
@@ -316,7 +318,7 @@ fn run(name: &str, arguments: &[&str], path: &Path) -> io::Result<()> {
     )))
 }
 
-/// The times that something has.
+/// The times of an object, for restoring them.
 pub(super) fn times(stat: &rustix::fs::Stat) -> Timestamps {
     let time = |seconds, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds as _ };
     Timestamps {

@@ -1,4 +1,4 @@
-//! Builds what is new under temporary names, on several threads: nothing that anybody uses changes.
+//! Builds the new objects under temporary names, on several threads. Nothing that is in use changes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufWriter, Write as _};
@@ -27,7 +27,7 @@ struct Builder<'a> {
     staged: HashMap<u32, PathBuf>,
 }
 
-/// Builds everything; gives the folders in which names came to be.
+/// Builds everything; returns the folders that got new names.
 pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> {
     let InstallPlan { decision, schedule, paths, .. } = plan;
     let mut builder = Builder { plan, staged: HashMap::new() };
@@ -54,7 +54,7 @@ pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> 
         }
     }
     parallel::each(&files, |piece, handles| builder.build(*piece, handles))?;
-    // Last and from the inside out: a mode may forbid what was still to be done below.
+    // Last and from the inside out: a mode may forbid work that is still to be done below.
     for piece in granted.into_iter().rev() {
         let path = builder.path(piece);
         let access = decision.access(builder.planned(piece));
@@ -108,7 +108,7 @@ impl Builder<'_> {
                 let mut from = from.file(source)?;
                 let stat = rustix::fs::fstat(&from)?;
                 let mut file = folder.create_file(name)?;
-                // copy_file_range underneath: a reflink where the file system has them.
+                // This uses copy_file_range, and so a reflink where the file system has them.
                 io::copy(&mut from, &mut file)?;
                 access.apply(&file)?;
                 Ok(rustix::fs::futimens(&file, &times(&stat))?)

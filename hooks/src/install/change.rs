@@ -1,5 +1,5 @@
-//! Making one change that others see, and taking it back. Taking back can be done twice, and does nothing where nothing
-//! was done; what somebody else put in the way is never touched.
+//! Makes one visible change, and takes it back. Taking back can be repeated, and does nothing if nothing was done. It
+//! never touches an object that somebody else put in the way.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,7 +17,7 @@ use super::transaction::Work;
 use crate::fs::{Folder, Handles, is_nowhere, split};
 
 impl Step {
-    /// The change that this step is on the host as it is now; `None` when nothing is to do.
+    /// Returns the change that this step is on the host as it is now; `None` if there is nothing to do.
     pub(super) fn look_up(&self, handles: &mut Handles) -> io::Result<Option<Change>> {
         match self {
             Self::Swap(swap) => Ok(swap.look_up(handles)?.map(Change::Swap)),
@@ -35,7 +35,7 @@ impl Step {
         }
     }
 
-    /// What goes away.
+    /// The objects that the change may take away.
     pub(super) fn takes(&self) -> &Takes {
         match self {
             Self::Swap(Swap { takes, .. }) => takes,
@@ -43,7 +43,7 @@ impl Step {
         }
     }
 
-    /// What it does, for an error.
+    /// The action, for an error message.
     pub(super) fn action(&self) -> &'static str {
         match self {
             Self::Swap(Swap { brings: false, .. }) => "remove",
@@ -87,12 +87,12 @@ impl Swap {
 }
 
 impl Change {
-    /// Makes the change; `takes` is what may go away by it.
+    /// Makes the change; `takes` is the object that may be taken away by it.
     pub(super) fn make(&self, takes: &Takes, work: &impl Work, handles: &mut Handles) -> io::Result<()> {
         match self {
             Self::Swap(swap) => {
                 swap.make(handles)?;
-                // Looked at when nobody finds it by its name any more.
+                // Checked when the object can no longer be reached by its name.
                 if swap.takes && !swap.took_only(takes, work, handles)? {
                     return Err(changed_meanwhile());
                 }
@@ -105,7 +105,7 @@ impl Change {
             Self::Context { path, before, after } => match after {
                 Some(context) => access::add_context(path, context),
                 None => {
-                    // The rule may be gone already: that is what is wanted.
+                    // If the rule is gone already, that is the wanted result.
                     let _ = access::remove_context(path).inspect_err(|error| {
                         tracing::warn!(path = %path.display(), rule = ?before, %error, "an SELinux rule of the last Install stays");
                     });
@@ -115,7 +115,7 @@ impl Change {
         }
     }
 
-    /// Takes the change back; says what somebody else did meanwhile, which stays.
+    /// Takes the change back; returns a text about changes that somebody else made in the meantime, which stay.
     pub(super) fn take_back(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         match self {
             Self::Swap(swap) => swap.take_back(handles),
@@ -137,7 +137,7 @@ impl Change {
         }
     }
 
-    /// What is to do by hand when it cannot be taken back.
+    /// The manual step when it cannot be taken back.
     pub(super) fn by_hand(&self) -> String {
         let path = self.path().display();
         match self {
@@ -166,7 +166,7 @@ impl Swapped {
         }
     }
 
-    /// Whether what was taken away is what was to be.
+    /// Whether the object that was taken away is the expected one.
     fn took_only(&self, takes: &Takes, work: &impl Work, handles: &mut Handles) -> io::Result<bool> {
         let (folder, spare) = handles.parent(&self.spare)?;
         match takes {
@@ -191,14 +191,14 @@ impl Swapped {
                 exchange(&folder, name, &other, spare)?;
             }
             (false, Some(new)) if is_new(new, &there) => folder.rename_new(name, &other, spare)?,
-            // Somebody took it away.
+            // Somebody removed it.
             (false, Some(_)) if there.is_none() => {}
             (false, Some(_)) => {
                 let path = self.path.display();
                 return Ok(Some(format!("{path} was put there by somebody else meanwhile; it stays")));
             }
             (true, _) if there.is_none() && waiting.is_some() => other.rename_new(spare, &folder, name)?,
-            // It was taken back before, and what it had brought is removed.
+            // It was taken back before, and the new object is removed.
             (true, Some(new)) if waiting.is_none() && there.is_some() && !is_new(new, &there) => {}
             (true, Some(_)) => return Err(changed_meanwhile()),
             (true, None) if waiting.is_some() => return Err(Errno::EXIST.into()),
@@ -207,8 +207,8 @@ impl Swapped {
         Ok(None)
     }
 
-    /// Removes what was built for it, if that waits there: what was displaced may, after all, be there instead. Says
-    /// what is kept because somebody wrote to it.
+    /// Removes the object that was built for it, if it still waits there; the displaced object may stand there instead.
+    /// Returns a text about an object that is kept because somebody wrote to it.
     pub(super) fn discard(&self, handles: &mut Handles) -> io::Result<Option<String>> {
         let Some(new) = &self.brings else { return Ok(None) };
         let (folder, spare) = handles.parent(&self.spare)?;
@@ -217,7 +217,7 @@ impl Swapped {
         folder.remove_tree(&doomed)?;
         match Identity::look_into(&folder, spare)? {
             Some(waiting) if new.is_untouched(&waiting) => {
-                // What is removed in part is no longer what was built.
+                // A partly removed object is no longer what was built.
                 folder.rename_new(spare, &folder, &doomed)?;
                 folder.remove_tree(&doomed).map(|()| None)
             }
@@ -225,8 +225,8 @@ impl Swapped {
         }
     }
 
-    /// Puts what was built, and then changed by somebody else, where nobody else may read it: under the name that it has now,
-    /// it is no longer what others know. Says where it is, also when that was done before.
+    /// Moves an object that was built, and then changed by somebody else, where nobody else may read it: under its
+    /// temporary name, its readers no longer expect it. Returns its new place, also when the move was made before.
     fn set_aside(&self, folder: &Folder, spare: &OsStr, waits: bool) -> io::Result<Option<String>> {
         let (_, name) = split(&self.path)?;
         let aside = aside(spare);
@@ -246,7 +246,7 @@ impl Swapped {
         }))
     }
 
-    /// Whether it was made and not taken back, as far as can be seen.
+    /// Whether the change was made and not taken back, as far as can be seen.
     pub(super) fn is_made(&self, handles: &mut Handles) -> io::Result<bool> {
         let (other, spare) = handles.parent(&self.spare)?;
         let waiting = Identity::look(&other, spare)?;
@@ -260,7 +260,7 @@ impl Swapped {
 /// Exchanges two names that both exist.
 fn exchange(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
     match folder.exchange(name, other, spare) {
-        // Not every file system can: then in three steps, which `settle` completes or takes back.
+        // Some file systems cannot: use three steps, which `settle` completes or takes back.
         Err(Errno::INVAL | Errno::NOSYS) => exchange_in_steps(folder, name, other, spare),
         result => Ok(result?),
     }
@@ -270,7 +270,7 @@ fn exchange_in_steps(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsSt
     let between = between(spare);
     match folder.hard_link(name, other, &between) {
         Ok(()) => {}
-        // Nor can every one do this, nor for folders: then there is nothing of that name for a moment.
+        // Some file systems cannot do this, and none can for folders: for a moment the name does not exist.
         Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {
             folder.rename_new(name, other, &between)?;
         }
@@ -280,7 +280,7 @@ fn exchange_in_steps(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsSt
     other.rename_new(&between, other, spare)
 }
 
-/// Ends an exchange in steps that was interrupted: as if it had not begun, or as if it were done.
+/// Finishes an interrupted exchange in steps, either as if it had not begun or as if it were done.
 fn settle(folder: &Folder, name: &OsStr, other: &Folder, spare: &OsStr) -> io::Result<()> {
     let between = between(spare);
     let Some(old) = other.stat(&between)? else {
@@ -301,17 +301,17 @@ fn between(spare: &OsStr) -> OsString {
     [spare, "-between".as_ref()].into_iter().collect()
 }
 
-/// The name of the folder that keeps something of somebody else's.
+/// The name of the folder that keeps an object of somebody else.
 fn aside(spare: &OsStr) -> OsString {
     [spare, "-kept".as_ref()].into_iter().collect()
 }
 
-/// The name under which something is removed.
+/// The name under which an object is removed.
 fn doomed(spare: &OsStr) -> OsString {
     [spare, "-doomed".as_ref()].into_iter().collect()
 }
 
-/// Gives an open file an access; false when it is gone, or another file has its name.
+/// Changes the access of an open file; returns false if it is gone, or if another file has its name.
 fn adjust(path: &Path, file: &Identity, access: &Access, handles: &mut Handles) -> io::Result<bool> {
     let (folder, name) = handles.parent(path)?;
     let there = match folder.file(name) {
@@ -326,9 +326,9 @@ fn adjust(path: &Path, file: &Identity, access: &Access, handles: &mut Handles) 
     Ok(ours)
 }
 
-/// Whether nothing has come into a folder, which was at `path`, since the plan was made.
+/// Whether the folder, which was at `path`, has no new content since the plan was made.
 fn only_known(folder: Folder, path: PathId, work: &impl Work) -> io::Result<bool> {
-    // As deep as an Install can make folders, and no deeper: what is not known ends it.
+    // The depth is that of an Install at most; unknown content ends the search.
     let mut open = vec![(folder, path, None::<std::vec::IntoIter<OsString>>)];
     while let Some((folder, path, names)) = open.last_mut() {
         let names = match names {
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn an_exchange_in_steps_can_be_taken_back_from_everywhere() {
-        // What each step leaves: a second name, then the new thing in place, then the old one put aside.
+        // The state after each step: a second name, then the new object in place, then the old one put aside.
         let link: Interrupted = |root| std::fs::hard_link(root.join("a"), root.join(".s-between")).unwrap();
         let away: Interrupted = |root| std::fs::rename(root.join("a"), root.join(".s-between")).unwrap();
         let place: Interrupted = |root| std::fs::rename(root.join(".s"), root.join("a")).unwrap();

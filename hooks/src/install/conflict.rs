@@ -1,4 +1,4 @@
-//! Everything for which an Install is refused before it changes anything, in words for an operator.
+//! The conflicts for which an Install is rejected before it changes anything, in words for an operator.
 
 use std::path::{Path, PathBuf};
 
@@ -169,7 +169,7 @@ pub enum Conflict {
     Unconfined { object: PathBuf, found: String },
 }
 
-/// The conflicts of a plan, as far as they are listed.
+/// The conflicts of a plan, up to the limit of the list.
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
     listed: Vec<Conflict>,
@@ -188,12 +188,12 @@ impl Conflicts {
         }
     }
 
-    /// Whether no more are listed, so that looking for more says little.
+    /// Whether the list is full, so that further search is of little use.
     pub(super) fn is_full(&self) -> bool {
         self.listed.len() >= MAX_CONFLICTS
     }
 
-    /// Says whose the files are that are there already.
+    /// Adds the deployment group that existing files belong to.
     pub(super) fn name_groups(&mut self, records: &Records) {
         let there = self.listed.iter_mut().filter_map(|conflict| match conflict {
             Conflict::Exists { path, group } => Some((&*path, group)),
@@ -222,7 +222,7 @@ impl Extend<Conflict> for Conflicts {
 }
 
 impl Conflict {
-    /// The path `written` leads through `stranger`.
+    /// The conflict of the path `written`, which leads through `stranger`.
     pub(super) fn stranger(paths: &Paths, written: PathId, stranger: Stranger) -> Self {
         let Stranger { link, owner, target, target_owner } = stranger;
         let [path, link, target] = [written, link, target].map(|id| paths.path(id));
@@ -230,7 +230,7 @@ impl Conflict {
     }
 }
 
-/// A user's number, and the name if there is one.
+/// The user's number, with the name if there is one.
 fn user(uid: u32) -> String {
     match nix::unistd::User::from_uid(uid.into()) {
         Ok(Some(user)) => format!("{} (uid {uid})", user.name),

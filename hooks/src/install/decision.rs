@@ -1,4 +1,5 @@
-//! The decision of an Install: what it brings, removes and keeps. Data alone; [`plan`](super::plan) makes it.
+//! The decision of an Install: the objects that it brings, removes and keeps. Data only; [`plan`](super::plan) makes
+//! it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,42 +18,42 @@ use crate::appspec::AppSpec;
 /// One object that the Install brings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
-    /// As the AppSpec writes it; permissions and records go by this.
+    /// The path as the AppSpec writes it; permissions and records use this form.
     pub(super) written: PathId,
-    /// The same place, without links in its parents.
+    /// The same path, without links in its parents.
     pub(super) path: PathId,
     pub(super) source: ObjectId,
     pub(super) kind: WantedKind,
-    /// Whether a file of someone else is there, which OVERWRITE replaces.
+    /// Whether OVERWRITE replaces a file of somebody else here.
     pub(super) overwrites: bool,
-    /// Its number among the accesses.
+    /// The number of its access.
     pub(super) access: u32,
 }
 
-/// What an Install will do, in terms of paths.
+/// The actions of an Install, by path.
 #[derive(Debug, Default)]
 pub(super) struct Decision {
-    /// In the order in which the official agents create: a folder before what is in it.
+    /// In the order in which the official agents create: a folder before its contents.
     pub(super) planned: Vec<Planned>,
     pub(super) accesses: Accesses,
-    /// What the last Install left and this one removes, whether or not something new comes there; what it created last
+    /// Objects of the last Install that this one removes, whether or not something new takes their place; the newest
     /// stands first.
     pub(super) removed: Vec<PathId>,
-    /// The same, and whether each is a folder.
+    /// The same objects, each with whether it is a folder.
     pub(super) goes: ByPath<bool>,
-    /// Where something new comes.
+    /// The paths of new objects.
     pub(super) places: ByPath<u32>,
     /// Existing files that RETAIN keeps.
     pub(super) kept: Vec<PathId>,
-    /// Files that are there already and get the access that the AppSpec names for exactly them.
+    /// Files that exist already and get the access that the AppSpec asks for by their exact path.
     pub(super) adjusted: Vec<(PathId, Access)>,
-    /// The folders that are links as the AppSpec writes them, and where they lead.
+    /// The folders that are links in the AppSpec's paths, and their targets.
     pub(super) links: BTreeMap<PathBuf, PathBuf>,
     pub(super) granted: Granted,
     pub(super) warnings: Vec<String>,
 }
 
-/// What the decision depends on.
+/// The input of the decision.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
     pub(super) appspec: &'a AppSpec,
@@ -65,7 +66,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl Decision {
-    /// What it brings in the order of creation, then what it removes and keeps.
+    /// The changes: first the new objects in the order of creation, then the removed and the kept ones.
     pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Change> + 'a {
         let brought = self.planned.iter().map(|planned| match planned.path {
             path if planned.overwrites || self.goes.contains(path) => Change::Replaced(paths.path(path)),

@@ -1,4 +1,4 @@
-//! The `permissions` section: which planned objects each entry means, and what they get. Pure.
+//! The `permissions` section: the planned objects that each entry applies to, and the access that they get. Pure.
 
 mod meaning;
 
@@ -36,7 +36,7 @@ struct Granter<'a> {
     decision: &'a mut Decision,
     conflicts: &'a mut Conflicts,
     tree: Tree,
-    /// Paths, as written, that have had a permission.
+    /// Paths, as written, that already have a permission.
     granted: ByPath<()>,
 }
 
@@ -96,7 +96,7 @@ impl Granter<'_> {
         }
     }
 
-    /// What is on the host at the object, and is not this Install's.
+    /// Handles an object that is on the host but not part of this Install.
     fn existing(&mut self, permission: &Permission, entry: u32, written: PathId) -> bool {
         let found = self.locate(written);
         let object = || permission.object.as_path().to_path_buf();
@@ -145,7 +145,7 @@ impl Granter<'_> {
         let planned = self.decision.planned[index];
         let own = self.decision.access(&planned).clone();
         let (mode, is_folder) = match planned.kind {
-            // Links have an owner and a group of their own, and nothing else; what they lead to is not touched.
+            // A link has only an owner and a group of its own; its target is not touched.
             WantedKind::Link => {
                 self.once(planned.written);
                 let (owner, group) = self.owners(permission);
@@ -175,12 +175,12 @@ impl Granter<'_> {
             self.conflicts.push(conflict);
         }
         let mut access = self.access(permission, entry, written, path, node.mode, false);
-        // Changing owner or group takes set-id bits away; who did not ask for that keeps them.
+        // Changing the owner or group clears set-id bits; an entry without a mode keeps them.
         access.mode = access.mode.or(Some(Wish::asked(node.mode)));
         self.decision.adjusted.push((path, access));
     }
 
-    /// Everything planned below the object that the pattern means.
+    /// Applies the permission to everything planned below the object that its pattern matches.
     fn below(&mut self, permission: &Permission, entry: u32, object: PathId) -> bool {
         let Some(meant) = self.tree.meant(permission, object, self.paths, &self.decision.planned) else {
             self.conflicts.push_once(Conflict::TooManyPermissions);
@@ -202,7 +202,7 @@ impl Granter<'_> {
         self.granted.insert(written, ());
     }
 
-    /// What an object gets, noted for the records.
+    /// Returns the access of an object, and notes it for the records.
     fn access(
         &mut self,
         permission: &Permission,
@@ -237,7 +237,7 @@ impl Granter<'_> {
         (wish(&permission.owner, &host.users), wish(&permission.group, &host.groups))
     }
 
-    /// `None` when a name is unknown, which is a conflict already.
+    /// Returns `None` if a name is unknown, which is already a conflict.
     fn acl(&mut self, permission: &Permission, acl: &Acl, mode: u32) -> Option<AclAttributes> {
         let host = self.facts.host;
         let mut entries = Vec::new();
@@ -260,7 +260,7 @@ impl Granter<'_> {
         Some(AclAttributes::complete(&entries, mode))
     }
 
-    /// What is at `written` on the host once the last Install's files are gone.
+    /// Returns the object at `written` on the host, once the last Install's files are gone.
     fn locate(&mut self, written: PathId) -> Found {
         let way = self.paths.inwards(written);
         let mut here = PathId::ROOT;
@@ -293,16 +293,16 @@ impl Granter<'_> {
     }
 }
 
-/// What a permission's object is that is not this Install's.
+/// The object of a permission that is not part of this Install.
 enum Found {
     File(PathId),
-    /// A file, with this link on the way to it.
+    /// A file with this link on its path.
     Behind(PathId),
     /// A link that leads to no folder.
     Link,
-    /// It is behind a link that is not followed, or is one.
+    /// A link that is not followed is on its path, or is the object itself.
     Unsafe(Leads),
-    /// A folder, something special, or nothing.
+    /// A folder, a special file, or nothing.
     Other,
 }
 

@@ -1,22 +1,22 @@
-//! The permissions that an Install grants, as its records write them.
+//! The permissions that an Install grants, in the form of its records.
 
 use super::access::Context;
 use super::paths::{PathId, Paths};
 use super::records::Instruction;
 use crate::appspec::{AclTag, Mode, Permission, Principal};
 
-/// What was granted, for the records.
+/// The granted permissions, for the records.
 #[derive(Debug, Default)]
 pub(super) struct Granted {
-    /// What each entry of `permissions` that means anything comes to.
+    /// The text of each entry of `permissions` that applies to anything.
     pub(super) entries: Vec<Texts>,
-    /// Paths, as written, that get permissions, and the number of their entry.
+    /// The paths, as written, that get permissions, each with the number of its entry.
     pub(super) paths: Vec<(PathId, u32)>,
-    /// SELinux rules, in order: where, without links in its parents, and the number of the entry.
+    /// The SELinux rules, in order: the path without links in its parents, and the number of the entry.
     pub(super) contexts: Vec<(PathId, u32)>,
 }
 
-/// What one entry of `permissions` says, as records write it.
+/// One entry of `permissions`, in the form of the records.
 #[derive(Debug)]
 pub(super) struct Texts {
     mode: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct Texts {
 }
 
 impl Granted {
-    /// The commands on permissions, in the order in which the official agents do them.
+    /// The commands for permissions, in the order in which the official agents execute them.
     pub(super) fn instructions<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Instruction> + 'a {
         self.paths.iter().flat_map(|(path, entry)| {
             let file = paths.path(*path).to_string_lossy().into_owned();
@@ -79,7 +79,7 @@ fn principal_text(principal: &Principal) -> String {
     }
 }
 
-/// An entry in the form of setfacl(1).
+/// Formats an entry in the form of setfacl(1).
 fn text(entry: &crate::appspec::AclEntry) -> String {
     let (tag, name) = match &entry.tag {
         AclTag::Owner => ("user", String::new()),

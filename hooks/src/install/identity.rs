@@ -1,5 +1,5 @@
-//! Tells what an Install brought to a path from what somebody put there meanwhile, also where a file system gives the
-//! inode number of a removed file to the next one.
+//! Tells an object that an Install brought to a path from one that somebody put there later, even where a file system
+//! reuses the inode number of a removed file.
 
 use std::ffi::OsStr;
 use std::hash::Hasher as _;
@@ -14,29 +14,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::fs::Folder;
 
-/// One object, and what was in it.
+/// One object, and its contents at that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Stored")]
 pub(super) struct Identity {
     inode: u64,
-    /// When it came to be, in nanoseconds, as the file system says: nothing else has both.
+    /// The creation time in nanoseconds, as the file system reports it. No other object has the same inode and creation
+    /// time.
     #[serde(skip_serializing_if = "Option::is_none")]
     born: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
 }
 
-/// What changes when somebody writes to an object.
+/// The part of an object's state that a write changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
-    /// Of a file or link.
+    /// For a file or link.
     File {
         size: u64,
         /// In nanoseconds.
         modified: i64,
     },
-    /// Of a folder: how much is in it, at any depth, and a checksum of all that.
+    /// For a folder: the number of objects in it, at any depth, and a checksum of them.
     Folder { objects: u64, sum: u64 },
 }
 
@@ -65,12 +66,12 @@ impl From<Stored> for Identity {
 }
 
 impl Identity {
-    /// That of `name`; of a folder without what is in it. `None` when there is nothing.
+    /// Returns the identity of `name`, for a folder without its contents. `None` if it does not exist.
     pub(super) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
         Ok(stat(folder, name)?.map(|stat| Self::of(&stat)))
     }
 
-    /// The same with all that is in a folder.
+    /// Returns the same, including everything in a folder.
     pub(super) fn look_into(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
         let Some(stat) = stat(folder, name)? else { return Ok(None) };
         let mut identity = Self::of(&stat);
@@ -80,7 +81,7 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    /// That of an open file, of which only that counts, and not what is in it.
+    /// Returns the identity of an open file, without its contents.
     pub(super) fn of_open(file: &impl std::os::fd::AsFd) -> io::Result<Self> {
         let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, WANTED)?;
         Ok(Self { state: None, ..Self::of(&stat) })
@@ -96,8 +97,8 @@ impl Identity {
         }
     }
 
-    /// Whether `there` is this object, whatever was written to it since. Where the file system does not say when files
-    /// came to be, another size or time is another file.
+    /// Whether `there` is this object, even if it was written to since. Where the file system has no creation times,
+    /// another size or time means another file.
     pub(super) fn is(&self, there: &Self) -> bool {
         let same = match (self.born, there.born, &self.state, &there.state) {
             (Some(born), Some(there), ..) => born == there,
@@ -107,7 +108,7 @@ impl Identity {
         self.inode == there.inode && same
     }
 
-    /// Whether nobody has written to it since, or to anything in it; `there` was looked into.
+    /// Whether nobody has written to it, or to anything in it, since; `there` must include the contents.
     pub(super) fn is_untouched(&self, there: &Self) -> bool {
         self.is(there) && self.state.as_ref().is_none_or(|before| there.state.as_ref() == Some(before))
     }
@@ -131,7 +132,7 @@ fn nanoseconds(time: StatxTimestamp) -> i64 {
     time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.into())
 }
 
-/// Everything below a folder: names and kinds, and sizes and times of what is no folder.
+/// Summarises everything below a folder: names and kinds, and the sizes and times of everything but folders.
 fn inside(top: &Folder) -> io::Result<State> {
     let (mut hasher, mut objects) = (FnvHasher::default(), 0);
     let mut folders = vec![PathBuf::new()];

@@ -1,13 +1,13 @@
-//! The journal of an Install in progress: all that is needed to end it after a crash, one way or the other.
+//! The journal of an Install in progress: everything that is needed to finish it after a crash, forwards or backwards.
 //!
-//! One record per line, with a checksum. `begun` names what is about to be built; the `change`s follow when all of that is
-//! on the disk, then `prepared`, and only then do others see anything change; `committed` is the point of no return. Every
-//! record but the changes is on the disk before the next thing happens. The same form, complete, is the undo record of a
+//! One record per line, with a checksum. `begun` lists what is about to be built; the `change`s follow when all of that
+//! is on the disk, then `prepared`, and only then do others see anything change; `committed` is the point of no return.
+//! Every record but the changes is on the disk before the next step. The same form, complete, is the undo record of a
 //! deployment.
 //!
-//! What a power cut leaves of a line that was being written is no end, or zeros: that record was never made. Anything else
-//! that is no record is damage, and such a journal is not followed. `prepared` and `committed` are written twice: damage
-//! in one place cannot make them look as if they had never been written.
+//! After a power cut, an unfinished line has no end, or is zeros: that record was never made. Any other malformed line
+//! is damage, and such a journal is not followed. `prepared` and `committed` are written twice, so damage in one place
+//! cannot hide them.
 
 mod line;
 
@@ -23,10 +23,10 @@ use super::step::{Change, path, paths};
 use super::{Counts, StepError};
 use crate::fs::{Folder, incoming, replace_in_turn, split};
 
-/// The form of the file that is written. Version 1 had no checksums, and knew what it brought by the inode alone.
+/// The version that is written. Version 1 had no checksums, and identified its objects by inode alone.
 const VERSION: u32 = 2;
 
-/// Reserved on the disk for the last record, so that a full one cannot prevent the commit.
+/// Bytes reserved on the disk for the last record, so that a full disk cannot prevent the commit.
 const RESERVED: u64 = 4096;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,70 +38,70 @@ enum Record<B, C> {
     Committed {},
 }
 
-/// `committed` as version 1 wrote it.
+/// `committed` in version 1.
 const COMMITTED: &[u8] = b"\"committed\"";
 
-/// What is known before anything is built.
+/// The facts that are known before anything is built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Begun {
-    /// Of the file that it was read from; what is written has the newest.
+    /// The version of the file that was read; written files have the newest.
     #[serde(serialize_with = "newest")]
     version: u32,
     pub(super) action: Action,
-    /// The deployment's folder, which keeps what is displaced.
+    /// The deployment's folder, which keeps displaced files.
     #[serde(with = "path")]
     pub(super) deployment: PathBuf,
     #[serde(with = "path")]
     pub(super) pointer: PathBuf,
-    /// In every temporary name.
+    /// A part of every temporary name.
     pub(super) token: String,
-    /// The temporary names under which something is built.
+    /// The temporary names of the objects to build.
     #[serde(with = "paths")]
     pub(super) staged: Vec<PathBuf>,
-    /// Undo records that are of no use once this is committed.
+    /// Undo records that become useless when this is committed.
     #[serde(with = "paths")]
     pub(super) superseded: Vec<PathBuf>,
-    /// What an earlier transaction of the deployment displaced, and this one found in that place.
+    /// Objects that an earlier transaction of the deployment displaced, at the places where this one found them.
     #[serde(with = "paths")]
     pub(super) displaced: Vec<PathBuf>,
-    /// The folders on other file systems that keep what is displaced there.
+    /// The folders on other file systems that keep displaced objects.
     #[serde(with = "paths", default)]
     pub(super) kept: Vec<PathBuf>,
     pub(super) counts: Counts,
 }
 
-/// What is done to the host.
+/// The kind of transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// The files of a deployment are put in place.
+    /// Puts the files of a deployment in place.
     Install,
-    /// What an Install did is taken back.
+    /// Takes an Install back.
     Restore,
 }
 
-/// How far it came.
+/// The progress of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// New files were being built under temporary names; nobody else sees them.
+    /// Builds new files under temporary names; nobody else sees them.
     Building,
-    /// Names were being changed.
+    /// Changes names.
     Changing,
-    /// Everything is in place; what was displaced was being put away.
+    /// Everything is in place; displaced objects are being put away.
     Finishing,
 }
 
-/// All that a journal says.
+/// The contents of a journal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) begun: Begun,
     pub(super) phase: Phase,
-    /// While it was building: those that were to be made, as far as they were written down.
+    /// In the building phase: the planned changes, as far as they were written.
     pub(super) changes: Vec<Change>,
 }
 
-/// Why a journal cannot be followed.
+/// The reason why a journal cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     #[error("cannot read the journal {}", path.display())]
@@ -128,7 +128,7 @@ fn newest<S: serde::Serializer>(_: &u32, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 impl Begun {
-    /// The same, with what it displaced kept in these folders.
+    /// The same, with the folders that keep its displaced objects.
     pub(super) fn with_kept(&self, kept: Vec<PathBuf>) -> Self {
         Self { kept, ..self.clone() }
     }
@@ -150,30 +150,31 @@ impl Begun {
 }
 
 impl Journal {
-    /// Starts a journal in place of whatever was there.
+    /// Starts a journal and replaces an existing one.
     pub(super) fn begin(path: &Path, begun: &Begun) -> io::Result<Self> {
         let file = replace_in_turn(path, |writer| line::write(writer, &Record::<_, ()>::Begun(begun)))?;
         let length = file.metadata()?.len();
         Ok(Self { file, path: path.to_path_buf(), length, uncertain: false })
     }
 
-    /// Everything that was begun is built and on the disk; `changes` come next.
+    /// Records that everything in `begun` is built and on the disk; `changes` come next.
     pub(super) fn prepare(&mut self, changes: &[Change]) -> io::Result<()> {
         let mut writer = BufWriter::with_capacity(64 * 1024, &self.file);
         write_changes(&mut writer, changes)?;
         writer.flush()?;
         drop(writer);
-        // Before the record that vouches for them: a line that is damaged later is told from one that never was written.
+        // Sync before writing the record that vouches for them: then a damaged line cannot be taken for one that was
+        // never written.
         self.file.sync_data()?;
         self.length = self.file.metadata()?.len();
         self.append(&Record::<(), ()>::Prepared { changes: changes.len() })?;
-        // A courtesy: without it, a disk that fills up now costs the Install, and nothing else.
+        // Only a precaution: without it, a disk that fills up now fails the Install and does no other harm.
         let _ = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, RESERVED);
         Ok(())
     }
 
-    /// The changes are made and on the disk. After an error the journal is as if this had not been tried, unless it is
-    /// [`Journal::is_uncertain`].
+    /// Records that the changes are made and on the disk. After an error the journal is as if this had not been tried,
+    /// unless it is [`Journal::is_uncertain`].
     pub(super) fn commit(&mut self) -> io::Result<()> {
         self.append(&Record::<(), ()>::Committed {}).inspect_err(|_| {
             let withdrawn = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
@@ -181,13 +182,13 @@ impl Journal {
         })
     }
 
-    /// Whether the journal may say that it is committed although that failed. Then nothing may be taken back before it was
-    /// read again.
+    /// Whether the commit failed but may be on the disk. Then nothing may be taken back before the journal is read
+    /// again.
     pub(super) fn is_uncertain(&self) -> bool {
         self.uncertain
     }
 
-    /// Nothing is left to do.
+    /// Removes the journal: nothing is left to do.
     pub(super) fn close(self) -> io::Result<()> {
         remove(&self.path)
     }
@@ -196,7 +197,7 @@ impl Journal {
         &self.path
     }
 
-    /// An error of one of the above, in words.
+    /// Turns an error of these operations into words.
     pub(super) fn failed(&self) -> impl FnOnce(io::Error) -> StepError + use<> {
         let path = self.path.clone();
         move |source| StepError { action: "write", path, source }
@@ -223,7 +224,7 @@ pub(super) fn write_whole(path: &Path, begun: &Begun, changes: &[Change]) -> io:
     file.map(drop)
 }
 
-/// Removes a journal, durably, and what was to become one; fine when they are gone.
+/// Removes a journal and its unfinished successor, durably; succeeds if they are gone.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     let folder = Folder::open(parent)?;
@@ -241,7 +242,7 @@ fn write_twice(writer: &mut impl Write, record: &Record<(), ()>) -> io::Result<(
     line::write(writer, record)
 }
 
-/// Reads a journal; `None` when there is none. A last part that was never finished is left out.
+/// Reads a journal; `None` if there is none. An unfinished last part is left out.
 pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
     let Some(mut reader) = Reader::open(path)? else { return Ok(None) };
     let begun = reader.begun()?;
@@ -263,7 +264,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
             Ok(Record::Prepared { changes }) if contents.phase == Phase::Building && complete(changes) => {
                 contents.phase = Phase::Changing;
                 prepared_at = number;
-                // It can only have been the first of the two.
+                // It can only have been the first of the two copies.
                 damaged = None;
             }
             Ok(Record::Prepared { changes })
@@ -271,7 +272,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
             Ok(Record::Committed {}) if contents.phase >= Phase::Changing => {
                 contents.phase = Phase::Finishing;
             }
-            // What vouches for the lines before it is there, and they are not.
+            // The record that vouches for earlier lines is there, and they are not.
             Ok(Record::Prepared { .. } | Record::Committed {}) => {
                 let missing = || "records are missing or in the wrong order".to_owned();
                 return Err(reader.unusable(&damaged.unwrap_or_else(missing)));
@@ -279,20 +280,20 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
             Ok(_) => return Err(reader.unusable(&format!("line {number} is not in its place"))),
             // It never reached the disk as a whole.
             Err(_) if reader.lines.has_holes() => {}
-            // The second of the two.
+            // The second of the two copies.
             Err(_) if contents.begun.version > 1 && number == prepared_at + 1 => {}
             Err(problem) => damaged = damaged.or_else(|| Some(format!("line {number}: {problem}"))),
         }
     }
     match damaged {
-        // All that counts is there.
+        // Everything that counts is there.
         Some(_) if contents.phase == Phase::Finishing => Ok(Some(contents)),
         Some(problem) => Err(reader.unusable(&problem)),
         None => Ok(Some(contents)),
     }
 }
 
-/// What a journal says was begun, without the rest; `None` when there is none.
+/// Reads only the `begun` record of a journal; `None` if there is none.
 pub(super) fn read_begun(path: &Path) -> Result<Option<Begun>, JournalError> {
     Reader::open(path)?.map(|mut reader| reader.begun()).transpose()
 }
@@ -363,10 +364,10 @@ struct Versioned {
     version: u32,
 }
 
-/// In the deployment's folder: how to take its Install back.
+/// In the deployment's folder: the record that takes its Install back.
 const RECORD: &str = "undo.json";
 
-/// Where a deployment's folder has the record of its Install.
+/// The path of a deployment's undo record.
 pub(super) fn undo_record(deployment: &Path) -> PathBuf {
     deployment.join(RECORD)
 }

@@ -1,5 +1,5 @@
-//! Where an Install keeps what it displaced on another file system than that of the deployment's folder: in one folder on
-//! each, as near to its root as may be, that nobody but the agent's user may look into.
+//! The folders that keep displaced objects on file systems other than that of the deployment's folder: one on each, as
+//! near to its root as possible, and private to the agent's user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -20,20 +20,20 @@ pub(super) struct KeptFolders {
     name: OsString,
     own: Option<Mount>,
     pub(super) all: Vec<PathBuf>,
-    /// For each folder that was asked about, the one that keeps what was in it.
+    /// For each folder that was looked up, the one that keeps its displaced objects.
     found: BTreeMap<PathBuf, Option<PathBuf>>,
 }
 
-/// What a name can be moved within.
+/// A mount: names can be moved within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mount {
     device: (u32, u32),
-    /// Linux 5.8 knows it. Before, a move that fails tells.
+    /// From Linux 5.8 on. Without it, only a failed move shows the difference.
     id: Option<u64>,
 }
 
 impl KeptFolders {
-    /// Those that `begun` names, and those that its undo record does, if finishing it was interrupted.
+    /// Returns the folders that `begun` names, and those of its undo record if finishing was interrupted.
     pub(super) fn of(begun: &Begun) -> Self {
         let mut all = begun.kept.clone();
         let before = journal::read_begun(&journal::undo_record(&begun.deployment)).ok().flatten();
@@ -46,7 +46,8 @@ impl KeptFolders {
         Self { name, own: Mount::of(&begun.deployment).ok(), all, found: BTreeMap::new() }
     }
 
-    /// The folder for what was in `folder`; `None` when that is the deployment's own. It is made when it is missing.
+    /// Returns the folder that keeps objects of `folder`, and makes it if it is missing; `None` if that is the
+    /// deployment's own.
     pub(super) fn for_folder(&mut self, folder: &Path) -> io::Result<Option<PathBuf>> {
         if let Some(found) = self.found.get(folder) {
             return Ok(found.clone());
@@ -65,8 +66,8 @@ impl KeptFolders {
         Ok(found)
     }
 
-    /// One in `folder` itself, for what cannot be moved elsewhere although the file system is the same: two mounts of it, or
-    /// two quotas on it.
+    /// Makes one in `folder` itself, for objects that cannot be moved elsewhere on the same file system: it has two
+    /// mounts, or two quotas.
     pub(super) fn make_in(&mut self, folder: &Path) -> io::Result<PathBuf> {
         make(folder, &self.name)?;
         let made = self.add(folder.join(&self.name));
@@ -81,19 +82,19 @@ impl KeptFolders {
         made
     }
 
-    /// Whether what was in `folder` is kept in one of them.
+    /// Whether displaced objects of `folder` are kept in one of them.
     pub(super) fn keeps(&self, folder: &Path) -> bool {
         self.found.get(folder).is_some_and(Option::is_some)
     }
 
-    /// Removes the folders of this kind of the same deployment group that no record knows any more: another agent may have
-    /// removed the deployments that they belonged to. They are looked for where `changed` is. Gives what could not be
-    /// removed, in words.
+    /// Removes the folders of this kind that belong to the same deployment group and that no record names: another
+    /// agent may have removed their deployments. Searches near `changed`. Returns descriptions of what could not be
+    /// removed.
     pub(super) fn remove_forgotten(&self, begun: &Begun, changed: &BTreeSet<PathBuf>) -> Vec<String> {
         let tag = tag(&begun.pointer);
         let mut left = Vec::new();
         for place in self.candidates(changed) {
-            // What cannot be looked at now is looked at by a later Install.
+            // If it cannot be examined now, a later Install examines it.
             let Ok(folder) = Folder::open(&place) else { continue };
             for name in folder.names().unwrap_or_default() {
                 let path = place.join(&name);
@@ -112,11 +113,11 @@ impl KeptFolders {
 }
 
 impl KeptFolders {
-    /// Every folder in which one of this kind would have been made for what was in `changed`.
+    /// All folders in which one of this kind would have been made for objects of `changed`.
     fn candidates(&self, changed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
         let made = self.all.iter().filter_map(|kept| kept.parent().map(Path::to_path_buf));
         let mut candidates: BTreeSet<PathBuf> = made.collect();
-        // Mounts whose root takes all that is made on them.
+        // Mounts whose root takes everything that is made on them.
         let mut rooted: Vec<Mount> = Vec::new();
         for folder in changed {
             let Ok(mount) = Mount::of(folder) else { continue };
@@ -135,7 +136,7 @@ impl KeptFolders {
     }
 }
 
-/// A word that stands for one deployment group of one agent.
+/// A word that identifies one deployment group of one agent.
 fn tag(pointer: &Path) -> String {
     let mut hasher = FnvHasher::default();
     hasher.write(pointer.as_os_str().as_bytes());
@@ -146,14 +147,14 @@ fn name(tag: &str, token: &str) -> OsString {
     format!("{TEMPORARY}{tag}-{token}").into()
 }
 
-/// The token of the transaction that made a folder of this name, if it was one with this `tag`.
+/// Returns the token of the transaction that made a folder of this name, if it has this `tag`.
 fn token_of<'a>(found: &'a OsStr, tag: &str) -> Option<&'a str> {
     let (_, token) = found.to_str()?.rsplit_once('-')?;
     (token.len() == 16 && *found == *name(tag, token)).then_some(token)
 }
 
-/// Makes the folder where it can be made at all, and moves it up as far as it can be moved: from there, what is in
-/// `folder` can be moved into it.
+/// Makes the folder in `folder`, then moves it up as far as it can be moved. There, objects of `folder` can still be
+/// moved into it.
 fn outermost(folder: &Path, name: &OsStr) -> io::Result<PathBuf> {
     let mut places = above(folder);
     for place in &places {
@@ -172,7 +173,7 @@ fn outermost(folder: &Path, name: &OsStr) -> io::Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// Gives `folder`, in which the folder is now.
+/// Returns `folder`, which now contains the new folder.
 fn make(folder: &Path, name: &OsStr) -> io::Result<Folder> {
     let here = Folder::open(folder)?;
     if !is_own_folder(&here, name) {
@@ -182,7 +183,7 @@ fn make(folder: &Path, name: &OsStr) -> io::Result<Folder> {
     Ok(here)
 }
 
-/// `folder` and those that it is in on the same mount, the outermost first.
+/// `folder` and its parents on the same mount, the outermost first.
 fn above(folder: &Path) -> Vec<PathBuf> {
     let mount = Mount::of(folder).ok();
     let same = |place: &&Path| mount.is_some() && Mount::of(place).ok() == mount;
@@ -206,7 +207,7 @@ fn is_writable(folder: &Path) -> bool {
     rustix::fs::accessat(rustix::fs::CWD, folder, wanted, AtFlags::EACCESS).is_ok()
 }
 
-/// Whether `name` is a folder of this user that nobody else may look into.
+/// Whether `name` is a private folder of this user.
 fn is_own_folder(folder: &Folder, name: &OsStr) -> bool {
     let stat = folder.stat(name).ok().flatten();
     stat.is_some_and(|stat| {
@@ -216,8 +217,8 @@ fn is_own_folder(folder: &Folder, name: &OsStr) -> bool {
     })
 }
 
-/// Whether a record of the group has the token of a transaction: an undo record of a deployment, or a journal, even one
-/// that cannot be read as such.
+/// Whether a record of the group has the token of a transaction: an undo record, or a journal, even one that cannot be
+/// read.
 fn is_known(begun: &Begun, token: &str) -> bool {
     let names = |folder: &Path| {
         let folder = Folder::open(folder).and_then(|folder| folder.names());

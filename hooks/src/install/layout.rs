@@ -1,4 +1,4 @@
-//! Which objects of the revision go where, by the `files` section alone. The host does not matter here.
+//! Maps objects of the revision to destinations, by the `files` section alone; the host does not matter here.
 
 use std::path::{Component, Path};
 
@@ -9,16 +9,16 @@ use super::paths::{PathId, Paths};
 use super::snapshot::{Beyond, ObjectId, ObjectKind, Revision};
 use crate::appspec::{AppSpec, MAX_FOLDERS, MAX_PATH_BYTES, missing_source};
 
-/// More folders than this behind links is a bundle of links that multiply, not a program.
+/// The largest number of folders behind links; a revision with more has links that multiply.
 const MAX_EXPANSIONS: usize = 10_000;
 
-/// As many links as the kernel follows on the way to one object.
+/// The number of links that the kernel follows on one path.
 const MOST_LINKS: usize = 40;
 
-/// One object that shall be on the host.
+/// One object that is wanted on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Where, as the AppSpec writes it.
+    /// The destination, as the AppSpec writes it.
     pub(super) path: PathId,
     pub(super) source: ObjectId,
     pub(super) kind: WantedKind,
@@ -31,7 +31,7 @@ pub(super) enum WantedKind {
     Link,
 }
 
-/// What the mappings of `appspec` ask for, a folder before what is in it.
+/// Returns the objects that the mappings of `appspec` ask for, a folder before its contents.
 pub(super) fn layout(
     revision: &Revision,
     appspec: &AppSpec,
@@ -59,13 +59,13 @@ pub(super) fn layout(
     let Layout { mut wanted, .. } = layout;
     if wanted.len() > MAX_OBJECTS {
         conflicts.push(Conflict::TooManyObjects { most: MAX_OBJECTS });
-        // Where each would go says nothing more.
+        // The destinations of the rest are of no use.
         wanted = Vec::new();
     }
     if stop.is_cancelled() { Err(Stopped) } else { Ok(wanted) }
 }
 
-/// Nobody waits any more.
+/// The planning was stopped: nobody waits for the result.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
@@ -74,7 +74,7 @@ struct Layout<'a> {
     paths: &'a mut Paths,
     wanted: Vec<Wanted>,
     conflicts: &'a mut Conflicts,
-    /// The folders being copied, each in the one before it.
+    /// The folders that are being copied, each in the one before it.
     level: Vec<Level>,
     /// The mapping's source, then the target of each link expanded on the way here.
     roots: Vec<ObjectId>,
@@ -83,7 +83,7 @@ struct Layout<'a> {
     lookups: usize,
 }
 
-/// What of a folder is still to be copied, and to where.
+/// The part of a folder that is still to be copied, and its destination.
 #[derive(Debug, Clone, Copy)]
 struct Level {
     next: ObjectId,
@@ -166,7 +166,7 @@ impl Layout<'_> {
     fn folder(&mut self, object: ObjectId, to: PathId, is_expanded: bool) {
         self.want(object, to, WantedKind::Folder);
         let ObjectKind::Folder { first, count } = self.revision.kind(object) else { return };
-        // Refused when it is planned; what would be in it says nothing more.
+        // Planning rejects it; the objects in it add nothing.
         let is_possible = self.paths.depth(to) <= MAX_FOLDERS && self.paths.length(to) <= MAX_PATH_BYTES;
         let left = if is_possible { count } else { 0 };
         self.level.push(Level { next: first, left, to, is_expanded });
@@ -176,8 +176,8 @@ impl Layout<'_> {
         self.wanted.push(Wanted { path, source, kind });
     }
 
-    /// The folder of the revision whose contents stand in for `link`: when the link would dangle at its destination.
-    /// A link that leads back to a folder being copied is a loop, and stays a link.
+    /// Returns the folder of the revision whose contents replace `link`, if the link would dangle at its destination. A
+    /// link back to a folder that is being copied is a loop, and stays a link.
     fn expanded(&mut self, link: ObjectId) -> Option<ObjectId> {
         let revision = self.revision;
         let ObjectKind::Link(_) = revision.kind(link) else {
@@ -195,7 +195,7 @@ impl Layout<'_> {
         (!is_loop).then_some(folder)
     }
 
-    /// What `target` means, seen from the folder `from`; `None` outside the revision, and for what is not there.
+    /// Resolves `target` from the folder `from`; `None` if it is outside the revision or does not exist.
     fn resolve(&mut self, from: ObjectId, target: &Path) -> Option<ObjectId> {
         let revision = self.revision;
         let mut here = from;
@@ -232,9 +232,9 @@ impl Layout<'_> {
         Some(here)
     }
 
-    /// `target` seen from `from`, by its text alone, if there is such an object.
+    /// Finds `target` from `from` by its text alone.
     fn named(&self, from: ObjectId, target: &Path) -> Option<ObjectId> {
-        // A name that is no object may be left again by `..`.
+        // A name without an object may be left again by `..`.
         let mut missing = 0_usize;
         let mut here = from;
         for component in target.components() {

@@ -1,13 +1,13 @@
-//! How much one Install may be: more than any revision has that somebody wrote, and what a small host can hold.
+//! The limits of one Install: above any real revision, and within the means of a small host.
 
-/// Files, links and folders that one Install brings, and that a revision has.
+/// Files, links and folders in one Install, and in a revision.
 pub(super) const MAX_OBJECTS: usize = 1_000_000;
 
-/// Reasons that are listed. Whoever has more mends these first.
+/// Conflicts that are listed. Anyone with more fixes these first.
 pub(super) const MAX_CONFLICTS: usize = 200;
 
-/// Comparisons of paths with `permissions`; less than a second.
+/// Comparisons of paths with `permissions`; they take less than a second.
 pub(super) const MAX_COMPARISONS: usize = 20_000_000;
 
-/// Names that are looked up to find out what the links of a revision lead to; less than a second.
+/// Names that are looked up to resolve the links of a revision; this takes less than a second.
 pub(super) const MAX_LOOKUPS: usize = 10_000_000;

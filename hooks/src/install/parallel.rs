@@ -1,18 +1,18 @@
-//! Work on many objects that do not need each other, on a few threads: a disk is kept busy while others wait for it.
+//! Runs independent work on many objects on a few threads, to keep the disk busy.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::fs::Handles;
 
-/// More threads than this take the host from what it is for.
+/// More threads than this would disturb the host's applications.
 const MOST_THREADS: usize = 4;
 
 /// Fewer objects than this are not worth a thread.
 const WORTH_A_THREAD: usize = 8;
 
-/// Does `work` on each of `pieces`. After an error no more are begun; it is that of the first piece that failed, by its
-/// place in the list.
+/// Runs `work` on each of `pieces`. After an error, no further piece begins; the error returned is that of the first
+/// failed piece in the list.
 pub(super) fn each<T: Sync, E: Send>(
     pieces: &[T],
     work: impl Fn(&T, &mut Handles) -> Result<(), E> + Sync,
@@ -28,7 +28,7 @@ pub(super) fn each<T: Sync, E: Send>(
             let start = next.fetch_add(stretch, Ordering::Relaxed);
             for (index, piece) in pieces.iter().enumerate().skip(start).take(stretch) {
                 if let Err(error) = work(piece, &mut handles) {
-                    // What comes before in the list has been begun already.
+                    // Earlier pieces of the list have already begun.
                     next.fetch_max(pieces.len(), Ordering::Relaxed);
                     let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     if failed.as_ref().is_none_or(|(first, _)| index < *first) {
@@ -44,7 +44,7 @@ pub(super) fn each<T: Sync, E: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Without another thread, this one does it all.
+            // Without another thread, this one does all the work.
             if std::thread::Builder::new().name("install".into()).spawn_scoped(scope, run).is_err() {
                 break;
             }

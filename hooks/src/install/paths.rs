@@ -1,4 +1,4 @@
-//! Many paths without their repetition: each is a name in a folder, and has a number.
+//! Stores many paths without repetition: each is a name in a folder, and has a number.
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher as _, RandomState};
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use hashbrown::HashTable;
 
-/// The number of a path, in the order in which they were added: a folder before what is in it.
+/// The number of a path, in the order of addition: a folder comes before its contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PathId(u32);
 
@@ -15,25 +15,25 @@ pub(super) struct PathId(u32);
 #[derive(Debug)]
 pub(super) struct Paths {
     root: &'static str,
-    /// All names, one behind the other.
+    /// All names, concatenated.
     names: Vec<u8>,
     nodes: Vec<Node>,
-    /// By folder and name.
+    /// Looks paths up by folder and name.
     index: HashTable<u32>,
     hasher: RandomState,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    /// Where its name begins; it ends where the next one begins.
+    /// The start of its name, which ends where the next one begins.
     start: usize,
     parent: u32,
-    /// Of the whole path, in bytes. No longer one is counted exactly.
+    /// The length of the whole path in bytes, which saturates.
     length: u16,
     depth: u16,
 }
 
-/// Something known of some paths.
+/// A value for some of the paths.
 #[derive(Debug)]
 pub(super) struct ByPath<T>(Vec<Option<T>>);
 
@@ -67,7 +67,7 @@ impl PathId {
         self.0 as usize
     }
 
-    /// The number that comes `further` after this one.
+    /// The number `further` after this one.
     pub(super) fn after(self, further: u32) -> Self {
         Self(self.0.saturating_add(further))
     }
@@ -93,12 +93,12 @@ impl Paths {
         }
     }
 
-    /// How many there are; their numbers are smaller.
+    /// The number of paths; every path number is smaller.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The path of `name` in `folder`.
+    /// Adds the path of `name` in `folder`.
     pub(super) fn child(&mut self, folder: PathId, name: &OsStr) -> PathId {
         let hash = self.hasher.hash_one((folder.0, name.as_bytes()));
         if let Some(known) = self.known(hash, folder, name) {
@@ -122,7 +122,7 @@ impl Paths {
         PathId(id)
     }
 
-    /// The path in `folder` with the name of `other`.
+    /// Adds the path in `folder` with the name of `other`.
     pub(super) fn child_like(&mut self, folder: PathId, other: PathId) -> PathId {
         if self.parent(other) == Some(folder) {
             return other;
@@ -131,7 +131,7 @@ impl Paths {
         self.child(folder, &name)
     }
 
-    /// The same as [`Self::child`], if it was added before.
+    /// Finds the path of [`Self::child`], if it was added before.
     pub(super) fn find_child(&self, folder: PathId, name: &OsStr) -> Option<PathId> {
         self.known(self.hasher.hash_one((folder.0, name.as_bytes())), folder, name)
     }
@@ -154,12 +154,12 @@ impl Paths {
         normal(path).fold(PathId::ROOT, |folder, name| self.child(folder, name))
     }
 
-    /// The number of `path`, if it was added.
+    /// Finds the number of `path`, if it was added.
     pub(super) fn find(&self, path: &Path) -> Option<PathId> {
         normal(path).try_fold(PathId::ROOT, |folder, name| self.find_child(folder, name))
     }
 
-    /// The folder that a path is in; the root is in none.
+    /// The folder of a path; the root has none.
     pub(super) fn parent(&self, id: PathId) -> Option<PathId> {
         (id != PathId::ROOT).then(|| PathId(self.nodes[id.index()].parent))
     }
@@ -169,12 +169,12 @@ impl Paths {
         OsStr::from_bytes(Self::name_in(&self.names, &self.nodes, id.index()).1)
     }
 
-    /// How many names it has.
+    /// The number of names in the path.
     pub(super) fn depth(&self, id: PathId) -> usize {
         self.nodes[id.index()].depth.into()
     }
 
-    /// In bytes, as far as that matters.
+    /// The length in bytes, which saturates.
     pub(super) fn length(&self, id: PathId) -> usize {
         self.nodes[id.index()].length.into()
     }
@@ -184,7 +184,7 @@ impl Paths {
         std::iter::successors(Some(id), |id| self.parent(*id))
     }
 
-    /// The same from the outside in.
+    /// The same, from the outside in.
     pub(super) fn inwards(&self, id: PathId) -> Vec<PathId> {
         let mut way: Vec<PathId> = self.ancestors(id).collect();
         way.reverse();
@@ -195,7 +195,7 @@ impl Paths {
         self.path_from(id, PathId::ROOT, self.root)
     }
 
-    /// As much of a path as a message shows.
+    /// The path, shortened for a message.
     pub(super) fn shown(&self, id: PathId) -> PathBuf {
         const SHOWN: usize = 200;
         let way = self.inwards(id);
@@ -204,7 +204,7 @@ impl Paths {
         if end == id { self.path(id) } else { self.path(end).join("…") }
     }
 
-    /// `id` with `base` in the place of the folder `top`, which it is or is in.
+    /// Replaces the folder `top`, which is `id` or contains it, by `base`.
     pub(super) fn path_from(&self, id: PathId, top: PathId, base: impl AsRef<OsStr>) -> PathBuf {
         let base = base.as_ref().as_bytes();
         let below: Vec<PathId> = self.ancestors(id).take_while(|id| *id != top).collect();

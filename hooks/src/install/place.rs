@@ -1,4 +1,4 @@
-//! Where nobody's files belong: the folders of the agent itself, and what the kernel makes.
+//! Places where nothing may be installed: the agent's own folders, and those that the kernel makes.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::conflict::Conflict;
 use super::paths::{PathId, Paths};
 use super::snapshot::is_kernels;
 
-/// Folders that are no destination, without links in them.
+/// Folders that cannot be destinations, without links in them.
 #[derive(Debug)]
 pub(super) struct Reserved {
     revision: PathId,
@@ -20,7 +20,7 @@ impl Reserved {
         Self { revision, own }
     }
 
-    /// Why nothing may come to `path`, which has no links in its parents.
+    /// The conflict at `path`, which has no links in its parents, if nothing may be installed there.
     pub(super) fn conflict(&self, paths: &Paths, path: PathId) -> Option<Conflict> {
         if is_kernels(paths, path) {
             return Some(Conflict::Kernels { path: paths.path(path) });
@@ -28,7 +28,7 @@ impl Reserved {
         paths.ancestors(path).find_map(|around| self.conflict_at(paths, path, around))
     }
 
-    /// The same, when something may come to the folder that it is in.
+    /// The same, if installing into its folder is allowed.
     pub(super) fn conflict_in_planned(&self, paths: &Paths, path: PathId) -> Option<Conflict> {
         self.conflict_at(paths, path, path)
     }
@@ -42,7 +42,7 @@ impl Reserved {
     }
 }
 
-/// The same folder, as far as it exists.
+/// Resolves the links of a folder, as far as it exists.
 fn without_links(folder: &Path) -> PathBuf {
     let existing = folder.ancestors().find_map(|around| Some((around, std::fs::canonicalize(around).ok()?)));
     match existing {

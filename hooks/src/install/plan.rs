@@ -1,4 +1,4 @@
-//! Decides what an Install does, from values alone: no file system in here.
+//! Decides the actions of an Install from values alone: this module does not touch the file system.
 
 mod clean_up;
 
@@ -16,7 +16,7 @@ use super::paths::{PathId, Paths};
 use super::snapshot::{Host, Leads, Node, NodeKind, ObjectId};
 use crate::appspec::{MAX_FOLDERS, MAX_PATH_BYTES};
 
-/// Decides as far as possible, and gives every reason why it cannot be done.
+/// Decides as far as possible, and reports every conflict.
 pub(super) fn decide(
     facts: Facts<'_>,
     wanted: Vec<Wanted>,
@@ -48,7 +48,7 @@ struct Planner<'a> {
     facts: Facts<'a>,
     paths: &'a mut Paths,
     decision: Decision,
-    /// The folder that a path as written leads to, existing or planned; `None` after a conflict.
+    /// The folder, existing or planned, that a written path leads to; `None` after a conflict.
     folders: HashMap<PathId, Option<PathId>>,
     conflicts: &'a mut Conflicts,
 }
@@ -78,7 +78,7 @@ impl<'a> Planner<'a> {
         if let Some(node) = self.existing(path) {
             let is_folder = node.kind == NodeKind::Folder || self.leads_to_folder(path, node).is_some();
             match self.facts.behavior {
-                // Whatever it is that is there.
+                // Whatever kind of object it is.
                 FileExistsBehavior::Retain => {
                     self.decision.kept.push(path);
                     return;
@@ -110,7 +110,7 @@ impl<'a> Planner<'a> {
         self.plan(Planned { written, path, source, kind, overwrites, access });
     }
 
-    /// Makes sure that there is, or will be, a folder at `written`; gives its path without links.
+    /// Makes sure that there is, or will be, a folder at `written`; returns its path without links.
     fn folder(&mut self, written: PathId, source: ObjectId) -> Option<PathId> {
         if let Some(known) = self.folders.get(&written) {
             return *known;
@@ -170,7 +170,7 @@ impl<'a> Planner<'a> {
     }
 
     fn plan(&mut self, planned: Planned) {
-        // What goes into an existing folder needs that folder to take new names.
+        // An existing folder must accept new names.
         if let Some(parent) = self.paths.parent(planned.path) {
             self.changeable(parent);
         }
@@ -179,7 +179,7 @@ impl<'a> Planner<'a> {
         self.decision.planned.push(planned);
     }
 
-    /// Whether names in an existing folder can change; a conflict when not.
+    /// Checks that names in an existing folder can change; adds a conflict if not.
     fn changeable(&mut self, folder: PathId) {
         if self.existing(folder).is_some_and(|node| node.immutable) {
             self.conflicts.push_once(Conflict::Immutable { path: self.paths.path(folder) });
@@ -208,7 +208,7 @@ impl<'a> Planner<'a> {
         false
     }
 
-    /// What is at `path` once the last Install's files are gone.
+    /// The object at `path` once the last Install's files are gone.
     fn existing(&self, path: PathId) -> Option<&'a Node> {
         let host: &'a Host = self.facts.host;
         host.node(path).filter(|_| !self.decision.goes.contains(path))
@@ -219,7 +219,7 @@ impl<'a> Planner<'a> {
         (!self.decision.goes.contains(end)).then_some(end)
     }
 
-    /// Whether an object can be renamed away; a conflict when not.
+    /// Whether an object can be renamed away; adds a conflict if not.
     fn movable(&mut self, node: &Node, path: PathId) -> bool {
         if node.immutable {
             self.conflicts.push_once(Conflict::Immutable { path: self.paths.path(path) });

@@ -1,4 +1,4 @@
-//! What an Install would do, for people: a decision together with everything that stands against it.
+//! The preview of an Install, for people: a decision together with all its conflicts.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::paths::Paths;
 use super::records::Instruction;
 use super::{Change, Considered, InstallError, Request, consider};
 
-/// A look at an Install that nothing will come of. It exists even when the Install would be refused.
+/// A look at an Install that is not carried out. It exists even if the Install would be rejected.
 #[derive(Debug)]
 pub struct Preview {
     decision: Decision,
@@ -16,7 +16,7 @@ pub struct Preview {
     paths: Paths,
 }
 
-/// Who may do what with one path, as the AppSpec asks for it; what is absent stays as it is.
+/// The access to one path that the AppSpec asks for; an absent attribute stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permissions {
     pub path: String,
@@ -32,29 +32,29 @@ pub struct Permissions {
     pub selinux_type: Option<String>,
 }
 
-/// Looks at the revision and the host as [`super::plan`] does; nothing is changed, and conflicts are no error.
+/// Examines the revision and the host as [`super::plan`] does; nothing is changed, and conflicts are no error.
 pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
     let Considered { decision, conflicts, paths, .. } = consider(request)?;
     Ok(Preview { decision, conflicts, paths })
 }
 
 impl Preview {
-    /// What the Install would bring in the order of creation, then what it would remove and keep.
+    /// The changes of the Install: first the new objects in the order of creation, then the removed and the kept ones.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         self.decision.changes(&self.paths)
     }
 
-    /// Why the Install would be refused; empty when it would not.
+    /// The reasons why the Install would be rejected; empty if it would not be.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
 
-    /// What is odd, but no reason to refuse.
+    /// Warnings that are no reason to reject the Install.
     pub fn warnings(&self) -> &[String] {
         &self.decision.warnings
     }
 
-    /// What the `permissions` section comes to, one entry per path, in the order in which it is applied.
+    /// The effect of the `permissions` section, one entry per path, in the order of application.
     pub fn permissions(&self) -> Vec<Permissions> {
         let mut all: Vec<Permissions> = Vec::new();
         for instruction in self.decision.granted.instructions(&self.paths) {
@@ -65,7 +65,7 @@ impl Preview {
                 | Instruction::Semanage { file, .. } => file,
                 Instruction::Copy { .. } | Instruction::Mkdir { .. } => continue,
             };
-            // A path has its instructions in a row, because it has permissions once.
+            // The instructions of one path are consecutive, because a path has only one permission.
             if all.last().is_none_or(|last| last.path != *path) {
                 all.push(Permissions { path: path.clone(), ..Permissions::default() });
             }

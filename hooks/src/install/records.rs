@@ -1,5 +1,5 @@
-//! The two files that join one Install with the next, in the formats of the official agents:
-//! `<group>-install.json`, what was done, and `<group>-cleanup`, what the next Install removes.
+//! The two files that connect one Install with the next, in the formats of the official agents: `<group>-install.json`
+//! records what was done, `<group>-cleanup` lists what the next Install removes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use super::step;
 use crate::appspec::MAX_PATH_BYTES;
 use crate::fs::Readers;
 
-/// Where a deployment group's records are; all of them in one folder.
+/// The paths of a deployment group's records, all in one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     /// `<group>-install.json`.
@@ -31,43 +31,43 @@ pub struct Records {
     pub journal: PathBuf,
 }
 
-/// Version of what this agent adds to `<group>-install.json`. Official agents ignore it. Version 1 had paths without
-/// links in their parents, where the official agents write them as the AppSpec does.
+/// The version of this agent's additions to `<group>-install.json`, which official agents ignore. Version 1 had paths
+/// without links in their parents, where the official agents write them as the AppSpec does.
 const VERSION: u32 = 2;
 
-/// Before the path of an SELinux rule in the cleanup file.
+/// The prefix of an SELinux rule's path in the cleanup file.
 const RULE: &[u8] = b"semanage\0";
 
-/// Characters of a senseless line that are repeated to the operator.
+/// The number of characters of a malformed line that a message quotes.
 const SHOWN: usize = 60;
 
-/// What the last Install left, as far as it can be read.
+/// The objects of the last Install, as far as its records can be read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Previous {
-    /// In the order created, as records write them.
+    /// In the order of creation, as records write them.
     pub(super) created: Vec<PathId>,
-    /// SELinux rules, and what they said if that is known.
+    /// SELinux rules, with their contents if known.
     pub(super) rules: Vec<(PathBuf, Option<Context>)>,
-    /// The folders above that were symbolic links, and where they led; `None` when nothing is known of that.
+    /// Those folders above that were symbolic links, and their targets; `None` if unknown.
     pub(super) links: Option<BTreeMap<PathBuf, PathBuf>>,
     pub(super) instructions: State,
     pub(super) cleanup: State,
     pub(super) warnings: Vec<String>,
-    /// Who may read each record.
+    /// The readers of each record.
     pub(super) readers: BTreeMap<PathBuf, Readers>,
 }
 
-/// In what state a record is.
+/// The state of a record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum State {
     #[default]
     Missing,
     Sound,
-    /// Kept for whoever wants to know, when the next one is written.
+    /// It is kept for inspection when the next one is written.
     Corrupt,
 }
 
-/// What of `<group>-install.json` counts for the next Install.
+/// The part of `<group>-install.json` that the next Install needs.
 #[derive(Debug, Deserialize)]
 struct InstructionFile {
     #[serde(default)]
@@ -78,7 +78,7 @@ struct InstructionFile {
     contexts: BTreeMap<PathBuf, Context>,
 }
 
-/// A folder that is a symbolic link as the AppSpec writes it, and where it led.
+/// A folder that is a symbolic link in the AppSpec's paths, and its target at that time.
 #[derive(Debug, Serialize, Deserialize)]
 struct Link {
     #[serde(with = "step::path")]
@@ -87,7 +87,7 @@ struct Link {
     real: PathBuf,
 }
 
-/// One command, as the official agents write it.
+/// One command, in the form of the official agents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Instruction {
@@ -115,7 +115,7 @@ impl Records {
         })
     }
 
-    /// Reads both files leniently: a missing file is an empty one, and what makes no sense is a warning.
+    /// Reads both files leniently: a missing file counts as empty, and a malformed line is a warning.
     pub(super) fn read(&self, paths: &mut Paths) -> Result<Previous, (PathBuf, io::Error)> {
         let records = [&self.instructions, &self.cleanup, &self.pointer];
         let readers = records.into_iter().map(|path| (path.clone(), Readers::of(path))).collect();
@@ -144,7 +144,7 @@ impl Records {
         Ok(previous)
     }
 
-    /// The file or link of the revision that each path was copied from; none when that cannot be read.
+    /// Returns, for each path, the file or link of the revision that it was copied from; empty if that cannot be read.
     pub(super) fn sources(&self, previous: &Previous) -> BTreeMap<PathBuf, PathBuf> {
         #[derive(Deserialize)]
         struct Instructions {
@@ -163,12 +163,12 @@ impl Records {
 }
 
 impl Previous {
-    /// Everything that was created, without links in its parents.
+    /// Returns everything that was created, without links in its parents.
     pub(super) fn created(&self, paths: &Paths) -> BTreeSet<PathBuf> {
         self.created.iter().map(|path| self.real(&paths.path(*path))).collect()
     }
 
-    /// Where a path of the records was when they were written.
+    /// The place of a recorded path at the time when it was recorded.
     fn real(&self, written: &Path) -> PathBuf {
         let links = self.links.iter().filter(|links| !links.is_empty());
         let link = links.flat_map(|links| {
@@ -201,7 +201,7 @@ impl Previous {
         for number in 1.. {
             line.clear();
             reader.read_until(b'\n', &mut line)?;
-            // A last line without its end was being written when the agent died.
+            // A last line without an end was being written when the agent died.
             let Some(line) = line.strip_suffix(b"\n") else { break };
             let (text, rule) = line.strip_prefix(RULE).map_or((line, false), |path| (path, true));
             let listed = Path::new(OsStr::from_bytes(text));
@@ -227,7 +227,7 @@ impl Previous {
     }
 }
 
-/// Whether `path` is absolute, nothing in it goes up, and a host can have it.
+/// Whether `path` is absolute, free of `..`, and possible on a host.
 fn plain(path: &Path) -> bool {
     const NAME_MAX: usize = 255;
     let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
@@ -245,7 +245,7 @@ fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
     }
 }
 
-/// The SELinux rules among instructions.
+/// Reads the SELinux rules among the instructions.
 fn contexts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<PathBuf, Context>, D::Error> {
     struct Instructions;
 
@@ -314,8 +314,8 @@ pub(super) fn write_cleanup(
     Ok(())
 }
 
-/// The deployment groups, other than that of `own`, whose Installs created the paths of `wanted`: the ends of the names
-/// of their records are cut off.
+/// Returns the deployment groups, other than that of `own`, whose Installs created the paths of `wanted`. A group's
+/// name is the file name of its records without the ending.
 pub(super) fn installed_by(own: &Records, wanted: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let entries = own.cleanup.parent().and_then(|folder| std::fs::read_dir(folder).ok());
@@ -330,7 +330,7 @@ pub(super) fn installed_by(own: &Records, wanted: &BTreeSet<PathBuf>) -> BTreeMa
             ..own.clone()
         };
         let mut paths = Paths::absolute();
-        // What another group's records say does not matter otherwise.
+        // Other content of another group's records does not matter.
         let Ok(previous) = records.read(&mut paths) else { continue };
         let created = previous.created.iter().map(|path| paths.path(*path));
         for path in created.flat_map(|path| [previous.real(&path), path]).filter(|path| wanted.contains(path))

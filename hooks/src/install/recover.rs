@@ -1,4 +1,4 @@
-//! After a crash: an Install that was committed is completed, every other one is taken back.
+//! Recovery after a crash: a committed Install is completed, every other one is taken back.
 
 use std::fmt;
 use std::fs::File;
@@ -11,16 +11,17 @@ use rustix::io::Errno;
 use super::journal::{self, Action, Contents, JournalError, Phase};
 use super::{Counts, Summary, transaction, undo};
 
-/// In the folder of the records: held while an Install looks at the host and changes it.
+/// In the folder of the records: locked while an Install examines and changes the host.
 const LOCK: &str = "install.lock";
 
-/// The right to change this host. One process has it at a time, whatever the deployment group: destinations may overlap.
+/// The right to change this host. One process holds it at a time, whatever its deployment group, because destinations
+/// may overlap.
 #[derive(Debug)]
 pub struct Turn {
     _lock: File,
 }
 
-/// Why there is no [`Turn`].
+/// The reason why there is no [`Turn`].
 #[derive(Debug, thiserror::Error)]
 #[error("cannot lock {}, which keeps two Installs from changing this host at once", path.display())]
 pub struct TurnError {
@@ -29,7 +30,7 @@ pub struct TurnError {
 }
 
 impl Turn {
-    /// Waits until no other process installs; `folder` is that of the records.
+    /// Waits until no other process installs; `folder` holds the records.
     pub fn wait(folder: &Path) -> Result<Self, TurnError> {
         let path = folder.join(LOCK);
         let lock = || {
@@ -47,7 +48,7 @@ impl Turn {
         lock().map_err(|source| TurnError { path: path.clone(), source })
     }
 
-    /// Whether some process installs now, as far as this one may see.
+    /// Whether another process is installing, as far as this one may see.
     pub fn is_taken(folder: &Path) -> bool {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(folder.join(LOCK), flags, Mode::empty());
@@ -56,18 +57,18 @@ impl Turn {
     }
 }
 
-/// What recovery found and did.
+/// The result of recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recovery {
     /// No Install was interrupted.
     Nothing,
-    /// Everything is as it was before, but for what `kept` names: that is somebody else's.
+    /// Everything is as it was before, except for the objects in `kept`, which belong to somebody else.
     RolledBack { action: Action, deployment: PathBuf, kept: Vec<String> },
     /// Everything is as planned.
     RolledForward { action: Action, deployment: PathBuf, summary: Summary },
 }
 
-/// Why an interrupted Install could not be ended.
+/// The reason why an interrupted Install could not be ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     #[error("{}: what an interrupted Install left cannot be told; the journal is kept as {}: look there for the files that it was about to change, and check them", source, kept.display())]
@@ -85,7 +86,8 @@ pub enum RecoverError {
     Left { journal: PathBuf, left: Vec<String> },
 }
 
-/// Ends what `journal` says was interrupted. Fine when there is none; can be interrupted itself, and repeated.
+/// Ends the Install whose `journal` shows an interruption. Succeeds if there is none; can itself be interrupted and
+/// repeated.
 pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
     let remove = || {
         let removed = journal::remove(journal);
@@ -127,7 +129,7 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
     Ok(recovery)
 }
 
-/// Renames a journal that says nothing, so that somebody can look at it and Installs go on.
+/// Renames an unreadable journal, so that somebody can examine it and Installs can continue.
 fn set_aside(journal: &Path, source: JournalError) -> RecoverError {
     let mut kept = journal.as_os_str().to_owned();
     kept.push(format!(".unusable-{}", crate::fs::token()));

@@ -1,5 +1,5 @@
-//! Takes back an Install that succeeded: everything that it displaced returns to its place, as a transaction of its own.
-//! What somebody changed or added since is never lost: it stays, or is set aside and named.
+//! Takes back an Install that succeeded: everything that it displaced returns to its place, in a transaction of its
+//! own. Nothing that somebody changed or added since is lost: it stays, or is set aside and reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -19,15 +19,15 @@ use super::transaction::{self, Steps};
 use super::{Counts, InstallError, Summary, undo};
 use crate::fs::{Handles, temporary_name};
 
-/// What taking an Install back did.
+/// The result of taking an Install back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// `created` counts what came back to an empty place, `removed` what the Install had brought to one. Its warnings
-    /// name everything that was changed since the Install, and where that is kept.
+    /// `created` counts objects that returned to an empty place, `removed` counts objects of the Install whose place is
+    /// empty again. The warnings list everything that was changed since the Install, and where it is kept.
     pub summary: Summary,
 }
 
-/// Why an Install was not taken back.
+/// The reason why an Install was not taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     #[error("{}: nothing is kept to go back to; the Install is not complete, has been taken back, or another one followed it", deployment.display())]
@@ -48,14 +48,15 @@ pub enum RestoreError {
     Failed(#[from] InstallError),
 }
 
-/// Whether [`restore`] has what it needs to take back the Install of this deployment.
+/// Whether [`restore`] has everything that it needs to take back the Install of this deployment.
 pub fn can_restore(deployment: &Path) -> Result<bool, JournalError> {
     let contents = journal::read(&journal::undo_record(deployment))?;
     Ok(contents.is_some_and(|contents| contents.begun.action == Action::Install))
 }
 
-/// Takes back the Install of `deployment`, which must be the last of its group: files, links, folders, access, and the
-/// group's records and pointer are as they were before it. After an error nothing has changed, unless it says otherwise.
+/// Takes back the Install of `deployment`, which must be the last of its group. Files, links, folders, access, and the
+/// group's records and pointer are then as they were before it. After an error nothing has changed, unless the error
+/// states otherwise.
 pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Restored, RestoreError> {
     let unreadable = |(path, source)| RestoreError::Unreadable { path, source };
     let nothing = || RestoreError::NothingKept { deployment: deployment.to_path_buf() };
@@ -94,10 +95,10 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
     Ok(Restored { summary: Summary { created, replaced, removed, kept, warnings } })
 }
 
-/// What a person must know.
+/// A fact that a person must know.
 enum Warning {
     Text(String),
-    /// A file at `below` in what will be kept as `spare` is not the one that was installed as `path`.
+    /// A file at `below` in the tree that will be kept as `spare` is not the one that was installed as `path`.
     Changed {
         path: PathBuf,
         spare: PathBuf,
@@ -106,7 +107,7 @@ enum Warning {
 }
 
 impl Warning {
-    /// Once everything is where it will be kept.
+    /// The warning's text, once everything is in its final place.
     fn in_words(self, deployment: &Path) -> String {
         match self {
             Self::Text(text) => text,
@@ -125,7 +126,7 @@ impl Warning {
 
 struct Planner<'a> {
     begun: &'a Begun,
-    /// What the Install created, and what it copied from where.
+    /// The objects that the Install created, and the sources of its copies.
     created: &'a BTreeSet<PathBuf>,
     sources: &'a BTreeMap<PathBuf, PathBuf>,
     token: String,
@@ -135,7 +136,7 @@ struct Planner<'a> {
     counts: Counts,
     warnings: Vec<Warning>,
     lost: Vec<String>,
-    /// Everything that was kept, which may be in part after this.
+    /// Everything that was kept; after this some of it may be missing.
     roots: Vec<PathBuf>,
 }
 
@@ -187,7 +188,7 @@ impl<'a> Planner<'a> {
             (true, Keep::ForUndo) => undo::places(self.begun, &swap.spare),
             (true, Keep::ForGood) => vec![swap.spare.clone()],
         };
-        // The last one, when it is nowhere.
+        // The last place, if it is nowhere.
         let mut old = places.last().cloned();
         for place in places {
             if self.stat(&place)?.is_some() {
@@ -206,7 +207,7 @@ impl<'a> Planner<'a> {
         self.bring_back(&swap.path, old.as_deref())
     }
 
-    /// Brings `old` back to `path`, or takes away what is there when there was nothing before.
+    /// Restores `old` at `path`, or removes the object there if there was none before.
     fn bring_back(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
         let there = self.stat(path)?;
         let is_folder = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
@@ -238,7 +239,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// A folder in which there is more than the Install brought: that stays in its place.
+    /// Handles a folder that has more content than the Install brought: that content stays in its place.
     fn merge(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
         let mut names: BTreeSet<_> = self.names(path)?.into_iter().collect();
         names.retain(|name| self.created.contains(path.join(name).as_path()));
@@ -298,7 +299,7 @@ impl<'a> Planner<'a> {
         Ok(others)
     }
 
-    /// Warns of every file at or below `path` that is no longer what the Install copied there.
+    /// Warns of every file at or below `path` that is no longer the one that the Install copied there.
     fn tell_of_changes(&mut self, path: &Path, spare: &Path) -> io::Result<()> {
         let copied = self.sources.range(path.to_path_buf()..).take_while(|(copy, _)| copy.starts_with(path));
         for (copy, source) in copied {

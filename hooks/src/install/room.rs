@@ -1,4 +1,4 @@
-//! Whether the file systems that an Install writes to can take it: room for bytes and inodes, and not read-only.
+//! Checks that the file systems of an Install can take it: free bytes and inodes, and not read-only.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,33 +17,33 @@ use super::snapshot::Revision;
 use super::undo;
 use crate::fs::{Folder, Handles};
 
-/// What the journal and the records take for each change, in bytes: paths, three times over.
+/// The size in bytes of the journal and record entries for each change: its paths, three times.
 const RECORDED: u64 = 1024;
 
-/// File systems whose files share what they have in common, so that a copy takes no room (`linux/magic.h`).
+/// File systems whose copies share their data, so that a copy takes no room (`linux/magic.h`).
 const SHARING: [u64; 3] = [0x9123_683E, 0x5846_5342, 0xCA45_1A4E];
 
 /// One file system.
 struct Place {
-    /// The first folder that something comes into.
+    /// The first folder that gets something.
     folder: PathBuf,
     device: u64,
-    /// Whether copies of the revision take no room but their inode's.
+    /// Whether copies of the revision need only an inode.
     shares: bool,
     bytes: u64,
     inodes: u64,
     free: StatVfs,
 }
 
-/// What was found out about room.
+/// The result of the check.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
-    /// Whether there is only room when what earlier Installs displaced is given up first.
+    /// Whether there is room only after the objects that earlier Installs displaced are given up.
     pub(super) only_without_superseded: bool,
 }
 
-/// Looks at every file system concerned; `superseded` are records that could be given up. A folder that cannot be looked
-/// at is none of this module's business: whoever writes there finds out.
+/// Examines every affected file system; `superseded` are records that could be given up. A folder that cannot be
+/// examined is skipped: writing there reports the error.
 pub(super) fn look(
     decision: &Decision,
     revision: &Revision,
@@ -68,7 +68,7 @@ pub(super) fn look(
             place.add(size, true);
         }
     }
-    // Where something only goes, names change as well.
+    // A removal changes names, too.
     for path in &decision.removed {
         if let Some(parent) = paths.parent(*path).filter(|parent| !decision.goes.contains(*parent)) {
             places.of(parent, paths);
@@ -92,10 +92,10 @@ pub(super) fn look(
     Room { only_without_superseded }
 }
 
-/// The file systems, by the folders that something comes into.
+/// The file systems, by the folders that get something.
 struct Places<'a> {
     all: Vec<Place>,
-    /// The number of the place that a folder is in; `None` for one that cannot be looked at.
+    /// The number of each folder's place; `None` for a folder that cannot be examined.
     known: HashMap<PathId, Option<usize>>,
     archive: Option<u64>,
     conflicts: &'a mut Conflicts,
@@ -121,7 +121,7 @@ impl Places<'_> {
 
     fn look(&mut self, folder: &Path) -> Option<usize> {
         let place = Place::of(folder, self.archive).ok()?;
-        // A mount of its own may be read-only where the file system is not.
+        // A mount may be read-only where the file system is not.
         if place.free.f_flag.contains(StatVfsMountFlags::RDONLY) {
             self.conflicts.push(Conflict::ReadOnly { path: folder.to_path_buf() });
         }
@@ -143,7 +143,7 @@ impl Place {
         Ok(Self { folder: path.to_path_buf(), device, shares, bytes: 0, inodes: 0, free })
     }
 
-    /// Something of so many bytes comes there.
+    /// Adds an object of this size.
     fn add(&mut self, size: u64, is_copy: bool) {
         let block = self.free.f_frsize.max(1);
         let blocks = if is_copy && self.shares { 1 } else { size.div_ceil(block) };
@@ -151,7 +151,7 @@ impl Place {
         self.inodes += 1;
     }
 
-    /// Why it cannot take what comes, with this much more than it has.
+    /// The conflict if it cannot take the new objects, with this much more room than it has.
     fn conflict(&self, more_bytes: u64, more_inodes: u64) -> Option<Conflict> {
         let root = rustix::process::geteuid().is_root();
         let free = &self.free;
@@ -162,7 +162,7 @@ impl Place {
         if self.bytes > bytes {
             return Some(Conflict::NoRoom { path, needed: self.bytes, free: bytes });
         }
-        // Zero of all: the file system makes inodes as it needs them.
+        // All zeros: the file system makes inodes on demand.
         let inodes = inodes.saturating_add(more_inodes);
         (free.f_files > 0 && self.inodes > inodes).then_some(Conflict::NoInodes {
             path,
@@ -176,7 +176,7 @@ fn device(folder: &Path) -> io::Result<u64> {
     Ok(rustix::fs::fstat(&Folder::open(folder)?)?.st_dev)
 }
 
-/// Bytes and inodes on a file system that are free when `superseded` are given up.
+/// Bytes and inodes on a file system that become free when `superseded` are given up.
 fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
     let mut handles = Handles::default();
     let mut sum = (0, 0);
@@ -191,7 +191,7 @@ fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
                     sum.1 += 1;
                 }
             };
-            // What cannot be seen is not counted.
+            // Unreadable content is not counted.
             let _ = folder.each_below(name, device, count);
         }
     }

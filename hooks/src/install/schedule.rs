@@ -17,36 +17,36 @@ use super::step::Known;
 use super::step::{Keep, Step, Swap, Takes};
 use crate::fs::temporary_name;
 
-/// The steps of an Install: what is built and then takes its place, then what only changes.
+/// The steps of an Install: first the objects that are built and then take their places, then pure changes.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Makes the temporary names of this Install its own.
+    /// Makes the temporary names of this Install unique.
     token: String,
     pub(super) units: Units,
-    /// Folders and files of the last Install in the place of which nothing comes.
+    /// Folders and files of the last Install that have no successor.
     removals: Vec<PathId>,
     contexts: Vec<Step>,
-    /// Of this Install; they come last.
+    /// The records of this Install; they come last.
     pub(super) records: [Record; 3],
 }
 
-/// The planned objects, a new folder together with all that is in it.
+/// The planned objects, grouped into units: a new folder and everything in it is one unit.
 #[derive(Debug)]
 pub(super) struct Units {
-    /// Numbers of planned objects, unit by unit; a folder stands before what is in it.
+    /// Numbers of planned objects, unit by unit; a folder stands before its contents.
     members: Vec<u32>,
-    /// Where each unit begins among the members.
+    /// The start of each unit among the members.
     starts: Vec<u32>,
 }
 
-/// A record of the Install, which takes the place of the last one's.
+/// A record of the Install, which replaces that of the last one.
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
     pub(super) spare: PathBuf,
     keep: Keep,
     text: Text,
-    /// As the record that it replaces, where others may read that.
+    /// The access of the record that it replaces.
     access: Access,
 }
 
@@ -135,7 +135,7 @@ impl Units {
         self.starts.len()
     }
 
-    /// The numbers of the planned objects of a unit, that of its top first.
+    /// The numbers of a unit's planned objects, its top first.
     pub(super) fn members(&self, unit: usize) -> &[u32] {
         let end = self.starts.get(unit + 1).map_or(self.members.len(), |next| *next as usize);
         &self.members[self.starts[unit] as usize..end]
@@ -143,7 +143,7 @@ impl Units {
 }
 
 impl Schedule {
-    /// The planned object that a unit is, or that everything else of it is in.
+    /// The planned object that is the unit, or that contains the rest of it.
     pub(super) fn top<'a>(&self, unit: usize, decision: &'a Decision) -> &'a Planned {
         &decision.planned[self.units.members(unit)[0] as usize]
     }
@@ -164,7 +164,7 @@ impl Schedule {
         units.chain(self.records.iter().map(|record| record.spare.clone())).collect()
     }
 
-    /// What others see, in order; the records of this Install come last.
+    /// The visible steps, in order; the records of this Install come last.
     pub(super) fn steps<'a>(
         &'a self,
         decision: &'a Decision,
@@ -195,7 +195,7 @@ impl Schedule {
     }
 }
 
-/// What is at a path that is to be taken away, as far as the plan knows.
+/// The object at a path that is to be taken away, as the plan knows it.
 fn takes(path: PathId, decision: &Decision) -> Takes {
     match decision.goes.get(path) {
         Some(true) => Takes::Folder(path),
@@ -203,7 +203,7 @@ fn takes(path: PathId, decision: &Decision) -> Takes {
     }
 }
 
-/// What of a folder that is taken away goes with it.
+/// Returns `name` in a folder that is taken away, if the plan takes it away as well.
 pub(super) fn known(decision: &Decision, paths: &Paths, folder: PathId, name: &OsStr) -> Option<Known> {
     let path = paths.find_child(folder, name)?;
     Some(if *decision.goes.get(path)? { Known::Folder(path) } else { Known::File })
@@ -232,7 +232,7 @@ impl Record {
         &self.access
     }
 
-    /// Writes what the record says.
+    /// Writes the contents of the record.
     pub(super) fn write(
         &self,
         writer: &mut impl Write,

@@ -1,4 +1,4 @@
-//! What is on the host and in the revision, as values: the only module of an Install that looks and changes nothing.
+//! The state of the host and the revision, as values. This module alone examines them, and it changes nothing.
 
 mod links;
 mod revision;
@@ -18,24 +18,24 @@ use super::{Request, Stop};
 use crate::appspec::{AclTag, AppSpec, Principal};
 use crate::fs::Folder;
 
-/// A path that could not be looked at, and why.
+/// A path that could not be examined, and the error.
 pub(super) type Unreadable = (PathBuf, io::Error);
 
-/// What the plan depends on, outside the revision.
+/// The input of the plan from outside the revision.
 #[derive(Debug, Default)]
 pub(super) struct Host {
-    /// What is at each path that was asked about, and at each of its parents. A path has no links in its parents;
-    /// a path that is not here does not exist.
+    /// The object at each path that was looked up, and at each of its parents. The paths have no links in their
+    /// parents; a path that is missing here does not exist.
     nodes: ByPath<Node>,
-    /// What is in the folders that the last Install left.
+    /// The contents of the folders of the last Install.
     names: HashMap<PathId, Vec<PathId>>,
     links: HashMap<PathId, Leads>,
     pub(super) previous: Previous,
-    /// Known names among those that the AppSpec uses.
+    /// Those names used in the AppSpec that exist.
     pub(super) users: BTreeMap<String, u32>,
     pub(super) groups: BTreeMap<String, u32>,
     pub(super) has_selinux_tools: bool,
-    /// Of a fresh folder.
+    /// The mode of a new folder.
     pub(super) folder_mode: u32,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Node {
     pub(super) kind: NodeKind,
     pub(super) mode: u32,
     pub(super) uid: u32,
-    /// `chattr +i` or `+a`: not even root can rename or remove it.
+    /// `chattr +i` or `+a`: even root cannot rename or remove it.
     pub(super) immutable: bool,
     pub(super) mount_point: bool,
 }
@@ -58,7 +58,7 @@ pub(super) enum NodeKind {
 }
 
 impl Host {
-    /// Looks at the paths `wanted`, at what the last Install left, and at the names and tools that the AppSpec needs.
+    /// Examines the paths `wanted`, the objects of the last Install, and the names and tools that the AppSpec needs.
     pub(super) fn read(
         wanted: impl Iterator<Item = PathId>,
         request: &Request<'_>,
@@ -87,7 +87,7 @@ impl Host {
         Ok(host)
     }
 
-    /// What is at a path without links in its parents.
+    /// The object at a path without links in its parents.
     pub(super) fn node(&self, path: PathId) -> Option<&Node> {
         self.nodes.get(path)
     }
@@ -96,17 +96,17 @@ impl Host {
         self.node(path).is_some_and(|node| node.kind == NodeKind::Folder)
     }
 
-    /// What is in a folder that the last Install left; `None` when nobody looked.
+    /// The contents of a folder of the last Install; `None` if it was not examined.
     pub(super) fn names(&self, folder: PathId) -> Option<&[PathId]> {
         self.names.get(&folder).map(Vec::as_slice)
     }
 
-    /// Where the link at `path` leads.
+    /// The target of the link at `path`.
     pub(super) fn leads(&self, path: PathId) -> Leads {
         self.links.get(&path).copied().unwrap_or(Leads::Nowhere)
     }
 
-    /// The folder that the link at `path` may be followed to.
+    /// The folder that the link at `path` leads to, if the link may be followed.
     pub(super) fn leads_to_folder(&self, path: PathId) -> Option<PathId> {
         match self.leads(path) {
             Leads::To(end) if self.is_folder(end) => Some(end),
@@ -118,13 +118,13 @@ impl Host {
 struct Observer<'a> {
     host: &'a mut Host,
     paths: &'a mut Paths,
-    /// The folder that a path as written leads to; `None` when it leads to no folder.
+    /// The folder that a written path leads to; `None` if it leads to no folder.
     folders: HashMap<PathId, Option<PathId>>,
     stop: Stop<'a>,
 }
 
 impl Observer<'_> {
-    /// Looks at `path` and its parents, through links; gives the path without links in its parents, if they exist.
+    /// Examines `path` and its parents, through links; returns the path without links in its parents, if they exist.
     fn observe(&mut self, path: PathId) -> Result<Option<PathId>, Unreadable> {
         let Some(parent) = self.paths.parent(path) else {
             self.node(path)?;
@@ -160,7 +160,7 @@ impl Observer<'_> {
         Ok(folder)
     }
 
-    /// Looks at one object; its parents are known to be folders.
+    /// Examines one object, whose parents are known folders.
     fn node(&mut self, real: PathId) -> Result<(), Unreadable> {
         if self.look(real)? == Some(NodeKind::Link) && !self.host.links.contains_key(&real) {
             let leads = self.follow(real)?;
@@ -169,7 +169,7 @@ impl Observer<'_> {
         Ok(())
     }
 
-    /// Looks at one object alone.
+    /// Examines a single object.
     fn look(&mut self, real: PathId) -> Result<Option<NodeKind>, Unreadable> {
         if let Some(node) = self.host.nodes.get(real) {
             return Ok(Some(node.kind));
@@ -192,7 +192,7 @@ impl Observer<'_> {
         };
         let has = |flag: u64| stat.stx_attributes.bits() & flag != 0;
         let immutable = has((libc::STATX_ATTR_IMMUTABLE | libc::STATX_ATTR_APPEND) as u64);
-        // Linux 5.8; earlier kernels never set it, and renaming a mount point then fails and is undone.
+        // From Linux 5.8 on; earlier kernels never set it. Renaming a mount point then fails and is undone.
         let mount_point = has(0x2000);
         let (mode, uid) = (u32::from(stat.stx_mode) & 0o7777, stat.stx_uid);
         self.host.nodes.insert(real, Node { kind, mode, uid, immutable, mount_point });

@@ -1,5 +1,5 @@
-//! What an Install does, step by step: first planned, then, with what is found on the host, as changes that can be
-//! stored and taken back.
+//! The steps of an Install: first planned, then, with the objects found on the host, as changes that can be stored and
+//! taken back.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use super::paths::PathId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     Swap(Swap),
-    /// Changes who may do what with a file that this Install did not bring.
+    /// Changes the access to a file that is not part of this Install.
     Adjust {
         path: PathBuf,
         access: Access,
     },
-    /// Changes the SELinux rule of a path from `before`, as far as that is known, to `after`.
+    /// Changes the SELinux rule of a path from `before`, if known, to `after`.
     Context {
         path: PathBuf,
         before: Option<Context>,
@@ -26,11 +26,11 @@ pub(super) enum Step {
     },
 }
 
-/// Exchanges what has the name `path` with what has the name `spare`; either may be nothing. Done again, it is undone.
+/// Exchanges the objects named `path` and `spare`; either may be missing. A second exchange undoes the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Swap {
     pub(super) path: PathBuf,
-    /// Stands in the same file system.
+    /// A name in the same file system.
     pub(super) spare: PathBuf,
     /// Whether something was built as `spare`.
     pub(super) brings: bool,
@@ -38,30 +38,30 @@ pub(super) struct Swap {
     pub(super) keep: Keep,
 }
 
-/// What a swap is to find at its path.
+/// The object that a swap expects at its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Takes {
     Nothing,
-    /// Something that is no folder. It may also be gone.
+    /// Any object but a folder. It may also be gone.
     File,
-    /// A folder with nothing in it but what the plan knows. It may also be gone.
+    /// A folder whose contents the plan knows completely. It may also be gone.
     Folder(PathId),
-    /// Whatever is there.
+    /// Any object.
     Anything,
 }
 
-/// What becomes of that when the Install is over.
+/// The fate of that object when the Install is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Keep {
-    /// It is kept for a way back, in the deployment's folder if that is on the same file system.
+    /// Kept for taking the Install back, in the deployment's folder if that is on the same file system.
     #[default]
     ForUndo,
-    /// It stays as `spare` for whoever wants to look at it.
+    /// Stays as `spare` for inspection.
     ForGood,
 }
 
-/// One change that others see, with all that is needed to take it back.
+/// One visible change, with everything that is needed to take it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Change {
@@ -82,7 +82,7 @@ pub(super) enum Change {
     },
 }
 
-/// A [`Swap`] with what was found.
+/// A [`Swap`] with the objects that were found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Swapped {
     #[serde(with = "path")]
@@ -91,14 +91,14 @@ pub(super) struct Swapped {
     pub(super) spare: PathBuf,
     /// Whether there was something at `path` before.
     pub(super) takes: bool,
-    /// What comes to `path`.
+    /// The object that comes to `path`.
     pub(super) brings: Option<Identity>,
     #[serde(default)]
     pub(super) keep: Keep,
 }
 
 impl Step {
-    /// The path that the step is about.
+    /// The path of the step.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Swap(Swap { path, .. }) | Self::Adjust { path, .. } | Self::Context { path, .. } => path,
@@ -107,7 +107,7 @@ impl Step {
 }
 
 impl Change {
-    /// The path that the change is about.
+    /// The path of the change.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Swap(Swapped { path, .. }) | Self::Adjust { path, .. } | Self::Context { path, .. } => path,
@@ -115,7 +115,7 @@ impl Change {
     }
 }
 
-/// Paths are bytes; most are UTF-8 and stay readable.
+/// Serialises paths: they are bytes, but most are UTF-8 and stay readable.
 pub(super) mod path {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -159,7 +159,7 @@ mod bytes {
     }
 }
 
-/// Lists of paths, in the same form.
+/// Serialises lists of paths in the same form.
 pub(super) mod paths {
     use std::path::PathBuf;
 
@@ -186,11 +186,11 @@ pub(super) mod paths {
     }
 }
 
-/// Something in a folder that is taken away.
+/// An object in a folder that is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
     Folder(PathId),
-    /// Or a link, or whatever is no folder.
+    /// A file, a link or any other object but a folder.
     File,
 }
 

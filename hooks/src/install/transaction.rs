@@ -1,5 +1,5 @@
-//! Runs a plan so that it happens as a whole or not at all: the order in which the journal, the disk and the names that
-//! others see take their turns.
+//! Runs a plan as a whole or not at all: the order of the writes to the journal, the syncs of the disk and the visible
+//! changes of names.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,20 +14,19 @@ use super::step::{Change, Known, Step, swaps};
 use super::{InstallError, StepError, undo};
 use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_names};
 
-/// All that shall be done.
+/// The work of a transaction.
 pub(super) trait Work {
-    /// Builds everything that is new under temporary names, which nobody uses; gives the folders in which names came to
-    /// be.
+    /// Builds everything new under temporary names, which nobody uses; returns the folders that got names.
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
 
-    /// What changes for others, in order; the same each time.
+    /// The visible changes, in order; the same on each call.
     fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>>;
 
-    /// What the plan knows of `name` in a folder that is taken away.
+    /// The plan's knowledge of `name` in a folder that is taken away.
     fn known(&self, folder: PathId, name: &OsStr) -> Option<Known>;
 }
 
-/// Steps for which nothing is built, and that take away no folder by its contents.
+/// Steps that need no building, and take away no folder by its contents.
 #[derive(Debug)]
 pub(super) struct Steps(pub(super) Vec<Step>);
 
@@ -45,8 +44,8 @@ impl Work for Steps {
     }
 }
 
-/// Does `work`; gives what an operator may want to know. After an error everything is as before, unless it says
-/// otherwise: then the journal stays, and recovery tries again.
+/// Runs `work`; returns warnings for an operator. After an error everything is as before, unless the error states
+/// otherwise: then the journal stays, and recovery retries.
 pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec<String>, InstallError> {
     let started = Journal::begin(journal, begun).map_err(StepError::at("write", journal));
     let mut journal = started.map_err(|source| InstallError::Failed { source })?;
@@ -78,7 +77,7 @@ pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec
 struct Attempt {
     phase: Phase,
     changes: Vec<Change>,
-    /// How many of them were made, the last one perhaps in part.
+    /// The number of changes made, the last one perhaps in part.
     made: usize,
 }
 
@@ -115,16 +114,16 @@ impl Attempt {
     }
 }
 
-/// What taking a transaction back came to.
+/// The result of taking a transaction back.
 #[derive(Debug, Default)]
 pub(super) struct Undone {
-    /// What is left to do by hand.
+    /// The manual steps that remain.
     pub(super) left: Vec<String>,
-    /// What somebody else did meanwhile, which stays.
+    /// Changes that somebody else made in the meantime, which stay.
     pub(super) kept: Vec<String>,
 }
 
-/// Takes back what was made of `changes`, and removes what was built.
+/// Takes back those `changes` that were made, and removes what was built.
 pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: usize) -> Undone {
     let mut handles = Handles::default();
     let mut undone = Undone::default();
@@ -133,7 +132,7 @@ pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: u
         Phase::Changing | Phase::Finishing => undone.take_back(begun, changes, made, &mut handles),
     }
     if undone.left.is_empty() {
-        // The journal goes next, and nothing else knows of what it names.
+        // The journal is removed next, and nothing else lists these names.
         let spares = begun.staged.iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect();
         undone.left.extend(sync_elsewhere(&spares, &begun.pointer).err().map(not_written));
     }
@@ -148,14 +147,14 @@ impl Undone {
             let removed = handles.parent(staged).and_then(|(folder, name)| {
                 let waiting = Identity::look(&folder, name)?;
                 match (known.get(staged.as_path()), waiting) {
-                    // What was displaced, although the journal says that nothing was.
+                    // A displaced object, although the journal records none.
                     (Some(new), Some(waiting)) if !new.is(&waiting) => {
                         Err(io::Error::other("it is not what was built there"))
                     }
                     _ => folder.remove_tree(name),
                 }
             });
-            // Where there is no such folder, nothing was built.
+            // Without such a folder, nothing was built.
             let error = removed.err().filter(|error| !is_nowhere(error));
             self.left.extend(error.map(|error| format!("remove {}: {error}", staged.display())));
         }
@@ -168,12 +167,12 @@ impl Undone {
                 Err(error) => self.left.push(format!("{}: {error}", change.by_hand())),
             }
         }
-        // What goes now must not be what a name still means after a power cut.
+        // After a power cut, no name may still refer to an object that is removed now.
         self.left.extend(sync_names(&folders_of(changes)).err().map(not_written));
         if !self.left.is_empty() {
             return;
         }
-        // Nothing else is ours alone: what a restoration brings back is all that there is of it.
+        // Only these are disposable: an object that a restoration brings back is the only copy.
         let staged: BTreeSet<&Path> = begun.staged.iter().map(PathBuf::as_path).collect();
         for swap in swaps(changes).filter(|swap| staged.contains(swap.spare.as_path())) {
             match swap.discard(handles) {
@@ -188,7 +187,7 @@ fn not_written((path, error): (PathBuf, io::Error)) -> String {
     format!("write {} to the disk: {error}", path.display())
 }
 
-/// The folders in which changes change names, or files.
+/// The folders in which the changes affect names or files.
 fn folders_of(changes: &[Change]) -> BTreeSet<PathBuf> {
     let spares = swaps(changes).map(|swap| swap.spare.as_path());
     let paths = changes.iter().map(Change::path).chain(spares);

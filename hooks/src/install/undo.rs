@@ -1,4 +1,4 @@
-//! The way back from an Install that succeeded: what it displaced is kept, with a record of every change, until the
+//! The way back from an Install that succeeded: displaced objects are kept, with a record of every change, until the
 //! next Install of the group or the end of the deployment's folder.
 
 use std::collections::BTreeSet;
@@ -19,11 +19,11 @@ use super::step::swaps;
 use super::step::{Change, Keep, Swapped};
 use crate::fs::{Folder, Handles, is_temporary, split, sync_elsewhere};
 
-/// In the deployment's folder: what its Install displaced, as far as it is on the same file system.
+/// In the deployment's folder: the objects that its Install displaced on the same file system.
 const DISPLACED: &str = "displaced";
 
-/// The records that are of no use once an Install of `deployment` is committed: that of the last one, which `pointer`
-/// names, and that of an earlier Install of the same deployment.
+/// The undo records that become useless when an Install of `deployment` is committed: that of the last Install, which
+/// `pointer` names, and that of an earlier Install of the same deployment.
 pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
     let last = std::fs::read(pointer).ok().and_then(|text| {
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
@@ -33,7 +33,7 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
     let mut records: Vec<PathBuf> =
         last.iter().chain([&deployment]).map(|folder| journal::undo_record(folder)).collect();
     records.dedup();
-    // A pointer may say anything, and a folder may be a copy.
+    // A pointer may name any path, and a folder may be a copy.
     let own = |record: &PathBuf| {
         journal::read(record)
             .ok()
@@ -44,18 +44,18 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
     records
 }
 
-/// Gives up what earlier Installs displaced; gives what could not be removed, in words.
+/// Gives up the displaced objects of earlier Installs; returns descriptions of what could not be removed.
 pub(super) fn give_up(begun: &Begun) -> Vec<String> {
     begun.superseded.iter().filter_map(|record| forget_earlier(record, &begun.token)).collect()
 }
 
-/// What remains to do once a transaction is committed. Can be done again. Gives what could not be done, in words.
+/// Does the work that remains after a commit; can be repeated. Returns descriptions of what could not be done.
 pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut left = give_up(begun);
     let (folders, written) = (KeptFolders::of(begun), Vec::new());
     let mut displaced = Displaced { begun, changes, folders, written, own: None };
     for swap in kept(changes).filter(|swap| is_beside(begun, &swap.spare)) {
-        // Where there is no such folder, nothing of it is left; another error is met again when it is put away.
+        // Without such a folder, nothing of it is left; any other error returns when the object is put away.
         let _ = swap.spare.parent().map(|folder| displaced.folders.for_folder(folder));
     }
     if let Err(error) = displaced.write_record() {
@@ -71,7 +71,7 @@ pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
     left
 }
 
-/// What a transaction displaced, on its way to where it is kept.
+/// The objects that a transaction displaced, on their way to the folders that keep them.
 struct Displaced<'a> {
     begun: &'a Begun,
     changes: &'a [Change],
@@ -93,7 +93,8 @@ impl Displaced<'_> {
         Ok(())
     }
 
-    /// Moves it out of the way of whoever lists the folders it was in, or may read there. Gives what stays, in words.
+    /// Moves the objects out of the folders that they were in, where others may list or read them. Returns descriptions
+    /// of objects that stay.
     fn put_away(&mut self) -> Vec<String> {
         let mut handles = Handles::default();
         let mut left = Vec::new();
@@ -138,8 +139,8 @@ impl Displaced<'_> {
         }
     }
 
-    /// Writes all that to the disk where the journal is not, which goes next; and removes what earlier transactions kept
-    /// there, when no record knows of it any more.
+    /// Writes all that to the disk on every file system except that of the journal, which is removed next. Also removes
+    /// the objects of earlier transactions that no record names any more.
     fn settle(&self) -> Vec<String> {
         let mut folders: BTreeSet<PathBuf> =
             swaps(self.changes).filter_map(|swap| swap.path.parent().map(Path::to_path_buf)).collect();
@@ -164,8 +165,8 @@ fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
     Ok(folder)
 }
 
-/// Whether a spare lies beside its path, under a name of its own. What lies where displaced things are kept, or in one of
-/// them, stays there.
+/// Whether a spare lies beside its path, under a name of its own. A spare that lies in a folder for displaced objects
+/// stays there.
 fn is_beside(begun: &Begun, spare: &Path) -> bool {
     let kept = begun.kept.iter().any(|kept| spare.starts_with(kept));
     spare.file_name().is_some_and(is_temporary)
@@ -173,7 +174,7 @@ fn is_beside(begun: &Begun, spare: &Path) -> bool {
         && !spare.starts_with(begun.deployment.join(DISPLACED))
 }
 
-/// Every place where what is kept as `spare` may be: put away, or still where it was displaced to.
+/// All places where the object kept as `spare` may be: put away, or still where it was displaced to.
 pub(super) fn places(begun: &Begun, spare: &Path) -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(name) = spare.file_name().filter(|_| is_beside(begun, spare)) {
@@ -184,7 +185,7 @@ pub(super) fn places(begun: &Begun, spare: &Path) -> Vec<PathBuf> {
     places
 }
 
-/// Where what the last transaction of a deployment kept as `spare` is now.
+/// The present place of the object that the last transaction of a deployment kept as `spare`.
 pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
     let mut handles = Handles::default();
     let places = match journal::read_begun(&journal::undo_record(deployment)) {
@@ -195,12 +196,12 @@ pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
     found.unwrap_or_else(|| spare.to_path_buf())
 }
 
-/// The swaps that displaced something which is kept for a way back.
+/// The swaps whose displaced objects are kept for a way back.
 fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
     swaps(changes).filter(|swap| swap.takes && swap.keep == Keep::ForUndo)
 }
 
-/// Every name under which something displaced may be kept; the folders that keep it, with all that is in them, come last.
+/// All names under which displaced objects may be kept; the folders that keep them, with all their contents, come last.
 pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
     let spares = kept(changes).map(|swap| &swap.spare).chain(&begun.displaced);
     let outside = spares.filter(|spare| !begun.kept.iter().any(|kept| spare.starts_with(kept)));
@@ -210,13 +211,14 @@ pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
         put_away.into_iter().chain([spare.clone()])
     });
     let mut all: Vec<PathBuf> = places.chain(begun.kept.iter().cloned()).collect();
-    // One that is named twice is counted once.
+    // An object with two names is counted once.
     let mut seen = BTreeSet::new();
     all.retain(|path| seen.insert(path.clone()));
     all
 }
 
-/// Removes what a transaction displaced, durably where the record of it is not; gives what could not be removed, in words.
+/// Removes the displaced objects of a transaction, durably on other file systems than that of its record; returns
+/// descriptions of what could not be removed.
 fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     let mut handles = Handles::default();
     let mut trees = Trees::default();
@@ -245,8 +247,7 @@ fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
     left.into_iter().map(|(path, error)| not_removed(&path, &error)).collect()
 }
 
-/// What is to say of something displaced that stays although nobody needs it.
-/// Everything in some trees, a folder before what is in it.
+/// Measures the displaced objects: everything in some trees, a folder before its contents.
 #[derive(Default)]
 struct Trees {
     files: Vec<PathBuf>,
@@ -255,7 +256,7 @@ struct Trees {
 }
 
 impl Trees {
-    /// Whether there is anything.
+    /// Whether the tree exists.
     fn gather(&mut self, path: PathBuf, handles: &mut Handles) -> bool {
         let before = (self.files.len(), self.folders.len(), self.unseen.len());
         let mut waiting = vec![path];
@@ -285,14 +286,14 @@ impl Trees {
     }
 }
 
-/// A word that stands for the last Install of a deployment that came to its end, and was not taken back: another Install of
-/// it has another one.
+/// Returns a word that identifies the last completed Install of a deployment, if it was not taken back; another Install
+/// of the deployment has another word.
 pub fn completed(deployment: &Path) -> Result<Option<String>, JournalError> {
     let begun = journal::read_begun(&journal::undo_record(deployment))?;
     Ok(begun.filter(|begun| begun.action == Action::Install).map(|begun| begun.token))
 }
 
-/// Gives up the way back from a deployment's Install: removes what is kept for it. Fine when there is none.
+/// Gives up the way back from a deployment's Install and removes the objects kept for it. Succeeds if there are none.
 pub fn forget(deployment: &Path) -> Result<(), ForgetError> {
     let path = journal::undo_record(deployment);
     match journal::read(&path)? {
@@ -301,7 +302,7 @@ pub fn forget(deployment: &Path) -> Result<(), ForgetError> {
     }
 }
 
-/// Why what is kept for a way back stays.
+/// The reason why objects that are kept for a way back stay.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     #[error(transparent)]
@@ -327,9 +328,9 @@ fn forget_contents(record: &Path, contents: &Contents) -> Result<(), ForgetError
             let folder = Folder::open(parent)?;
             let stat = rustix::fs::fstat(&folder)?;
             folder.unlink(name)?;
-            // It stays when something else is in it.
+            // It stays if something else is in it.
             let _ = folder.remove_folder(DISPLACED.as_ref());
-            // By its time, agents tell which deployment is older.
+            // Agents use its time to tell which deployment is older.
             Ok(rustix::fs::futimens(&folder, &times(&stat))?)
         });
         left.extend(removed.err().map(|error| format!("remove {}: {error}", record.display())));

@@ -1,4 +1,4 @@
-//! What an interrupted Install left to do, for people: a look that changes nothing.
+//! The remaining work of an interrupted Install, for people: a look that changes nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ pub struct Unfinished {
     /// The deployment's folder.
     pub deployment: PathBuf,
     pub phase: Phase,
-    /// Every change that others see, in order; empty while new files were being built.
+    /// Every visible change, in order; empty while new files were being built.
     pub changes: Vec<Progress>,
-    /// The temporary names under which something new may still stand.
+    /// The temporary names under which new objects may still exist.
     pub temporary: Vec<PathBuf>,
 }
 
-/// One change, and whether it stands.
+/// One change, and whether it is made.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
     pub path: PathBuf,
     pub kind: Kind,
-    /// `None` when that cannot be seen.
+    /// `None` if that cannot be seen.
     pub made: Option<bool>,
 }
 
-/// What a change does to its path.
+/// The effect of a change on its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -44,7 +44,7 @@ pub enum Kind {
     Label,
 }
 
-/// What `journal` says is not finished; `None` when there is no such file.
+/// Describes the unfinished Install of `journal`; `None` if there is no such file.
 pub fn unfinished(journal: &Path) -> Result<Option<Unfinished>, JournalError> {
     let Some(contents) = journal::read(journal)? else {
         return Ok(None);
@@ -87,7 +87,7 @@ impl Change {
 }
 
 impl Kind {
-    /// In the past, for a sentence.
+    /// The past tense, for a sentence.
     pub fn done(self) -> &'static str {
         match self {
             Self::Create => "created",

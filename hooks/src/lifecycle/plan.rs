@@ -1,4 +1,4 @@
-//! The scripts of one event, in order, and where they lie.
+//! The scripts of one event, in order, and their folder.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 
 use crate::appspec::{AppSpec, Script};
 
-/// What one lifecycle event runs.
+/// The scripts that one lifecycle event runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookPlan {
     pub event: LifecycleEvent,
-    /// Absolute path of the unpacked revision that the scripts run from; empty when there are none.
+    /// The absolute path of the unpacked revision that the scripts run from; empty if there are none.
     pub archive: PathBuf,
     pub scripts: Vec<Script>,
 }
@@ -27,8 +27,8 @@ impl HookPlan {
         Self { event, archive: PathBuf::new(), scripts: Vec::new() }
     }
 
-    /// Whether the host command of this event has nothing to do, as its acknowledgement says. DownloadBundle and
-    /// Install always have.
+    /// Whether the host command of this event has nothing to do, which its acknowledgement reports. DownloadBundle and
+    /// Install always have something to do.
     pub fn is_noop(&self) -> bool {
         !matches!(self.event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install)
             && self.scripts.is_empty()

@@ -1,4 +1,4 @@
-//! Every way in which a command can end, and what the service is told of it.
+//! All ways in which a command can end, and the report to the service.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ pub enum Outcome {
     Succeeded {
         note: Option<String>,
     },
-    /// `path` is where the script was expected.
+    /// `path` is the expected path of the script.
     ScriptMissing {
         location: String,
         path: PathBuf,
-        /// What may have been meant; empty, or with "; " in front.
+        /// A suggestion; empty, or with "; " in front.
         hint: String,
     },
     NotExecutable {
@@ -31,38 +31,38 @@ pub enum Outcome {
         timeout: Duration,
         user: Option<String>,
     },
-    /// Ended by itself with an exit code other than 0. `hint` says what the script's file has to do with it.
+    /// Exited with a code other than 0. `hint` states how the script's file may have caused it.
     Failed {
         location: String,
         exit_code: i32,
         user: Option<String>,
         hint: Option<String>,
     },
-    /// Ended by a signal that did not come from here.
+    /// Ended by a signal from elsewhere.
     Killed {
         location: String,
         signal: i32,
         user: Option<String>,
     },
-    /// There is a script, but nothing could be started.
+    /// The script exists, but could not be started.
     NotStarted {
         location: String,
         user: Option<String>,
         reason: String,
     },
-    /// Succeeded, but `streams` were still open when the drain grace was over.
+    /// Succeeded, but `streams` were still open after the drain grace.
     OutputLeftOpen {
         location: String,
         streams: OpenStreams,
         holders: Vec<Holder>,
-        /// How long that grace was.
+        /// The length of that grace.
         drained: Duration,
     },
     /// The agent shut down and could wait no longer. `location` is the script that it ended, if one was running.
     Stopped {
         location: Option<String>,
     },
-    /// The agent was restarted while the command ran, and nobody knows how far it came.
+    /// The agent was restarted while the command ran, so its progress is unknown.
     FailedAfterRestart {
         message: String,
     },
@@ -70,14 +70,14 @@ pub enum Outcome {
     Error {
         message: String,
     },
-    /// One of these, and what a person needs to know about it beside.
+    /// One of these, with an explanation for a person.
     Explained {
         ending: Box<Outcome>,
         hint: String,
     },
 }
 
-/// Which of a script's streams are open; at least one is.
+/// The open streams of a script; at least one is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenStreams {
     Stdout,
@@ -89,21 +89,21 @@ pub enum OpenStreams {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub pid: i32,
-    /// Its command line, shortened; its name in brackets when it has none.
+    /// Its command line, shortened; its name in brackets if it has none.
     pub command: String,
 }
 
-/// Most holders that a message names.
+/// The number of holders that a message names.
 const NAMED_HOLDERS: usize = 5;
 
-/// Most characters that `script_name` and `message` take in the payload, escaped. The log has what is left, and that
-/// is enough for [`MAX_LOG_CHARS`] of which every one is escaped with a backslash.
+/// The number of characters that `script_name` and `message` may each take in the payload, escaped. The log gets the
+/// rest, which is enough for [`MAX_LOG_CHARS`] even if a backslash escapes every character.
 const MAX_NAME: usize = 1000;
 const MAX_MESSAGE: usize = 3000;
 const SKELETON: usize = r#"{"error_code":0,"script_name":"","message":"","log":""}"#.len();
 
 impl Outcome {
-    /// The number that stands for it.
+    /// The error code in the protocol.
     pub fn code(&self) -> ErrorCode {
         match self {
             Outcome::Succeeded { .. } => ErrorCode::Success,
@@ -124,7 +124,7 @@ impl Outcome {
         self.code() == ErrorCode::Success
     }
 
-    /// `location` of the script that the outcome is about; empty where the protocol wants it so.
+    /// The `location` of the outcome's script; empty where the protocol requires it.
     pub fn script_name(&self) -> &str {
         match self {
             Outcome::ScriptMissing { location, .. }
@@ -142,7 +142,7 @@ impl Outcome {
         }
     }
 
-    /// What PutHostCommandComplete says. Its JSON has at most [`MAX_DIAGNOSTICS_PAYLOAD`] characters: a name or a
+    /// The content of PutHostCommandComplete. Its JSON has at most [`MAX_DIAGNOSTICS_PAYLOAD`] characters: a name or
     /// message that is too long loses its end, `log_tail` its oldest lines.
     pub fn diagnostics(&self, log_tail: &str) -> CompletionPayload {
         let script_name = shortened(self.script_name(), MAX_NAME);
@@ -239,7 +239,7 @@ impl fmt::Display for HeldBy<'_> {
     }
 }
 
-/// The beginning of `text`, at most `limit` characters once it is escaped.
+/// The beginning of `text`, at most `limit` characters when escaped.
 fn shortened(text: &str, limit: usize) -> String {
     const CUT: &str = "… (shortened)";
     if escaped(text) <= limit {
@@ -256,7 +256,7 @@ fn shortened(text: &str, limit: usize) -> String {
     text.chars().take_while(fits).chain(CUT.chars()).collect()
 }
 
-/// The newest whole lines of `log` that fit [`MAX_LOG_CHARS`], and `room` once they are escaped.
+/// The last whole lines of `log` that fit into [`MAX_LOG_CHARS`], and into `room` when escaped.
 fn newest_lines(log: &str, mut room: usize) -> &str {
     let mut chars = MAX_LOG_CHARS;
     let mut start = log.len();
@@ -271,7 +271,7 @@ fn newest_lines(log: &str, mut room: usize) -> &str {
     &log[start..]
 }
 
-/// Characters of `text` inside a JSON string.
+/// The number of characters of `text` inside a JSON string.
 fn escaped(text: &str) -> usize {
     text.chars().map(escaped_char).sum()
 }

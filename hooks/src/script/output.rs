@@ -1,8 +1,8 @@
 //! The script log of a command: `scripts.log` of its deployment, the host's deployments log, and the tail that is
 //! reported.
 //!
-//! Bounded whatever a script writes: memory by one line of each stream ([`text`]) and the tail ([`tail`]), the disk by
-//! [`MAX_LOGGED`] for every script and by the rotation of the deployments log ([`file`]).
+//! Bounded for any output: memory by one line of each stream ([`text`]) and the tail ([`tail`]), the disk by
+//! [`MAX_LOGGED`] for each script and by the rotation of the deployments log ([`file`]).
 
 mod file;
 mod tail;
@@ -21,14 +21,14 @@ use file::{FILES_KEPT, LogFile, Place, ROTATE_AT, Rotation};
 use tail::Tail;
 use text::Lines;
 
-/// Most bytes that the output of one script takes in `scripts.log`. What comes after is counted, and the log says how
-/// much it was; the newest lines are reported in any case.
+/// The number of bytes of one script's output in `scripts.log`. Further output is counted, and the log states how much
+/// was left out; the last lines are reported in any case.
 pub const MAX_LOGGED: u64 = 64 * 1024 * 1024;
 
-/// What stands before an entry of `scripts.log`.
+/// The prefix of an entry in `scripts.log`.
 const TIME: &str = "YYYY-MM-DD HH:MM:SS ";
 
-/// A script log that cannot be kept.
+/// An error that keeps a script log from being written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogError {
     #[error("cannot make the folder {} of a script log", path.display())]
@@ -57,14 +57,14 @@ impl Stream {
     }
 }
 
-/// Where the logs of a command are, and who may read new ones.
+/// The places of a command's logs, and the readers of new ones.
 #[derive(Debug, Clone, Copy)]
 pub struct LogPlaces<'a> {
     /// `scripts.log`, in a folder of the deployment's folder: neither may be a link.
     pub scripts: &'a Path,
-    /// The deployments log, whose folder may not be a link.
+    /// The deployments log, whose folder must not be a link.
     pub deployments: Option<&'a Path>,
-    /// The name of the group that reads logs.
+    /// The name of the group that may read logs.
     pub readers: &'a str,
 }
 
@@ -76,21 +76,21 @@ pub struct ScriptLog {
     scripts: Option<LogFile>,
     deployments: Option<LogFile>,
     deployment_id: String,
-    /// Whether a failed write was warned about.
+    /// Whether a failed write was already warned about.
     warned: bool,
     /// Entries that are not written yet, without times.
     entries: Vec<String>,
     tail: Tail,
     stdout: Lines,
     stderr: Lines,
-    /// Bytes of `scripts.log` that the current script has taken, and bytes of its output that were left out.
+    /// The bytes of the current script in `scripts.log`, and the bytes of its output that were left out.
     logged: u64,
     left_out: u64,
 }
 
 impl ScriptLog {
-    /// Opens the log of a deployment, to add to it; makes it and its folder when they are missing. The same entries go to
-    /// the deployments log under `deployment_id`. When one of them cannot be opened, a warning says so.
+    /// Opens the log of a deployment for appending; makes it and its folder if they are missing. The deployments log
+    /// gets the same entries under `deployment_id`. If one of them cannot be opened, a warning reports it.
     pub fn open(places: LogPlaces<'_>, deployment_id: &str) -> Self {
         let readers = log_readers(places.readers);
         let open = |path, own_folders, rotation| {
@@ -114,31 +114,31 @@ impl ScriptLog {
         }
     }
 
-    /// The newest whole lines of this command, without times, at most 2048 characters.
+    /// The last whole lines of this command, without times, at most 2048 characters.
     pub fn tail(&self) -> String {
         self.tail.text()
     }
 
-    /// The scripts of `event` begin.
+    /// Logs that the scripts of `event` begin.
     pub(super) fn event(&mut self, event: &LifecycleEvent) {
         self.entry(format!("LifecycleEvent - {event}"));
         self.write();
     }
 
-    /// The script at `location` begins.
+    /// Logs that the script at `location` begins.
     pub(super) fn script(&mut self, location: &ArchivePath) {
         (self.logged, self.left_out) = (0, 0);
         self.entry(format!("Script - {}", harmless(location.written())));
         self.write();
     }
 
-    /// The script wrote `bytes`.
+    /// Logs `bytes` that the script wrote.
     pub(super) fn output(&mut self, stream: Stream, bytes: &[u8]) {
         self.take(stream, |lines, line| lines.push(bytes, line));
         self.write();
     }
 
-    /// Nothing more comes from the script: ends what it left unterminated.
+    /// The script writes no more: ends its unterminated lines.
     pub(super) fn end_script(&mut self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             self.take(stream, |lines, line| lines.finish(line));
@@ -151,7 +151,7 @@ impl ScriptLog {
         self.write();
     }
 
-    /// Lets `stream`'s lines read, and makes entries of what they give.
+    /// Feeds the lines of `stream`, and turns the complete ones into entries.
     fn take(&mut self, stream: Stream, read: impl FnOnce(&mut Lines, &mut dyn FnMut(&str))) {
         let Self { stdout, stderr, entries, tail, logged, left_out, .. } = self;
         let lines = match stream {

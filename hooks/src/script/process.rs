@@ -1,10 +1,10 @@
 //! Starts scripts and ends them. The only module that starts processes.
 //!
-//! Between the agent and a script stands a [`keeper`], from which nothing that the script starts can get away: when the
-//! script must be ended, everything that descends from it is found in `/proc` below the keeper ([`table`]), also what left
-//! the group or the session, and by its control group where there is one ([`cgroup`]). Whoever is killed together with his
-//! keeper is still known by a mark in his environment ([`MARK`]). When a script ends by itself, what it left running is
-//! left alone: hooks start applications.
+//! Between the agent and a script stands a [`keeper`], which nothing that the script starts can escape. When the script
+//! must be ended, all its descendants are found in `/proc` below the keeper ([`table`]), including those that left the
+//! group or the session, and by its control group where there is one ([`cgroup`]). Processes whose keeper was killed,
+//! too, are still known by a mark in their environment ([`MARK`]). When a script ends by itself, the processes that it
+//! left are not touched: hooks start applications.
 
 mod account;
 mod cgroup;
@@ -50,14 +50,14 @@ use table::Family;
 /// Environment variable whose value only the descendants of one script have.
 pub const MARK: &str = "CODEDEPLOY_HOOK_RUN";
 
-/// How often a condition without an event is looked at.
+/// The interval between checks of a condition that has no event.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How often, [`POLL`] apart, what is left of a script is looked for and killed; a process in an uninterruptible wait
-/// outlives any number of signals.
+/// The number of rounds, [`POLL`] apart, in which remaining processes of a script are killed; a process in an
+/// uninterruptible wait survives any number of signals.
 const KILL_ROUNDS: usize = 100;
 
-/// A script that can be started.
+/// A script that is ready to start.
 #[derive(Debug)]
 pub(super) struct Prepared {
     executable: Executable,
@@ -68,20 +68,20 @@ pub(super) struct Prepared {
 enum RunsAs {
     /// The agent's user.
     Agent,
-    /// The agent's user, which `runas` names.
+    /// The agent's user, because `runas` names it.
     Named(Account),
-    /// Another user, whom root becomes.
+    /// Another user, whom root switches to.
     Switched(Account),
     /// Root or another user, through sudo, because the agent is not root.
     Sudo(Option<Account>),
 }
 
-/// A script that is kept: about to be started, running, or over.
+/// A script under a keeper: starting, running or ended.
 #[derive(Debug)]
 pub(super) struct Running {
     keeper: Child,
     pid: i32,
-    /// What the keeper says; dropped, it is let go.
+    /// The keeper's reports; dropping it releases the keeper.
     reports: Option<Lines<BufReader<UnixStream>>>,
     trace: Trace,
 }
@@ -92,13 +92,13 @@ pub(super) enum Ended {
     Exited(ExitStatus),
     /// The operating system refused to start it.
     Failed(io::Error),
-    /// It was not to be started.
+    /// It was refused before it started.
     Refused(String),
-    /// Nobody knows, because its keeper ended before.
+    /// Unknown, because its keeper ended first.
     Unknown(String),
 }
 
-/// By what the descendants of one script are known beside their descent.
+/// The marks of one script's descendants, besides their descent.
 #[derive(Debug)]
 struct Trace {
     mark: String,
@@ -106,7 +106,7 @@ struct Trace {
 }
 
 impl Prepared {
-    /// Checks that `script` of the revision `archive` can run, and makes its file fit for it. Blocks.
+    /// Checks that `script` of the revision `archive` can run, and prepares its file. Blocks.
     pub(super) fn new(archive: &Path, script: &Script, deployed: Option<&Deployed>) -> Result<Self, Outcome> {
         let refused = |reason: String| Outcome::NotStarted {
             location: location(script),
@@ -120,7 +120,7 @@ impl Prepared {
         Ok(Self { executable, runs_as })
     }
 
-    /// Has a keeper, which is the program `keeper`, start the script with `environment`.
+    /// Starts a keeper, the program `keeper`, and has it start the script with `environment`.
     pub(super) async fn start(
         &self,
         keeper: &Path,
@@ -140,7 +140,7 @@ impl Prepared {
         let mut own = UnixStream::from_std(own).map_err(refused)?;
         let mut order = serde_json::to_vec(&self.order(&trace, session)).unwrap_or_default();
         order.push(b'\n');
-        // A keeper that does not take it ends, which shows.
+        // A keeper that does not read it ends, which is noticed.
         let _ = own.write_all(&order).await;
         Ok(Running { keeper, pid, reports: Some(BufReader::new(own).lines()), trace })
     }
@@ -162,7 +162,7 @@ impl Prepared {
                     account.shell_command(path).filter(|_| self.executable.is_for_a_shell())
                 });
                 sudo.push("--".into());
-                // Without a shell of the account's, sudo has /bin/sh run what names no interpreter.
+                // Without the account's shell, sudo runs files without an interpreter line with /bin/sh.
                 sudo.extend(shell.unwrap_or(command));
                 (sudo, None)
             }
@@ -181,7 +181,7 @@ impl Prepared {
         Order { command, shell, account, mark: trace.mark.clone(), group }
     }
 
-    /// What to say when the operating system refused to start the script.
+    /// Explains why the operating system refused to start the script.
     pub(super) fn explain(&self, error: &io::Error) -> String {
         match self.runs_as {
             RunsAs::Sudo(_) => format!("sudo, which the AppSpec asks for, cannot be run: {error}"),
@@ -189,7 +189,7 @@ impl Prepared {
         }
     }
 
-    /// What the script's file may have to do with its failure.
+    /// States how the script's file may have caused its failure.
     pub(super) fn hint(&self) -> Option<String> {
         self.executable.hint()
     }
@@ -204,7 +204,7 @@ impl Prepared {
         Command::new(keeper)
             .arg0(keeper::NAME)
             .arg(keeper::WORD)
-            // For whoever looks at lists of processes.
+            // For readers of process lists.
             .arg(&self.executable.path)
             .env_clear()
             .envs(environment.iter().filter(|(name, _)| !is_secret(&name.to_string_lossy())).cloned())
@@ -245,7 +245,7 @@ impl Running {
         Pipes::of(&mut self.keeper)
     }
 
-    /// Waits for the script's own end, whatever it leaves behind.
+    /// Waits for the end of the script itself, but not of processes that it leaves.
     pub(super) async fn wait(&mut self) -> Ended {
         while let Some(reports) = &mut self.reports {
             let Ok(Some(line)) = reports.next_line().await else {
@@ -268,7 +268,7 @@ impl Running {
         })
     }
 
-    /// Ends the script and everything that descends from it: TERM, up to `grace` for them to follow it, then KILL.
+    /// Ends the script and all its descendants: TERM, up to `grace`, then KILL.
     pub(super) async fn end(&mut self, grace: Duration) {
         let mut family = Family::of(self.pid);
         family.find(&self.processes().await);
@@ -278,13 +278,13 @@ impl Running {
                 sleep(POLL).await;
             }
         };
-        // Over or not: what is still there is killed, also what was started in the meantime.
+        // Even if the grace is over, kill what remains, including processes that were started in the meantime.
         let _ = timeout(grace, gone).await;
         for _ in 0..KILL_ROUNDS {
             family.find(&self.processes().await);
             let alive = family.alive();
             if alive.is_empty() {
-                // A keeper that has nobody left goes by itself; one that stays has missed children to show.
+                // A keeper without children ends by itself; one that stays has children that were missed.
                 if timeout(POLL, self.keeper.wait()).await.is_ok() {
                     break;
                 }
@@ -300,7 +300,7 @@ impl Running {
         }
     }
 
-    /// Lets go of the keeper, whose script has ended: it closes the session of the script's user, for which it has `grace`.
+    /// Releases the keeper, whose script has ended: it closes the session of the script's user within `grace`.
     pub(super) async fn release(&mut self, grace: Duration) {
         self.reports = None;
         if timeout(grace, self.keeper.wait()).await.is_err() {
@@ -310,7 +310,7 @@ impl Running {
                 "the session of the script's user does not close; its process {pid} is killed"
             );
             let _ = self.keeper.start_kill();
-            // Collected if it is dead; if it cannot be killed, the runtime does so once it is.
+            // Reap it if it is dead; if it cannot be killed, the runtime reaps it later.
             let _ = timeout(POLL, self.keeper.wait()).await;
         }
     }
@@ -325,13 +325,13 @@ impl Running {
     }
 }
 
-/// The processes that hold one of `pipes` open.
+/// Returns the processes that hold one of `pipes` open.
 pub(super) async fn holders(pipes: &Pipes) -> Vec<Holder> {
     let inodes = pipes.inodes();
     tokio::task::spawn_blocking(move || table::holders_of(&inodes)).await.unwrap_or_default()
 }
 
-/// A script's location as the AppSpec names it.
+/// The script's location in the AppSpec.
 pub(super) fn location(script: &Script) -> String {
     script.location.written().to_owned()
 }

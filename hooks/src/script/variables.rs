@@ -1,6 +1,6 @@
-//! The names of variables that scripts must, or must never, get from the agent.
+//! The names of variables that the agent must, or must never, pass to scripts.
 
-/// Describe the deployment to its scripts: these come from the agent alone.
+/// Variables that describe the deployment to its scripts; they come from the agent alone.
 pub const DESCRIBING: [&str; 10] = [
     "LIFECYCLE_EVENT",
     "DEPLOYMENT_ID",
@@ -14,7 +14,7 @@ pub const DESCRIBING: [&str; 10] = [
     "BUNDLE_COMMIT",
 ];
 
-/// Credentials of whoever runs the agent.
+/// The credentials of the agent's user.
 const SECRETS: [&str; 5] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -23,10 +23,11 @@ const SECRETS: [&str; 5] = [
     "AWS_SECURITY_TOKEN",
 ];
 
-/// What this program's own settings begin with, tokens among them.
+/// The prefix of this program's own settings, which include tokens.
 const SETTINGS: &str = "CODEDEPLOY_";
 
-/// What decides which code a program loads, beside `LD_*`: the C library's own (ld.so(8)), and the interpreters'.
+/// Variables, besides `LD_*`, that decide which code a program loads: those of the C library (ld.so(8)) and of
+/// interpreters.
 const LOADER: [&str; 19] = [
     "GCONV_PATH",
     "GLIBC_TUNABLES",
@@ -49,7 +50,7 @@ const LOADER: [&str; 19] = [
     "CLASSPATH",
 ];
 
-/// Whether a variable of the agent is a credential or a setting of its own, which no script gets.
+/// Whether a variable is a credential or one of the agent's own settings, which no script gets.
 pub fn is_secret(name: &str) -> bool {
     SECRETS.contains(&name) || is_setting(name)
 }
@@ -60,6 +61,6 @@ pub(super) fn is_setting(name: &str) -> bool {
 
 /// Whether a variable decides which code programs load.
 pub fn is_loader(name: &str) -> bool {
-    // Functions that a shell inherits run in place of commands.
+    // Functions that a shell inherits replace commands.
     ["LD_", "BASH_FUNC_"].iter().any(|prefix| name.starts_with(prefix)) || LOADER.contains(&name)
 }

@@ -1,4 +1,4 @@
-//! Which planned objects an entry of `permissions` means.
+//! Finds the planned objects that an entry of `permissions` applies to.
 
 use std::cell::Cell;
 
@@ -11,9 +11,9 @@ use crate::install::paths::{ByPath, PathId, Paths};
 /// The planned objects as a tree of the paths that the AppSpec writes.
 pub(super) struct Tree {
     planned: ByPath<u32>,
-    /// Every folder with what is in it, by folder, in the order in which they were planned.
+    /// Every folder with its contents, by folder, in the order in which they were planned.
     children: Vec<(PathId, PathId)>,
-    /// How many were made.
+    /// The number of comparisons made.
     comparisons: Cell<usize>,
 }
 
@@ -33,13 +33,13 @@ impl Tree {
         tree
     }
 
-    /// The number of what is planned at `written`.
+    /// Returns the number of the object planned at `written`.
     pub(super) fn planned(&self, written: PathId) -> Option<u32> {
         self.planned.get(written).copied()
     }
 
-    /// The numbers of everything below `object` that `permission` means, in the order in which it is planned; `None`
-    /// when there is too much to compare.
+    /// Returns the numbers of everything below `object` that `permission` applies to, in planned order; `None` if there
+    /// is too much to compare.
     pub(super) fn meant(
         &self,
         permission: &Permission,
@@ -96,7 +96,7 @@ impl Tree {
         Some(meant)
     }
 
-    /// Nothing when these were too many.
+    /// Returns `None` if there were too many comparisons.
     fn count(&self, comparisons: usize) -> Option<()> {
         let all = self.comparisons.get().saturating_add(comparisons);
         self.comparisons.set(all);

@@ -1,4 +1,4 @@
-//! One line of a journal: a record as JSON, which begins with the checksum of all that follows it in the line.
+//! One line of a journal: a record as JSON that begins with a checksum of the rest of the line.
 
 use std::hash::Hasher as _;
 use std::io::{self, BufRead, Write};
@@ -6,12 +6,12 @@ use std::io::{self, BufRead, Write};
 use fnv::FnvHasher;
 use serde::Serialize;
 
-/// What every line begins with, then 16 hexadecimal digits, then [`AFTER`].
+/// The beginning of every line; 16 hexadecimal digits follow, then [`AFTER`].
 const BEFORE: &[u8] = b"{\"sum\":\"";
 const AFTER: &[u8] = b"\",";
 const DIGITS: usize = 16;
 
-/// Writes a line. `record` is one that becomes a JSON object with one member.
+/// Writes a line. `record` must serialise to a JSON object with one member.
 pub(super) fn write(writer: &mut impl Write, record: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_vec(record)?;
     let rest = text.strip_prefix(b"{").unwrap_or(&text);
@@ -22,7 +22,7 @@ pub(super) fn write(writer: &mut impl Write, record: &impl Serialize) -> io::Res
     writer.write_all(b"\n")
 }
 
-/// Each byte changes what comes of all the bytes before it, so that a single changed one never goes unnoticed.
+/// Each byte changes the state that all bytes before it produced, so a single changed byte never goes unnoticed.
 fn checksum(bytes: &[u8]) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(bytes);
@@ -32,11 +32,11 @@ fn checksum(bytes: &[u8]) -> u64 {
 /// A finished line.
 #[derive(Debug)]
 pub(super) enum Line<'a> {
-    /// A record, without its checksum, which is right.
+    /// A record without its checksum, which is correct.
     Sealed(&'a [u8]),
-    /// One without a checksum, as version 1 wrote it.
+    /// A record without a checksum, as version 1 wrote it.
     Bare(&'a [u8]),
-    /// The checksum is that of another record.
+    /// The checksum does not match.
     Damaged,
 }
 
@@ -67,7 +67,7 @@ impl<R: BufRead> Lines<R> {
         if written != Some(checksum(rest)) || !self.line[..begin].ends_with(AFTER) {
             return Ok(Some(Line::Damaged));
         }
-        // The comma before the record gives way to the brace that the record begins with.
+        // The opening brace of the record replaces the comma before it.
         self.line[begin - 1] = b'{';
         Ok(Some(Line::Sealed(&self.line[begin - 1..])))
     }

@@ -1,4 +1,4 @@
-//! What of the last Install goes: all that its records list, where that still is what they mean.
+//! The clean-up of the last Install: everything in its records goes, if it is still the same object.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,20 +6,20 @@ use super::Planner;
 use crate::install::paths::{ByPath, PathId};
 use crate::install::snapshot::{Leads, NodeKind};
 
-/// Where the folders of the last Install are now.
+/// The present places of the last Install's folders.
 struct Listed {
-    /// Everything that it created, as its records write it.
+    /// Everything that it created, in the form of its records.
     created: ByPath<()>,
-    /// The folders around destinations of this Install, and these, as the AppSpec writes them.
+    /// The destinations of this Install and the folders around them, as the AppSpec writes them.
     leading: HashSet<PathId>,
     found: HashMap<PathId, Option<PathId>>,
-    /// Links that are not followed, and how much lies behind each.
+    /// Links that are not followed, each with the number of records behind it.
     closed: BTreeMap<PathId, usize>,
     behind: HashMap<PathId, PathId>,
 }
 
 impl Planner<'_> {
-    /// Marks what the last Install created as gone: last created first, folders only when they become empty.
+    /// Marks the objects of the last Install as gone: last created first, folders only when they become empty.
     pub(super) fn clean_up(&mut self) {
         let previous = &self.facts.host.previous;
         let mut created = ByPath::default();
@@ -54,7 +54,7 @@ impl Planner<'_> {
                 if count == 1 { "s" } else { "" },
             ));
         }
-        // What goes leaves a folder in which names can change.
+        // A removal needs a folder in which names can change.
         for index in 0..self.decision.removed.len() {
             if let Some(folder) = self.paths.parent(self.decision.removed[index]) {
                 self.changeable(folder);
@@ -86,9 +86,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Where a folder of the records is. Records name paths as an AppSpec wrote them, so a link on the way is followed
-    /// when it was one already, as far as is known, when the last Install did not make what is now the link, and when a
-    /// destination of this Install leads through it as well.
+    /// Locates a folder of the records. Records name paths as an AppSpec wrote them. So a link on the path is followed
+    /// if all of these hold: it was a link then, as far as is known; the last Install did not create the present link;
+    /// a destination of this Install leads through it as well.
     fn locate(&mut self, written: PathId, listed: &mut Listed) -> Option<PathId> {
         let unknown: Vec<PathId> =
             self.paths.ancestors(written).take_while(|path| !listed.found.contains_key(path)).collect();

@@ -1,4 +1,4 @@
-//! Where symbolic links of the host lead, and whether they may be followed there.
+//! The targets of the host's symbolic links, and whether they may be followed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,22 +7,22 @@ use std::path::Path;
 use super::{NodeKind, Observer, Unreadable};
 use crate::install::paths::{PathId, Paths};
 
-/// As many links as the kernel follows on the way to one object.
+/// The number of links that the kernel follows on one path.
 const MOST_LINKS: usize = 40;
 
-/// Where a link of the host leads.
+/// The target of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::install) enum Leads {
-    /// There is something, without links on the way to it.
+    /// An existing object, without links on its path.
     To(PathId),
     Nowhere,
-    /// Through what the kernel makes: there a link means something else to everybody who follows it.
+    /// A place that the kernel makes: a link means something else there to each process that follows it.
     Kernel,
     Unsafe(Stranger),
 }
 
-/// A link, and what it leads to, that belong to two people, neither of whom is root or the one who follows it: whoever
-/// owns the link could have everything that is done through it done to something that is not theirs.
+/// A link and its target that belong to two different users, neither of them root or the one who follows it. The owner
+/// of the link could redirect every operation to a file that is not theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::install) struct Stranger {
     pub(in crate::install) link: PathId,
@@ -31,14 +31,14 @@ pub(in crate::install) struct Stranger {
     pub(in crate::install) target_owner: u32,
 }
 
-/// A link on the way, and what of its text is still to be walked, in reverse.
+/// A link on the path, and the rest of its text, in reverse.
 struct Walk {
     link: PathId,
     rest: Vec<OsString>,
 }
 
 impl Observer<'_> {
-    /// Walks from link to link, as the kernel does, but looks at each on the way.
+    /// Walks from link to link, as the kernel does, and checks each one.
     pub(super) fn follow(&mut self, link: PathId) -> Result<Leads, Unreadable> {
         if is_kernels(self.paths, link) {
             return Ok(Leads::Kernel);
@@ -84,14 +84,14 @@ impl Observer<'_> {
                 None => return Ok(Leads::Nowhere),
                 Some(NodeKind::Link) => next = Some(there),
                 Some(NodeKind::Folder) => here = there,
-                // More of the text can come only after a folder.
+                // More names can follow only after a folder.
                 Some(_) if walks.iter().all(|walk| walk.rest.is_empty()) => here = there,
                 Some(_) => return Ok(Leads::Nowhere),
             }
         }
     }
 
-    /// The components of a link's text, in reverse; `None` when it is gone.
+    /// The components of a link's text, in reverse; `None` if the link is gone.
     fn text(&self, link: PathId) -> Result<Option<Vec<OsString>>, Unreadable> {
         let path = self.paths.path(link);
         let text = match rustix::fs::readlink(&path, Vec::new()) {

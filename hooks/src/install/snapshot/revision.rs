@@ -20,17 +20,17 @@ pub(in crate::install) struct Revision {
     /// Absolute, without links.
     pub(in crate::install) root: PathBuf,
     paths: Paths,
-    /// In the order of the paths; those of a folder stand one behind the other.
+    /// In the order of the paths; the objects of one folder are consecutive.
     objects: Vec<Object>,
     targets: Vec<PathBuf>,
-    /// Whether there is more than a revision can have.
+    /// The limit that the revision exceeds, if any.
     pub(in crate::install) beyond: Option<Beyond>,
 }
 
 /// An object is named by its path.
 pub(in crate::install) type ObjectId = PathId;
 
-/// What a revision has too much of.
+/// The limit that a revision exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::install) enum Beyond {
     Objects,
@@ -54,7 +54,7 @@ pub(in crate::install) enum ObjectKind {
         first: ObjectId,
         count: u32,
     },
-    /// The number of its target.
+    /// A link, with the number of its target.
     Link(u32),
     /// A device, FIFO or socket.
     Special,
@@ -74,7 +74,7 @@ impl Revision {
     }
 
     fn read_below(&mut self, root: Folder, stop: Stop<'_>) -> Result<(), Unreadable> {
-        // Folders that wait are looked up again from the one around them, so that few are open at once.
+        // Waiting folders are opened again through their parent, so few are open at once.
         let mut waiting = vec![PathId::ROOT];
         let mut open = vec![(PathId::ROOT, root)];
         while let Some(id) = waiting.pop() {
@@ -128,7 +128,7 @@ impl Revision {
         Ok(())
     }
 
-    /// Takes what the bundle gave a path, where no script has changed it since.
+    /// Sets the access that the bundle gave a path, unless a script has changed it since.
     pub(in crate::install) fn give(&mut self, path: &Path, given: Access) {
         let Some(object) = self.paths.find(path).map(|id| &mut self.objects[id.index()]) else { return };
         if matches!(object.kind, ObjectKind::File | ObjectKind::Folder { .. }) {
@@ -150,7 +150,7 @@ impl Revision {
         matches!(self.kind(id), ObjectKind::Folder { .. })
     }
 
-    /// What a link says; empty for what is none.
+    /// The text of a link; empty for other objects.
     pub(in crate::install) fn target(&self, id: ObjectId) -> &Path {
         match self.kind(id) {
             ObjectKind::Link(number) => &self.targets[number as usize],
@@ -179,12 +179,12 @@ impl Revision {
         self.paths.ancestors(id).any(|around| around == folder)
     }
 
-    /// Relative to the root.
+    /// The path relative to the root.
     pub(in crate::install) fn path(&self, id: ObjectId) -> PathBuf {
         self.paths.path(id)
     }
 
-    /// As much of the path as a message shows.
+    /// The path, shortened for a message.
     pub(in crate::install) fn shown(&self, id: ObjectId) -> PathBuf {
         self.paths.shown(id)
     }
@@ -201,7 +201,7 @@ impl Object {
     }
 }
 
-/// The number that the next path gets.
+/// The number that the next path will get.
 fn id_after(paths: &Paths) -> PathId {
     PathId::ROOT.after(u32::try_from(paths.len()).unwrap_or(u32::MAX))
 }

@@ -1,4 +1,4 @@
-//! Log files that hold script output: who may read them, how they grow and how they are rotated.
+//! Log files of script output: their readers, growth and rotation.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, Permissions};
@@ -12,21 +12,21 @@ use rustix::io::Errno;
 use super::LogError;
 use crate::fs::{Folder, is_nowhere, split};
 
-/// The deployments log is rotated before it would grow beyond this many bytes.
+/// The deployments log is rotated before it would exceed this number of bytes.
 pub(super) const ROTATE_AT: u64 = 64 * 1024 * 1024;
 
-/// Files of the deployments log, the one that is written included. The official agent names them and counts them the
-/// same way: `codedeploy-agent-deployments.log`, then `.0` (the newest) to `.6`.
+/// The number of files of the deployments log, including the current one. The official agent uses the same names and
+/// number: `codedeploy-agent-deployments.log`, then `.0` (the newest) to `.6`.
 pub(super) const FILES_KEPT: usize = 8;
 
-/// What a new file of script output may be read by: its owner and the group that reads logs.
+/// The mode of a new file of script output: its owner and the group that reads logs may read it.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
-/// A log file that grows. Every write is one call on a file opened for appending, so that entries of several writers
-/// (commands in parallel, `codedeploy-local` beside the agent) do not mix within a line.
+/// A log file that grows. Every write is one call on a file opened for appending, so entries of several writers
+/// (parallel commands, or `codedeploy-local` beside the agent) do not mix within a line.
 ///
-/// Its folder stays open: whatever a hook puts in its place, nothing is written through a link.
+/// Its folder stays open: even if a hook replaces it, nothing is written through a link.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
@@ -36,7 +36,7 @@ pub(super) struct LogFile {
     rotation: Option<Rotation>,
     /// The group that may read a new file.
     readers: Option<u32>,
-    /// The last write ended within a line, as on a full disk.
+    /// The last write ended within a line, as it does on a full disk.
     torn: bool,
 }
 
@@ -46,19 +46,19 @@ pub(super) struct Rotation {
     pub(super) files: usize,
 }
 
-/// Where a log is.
+/// The place of a log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) path: &'a Path,
-    /// How many of the folders that lead to it are the agent's own: none of these may be a link.
+    /// The number of innermost folders that belong to the agent: none of these may be a link.
     pub(super) own_folders: usize,
-    /// The group that may read it, when it is new.
+    /// The group that may read a new file.
     pub(super) readers: Option<u32>,
 }
 
 impl LogFile {
-    /// Opens the file for appending; makes it, and its folders, when they are missing. Who may read one that is there stays
-    /// as it is.
+    /// Opens the file for appending; makes it, and its folders, if they are missing. An existing file keeps its
+    /// readers.
     pub(super) fn open(place: Place<'_>, rotation: Option<Rotation>) -> Result<Self, LogError> {
         let Place { path, own_folders, readers } = place;
         let failed = |source| LogError::Open { path: path.to_owned(), source };
@@ -70,7 +70,7 @@ impl LogFile {
         Ok(Self { path, folder, name, file, rotation, readers, torn: false })
     }
 
-    /// Adds `entries`, whole lines. They are written also when the file should be rotated and cannot be.
+    /// Appends `entries`, whole lines, even if the file should be rotated and cannot be.
     pub(super) fn append(&mut self, entries: &str) -> Result<(), LogError> {
         let rotated = match self.rotation {
             Some(rotation) => self.rotate(rotation, entries.len() as u64),
@@ -98,7 +98,8 @@ impl LogFile {
     }
 
     /// Makes room for `more` bytes. Another process may have rotated the file since the last write, or be about to: the
-    /// lock and a second look at what the path names decide who does. Nobody waits for the lock; who holds it rotates.
+    /// lock, and a second look at the file behind the path, decide which process does it. Nobody waits for the lock;
+    /// its holder rotates.
     fn rotate(&mut self, rotation: Rotation, more: u64) -> io::Result<()> {
         self.follow()?;
         let size = self.file.metadata()?.len();
@@ -129,12 +130,12 @@ impl LogFile {
         let before = self.file.metadata()?;
         self.folder.rename(&self.name, &self.folder, &self.numbered(0))?;
         self.file = open(&self.folder, &self.name, self.readers)?;
-        // Whoever could read the log can go on.
+        // The readers of the old log can read the new one.
         let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
         self.file.set_permissions(before.permissions())
     }
 
-    /// Opens the path again when it no longer names the open file; says whether it did.
+    /// Opens the path again if it no longer names the open file; returns whether it did.
     fn follow(&mut self) -> io::Result<bool> {
         let open_file = self.file.metadata()?;
         let named = self.folder.stat(&self.name)?;
@@ -153,7 +154,7 @@ impl LogFile {
     }
 }
 
-/// Opens a file, never one behind a link.
+/// Opens a file, but never through a link.
 fn open(folder: &Folder, name: &OsStr, readers: Option<u32>) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(FILE_MODE);
@@ -170,7 +171,7 @@ fn open(folder: &Folder, name: &OsStr, readers: Option<u32>) -> io::Result<File>
             if let Some(group) = readers {
                 fchown(&file, None, Some(group))?;
             }
-            // Whatever the umask.
+            // Independent of the umask.
             file.set_permissions(Permissions::from_mode(FILE_MODE))?;
             Ok(file)
         }
@@ -180,7 +181,7 @@ fn open(folder: &Folder, name: &OsStr, readers: Option<u32>) -> io::Result<File>
     }
 }
 
-/// Opens the folder at `path`, of whose last folders `own` are no links; makes what is missing.
+/// Opens the folder at `path`, whose last `own` folders must not be links; makes missing ones.
 fn folder(path: &Path, own: usize, readers: Option<u32>) -> io::Result<Folder> {
     let base = path.ancestors().nth(own).unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o755).create(base)?;
@@ -203,7 +204,7 @@ fn folder(path: &Path, own: usize, readers: Option<u32>) -> io::Result<Folder> {
     Ok(here)
 }
 
-/// The last folder holds the log; those before it lead to more than logs.
+/// The last folder holds the log; those before it hold more than logs.
 fn make_folder(parent: &Folder, name: &OsStr, is_last: bool, readers: Option<u32>) -> io::Result<Folder> {
     let made = match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(FOLDER_MODE)) {
         Err(Errno::EXIST) => return parent.folder(name),
@@ -217,7 +218,7 @@ fn make_folder(parent: &Folder, name: &OsStr, is_last: bool, readers: Option<u32
     Ok(made)
 }
 
-/// The group that reads logs, where it exists and files may be given to it.
+/// The group that reads logs, if it exists and this process may give files to it.
 pub fn log_readers(name: &str) -> Option<u32> {
     if !nix::unistd::geteuid().is_root() {
         return None;
@@ -282,7 +283,7 @@ mod tests {
         let path = folder.path().join("log");
         let mut log = open_log(&path, Some(SMALL));
         log.append("aaaaaa\n").unwrap();
-        // Where the next name is taken by a folder that is not empty.
+        // The next name is taken by a folder that is not empty.
         std::fs::create_dir_all(folder.path().join("log.2/full")).unwrap();
         std::fs::create_dir_all(folder.path().join("log.1/full")).unwrap();
         for entry in ["bbbbbb\n", "cccccc\n"] {

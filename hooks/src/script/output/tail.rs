@@ -1,4 +1,4 @@
-//! The newest lines of a command's script log, as its completion reports them.
+//! The last lines of a command's script log, for its completion report.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Adds a line. Of one that alone would not fit, the end is kept behind `…`.
+    /// Adds a line. A line that is too long on its own keeps its end, behind `…`.
     pub(super) fn push(&mut self, line: &str) {
         // `nth_back` looks at the end only: lines may be long.
         let too_long = line.char_indices().nth_back(MAX_LOG_CHARS - 1).is_some();

@@ -1,9 +1,9 @@
-//! Bytes of a terminal program into lines of plain text.
+//! Turns the bytes of a terminal program into lines of plain text.
 
-/// Longest line, in bytes; what is longer goes on in the next line.
+/// The longest line, in bytes; the rest of a longer one continues in the next line.
 pub(super) const MAX_LINE: usize = 64 * 1024;
 
-/// Longest escape sequence, in characters; a longer one is taken for text that begins with a stray ESC.
+/// The longest escape sequence, in characters; a longer one counts as text that begins with a stray ESC.
 const MAX_ESCAPE: usize = 4096;
 
 /// One stream, cut into lines as it arrives. Invalid UTF-8 becomes U+FFFD; escape sequences (ECMA-48) and control
@@ -11,12 +11,12 @@ const MAX_ESCAPE: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     line: String,
-    /// The beginning of a character whose other bytes have not arrived.
+    /// The beginning of a character whose remaining bytes have not arrived.
     incomplete: Vec<u8>,
     escape: Escape,
 }
 
-/// Where in an escape sequence the stream is.
+/// The stream's position in an escape sequence.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum Escape {
     #[default]
@@ -32,7 +32,7 @@ enum Escape {
 }
 
 impl Lines {
-    /// Takes the next bytes, and gives every line that they complete, without its newline.
+    /// Takes the next bytes, and passes on every line that they complete, without its newline.
     pub(super) fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str)) {
         let joined;
         let mut rest = if self.incomplete.is_empty() {
@@ -57,7 +57,7 @@ impl Lines {
         }
     }
 
-    /// The stream has ended: gives the last line, if it was not terminated.
+    /// Ends the stream: passes on the last line, if it was not terminated.
     pub(super) fn finish(&mut self, line: &mut dyn FnMut(&str)) {
         if !std::mem::take(&mut self.incomplete).is_empty() {
             self.text("\u{fffd}", line);
@@ -114,8 +114,8 @@ impl Lines {
 }
 
 impl Escape {
-    /// The state after `c`; `None` when `c` belongs to no escape sequence. A newline always ends one: what looks like a
-    /// sequence must not swallow the lines after it.
+    /// The state after `c`; `None` if `c` belongs to no escape sequence. A newline always ends a sequence: a false one
+    /// must not swallow the lines after it.
     fn next(self, c: char) -> Option<Escape> {
         match (self, c) {
             (_, '\n') => None,

@@ -1,4 +1,4 @@
-//! As whom a script runs.
+//! The user that a script runs as.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,13 +8,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
-/// The shell of accounts without one (passwd(5)), and of scripts that name no interpreter.
+/// The shell of accounts without one (passwd(5)), and of scripts without an interpreter line.
 pub(super) const DEFAULT_SHELL: &str = "/bin/sh";
 
-/// What accounts have in the place of a shell.
+/// Programs that accounts have instead of a shell.
 const NO_SHELLS: [&str; 7] = ["nologin", "false", "true", "sync", "shutdown", "halt", "git-shell"];
 
-/// A user of this host, ready to be switched to.
+/// A user of this host whom root can switch to.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) name: String,
@@ -26,7 +26,7 @@ pub(crate) struct Account {
     shell: OsString,
 }
 
-/// Why a script cannot run as a user.
+/// The reason why a script cannot run as a user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
     #[error("the user {0} does not exist on this host; create it before the deployment, or correct runas")]
@@ -36,13 +36,13 @@ pub(crate) enum AccountError {
 }
 
 impl Account {
-    /// Looks a user up. May block: user databases can be remote.
+    /// Looks up a user. May block: user databases can be remote.
     pub(crate) fn find(name: &str) -> Result<Self, AccountError> {
         let lookup = |error| AccountError::Lookup { user: name.to_owned(), error };
         let unknown = || AccountError::Unknown(name.to_owned());
         let user = match User::from_name(name) {
             Ok(Some(user)) => user,
-            // User databases differ in how they say that there is none (getpwnam(3)).
+            // User databases report a missing user in different ways (getpwnam(3)).
             Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
                 return Err(unknown());
             }
@@ -63,8 +63,8 @@ impl Account {
         })
     }
 
-    /// The command by which the account's login shell decides how the program at `path` runs, as `su` calls it; `None`
-    /// where the account has no shell that could.
+    /// The command that lets the account's login shell run the program at `path`, as `su` does; `None` if the account
+    /// has no usable shell.
     pub(super) fn shell_command(&self, path: &Path) -> Option<Vec<OsString>> {
         let shell = Path::new(&self.shell);
         let name = shell.file_name()?;
@@ -78,7 +78,7 @@ impl Account {
         Some(vec![self.shell.clone(), "-c".into(), quoted(path.as_os_str(), name)])
     }
 
-    /// The variables by which programs know their user.
+    /// The variables that tell programs who their user is.
     pub(crate) fn environment(&self) -> [(OsString, OsString); 4] {
         [
             ("HOME".into(), self.home.clone()),
@@ -89,7 +89,7 @@ impl Account {
     }
 }
 
-/// `word` as one word of the shell that is called `shell`.
+/// Quotes `word` for the shell named `shell`.
 fn quoted(word: &OsStr, shell: &OsStr) -> OsString {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(byte);
     if word.as_bytes().iter().all(is_plain) {
@@ -100,7 +100,7 @@ fn quoted(word: &OsStr, shell: &OsStr) -> OsString {
         match byte {
             b'\'' => quoted.extend_from_slice(br"'\''"),
             b'\\' if shell == "fish" => quoted.extend_from_slice(br"\\"),
-            // History, which quotes do not keep these from.
+            // History expansion, which quotes do not prevent in these shells.
             b'!' if shell == "csh" || shell == "tcsh" => quoted.extend_from_slice(br"\!"),
             other => quoted.push(*other),
         }

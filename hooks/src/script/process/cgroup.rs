@@ -1,7 +1,8 @@
-//! A control group for one script, where the host lets the agent make some (cgroups(7), version 2).
+//! A control group for one script, on hosts that let the agent make one (cgroups(7), version 2).
 //!
-//! Nothing leaves a control group by itself: not a daemon that cleared its environment, nor a loop that forks faster than
-//! `/proc` can be read. It only adds to what [`super::table`] finds; hosts that have none do without.
+//! No process leaves a control group by itself: neither a daemon that cleared its environment, nor a loop that forks
+//! faster than `/proc` can be read. The group only adds to the findings of [`super::table`]; hosts without it do
+//! without.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,24 +10,24 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Names of the groups begin so.
+/// The prefix of the groups' names.
 const PREFIX: &str = "hook-";
 
-/// What systemd marks the control group of a unit with that has `Delegate=`.
+/// The attributes with which systemd marks the control group of a unit that has `Delegate=`.
 const DELEGATED: [&str; 2] = ["trusted.delegate", "user.delegate"];
 
-/// Age from which an empty group is one that a daemon has left, not one whose script is about to be started.
+/// The age from which an empty group is an abandoned one, and not one whose script is about to start.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// A control group below the agent's own. Goes when it is dropped, or, while a daemon still lives in it, when the next one
-/// is made after that.
+/// A control group below the agent's own. It is removed when dropped; if a daemon still lives in it, when the next
+/// group is made after the daemon has ended.
 #[derive(Debug)]
 pub(super) struct ControlGroup {
     folder: PathBuf,
 }
 
 impl ControlGroup {
-    /// Makes a group. `None` where that is not possible or not allowed.
+    /// Makes a group. `None` if that is not possible or not allowed.
     pub(super) fn make(name: &str) -> Option<Self> {
         let own = own_group()?;
         remove_abandoned(&own);
@@ -45,7 +46,7 @@ impl ControlGroup {
         procs.lines().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// Kills all of them at once, where the kernel can (5.14).
+    /// Kills all of them at once, if the kernel can (5.14).
     pub(super) fn kill(&self) {
         let _ = std::fs::write(self.folder.join("cgroup.kill"), "1");
     }
@@ -53,12 +54,12 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // Fails when a daemon is in it, and must.
+        // Fails if a daemon is in it, as intended.
         let _ = std::fs::remove_dir(&self.folder);
     }
 }
 
-/// A handle through which a process enters the group in `folder` by writing `0`.
+/// A handle that lets a process enter the group in `folder` by writing `0`.
 pub(super) fn entrance(folder: &Path) -> Option<OwnedFd> {
     File::options().write(true).open(folder.join("cgroup.procs")).ok().map(OwnedFd::from)
 }
@@ -78,7 +79,7 @@ fn own_group() -> Option<PathBuf> {
     delegated.then_some(folder)
 }
 
-/// Where version 2 is mounted, and the process's group below it.
+/// The mount point of version 2, joined with the process's group.
 fn locate(mounts: &str, groups: &str) -> Option<(PathBuf, PathBuf)> {
     let mount = mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
@@ -93,7 +94,7 @@ fn remove_abandoned(own: &Path) {
     for entry in std::fs::read_dir(own).into_iter().flatten().flatten() {
         let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok().map(|age| age > ABANDONED);
         if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) && old() == Some(true) {
-            // Fails when it is not empty.
+            // Fails if it is not empty.
             let _ = std::fs::remove_dir(entry.path());
         }
     }

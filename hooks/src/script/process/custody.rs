@@ -1,4 +1,4 @@
-//! Before root runs a script: that nobody else can exchange it, and that it is the one that was deployed.
+//! Checks before root runs a script: nobody else can replace it, and it is the deployed one.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use crate::custody::Deployed;
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What let somebody else than root change a script.
+/// The way in which another user than root could change a script.
 #[derive(Debug)]
 struct Exposure {
     path: PathBuf,
@@ -26,8 +26,8 @@ impl Exposure {
     }
 }
 
-/// Makes the folders from `archive` down to the script root's own, and checks what the script holds: what was deployed,
-/// or what root has put in its place. To be called by root, and before the script itself is made root's own.
+/// Gives the folders from `archive` down to the script to root, and checks the script's contents: it must be the
+/// deployed one, or one that only root can have changed. Call this as root, before the script itself is given to root.
 pub(super) fn check(archive: &Path, file: &OwnedFd, deployed: &Deployed) -> Result<(), String> {
     let unreadable =
         |path: &Path, error: std::io::Error| format!("{} cannot be examined: {error}", path.display());
@@ -66,7 +66,8 @@ pub(super) fn check(archive: &Path, file: &OwnedFd, deployed: &Deployed) -> Resu
     Ok(())
 }
 
-/// Makes a folder root's own; says what it was if it was not. Whoever could go through it still can.
+/// Gives a folder to root; returns its former access if that was different. Everybody who could pass through it still
+/// can.
 fn hold(path: &Path) -> Result<Option<Exposure>, rustix::io::Errno> {
     let folder = rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?;
     let stat = rustix::fs::fstat(&folder)?;

@@ -1,5 +1,5 @@
-//! A script's file before it runs: that it lies in the revision, is a file, can be executed, and by whom it can be
-//! changed.
+//! Checks a script's file before it runs: it lies in the revision, is a file, can be executed, and cannot be changed by
+//! others.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,14 +17,14 @@ use crate::appspec::{ArchivePath, missing_script};
 use crate::custody::Deployed;
 use crate::script::outcome::Outcome;
 
-/// A script that is ready to run. When this is dropped, its file goes back to whom it belonged.
+/// A script that is ready to run. When dropped, its file goes back to its former owner.
 #[derive(Debug)]
 pub(crate) struct Executable {
-    /// Absolute. A script is started by its path, because it may look at `$0`.
+    /// Absolute. A script is started by its path, because it may read `$0`.
     pub(crate) path: PathBuf,
     format: Format,
     file: OwnedFd,
-    /// What the file was like, and what it was made.
+    /// The file's access before, and the one that it was given.
     found: Access,
     made: Access,
 }
@@ -38,10 +38,10 @@ struct Access {
 }
 
 impl Executable {
-    /// Finds the script at `location` in the revision `archive`, and makes it fit to be run by `user` (default: the agent's
-    /// own). As root also makes it root's own and writable by nobody else: what runs is what was deployed. All through
-    /// one handle, so that it is the same file throughout.
-    /// What was `deployed` is known for revisions that this agent unpacked.
+    /// Finds the script at `location` in the revision `archive`, and lets `user` (default: the agent's own) run it.
+    /// Root also takes ownership of it and makes it writable by nobody else, so that the deployed script is the one
+    /// that runs. All of this uses one handle, so it is the same file throughout. `deployed` is known for revisions
+    /// that this agent unpacked.
     pub(crate) fn prepare(
         archive: &Path,
         script: &ArchivePath,
@@ -96,17 +96,17 @@ impl Executable {
         Ok(Self { path, format, file, found, made: wanted })
     }
 
-    /// Whether it is certain that a shell must read it: some systems know more formats than this program.
+    /// Whether a shell is certain to read it: some systems know more formats than this program.
     pub(crate) fn is_for_a_shell(&self) -> bool {
         matches!(self.format, Format::Plain { .. })
     }
 
-    /// What to say when the operating system refused to start the script.
+    /// Explains why the operating system refused to start the script.
     pub(crate) fn explain(&self, error: &io::Error) -> String {
         self.format.explain(error, &self.path)
     }
 
-    /// What the script's file may have to do with its failure.
+    /// States how the script's file may have caused its failure.
     pub(crate) fn hint(&self) -> Option<String> {
         self.format.hint(&self.path)
     }
@@ -114,7 +114,7 @@ impl Executable {
 
 impl Drop for Executable {
     /// The script may be one of the files that Install copies with their owners. It stays executable, as with the
-    /// official agents; what it made of its own file by itself stays, too.
+    /// official agents; changes that the script made to its own file stay, too.
     fn drop(&mut self) {
         let Ok(now) = Access::of(&self.file) else { return };
         let returned = self.made.returned(self.found, now);
@@ -138,7 +138,8 @@ impl Access {
         rustix::fs::fstat(file).map(|stat| Self::from(&stat))
     }
 
-    /// What a file that was `found` so and made like this becomes after the run; what is different `now` stays.
+    /// The access after the run of a file that was `found` with one access and given this one; a part that is different
+    /// `now` stays.
     fn returned(self, found: Self, now: Self) -> Self {
         if now != self {
             return now;
@@ -146,7 +147,7 @@ impl Access {
         Self { mode: found.mode | (self.mode & 0o111), ..found }
     }
 
-    /// What a script's file must be like before `agent` runs it as `user`.
+    /// The access that a script's file needs before `agent` runs it as `user`.
     fn wanted(self, agent: Uid, user: Option<&Account>) -> Self {
         let mut wanted = self;
         let own = self.uid == agent.as_raw();
@@ -159,7 +160,7 @@ impl Access {
         wanted.uid = 0;
         wanted.mode &= !0o022;
         if !own {
-            // The bits that make a program run as its owner were not meant for this owner.
+            // Set-id bits were not meant for this owner.
             wanted.mode &= 0o777;
         }
         if let Some(user) = user.filter(|user| !user.uid.is_root()) {
@@ -179,7 +180,7 @@ impl Access {
             let (uid, gid) = (rustix::fs::Uid::from_raw(wanted.uid), rustix::fs::Gid::from_raw(wanted.gid));
             rustix::fs::chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
-        // After the owner, because giving a file away changes its mode.
+        // After the owner, because changing the owner changes the mode.
         if self != wanted {
             rustix::fs::chmod(own_path(file), Mode::from_raw_mode(wanted.mode))?;
         }
@@ -187,7 +188,7 @@ impl Access {
     }
 }
 
-/// Opens without reading, so that a FIFO does not wait and a file without permissions can be given some.
+/// Opens without reading, so that a FIFO does not block and a file without permissions can be given some.
 pub(super) fn open_beneath(archive: &Path, location: &Path) -> Result<OwnedFd, Errno> {
     let folder =
         rustix::fs::open(archive, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -207,7 +208,7 @@ pub(super) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// A path by which a handle that was opened without reading can be used for more.
+/// A path that reopens a handle which was opened without reading.
 pub(super) fn own_path(file: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }

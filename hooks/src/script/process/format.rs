@@ -1,27 +1,27 @@
-//! What the first bytes of a script say about how it runs, and why it does not.
+//! Tells from the first bytes of a script how it runs, and why it does not.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// As many bytes as the kernel looks at (execve(2)).
+/// The number of bytes that the kernel reads (execve(2)).
 pub(super) const START: u64 = 256;
 
 const UNIX_LINES: &str = "save the script with Unix line endings";
 
-/// How a file runs.
+/// The way a file runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Format {
-    /// By an interpreter that its first line names, as the kernel reads it: with a carriage return, if there is one.
+    /// By the interpreter in its first line, as the kernel reads it: including a carriage return, if there is one.
     Interpreted { interpreter: PathBuf, carriage_return: bool },
-    /// By itself. `foreign`: it was built for a processor that is not this host's.
+    /// By itself. `foreign`: it was built for another processor than this host's.
     Program { foreign: bool },
     /// By a shell.
     Plain { disguise: Option<Disguise> },
 }
 
-/// What stands before a `#!`, which therefore names no interpreter.
+/// Bytes before a `#!`, which therefore names no interpreter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Disguise {
     #[error("a byte-order mark stands before its #!, so that a shell runs it; save it as UTF-8 without one")]
@@ -54,7 +54,7 @@ impl Disguise {
 }
 
 impl Format {
-    /// Judges a file by its `start`, beside that of `native`, a program that runs here.
+    /// Judges a file by its `start`, compared with that of `native`, a program that runs here.
     pub(super) fn of(start: &[u8], native: &[u8]) -> Self {
         if let Some(text) = start.strip_prefix(b"#!") {
             let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -74,7 +74,7 @@ impl Format {
         }
     }
 
-    /// Why the interpreter that the file names is not what runs it.
+    /// The reason why the named interpreter does not run the file.
     pub(super) fn disguise(&self) -> Option<Disguise> {
         match self {
             Format::Plain { disguise } => *disguise,
@@ -82,7 +82,7 @@ impl Format {
         }
     }
 
-    /// What to say when the operating system refused to start the file at `path`.
+    /// Explains why the operating system refused to start the file at `path`.
     pub(super) fn explain(&self, error: &io::Error, path: &Path) -> String {
         const CHECK: &str = "check that the user may enter every folder on the way and that the file system is not \
                              mounted noexec";
@@ -112,14 +112,14 @@ impl Format {
         }
     }
 
-    /// What the file at `path` may have to do with its failure.
+    /// States how the file at `path` may have caused its failure.
     pub(super) fn hint(&self, path: &Path) -> Option<String> {
         let path = path.display();
         match self {
             Format::Interpreted { carriage_return: true, .. } => {
                 Some(format!("the first line of {path} ends in a carriage return; {UNIX_LINES}"))
             }
-            // What the system does not know as a program, it has run by the shell.
+            // A shell runs any file that the system does not recognise as a program.
             Format::Program { foreign: true } => {
                 Some(format!("{path} is a program for another processor; build it for this host's"))
             }

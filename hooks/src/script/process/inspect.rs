@@ -1,4 +1,4 @@
-//! A script before its deployment: what would keep it from running, found without changing anything.
+//! Examines a script before its deployment: finds what would keep it from running, without changing anything.
 
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +14,10 @@ use super::executable::{open_beneath, own_path, read_start};
 use super::format::{Disguise, Format};
 use crate::appspec::{ArchivePath, Script, missing_script};
 
-/// One thing about a script that its author or the host's operator should know.
+/// A finding about a script, for its author or the host's operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScriptFinding {
-    /// With what may have been meant; empty, or with "; " in front.
+    /// With a suggestion; empty, or with "; " in front.
     #[error("does not exist in the revision{0}")]
     Missing(String),
     #[error("is reached through a link that leads out of the revision; put the script itself into it")]
@@ -26,7 +26,7 @@ pub enum ScriptFinding {
     NotAFile,
     #[error("cannot be looked at: {0}")]
     Unreadable(String),
-    /// No obstacle: the agent makes scripts executable.
+    /// Not an obstacle: the agent makes scripts executable.
     #[error("is not executable; the agent makes it so, but chmod +x says what is meant")]
     NotExecutable,
     #[error("its first line ends in a carriage return; save it with Unix line endings")]
@@ -38,16 +38,15 @@ pub enum ScriptFinding {
     ForeignProgram,
     #[error("{0}")]
     Disguised(Disguise),
-    /// An earlier script may create the user.
+    /// The user may be created by an earlier script.
     #[error("{0}")]
     User(String),
-    /// Without the right, or without sudo, to become the script's user.
+    /// The agent lacks the right, or sudo, to become the script's user.
     #[error("{0}")]
     CannotBecome(String),
 }
 
-/// Looks at `script` in the revision `archive` and at whom it runs as. Changes nothing, and follows no link out of the
-/// revision.
+/// Examines `script` in the revision `archive`, and its user. Changes nothing, and follows no link out of the revision.
 pub fn inspect(archive: &Path, script: &Script) -> Vec<ScriptFinding> {
     let mut findings = inspect_file(archive, &script.location);
     match script.runas.as_deref().map(Account::find).transpose() {
@@ -79,7 +78,7 @@ fn inspect_file(archive: &Path, location: &ArchivePath) -> Vec<ScriptFinding> {
     if mode & 0o111 == 0 {
         findings.push(ScriptFinding::NotExecutable);
     }
-    // What cannot be read by whoever plans may still be run by the agent: no finding.
+    // If the caller cannot read it, the agent may still be able to run it: no finding.
     let start = read_start(&own_path(file.as_fd())).unwrap_or_default();
     let native = read_start(Path::new("/proc/self/exe")).unwrap_or_default();
     findings.extend(judge(&Format::of(&start, &native)));

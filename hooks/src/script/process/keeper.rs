@@ -1,12 +1,13 @@
 //! The process between the agent and a script: this program, started again ([`WORD`]).
 //!
-//! It is what everything that the script starts falls back to (`PR_SET_CHILD_SUBREAPER`), so that nothing can leave the
-//! script's descent for as long as the script runs or is being ended: neither by a session of its own, nor an empty
-//! environment, nor parents that are gone. When the agent lets go of it, or is gone itself, it ends with the script, and
-//! what the script left running belongs to init, as it does when anything else starts a daemon.
+//! All orphans of the script become its children (`PR_SET_CHILD_SUBREAPER`). So no process can leave the script's
+//! descent while the script runs or is being ended: neither by a session of its own, nor by an empty environment, nor
+//! because its parents are gone. When the agent releases the keeper, or is gone itself, the keeper ends with the
+//! script; processes that the script left then belong to init, like any other daemon.
 //!
-//! It also holds the session of the script's user ([`super::session`]) from before the script until after it. A process of
-//! its own, because a session changes who opens it: limits, umask, keyring, control group.
+//! It also holds the session of the script's user ([`super::session`]), from before the script until after it. This
+//! needs a process of its own, because a session changes the process that opens it: limits, umask, keyring, control
+//! group.
 
 mod exec;
 
@@ -27,17 +28,17 @@ use super::MARK;
 use super::order::{Order, Report};
 use super::session;
 
-/// The program's first argument when it is to be a keeper.
+/// The first argument of a program that is started as a keeper.
 pub(super) const WORD: &str = "keep-script";
 
-/// How a keeper is called in lists of processes.
+/// The name of a keeper in process lists.
 pub(super) const NAME: &str = "codedeploy-hook";
 const SHORT_NAME: &CStr = c"codedeploy-hook";
 
-/// Largest order that is read, in bytes: 65,536 groups and the longest paths.
+/// The largest order that is read, in bytes: 65,536 groups and the longest paths.
 const MAX_ORDER: u64 = 4 * 1024 * 1024;
 
-/// Does the work of a keeper if that is what the program was started for; to be asked before anything else.
+/// Runs as a keeper if the program was started as one; call it before anything else.
 pub fn keep_script(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if arguments.nth(1).as_deref() != Some(OsStr::new(WORD)) {
         return None;
@@ -87,13 +88,13 @@ impl Keeper {
         }
     }
 
-    /// Runs the script with the variables of this process, those of a session and its mark.
+    /// Runs the script with the variables of this process and of a session, and with its mark.
     fn run_script(&mut self, session: Vec<(OsString, OsString)>) -> io::Result<()> {
         let inherited = std::env::vars_os().filter(|(name, _)| session.iter().all(|(own, _)| own != name));
         let mut environment: Vec<_> = inherited.chain(session.iter().cloned()).collect();
         environment.push((MARK.into(), self.order.mark.clone().into()));
 
-        // Whoever ends scripts ends the script, not what watches over it; KILL aside.
+        // Signals to the script's process group must not end its keeper; KILL cannot be blocked.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let done = match exec::start(&self.order, &environment) {
             Err(error) => self.say(&Report::NotStarted(error.raw_os_error().unwrap_or(libc::EINVAL))),
@@ -106,7 +107,7 @@ impl Keeper {
         done
     }
 
-    /// Until nothing of the script is left, or the script has ended and the agent needs to know no more.
+    /// Waits until nothing of the script is left, or until the script has ended and the agent has released the keeper.
     fn watch(&mut self, script: Pid) -> io::Result<()> {
         let endings = SignalFd::with_flags(&endings(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let (mut ended, mut released) = (false, false);
@@ -136,7 +137,7 @@ impl Keeper {
             }
             let heard = awaited.get(1).is_some_and(|agent| !agent.revents().is_empty());
             if heard {
-                // Nothing follows an order but its end.
+                // After the order, the agent only closes the connection.
                 released = !matches!((&self.agent).read(&mut [0; 64]), Ok(1..));
             }
         }
@@ -153,7 +154,8 @@ fn endings() -> SigSet {
     SigSet::from_iter([Signal::SIGCHLD])
 }
 
-/// Undoes what whoever started the agent may have handed down: a parent that ignores SIGCHLD hears of no child's end.
+/// Resets a setting that the agent may have inherited: a process that ignores SIGCHLD is not notified of its children's
+/// ends.
 #[allow(unsafe_code, reason = "signal(2); the default action runs no code of this program")]
 fn receive_endings() -> io::Result<()> {
     // SAFETY: no handler is installed.
@@ -161,21 +163,22 @@ fn receive_endings() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes whatever the agent had open for others, also what it inherited itself.
+/// Closes all handles that the agent had open, including those that it inherited.
 #[allow(unsafe_code, reason = "handles that nobody here owns can be closed by number alone")]
 fn close_inherited() {
-    // SAFETY: nothing has been opened yet but the three standard streams. Kernels before 5.9 do not know it; what the agent
-    // opened itself is not inherited there either.
+    // SAFETY: only the three standard streams are open. Kernels before 5.9 do not know the call; there, the agent's own
+    // handles are still not inherited.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
-/// Takes the supplementary groups of the script's user before its session is opened, as `su` does: modules may add some.
+/// Takes the supplementary groups of the script's user before its session is opened, as `su` does: modules may add
+/// some.
 fn become_member(groups: &[u32]) -> io::Result<()> {
     let groups: Vec<_> = groups.iter().map(|group| rustix::fs::Gid::from_raw(*group)).collect();
     Ok(rustix::thread::set_thread_groups(&groups)?)
 }
 
-/// Lets go of the script's output: whether it is still open must depend on the script alone.
+/// Closes the keeper's copies of the script's output: only the script may keep it open.
 fn silence() -> io::Result<()> {
     let null = File::options().write(true).open("/dev/null")?;
     let null: BorrowedFd<'_> = null.as_fd();

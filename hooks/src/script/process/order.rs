@@ -1,18 +1,18 @@
-//! What agent and keeper say to each other: one order, then reports, each a line of JSON.
+//! The messages between agent and keeper: one order, then reports, each a line of JSON.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a keeper is to run. Everything that is not here it inherits: the environment, the output, the current folder.
+/// The order to a keeper. It inherits everything else: the environment, the output, the current folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Order {
     /// Program and arguments.
     pub(super) command: Vec<OsString>,
-    /// What runs instead when the kernel does not know the program's format: as a shell decides.
+    /// The command to run if the kernel does not know the program's format: the user's shell decides.
     pub(super) shell: Option<Vec<OsString>>,
-    /// Whom root becomes for it.
+    /// The user that root switches to.
     pub(super) account: Option<Switch>,
     /// The value of [`super::MARK`] for the script.
     pub(super) mark: String,
@@ -20,7 +20,7 @@ pub(super) struct Order {
     pub(super) group: Option<PathBuf>,
 }
 
-/// A user whom root becomes.
+/// A user that root switches to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Switch {
     pub(super) name: String,
@@ -31,18 +31,18 @@ pub(super) struct Switch {
     pub(super) session: Option<Session>,
 }
 
-/// That a script of another user gets what a session of that user has: the environment, limits and umask of the host's
-/// logins, as `su` gives them.
+/// Gives a script of another user a session of that user: the environment, limits and umask of the host's logins, as
+/// with `su`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Whether variables that decide which code programs load are kept out.
+    /// Whether to remove variables that decide which code programs load.
     pub strip_loader_env: bool,
 }
 
-/// What a keeper says.
+/// A report of a keeper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// Somebody should know this of the session.
+    /// A warning about the session.
     Warning(String),
     /// Nothing was started: the operating system's error, or a reason in words.
     NotStarted(i32),

@@ -1,4 +1,4 @@
-//! The two pipes that a script writes to, read into the log while something else is awaited.
+//! The two pipes that a script writes to, read into the log while the agent waits for something else.
 
 use std::os::fd::AsFd;
 use std::pin::pin;
@@ -9,10 +9,10 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 use crate::script::outcome::OpenStreams;
 use crate::script::output::{ScriptLog, Stream};
 
-/// Bytes that are read, and logged, at once.
+/// The number of bytes that are read and logged at once.
 const CHUNK: usize = 16 * 1024;
 
-/// The ends of a script's output that are still open.
+/// The open ends of a script's output.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     stdout: Option<ChildStdout>,
@@ -25,7 +25,7 @@ impl Pipes {
         Self { stdout: child.stdout.take(), stderr: child.stderr.take(), buffers: Box::new([[0; CHUNK]; 2]) }
     }
 
-    /// Which of them nobody has closed yet.
+    /// Returns those that are still open.
     pub(crate) fn open(&self) -> Option<OpenStreams> {
         match (&self.stdout, &self.stderr) {
             (Some(_), Some(_)) => Some(OpenStreams::Both),
@@ -35,7 +35,7 @@ impl Pipes {
         }
     }
 
-    /// The inodes of those that are open.
+    /// The inodes of the open ones.
     pub(crate) fn inodes(&self) -> Vec<u64> {
         let ends = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
         ends.into_iter()
@@ -45,7 +45,7 @@ impl Pipes {
             .collect()
     }
 
-    /// Logs what arrives until `awaited` is ready.
+    /// Logs arriving output until `awaited` is ready.
     pub(crate) async fn read_while<T>(&mut self, log: &mut ScriptLog, awaited: impl Future<Output = T>) -> T {
         let mut awaited = pin!(awaited);
         loop {
@@ -56,14 +56,14 @@ impl Pipes {
         }
     }
 
-    /// Logs what arrives until nobody holds either of them open.
+    /// Logs arriving output until nobody holds either of them open.
     pub(crate) async fn read_to_end(&mut self, log: &mut ScriptLog) {
         while self.open().is_some() {
             self.read_some(log).await;
         }
     }
 
-    /// Nothing is lost when this is cancelled: bytes are either still in the pipe or already logged.
+    /// Safe to cancel: bytes are either still in the pipe or already logged.
     async fn read_some(&mut self, log: &mut ScriptLog) {
         let [stdout_buffer, stderr_buffer] = &mut *self.buffers;
         tokio::select! {
@@ -77,12 +77,12 @@ impl Pipes {
             },
             else => {}
         }
-        // A script that writes as fast as it can must not keep the agent from everything else.
+        // A script that writes as fast as it can must not starve the rest of the agent.
         tokio::task::yield_now().await;
     }
 }
 
-/// Bytes read; 0 at the end of the stream, for which an error counts too.
+/// The number of bytes read; 0 at the end of the stream, or after an error.
 async fn read(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> usize {
     match pipe {
         Some(pipe) => pipe.read(buffer).await.unwrap_or(0),

@@ -1,7 +1,7 @@
-//! What a user of this host has when `su` starts a program for him: the session part of its PAM stack ([`pam`]), or, where
-//! the host has no PAM, what its usual modules read ([`files`], [`limits`]).
+//! The session that `su` gives a user of this host: the session part of its PAM stack ([`pam`]), or, without PAM, the
+//! files that its usual modules read ([`files`], [`limits`]).
 //!
-//! Nobody is authenticated and no account is checked: root decides who runs what, as the AppSpec says.
+//! No user is authenticated and no account is checked: root decides who runs what, as the AppSpec asks.
 
 mod files;
 mod limits;
@@ -13,18 +13,18 @@ use super::order::{Session, Switch};
 use crate::script::variables::{DESCRIBING, is_loader, is_setting};
 use pam::Pam;
 
-/// A session of this process, to be closed by it.
+/// A session of this process; the process must close it.
 #[must_use]
 pub(super) struct OpenSession(Option<Pam>);
 
-/// What a session brought.
+/// The result of opening a session.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Opens a session for `account`: this process gets its limits. The reason when `su` would refuse to.
+/// Opens a session for `account`, whose limits this process gets. Returns the reason if `su` would refuse.
 pub(super) fn open(account: &Switch, wanted: Session) -> Result<(OpenSession, Opened), String> {
     let (session, mut opened) = match Pam::open(&account.name)? {
         Some((pam, opened)) => (OpenSession(Some(pam)), opened),
@@ -38,7 +38,7 @@ pub(super) fn open(account: &Switch, wanted: Session) -> Result<(OpenSession, Op
     Ok((session, opened))
 }
 
-/// What describes the deployment comes from the agent alone.
+/// Variables that describe the deployment come from the agent alone.
 fn is_passed_on(name: &OsStr, wanted: Session) -> bool {
     let name = name.to_string_lossy();
     let is_refused = wanted.strip_loader_env && is_loader(&name);

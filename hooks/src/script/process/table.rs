@@ -1,4 +1,4 @@
-//! The host's processes as `/proc` shows them, and which of them a script is answerable for.
+//! The host's processes as `/proc` shows them, and those that belong to a script.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,27 +10,27 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 
 use crate::script::outcome::Holder;
 
-/// Most bytes of a process's environment that are searched.
+/// The number of bytes of a process's environment that are searched.
 const MAX_ENVIRONMENT: u64 = 1024 * 1024;
 
-/// Most characters of a command line that is shown.
+/// The number of characters of a command line in a message.
 const MAX_COMMAND: usize = 200;
 
-/// One process; pid and start time together are never used twice.
+/// One process. A pair of pid and start time is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) started: u64,
 }
 
-/// What decides whose a process is.
+/// The facts that decide whose process it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) process: Process,
     pub(super) parent: i32,
     pub(super) group: i32,
     pub(super) dead: bool,
-    /// Its environment holds the script's mark.
+    /// Whether its environment holds the script's mark.
     pub(super) marked: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// The keeper, which must not have been waited for so that its pid is certainly its own, is no member.
+    /// The keeper itself is no member. It must not have been waited for yet, so that its pid is still its own.
     pub(super) fn of(keeper: i32) -> Self {
         Self { keeper, members: BTreeSet::new() }
     }
@@ -65,12 +65,12 @@ impl Family {
         }
     }
 
-    /// The members that are still there.
+    /// Returns the members that still exist.
     pub(super) fn alive(&self) -> Vec<Process> {
         self.members.iter().copied().filter(Process::is_alive).collect()
     }
 
-    /// Asks every member once to end: whole process groups at once, where their leader is one.
+    /// Sends TERM to every member: to a whole process group at once if its leader is a member.
     pub(super) fn terminate(&self) {
         let alive: Vec<Entry> =
             self.members.iter().filter_map(Process::stat).filter(|entry| !entry.dead).collect();
@@ -90,17 +90,17 @@ impl Process {
         self.stat().is_some_and(|entry| !entry.dead)
     }
 
-    /// What it is like now; `None` when it is gone.
+    /// Returns the current state; `None` if the process is gone.
     fn stat(&self) -> Option<Entry> {
         stat(self.pid, &[]).filter(|entry| entry.process == *self)
     }
 
-    /// Sends a signal to exactly this process, not to one that got its pid later.
+    /// Sends a signal to exactly this process, and never to a later one with its pid.
     pub(super) fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return;
         };
-        // It may be gone, or belong to a user that this agent may not signal: both show when it is looked at again.
+        // The process may be gone, or belong to a user that this agent may not signal: the next look shows either.
         if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty())
             && self.is_alive()
         {
@@ -136,7 +136,7 @@ fn pids() -> impl Iterator<Item = i32> {
 
 fn stat(pid: i32, mark: &[u8]) -> Option<Entry> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything, parentheses too; the fields after it are plain (proc_pid_stat(5)).
+    // The name in parentheses may contain anything, even parentheses; the fields after it are plain (proc_pid_stat(5)).
     let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
     let fields: Vec<&str> = str::from_utf8(&text[end_of_name + 1..]).ok()?.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
@@ -157,7 +157,7 @@ fn is_marked(pid: i32, mark: &[u8]) -> bool {
     let Ok(file) = std::fs::File::open(format!("/proc/{pid}/environ")) else {
         return false;
     };
-    // A process that ends meanwhile gives an error, and what was read until then.
+    // If a process ends in the meantime, the read fails, and the bytes read before count.
     let _ = file.take(MAX_ENVIRONMENT).read_to_end(&mut environment);
     environment.split(|byte| *byte == 0).any(|variable| variable == mark)
 }

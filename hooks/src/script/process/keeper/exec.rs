@@ -1,4 +1,4 @@
-//! From a keeper to a script: one fork, and what the child does until it is the script.
+//! Turns a keeper's child into the script: one fork, and the child's steps up to exec.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -15,8 +15,8 @@ use rustix::process::Pid;
 use crate::script::process::cgroup;
 use crate::script::process::order::Order;
 
-/// How often, [`PAUSE`] apart, starting is tried again when the script's file is open for writing (ETXTBSY): a child that
-/// is just being started elsewhere in the agent can for a moment have a copy of the handle that unpacked it.
+/// The number of attempts, [`PAUSE`] apart, to start a script whose file is open for writing (ETXTBSY): another child
+/// that is just being started in the agent can hold a copy of the handle that unpacked it for a moment.
 const BUSY_ROUNDS: usize = 50;
 const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
@@ -34,12 +34,12 @@ pub(super) fn start(order: &Order, environment: &[(OsString, OsString)]) -> io::
     }
 }
 
-/// All that the child needs, allocated before there is one.
+/// Everything that the child needs, allocated before the fork.
 struct Image {
     command: Words,
     shell: Option<Words>,
     environment: Words,
-    /// User and group to become.
+    /// The user and group to switch to.
     account: Option<(rustix::fs::Uid, rustix::fs::Gid)>,
     entrance: Option<OwnedFd>,
 }
@@ -82,7 +82,7 @@ impl Image {
         drop(say_failure);
         let child = Pid::from_raw(child.as_raw()).ok_or(Errno::SRCH)?;
         let mut error = [0; 4];
-        // Closed by exec, the pipe has nothing to read.
+        // Exec closes the pipe, so there is nothing to read.
         if File::from(failure).read_exact(&mut error).is_err() {
             return Ok(child);
         }
@@ -90,13 +90,13 @@ impl Image {
         Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error)))
     }
 
-    /// Returns only with the reason why it is not the script.
+    /// Returns only if the script could not be started, with the error.
     fn become_script(&self) -> Errno {
         if let Err(error) = self.prepare() {
             return error;
         }
         match (self.command.execute(&self.environment), &self.shell) {
-            // Neither a program nor with an interpreter: for a shell, as a shell decides.
+            // The file is no program and names no interpreter: run it with a shell, as the user's shell decides.
             (Errno::NOEXEC, Some(shell)) => shell.execute(&self.environment),
             (error, _) => error,
         }
@@ -105,7 +105,7 @@ impl Image {
     fn prepare(&self) -> Result<(), Errno> {
         rustix::process::setpgid(None, None)?;
         if let Some(entrance) = &self.entrance {
-            // A script without its control group can still be found by its descent.
+            // Without its control group, a script can still be found by its descent.
             let _ = rustix::io::write(entrance, b"0");
         }
         if let Some((uid, gid)) = self.account {
@@ -122,7 +122,7 @@ impl Image {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
-            // Ignored in Rust programs.
+            // Rust programs ignore it.
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         }
@@ -130,7 +130,7 @@ impl Image {
     }
 }
 
-/// A list of strings as exec takes it.
+/// A list of strings in the form that exec needs.
 struct Words {
     strings: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
@@ -145,15 +145,15 @@ impl Words {
         Ok(Self { strings, pointers })
     }
 
-    /// Becomes the program that the first word names; searched for where `PATH` says when it is no path.
+    /// Executes the program of the first word; a name that is no path is looked up in `PATH`.
     fn execute(&self, environment: &Words) -> Errno {
         let Some(program) = self.strings.first() else {
             return Errno::NOENT;
         };
         let (argv, envp) = (self.pointers.as_ptr(), environment.pointers.as_ptr());
         #[allow(unsafe_code, reason = "execve(2)")]
-        // SAFETY: both lists end with a null pointer and outlive the call. execvpe would hand scripts without an
-        // interpreter to /bin/sh by itself, so it is for names alone.
+        // SAFETY: both lists end with a null pointer and outlive the call. execvpe would pass scripts without an
+        // interpreter line to /bin/sh by itself, so it is used for names alone.
         unsafe {
             if program.as_bytes().contains(&b'/') {
                 libc::execve(program.as_ptr(), argv, envp);

@@ -1,20 +1,20 @@
-//! The variables that `pam_env` gives to everybody on this host, read without PAM.
+//! The variables that `pam_env` sets for every user of this host, read without PAM.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use crate::script::process::executable::read_up_to;
 
-/// In the order in which they are read; the last that sets a variable counts.
+/// In the order of reading; the last one that sets a variable counts.
 const FILES: [&str; 2] = ["/etc/environment", "/etc/default/locale"];
 
-/// Most bytes of a file that are read.
+/// The number of bytes that are read of a file.
 const MAX_FILE: u64 = 1024 * 1024;
 
 pub(super) fn environment() -> Vec<(OsString, OsString)> {
     let mut found: Vec<(OsString, OsString)> = Vec::new();
     for file in FILES {
-        // A host without one has no such variables.
+        // A host without the file has no such variables.
         let text = read_up_to(file.as_ref(), MAX_FILE).unwrap_or_default();
         for (name, value) in variables(&text) {
             found.retain(|(known, _)| *known != name);
@@ -24,8 +24,8 @@ pub(super) fn environment() -> Vec<(OsString, OsString)> {
     found
 }
 
-/// The `NAME=value` lines of a file: `export` before a name and quotes around a value are left out, a line that ends in a
-/// backslash goes on with the next (pam_env(8)).
+/// The `NAME=value` lines of a file. `export` before a name and quotes around a value are removed; a line that ends in
+/// a backslash continues in the next one (pam_env(8)).
 fn variables(text: &[u8]) -> Vec<(OsString, OsString)> {
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut goes_on = false;
@@ -46,7 +46,7 @@ fn variables(text: &[u8]) -> Vec<(OsString, OsString)> {
 fn variable(line: &[u8]) -> Option<(OsString, OsString)> {
     let line = line.trim_ascii();
     let line = line.strip_prefix(b"export ").unwrap_or(line).trim_ascii();
-    // A comment may stand behind a value, too.
+    // A comment may follow a value, too.
     let end = line.iter().position(|byte| *byte == b'#').unwrap_or(line.len());
     let line = line[..end].trim_ascii();
     let (name, value) = line.split_at(line.iter().position(|byte| *byte == b'=')?);

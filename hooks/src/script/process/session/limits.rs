@@ -1,5 +1,5 @@
-//! The limits that `pam_limits` sets, read without PAM (limits.conf(5)). How many logins there may be does not concern a
-//! script, which is none.
+//! The limits that `pam_limits` sets, read without PAM (limits.conf(5)). Limits on the number of logins do not apply to
+//! a script.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use crate::script::process::order::Switch;
 const FILE: &str = "/etc/security/limits.conf";
 const FOLDER: &str = "/etc/security/limits.d";
 
-/// Most bytes of a file that are read.
+/// The number of bytes that are read of a file.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// What a line of the files is about; `Everybody` counts least.
+/// The subject of a line; `Everybody` has the lowest priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Everybody,
@@ -26,11 +26,11 @@ enum Rank {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     Limit(Resource),
-    /// The nice value with which programs start.
+    /// The nice value of started programs.
     Priority,
 }
 
-/// What the files say of one item: soft and hard, each with the rank of the line that says so.
+/// The limits found for one item: soft and hard, each with the rank of its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Found {
     item: Item,
@@ -45,7 +45,7 @@ enum Amount {
     Of(i64),
 }
 
-/// Whom the lines are compared with.
+/// The user that the lines are matched against.
 struct Owner<'a> {
     name: &'a str,
     uid: u32,
@@ -53,7 +53,7 @@ struct Owner<'a> {
     is_member: &'a dyn Fn(&str) -> bool,
 }
 
-/// Gives this process the limits of `account`; what cannot be set is a warning.
+/// Sets the limits of `account` for this process; a limit that cannot be set is a warning.
 pub(super) fn apply(account: &Switch, warnings: &mut Vec<String>) {
     let is_member = |group: &str| {
         let group = Group::from_name(group).ok().flatten();
@@ -78,7 +78,7 @@ pub(super) fn apply(account: &Switch, warnings: &mut Vec<String>) {
     }
 }
 
-/// The one file, and those of the folder in the order of their names.
+/// The one file, then the files of the folder in the order of their names.
 fn files() -> Vec<PathBuf> {
     let mut more: Vec<PathBuf> = std::fs::read_dir(FOLDER)
         .into_iter()
@@ -101,7 +101,7 @@ fn find<'a>(lines: impl Iterator<Item = &'a str>, owner: &Owner<'_>) -> Vec<Foun
             continue;
         };
         match words[1..] {
-            // No limits for these, whatever else is said of them.
+            // This line exempts the user from all limits.
             ["-"] if rank >= Rank::Group => return Vec::new(),
             [kind, item, value] => {
                 let Some((item, amount)) =
@@ -133,7 +133,7 @@ fn find<'a>(lines: impl Iterator<Item = &'a str>, owner: &Owner<'_>) -> Vec<Foun
 }
 
 impl Owner<'_> {
-    /// Whether a line for `domain` means this user, and how exactly.
+    /// The rank of a line for `domain`, if it applies to this user.
     fn rank(&self, domain: &str) -> Option<Rank> {
         // `low:high`, `low:` and, for one id, `:id`.
         let range = |text: &str, ids: &[u32]| {
@@ -190,7 +190,7 @@ impl Amount {
         let number = || text.parse::<i64>().ok();
         match item {
             Item::Priority => Some(Amount::Of(number()?.clamp(-20, 19))),
-            // The kernel counts from the least polite on (setrlimit(2)).
+            // The kernel counts from the lowest priority (setrlimit(2)).
             Item::Limit(Resource::Nice) => Some(Amount::Of(20 - number()?.clamp(-20, 19))),
             Item::Limit(_) if matches!(text, "unlimited" | "infinity" | "-1") => Some(Amount::Unlimited),
             Item::Limit(_) => {

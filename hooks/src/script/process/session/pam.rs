@@ -1,5 +1,5 @@
-//! The session part of the host's PAM stack for `su` (pam(3)). The library is loaded when the first session is opened, in
-//! the process that opens it: hosts without PAM need none, and an agent that waits holds none.
+//! The session part of the host's PAM stack for `su` (pam(3)). The library is loaded in the process that opens the
+//! first session: hosts without PAM do not need it, and an idle agent does not hold it.
 #![allow(unsafe_code, reason = "libpam is a C library")]
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
@@ -11,23 +11,24 @@ use super::Opened;
 
 const LIBRARY: &CStr = c"libpam.so.0";
 
-/// Whose stack it is.
+/// The name of the stack.
 const SERVICE: &CStr = c"su";
 
-/// Where a host's stack for `su` may be. Without one, PAM takes that for unknown services, which denies everything.
+/// The files that may hold a host's stack for `su`. Without one, PAM uses the stack for unknown services, which denies
+/// everything.
 const STACKS: [&str; 3] = ["/etc/pam.d/su", "/usr/lib/pam.d/su", "/usr/etc/pam.d/su"];
 
 const SUCCESS: c_int = 0;
 const RUSER: c_int = 8;
 const ESTABLISH_CRED: c_int = 2;
 const DELETE_CRED: c_int = 4;
-/// Nobody is there to read the message of the day.
+/// Suppresses the message of the day, which nobody would read.
 const SILENT: c_int = 0x8000;
 const ERROR_MSG: c_int = 3;
 const TEXT_INFO: c_int = 4;
 const BUF_ERR: c_int = 5;
 const CONV_ERR: c_int = 19;
-/// Largest number of messages in one call of a conversation (`PAM_MAX_NUM_MSG`).
+/// The largest number of messages in one call of a conversation (`PAM_MAX_NUM_MSG`).
 const MAX_MESSAGES: c_int = 32;
 
 #[repr(C)]
@@ -103,13 +104,13 @@ impl Library {
 pub(super) struct Pam {
     library: Library,
     handle: Handle,
-    /// What modules complained of; the conversation writes to it for as long as there is a handle.
+    /// The complaints of modules; the conversation writes to it as long as there is a handle.
     complaints: *mut Vec<String>,
 }
 
 impl Pam {
-    /// Opens the session of `user` that `su` opens; `None` where the host has no stack for it, and the reason where `su`
-    /// would refuse to go on.
+    /// Opens the session that `su` opens for `user`. `None` if the host has no stack for it; an error with the reason
+    /// if `su` would refuse.
     pub(super) fn open(user: &str) -> Result<Option<(Self, Opened)>, String> {
         if !STACKS.iter().any(|stack| Path::new(stack).exists()) {
             return Ok(None);
@@ -139,8 +140,8 @@ impl Pam {
         let pam = Self { library, handle, complaints };
         // SAFETY: the handle is open, and PAM copies the item.
         unsafe { (pam.library.set_item)(handle, RUSER, c"root".as_ptr().cast()) };
-        // Modules may add groups or tickets here. Nobody was authenticated, so that one may well have none to give.
-        // SAFETY: the handle is open.
+        // Modules may add groups or tickets here. Nobody was authenticated, so a module may have none to give. SAFETY:
+        // the handle is open.
         unsafe { (pam.library.setcred)(handle, ESTABLISH_CRED | SILENT) };
         // SAFETY: the handle is open.
         let opened = unsafe { (pam.library.open_session)(handle, SILENT) };
@@ -206,12 +207,13 @@ impl Pam {
     }
 
     fn take_complaints(&self) -> Vec<String> {
-        // SAFETY: the conversation, the only other user, runs within calls of the library alone, and none is in progress.
+        // SAFETY: the only other user is the conversation, which runs only within calls of the library; none is in
+        // progress.
         std::mem::take(unsafe { &mut *self.complaints })
     }
 }
 
-/// Notes errors, ignores information, and answers no question.
+/// Collects errors, ignores information, and answers no question.
 unsafe extern "C" fn converse(
     count: c_int,
     messages: *mut *const Message,
@@ -221,8 +223,7 @@ unsafe extern "C" fn converse(
     let Some(number) = usize::try_from(count).ok().filter(|_| (1..=MAX_MESSAGES).contains(&count)) else {
         return CONV_ERR;
     };
-    // SAFETY: PAM gives as many messages as it says, and the data that the session was started with. What is answered
-    // is the module's to free.
+    // SAFETY: PAM passes as many messages as it states, and the session's own data. The module frees the answers.
     unsafe {
         let complaints = &mut *data.cast::<Vec<String>>();
         for index in 0..number {
