@@ -1,6 +1,9 @@
 //! Owns the signing key: deployment specifications leave the service as PKCS#7 SignedData with their content and the
 //! signer's certificate inside (RFC 5652), in PEM.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::{digest, rand};
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
@@ -27,6 +30,30 @@ pub struct Signer {
     key: RsaKeyPair,
     certificate: Certificate,
     certificate_der: Vec<u8>,
+    recent: Mutex<Recent>,
+}
+
+/// Signatures made lately, by the digest of the document: a host asks for the same document at each event.
+#[derive(Debug, Default)]
+struct Recent {
+    young: HashMap<[u8; 32], Box<[u8]>>,
+    old: HashMap<[u8; 32], Box<[u8]>>,
+}
+
+impl Recent {
+    /// Size of a generation; both together take about 10 MiB.
+    const MOST: usize = 16_384;
+
+    fn get(&self, digest: &[u8; 32]) -> Option<&[u8]> {
+        self.young.get(digest).or_else(|| self.old.get(digest)).map(Box::as_ref)
+    }
+
+    fn keep(&mut self, digest: [u8; 32], signature: &[u8]) {
+        if self.young.len() >= Self::MOST {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(digest, signature.into());
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +101,7 @@ impl Signer {
         if certified.as_bytes() != Some(key.public_key().as_ref()) {
             return Err(SigningError::Mismatch);
         }
-        Ok(Signer { key, certificate, certificate_der })
+        Ok(Signer { key, certificate, certificate_der, recent: Mutex::default() })
     }
 
     /// The certificate that is inside every signed document.
@@ -88,12 +115,32 @@ impl Signer {
         Ok(hex::encode(digest::digest(&digest::SHA256, &key)))
     }
 
-    /// The document, signed, as PEM with the label `PKCS7`. Each is about one host and one moment.
+    /// The document, signed, as PEM with the label `PKCS7`.
     pub fn sign(&self, document: &[u8]) -> Result<String, SigningError> {
+        let mut of_content = [0; 32];
+        of_content.copy_from_slice(digest::digest(&digest::SHA256, document).as_ref());
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = recent().get(&of_content).map(<[u8]>::to_vec);
+        let signature = match found {
+            Some(signature) => signature,
+            None => {
+                let signature = self.signature(document)?;
+                recent().keep(of_content, &signature);
+                signature
+            }
+        };
+        self.envelope(document, signature)
+    }
+
+    fn signature(&self, document: &[u8]) -> Result<Vec<u8>, SigningError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
             .sign(&RSA_PKCS1_SHA256, &rand::SystemRandom::new(), document, &mut signature)
             .map_err(|_| SigningError::Sign)?;
+        Ok(signature)
+    }
+
+    fn envelope(&self, document: &[u8], signature: Vec<u8>) -> Result<String, SigningError> {
         let sha256 = algorithm(ID_SHA256, None);
         let tbs = &self.certificate.tbs_certificate;
         // Without signed attributes: the signature is over the content itself.

@@ -27,6 +27,12 @@ impl Timestamp {
         Timestamp(0) + since_epoch
     }
 
+    /// The latest multiple of `period` since the epoch that is not after this.
+    pub fn floor(self, period: Duration) -> Timestamp {
+        let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX).max(1);
+        Timestamp(self.0 - self.0.rem_euclid(period))
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -2,6 +2,8 @@
 //!
 //! A function here gets the identifier of a host that proved to be it.
 
+use std::time::Duration;
+
 use codedeploy_api::codedeploy::{
     Diagnostics, FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp,
 };
@@ -25,6 +27,9 @@ use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
 use crate::store::{Json, is_damage};
 use crate::transaction::Context;
+
+/// How long a host gets the same document, so that it is signed once. Agents accept one for an hour.
+const SIGNATURE_PERIOD: Duration = Duration::from_secs(300);
 
 /// The answer to a poll.
 #[derive(Debug)]
@@ -216,7 +221,7 @@ pub fn specification(
     let binding = SpecificationBinding {
         host_identifier: Some(host.to_owned()),
         deployment_execution_id: Some(execution_id.to_owned()),
-        signed_at: Some(context.now),
+        signed_at: Some(context.now.floor(SIGNATURE_PERIOD)),
     };
     Ok(SpecificationDocument { github_access_token: token, binding, ..document(record) })
 }
