@@ -1,4 +1,4 @@
-//! The command line of `codedeploy-agent`, and what it and `codedeploy-local` share.
+//! The command line of `codedeploy-agent`, and the parts that `codedeploy-local` shares.
 
 pub mod config;
 pub mod control;
@@ -22,7 +22,7 @@ use crate::config::Environment;
 use crate::console::{self, fail, misused};
 use crate::daemon;
 
-/// Deploys what a CodeDeploy service tells this host to deploy.
+/// Deploys what a CodeDeploy service assigns to this host.
 #[derive(Debug, Parser)]
 #[command(name = "codedeploy-agent", version, arg_required_else_help = true, infer_long_args = true)]
 struct Arguments {
@@ -35,49 +35,49 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run in the foreground until told to stop: poll for deployments and perform them.
+    /// Run in the foreground until stopped: poll for deployments and run them.
     Run,
-    /// Show what the agent and the scripts of deployments have logged, in the order of time.
+    /// Show the logs of the agent and of deployment scripts, in order of time.
     Logs(logs::Arguments),
-    /// Run in the background; returns when the agent is up, or says why it is not.
+    /// Run in the background; returns when the agent is up, or reports why it is not.
     Start,
     /// Stop the agent and wait for its end; refused while a deployment is in progress.
     Stop {
-        /// Stop though a deployment is in progress: its current lifecycle event is finished first.
+        /// Stop even if a deployment is in progress; its current lifecycle event is finished first.
         #[arg(long)]
         force: bool,
     },
-    /// Stop the agent if it runs, and start it.
+    /// Stop the agent if it runs, then start it.
     Restart {
-        /// Stop though a deployment is in progress: its current lifecycle event is finished first.
+        /// Stop even if a deployment is in progress; its current lifecycle event is finished first.
         #[arg(long)]
         force: bool,
     },
-    /// Say whether the agent runs. Exit code 0: it does, 3: it does not, 4: unknown.
+    /// Report whether the agent runs. Exit code 0: it runs, 3: it does not, 4: unknown.
     Status {
-        /// Say all that the agent knows of itself, as JSON.
+        /// Print the full status as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Check everything that a deployment needs, and say what to do. Exit code 1: there is a problem.
+    /// Check everything that a deployment needs, and advise what to do. Exit code 1: there is a problem.
     Doctor {
         /// Print the checks as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Say which Installs a crash interrupted, and what the agent will do about them. Exit code 1: there is one.
+    /// List Installs that a crash interrupted, and what the agent will do about them. Exit code 1: there is one.
     Journal {
-        /// Print all that is known, as JSON.
+        /// Print all details as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Take back the last deployment of a deployment group on this host: what was there before its Install returns, and
-    /// the revision before it starts again.
+    /// Take back the last deployment of a deployment group on this host: restore the files from before its Install, and
+    /// start the previous revision again.
     Rollback(rollback::Arguments),
-    /// Deploy a bundle on this machine, without any service; the same as `codedeploy-local`.
+    /// Deploy a bundle on this machine without a service; the same as `codedeploy-local`.
     #[command(disable_version_flag = true)]
     DeployLocal(Box<local::CommandLine>),
-    /// Print the settings in effect and where each comes from; secrets are hidden.
+    /// Print the effective settings and the origin of each; secrets are hidden.
     Config(config::Arguments),
     /// Register this machine with CodeDeploy as an on-premises instance.
     Register(Box<register::RegisterArguments>),
@@ -85,7 +85,7 @@ enum Command {
     Deregister(register::DeregisterArguments),
 }
 
-/// Whichever program `arguments` name first.
+/// Runs the program that `arguments` name first.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.peekable();
     let name = arguments.peek().map(PathBuf::from);
@@ -96,7 +96,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The whole of `codedeploy-local`; `arguments` begin with the program's name.
+/// Runs `codedeploy-local`; `arguments` begin with the program's name.
 pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match read::<local::CommandLine>(arguments) {
         Ok(arguments) => local::main(arguments),
@@ -104,7 +104,7 @@ pub fn local(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The whole of `codedeploy-agent`; `arguments` begin with the program's name.
+/// Runs `codedeploy-agent`; `arguments` begin with the program's name.
 pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments = match read::<Arguments>(arguments) {
         Ok(arguments) => arguments,
@@ -140,7 +140,8 @@ pub fn agent(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Reads a command line. The beginning of an option stands for it; one that fits several is told with all of them.
+/// Reads a command line. A unique prefix of an option stands for it; an ambiguous prefix is an error that lists all
+/// candidates.
 fn read<P: Parser>(arguments: impl Iterator<Item = OsString>) -> Result<P, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     P::try_parse_from(&arguments).map_err(|error| {

@@ -1,10 +1,10 @@
 //! The public API, `CodeDeploy_20141006`, in AWS JSON 1.1 (`X-Amz-Target: CodeDeploy_20141006.<Operation>`) and in RPC v2
 //! CBOR (`/service/CodeDeploy_20141006/operation/<Operation>`).
 //!
-//! Every member of every shape is optional, as it is on the wire: null and absent are the same, members that this crate
-//! does not know are ignored, and what an operation requires is the service's to check and to name. Enumerations
-//! keep a text they do not know ([`Other`](ComputePlatform::Other)), so that a service can refuse it by the right
-//! name and a client can read what a newer service says.
+//! Every member of every shape is optional, as on the wire: null and absent are the same, and unknown members are
+//! ignored. The service checks that required members are present, and names a missing one. Enumerations keep unknown
+//! texts ([`Other`](ComputePlatform::Other)), so that a service can reject them by name and a client can read values of
+//! a newer service.
 
 mod applications;
 mod configs;
@@ -22,9 +22,9 @@ pub use instances::*;
 pub use resources::*;
 pub use timestamp::Timestamp;
 
-/// Name of the service: the prefix of `X-Amz-Target`.
+/// The name of the service: the prefix of `X-Amz-Target`.
 pub const TARGET_PREFIX: &str = "CodeDeploy_20141006";
-/// Namespace of the service and its shapes.
+/// The namespace of the service and its shapes.
 pub const NAMESPACE: &str = "com.amazonaws.codedeploy";
 /// SigV4 service name.
 pub const SIGNING_NAME: &str = "codedeploy";
@@ -47,7 +47,7 @@ macro_rules! shapes {
     )*};
 }
 
-/// Enumerations that keep a text they do not know.
+/// Enumerations that keep unknown texts.
 macro_rules! enumerations {
     ($($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)* })*) => {$(
         $(#[$doc])*
@@ -55,12 +55,12 @@ macro_rules! enumerations {
         #[serde(from = "String", into = "String")]
         pub enum $name {
             $($variant,)*
-            /// A text that this crate does not know.
+            /// An unknown text.
             Other(String),
         }
 
         impl $name {
-            /// The texts this crate knows.
+            /// The known texts.
             pub const KNOWN: &'static [&'static str] = &[$($text,)*];
 
             pub fn as_str(&self) -> &str {
@@ -101,7 +101,7 @@ macro_rules! enumerations {
 use {enumerations, shapes};
 
 enumerations! {
-    /// What a deployment deploys to.
+    /// The kind of target that a deployment deploys to.
     ComputePlatform { Server = "Server", Lambda = "Lambda", Ecs = "ECS", }
 }
 
@@ -114,10 +114,10 @@ shapes! {
         value: String,
     }
 
-    /// Output of an operation that gives nothing: the body is empty.
+    /// The output of an operation that returns nothing: the body is empty.
     Nothing {}
 
-    /// Output of an operation whose answer is an object without members.
+    /// The output of an operation that returns an object without members.
     Empty {}
 }
 

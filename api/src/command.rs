@@ -4,46 +4,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::object::{null_is_default, objects};
 
-/// Prefix of `X-Amz-Target`.
+/// The prefix of `X-Amz-Target`.
 pub const TARGET_PREFIX: &str = "CodeDeployCommandService_v20141006";
-/// Prefix of `X-Amz-Target` on the endpoint that knows authorisation policies.
+/// The prefix of `X-Amz-Target` on the endpoint with authorisation policies.
 pub const TARGET_PREFIX_SECURE: &str = "CodeDeployCommandService";
 /// SigV4 service name.
 pub const SIGNING_NAME: &str = "codedeploy-commands";
-/// SigV4 service name on the endpoint that knows authorisation policies.
+/// The SigV4 service name on the endpoint with authorisation policies.
 pub const SIGNING_NAME_SECURE: &str = "codedeploy-commands-secure";
-/// Header in which an agent says its version.
+/// The header with the agent's version.
 pub const AGENT_VERSION_HEADER: &str = "x-amz-codedeploy-agent-version";
 
-/// Header in which this project's controller says with which keys it signs specifications: the SHA-256 digests of the
-/// present public key and of the next one, where one is announced. AWS's service does not send it.
+/// The header in which this project's controller announces its signing keys: the SHA-256 digests of the present public
+/// key and, if one is announced, of the next one. AWS's service does not send it.
 pub const SIGNERS_HEADER: &str = "x-codedeploy-signers";
-/// Header in which an agent says whose specifications it accepts, to a service that sends [`SIGNERS_HEADER`]: digests, or
-/// [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
+/// The header in which an agent lists the signers that it accepts, sent to a service that sends [`SIGNERS_HEADER`]:
+/// digests, or [`ANY_SIGNER`], or [`AUTHORITY_SIGNER`].
 pub const ACCEPTED_SIGNERS_HEADER: &str = "x-codedeploy-accepted-signers";
 /// Any signer is accepted.
 pub const ANY_SIGNER: &str = "any";
 /// Signers whose certificate chains to an authority are accepted.
 pub const AUTHORITY_SIGNER: &str = "authority";
-/// Between the digests of a header.
+/// The separator of the digests in a header.
 pub const SIGNER_SEPARATOR: char = ',';
 
-/// Header by which a service numbers its answers; what stands between it and an agent has no reason to.
+/// The header with which a service numbers its responses; proxies on the way have no reason to send it.
 pub const REQUEST_ID_HEADER: &str = "x-amzn-requestid";
 
 /// The content type of both APIs.
 pub const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
-/// Most characters of an [`Envelope`]'s payload in a request.
+/// The largest payload of an [`Envelope`] in a request, in characters.
 pub const MAX_DIAGNOSTICS_PAYLOAD: usize = 8192;
 
-/// The one value of `DeploymentSystem`.
+/// The only value of `DeploymentSystem`.
 pub const DEPLOYMENT_SYSTEM: &str = "CodeDeploy";
 
-/// An operation of the API: its name and the shapes it takes and gives.
+/// An operation of the API: its name, input and output.
 pub trait Operation: Serialize {
     const NAME: &'static str;
-    /// Whether the service may answer without a body: it has nothing to say.
+    /// Whether the service may send a response without a body, because the output is empty.
     const MAY_BE_EMPTY: bool = false;
     type Output: for<'de> Deserialize<'de> + Send + 'static;
 }
@@ -57,12 +57,12 @@ pub struct PollHostCommandInput {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PollHostCommandOutput {
-    /// Absent: nothing to do.
+    /// Absent if there is nothing to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_command: Option<HostCommand>,
 }
 
-/// One command for one host. Whoever receives it checks the members: a command that lacks one must still be answered.
+/// One command for one host. The receiver checks the members: even a command that lacks one must be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct HostCommand {
@@ -105,8 +105,8 @@ pub struct DeploymentSpecification {
     pub variant_envelope: Option<Envelope>,
 }
 
-/// A payload and the name of its format, 1 to 64 characters. What lacks one has none that anybody knows: a report is worth
-/// more than its form.
+/// A payload and the name of its format, 1 to 64 characters. An envelope without a format is still read: a report
+/// matters more than its form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct Envelope {
@@ -117,15 +117,15 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Format of diagnostics.
+    /// The format of diagnostics.
     pub const JSON: &'static str = "JSON";
-    /// Format of a signed deployment specification.
+    /// The format of a signed deployment specification.
     pub const PKCS7_JSON: &'static str = "PKCS7/JSON";
-    /// Format of an unsigned one; only the local command makes it, for itself.
+    /// The format of an unsigned one; only the local command makes it, for itself.
     pub const TEXT_JSON: &'static str = "TEXT/JSON";
 }
 
-/// The status of a command as its host and the service tell it to each other.
+/// The status of a command, as its host and the service exchange it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandStatus {
     Pending,
@@ -180,8 +180,8 @@ pub struct PostHostCommandUpdateOutput {
     pub command_status: Option<CommandStatus>,
 }
 
-/// A deployment that was taken back on a host, by hand or by the host itself outside of a command. Only this project's
-/// controller knows the operation; only it is told.
+/// Reports a deployment that was taken back on a host outside of a command, by hand or by the host itself. Only this
+/// project's controller has the operation, and only it receives the report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", remote = "Self")]
 pub struct PostHostRollbackInput {
@@ -189,13 +189,13 @@ pub struct PostHostRollbackInput {
     pub host_identifier: String,
     /// The deployment that was taken back.
     pub deployment_id: String,
-    /// The deployment whose files are back; absent when there was none.
+    /// The deployment whose files are restored; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_deployment_id: Option<String>,
     /// Seconds since the epoch, by the host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back_at: Option<f64>,
-    /// What came of it, for people.
+    /// The result, for people.
     #[serde(default, deserialize_with = "null_is_default")]
     pub message: String,
 }

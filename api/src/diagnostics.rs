@@ -1,4 +1,4 @@
-//! What a host reports about a command: the JSON text inside the diagnostics envelopes.
+//! A host's report about a command: the JSON text inside the diagnostics envelopes.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,17 +15,17 @@ pub struct AcknowledgementPayload {
 pub struct CompletionPayload {
     /// One of [`ErrorCode`] as a number.
     pub error_code: ErrorCode,
-    /// `location` of the script that failed; empty when none did.
+    /// The `location` of the script that failed; empty if none did.
     pub script_name: String,
     pub message: String,
-    /// The newest whole lines of the command's script log, at most [`MAX_LOG_CHARS`] characters.
+    /// The last whole lines of the command's script log, at most [`MAX_LOG_CHARS`] characters.
     pub log: String,
 }
 
-/// Most characters of [`CompletionPayload::log`].
+/// The largest [`CompletionPayload::log`], in characters.
 pub const MAX_LOG_CHARS: usize = 2048;
 
-/// Why a command ended as it did.
+/// The reason for the end of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 #[repr(u8)]

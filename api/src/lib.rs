@@ -1,12 +1,12 @@
-//! What crosses the wire, written once for the agent, the controller and the tests.
+//! The messages on the wire, defined once for the agent, the controller and the tests.
 //!
-//! * [`lifecycle`]: the names of lifecycle events, which are also the commands a host is given;
+//! * [`lifecycle`]: the names of lifecycle events, which are also the commands that a host receives;
 //! * [`codedeploy`]: the public API, `CodeDeploy_20141006`;
 //! * [`command`]: the agents' API, `CodeDeployCommandService_v20141006`;
 //! * [`specification`]: the deployment specification, the signed document inside a command's envelope;
-//! * [`diagnostics`]: what a host reports about a finished command.
+//! * [`diagnostics`]: a host's report about a finished command.
 //!
-//! Shapes only: what a member means for a host is decided in the agent, for a fleet in the controller.
+//! Shapes only: the agent decides what a member means for a host, the controller what it means for a fleet.
 
 pub mod codedeploy;
 pub mod command;

@@ -27,7 +27,7 @@ pub enum LifecycleEvent {
     /// Performed by the service; never sent to a host.
     AllowTraffic,
     AfterAllowTraffic,
-    /// An event that only the AppSpec of a revision knows.
+    /// An event that only the AppSpec of a revision defines.
     Custom(CustomEvent),
 }
 
@@ -63,7 +63,7 @@ impl LifecycleEvent {
         STANDARD.into_iter().map(|(_, event)| event)
     }
 
-    /// The names of these.
+    /// Their names.
     pub fn standard_names() -> impl Iterator<Item = &'static str> {
         STANDARD.iter().map(|(name, _)| *name)
     }

@@ -1,5 +1,5 @@
-//! How structures are read: from an object of their members. Derived code alone would take a list of the values as well, in
-//! the order in which the members happen to be declared.
+//! Reads structures from objects only. Derived code alone would also accept a list of values, in the order in which the
+//! members are declared.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,12 +8,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// What is read as an object. Made by [`objects`].
+/// A type that is read from an object; [`objects`] implements it.
 pub(crate) trait Object<'de>: Sized {
     fn from_members<D: Deserializer<'de>>(members: D) -> Result<Self, D::Error>;
 }
 
-/// Reads an object, and nothing else.
+/// Reads an object and rejects any other form.
 pub(crate) fn read<'de, T: Object<'de>, D: Deserializer<'de>>(object: D) -> Result<T, D::Error> {
     struct Reader<T>(PhantomData<T>);
 
@@ -57,7 +57,7 @@ macro_rules! objects {
 
 pub(crate) use objects;
 
-/// Null is absent, as everywhere in the protocols.
+/// Null counts as absent, as everywhere in the protocols.
 pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     value: D,
 ) -> Result<T, D::Error> {

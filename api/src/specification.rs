@@ -1,14 +1,14 @@
 //! The deployment specification: the JSON document inside a command's signed envelope.
 //!
-//! Written by a controller, read by agents. The agent checks every member again (`agent::spec`); nothing here
-//! promises more than the shape.
+//! A controller writes it, agents read it. The agent checks every member again (`agent::spec`); this module defines
+//! only the shape.
 
 use serde::{Deserialize, Serialize};
 
 use crate::codedeploy::Timestamp;
 use crate::lifecycle::LifecycleEvent;
 
-/// The document as it is written.
+/// The document in its written form.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SpecificationDocument {
@@ -27,18 +27,18 @@ pub struct SpecificationDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_possible_lifecycle_events: Option<Vec<LifecycleEvent>>,
     pub revision: RevisionDocument,
-    /// Token for a private GitHub repository. Absent, never null, when there is none.
+    /// The token for a private GitHub repository. Absent, never null, if there is none.
     #[serde(rename = "GitHubAccessToken", skip_serializing_if = "Option::is_none")]
     pub github_access_token: Option<String>,
-    /// RESTART deployments: the deployment whose unpacked archive is used again.
+    /// RESTART deployments: the deployment whose unpacked archive is reused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from_deployment_id: Option<String>,
-    /// What it was signed for. AWS's service does not say it, and AWS's agents do not look for it.
+    /// The host and command that it was signed for. AWS's service does not send it, and AWS's agents ignore it.
     #[serde(flatten)]
     pub binding: SpecificationBinding,
 }
 
-/// The host and the command for which a specification was signed, and when: it counts for nothing else.
+/// The host, command and time for which a specification was signed; it is not valid for any other.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SpecificationBinding {
@@ -106,14 +106,14 @@ pub struct LocalRevisionDocument {
     pub bundle_type: String,
 }
 
-/// What happens when Install meets a file that it did not create.
+/// The behaviour of Install when it meets a file that it did not create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum FileExistsBehavior {
     /// Install fails.
     #[default]
     Disallow,
-    /// The file is replaced, and belongs to the deployment from then on.
+    /// The file is replaced, and belongs to the deployment afterwards.
     Overwrite,
     /// The file stays, and the copy is skipped.
     Retain,

@@ -1,4 +1,4 @@
-//! `codedeploy-agent config`: the settings in effect, and where each comes from.
+//! `codedeploy-agent config`: the effective settings and the origin of each.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::config::reader::without_password;
 use crate::config::{ConfigError, DEFAULT_FILE, Environment, Loaded, Settings, TRUST_VARIABLES};
 
-/// Variables of the environment that decide something, beside [`TRUST_VARIABLES`].
+/// Environment variables that affect the settings, besides [`TRUST_VARIABLES`].
 const VARIABLES: [&str; 3] = ["AWS_REGION", "AWS_HOST_IDENTIFIER", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
 
-/// What `codedeploy-agent config` is told.
+/// The arguments of `codedeploy-agent config`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// As JSON: a list of key, value and origin.
+    /// Print JSON: a list of key, value and origin.
     #[arg(long)]
     json: bool,
 }
@@ -28,14 +28,14 @@ pub enum ShowError {
     Write(#[source] io::Error),
 }
 
-/// One line of what is shown.
+/// One line of the output.
 struct Line {
     key: String,
     value: Value,
     origin: String,
 }
 
-/// Prints the settings that `file` and `environment` give to `out`; warnings go to `complaints`. Secrets are hidden.
+/// Prints the settings from `file` and `environment` to `out`, and warnings to `complaints`. Secrets are hidden.
 pub fn show(
     arguments: &Arguments,
     file: Option<&Path>,
@@ -51,7 +51,7 @@ pub fn show(
     let lines = lines(&loaded, file, environment);
     let written = if arguments.json { as_json(&lines, out) } else { as_table(&lines, out) };
     match written {
-        // Whoever read our output has seen enough.
+        // The reader has closed the pipe because it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(ShowError::Write),
     }

@@ -1,7 +1,7 @@
-//! Starting, stopping and asking the agent of this host: `start`, `stop`, `restart`, `status`
-//! (spec: `codedeploy-agent`).
+//! Controls the agent of this host: `start`, `stop`, `restart`, `status` (spec: `codedeploy-agent`).
 //!
-//! The lock on the [pid file](crate::pidfile) says whether an agent runs, the [control socket](socket) what it is doing.
+//! The lock on the [pid file](crate::pidfile) shows whether an agent runs, the [control socket](socket) what it is
+//! doing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,17 +22,17 @@ use crate::errors::Chain;
 use crate::history::{Deployment, History};
 use crate::pidfile::{self, Holder, PidFileError};
 
-/// What the official agent says of an agent that is not there.
+/// The official agent's message if no agent is running.
 const NOT_RUNNING: &str = "No AWS CodeDeploy agent running";
 
-/// How long an agent may take to stop beyond what its commands may take.
+/// The time that an agent may need to stop, beyond that of its commands.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
 
-/// Exit codes of `status` (LSB: "Init Script Actions"), as of the official agent 2.
+/// Exit codes of `status` (LSB: "Init Script Actions"), like those of the official agent 2.
 const EXIT_STOPPED: u8 = 3;
 const EXIT_UNKNOWN: u8 = 4;
 
-/// Why a command that a person gave was not carried out.
+/// The reason why an operator's command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     #[error(transparent)]
@@ -55,13 +55,13 @@ pub enum ControlError {
     StillRunning { pid: Pid, patience: Duration },
 }
 
-/// `start`: `run` in the background. Returns in the caller once the agent is up or has failed, and in the daemon when
-/// that ends.
+/// `start`: runs the agent in the background. Returns in the caller once the agent is up or has failed, and in the
+/// daemon when the daemon ends.
 pub fn start(
     config_file: Option<PathBuf>,
     run: impl FnOnce(Option<PathBuf>, Waiter) -> ExitCode,
 ) -> ExitCode {
-    // A daemon has no current folder of its own.
+    // The daemon changes its current folder.
     let config_file = config_file.map(|file| std::path::absolute(&file).unwrap_or(file));
     match background::background() {
         Ok(Side::Daemon(caller)) => run(config_file, Waiter::of(caller)),
@@ -84,7 +84,7 @@ pub fn start(
     }
 }
 
-/// `stop`: tells the agent to stop and waits for its end. While a deployment is in progress only with `force`.
+/// `stop`: stops the agent and waits for its end. While a deployment is in progress, this needs `force`.
 pub fn stop(config_file: Option<&Path>, force: bool) -> ExitCode {
     match try_stop(config_file, force) {
         Ok(Some(pid)) => {
@@ -120,7 +120,7 @@ fn running_as(pid: impl std::fmt::Display) -> String {
     format!("The AWS CodeDeploy agent is running as PID {pid}")
 }
 
-/// The process that has stopped; `None` when none ran.
+/// Returns the process that has stopped; `None` if none ran.
 fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, ControlError> {
     let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
     let place = Place::of(&settings);
@@ -140,7 +140,7 @@ fn try_stop(config_file: Option<&Path>, force: bool) -> Result<Option<Pid>, Cont
     if agent.wait(patience)? { Ok(Some(pid)) } else { Err(ControlError::StillRunning { pid, patience }) }
 }
 
-/// An error while the agent that runs has a command in progress.
+/// Fails if the running agent has a command in progress.
 pub fn refuse_while_deploying(settings: &Settings) -> Result<(), ControlError> {
     let place = Place::of(settings);
     match pidfile::holder(&place.pid_file)? {
@@ -152,10 +152,10 @@ pub fn refuse_while_deploying(settings: &Settings) -> Result<(), ControlError> {
     }
 }
 
-/// The commands in progress, in words: from the agent, or from its records when it does not answer.
+/// Describes the commands in progress: as the agent reports them, or from its records if it does not answer.
 fn in_progress(settings: &Settings, place: &Place) -> Vec<String> {
     match control_socket::socket::ask(&place.socket) {
-        // It was told before and finishes them.
+        // It was asked to stop before, and finishes them.
         Ok(Report { activity: Activity::Stopping, .. }) => Vec::new(),
         Ok(report) => {
             let words = |command: &control_socket::status::Command| {
@@ -167,29 +167,29 @@ fn in_progress(settings: &Settings, place: &Place) -> Vec<String> {
             let folder = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking).ongoing();
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-            // Others are being written.
+            // Other names are files that are still being written.
             names.filter(|name| !name.starts_with('.')).collect()
         }
     }
 }
 
-/// What `status --json` prints.
+/// The output of `status --json`.
 #[derive(Debug, Serialize)]
 struct Document {
     version: u32,
     state: RunState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<i32>,
-    /// What the running agent tells of itself.
+    /// The report of the running agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<Report>,
-    /// Of an agent that does not run: the last ten deployments.
+    /// The last ten deployments, if the agent does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     deployments: Option<Vec<Deployment>>,
-    /// Of an agent that does not run: the outcomes that it will report first.
+    /// The outcomes that the agent will report first, if it does not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     outbox: Option<Outbox>,
-    /// What could not be found out, or was found beside.
+    /// A problem while the status was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
@@ -208,7 +208,8 @@ impl Document {
     }
 }
 
-/// `status`: whether the agent runs, as text and exit code of the official agents, or with all it tells as JSON.
+/// `status`: reports whether the agent runs, with the text and exit code of the official agents, or prints the full
+/// status as JSON.
 pub fn status(config_file: Option<&Path>, json: bool) -> ExitCode {
     let found = examine(config_file, json)
         .unwrap_or_else(|error| Document::of(RunState::Unknown, Some(Chain(&error).to_string())));
@@ -240,7 +241,8 @@ fn say(found: &Document) {
     if let Some(words) = found.agent.as_ref().and_then(Report::trouble_in_words) {
         console::complain(words);
     }
-    // Scripts compare what the official agents print, and that is all of stdout. What is just being reported is no news.
+    // Scripts compare the text of the official agents, so stdout has nothing else. An outcome that is just being
+    // reported is not worth a message.
     let troubled =
         found.agent.as_ref().map(|agent| &agent.outbox).filter(|outbox| outbox.last_error.is_some());
     if let Some(words) = troubled.or(found.outbox.as_ref()).and_then(Outbox::in_words) {
@@ -271,7 +273,7 @@ fn examine(config_file: Option<&Path>, in_full: bool) -> Result<Document, Contro
     match control_socket::socket::ask(&place.socket) {
         Ok(report) => found.agent = Some(report),
         Err(error) if in_full => found.note = Some(unanswered(&error)),
-        // Whoever may not ask is told what it always was.
+        // A caller without permission gets the plain answer.
         Err(_) => {}
     }
     Ok(found)

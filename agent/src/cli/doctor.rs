@@ -1,7 +1,7 @@
-//! `doctor`: checks everything that a deployment needs, and says in one line each what is wrong and what to do.
+//! `doctor`: checks everything that a deployment needs, and reports in one line each what is wrong and what to do.
 //!
-//! Facts are gathered side by side with short timeouts; what they mean is decided by pure functions. Nothing on the
-//! host or in the service changes, no command is taken, and no secret is printed. Without root it says what can be seen.
+//! Facts are gathered concurrently with short timeouts; pure functions judge them. Nothing on the host or in the
+//! service changes, no command is taken, and no secret is printed. Without root, `doctor` reports what it can see.
 
 pub mod leftovers;
 pub mod local;
@@ -22,28 +22,28 @@ use crate::errors::Chain;
 use crate::identity::Identity;
 use crate::spec::envelope;
 
-/// How long EC2's metadata may take to say who this host is: somebody is waiting for the checks.
+/// The time that EC2's metadata may take to identify this host: somebody is waiting for the checks.
 const EC2_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How one thing is.
+/// The verdict on one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Ok,
     /// It works, but not as it should; or it could not be checked.
     Warning,
-    /// Deployments fail, or will.
+    /// Deployments fail, or will fail.
     Problem,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
     /// What was found, on one line.
     pub text: String,
-    /// What to do about it; absent when there is nothing to do.
+    /// The advice; absent if there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
@@ -62,7 +62,7 @@ impl Check {
         Self { verdict: Verdict::Problem, ..Self::warning(name, text, advice) }
     }
 
-    /// What was not looked at, because something before it is wrong.
+    /// A check that was skipped because of an earlier problem.
     fn skipped(name: &'static str, because_of: &'static str) -> Self {
         Self::warning(name, "not checked", format!("fix {because_of} first"))
     }
@@ -72,7 +72,7 @@ fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `doctor`: prints every check; fails when one is a problem.
+/// `doctor`: prints every check; fails if one is a problem.
 pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -81,7 +81,7 @@ pub fn main(config_file: Option<&Path>, json: bool) -> ExitCode {
         }
     };
     let checks = runtime.block_on(examine(config_file, &Environment::of_process()));
-    // A name service that hangs must not keep a finished examination.
+    // A name service that hangs must not delay the result.
     runtime.shutdown_background();
     let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     let printed = if json {
@@ -103,7 +103,7 @@ fn line(check: &Check) -> String {
     format!("{verdict:<8} {:<14} {}{advice}", check.name, check.text)
 }
 
-/// Every check, in the order in which they depend on each other.
+/// All checks, in the order in which they depend on each other.
 pub async fn examine(config_file: Option<&Path>, environment: &Environment) -> Vec<Check> {
     let named = config_file.unwrap_or(Path::new(crate::config::DEFAULT_FILE));
     let (settings, warnings) = match Settings::load(config_file, environment) {

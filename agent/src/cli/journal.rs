@@ -1,4 +1,4 @@
-//! `codedeploy-agent journal`: which Installs a crash interrupted, and what recovery will do, in words and as JSON.
+//! `codedeploy-agent journal`: lists Installs that a crash interrupted and what recovery will do, as text and as JSON.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::console::fail;
 use crate::deployment_root::{Store, StoreError};
 use crate::errors::Chain;
 
-/// Changes that are listed in words; JSON has all.
+/// The number of changes that the text lists; JSON has all.
 const LISTED: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ struct Entry {
     found: Result<Unfinished, String>,
 }
 
-/// The whole of `codedeploy-agent journal`.
+/// Runs `codedeploy-agent journal`.
 pub fn main(config_file: Option<&Path>, as_json: bool) -> ExitCode {
     match show(config_file, as_json) {
         Ok(true) => ExitCode::SUCCESS,
@@ -43,7 +43,7 @@ pub fn main(config_file: Option<&Path>, as_json: bool) -> ExitCode {
     }
 }
 
-/// Whether nothing is unfinished.
+/// Returns whether nothing is unfinished.
 fn show(config_file: Option<&Path>, as_json: bool) -> Result<bool, JournalCommandError> {
     let (settings, _) = Settings::load(config_file, &Environment::of_process())?;
     let store = Store::new(&settings.root_dir, &settings.ongoing_deployment_tracking);

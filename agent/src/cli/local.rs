@@ -1,5 +1,5 @@
-//! `codedeploy-local`: the same deployment without any service (spec: codedeploy-local); [`plan`] tells what it would
-//! do, [`validate`] checks AppSpec files.
+//! `codedeploy-local`: deploys without a service (spec: codedeploy-local); [`plan`] shows what a deployment would do,
+//! [`validate`] checks AppSpec files.
 
 mod arguments;
 mod events;
@@ -34,7 +34,7 @@ use arguments::Arguments;
 use arguments::UsageError;
 use scratch::Scratch;
 
-/// Deploys a bundle on this machine, without any service.
+/// Deploys a bundle on this machine without a service.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "codedeploy-local",
@@ -46,7 +46,7 @@ use scratch::Scratch;
 pub struct CommandLine {
     #[command(flatten)]
     arguments: Arguments,
-    /// Show what the deployment would do and touch nothing; the same as `plan`.
+    /// Show what the deployment would do, and change nothing; the same as `plan`.
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: print JSON.
@@ -58,7 +58,7 @@ pub struct CommandLine {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show what a deployment would do to this host, and touch nothing.
+    /// Show what a deployment would do to this host, and change nothing.
     #[command(version, disable_version_flag = true)]
     Plan(plan::Arguments),
     /// Check AppSpec files, and bundles that are folders.
@@ -66,7 +66,7 @@ enum Command {
 }
 
 impl CommandLine {
-    /// Takes the configuration that was named for the whole program, unless this command names its own.
+    /// Takes the configuration of the whole program, unless this command has its own.
     pub fn inherit_configuration(&mut self, named: Option<PathBuf>) {
         match &mut self.command {
             None => self.arguments.inherit_configuration(named),
@@ -76,10 +76,10 @@ impl CommandLine {
     }
 }
 
-/// How long a person waits to hear that this is no EC2 instance.
+/// The time after which this host is assumed not to be an EC2 instance: a person is waiting.
 const METADATA_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Characters of deployment ids.
+/// The characters of deployment ids.
 const ID_CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,7 @@ enum LocalError {
     Output(#[from] std::io::Error),
 }
 
-/// The whole of `codedeploy-local`, after its arguments were read.
+/// Runs `codedeploy-local` with parsed arguments.
 pub fn main(line: CommandLine) -> ExitCode {
     let CommandLine { arguments: deployment, dry_run, json, command } = line;
     let done = match command {
@@ -132,7 +132,7 @@ pub fn main(line: CommandLine) -> ExitCode {
     }
 }
 
-/// What the options come to: this host, a deployment, and the events in their order.
+/// Turns the options into this host, a deployment, and the events in their order.
 async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<LifecycleEvent>), LocalError> {
     let environment = Environment::of_process();
     let order = events::order(arguments.events.as_deref())?;
@@ -151,7 +151,7 @@ async fn prepare(arguments: &Arguments) -> Result<(Host, DeploymentSpec, Vec<Lif
     Ok((Host::new(settings, environment, access), spec, order))
 }
 
-/// Refuses a misspelt event before anything runs.
+/// Rejects a misspelt event before anything runs.
 async fn check_events(
     host: &Host,
     spec: &DeploymentSpec,
@@ -164,13 +164,13 @@ async fn check_events(
     let scratch = Scratch::new(&host.environment).map_err(LocalError::Scratch)?;
     let defined = scratch.with(shutdown, Box::pin(host.defined_events(spec, scratch.path()))).await?;
     if let Err(error) = &defined {
-        // The deployment will say so as well.
+        // The deployment will report the same.
         tracing::debug!(error = %Chain(error), "the revision's lifecycle events are not known beforehand");
     }
     Ok(events::check_known(order, defined.ok().as_deref())?)
 }
 
-/// Deploys, and says whether it succeeded.
+/// Deploys, and returns whether it succeeded.
 async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = prepare(&arguments).await?;
     let shutdown = Shutdown::on_signals(Duration::ZERO)?;
@@ -199,7 +199,7 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     Ok(true)
 }
 
-/// Says where the output of the scripts is, if any has run.
+/// Prints the path of the scripts' output, if any script has run.
 fn point_to_log(folder: &DeploymentFolder) {
     let log = folder.scripts_log();
     if log.exists() {
@@ -214,7 +214,7 @@ fn explain(event: &LifecycleEvent, report: &Report) {
     report.log_tail.lines().for_each(|line| console::say(format_args!("  | {line}")));
 }
 
-/// The named configuration, else the host's; without one and without root, everything stays below the person's own
+/// Reads the named configuration, else the host's. Without one and without root, all state stays below the user's own
 /// state folder.
 fn settings(named: Option<&Path>, environment: &Environment) -> Result<(Settings, Vec<Warning>), LocalError> {
     let shared =
@@ -233,7 +233,8 @@ fn settings(named: Option<&Path>, environment: &Environment) -> Result<(Settings
     Ok((Settings { root_dir, log_dir: state.clone(), pid_dir: state, ..defaults }, Vec::new()))
 }
 
-/// With the credentials of the on-premises file if there is one, else of whoever runs this, else of the EC2 instance.
+/// Uses the credentials of the on-premises file if there is one, else those of the caller, else those of the EC2
+/// instance.
 async fn access(settings: &Settings, environment: &Environment) -> Result<Access, LocalError> {
     let on_premises = &settings.on_premises_config_file;
     let region = environment.text("AWS_REGION").or_else(|| environment.text("AWS_DEFAULT_REGION"));

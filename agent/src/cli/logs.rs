@@ -1,4 +1,4 @@
-//! `codedeploy-agent logs`: what the agent and the scripts have logged, for a person (docs/logs.md).
+//! `codedeploy-agent logs`: shows the logs of the agent and of scripts to a person (docs/logs.md).
 
 mod merge;
 mod parse;
@@ -22,36 +22,36 @@ use codedeploy_hooks::clock::LocalTime;
 use merge::{Merge, Wanted};
 use series::Problem;
 
-/// How often logs that are followed are looked at.
+/// The interval between checks of followed logs.
 const POLL: Duration = Duration::from_millis(500);
 
-/// Records that come first when logs are followed.
+/// The number of records to print before following.
 const BEFORE_FOLLOWING: usize = 20;
 
-/// Most problems that are told one by one.
+/// The number of problems that are reported one by one.
 const MAX_PROBLEMS: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Go on, and show what is added, until interrupted.
+    /// Follow the logs until interrupted.
     #[arg(short, long)]
     follow: bool,
-    /// Only what belongs to this deployment.
+    /// Only lines of this deployment.
     #[arg(long, value_name = "ID")]
     deployment: Option<String>,
     /// Only the agent's own log.
     #[arg(long, conflicts_with = "scripts")]
     agent: bool,
-    /// Only what scripts have written.
+    /// Only the output of scripts.
     #[arg(long)]
     scripts: bool,
-    /// Only what is younger: 90s, 30m, 1h, 2d, 1w, or a time such as "2026-11-22 21:00".
+    /// Only lines newer than this: 90s, 30m, 1h, 2d, 1w, or a time such as "2026-11-22 21:00".
     #[arg(long, value_name = "WHEN", value_parser = since::parse)]
     since: Option<SystemTime>,
-    /// Only so many of the newest lines.
+    /// Only the last N lines.
     #[arg(short = 'n', long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     lines: Option<u32>,
-    /// JSON lines, for programs.
+    /// Print JSON lines, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -68,10 +68,10 @@ enum LogsError {
     Output(#[source] io::Error),
 }
 
-/// The whole of `codedeploy-agent logs`.
+/// Runs `codedeploy-agent logs`.
 pub fn main(arguments: Arguments, config_file: Option<&Path>) -> ExitCode {
     match on_runtime(show(arguments, config_file)) {
-        // Whoever reads has seen enough, as `head` does.
+        // The reader has closed the pipe, as `head` does.
         Ok(Err(LogsError::Output(error))) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail("codedeploy-agent logs", &error),
@@ -145,17 +145,17 @@ fn tell(problems: &[Problem]) {
     }
 }
 
-/// What is shown, line by line.
+/// Prints records line by line.
 struct Page<W: Write> {
     out: W,
     json: bool,
     style: Style,
-    /// The deployment that the last heading names. Lines that belong to none do not end it.
+    /// The deployment in the last heading. Lines without a deployment stay under it.
     headed: Option<String>,
 }
 
 impl<W: Write> Page<W> {
-    /// Shows the records that there are, the newest `limit` of them, and says how many.
+    /// Prints the existing records, the last `limit` of them, and returns how many.
     fn all(&mut self, merge: &mut Merge, limit: Option<usize>, unfinished: bool) -> io::Result<usize> {
         let mut shown = 0;
         let mut newest = VecDeque::new();
@@ -205,7 +205,8 @@ impl<W: Write> Page<W> {
         writeln!(self.out, "{}", self.style.paint(Colour::Bold, &harmless(&title)))
     }
 
-    /// One line of a script log: what a script wrote behind its name, stderr marked, or where the log stands.
+    /// Formats one line of a script log: the script's name and its output, with stderr marked, or the script's place in
+    /// the deployment.
     fn output(&mut self, record: &Record) -> io::Result<()> {
         let time = LocalTime::of(record.time).milliseconds();
         let time = self.style.paint(Colour::Dim, &time);

@@ -1,8 +1,8 @@
-//! `register` and `deregister`: makes this machine an on-premises instance of CodeDeploy, and undoes it
-//! (AWS CodeDeploy User Guide, "Register an on-premises instance").
+//! `register` and `deregister`: makes this machine an on-premises instance of CodeDeploy, and undoes it (AWS CodeDeploy
+//! User Guide, "Register an on-premises instance").
 //!
-//! [`request`] checks what was asked for, [`operator`] finds the keys of the person who asks, [`registry`] is the service,
-//! [`host_file`] the on-premises file. A registration whose file cannot be written is taken back.
+//! [`request`] checks the request, [`operator`] finds the operator's keys, [`registry`] is the service, [`host_file`]
+//! is the on-premises file. If the file cannot be written, the registration is taken back.
 
 mod host_file;
 mod operator;
@@ -27,7 +27,7 @@ use request::{Registration, RequestError, Tag};
 
 const PROGRAM: &str = "codedeploy-agent";
 
-/// Which service, and with whose keys. The keys are those of the person who registers, from the environment
+/// The service, and the keys for it. The keys belong to the person who registers, and come from the environment
 /// (AWS_ACCESS_KEY_ID …) or a profile of the shared credentials file; they are not stored.
 #[derive(Debug, clap::Args)]
 struct ServiceArguments {
@@ -37,7 +37,8 @@ struct ServiceArguments {
     /// The service's region [default: AWS_REGION or AWS_DEFAULT_REGION]
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
-    /// Another address of the service, such as a controller's [default: AWS_ENDPOINT_URL_CODEDEPLOY or AWS_ENDPOINT_URL, else AWS]
+    /// Another address of the service, such as a controller's [default: AWS_ENDPOINT_URL_CODEDEPLOY or
+    /// AWS_ENDPOINT_URL, else AWS]
     #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
     /// Profile of the shared credentials file [default: keys in the environment, else AWS_PROFILE, else `default`]
@@ -53,25 +54,26 @@ struct ServiceArguments {
 pub struct RegisterArguments {
     #[command(flatten)]
     service: ServiceArguments,
-    /// The IAM user that this machine is; needs the user's access key.
+    /// The IAM user of this machine; needs the user's access key.
     #[arg(long, value_name = "ARN", requires = "access_key_id")]
     iam_user_arn: Option<String>,
     /// The user's access key ID.
     #[arg(long, value_name = "ID", env = "CODEDEPLOY_HOST_ACCESS_KEY_ID", hide_env_values = true)]
     access_key_id: Option<String>,
-    /// File with nothing but the user's secret access key; `-` reads the standard input [default: the environment's CODEDEPLOY_HOST_SECRET_ACCESS_KEY]
+    /// A file that contains only the user's secret access key; `-` reads the standard input [default: the environment's
+    /// CODEDEPLOY_HOST_SECRET_ACCESS_KEY]
     #[arg(long, value_name = "FILE")]
     secret_access_key_file: Option<PathBuf>,
-    /// The role session that this machine is; needs --credentials-file.
+    /// The role session of this machine; needs --credentials-file.
     #[arg(long, value_name = "ARN", requires = "credentials_file")]
     iam_session_arn: Option<String>,
-    /// Absolute path of the shared credentials file that keeps the session's keys fresh.
+    /// The absolute path of the shared credentials file that is kept up to date with the session's keys.
     #[arg(long, value_name = "FILE")]
     credentials_file: Option<PathBuf>,
-    /// A tag, by which deployment groups find the machine; up to ten.
+    /// A tag by which deployment groups select the machine; up to ten.
     #[arg(long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<Tag>,
-    /// Replace an on-premises file that says something else.
+    /// Replace an on-premises file with other contents.
     #[arg(long)]
     force: bool,
 }
@@ -110,7 +112,7 @@ enum RegisterError {
     Output(#[from] io::Error),
 }
 
-/// What both commands need.
+/// The common needs of both commands.
 struct Desk {
     registry: Registry,
     settings: Settings,
@@ -118,12 +120,12 @@ struct Desk {
     file: PathBuf,
 }
 
-/// Registers this machine. Doing it again changes nothing.
+/// Registers this machine. A repetition changes nothing.
 pub fn register(arguments: RegisterArguments, config_file: Option<PathBuf>) -> ExitCode {
     ended(on_runtime(enroll(arguments, config_file)))
 }
 
-/// Deregisters this machine. Doing it again changes nothing.
+/// Deregisters this machine. A repetition changes nothing.
 pub fn deregister(arguments: DeregisterArguments, config_file: Option<PathBuf>) -> ExitCode {
     ended(on_runtime(withdraw(arguments, config_file)))
 }
@@ -204,7 +206,7 @@ async fn enroll(arguments: RegisterArguments, config_file: Option<PathBuf>) -> R
     Ok(())
 }
 
-/// What follows a registration: tags, and the file unless it stands already.
+/// The steps after a registration: adds the tags, and writes the file unless it exists already.
 async fn finish(
     desk: &Desk,
     name: &str,
@@ -227,7 +229,7 @@ async fn finish(
     Ok(())
 }
 
-/// Undoes a registration that was just made, and gives the error to end with.
+/// Undoes a new registration, and returns the error to end with.
 async fn take_back(
     desk: &Desk,
     name: &str,
@@ -240,7 +242,8 @@ async fn take_back(
     }
     let mut out = console::out();
     let _ = write!(out, "FAILED\nTaking the registration of {name} back... ");
-    // The service drops tags of an instance that goes; one that does not would show them to the next of this name.
+    // The service drops the tags of a deregistered instance; if it did not, the next instance of this name would get
+    // them.
     let _ = desk.registry.remove_tags(name, tags).await;
     match desk.registry.deregister(name).await {
         Ok(()) => {

@@ -28,7 +28,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use notice::NoticeError;
 
-/// How long a person waits for the service to take note.
+/// The time that a person waits for the service to accept the report.
 const TELLING: Duration = Duration::from_secs(15);
 
 /// The options of `codedeploy-agent rollback`.
@@ -68,7 +68,7 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-/// The whole of `codedeploy-agent rollback`.
+/// Runs `codedeploy-agent rollback`.
 pub fn main(arguments: &Arguments, config_file: Option<&Path>) -> ExitCode {
     match on_runtime(run(&arguments.deployment_group, config_file)) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
@@ -78,7 +78,7 @@ pub fn main(arguments: &Arguments, config_file: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Whether the revision that is back runs, as far as its scripts can say.
+/// Returns whether the restored revision runs, as far as its scripts can tell.
 async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackCommandError> {
     let environment = Environment::of_process();
     let (settings, warnings) = Settings::load(config_file, &environment)?;
@@ -97,7 +97,7 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     let (rolled_back, journal) = host.roll_back(cause, shutdown.end_running.clone()).await?;
     tell(&rolled_back);
     let words = rolled_back.to_string();
-    // The person was told of both already.
+    // These were already printed.
     rolled_back.warnings.iter().for_each(|warning| tracing::info!("{warning}"));
     tracing::info!(deployment_id = %about.deployment_id, "deployment {} was taken back by hand: {words}", about.deployment_id);
     History::open(&place.history).rolled_back(&about, &words);
@@ -107,8 +107,8 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     Ok(rolled_back.succeeded())
 }
 
-/// Tells the service at once where it is this project's controller, so that the next deployment knows of the rollback.
-/// When it does not answer, or nobody knows yet what it is, the agent does.
+/// Reports to the service at once if it is this project's controller, so that the next deployment takes the rollback
+/// into account. If it does not answer, or is not known yet, the agent reports later.
 async fn tell_service(host: &Host) {
     let told = async {
         let identity = Identity::find(&host.settings, &host.environment, Duration::ZERO).await.ok()?;
@@ -124,7 +124,7 @@ async fn tell_service(host: &Host) {
     }
 }
 
-/// The last deployment of the group with this id or name.
+/// Finds the last deployment of the group with this id or name.
 fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandError> {
     let installed = host.store.installed()?;
     if let Some((_, folder)) = installed.iter().find(|(id, _)| id.as_str() == wanted) {

@@ -3,22 +3,22 @@
 use super::{ComputePlatform, Tag, Timestamp, enumerations, shapes};
 
 enumerations! {
-    /// Where a revision's bundle is.
+    /// The place of a revision's bundle.
     RevisionLocationType {
         S3 = "S3", GitHub = "GitHub", String = "String", AppSpecContent = "AppSpecContent",
     }
 
-    /// How a bundle in S3 is packed.
+    /// The format of a bundle in S3.
     BundleType { Tar = "tar", Tgz = "tgz", Zip = "zip", Yaml = "YAML", Json = "JSON", }
 
-    /// What ListApplicationRevisions sorts by.
+    /// The sort key of ListApplicationRevisions.
     ApplicationRevisionSortBy {
         RegisterTime = "registerTime", FirstUsedTime = "firstUsedTime", LastUsedTime = "lastUsedTime",
     }
 
     SortOrder { Ascending = "ascending", Descending = "descending", }
 
-    /// Whether ListApplicationRevisions gives the target revisions of groups, the others, or both.
+    /// Whether ListApplicationRevisions lists the target revisions of groups, the others, or both.
     ListStateFilterAction { Include = "include", Exclude = "exclude", Ignore = "ignore", }
 }
 
@@ -43,7 +43,7 @@ shapes! {
     UpdateApplicationInput { application_name: String, new_application_name: String, }
     DeleteApplicationInput { application_name: String, }
 
-    /// A pointer to a bundle. Two are the same revision when every member is.
+    /// A pointer to a bundle. Two pointers are the same revision if all their members are equal.
     RevisionLocation {
         revision_type: RevisionLocationType,
         s3_location: S3Location,
@@ -67,7 +67,7 @@ shapes! {
 
     GenericRevisionInfo {
         description: String,
-        /// Names of the groups whose target revision this is.
+        /// The names of the groups whose target revision this is.
         deployment_groups: Vec<String>,
         first_used_time: Timestamp,
         last_used_time: Timestamp,
@@ -90,7 +90,7 @@ shapes! {
     BatchGetApplicationRevisionsInput { application_name: String, revisions: Vec<RevisionLocation>, }
     BatchGetApplicationRevisionsOutput {
         application_name: String,
-        /// Says which revisions are not registered; empty when all are.
+        /// Lists the revisions that are not registered; empty if all are.
         error_message: String,
         revisions: Vec<RevisionInfo>,
     }

@@ -3,12 +3,12 @@
 use super::{ComputePlatform, Timestamp, enumerations, shapes};
 
 enumerations! {
-    /// How [`MinimumHealthyHosts::value`] counts.
+    /// The unit of [`MinimumHealthyHosts::value`].
     MinimumHealthyHostsType { HostCount = "HOST_COUNT", FleetPercent = "FLEET_PERCENT", }
 }
 
 enumerations! {
-    /// How traffic is shifted by what is not of the Server platform.
+    /// The way in which the Lambda and ECS platforms shift traffic.
     TrafficRoutingType {
         TimeBasedCanary = "TimeBasedCanary",
         TimeBasedLinear = "TimeBasedLinear",
@@ -17,7 +17,7 @@ enumerations! {
 }
 
 shapes! {
-    /// How many hosts must stay healthy while a deployment runs.
+    /// The number of hosts that must stay healthy while a deployment runs.
     MinimumHealthyHosts {
         #[serde(rename = "type")]
         kind: MinimumHealthyHostsType,
@@ -34,7 +34,7 @@ shapes! {
         zonal_config: ZonalConfig,
     }
 
-    /// One availability zone after another.
+    /// Deploys to one availability zone after another.
     ZonalConfig {
         first_zone_monitor_duration_in_seconds: i64,
         monitor_duration_in_seconds: i64,
@@ -43,7 +43,7 @@ shapes! {
 
     TimeBasedCanary { canary_percentage: i64, canary_interval: i64, }
     TimeBasedLinear { linear_percentage: i64, linear_interval: i64, }
-    /// Of configurations for Lambda and ECS only.
+    /// For configurations of Lambda and ECS only.
     TrafficRoutingConfig {
         #[serde(rename = "type")]
         kind: TrafficRoutingType,

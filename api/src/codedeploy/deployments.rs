@@ -51,7 +51,8 @@ enumerations! {
         UnknownError = "UnknownError",
     }
 
-    /// Why a deployment failed or was stopped: those of the codes that a Server deployment outside EC2 can end with.
+    /// The reason why a deployment failed or was stopped: those codes that a Server deployment outside EC2 can end
+    /// with.
     ErrorCode {
         AgentIssue = "AGENT_ISSUE",
         AlarmActive = "ALARM_ACTIVE",
@@ -68,7 +69,7 @@ enumerations! {
         Timeout = "TIMEOUT",
     }
 
-    /// Who created a deployment.
+    /// The creator of a deployment.
     DeploymentCreator {
         User = "user",
         AutoScaling = "autoscaling",
@@ -82,17 +83,17 @@ enumerations! {
 
     DeploymentMode { Standard = "STANDARD", Restart = "RESTART", }
 
-    /// What Install does about a file that it did not create.
+    /// The way in which Install handles a file that it did not create.
     FileExistsBehavior { Disallow = "DISALLOW", Overwrite = "OVERWRITE", Retain = "RETAIN", }
 
     StopStatus { Pending = "Pending", Succeeded = "Succeeded", }
 
-    /// Which wait of a blue/green deployment is to end.
+    /// The wait of a blue/green deployment that is to end.
     DeploymentWaitType { ReadyWait = "READY_WAIT", TerminationWait = "TERMINATION_WAIT", }
 
     DeploymentTargetType { InstanceTarget = "InstanceTarget", }
 
-    /// Which fleet of a blue/green deployment a target belongs to.
+    /// The fleet of a blue/green deployment that a target belongs to.
     TargetLabel { Blue = "Blue", Green = "Green", }
 }
 
@@ -237,7 +238,7 @@ shapes! {
     ListDeploymentTargetsInput {
         deployment_id: String,
         next_token: String,
-        /// A filter that is null is none.
+        /// A null filter counts as absent.
         #[serde(default, deserialize_with = "without_nulls")]
         target_filters: BTreeMap<String, Vec<String>>,
     }
@@ -257,7 +258,7 @@ shapes! {
     GetDeploymentInstanceOutput { instance_summary: InstanceSummary, }
     BatchGetDeploymentInstancesInput { deployment_id: String, instance_ids: Vec<String>, }
     BatchGetDeploymentInstancesOutput {
-        /// Says which instances the deployment does not have; empty when it has all.
+        /// Lists the instances that are not part of the deployment; empty if all are.
         error_message: String,
         instances_summary: Vec<InstanceSummary>,
     }

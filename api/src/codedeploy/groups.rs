@@ -60,7 +60,7 @@ shapes! {
     AlarmConfiguration {
         enabled: bool,
         ignore_poll_alarm_failure: bool,
-        /// One that is null has no name.
+        /// A null alarm is one without a name.
         #[serde(default, deserialize_with = "nulls_are_defaults")]
         alarms: Vec<Alarm>,
     }
@@ -138,7 +138,7 @@ shapes! {
     BatchGetDeploymentGroupsInput { application_name: String, deployment_group_names: Vec<String>, }
     BatchGetDeploymentGroupsOutput {
         deployment_groups_info: Vec<DeploymentGroupInfo>,
-        /// Says which groups do not exist; empty when all do.
+        /// Lists the groups that do not exist; empty if all do.
         error_message: String,
     }
     ListDeploymentGroupsInput { application_name: String, next_token: String, }
@@ -152,7 +152,7 @@ shapes! {
     UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Vec<AutoScalingGroup>, }
 }
 
-/// Gives the members of a group's settings to a macro, after what it is given itself.
+/// Passes the members of a group's settings to a macro, behind the macro's own arguments.
 macro_rules! with_settings {
     ($given_to:ident! { $($given:tt)* }) => {
         $given_to! { $($given)* {
@@ -178,12 +178,12 @@ macro_rules! with_settings {
 }
 
 with_settings! { shapes! {
-    /// What CreateDeploymentGroup and UpdateDeploymentGroup set, and what a service stores of a group as it was given.
+    /// The settings of CreateDeploymentGroup and UpdateDeploymentGroup, in the form in which a service stores them.
     DeploymentGroupSettings
 } }
 
-/// An input that has the settings among its members. It is read as one list of members: of a structure that is flattened into
-/// another, no reader can tell at which member it went wrong.
+/// An input that includes the settings. It is read as one flat list of members: serde cannot report the member that
+/// failed inside a flattened structure.
 macro_rules! inputs {
     ($(#[$doc:meta])* $name:ident { $($own:ident: $own_type:ty,)* } { $($member:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -214,7 +214,7 @@ macro_rules! inputs {
 }
 
 with_settings! { inputs! {
-    /// Input of CreateDeploymentGroup.
+    /// The input of CreateDeploymentGroup.
     CreateDeploymentGroupInput {
         application_name: String,
         deployment_group_name: String,
@@ -223,7 +223,7 @@ with_settings! { inputs! {
 } }
 
 with_settings! { inputs! {
-    /// Input of UpdateDeploymentGroup; a member of the settings that is absent keeps its value.
+    /// The input of UpdateDeploymentGroup; an absent member of the settings keeps its value.
     UpdateDeploymentGroupInput {
         application_name: String,
         current_deployment_group_name: String,

@@ -3,14 +3,14 @@
 use super::{Tag, Timestamp, enumerations, shapes};
 
 enumerations! {
-    /// Which halves of a tag a filter compares.
+    /// The halves of a tag that a filter compares.
     TagFilterType { KeyOnly = "KEY_ONLY", ValueOnly = "VALUE_ONLY", KeyAndValue = "KEY_AND_VALUE", }
 
     RegistrationStatus { Registered = "Registered", Deregistered = "Deregistered", }
 }
 
 shapes! {
-    /// A test on one tag, of an on-premises instance or (then AWS calls it EC2TagFilter) an EC2 instance.
+    /// A filter on one tag, of an on-premises instance or (EC2TagFilter in AWS's API) an EC2 instance.
     TagFilter {
         #[serde(rename = "Key")]
         key: String,
@@ -27,7 +27,7 @@ shapes! {
         iam_user_arn: String,
         instance_arn: String,
         register_time: Timestamp,
-        /// Present once the instance is deregistered.
+        /// Present after the instance was deregistered.
         deregister_time: Timestamp,
         tags: Vec<Tag>,
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The type's name in serde, by which a format that marks times knows one.
+    /// The type's name in serde; a format that marks times recognises them by it.
     pub const TYPE: &'static str = "Timestamp";
 
     pub const fn from_millis(millis: i64) -> Self {
@@ -21,7 +21,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The host's clock.
+    /// The time of the host's clock.
     pub fn now() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(0) + since_epoch
@@ -33,7 +33,7 @@ impl Timestamp {
         Timestamp(self.0 - self.0.rem_euclid(period))
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The time that passed since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -50,7 +50,8 @@ impl std::ops::Add<Duration> for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut seconds = self.0 as f64 / 1000.0;
-        // Clients cut a binary number off after its milliseconds: just below one, it would be taken for the one before.
+        // Clients truncate a binary number to milliseconds: a number just below a millisecond would become the previous
+        // one.
         let is_below = seconds.mul_add(1000.0, -(self.0 as f64)) < 0.0;
         if is_below && !serializer.is_human_readable() {
             seconds = seconds.next_up();
@@ -75,7 +76,7 @@ impl<'de> Deserialize<'de> for Timestamp {
                 if !seconds.is_finite() {
                     return Err(D::Error::invalid_value(Unexpected::Float(seconds), &self));
                 }
-                // `as` saturates, so a number beyond every date stays a date.
+                // `as` saturates, so a number beyond every date becomes the last date.
                 Ok(Timestamp((seconds * 1000.0).round() as i64))
             }
         }

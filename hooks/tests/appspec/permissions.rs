@@ -216,7 +216,7 @@ fn acl_entries_are_those_that_setfacl_takes_beyond_the_mode() {
     assert!(warnings[0].contains("which means ---"), "{warnings:?}");
     assert_eq!(permission("acls: []").acl.unwrap().entries, []);
     let twice = problem(with_permission("acls: ['u:mary:r', 'd:u:mary:r', 'user:mary:w']"));
-    assert!(twice.contains("acls[2]") && twice.contains("about the same already"), "{twice}");
+    assert!(twice.contains("acls[2]") && twice.contains("already for the same one"), "{twice}");
     let text = problem(with_permission("acls: u:mary:rw"));
     assert!(text.ends_with("expected a list of ACL entries; write acls: [\"u:mary:rw\"]"), "{text}");
     assert_eq!(permission("acls:").acl, None);

@@ -1,4 +1,4 @@
-//! Another agent on this host: AWS's own, in Ruby or as a binary, running or enabled, beside this one.
+//! Another agent on this host, besides this one: AWS's own, in Ruby or as a binary, running or enabled.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::regular;
 
 const NAME: &str = "other-agents";
 
-/// Where AWS's packages put their agent.
+/// The folder in which AWS's packages install their agent.
 const AWS_PROGRAM: &str = "/opt/codedeploy-agent/bin/";
 
-/// Where this agent's unit and AWS's, which have one name, are enabled.
+/// The links that enable this agent's unit and AWS's, which have the same name.
 const ENABLED_UNITS: [&str; 2] = [
     "/etc/systemd/system/multi-user.target.wants/codedeploy-agent.service",
     "/etc/systemd/system/default.target.wants/codedeploy-agent.service",
@@ -27,22 +27,22 @@ const ENABLED_UNITS: [&str; 2] = [
 /// AWS's init script. systemd ignores it where a unit of the same name exists.
 const INIT_SCRIPTS: [&str; 2] = ["/etc/rc3.d/S20codedeploy-agent", "/etc/init.d/codedeploy-agent"];
 
-/// Where the unit of that name is, the one that counts first.
+/// The places of the unit of that name, in order of priority.
 const UNITS: [&str; 3] = [
     "/etc/systemd/system/codedeploy-agent.service",
     "/usr/lib/systemd/system/codedeploy-agent.service",
     "/lib/systemd/system/codedeploy-agent.service",
 ];
 
-/// Largest unit or command line that is read, in bytes.
+/// The largest unit or command line that is read, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// A process that looks like an agent and is not ours.
+/// A process that looks like another agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Foreign {
     pid: i32,
     ruby: bool,
-    /// Where it keeps deployments; `None` when that cannot be seen.
+    /// The folder of its deployments; `None` if that cannot be seen.
     root: Option<PathBuf>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn check(settings: &Settings, place: &Place, environment: &Environmen
     judge(&settings.root_dir, &running, &enabled, named, name_is_ours)
 }
 
-/// `name_is_ours`: the unit `codedeploy-agent` is this agent's own, which no advice may disable.
+/// `name_is_ours`: the unit `codedeploy-agent` is this agent's own, so no advice may disable it.
 fn judge(
     root: &Path,
     running: &[Foreign],
@@ -83,7 +83,7 @@ fn judge(
         let text = format!("process {} is another agent on the same root_dir {}", other.pid, root.display());
         return Check::problem(NAME, text, advice);
     }
-    // A binary with a root of its own is another instance that somebody set up.
+    // A binary with a root of its own is a second instance, set up on purpose.
     if let Some(other) = running.iter().find(|other| other.ruby || other.root.is_none()) {
         let text = match &other.root {
             Some(root) => format!("process {} is another agent, on {}", other.pid, root.display()),
@@ -105,7 +105,7 @@ fn judge(
     }
 }
 
-/// The agents among the processes of this host, except for `ours` and the asking one.
+/// Returns the agents among the processes of this host, except for `ours` and the calling one.
 fn processes(ours: Option<Pid>, environment: &Environment) -> Vec<Foreign> {
     let ours = ours.map(|pid| pid.as_raw_nonzero().get());
     let own = i32::try_from(std::process::id()).ok();
@@ -124,7 +124,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     regular::read_up_to(path, MAX_BYTES).ok()
 }
 
-/// An agent's master, by its command line: `codedeploy-agent: master …` of Ruby, or a binary that polls.
+/// Recognises an agent's master by its command line: `codedeploy-agent: master …` for Ruby, or a binary that polls.
 fn foreign(pid: i32, words: &[OsString], environment: &Environment) -> Option<Foreign> {
     let first = words.first()?.to_str()?;
     if first.starts_with("codedeploy-agent: master") {
@@ -152,13 +152,13 @@ fn configuration_of(words: &[OsString]) -> Option<PathBuf> {
     None
 }
 
-/// The `root_dir` of a configuration; a default file that is missing means defaults.
+/// Reads the `root_dir` of a configuration; if the default file is missing, the defaults count.
 fn root_of(file: &Path, environment: &Environment) -> Option<PathBuf> {
     let named = (file != Path::new(DEFAULT_FILE)).then_some(file);
     Settings::load(named, environment).ok().map(|(settings, _)| settings.root_dir)
 }
 
-/// Whose agent a unit or an init script starts.
+/// The agent that a unit or an init script starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Starter {
     ThisAgent,
@@ -166,7 +166,7 @@ enum Starter {
     Neither,
 }
 
-/// This agent's unit runs it in the foreground (`run`); AWS's units and scripts let it go to the background (`start`).
+/// This agent's unit runs it in the foreground (`run`); AWS's units and scripts start it in the background (`start`).
 fn starter(text: &[u8]) -> Starter {
     let text = String::from_utf8_lossy(text);
     let mut found = Starter::Neither;

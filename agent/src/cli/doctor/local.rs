@@ -1,4 +1,4 @@
-//! What can be seen on this host alone: permissions, disk space, users.
+//! Checks that need only this host: permissions, disk space, users.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,11 +13,11 @@ use crate::cli::doctor::Check;
 use crate::config::Settings;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
-/// How long the host's user database may take; it can be a directory service.
+/// The time that the host's user database may take; it can be a directory service.
 const NAMES_TIME: Duration = Duration::from_secs(5);
 
 const MIB: u64 = 1024 * 1024;
-/// Below this, a deployment fails; below the second, one may.
+/// Below this, a deployment fails; below the second one, it may fail.
 const TOO_LITTLE: u64 = 100 * MIB;
 const LITTLE: u64 = 1024 * MIB;
 const TOO_FEW_INODES: u64 = 1000;
@@ -42,15 +42,15 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
 struct Folder {
     key: &'static str,
     path: PathBuf,
-    /// It, or what exists of the way to it, can be written to by whoever asks.
+    /// Whether the caller can write to it, or to the part of its path that exists.
     writable: bool,
-    /// Others than its owner may replace what is in it.
+    /// Whether others than its owner may replace its contents.
     open_to_all: bool,
-    /// Something else is in its place.
+    /// Whether something else is in its place.
     not_a_folder: bool,
 }
 
-/// Who else may read the file with the host's secrets; `None` when it cannot be seen.
+/// The file with the host's secrets, if others may read it, and its mode; `None` if it cannot be seen.
 type Secret = Option<(PathBuf, u32)>;
 
 fn folders(settings: &Settings) -> Vec<Folder> {
@@ -113,14 +113,14 @@ fn permissions(folders: &[Folder], secret: Secret) -> Check {
     }
 }
 
-/// What is left on a file system.
+/// The free space of a file system.
 #[derive(Debug)]
 struct Space {
     key: &'static str,
     path: PathBuf,
     /// For this user, in bytes.
     available: u64,
-    /// Absent on file systems that do not count them.
+    /// Absent on file systems that do not count inodes.
     inodes: Option<u64>,
     read_only: bool,
 }
@@ -173,12 +173,12 @@ enum Named {
     Group(String),
 }
 
-/// The names in the AppSpec files that count on this host; one that cannot be read has none.
+/// The names in the AppSpec files that apply to this host; an unreadable file has none.
 #[derive(Debug, Default)]
 struct Deployed {
-    /// Of the last successful deployments: their ApplicationStop runs at the next one.
+    /// From the last successful deployments: their ApplicationStop runs in the next one.
     successful: BTreeSet<Named>,
-    /// Of deployments since then that have not succeeded, with their folder's name.
+    /// From later deployments that did not succeed, with the name of their folder.
     failed: BTreeSet<(String, Named)>,
 }
 
@@ -215,7 +215,7 @@ fn named_in(deployment: &Path) -> Vec<Named> {
         .map_or_else(Vec::new, |parsed| principals(&parsed.appspec))
 }
 
-/// A regular file of bounded size; nothing else is waited for.
+/// Reads a regular file of bounded size; never blocks on anything else.
 fn read_bounded(path: &Path) -> Option<Vec<u8>> {
     let metadata = path.symlink_metadata().ok()?;
     (metadata.is_file() && metadata.len() <= appspec::MAX_BYTES as u64).then(|| std::fs::read(path).ok())?

@@ -1,4 +1,4 @@
-//! What lies between this host and the services: names, proxy, TLS, clocks, credentials, and whether the command
+//! Checks the path between this host and the services: names, proxy, TLS, clocks, credentials, and whether the command
 //! service accepts this host.
 
 mod clock;
@@ -30,11 +30,11 @@ use crate::identity::Identity;
 use clock::Clocks;
 use trouble::Unreached;
 
-/// How long one look may take.
+/// The timeout of one check.
 const TIME: Duration = Duration::from_secs(8);
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// The checks that need the network; `None` stands for what is wrong already.
+/// The checks that need the network; `None` stands for an earlier problem.
 pub(super) async fn checks(
     settings: &Settings,
     identity: Option<&Identity>,
@@ -62,7 +62,7 @@ pub(super) async fn checks(
             "correct the user and password in proxy_uri, or allow this address in the proxy",
         );
     }
-    // The first of these that is wrong is the cause of whatever is wrong after it.
+    // The first of these that fails is the cause of all later failures.
     let cause = [&proxy_check, &dns].into_iter().find(|check| check.verdict == Verdict::Problem);
     let behind: Vec<Check> = if let Some(cause) = cause {
         ["tls", "clock", "service", "signer", "s3"].map(|name| Check::skipped(name, cause.name)).into()
@@ -80,7 +80,7 @@ pub(super) async fn checks(
     [credentials, proxy_check, dns].into_iter().chain(behind).collect()
 }
 
-/// One unsigned GET; every answer is a good one, and tells the server's clock.
+/// Sends one unsigned GET; any response is good, and shows the server's clock.
 async fn reach(access: &Access, endpoint: &str) -> Result<Clocks, Unreached> {
     let operation: Operation<(), Option<String>, ServiceError> = Operation::builder()
         .service_name("Doctor")
@@ -115,7 +115,7 @@ async fn reach(access: &Access, endpoint: &str) -> Result<Clocks, Unreached> {
     }
 }
 
-/// Reaches the service and, if that works, sends it a signed request.
+/// Connects to the service and, if that works, sends it a signed request.
 async fn command_service(
     access: &Access,
     identity: &Identity,
@@ -230,7 +230,7 @@ async fn reach_s3(access: &Access) -> Check {
     }
 }
 
-/// Where a URL points; never who asks.
+/// The server of a URL, without user and password.
 #[derive(Debug, PartialEq, Eq)]
 struct Server {
     host: String,

@@ -13,28 +13,29 @@ use crate::cli::local::events;
 use crate::deployment::appspec::where_it_belongs;
 use crate::spec::parse::APPSPEC_FILENAMES;
 
-/// What is deployed, and how.
+/// The bundle to deploy, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The bundle: a path, s3://bucket/key?versionId=…&etag=…, or a repository on https://github.com [default: the current folder]
+    /// The bundle: a path, s3://bucket/key?versionId=…&etag=…, or a repository on https://github.com [default: the
+    /// current folder]
     #[arg(short = 'l', long, value_name = "LOCATION", value_parser = NonEmptyStringValueParser::new())]
     bundle_location: Option<String>,
-    /// What the bundle is.
+    /// The bundle's type.
     #[arg(short = 't', long, value_name = "tgz|tar|zip|directory", default_value = "directory")]
     r#type: String,
-    /// What happens to a file that is there already and was not deployed: DISALLOW, OVERWRITE or RETAIN.
+    /// How to handle an existing file that was not deployed: DISALLOW, OVERWRITE or RETAIN.
     #[arg(short = 'b', long, value_name = "BEHAVIOR", default_value = "DISALLOW", value_parser = behavior)]
     file_exists_behavior: FileExistsBehavior,
-    /// The deployment group: what its last deployment installed is replaced.
+    /// The deployment group; the files of its last deployment are replaced.
     #[arg(short = 'g', long, value_name = "ID", default_value = "default-local-deployment-group")]
     deployment_group: String,
-    /// The group's name, for scripts [default: LocalFleet]
+    /// The group's name, passed to scripts [default: LocalFleet]
     #[arg(short = 'd', long, value_name = "NAME")]
     deployment_group_name: Option<String>,
-    /// The application's name, for scripts [default: the bundle's location]
+    /// The application's name, passed to scripts [default: the bundle's location]
     #[arg(short = 'a', long, value_name = "NAME")]
     application_name: Option<String>,
-    /// Lifecycle events to perform, comma-separated, in this order.
+    /// Lifecycle events to run, comma-separated, in this order. DownloadBundle and Install run first unless listed.
     #[arg(short = 'e', long, value_name = "EVENTS")]
     pub(super) events: Option<String>,
     /// The agent's configuration.
@@ -43,7 +44,7 @@ pub(super) struct Arguments {
     /// The AppSpec file's name inside the bundle [default: appspec.yml]
     #[arg(short = 'A', long, value_name = "NAME")]
     appspec_filename: Option<String>,
-    /// Token for a private repository.
+    /// The token for a private repository.
     #[arg(long, env = "CODEDEPLOY_GITHUB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     github_token: Option<String>,
     /// Print version.
@@ -51,7 +52,7 @@ pub(super) struct Arguments {
     version: Option<bool>,
 }
 
-/// Where the bundle is, checked before anything happens.
+/// The bundle's location, checked before anything happens.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Location {
     S3(S3Location),
@@ -112,7 +113,7 @@ fn meant(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
-/// A value that is empty, as that of a variable that is not set, counts as not given.
+/// Treats an empty value, such as that of an unset variable, as absent.
 fn given(value: &Option<String>) -> Option<&str> {
     value.as_deref().filter(|value| !value.is_empty())
 }
@@ -122,12 +123,12 @@ fn behavior(text: &str) -> Result<FileExistsBehavior, String> {
 }
 
 impl Arguments {
-    /// Takes the configuration that was named for the whole program, unless this command names its own.
+    /// Takes the configuration of the whole program, unless this command has its own.
     pub(super) fn inherit_configuration(&mut self, named: Option<PathBuf>) {
         self.agent_configuration_file = self.agent_configuration_file.take().or(named);
     }
 
-    /// Where the bundle is; everything that can be wrong about it is found here.
+    /// Returns the bundle's location; finds every mistake in it.
     pub(super) fn location(&self) -> Result<Location, UsageError> {
         let kind = self.r#type.as_str();
         if !["tgz", "tar", "zip", "directory"].contains(&kind) {
@@ -160,7 +161,7 @@ impl Arguments {
         let path = path.canonicalize().map_err(|source| UsageError::Missing { path: path.into(), source })?;
         match (path.is_dir(), kind) {
             (true, "directory") => {
-                // Whoever names a file means that one.
+                // A file that is named explicitly is the only one that counts.
                 let named = given(&self.appspec_filename);
                 let names = named.map_or(APPSPEC_FILENAMES.to_vec(), |name| vec![name]);
                 match names.iter().map(|name| path.join(name).symlink_metadata()).find_map(found) {
@@ -175,14 +176,14 @@ impl Arguments {
         }
     }
 
-    /// The specification that a service would have sent.
+    /// Builds the specification that a service would send.
     pub(super) fn specification(
         &self,
         id: &str,
         location: &Location,
         order: &[LifecycleEvent],
     ) -> SpecificationDocument {
-        // The location as it was typed.
+        // The location as the user typed it.
         let application = match (given(&self.application_name), &self.bundle_location, location) {
             (Some(name), ..) => name.to_owned(),
             (None, Some(typed), _) => typed.clone(),
@@ -239,7 +240,7 @@ impl Arguments {
     }
 }
 
-/// Nothing, when an object is not there; else that it is, or why nobody can tell.
+/// `None` if the object does not exist; otherwise that it does, or why that is unknown.
 fn found(looked: std::io::Result<std::fs::Metadata>) -> Option<std::io::Result<()>> {
     match looked {
         Ok(_) => Some(Ok(())),

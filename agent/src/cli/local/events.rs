@@ -5,7 +5,7 @@ use codedeploy_hooks::appspec::closest;
 
 use crate::cli::local::arguments::UsageError;
 
-/// What runs when nobody names events: all but what a service does with its load balancer.
+/// The events that run by default: all but those that a service performs with its load balancer.
 fn default_order() -> Vec<LifecycleEvent> {
     LifecycleEvent::standard().filter(|event| !matches!(event, BlockTraffic | AllowTraffic)).collect()
 }
@@ -14,7 +14,8 @@ const BEFORE_DOWNLOAD: [LifecycleEvent; 3] = [BeforeBlockTraffic, AfterBlockTraf
 const BEFORE_INSTALL: [LifecycleEvent; 5] =
     [BeforeBlockTraffic, AfterBlockTraffic, ApplicationStop, DownloadBundle, BeforeInstall];
 
-/// The events in `named`, comma-separated, in that order; DownloadBundle and Install come first when not named.
+/// Returns the events in `named`, comma-separated, in that order; DownloadBundle and Install come first unless they are
+/// listed.
 pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageError> {
     let mut events = Vec::new();
     for name in named.unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -25,7 +26,7 @@ pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageErr
         }
         events.push(event);
     }
-    // An empty list is no list.
+    // An empty list counts as absent.
     if events.is_empty() {
         return Ok(default_order());
     }
@@ -42,8 +43,8 @@ pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageErr
     Ok(events)
 }
 
-/// Refuses an event that nobody knows. `defined` are those for which the AppSpec file has scripts; where it is not known,
-/// only what looks like a standard event is refused.
+/// Rejects an unknown event. `defined` are the events with scripts in the AppSpec file; if that file is not known, only
+/// names that resemble a standard event are rejected.
 pub(super) fn check_known(
     order: &[LifecycleEvent],
     defined: Option<&[LifecycleEvent]>,
@@ -66,7 +67,7 @@ pub(super) fn is_custom(event: &LifecycleEvent) -> bool {
     matches!(event, Custom(_))
 }
 
-/// The standard event of which `name` is most likely a misspelling.
+/// The standard event that `name` most likely misspells.
 fn nearest(name: &str) -> Option<&'static str> {
     closest(name, LifecycleEvent::standard_names())
 }
@@ -84,7 +85,7 @@ fn only_before(
     }
 }
 
-/// Every event that an AppSpec may name: the standard ones, and what was asked for.
+/// All events that an AppSpec may name: the standard ones, and those in `order`.
 pub(super) fn possible(order: &[LifecycleEvent]) -> Vec<LifecycleEvent> {
     let custom = order.iter().filter(|event| is_custom(event)).cloned();
     LifecycleEvent::standard().chain(custom).collect()

@@ -1,4 +1,4 @@
-//! `codedeploy-local plan`: what a deployment would do to this host, for people and as JSON.
+//! `codedeploy-local plan`: shows what a deployment would do to this host, as text and as JSON.
 
 mod document;
 mod words;
@@ -15,7 +15,7 @@ use crate::cli::local::LocalError;
 use crate::cli::local::scratch::Scratch;
 use words::{Paint, Words};
 
-/// A deployment, and how its plan is shown.
+/// A deployment, and the form of its plan.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Arguments {
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     pub(super) json: bool,
 }
 
-/// Shows the plan, and says whether the deployment could start.
+/// Shows the plan, and returns whether the deployment could start.
 pub(super) async fn plan(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = crate::cli::local::prepare(&arguments.deployment).await?;
     let paint = Paint::new(io::stdout().is_terminal(), host.environment.text("NO_COLOR"));

@@ -1,4 +1,4 @@
-//! A private folder for what is only looked at; nothing of it is left.
+//! A private temporary folder for inspection; nothing of it is left.
 
 use std::fs;
 use std::io;
@@ -11,20 +11,20 @@ use crate::config::Environment;
 use crate::deployment_root::remove;
 use crate::shutdown::Shutdown;
 
-/// How long work that is given up is waited for; its folder is gone, so that it ends soon.
+/// The wait for cancelled work; its folder is gone, so it ends soon.
 const ENDING: Duration = Duration::from_secs(5);
 
-/// How often removing is tried, while something still writes.
+/// The number of attempts to remove the folder while something still writes to it.
 const ROUNDS: usize = 100;
 
-/// The folder; it goes with this value.
+/// The folder; it is removed with this value.
 #[derive(Debug)]
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(super) fn new(environment: &Environment) -> io::Result<Self> {
         let folder = environment.text("TMPDIR").filter(|folder| folder.starts_with('/')).unwrap_or("/tmp");
-        // Links on the way would make paths of the revision look as if they were elsewhere.
+        // With a link in the path, paths of the revision would seem to lie elsewhere.
         let folder = fs::canonicalize(folder)?;
         // Private: the revision may hold secrets.
         Ok(Self(tempfile::Builder::new().prefix("codedeploy-plan-").tempdir_in(folder)?.keep()))
@@ -34,7 +34,7 @@ impl Scratch {
         &self.0
     }
 
-    /// What `work` in this folder comes to, unless a signal ends it.
+    /// Returns the result of `work` in this folder, unless a signal ends it.
     pub(super) async fn with<T>(
         &self,
         shutdown: &Shutdown,
@@ -43,7 +43,7 @@ impl Scratch {
         tokio::select! {
             done = &mut work => Ok(done),
             () = shutdown.no_more_work.cancelled() => {
-                // What is unpacked on another thread cannot be ended, but finds no folder any more.
+                // Unpacking on another thread cannot be cancelled, but fails because the folder is gone.
                 self.remove();
                 let _ = tokio::time::timeout(ENDING, work).await;
                 Err(LocalError::Interrupted)

@@ -14,24 +14,24 @@ use crate::regular;
 use crate::spec::parse::APPSPEC_FILENAMES;
 use report::Format;
 
-/// Checked and without an error.
+/// Everything was checked and is valid.
 const VALID: u8 = 0;
 /// At least one file is not valid.
 const INVALID: u8 = 1;
-/// Something could not be checked at all.
+/// Something could not be checked.
 const UNCHECKED: u8 = 2;
 
-/// What is checked, and how it is told. Exits with 0 when everything is valid, 1 when something is not, and 2 when a file
-/// cannot be read.
+/// Checks AppSpec files and bundles. Exits with 0 if everything is valid, 1 if something is not, and 2 if a file cannot
+/// be read.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// AppSpec files; `-` is the standard input, and a folder is a bundle, whose scripts and sources are checked as well.
+    /// AppSpec files; `-` is the standard input. A folder is a bundle: its scripts and sources are checked as well.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Warnings are errors.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
-    /// How findings are told.
+    /// The output format of the findings.
     #[arg(long, value_name = "text|json|github", default_value = "text")]
     format: Format,
     /// The same as --format json.
@@ -42,10 +42,10 @@ pub(super) struct Arguments {
     appspec_filename: String,
 }
 
-/// One file and what was found.
+/// One file and its findings.
 #[derive(Debug)]
 struct Checked {
-    /// As it was named; for a bundle, the AppSpec file in it.
+    /// The name that was given; for a bundle, its AppSpec file.
     name: String,
     findings: Result<Vec<(Severity, Finding)>, String>,
 }
@@ -152,7 +152,7 @@ fn check(text: &[u8], folder: Option<&Path>) -> Vec<(Severity, Finding)> {
     findings
 }
 
-/// One byte more than an AppSpec may have is enough to know that it has too many.
+/// One byte more than an AppSpec may have shows that a file is too large.
 const MOST: u64 = appspec::MAX_BYTES as u64 + 1;
 
 fn read(path: &Path) -> Result<Vec<u8>, UnreadableError> {

@@ -1,4 +1,4 @@
-//! All logs of a host as one, in the order of time.
+//! Merges all logs of a host into one, in order of time.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::deployment_root::Store;
 use crate::telemetry::LogName;
 use crate::telemetry::record::Record;
 
-/// Which records are wanted.
+/// The records that are wanted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     pub(super) agent: bool,
@@ -25,9 +25,9 @@ pub(super) struct Merge {
     wanted: Wanted,
     store: Store,
     sources: Vec<Source>,
-    /// Deployments whose output is in one of the sources.
+    /// The deployments whose output is in one of the sources.
     known: BTreeSet<String>,
-    /// Whether there is a log with the output of deployments to come.
+    /// Whether there is a log for the output of future deployments.
     one_for_all: bool,
     problems: Vec<Problem>,
 }
@@ -63,7 +63,8 @@ impl Merge {
         merge
     }
 
-    /// The oldest record that was not given yet. Without `unfinished`, a last line counts once it is ended.
+    /// Returns the oldest record that was not returned yet. Without `unfinished`, a last line counts only once it is
+    /// terminated.
     pub(super) fn next(&mut self, unfinished: bool) -> Option<Record> {
         loop {
             self.sources.iter_mut().for_each(|source| source.fill(unfinished));
@@ -79,14 +80,14 @@ impl Merge {
         }
     }
 
-    /// Deployments that have begun meanwhile, and have a log of their own alone.
+    /// Adds deployments that have begun in the meantime and have only a log of their own.
     pub(super) fn look_again(&mut self) {
         if self.wanted.scripts && !self.one_for_all {
             self.add_scripts_logs();
         }
     }
 
-    /// Files that could not be read, as far as it has turned out.
+    /// Returns the files that could not be read so far.
     pub(super) fn problems(&mut self) -> Vec<Problem> {
         let mut problems = std::mem::take(&mut self.problems);
         problems.extend(self.sources.iter_mut().flat_map(|source| source.series.problems()));
@@ -98,7 +99,7 @@ impl Merge {
         self.sources.push(Source { series, parser: Parser::new(kind), next: None });
     }
 
-    /// Adds the script logs of deployments that nothing else tells of.
+    /// Adds the script logs of deployments that no other source covers.
     fn add_scripts_logs(&mut self) {
         for (deployment_id, path) in self.store.scripts_logs().unwrap_or_default() {
             let asked_for = self.wanted.deployment.as_ref().is_none_or(|wanted| *wanted == deployment_id);
@@ -109,7 +110,8 @@ impl Merge {
     }
 }
 
-/// Where a record stands among those of the same time: what has a duration ended then, after all that it wrote.
+/// The rank of a record among those of the same time: a record with a duration comes last, after everything that
+/// happened in it.
 fn rank(record: &Record) -> u8 {
     match record.fields.get("duration_ms") {
         _ if record.target == SCRIPT_LOG => 1,

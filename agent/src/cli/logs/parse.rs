@@ -1,6 +1,6 @@
-//! What the lines of logs mean: the agent's in both layouts, AWS's agents' included, and script output.
+//! Parses lines of logs: the agent's in both layouts, including those of AWS's agents, and script output.
 //!
-//! No line is lost: one that means nothing belongs to the line before it.
+//! No line is lost: an unrecognised line belongs to the line before it.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,22 +13,22 @@ use tracing::Level;
 
 use crate::telemetry::record::{Fields, Record};
 
-/// Name of the field that says whether a line of script output came from `stdout` or `stderr`.
+/// The name of the field that tells whether a line of script output came from `stdout` or `stderr`.
 pub(super) const STREAM: &str = "stream";
 
 /// The target of every line of a script log.
 pub(super) const SCRIPT_LOG: &str = "script_log";
 
-/// Deployments whose place in their lifecycle is remembered.
+/// The number of deployments whose place in their lifecycle is remembered.
 const MAX_PLACES: usize = 1000;
 
-/// Which log a line is of.
+/// The log that a line belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Agent,
     /// The script output of all deployments.
     Deployments,
-    /// The script output of one.
+    /// The script output of one deployment.
     Scripts {
         deployment_id: String,
     },
@@ -39,7 +39,7 @@ pub(super) enum Kind {
 pub(super) struct Parser {
     kind: Kind,
     last: Option<Record>,
-    /// The lifecycle event and the script that a deployment's output is of.
+    /// The lifecycle event and the script that each deployment's output belongs to.
     places: HashMap<String, (Option<String>, Option<String>)>,
 }
 

@@ -1,4 +1,5 @@
-//! Reads the lines of a log through all its files, oldest first, and goes on when it grows, is rotated or truncated.
+//! Reads the lines of a log through all its files, oldest first, and continues when it grows, is rotated or is
+//! truncated.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata, OpenOptions};
@@ -9,10 +10,10 @@ use std::time::SystemTime;
 
 use crate::telemetry::LogName;
 
-/// Longer lines are read in pieces.
+/// The size in bytes up to which a line is read as a whole.
 const MAX_LINE: usize = 64 * 1024;
 
-/// How often files are listed again because they were rotated meanwhile.
+/// The number of times that files are listed again because of a rotation.
 const ATTEMPTS: usize = 8;
 
 /// The files of one log.
@@ -32,7 +33,7 @@ pub(super) struct Series {
     /// Files that were last written before this are left out.
     since: Option<SystemTime>,
     open: Option<Open>,
-    /// Files that cannot be read, and why; each is told once.
+    /// Unreadable files, with the reason; each is reported once.
     unreadable: BTreeSet<PathBuf>,
     problems: Vec<Problem>,
 }
@@ -50,7 +51,7 @@ struct Open {
     path: PathBuf,
     identity: (u64, u64),
     reader: BufReader<File>,
-    /// Bytes that were read, and what they hold of a line that is not complete.
+    /// The number of bytes read, and the incomplete line at their end.
     read: u64,
     partial: Vec<u8>,
 }
@@ -63,7 +64,7 @@ impl Files {
         }
     }
 
-    /// Those that there may be, oldest first.
+    /// The possible files, oldest first.
     fn list(&self) -> io::Result<Vec<PathBuf>> {
         let mut paths = match self {
             Self::Agent(name) => name.rotated()?,
@@ -97,7 +98,7 @@ impl Series {
         Self { files, since, open: None, unreadable: BTreeSet::new(), problems: Vec::new() }
     }
 
-    /// The next whole line, without its end; `None` when there is none for now.
+    /// Returns the next whole line, without its end; `None` if there is none for now.
     pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(open) = &mut self.open {
@@ -118,12 +119,12 @@ impl Series {
         }
     }
 
-    /// A last line that nobody has ended.
+    /// Returns an unterminated last line.
     pub(super) fn rest(&mut self) -> Option<Vec<u8>> {
         self.open.as_mut().map(|open| std::mem::take(&mut open.partial)).filter(|rest| !rest.is_empty())
     }
 
-    /// Files that turned out to be unreadable since the last time this was asked.
+    /// Returns the files that turned out to be unreadable since the last call.
     pub(super) fn problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
     }
@@ -134,7 +135,7 @@ impl Series {
         }
     }
 
-    /// The file that follows the open one.
+    /// Opens the file that follows the open one.
     fn advance(&mut self) -> Option<Open> {
         for _ in 0..ATTEMPTS {
             let paths = match self.files.list() {
@@ -148,7 +149,7 @@ impl Series {
             let (path, identity) = self.choose(paths)?;
             match Open::new(&path) {
                 Ok(open) if open.identity == identity => return Some(open),
-                // Rotated since it was listed.
+                // It was rotated after it was listed.
                 Ok(_) => {}
                 Err(source) => self.leave_out(path, source),
             }
@@ -172,7 +173,7 @@ impl Series {
             }
             Some(open) => match found.iter().position(|(_, metadata)| identity(metadata) == open.identity) {
                 Some(position) => drop(found.drain(..=position)),
-                // Somebody removed it: what was written at the time is followed by what is written now.
+                // It was removed: the file that was current then is followed by the one that is current now.
                 None if open.path == current => found.retain(|(path, _)| *path == current),
                 None => {}
             },
@@ -184,7 +185,7 @@ impl Series {
 
 impl Open {
     fn new(path: &Path) -> io::Result<Self> {
-        // Not blocking: a FIFO may stand there.
+        // Non-blocking, because it may be a FIFO.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -211,7 +212,7 @@ impl Open {
             return Ok(Some(std::mem::take(&mut self.partial)));
         }
         if self.reader.get_ref().metadata()?.len() < self.read {
-            // Truncated, as logrotate's copytruncate does.
+            // It was truncated, as by logrotate's copytruncate.
             self.reader.rewind()?;
             self.read = 0;
             self.partial.clear();

@@ -1,4 +1,4 @@
-//! Moments as people name them.
+//! Parses moments as people write them.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 const UNITS: [(char, u64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)];
 
-/// `30m` ago, or a moment by the host's clocks or with its zone.
+/// Parses a time ago, such as `30m`, or a time by the host's clocks or with a zone.
 pub(super) fn parse(text: &str) -> Result<SystemTime, String> {
     ago(text)
         .or_else(|| local(text))

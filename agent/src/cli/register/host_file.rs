@@ -1,4 +1,5 @@
-//! The on-premises file: what tells the agent who this host is. It holds a secret, so it is 0600 from its first byte on.
+//! The on-premises file, which tells the agent the identity of this host. It holds a secret, so it has mode 0600 from
+//! its first byte on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::regular;
 
 const MODE: u32 = 0o600;
 
-/// The file as it shall be.
+/// The wanted contents of the file.
 pub(super) struct HostFile<'a> {
     pub(super) path: &'a Path,
     pub(super) region: &'a Region,
@@ -35,7 +36,7 @@ pub(super) enum FileError {
     Taken { path: PathBuf, found: String },
 }
 
-/// In the order in which the AWS CLI writes it.
+/// The keys are in the order in which the AWS CLI writes them.
 #[derive(Serialize)]
 struct Document<'a> {
     region: &'a str,
@@ -52,7 +53,7 @@ struct Document<'a> {
 }
 
 impl HostFile<'_> {
-    /// Whether the file stands as it shall be; an error when another one is there and must not be replaced.
+    /// Returns whether the file already has the wanted contents; fails if another one exists and must not be replaced.
     pub(super) fn check(&self, force: bool) -> Result<bool, FileError> {
         let path = self.path.to_owned();
         match read(self.path) {
@@ -73,7 +74,7 @@ impl HostFile<'_> {
         }
     }
 
-    /// Puts the whole file in place at once.
+    /// Writes the file atomically.
     pub(super) fn write(&self) -> Result<(), FileError> {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             create_folders(folder, 0o755)?;
@@ -104,12 +105,12 @@ impl HostFile<'_> {
                 document.aws_credentials_file = Some(credentials_file);
             }
         }
-        // Texts alone: there is nothing in it that cannot be written.
+        // The document consists of texts alone, so it can always be serialised.
         format!("---\n{}", serde_yaml::to_string(&document).unwrap_or_default())
     }
 }
 
-/// Whom the file at `path` is for; `None` when there is no file.
+/// Returns the user or session of the file at `path`; `None` if there is no file.
 pub(super) fn arn_in(path: &Path) -> Result<Option<String>, FileError> {
     let text = read(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     Ok(text.map(|text| arn(&text).unwrap_or_else(|| "nobody that can be read".into())))
@@ -119,7 +120,7 @@ pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     std::fs::remove_file(path).map_err(|source| FileError::Remove { path: path.to_owned(), source })
 }
 
-/// The user or session in the text of an on-premises file, keys with or without a colon in front.
+/// Finds the user or session in the text of an on-premises file, whose keys may begin with a colon.
 fn arn(text: &[u8]) -> Option<String> {
     let Value::Mapping(mapping) = serde_yaml::from_slice(text).ok()? else { return None };
     ["iam_user_arn", ":iam_user_arn", "iam_session_arn", ":iam_session_arn"]

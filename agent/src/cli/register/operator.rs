@@ -1,4 +1,4 @@
-//! The keys of the person who registers: from the environment, or from a profile of the shared credentials file.
+//! The operator's keys: from the environment, or from a profile of the shared credentials file.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(super) enum OperatorError {
     Profile { path: PathBuf, profile: String },
 }
 
-/// A profile that was named wins; then keys in the environment; then the profile `AWS_PROFILE` or `default`.
+/// A named profile comes first, then keys in the environment, then the profile `AWS_PROFILE` or `default`.
 pub(super) fn keys(
     profile: Option<&str>,
     environment: &Environment,

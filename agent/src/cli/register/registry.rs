@@ -1,4 +1,4 @@
-//! On-premises instances as the service keeps them, through the AWS SDK.
+//! The service's registry of on-premises instances, through the AWS SDK.
 
 use aws_sdk_codedeploy::config::{BehaviorVersion, Region};
 use aws_sdk_codedeploy::error::{ProvideErrorMetadata, SdkError};
@@ -16,12 +16,12 @@ pub(super) struct Registry {
     endpoint: Option<String>,
 }
 
-/// What the service knows of an instance.
+/// The service's record of an instance.
 #[derive(Debug)]
 pub(super) struct Instance {
-    /// False once it was deregistered.
+    /// False after it was deregistered.
     pub(super) registered: bool,
-    /// Of its user or session.
+    /// The ARN of its user or session.
     pub(super) arn: Option<String>,
     pub(super) tags: Vec<Tag>,
 }
@@ -46,12 +46,12 @@ impl Registry {
         Self { client: Client::from_conf(config.build()), endpoint: endpoint.map(str::to_owned) }
     }
 
-    /// The address of the service when it is not AWS's own.
+    /// The address of the service, if it is not AWS's own.
     pub(super) fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
-    /// `None` when there never was an instance of this name.
+    /// `None` if there was never an instance of this name.
     pub(super) async fn instance(&self, name: &str) -> Result<Option<Instance>, ServiceError> {
         let answer = match self.client.get_on_premises_instance().instance_name(name).send().await {
             Ok(answer) => answer,

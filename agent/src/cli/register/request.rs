@@ -1,4 +1,4 @@
-//! What a registration asks for, checked by the rules of the service before anything is sent.
+//! A registration request, checked by the rules of the service before anything is sent.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ const MAX_NAME: usize = 100;
 const MAX_TAGS: usize = 10;
 const MAX_TAG_KEY: usize = 128;
 const MAX_TAG_VALUE: usize = 256;
-/// A secret access key has 40 characters; a file with far more holds something else.
+/// A secret access key has 40 characters; a much larger file holds something else.
 const MAX_SECRET: u64 = 1024;
 
-/// Where the secret comes from when no file is named.
+/// The source of the secret if no file is named.
 const SECRET_VARIABLE: &str = "CODEDEPLOY_HOST_SECRET_ACCESS_KEY";
 
-/// A registration that the service can be asked for.
+/// A valid registration request.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) name: String,
@@ -26,7 +26,7 @@ pub(super) struct Registration {
     pub(super) tags: Vec<Tag>,
 }
 
-/// As whom the host comes.
+/// The identity of the host.
 pub(super) enum Identification {
     User { arn: String, access_key_id: String, secret_access_key: String },
     Session { arn: String, credentials_file: PathBuf },
@@ -165,7 +165,7 @@ fn is_session_arn(arn: &str) -> bool {
     session.is_some_and(|session| session.matches('/').count() == 1 && session.split('/').all(is_path))
 }
 
-/// What follows the account in an ARN of `service`.
+/// The part after the account in an ARN of `service`.
 fn resource<'a>(arn: &'a str, service: &str) -> Option<&'a str> {
     let mut parts = arn.splitn(6, ':');
     let partition = parts.next().filter(|text| *text == "arn").and_then(|_| parts.next())?;

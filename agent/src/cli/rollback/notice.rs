@@ -1,5 +1,5 @@
-//! What this project's controller is told of rollbacks that no command's outcome tells of: each is on disk until it has
-//! been told. AWS's service hears nothing of them.
+//! Reports to this project's controller about rollbacks that no command's outcome covers: each stays on disk until it
+//! is delivered. AWS's service does not receive them.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::deployment::rollback::journal::Journal;
 use crate::deployment_root::{Store, StoreError, create_folders};
 use crate::regular;
 
-/// Most characters of what a rollback came to.
+/// The largest result text of a rollback, in characters.
 const MAX_MESSAGE: usize = 2000;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum NoticeError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// Has the service told of a rollback that came to `words`.
+/// Stores a report of a rollback with the result `words`, to be delivered to the service.
 pub fn keep(store: &Store, journal: &Journal, words: &str) -> Result<(), NoticeError> {
     let folder = folder(store);
     create_folders(&folder, 0o700)?;
@@ -36,19 +36,19 @@ pub fn keep(store: &Store, journal: &Journal, words: &str) -> Result<(), NoticeE
         rolled_back_at: Some(OffsetDateTime::now_utc().unix_timestamp() as f64),
         message: words.chars().take(MAX_MESSAGE).collect(),
     };
-    // A name says of which rollback it is: one that was interrupted at its end is kept once.
+    // The name identifies the rollback, so one that was interrupted at its end is stored once.
     let path = folder.join(format!("{}.json", about.deployment_id));
     let text = serde_json::to_vec_pretty(&notice).map_err(io::Error::from);
     text.and_then(|text| replace_file(&path, &text, 0o600))
         .map_err(|source| NoticeError::Write { path, source })
 }
 
-/// Whether something is to be told.
+/// Whether a report is waiting.
 pub fn is_waiting(store: &Store) -> bool {
     std::fs::read_dir(folder(store)).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Tells the controller everything that waits; what it does not answer to is told again later.
+/// Delivers all waiting reports to the controller; those that it does not answer stay for later.
 pub async fn tell(store: &Store, service: &CommandService) {
     for path in waiting(store) {
         let notice = regular::read(&path)
@@ -80,7 +80,7 @@ pub async fn tell(store: &Store, service: &CommandService) {
     }
 }
 
-/// Forgets what nobody wants to know: the service is not this project's controller.
+/// Drops all reports: the service is not this project's controller.
 pub fn drop_all(store: &Store) {
     waiting(store).iter().for_each(remove);
 }

@@ -1,16 +1,16 @@
-//! This host's clock beside the service's.
+//! Compares this host's clock with the service's.
 
 use time::OffsetDateTime;
 
 use crate::cli::doctor::Check;
 use crate::cli::doctor::network::service::Signature;
 
-/// Services refuse signatures when clocks are further apart, in seconds (AWS: 5 minutes at the strictest).
+/// Services reject signatures if the clocks differ by more than this, in seconds (AWS: 5 minutes at the strictest).
 const TOO_SKEWED: f64 = 300.0;
-/// Beyond this, time synchronisation does not work, in seconds.
+/// A difference beyond this, in seconds, means that time synchronisation does not work.
 const SKEWED: f64 = 30.0;
 
-/// The clocks at the moment of an answer; `theirs` is absent when the service does not tell its time.
+/// The clocks at the time of a response; `theirs` is absent if the service does not send its time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clocks {
     pub(super) theirs: Option<OffsetDateTime>,
@@ -18,18 +18,18 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// Seconds by which this host is ahead; negative when it is behind.
+    /// The seconds by which this host is ahead; negative if it is behind.
     fn ahead(self) -> Option<f64> {
         self.theirs.map(|theirs| (self.ours - theirs).as_seconds_f64())
     }
 
-    /// Whether services may refuse this host's signatures for its clock.
+    /// Whether services may reject this host's signatures because of its clock.
     pub(super) fn are_too_far_apart(self) -> bool {
         self.ahead().is_some_and(|ahead| ahead.abs() >= TOO_SKEWED)
     }
 }
 
-/// Judges the clocks; a difference that the service accepts is never called a reason to refuse.
+/// Judges the clocks; a difference that the service accepts is never called a reason for rejection.
 pub(super) fn check(clocks: Clocks, signature: Signature) -> Check {
     const NAME: &str = "clock";
     let Some(ahead) = clocks.ahead() else {

@@ -1,4 +1,4 @@
-//! Whether the command service accepts this host: one signed call that changes nothing there.
+//! Checks whether the command service accepts this host, with one signed call that changes nothing there.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ use crate::identity::Identity;
 
 const NAME: &str = "service";
 
-/// A deployment that no service has: asking for its specification changes nothing, whoever answers.
+/// A deployment that no service has: a request for its specification changes nothing.
 const NO_DEPLOYMENT: &str = "codedeploy-agent-doctor";
 
-/// What the service made of this host's signature.
+/// The service's verdict on this host's signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signature {
     Accepted,
-    /// Refused as wrong or too old, which a wrong clock causes as well as a wrong key.
+    /// Rejected as wrong or too old; a wrong clock causes this as well as a wrong key.
     Refused,
-    /// No answer says.
+    /// The response does not show it.
     Unknown,
 }
 
-/// The answer to a signed request.
+/// The response to a signed request.
 pub(super) type Answer = Result<(), CallError>;
 
-/// What a signed request brought.
+/// The result of a signed request.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// `None` when there was none in time.
+    /// `None` if there was none in time.
     pub(super) answer: Option<Answer>,
-    /// The keys that a controller says it signs with.
+    /// The signing keys that a controller announces.
     pub(super) signers: Option<Arc<str>>,
 }
 
-/// Asks for a deployment that does not exist. Never PollHostCommand: it would
-/// take a command that the agent is waiting for.
+/// Asks for a deployment that does not exist. This must not be PollHostCommand: it would take a command that the agent
+/// is waiting for.
 pub(super) async fn ask(access: &Access, identity: &Identity) -> Asked {
     let service = CommandService::new(access, identity.host_identifier.clone());
     let input = GetDeploymentSpecificationInput {
@@ -63,10 +63,10 @@ pub(super) fn signature(answer: Option<&Answer>) -> Signature {
     }
 }
 
-/// What an error's name says of the host that asked for a deployment which does not exist.
+/// The meaning of an error's name, for a host that asked for a deployment which does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
-    /// The service got as far as looking for the deployment.
+    /// The service looked for the deployment, so it accepted the host.
     NoSuchDeployment,
     WrongSignature,
     UnknownKey,
@@ -96,7 +96,7 @@ fn said_of(kind: &str) -> Said {
     }
 }
 
-/// Judges the answer. A signature that is refused while the clocks are too far apart is the clock's fault.
+/// Judges the response. If a signature is rejected while the clocks are too far apart, the clock is to blame.
 pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> Check {
     let (status, kind, message) = match answer {
         None => {

@@ -1,4 +1,4 @@
-//! Whether this host accepts the key that the service signs deployments with.
+//! Checks whether this host accepts the key with which the service signs deployments.
 
 use codedeploy_api::command::SIGNER_SEPARATOR;
 
@@ -7,7 +7,8 @@ use crate::config::{KeyDigest, SignerTrust};
 
 const NAME: &str = "signer";
 
-/// Judges the keys that a controller says it signs with, the present one first; `None` for a service that does not say.
+/// Judges the signing keys that a controller announces, the present one first; `None` for a service that announces
+/// none.
 pub(super) fn check(trust: &SignerTrust, signers: Option<&str>) -> Check {
     let pins = match trust {
         SignerTrust::Anyone => {

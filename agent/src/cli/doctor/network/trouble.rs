@@ -1,6 +1,6 @@
-//! Why a server is not reached, in words an operator can act on.
+//! The reason why a server cannot be reached, in words that an operator can act on.
 
-/// Why a server cannot be talked to, as far as it can be told apart.
+/// The kind of connection problem, as far as it can be recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     UnknownName,
@@ -11,12 +11,12 @@ enum Trouble {
     WrongName,
     Expired,
     NotTls,
-    /// The proxy answers, and not with a tunnel.
+    /// The proxy responds, but opens no tunnel.
     Proxy,
     Other,
 }
 
-/// No answer, and why in the words of the libraries.
+/// No response, and the reason in the libraries' words.
 #[derive(Debug)]
 pub(super) struct Unreached {
     trouble: Trouble,
@@ -45,7 +45,7 @@ impl Unreached {
         words.to_owned()
     }
 
-    /// Whether the proxy is what refuses.
+    /// Whether the proxy is the one that refuses.
     pub(super) fn is_for_the_proxy(&self) -> bool {
         self.trouble == Trouble::Proxy
     }
@@ -68,7 +68,7 @@ impl Unreached {
 }
 
 impl Trouble {
-    /// What the libraries' words mean; they have no common type to match on.
+    /// Classifies the libraries' words; they share no type to match on.
     fn of(reason: &str) -> Self {
         let reason = reason.to_lowercase();
         let table: [(Self, &[&str]); 9] = [

@@ -1,4 +1,4 @@
-//! A plan as JSON. Members are only added; a change of meaning changes `version`.
+//! A plan as JSON. New members may be added; a change of meaning raises `version`.
 
 use codedeploy_hooks::install::{Change, Permissions};
 use codedeploy_hooks::lifecycle::Origin;

@@ -1,4 +1,4 @@
-//! A plan in words for a terminal.
+//! A plan as text for a terminal.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use codedeploy_hooks::plain::harmless;
 
 use crate::deployment::preview::{EventPreview, Preview};
 
-/// Shows a preview, grouped; the last line sums up.
+/// Prints a preview in groups; the last line is a summary.
 pub(super) struct Words<'a> {
     pub(super) preview: &'a Preview,
     pub(super) paint: Paint,
 }
 
-/// Colours, when they are wanted.
+/// Colours, if they are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint(bool);
 
@@ -45,7 +45,7 @@ impl Paint {
     }
 }
 
-/// Names come from the revision and from the host; they must not steer the terminal.
+/// Names come from the revision and from the host; they must not control the terminal.
 fn printable(text: impl fmt::Display) -> String {
     harmless(&text.to_string()).into_owned()
 }

@@ -1,4 +1,4 @@
-//! What an AppSpec file names inside its bundle: sources and scripts.
+//! Checks the sources and scripts that an AppSpec file names inside its bundle.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(super) fn check(folder: &Path, appspec: &AppSpec, text: &[u8]) -> Vec<(Sever
     findings
 }
 
-/// `None` for what depends on the host: a bundle is often checked elsewhere.
+/// `None` for a finding that depends on the host: a bundle is often checked elsewhere.
 fn severity(finding: &ScriptFinding) -> Option<Severity> {
     match finding {
         ScriptFinding::Missing(_)

@@ -1,4 +1,4 @@
-//! Findings in the three forms in which they are told.
+//! The three output formats of findings.
 
 use codedeploy_hooks::appspec::Finding;
 use codedeploy_hooks::plain::harmless;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::local::validate::{Checked, Severity};
 use crate::console;
 
-/// Version of the JSON form: members are only added to it.
+/// The version of the JSON format: new members may be added.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,7 +36,7 @@ pub(super) fn report(checked: &[Checked], format: Format) -> String {
     }
 }
 
-/// One line per finding; what could not be read is an error of the whole file.
+/// One line per finding; an unreadable file is an error for the whole file.
 fn lines(checked: &[Checked], line: impl Fn(&str, Severity, &Finding) -> String) -> String {
     let mut text = String::new();
     for file in checked {
