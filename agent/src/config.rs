@@ -1,5 +1,5 @@
-//! The agent's settings: what the configuration file may say, and what is left when nothing is optional any more
-//! (spec: Configuration file).
+//! The agent's settings: the contents of the configuration file, and the complete values that result (spec:
+//! Configuration file).
 
 mod environment;
 pub mod reader;
@@ -15,14 +15,14 @@ pub use signer::{KeyDigest, SignerTrust};
 
 use crate::regular;
 
-/// Read when no file is named; may be missing.
+/// Read if no file is named; may be missing.
 pub const DEFAULT_FILE: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
-/// Identity of an on-premises host.
+/// The identity of an on-premises host.
 pub const DEFAULT_ON_PREMISES_FILE: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
-/// Everything a deployment keeps on the host.
+/// All state of deployments on the host.
 pub const DEFAULT_ROOT: &str = "/opt/codedeploy-agent/deployment-root";
 
-/// Everything the agent is told, each value checked.
+/// All settings of the agent, each value checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub program_name: String,
@@ -33,41 +33,41 @@ pub struct Settings {
     pub on_premises_config_file: PathBuf,
     pub verbose: bool,
     pub log_format: LogFormat,
-    /// Bytes beyond which the agent's log is rotated before midnight.
+    /// The size in bytes beyond which the agent's log is rotated before midnight.
     pub log_max_size: u64,
-    /// Who may read new logs with script output.
+    /// The group that may read new logs with script output.
     pub log_group: String,
     pub enable_deployments_log: bool,
-    /// Whether a restart may use an unpacked archive again.
+    /// Whether a restart may reuse an unpacked archive.
     pub enable_archive_reuse: bool,
     pub disable_core_dumps: bool,
     pub wait_between_runs: Duration,
     pub wait_after_error: Duration,
     pub http_read_timeout: Duration,
-    /// How long a stop waits for the commands in progress.
+    /// The time that a stop waits for the commands in progress.
     pub kill_agent_max_wait_time: Duration,
-    /// How long output still counts after a script has ended.
+    /// The time after a script's end in which its output still counts.
     pub output_drain: Duration,
-    /// How long a script that must end has between TERM and KILL.
+    /// The time between TERM and KILL for a script that must end.
     pub hook_kill_grace: Duration,
-    /// Whether scripts of another user get what a session of that user has.
+    /// Whether scripts of another user get a session of that user.
     pub runas_session: bool,
     /// Deployment folders kept per deployment group; at least 1.
     pub max_revisions: usize,
-    /// Whether a deployment that fails after its Install is taken back on this host.
+    /// Whether the host takes back a deployment that fails after its Install.
     pub rollback_on_failure: bool,
     pub endpoints: Endpoints,
     pub signer: SignerTrust,
     pub hardening: Hardening,
-    /// `codedeploy_test_profile` is `beta` or `gamma`: keys in the agent's environment are its credentials.
+    /// Set if `codedeploy_test_profile` is `beta` or `gamma`: the agent uses the keys in its environment.
     pub keep_environment_credentials: bool,
 }
 
-/// Variables that name certificates to trust beside the system's.
+/// Variables that name certificates to trust besides the system's.
 pub const TRUST_VARIABLES: [&str; 4] =
     ["AWS_SSL_CA_DIRECTORY", "AWS_SSL_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE"];
 
-/// What reading a configuration file gives.
+/// The result of reading a configuration file.
 #[derive(Debug)]
 pub struct Loaded {
     pub settings: Settings,
@@ -75,17 +75,17 @@ pub struct Loaded {
     pub effective: Vec<Effective>,
 }
 
-/// How the agent writes its log.
+/// The format of the agent's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[default]
     Json,
     /// The layout of AWS's agent 1.8.1.
     Text,
 }
 
-/// Where services are reached.
+/// The addresses of services.
 #[derive(Debug, Clone, Default)]
 pub struct Endpoints {
     pub deploy_control: Option<String>,
@@ -94,15 +94,15 @@ pub struct Endpoints {
     pub github: Option<String>,
     pub proxy: Option<String>,
     pub use_fips: bool,
-    /// `enable_auth_policy`: the endpoint that knows authorisation policies.
+    /// `enable_auth_policy`: the endpoint with authorisation policies.
     pub secure: bool,
-    /// PEM files and folders trusted beside the system's store.
+    /// PEM files and folders that are trusted besides the system's store.
     pub trust: Vec<PathBuf>,
     /// `log_aws_wire`: log requests and responses, without secrets and without bundles.
     pub log_wire: bool,
 }
 
-/// What the agent refuses or strips beyond what it always does.
+/// Restrictions beyond those that always apply.
 #[derive(Debug, Clone, Default)]
 pub struct Hardening {
     pub archive_max_extraction_size: Option<u64>,
@@ -112,9 +112,9 @@ pub struct Hardening {
     pub reject_unconfined_selinux: bool,
     pub hook_env_allowlist: bool,
     pub strip_loader_env: bool,
-    /// New records in `root_dir` are for the agent's user alone.
+    /// Only the agent's user may read new records in `root_dir`.
     pub restrict_agent_dir: bool,
-    /// A new log of the agent is for the group that reads script logs.
+    /// Only the group that reads script logs may read a new log of the agent.
     pub restrict_log_dir: bool,
 }
 
@@ -130,7 +130,7 @@ fn bullets(problems: &[ReadError]) -> String {
     problems.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Logs what [`Settings::load`] warned of in the file that it was told, or the default one.
+/// Logs the warnings of [`Settings::load`] about the named file, or the default one.
 pub fn log_warnings(named: Option<&Path>, warnings: &[Warning]) {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE)).display();
     for warning in warnings {
@@ -139,8 +139,8 @@ pub fn log_warnings(named: Option<&Path>, warnings: &[Warning]) {
 }
 
 impl Settings {
-    /// Reads `named`, or the default file when that is `None`; a default file that is missing means defaults.
-    /// Beside the settings come warnings for the log.
+    /// Reads `named`, or the default file if that is `None`; if the default file is missing, the defaults apply. Also
+    /// returns warnings for the log.
     pub fn load(
         named: Option<&Path>,
         environment: &Environment,
@@ -148,7 +148,7 @@ impl Settings {
         Self::read(named, environment).map(|loaded| (loaded.settings, loaded.warnings))
     }
 
-    /// The same, telling also where each value comes from.
+    /// The same, with the origin of each value.
     pub fn read(named: Option<&Path>, environment: &Environment) -> Result<Loaded, ConfigError> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
         let text = match regular::read(path) {
@@ -162,7 +162,7 @@ impl Settings {
             .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
-    /// The settings when there is no file at all.
+    /// The settings without any file.
     pub fn defaults(environment: &Environment) -> Self {
         match Self::parse(b"", environment) {
             Ok(loaded) => loaded.settings,
@@ -255,7 +255,7 @@ impl Settings {
     }
 }
 
-/// Keys of the official agents that ask for what this agent does anyway.
+/// Keys of the official agents that ask for this agent's normal behaviour.
 const ALWAYS: [(&str, &str); 3] = [
     ("disable_imds_v1", "instance metadata version 1 is never used"),
     ("reject_path_traversal_in_bundle", "path traversal is always refused"),

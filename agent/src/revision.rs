@@ -1,7 +1,7 @@
-//! The revision of a deployment: where it is, and getting it onto this host.
+//! The revision of a deployment: its location, and its download to this host.
 //!
-//! A [`Revision`] is fetched into a deployment's folder as one file, or as a folder that is there already; [`archive`]
-//! unpacks it; [`store`] knows where everything of a deployment lies.
+//! A [`Revision`] is fetched into a deployment's folder as one file, or as a folder that exists already; [`archive`]
+//! unpacks it; [`store`] defines where all data of a deployment lie.
 
 pub mod archive;
 pub(crate) mod copy;
@@ -23,7 +23,7 @@ use archive::BundleType;
 pub use github::AccessToken;
 use github::GitHub;
 
-/// Where a revision's bundle is.
+/// The location of a revision's bundle.
 #[derive(Debug, Clone)]
 pub enum Revision {
     S3(S3Revision),
@@ -39,7 +39,7 @@ pub struct S3Revision {
     pub bundle_type: BundleType,
     /// Absent: the newest version.
     pub version: Option<String>,
-    /// Without quotes. Absent: whatever the object is now.
+    /// Without quotes. Absent: the object in its present form.
     pub etag: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub struct GitHubRevision {
     pub repository: String,
     pub commit_id: String,
     pub bundle_type: BundleType,
-    /// Absent: asked for anonymously.
+    /// Absent: the request is anonymous.
     pub token: Option<AccessToken>,
 }
 
@@ -61,12 +61,12 @@ pub enum LocalRevision {
     Directory { location: PathBuf },
 }
 
-/// What a fetch left in the deployment's folder.
+/// The result of a fetch in the deployment's folder.
 #[derive(Debug)]
 pub enum FetchedBundle {
-    /// The bundle, complete, and the handle it was checked through.
+    /// The complete bundle, and the handle through which it was checked.
     File { file: std::fs::File, bundle_type: BundleType },
-    /// The unpacked revision itself, already where archives are unpacked.
+    /// The unpacked revision itself, in the folder where archives are unpacked.
     Unpacked,
 }
 
@@ -86,7 +86,7 @@ pub enum FetchError {
     NoAccess,
 }
 
-/// Brings the revision's bundle into `folder`, which holds no earlier one.
+/// Fetches the revision's bundle into `folder`, which holds no earlier one.
 pub async fn fetch(
     revision: &Revision,
     folder: &DeploymentFolder,

@@ -44,7 +44,7 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(Serve),
-    /// Show the settings that the service would run with, or everything that is wrong with them.
+    /// Show the effective settings, or everything that is wrong with them.
     Config {
         #[command(flatten)]
         data: DataDir,
@@ -61,12 +61,12 @@ enum Command {
     /// On-premises instances.
     #[command(subcommand)]
     Host(Host),
-    /// GitHub tokens, with which hosts fetch revisions from private repositories.
+    /// GitHub tokens, which hosts use to fetch revisions from private repositories.
     #[command(subcommand)]
     GithubToken(GithubToken),
     /// Show the certificate that signs deployment specifications, and the pin of its key.
     Signer(DataDir),
-    /// Show the certificate of the authority that signs the service's own certificate: what clients are to trust.
+    /// Show the certificate of the authority that signs the service's own certificate, for clients to trust.
     Certificate(DataDir),
     /// Retire a key; the next start makes a new one, or takes the announced one. The service must be stopped.
     ReplaceKey {
@@ -74,18 +74,19 @@ enum Command {
         data: DataDir,
         #[arg(value_enum)]
         key: Key,
-        /// Announce the signer's next key instead, so that hosts can accept it before it signs; the service may run.
+        /// Announce the signer's next key instead, so that hosts can accept it before it signs; the service may be
+        /// running.
         #[arg(long)]
         next: bool,
     },
-    /// Copy the database into a new file, while the service runs or not.
+    /// Copy the database into a new file; the service may be running.
     Backup {
         #[command(flatten)]
         data: DataDir,
         /// The new file.
         file: PathBuf,
     },
-    /// Put a backup in the place of the database; the service must be stopped.
+    /// Replace the database with a backup; the service must be stopped.
     Restore {
         #[command(flatten)]
         data: DataDir,
@@ -98,7 +99,7 @@ enum Command {
 struct Serve {
     #[command(flatten)]
     data: DataDir,
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7080].
+    /// Address and port to listen on; port 0 picks a free port [default: 127.0.0.1:7080].
     #[arg(long)]
     listen: Option<SocketAddr>,
     /// Region in ARNs and signatures [default: us-east-1].
@@ -123,21 +124,21 @@ enum Credentials {
         data: DataDir,
         #[arg(long, value_enum)]
         role: Role,
-        /// IAM user or session ARN that the key stands for; a host's is its host identifier.
+        /// IAM user or session ARN of the key; for a host, its host identifier.
         #[arg(long)]
         user_arn: Option<String>,
-        /// Make a temporary key with a session token, such as 12h or 7d.
+        /// Make a temporary key with a session token that expires after this time, such as 12h or 7d.
         #[arg(long, value_parser = admin::duration, value_name = "DURATION")]
         expires_in: Option<Duration>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// List the access keys that can be used, without their secrets.
+    /// List the usable access keys, without their secrets.
     List {
         #[command(flatten)]
         data: DataDir,
-        /// Also those that are revoked or expired.
+        /// Include revoked and expired keys.
         #[arg(long)]
         all: bool,
         /// Print JSON.
@@ -148,7 +149,7 @@ enum Credentials {
     Revoke {
         #[command(flatten)]
         data: DataDir,
-        /// The id that `credentials list` shows.
+        /// The id in the output of `credentials list`.
         access_key_id: String,
     },
 }
@@ -159,25 +160,25 @@ enum Host {
     Add {
         #[command(flatten)]
         data: DataDir,
-        /// The instance's name, as deployments show it.
+        /// The instance's name in deployments.
         name: String,
         /// A tag, as key=value; can be given up to ten times.
         #[arg(long = "tag", value_parser = tag)]
         tags: Vec<Tag>,
-        /// URL of this service as the host reaches it [default: what its configuration says, or its address].
+        /// URL of this service as the host reaches it [default: the configured endpoint, or the address it listens on].
         #[arg(long)]
         endpoint: Option<String>,
         /// Write the files into this folder, with mode 0600, instead of printing them.
         #[arg(long, value_name = "FOLDER")]
         output: Option<PathBuf>,
-        /// The folder on the host that the files will be in.
+        /// The folder for the files on the host.
         #[arg(long, value_name = "FOLDER", default_value = hosts::CONF_DIR)]
         conf_dir: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// List the registered hosts, when each was heard of last, and the version of its agent.
+    /// List the registered hosts, when each was last seen, and the version of its agent.
     List {
         #[command(flatten)]
         data: DataDir,
@@ -185,7 +186,7 @@ enum Host {
         #[arg(long)]
         json: bool,
     },
-    /// Deregister a host and revoke its access keys. What it had begun fails.
+    /// Deregister a host and revoke its access keys. Its commands in progress fail.
     Remove {
         #[command(flatten)]
         data: DataDir,
@@ -196,19 +197,19 @@ enum Host {
 
 #[derive(Debug, Subcommand)]
 enum GithubToken {
-    /// Store the token that the standard input has, and link applications to it.
+    /// Store the token from the standard input, and link applications to it.
     Add {
         #[command(flatten)]
         data: DataDir,
         /// The token's name.
         name: String,
-        /// The GitHub account whose token it is.
+        /// The GitHub account of the token.
         #[arg(long)]
         account: String,
         /// An application to link to it; can be given more than once.
         #[arg(long = "application", value_name = "APPLICATION")]
         applications: Vec<String>,
-        /// Put it in the place of the token of this name; the applications that are linked to that one stay linked.
+        /// Replace the token of this name; applications that are linked to it stay linked.
         #[arg(long)]
         replace: bool,
     },
@@ -220,7 +221,7 @@ enum GithubToken {
         #[arg(long)]
         json: bool,
     },
-    /// Link applications to a token, in the place of any other.
+    /// Link applications to a token, replacing any other link.
     Link {
         #[command(flatten)]
         data: DataDir,
@@ -229,7 +230,7 @@ enum GithubToken {
         #[arg(required = true)]
         applications: Vec<String>,
     },
-    /// Take their token from applications.
+    /// Remove the links between applications and their token.
     Unlink {
         #[command(flatten)]
         data: DataDir,
@@ -270,14 +271,14 @@ enum CliError {
     Runtime(#[source] std::io::Error),
 }
 
-/// A start that failed waits this long before it ends under systemd, which would start it again at once.
+/// The time that a failed start waits under systemd, which would restart the service at once.
 const FAILED_START: Duration = Duration::from_secs(4);
 
-/// The settings are wrong, and are so at the next start (`EX_CONFIG` of sysexits.h): systemd need not try again.
+/// The settings are wrong, and will be at the next start (`EX_CONFIG` of sysexits.h): systemd need not retry.
 const WRONG_SETTINGS: u8 = 78;
 
 impl CliError {
-    /// What helps whom the system refuses something.
+    /// The advice for an operation that the system denied.
     fn advice(&self) -> &'static str {
         let own_data = match self {
             Self::Admin(_) | Self::Custody(_) | Self::Config(_) => false,
@@ -304,7 +305,7 @@ impl CliError {
     }
 }
 
-/// Whether the system refused something for want of a right.
+/// Whether the system denied an operation for lack of permission.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes
@@ -312,12 +313,12 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-/// The whole program: `args` are the command line with the program's name in front.
+/// Runs the program; `args` are the command line, beginning with the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is left to tell when the terminal is gone.
+            // The terminal may be gone, and then nobody reads this.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -331,7 +332,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Whether systemd waits for this process to be ready.
+/// Whether systemd waits for this process to report readiness.
 fn systemd_waits() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
@@ -384,7 +385,7 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         insecure_http: serve.insecure_http,
         config_file: serve.config_file.or_else(settings::packaged_file),
     })?;
-    // Before any other thread: all of them act as it does.
+    // Before any other thread starts: all threads act as this one does.
     serve.data.enter()?;
     settings.logging.begin();
     for path in settings.secret_files() {
@@ -409,7 +410,7 @@ fn run_service(serve: Serve) -> Result<(), CliError> {
         }
         Ok(served?)
     });
-    // It has said that it stopped: whatever still waits for a disk ends with the process.
+    // The service has reported its end: work that still waits for a disk ends with the process.
     runtime.shutdown_background();
     served
 }

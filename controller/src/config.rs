@@ -1,4 +1,4 @@
-//! Settings: what the command line and the configuration file may say, and the values the service runs with.
+//! Settings: the command line and the configuration file, and the values that result.
 
 pub mod alarms;
 mod endpoint;
@@ -22,60 +22,60 @@ use crate::logging::Logging;
 use crate::objects::Retention;
 pub use endpoint::Endpoint;
 
-/// The data directory where nothing names one.
+/// The data directory if none is named.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/codedeploy-controller";
 
-/// What the service runs with; nothing is optional.
+/// The effective settings; nothing is optional.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Holds the database, the keys and the signing certificate; mode 0700.
     pub data_dir: PathBuf,
-    /// The file that these settings are from, where one was named.
+    /// The file of these settings, if one was named.
     pub config_file: Option<PathBuf>,
     pub logging: Logging,
     pub listen: SocketAddr,
     pub tls: Tls,
-    /// A PEM file of authorities that the service's own requests trust, beside the system's.
+    /// A PEM file of authorities that the service's own requests trust, besides the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// How hosts and clients reach the service, where that is not by the address it listens on.
+    /// The URL by which hosts and clients reach the service, if it differs from the address that it listens on.
     pub endpoint: Option<Endpoint>,
-    /// The folder of revisions, where the service has one.
+    /// The folder of revisions, if the service has one.
     pub s3: Option<S3Folder>,
     pub partition: Partition,
     pub timers: Timers,
     pub quotas: Quotas,
-    /// The load balancers that deployments take instances out of and put them back into.
+    /// The load balancers at which deployments take instances out of rotation and put them back.
     pub balancers: Balancers,
-    /// Where the states of alarms are read.
+    /// The sources of alarm states.
     pub alarms: Alarms,
-    /// Who is told of changes, and which new objects are deployed.
+    /// The receivers of changes, and the new objects that are deployed.
     pub events: Events,
-    /// Whether a deployment group may name only alarms and topics that these settings name.
+    /// Whether a deployment group may name only alarms and topics of these settings.
     pub strict_names: bool,
 }
 
-/// How requests are kept from being read on the way.
+/// The protection of requests on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
-    /// Plain http: on a loopback address, or where the operator insists.
+    /// Plain http: on a loopback address, or because the operator insists.
     Off,
     /// A certificate (with its chain) and its key, in PEM.
     Given { certificate: PathBuf, key: PathBuf },
-    /// A certificate for these names and addresses, by an authority of the data directory's own.
+    /// A certificate for these names and addresses, signed by the data directory's own authority.
     SelfSigned { names: Vec<String> },
 }
 
-/// What is served by the protocol of S3.
+/// The folder that is served by the S3 protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Folder {
     pub folder: PathBuf,
-    /// Made at the start, where they are missing.
+    /// Missing ones are made at the start.
     pub buckets: Vec<String>,
-    /// How long old versions stay.
+    /// The retention of old versions.
     pub retention: Retention,
 }
 
-/// Where this service's resources are, as its ARNs say.
+/// The region and account of this service's resources, as in their ARNs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     pub region: String,
@@ -83,12 +83,12 @@ pub struct Partition {
     pub account_id: String,
 }
 
-/// Upper bounds of what clients can create.
+/// The quotas of objects that clients can create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
     pub applications: usize,
     pub deployment_groups_per_application: usize,
-    /// Beside the predefined ones.
+    /// In addition to the predefined ones.
     pub deployment_configs: usize,
     pub active_deployments: usize,
     pub targets_per_deployment: usize,
@@ -106,7 +106,7 @@ impl Default for Quotas {
     }
 }
 
-/// What the command line says.
+/// The settings on the command line.
 #[derive(Debug, Clone)]
 pub struct Arguments {
     pub data_dir: PathBuf,
@@ -143,7 +143,7 @@ pub enum ConfigError {
         "events.watches is set, and nothing tells of new objects: set s3 to serve them here, or events.token to be notified of them"
     )]
     DeafWatches,
-    /// A mistake in what alarms and load balancers need.
+    /// A mistake in the settings of alarms and load balancers.
     #[error("{0}")]
     Other(String),
     #[error("timers.{name} is {seconds}: expected a number of seconds from 0.001 to 31536000")]
@@ -187,7 +187,7 @@ pub enum ConfigError {
 }
 
 impl Settings {
-    /// The command line wins over the file, the file over the defaults.
+    /// The command line overrides the file, the file overrides the defaults.
     pub fn load(arguments: Arguments) -> Result<Settings, ConfigError> {
         let text::Read { file, mut problems, .. } = match &arguments.config_file {
             Some(path) => text::read(path)?,
@@ -198,7 +198,7 @@ impl Settings {
             Ok(settings) if understood => return Ok(settings),
             Ok(_) => {}
             Err(more) => {
-                // Of what was not understood, nothing is known to be missing.
+                // A setting that was not understood must not be reported as missing.
                 let derived = |error: &ConfigError| {
                     matches!(error, ConfigError::PlainHttp(_) | ConfigError::DeafWatches)
                 };
@@ -208,7 +208,7 @@ impl Settings {
         Err(ConfigError::of(problems))
     }
 
-    /// The files outside the data directory that hold secrets.
+    /// The files with secrets outside the data directory.
     pub(crate) fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let key = match &self.tls {
             Tls::Given { key, .. } => Some(key.as_path()),
@@ -219,7 +219,7 @@ impl Settings {
 }
 
 impl ConfigError {
-    /// All that is wrong; there is something.
+    /// All problems, at least one.
     pub(crate) fn of(mut problems: Vec<ConfigError>) -> Self {
         match problems.len() {
             1 => problems.remove(0),
@@ -234,7 +234,7 @@ fn listed(problems: &[ConfigError]) -> String {
 }
 
 impl Partition {
-    /// `us-east-1` and account 123456789012 where nothing is said.
+    /// The defaults are `us-east-1` and account 123456789012.
     pub fn new(region: Option<String>, account_id: Option<String>) -> Result<Self, Vec<ConfigError>> {
         let region = region.unwrap_or_else(|| "us-east-1".into());
         let account_id = account_id.unwrap_or_else(|| "123456789012".into());
@@ -250,7 +250,7 @@ impl Partition {
     }
 }
 
-/// Whether a certificate can be made for it.
+/// Whether a certificate can be made for this name.
 fn is_name(text: &str) -> bool {
     let label = |label: &str| {
         let allowed = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

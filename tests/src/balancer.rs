@@ -1,4 +1,4 @@
-//! A real HAProxy in front of web servers, and clients that count what goes wrong.
+//! A real HAProxy in front of web servers, and clients that count failures.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -29,19 +29,19 @@ pub struct Balancer {
 pub struct Server {
     pub name: String,
     pub port: u16,
-    /// Whether it has traffic from the start.
+    /// Whether it gets traffic from the start.
     pub enabled: bool,
 }
 
-/// What clients were answered.
+/// The responses that clients got.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// Answers by their text.
+    /// The number of responses by their text.
     pub answers: BTreeMap<String, usize>,
     pub failures: Vec<String>,
 }
 
-/// Clients that request one page after the other.
+/// Clients that request one page after another.
 #[derive(Debug)]
 pub struct Clients {
     tally: Arc<Mutex<Tally>>,
@@ -49,7 +49,7 @@ pub struct Clients {
     tasks: JoinSet<()>,
 }
 
-/// Where the balancer of a fleet's folder is told what to do.
+/// The admin socket of the balancer in a fleet's folder.
 pub fn socket(folder: &Path) -> PathBuf {
     folder.join("haproxy.sock")
 }
@@ -76,7 +76,7 @@ impl Balancer {
         let file = folder.join("haproxy.cfg");
         std::fs::write(&file, text).expect("the file can be written");
         let log = std::fs::File::create(folder.join("haproxy.log")).expect("the log can be written");
-        // Debian's place for it is not in everyone's PATH.
+        // Debian installs it in a folder that is not in everyone's PATH.
         let packaged = Path::new("/usr/sbin/haproxy");
         let program = if packaged.exists() { packaged } else { Path::new("haproxy") };
         let child = Command::new(program)
@@ -115,14 +115,14 @@ impl Clients {
         Self { tally, stop, tasks }
     }
 
-    /// What was answered up to now.
+    /// The responses so far.
     pub fn tally(&self) -> Tally {
         self.tally.lock().expect("no client panics").clone()
     }
 
-    /// Waits until clients have been answered some more, and gives the pages that they got meanwhile.
+    /// Waits for further responses, and returns their pages.
     pub async fn pages(&self) -> Vec<String> {
-        // The first answers are to requests that were under way.
+        // The first responses answer requests that were already under way.
         self.more_answers().await;
         let before = self.tally().answers;
         self.more_answers().await;
@@ -149,12 +149,12 @@ impl Clients {
     }
 }
 
-/// The text of the page that clients request, if it came whole.
+/// Requests the clients' page; returns its text if it arrived completely.
 pub async fn request(address: SocketAddr) -> Result<String, String> {
     get(address, "/page").await
 }
 
-/// The text of a page, if it came whole.
+/// Requests a page; returns its text if it arrived completely.
 pub async fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     let exchange = async {

@@ -1,5 +1,5 @@
-//! A disk whose power can be cut: a file that a small file system of our own exposes, with a loop device on it. It keeps
-//! every write and every flush in order, so that what a disk could hold after a power cut at any moment can be made.
+//! A disk whose power can be cut: a file in a small file system of our own, with a loop device on it. It records every
+//! write and every flush in order, so that every state that a disk could have after a power cut can be reproduced.
 
 mod fuse;
 
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::mounts::{self, Mounted};
 
-/// What is written together or not at all, in bytes.
+/// The size of an atomic write, in bytes.
 const BLOCK: usize = 4096;
 
-/// How long a device may stay busy after its file system has gone.
+/// The time that a device may stay busy after its file system is unmounted.
 const FREE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Kinds of file systems, with a size in bytes that they can be made in.
+/// Kinds of file systems; each has a minimum size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Ext4,
@@ -28,23 +28,23 @@ pub enum Kind {
 /// The contents of a disk; blocks that were never written are zero.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
-    /// Shared by all images made of one.
+    /// Shared by all images that derive from one.
     base: Arc<BTreeMap<u64, Block>>,
     over: BTreeMap<u64, Block>,
 }
 
 type Block = Arc<[u8]>;
 
-/// What a disk was told, in order.
+/// The requests to a disk, in order.
 #[derive(Debug, Clone)]
 pub enum Told {
     /// Blocks by number, written by one request.
     Write(Vec<(u64, Block)>),
-    /// Everything before this was on the disk before the flush was answered.
+    /// Everything before it was on the disk before the flush completed.
     Flush,
 }
 
-/// The disk. It goes when this is dropped.
+/// The disk, which is removed when dropped.
 #[derive(Debug)]
 pub struct Disk {
     shared: Arc<Mutex<Contents>>,
@@ -70,14 +70,14 @@ impl Kind {
     fn size(self) -> u64 {
         match self {
             Self::Ext4 => 32 << 20,
-            // The smallest that it can be made in.
+            // The smallest possible size.
             Self::Xfs => 300 << 20,
         }
     }
 }
 
 impl Disk {
-    /// A disk with an empty file system; `Err` says what this machine lacks.
+    /// Makes a disk with an empty file system; `Err` names a tool that this machine lacks.
     pub fn create(kind: Kind) -> Result<Self, String> {
         for (needed, what) in [("/dev/fuse", "FUSE"), ("/dev/loop-control", "loop devices")] {
             if !Path::new(needed).exists() {
@@ -102,11 +102,11 @@ impl Disk {
     /// Mounts its file system.
     pub fn mount(&self, path: &Path) -> Result<Mounted, String> {
         let file = self.folder.path().join("mount").join(fuse::NAME);
-        // The loop device goes with the mount.
+        // The loop device is released with the mount.
         Mounted::mount(&["-o".as_ref(), "loop".as_ref(), file.as_os_str()], path)
     }
 
-    /// What it holds.
+    /// The disk's contents.
     pub fn image(&self) -> Image {
         let contents = self.contents();
         let Image { base, over } = &contents.image;
@@ -115,7 +115,7 @@ impl Disk {
         Image { base: Arc::new(all), over: BTreeMap::new() }
     }
 
-    /// Replaces what it holds, while nothing is mounted, and forgets what it was told.
+    /// Replaces the contents while nothing is mounted, and clears the record of requests.
     pub fn load(&self, image: Image) {
         self.wait_until_free();
         let mut contents = self.contents();
@@ -123,12 +123,12 @@ impl Disk {
         contents.told.clear();
     }
 
-    /// Everything that it was told since the last [`Disk::load`].
+    /// All requests since the last [`Disk::load`].
     pub fn told(&self) -> Vec<Told> {
         self.contents().told.clone()
     }
 
-    /// How much it was told so far.
+    /// The number of requests so far.
     pub fn position(&self) -> usize {
         self.contents().told.len()
     }
@@ -137,7 +137,7 @@ impl Disk {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A loop device lets go a moment after its mount.
+    /// A loop device is released a moment after its mount.
     fn wait_until_free(&self) {
         let file = self.folder.path().join("mount").join(fuse::NAME);
         let began = Instant::now();

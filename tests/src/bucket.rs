@@ -1,4 +1,4 @@
-//! An S3 server on loopback, and uploading to it.
+//! An S3 server on loopback, and uploads to it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ enum Server {
     Process(Box<Running>),
 }
 
-/// What an upload is known by.
+/// The identity of an upload.
 #[derive(Debug, Clone)]
 pub struct Object {
     pub key: String,
@@ -48,7 +48,7 @@ pub struct Object {
 }
 
 impl Bucket {
-    /// A bucket that is a folder below `folder`, served from this process; signatures are checked against `keys`.
+    /// Starts a bucket that is a folder below `folder`, served from this process; signatures are verified with `keys`.
     pub async fn embedded(folder: &Path, name: &str, keys: &[Keys]) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder.join(name))?;
         let files = FileSystem::new(folder).map_err(|error| std::io::Error::other(format!("{error:?}")))?;
@@ -66,7 +66,7 @@ impl Bucket {
             while let Ok((socket, _)) = listener.accept().await {
                 let connection = server.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
                 tokio::spawn(async move {
-                    // A client that goes away ends its own connection; nobody else need know.
+                    // A client that disconnects affects only its own connection.
                     let _ = connection.await;
                 });
             }
@@ -75,7 +75,7 @@ impl Bucket {
         Ok(Self { endpoint, name: name.into(), client, server: Server::Embedded(serving) })
     }
 
-    /// A bucket with versions on moto's server, a Python program; it knows no signatures.
+    /// Starts a versioned bucket on moto's server, a Python program, which does not verify signatures.
     pub async fn versioned(folder: &Path, name: &str) -> Self {
         let log = folder.join("moto.log");
         let moto = Program::at(python_tool("moto_server"));
@@ -115,7 +115,7 @@ impl Bucket {
         Object { key: key.into(), etag, version: put.version_id().map(str::to_owned) }
     }
 
-    /// What is known of the newest version of `key`.
+    /// Looks up the newest version of `key`.
     pub async fn object(&self, key: &str) -> Object {
         let head =
             self.client.head_object().bucket(&self.name).key(key).send().await.expect("it was uploaded");
@@ -154,7 +154,7 @@ pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
 ///
 /// # Panics
 ///
-/// When it is missing.
+/// If it is missing.
 pub fn python_tool(name: &str) -> PathBuf {
     let folder = tools().join("python/bin");
     let path = folder.join(name);
@@ -162,7 +162,7 @@ pub fn python_tool(name: &str) -> PathBuf {
     path
 }
 
-/// Where `tests/run` puts what tests need beside the toolchain.
+/// The folder in which `tests/run` installs further tools for tests.
 pub fn tools() -> PathBuf {
     std::env::var_os("CODEDEPLOY_TEST_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools"), PathBuf::from)

@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use zip::write::SimpleFileOptions;
 
-/// Writes `files` below `folder`; those that begin with `#!` are made executable.
+/// Writes `files` below `folder`; files that begin with `#!` are made executable.
 pub fn write(folder: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = folder.join(name);

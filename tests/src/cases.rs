@@ -1,18 +1,18 @@
-//! The cases of a table side by side.
+//! Runs the cases of a table concurrently.
 
 use std::rc::Rc;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
-/// Cases that run at once: most of the time they wait.
+/// The number of concurrent cases: most of the time they wait.
 const AT_ONCE: usize = 12;
 
 /// Runs all of `cases`; each should have a folder and programs of its own.
 ///
 /// # Panics
 ///
-/// When one of them does.
+/// If one of them does.
 pub async fn side_by_side(cases: Vec<impl Future<Output = ()> + 'static>) {
     let local = LocalSet::new();
     let mut tasks = JoinSet::new();

@@ -1,5 +1,6 @@
-//! A stand-in for AWS on loopback, for what our own controller does not do: temporary keys that rotate, TLS with a
-//! certificate of a private authority. It gives one host commands, serves bundles, and checks every signature.
+//! A stand-in for AWS on loopback, with features that our own controller lacks: temporary keys that rotate, and TLS
+//! with a certificate of a private authority. It gives commands to one host, serves bundles, and verifies every
+//! signature.
 
 mod signature;
 
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// Keys as somebody hands them out.
+/// Temporary keys, as they are issued.
 #[derive(Debug, Clone)]
 pub struct IssuedKeys {
     pub access_key_id: String,
@@ -33,7 +34,7 @@ pub struct IssuedKeys {
     pub expires: SystemTime,
 }
 
-/// Temporary keys: new ones every `rotation`, each taken for `overlap` longer.
+/// Temporary keys: new ones every `rotation`, each accepted for `overlap` longer.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
     pub rotation: Duration,
@@ -57,7 +58,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct CloudState {
     commands: VecDeque<HostCommand>,
-    /// Whether a command was given and not yet completed: the next one waits.
+    /// Whether a command was given and not yet completed: the next one must wait.
     busy: bool,
     specification: Value,
     bundle: Vec<u8>,
@@ -69,7 +70,7 @@ struct CloudState {
 }
 
 impl IssuedKeys {
-    /// When they end, as metadata services write it.
+    /// The time at which they expire, in the form of metadata services.
     pub fn expiration(&self) -> String {
         let seconds = self.expires.duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
         let time = aws_smithy_types::DateTime::from_millis(i64::try_from(seconds).expect("a time of ours"));
@@ -78,7 +79,7 @@ impl IssuedKeys {
 }
 
 impl KeyRing {
-    /// The keys that are handed out now.
+    /// The present keys.
     pub fn current(&self) -> IssuedKeys {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         self.numbered(u64::try_from(now.as_millis() / self.rotation.as_millis()).expect("a small number"))
@@ -101,7 +102,7 @@ impl KeyRing {
 }
 
 impl Cloud {
-    /// Starts it; signatures are checked with `keys`. With `tls` it speaks TLS only.
+    /// Starts it; signatures are verified with `keys`. With `tls` it accepts only TLS.
     pub async fn start(folder: &Path, keys: KeyRing, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         std::fs::create_dir_all(folder).expect("the folder can be made");
         let store = Store::in_memory().expect("a database can be made");
@@ -116,7 +117,7 @@ impl Cloud {
                 let (service, acceptor) = (TowerToHyperService::new(router.clone()), acceptor.clone());
                 tokio::spawn(async move {
                     let server = Builder::new(TokioExecutor::new());
-                    // A client that goes away, or trusts somebody else, ends its own connection.
+                    // A client that disconnects, or trusts another authority, affects only its own connection.
                     if let Some(acceptor) = acceptor {
                         if let Ok(socket) = acceptor.accept(socket).await {
                             let _ = server.serve_connection(TokioIo::new(socket), service).await;
@@ -130,7 +131,7 @@ impl Cloud {
         Self { address, shared }
     }
 
-    /// Has the host perform `events` of one deployment of `bundle`, a zip.
+    /// Gives the host the commands for `events` of one deployment of `bundle`, a zip.
     pub fn deploy(&self, host: &str, bundle: Vec<u8>, events: &[&str]) {
         let mut state = self.state();
         state.bundle = bundle;
@@ -153,12 +154,12 @@ impl Cloud {
             .collect();
     }
 
-    /// Serves this bundle alone.
+    /// Serves only this bundle.
     pub fn serve_bundle(&self, bundle: Vec<u8>) {
         self.state().bundle = bundle;
     }
 
-    /// `<event> <status>` of every command that was completed, in order.
+    /// `<event> <status>` of every completed command, in order.
     pub fn completed(&self) -> Vec<String> {
         let state = self.state();
         let text = |input: &PutHostCommandCompleteInput| {
@@ -176,12 +177,12 @@ impl Cloud {
         self.state().downloads
     }
 
-    /// Every access key that a good signature was made with.
+    /// The number of access keys with which valid signatures were made.
     pub fn keys_seen(&self) -> usize {
         self.state().keys_seen.len()
     }
 
-    /// Why requests were not taken.
+    /// The reasons for rejected requests.
     pub fn refusals(&self) -> Vec<String> {
         self.state().refusals.clone()
     }
@@ -196,7 +197,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with the credentials of a request: the name of an error, and a text.
+    /// Checks the credentials of a request; the error is a name and a text.
     fn check(&self, request: &signature::Request<'_>) -> Result<String, (&'static str, String)> {
         let unknown = |what: &str| ("UnrecognizedClientException", what.to_owned());
         let id = signature::access_key_id(request).ok_or(unknown("it is not signed"))?;

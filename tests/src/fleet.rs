@@ -1,4 +1,4 @@
-//! A service, a bucket and hosts with running agents, in one temporary folder: where most end-to-end tests begin.
+//! A service, a bucket and hosts with running agents, in one temporary folder: the start of most end-to-end tests.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub const APPLICATION: &str = "shop";
 pub const GROUP: &str = "web";
 const TAG: (&str, &str) = ("env", "test");
 
-/// What came of a deployment, as the service tells it of one host.
+/// The result of a deployment on one host, as the service reports it.
 #[derive(Debug)]
 pub struct Deployed {
     pub id: String,
@@ -50,7 +50,7 @@ impl Deployed {
     ///
     /// # Panics
     ///
-    /// When none did.
+    /// If none did.
     pub fn failed_event(&self) -> &EndedEvent {
         let failed = self.events.iter().find(|event| event.status.as_str() == "Failed");
         failed.unwrap_or_else(|| panic!("nothing failed: {:#?}", self.event_statuses()))
@@ -63,7 +63,7 @@ impl Fleet {
         Self::start_with(hosts, more, |_| String::new()).await
     }
 
-    /// The same with settings of the controller, made for the fleet's folder.
+    /// The same with settings of the controller, which may use the fleet's folder.
     pub async fn start_with(hosts: usize, more: &str, settings: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let programs = Programs::built();
@@ -89,7 +89,7 @@ impl Fleet {
         Self { service, bucket, hosts: registered, agents, folder }
     }
 
-    /// Adds a host that carries `tag`, with a running agent.
+    /// Adds a host with `tag` and a running agent.
     pub async fn add(&mut self, name: &str, tag: &str) {
         let place = self.path(name);
         let host = Host::register(&Programs::built(), &self.service, name, tag, &place).await;
@@ -115,7 +115,7 @@ impl Fleet {
         self.service.deploy(APPLICATION, GROUP, revision).await
     }
 
-    /// Waits for the end of a deployment and tells what it did on `box1`.
+    /// Waits for the end of a deployment and returns its result on `box1`.
     pub async fn outcome(&self, id: &str) -> Deployed {
         let mut events = Vec::new();
         let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
@@ -128,7 +128,7 @@ impl Fleet {
         self.outcome(&id).await
     }
 
-    /// What the group rolls back from now on.
+    /// Sets the events after which the group rolls back.
     pub async fn roll_back_on(&self, events: &[AutoRollbackEvent]) {
         let rollback = AutoRollbackConfiguration::builder().enabled(true).set_events(Some(events.to_vec()));
         self.service
@@ -142,11 +142,11 @@ impl Fleet {
             .unwrap_or_else(|error| panic!("{}", error.into_service_error()));
     }
 
-    /// The id of the deployment that undoes `id`, which has ended.
+    /// Returns the id of the deployment that rolls back `id`, which has ended.
     ///
     /// # Panics
     ///
-    /// When there is none, or the two do not say the same of each other.
+    /// If there is none, or the two do not refer to each other.
     pub async fn rollback_of(&self, id: &str) -> String {
         let undone = self.service.deployment(id).await.rollback_info;
         let undone = undone.unwrap_or_else(|| panic!("{id} was not rolled back"));
@@ -161,21 +161,21 @@ impl Fleet {
         by
     }
 
-    /// What the service tells of the group.
+    /// The service's record of the group.
     pub async fn group(&self) -> DeploymentGroupInfo {
         let asked = self.service.client.get_deployment_group().application_name(APPLICATION);
         let answer = asked.deployment_group_name(GROUP).send().await.expect("the group exists");
         answer.deployment_group_info.expect("the answer holds it")
     }
 
-    /// How many deployments the group has had.
+    /// The number of deployments that the group has had.
     pub async fn deployments(&self) -> usize {
         let asked = self.service.client.list_deployments().application_name(APPLICATION);
         let answer = asked.deployment_group_name(GROUP).send().await.expect("the group exists");
         answer.deployments().len()
     }
 
-    /// Stops everything; the agents must end well.
+    /// Stops everything; the agents must exit successfully.
     pub async fn stop(self) {
         for (agent, host) in self.agents.into_iter().zip(&self.hosts) {
             let status = agent.stop().await;

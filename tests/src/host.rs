@@ -10,17 +10,17 @@ use crate::service::Service;
 #[derive(Debug)]
 pub struct Host {
     pub name: String,
-    /// Everything of the host is below here.
+    /// The folder of all the host's files.
     pub folder: PathBuf,
     pub keys: Keys,
-    /// What the service says belongs into the agent's configuration.
+    /// The lines for the agent's configuration that the service printed.
     lines: String,
     configuration: PathBuf,
     programs: Programs,
 }
 
 impl Host {
-    /// Registers a host that carries `tag`; its agent does not run yet.
+    /// Registers a host with `tag`; its agent does not run yet.
     pub async fn register(
         programs: &Programs,
         service: &Service,
@@ -44,7 +44,8 @@ impl Host {
         host
     }
 
-    /// Writes the agent's configuration: the bucket, folders of the test, `more` lines, and what else the service printed.
+    /// Writes the agent's configuration: the bucket, folders of the test, `more` lines, and the lines that the service
+    /// printed.
     pub fn configure(&self, bucket: &Bucket, more: &str) {
         let own = format!(
             "s3_endpoint_override: {}\non_premises_config_file: {folder}/codedeploy.onpremises.yml\n\

@@ -1,5 +1,5 @@
-//! A Debian system of its own, booted with its own systemd in a container (systemd-nspawn(1)). It shares the host's network,
-//! so that a service on loopback is its service too, and forgets everything when it stops.
+//! A Debian system of its own, booted with its own systemd in a container (systemd-nspawn(1)). It shares the host's
+//! network, so a service on loopback is also its own. When it stops, all its changes are lost.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -10,7 +10,7 @@ use crate::bucket::tools;
 use crate::programs::{Program, Running};
 use crate::wait;
 
-/// Boots the system in folder $1 under the name $2, below a control group of version 2 that is its own.
+/// Boots the system in folder $1 under the name $2, in a control group of version 2 of its own.
 const BOOT: &str = r#"
 set -e
 if [ "$(stat --file-system --format %T /sys/fs/cgroup)" != cgroup2fs ]; then
@@ -28,18 +28,18 @@ exec systemd-nspawn --quiet --keep-unit --register=no --machine="$2" --directory
 #[derive(Debug)]
 pub struct Machine {
     container: Running,
-    /// The pid, on the host, of its init.
+    /// The pid of its init on the host.
     init: u32,
-    /// The control group that holds all its processes.
+    /// The control group of all its processes.
     group: PathBuf,
 }
 
 impl Machine {
-    /// Boots a machine, its console going to a file in `folder`.
+    /// Boots a machine whose console writes to a file in `folder`.
     ///
     /// # Panics
     ///
-    /// Without root, and when it does not boot.
+    /// Without root, or if it does not boot.
     pub async fn boot(folder: &Path) -> Self {
         assert!(is_root(), "booting a machine needs root");
         let system = tools().join("machine");
@@ -67,7 +67,7 @@ impl Machine {
         machine
     }
 
-    /// Where the host finds the machine's `path`, which begins with a slash and leads through no absolute link.
+    /// The path on the host of the machine's `path`, which begins with a slash and contains no absolute link.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }
@@ -79,7 +79,7 @@ impl Machine {
         std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// A file of the machine; empty while there is none.
+    /// Reads a file of the machine; empty if it does not exist.
     pub fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.path(path)).unwrap_or_default()
     }
@@ -92,7 +92,7 @@ impl Machine {
         command.output().await.expect("nsenter exists")
     }
 
-    /// The same for a line that must succeed; gives what it prints, trimmed.
+    /// The same for a line that must succeed; returns its output, trimmed.
     pub async fn succeed(&self, line: &str) -> String {
         let output = self.run(line).await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -118,13 +118,13 @@ impl Machine {
         .await;
     }
 
-    /// What an operator sees of a unit.
+    /// The status of a unit, as an operator sees it.
     pub async fn status(&self, unit: &str) -> String {
         let output = self.run(&format!("systemctl status --no-pager --full {unit}")).await;
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Ends it as a power cut would.
+    /// Ends it like a power cut.
     pub async fn stop(self) {
         let group = self.group.clone();
         drop(self);
@@ -138,7 +138,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The end of the container's manager alone would not end it.
+        // Ending the container's manager alone would not end the container.
         let _ = std::fs::write(self.group.join("cgroup.kill"), "1");
     }
 }
@@ -157,7 +157,7 @@ fn init_below(pid: u32) -> Option<u32> {
     })
 }
 
-/// The folder of the control group, of version 2, that this process is in.
+/// The folder of this process's control group of version 2.
 fn control_group() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
     let mount = mounts.lines().find_map(|line| line.split_once(" cgroup2 ")?.0.split(' ').nth(1));
@@ -166,7 +166,7 @@ fn control_group() -> PathBuf {
     Path::new(mount.unwrap_or("/sys/fs/cgroup")).join(own.unwrap_or_default())
 }
 
-/// Removes a control group with all below it, as far as no processes are in them.
+/// Removes a control group with everything below it, as far as no process is in it.
 fn remove_groups(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

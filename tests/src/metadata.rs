@@ -1,4 +1,4 @@
-//! An EC2 instance metadata service on loopback: it wants session tokens, and it can misbehave.
+//! An EC2 instance metadata service on loopback: it requires session tokens, and can misbehave.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,18 +12,18 @@ use serde_json::json;
 
 use crate::cloud::KeyRing;
 
-/// The instance that it tells of.
+/// The instance that it describes.
 pub const HOST_IDENTIFIER: &str = "arn:aws:ec2:us-east-1:123456789012:instance/i-0abc";
 const ROLE: &str = "fleet-role";
 
-/// What the service does with the requests that come from now on.
+/// The service's reaction to the next requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Answers as it should.
+    /// Responds normally.
     None,
-    /// Answers every request with this status.
+    /// Responds to every request with this status.
     Status(u16),
-    /// Takes the request, and never answers.
+    /// Accepts the request, and never responds.
     Silence,
 }
 
@@ -38,9 +38,9 @@ pub struct MetadataServer {
 #[derive(Debug)]
 struct Shared {
     fault: Fault,
-    /// Requests that the fault is still for.
+    /// The number of requests that still meet the fault.
     faulty: usize,
-    /// The one token that is taken.
+    /// The only valid token.
     token: String,
     tokens: usize,
     requests: Vec<String>,
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 impl MetadataServer {
-    /// Starts it; the role's keys are those that `keys` has at the time of asking.
+    /// Starts it; the role's keys are those of `keys` at the time of the request.
     pub async fn start(keys: KeyRing) -> Self {
         let shared = Arc::new(Mutex::new(Shared {
             fault: Fault::None,
@@ -72,17 +72,17 @@ impl MetadataServer {
         (shared.fault, shared.faulty) = (fault, requests);
     }
 
-    /// Takes no session token any more that was given so far.
+    /// Invalidates all session tokens given so far.
     pub fn forget_tokens(&self) {
         lock(&self.shared).token = "none".into();
     }
 
-    /// As if no instance profile were attached.
+    /// Behaves as if no instance profile were attached.
     pub fn detach_role(&self) {
         lock(&self.shared).has_role = false;
     }
 
-    /// Session tokens given so far.
+    /// The number of session tokens given so far.
     pub fn tokens(&self) -> usize {
         lock(&self.shared).tokens
     }

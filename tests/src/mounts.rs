@@ -1,4 +1,4 @@
-//! File systems that only one test sees, and that go with it.
+//! File systems that only one test sees, and that disappear with it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
-/// How long a file system may stay busy after its last user has gone.
+/// The time that a file system may stay busy after its last user has gone.
 const FREE_WITHIN: Duration = Duration::from_secs(20);
 
-/// A file system, mounted in the name space of this thread until this is dropped.
+/// A file system, mounted in this thread's mount namespace until this is dropped.
 #[derive(Debug)]
 pub struct Mounted {
     path: PathBuf,
 }
 
-/// Runs a test in a thread whose mounts nobody else has: they end with it whatever happens.
+/// Runs a test in a thread with mounts of its own, which end with it in any case.
 ///
 /// # Panics
 ///
-/// Without root, when the test does, or when the kernel gives no mounts of its own.
+/// Without root, if the test panics, or if the kernel refuses a mount namespace.
 pub fn in_own_mounts<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     assert!(nix::unistd::geteuid().is_root(), "mounting a file system needs root");
     let whole = move || {
@@ -38,7 +38,7 @@ pub fn in_own_mounts<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + '
 }
 
 impl Mounted {
-    /// What mount(8) mounts with these arguments, at `path`.
+    /// Mounts a file system at `path` with these arguments of mount(8).
     pub fn mount(arguments: &[&OsStr], path: &Path) -> Result<Self, String> {
         run(Command::new("mount").args(arguments).arg(path))?;
         Ok(Self { path: path.to_owned() })
@@ -58,7 +58,7 @@ impl Mounted {
     pub fn unmount(self) -> Result<(), String> {
         let began = Instant::now();
         loop {
-            // A child that another test is just starting shares what is open here for a moment.
+            // A child that another test is just starting holds this process's handles for a moment.
             match run(Command::new("umount").arg(&self.path)) {
                 Err(error) if began.elapsed() > FREE_WITHIN => return Err(error),
                 Err(_) => {}
@@ -70,12 +70,12 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Nothing is there when it was unmounted in order.
+        // Nothing is mounted if it was unmounted before.
         let _ = nix::mount::umount2(&self.path, MntFlags::MNT_DETACH);
     }
 }
 
-/// Runs a command that must succeed; `Err` is what it says.
+/// Runs a command that must succeed; `Err` is its output.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {

@@ -1,5 +1,5 @@
-//! Two revisions of one application that differ in every way an Install knows, and the host that they are installed on:
-//! what a crash, an error or a power cut must leave as the old revision or as the new one.
+//! Two revisions of one application that differ in every way that matters to an Install, and the host for them. After a
+//! crash, an error or a power cut, the host must have either the old revision or the new one.
 
 mod revisions;
 
@@ -17,10 +17,10 @@ use crate::tree::{self, Snapshot};
 /// The deployment group of `codedeploy-local`.
 pub const LOCAL_GROUP: &str = "default-local-deployment-group";
 
-/// The events at which the new revision has a script.
+/// The events for which the new revision has a script.
 pub const HOOKS: [&str; 3] = ["BeforeInstall", "AfterInstall", "ApplicationStart"];
 
-/// A host: where everything that a deployment changes is below `live`.
+/// A host; everything that a deployment changes is below `live`.
 #[derive(Debug, Clone)]
 pub struct Pair {
     place: PathBuf,
@@ -32,7 +32,7 @@ pub struct Pair {
 pub struct Bed {
     pub pair: Pair,
     pub reference: Reference,
-    /// Where it is.
+    /// Its folder.
     pub folder: tempfile::TempDir,
 }
 
@@ -41,13 +41,13 @@ pub struct Bed {
 pub enum Revision {
     Old,
     New,
-    /// Almost nothing: it takes away whatever came before it.
+    /// Almost nothing: it removes everything that came before it.
     Little,
-    /// It fails before Install: all that happens is what happens when a program starts.
+    /// It fails before Install: only the program's start has an effect.
     Failing,
 }
 
-/// What undisturbed deployments leave.
+/// The results of undisturbed deployments.
 #[derive(Debug, Clone)]
 pub struct Reference {
     pub old: State,
@@ -56,26 +56,26 @@ pub struct Reference {
     after_new: Snapshot,
 }
 
-/// What an Install answers for: files, and the records that the next Install goes by.
+/// The results of an Install: files, and the records for the next clean-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     files: Snapshot,
     cleanup: String,
-    /// What the file `app/changed.txt` is in the revision that is recorded as the last one installed.
+    /// The content of `app/changed.txt` in the revision that is recorded as the last installed one.
     last: String,
 }
 
-/// Which of the two a host has.
+/// The revision that a host has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     Old,
     New,
-    /// Neither; the text says how it differs from the nearer one.
+    /// Neither; the text describes the differences to the nearer one.
     Mixed(String),
 }
 
 impl Bed {
-    /// Prepares as many as there are deployments at once.
+    /// Prepares one bed for each concurrent deployment.
     pub async fn several(count: usize) -> Vec<Self> {
         let bed = async || {
             let folder = sweep::folder();
@@ -88,7 +88,7 @@ impl Bed {
 }
 
 impl Pair {
-    /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may be there already.
+    /// Writes revisions, configuration and an operator's own files below `place`; `place/live` may exist already.
     pub fn create(place: &Path, group: &str) -> Self {
         let pair = Self { place: place.to_owned(), group: group.into() };
         fs::create_dir_all(place).expect("the folder can be made");
@@ -106,12 +106,12 @@ impl Pair {
         self.live().join("root")
     }
 
-    /// Where every script of the new revision notes its event.
+    /// The file in which every script of the new revision records its event.
     pub fn ran(&self) -> PathBuf {
         self.place.join("ran")
     }
 
-    /// What a deployment may change.
+    /// Everything that a deployment may change.
     pub fn live(&self) -> PathBuf {
         self.place.join("live")
     }
@@ -121,7 +121,7 @@ impl Pair {
         self.place.join(name)
     }
 
-    /// A revision as `codedeploy-local` takes it: a tar, which keeps times; the one that fails is a folder.
+    /// The bundle of a revision for `codedeploy-local`: a tar, which keeps times; the failing one is a folder.
     pub fn bundle(&self, revision: Revision) -> PathBuf {
         self.place.join(match revision {
             Revision::Old => "old.tar",
@@ -131,12 +131,12 @@ impl Pair {
         })
     }
 
-    /// Where files are installed.
+    /// The folders that files are installed in.
     pub fn destinations(&self) -> Vec<PathBuf> {
         ["srv", "etc"].map(|name| self.live().join(name)).into()
     }
 
-    /// What `codedeploy-local` is given to deploy a revision.
+    /// The arguments of `codedeploy-local` for deploying a revision.
     pub fn arguments(&self, revision: Revision) -> Vec<OsString> {
         let [bundle, configuration] = [self.bundle(revision), self.place.join("conf.yml")];
         let kind = if revision == Revision::Failing { "directory" } else { "tar" };
@@ -145,24 +145,25 @@ impl Pair {
         words.into()
     }
 
-    /// Deploys with `codedeploy-local`; gives whether it succeeded, and what it wrote.
+    /// Deploys with `codedeploy-local`; returns whether it succeeded, and its output.
     pub async fn deploy(&self, revision: Revision) -> (bool, String) {
         let output = Programs::built().local.output(self.arguments(revision)).await;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.success(), text(&output.stdout) + &text(&output.stderr))
     }
 
-    /// The same for a deployment that nothing stands in the way of.
+    /// The same for a deployment that must succeed.
     ///
     /// # Panics
     ///
-    /// When it fails.
+    /// If it fails.
     pub async fn deployed(&self, revision: Revision) {
         let (succeeded, output) = self.deploy(revision).await;
         assert!(succeeded, "{revision:?} cannot be deployed:\n{output}");
     }
 
-    /// Makes the host ready for the new revision, keeps a copy of that, and learns what undisturbed deployments leave.
+    /// Prepares the host for the new revision, saves a copy of that state, and records the results of undisturbed
+    /// deployments.
     pub async fn prepare(&self) -> Reference {
         self.prepare_with(async |revision| self.deployed(revision).await).await
     }
@@ -188,7 +189,7 @@ impl Pair {
         Reference { old, new, after_old, after_new }
     }
 
-    /// Puts back what was saved.
+    /// Restores the saved state.
     pub async fn reset(&self) {
         let live = self.live();
         fs::create_dir_all(&live).expect("the folder can be made");
@@ -202,7 +203,7 @@ impl Pair {
         }
     }
 
-    /// What is there now.
+    /// The present state.
     pub fn state(&self) -> State {
         let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
         let record =
@@ -212,12 +213,12 @@ impl Pair {
         State { files: Snapshot::of(&self.destinations()), cleanup: record("-cleanup"), last: read(&last) }
     }
 
-    /// Which revision is there now.
+    /// The revision that is present.
     pub fn found(&self, reference: &Reference) -> Found {
         reference.which(&self.state())
     }
 
-    /// Starts a program as after a crash, so that it puts in order what was interrupted; then which revision is there.
+    /// Starts a program as after a crash, so that it recovers; returns the revision that is then present.
     pub async fn recover(&self, reference: &Reference) -> Found {
         let (succeeded, output) = self.deploy(Revision::Failing).await;
         if succeeded || !output.contains("on-purpose") {
@@ -226,7 +227,8 @@ impl Pair {
         self.found(reference)
     }
 
-    /// Whether the next deployments do what they would have done without the disturbance; the text says what not.
+    /// Checks that the next deployments have the same results as without the disturbance; the error describes the
+    /// differences.
     pub async fn goes_on(&self, reference: &Reference, found: &Found) -> Result<(), String> {
         let (succeeded, output) = self.deploy(Revision::New).await;
         if !succeeded {
@@ -239,7 +241,7 @@ impl Pair {
         self.leaves_nothing_behind()
     }
 
-    /// Whether the record that the next Install cleans up by is right; the text says what not.
+    /// Checks the record that the next Install cleans up by; the error describes the differences.
     pub async fn cleans_up(&self, reference: &Reference, found: &Found) -> Result<(), String> {
         let (succeeded, output) = self.deploy(Revision::Little).await;
         if !succeeded {
@@ -253,7 +255,7 @@ impl Pair {
         self.leaves_nothing_behind()
     }
 
-    /// Whether no temporary name is left that nothing owns any more; what the last Install displaced is its own.
+    /// Checks that no orphaned temporary name is left; displaced objects of the last Install have an owner.
     pub fn leaves_nothing_behind(&self) -> Result<(), String> {
         let mut left = tree::temporary_names(&[self.destinations(), vec![self.root()]].concat());
         let undo = self.undo_records();
@@ -261,7 +263,7 @@ impl Pair {
         if left.is_empty() { Ok(()) } else { Err(format!("temporary names stay: {left:?}")) }
     }
 
-    /// What the ways back to earlier files are, as text.
+    /// The undo records, as text.
     fn undo_records(&self) -> String {
         let folders =
             |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -271,14 +273,14 @@ impl Pair {
 }
 
 impl Reference {
-    /// The same with nothing at `paths` and below.
+    /// The same without `paths` and everything below them.
     #[must_use]
     pub fn without(self, paths: &[PathBuf]) -> Self {
         let [after_old, after_new] = [self.after_old, self.after_new].map(|files| files.without(paths));
         Self { old: self.old.without(paths), new: self.new.without(paths), after_old, after_new }
     }
 
-    /// Which of the two a state is.
+    /// The revision that a state has.
     pub fn which(&self, state: &State) -> Found {
         let old = state.differences(&self.old);
         let new = state.differences(&self.new);
@@ -295,13 +297,13 @@ impl Reference {
 }
 
 impl State {
-    /// The same, were there nothing at `paths` and below; of the records nothing is known then.
+    /// The same without `paths` and everything below them; the records are then unknown.
     #[must_use]
     pub fn without(self, paths: &[PathBuf]) -> Self {
         Self { files: self.files.without(paths), cleanup: String::new(), last: String::new() }
     }
 
-    /// A line for each; empty when there is none.
+    /// One line for each difference; empty if there is none.
     pub fn differences(&self, other: &Self) -> String {
         let mut lines = self.files.differences(&other.files);
         if self.cleanup != other.cleanup {

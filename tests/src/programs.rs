@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-/// How long a program may take to stop after TERM.
+/// The time that a program may take to stop after TERM.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// How the programs under test are started.
+/// The way in which the programs under test are started.
 #[derive(Debug, Clone)]
 pub struct Programs {
     pub controller: Program,
@@ -25,11 +25,11 @@ pub struct Program {
     first: Vec<OsString>,
 }
 
-/// A child process; it is ended when this is dropped.
+/// A child process, which is ended when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Everything that it writes.
+    /// The file with all its output.
     pub log: PathBuf,
 }
 
@@ -38,7 +38,7 @@ impl Programs {
     ///
     /// # Panics
     ///
-    /// When one is missing.
+    /// If one is missing.
     pub fn built() -> Self {
         let program = |name: &str| {
             let path = programs_folder().join(name);
@@ -64,7 +64,7 @@ impl Programs {
     }
 }
 
-/// Where the programs are that were built beside the running test.
+/// The folder of the programs that were built beside the running test.
 pub(crate) fn programs_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("CODEDEPLOY_BIN_DIR") {
         return folder.into();
@@ -92,7 +92,7 @@ impl Program {
 
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.path);
-        // Nobody asks the machine that tests run on who it is.
+        // Programs must not ask the metadata service of the machine that runs the tests.
         command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
         command.args(&self.first).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         command
@@ -103,7 +103,7 @@ impl Program {
         self.command(arguments).output().await.expect("the program starts")
     }
 
-    /// Starts it in the background, its output going to `log`.
+    /// Starts it in the background, with its output in `log`.
     pub fn start(&self, configured: impl FnOnce(&mut Command), log: &Path) -> Running {
         let file =
             std::fs::OpenOptions::new().create(true).append(true).open(log).expect("the log can be opened");
@@ -120,7 +120,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Whether it still runs; its exit status otherwise.
+    /// Returns the exit status if it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -129,7 +129,7 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub async fn stop(mut self) -> std::process::ExitStatus {
         self.signal("TERM").await;
         let ended = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await;

@@ -1,4 +1,4 @@
-//! An HTTP proxy on loopback that asks for a user and a password, and knows only one way.
+//! An HTTP proxy on loopback that requires a user and a password, and always connects to the same target.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A running proxy; whatever host it is asked for, it connects to its target.
+/// A running proxy; whatever host is requested, it connects to its target.
 #[derive(Debug)]
 pub struct Proxy {
     pub address: SocketAddr,

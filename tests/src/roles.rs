@@ -1,4 +1,4 @@
-//! One executable that contains the controller and the agent, and starts itself in their roles, as real processes.
+//! One executable that contains the controller and the agent, and starts itself in these roles, as real processes.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,9 +12,9 @@ pub fn programs() -> Programs {
     Programs::of_this_executable(FLAG)
 }
 
-/// Plays the role that the arguments ask for; `None` when they ask for none.
+/// Plays the role in the arguments; `None` if there is none.
 pub fn play(arguments: &[OsString]) -> Option<ExitCode> {
-    // The agent's role starts this executable to watch over scripts.
+    // The agent's role starts this executable as the keeper of scripts.
     let kept = codedeploy_agent::cli::keep_script(arguments.iter().cloned());
     if kept.is_some() {
         return kept;

@@ -1,5 +1,5 @@
-//! An HTTP server that fails on purpose, where S3 or GitHub would be: it cuts connections, lies about lengths, ignores
-//! ranges, redirects. What it answers is decided per request by the test.
+//! An HTTP server that fails on purpose, in place of S3 or GitHub: it cuts connections, sends wrong lengths, ignores
+//! ranges, redirects. The test decides about each response.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +18,17 @@ pub struct Request {
     pub headers: BTreeMap<String, String>,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Arc<Vec<u8>>,
-    /// The part of the body that belongs to the answer.
+    /// The part of the body in this response.
     pub part: std::ops::Range<usize>,
-    /// The connection ends after so many bytes of the part.
+    /// The connection ends after this number of bytes of the part.
     pub cut: Option<usize>,
-    /// Nothing more is sent after so many bytes, but the connection stays.
+    /// Nothing more is sent after this number of bytes, but the connection stays open.
     pub hang: Option<usize>,
     /// A Content-Length that is not the part's.
     pub claimed_length: Option<usize>,
@@ -44,7 +44,7 @@ pub struct S3Stub {
 type Handler = dyn Fn(usize, &Request) -> Reply + Send + Sync;
 
 impl S3Stub {
-    /// Answers each request with what `handler` makes of its number, from 0, and itself.
+    /// Sends the response that `handler` returns for each request and its number, counted from 0.
     pub async fn serve(handler: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -54,7 +54,7 @@ impl S3Stub {
             while let Ok((socket, _)) = listener.accept().await {
                 let (handler, seen) = (Arc::clone(&handler), Arc::clone(&seen));
                 tokio::spawn(async move {
-                    // The client may end a connection whenever it likes.
+                    // The client may end a connection at any time.
                     let _ = converse(socket, &*handler, &seen).await;
                 });
             }
@@ -62,8 +62,8 @@ impl S3Stub {
         Self { endpoint, requests }
     }
 
-    /// The same as an HTTP proxy that is every server at once: whatever `names` a client wants to reach by TLS, it talks
-    /// to this, and finds the certificate, which comes as PEM.
+    /// The same as an HTTP proxy that plays every server: for each of `names` that a client connects to by TLS, it
+    /// presents its own certificate. Returns the certificate as PEM.
     pub async fn serve_all(
         names: &[&str],
         handler: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
@@ -101,7 +101,7 @@ impl S3Stub {
         (Self { endpoint, requests }, pem)
     }
 
-    /// Everything that was asked so far.
+    /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -112,7 +112,7 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The first and last byte that are asked for.
+    /// The first and last requested byte.
     pub fn range(&self) -> Option<(usize, usize)> {
         let (from, to) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
         Some((from.parse().ok()?, to.parse().unwrap_or(usize::MAX)))
@@ -127,7 +127,7 @@ impl Reply {
         Self { status, headers: Vec::new(), body: Arc::new(body), part, cut, hang, claimed_length }
     }
 
-    /// An object, or the range of it that is asked for, as S3 answers.
+    /// The response of S3 with an object, or with the requested range of it.
     pub fn object(request: &Request, body: &Arc<Vec<u8>>, etag: &str) -> Self {
         let quoted = format!("\"{etag}\"");
         if request.header("if-match").is_some_and(|wanted| wanted != quoted) {
@@ -141,7 +141,7 @@ impl Reply {
         Self { status: 206, part: from..end, ..whole }.header("content-range", &range)
     }
 
-    /// An error as S3 words it.
+    /// An error in S3's format.
     pub fn error(status: u16, code: &str) -> Self {
         Self::new(status, format!("<Error><Code>{code}</Code><Message>stub says {code}</Message></Error>"))
     }
@@ -179,7 +179,7 @@ async fn converse(
         socket.write_all(&part[..sent]).await?;
         socket.flush().await?;
         if reply.hang.is_some() {
-            // Until the client gives up.
+            // Wait until the client gives up.
             while socket.read_buf(&mut buffer).await? > 0 {}
         }
         if sent < part.len() || length != part.len() {
@@ -188,7 +188,7 @@ async fn converse(
     }
 }
 
-/// Reads a request up to its empty line; there are no bodies. `None` when the client has no more.
+/// Reads a request up to its empty line; there are no bodies. `None` if the client has closed the connection.
 async fn head(
     socket: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,

@@ -1,5 +1,5 @@
-//! Revisions that have a script for every lifecycle event: each notes that it ran, and fails or waits on hosts where a test
-//! says so.
+//! Revisions with a script for every lifecycle event: each script records that it ran, and fails or waits on hosts
+//! where a test asks for it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -12,7 +12,7 @@ use crate::fleet::Fleet;
 use crate::host::Host;
 use crate::wait;
 
-/// What every script begins with. `$here` is the revision, `$host` the folder of the host that it runs on.
+/// The beginning of every script. `$here` is the revision, `$host` the folder of the host that it runs on.
 const BEGIN: &str = r#"#!/bin/sh
 here=$(cd "$(dirname "$0")" && pwd)
 host=${here%%/deployment-root/*}
@@ -46,17 +46,17 @@ impl Scripted {
         Self { name: name.into(), scripts, files: Vec::new(), destination: None }
     }
 
-    /// What the script of `event` does when it does not fail.
+    /// Sets the action of `event`'s script when it does not fail.
     ///
     /// # Panics
     ///
-    /// When the event has no scripts.
+    /// If the event has no scripts.
     pub fn does(mut self, event: &str, commands: &str) -> Self {
         self.scripts.get_mut(event).expect("an event with scripts").push_str(commands);
         self
     }
 
-    /// A file of the revision that is not installed.
+    /// Adds a file to the revision that is not installed.
     pub fn with(mut self, path: &str, text: &str) -> Self {
         self.files.push((path.into(), text.into()));
         self
@@ -89,13 +89,13 @@ impl Scripted {
     }
 }
 
-/// Lets `script` (`<revision>.<event>`) fail on a host from now on, or no more.
+/// Makes `script` (`<revision>.<event>`) fail on a host from now on, or stop failing.
 pub fn set_failing(host: &Host, script: &str, fails: bool) {
     let file = host.folder.join(format!("fail.{script}"));
     if fails { fs::write(file, "") } else { fs::remove_file(file) }.expect("the file can be changed");
 }
 
-/// Lets `script` (`<revision>.<event>`) wait on a host.
+/// Makes `script` (`<revision>.<event>`) wait on a host.
 pub fn hold(host: &Host, script: &str) -> Held {
     let held = Held { folder: host.folder.clone(), script: script.into() };
     fs::write(held.file(), "").expect("the file can be written");
@@ -128,7 +128,7 @@ impl Drop for Held {
 ///
 /// # Panics
 ///
-/// When the host ran any script twice in one deployment.
+/// If the host ran any script twice in one deployment.
 pub fn runs(host: &Host, deployment: &str) -> Vec<String> {
     let ran = noted(&host.folder);
     let mut seen = HashSet::new();

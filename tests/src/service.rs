@@ -14,11 +14,11 @@ use crate::bucket::{Bucket, Keys, Object, http_client};
 use crate::programs::{Programs, Running};
 use crate::wait;
 
-/// The one region and account of the controllers that are started here.
+/// The region and account of all controllers that are started here.
 pub const REGION: &str = "us-east-1";
 const ROLE: &str = "arn:aws:iam::123456789012:role/codedeploy";
 
-/// A file in a controller's folder with settings beyond those that all tests share; may be missing.
+/// A file in a controller's folder with settings in addition to those of all tests; may be missing.
 pub const SETTINGS: &str = "controller.yml";
 
 /// A controller on loopback, with its state in a folder.
@@ -33,7 +33,7 @@ pub struct Service {
     running: Running,
 }
 
-/// A controller that was killed; its state is still there.
+/// A controller that was killed; its state still exists.
 #[derive(Debug)]
 pub struct Killed {
     endpoint: String,
@@ -43,7 +43,7 @@ pub struct Killed {
     programs: Programs,
 }
 
-/// One lifecycle event of one target, when it has ended.
+/// One ended lifecycle event of one target.
 #[derive(Debug, Clone)]
 pub struct EndedEvent {
     pub name: String,
@@ -53,7 +53,7 @@ pub struct EndedEvent {
 }
 
 impl Service {
-    /// Starts a controller whose state is in `data`.
+    /// Starts a controller with its state in `data`.
     pub async fn start(programs: &Programs, data: &Path) -> Self {
         std::fs::create_dir_all(data).expect("the folder can be made");
         let running = serve(programs, data, "127.0.0.1:0");
@@ -63,12 +63,12 @@ impl Service {
         Self { endpoint, data: data.into(), operator, client, programs: programs.clone(), running }
     }
 
-    /// Kills it in the middle of whatever it does, and starts it again on the same state and address.
+    /// Kills it in the middle of its work, and starts it again on the same state and address.
     pub async fn kill_and_restart(self) -> Self {
         self.kill().await.restart().await
     }
 
-    /// Kills it in the middle of whatever it does.
+    /// Kills it in the middle of its work.
     pub async fn kill(mut self) -> Killed {
         self.running.kill().await;
         let Self { endpoint, data, operator, client, programs, .. } = self;
@@ -95,7 +95,7 @@ impl Service {
         administer(&self.programs, &self.data, arguments).await
     }
 
-    /// An application with one deployment group of the hosts that carry `tag`.
+    /// Creates an application with one deployment group of the hosts with `tag`.
     pub async fn create_group(&self, application: &str, group: &str, (key, value): (&str, &str)) {
         self.client
             .create_application()
@@ -130,7 +130,7 @@ impl Service {
         created.deployment_id.expect("a deployment has an id")
     }
 
-    /// Waits until the deployment has ended, telling `seen` of every event of `target` when it ends.
+    /// Waits until the deployment has ended, and calls `seen` for every event of `target` when it ends.
     pub async fn follow(
         &self,
         id: &str,
@@ -159,7 +159,7 @@ impl Service {
         answer.deployment_info.expect("the answer holds it")
     }
 
-    /// The events of `target` that have ended, in order; none while the targets are not known.
+    /// The ended events of `target`, in order; empty if the targets are not known yet.
     pub async fn events(&self, id: &str, target: &str) -> Vec<EndedEvent> {
         let seconds = |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.as_secs_f64());
         let ended = |event: types::LifecycleEvent| {
@@ -203,7 +203,7 @@ impl Killed {
     }
 }
 
-/// The revision that `object` is, in the version that was uploaded.
+/// The revision location of `object`, in the uploaded version.
 pub fn revision(bucket: &Bucket, object: &Object, bundle_type: BundleType) -> RevisionLocation {
     let location = S3Location::builder()
         .bucket(&bucket.name)
@@ -229,7 +229,7 @@ pub fn client(endpoint: &str, keys: &Keys) -> Client {
 }
 
 fn serve(programs: &Programs, data: &Path, listen: &str) -> Running {
-    // The address of an earlier run must not be taken for this one's.
+    // The address of an earlier run must not be mistaken for this one's.
     let _ = std::fs::remove_file(data.join("address"));
     let arguments = |command: &mut tokio::process::Command| {
         command.args(["serve", "--listen", listen, "--region", REGION, "--data-dir"]).arg(data);
@@ -257,7 +257,7 @@ async fn create_keys(programs: &Programs, data: &Path) -> Keys {
     keys(&created)
 }
 
-/// The access key in what `codedeploy-controller` printed.
+/// Reads the access key in the output of `codedeploy-controller`.
 pub fn keys(created: &Value) -> Keys {
     let text =
         |name: &str| created[name].as_str().unwrap_or_else(|| panic!("no {name} in {created}")).to_owned();

@@ -16,7 +16,8 @@ use crate::host::Host;
 use crate::scripts::Scripted;
 use crate::wait;
 
-/// Answers slowly, so that there are always requests under way; a request for `/held` waits while the host has a file `held`.
+/// Responds slowly, so that there are always requests under way; a request for `/held` waits while the host has a file
+/// `held`.
 const SERVER: &str = r#"import os, sys, time, http.server
 page, port, host = sys.argv[1].encode(), int(sys.argv[2]), sys.argv[3]
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -34,7 +35,7 @@ class Server(http.server.ThreadingHTTPServer):
 Server(("127.0.0.1", port), Handler).serve_forever()
 "#;
 
-/// Kills it without mercy: what is under way fails.
+/// Kills it at once: requests under way fail.
 const STOP: &str = "[ -f $host/pid ] || exit 0\nkill -KILL $(cat $host/pid) 2>/dev/null\nrm $host/pid\n";
 const START: &str = "[ ! -f $host/pid ] || exit 1\n\
                      setsid python3 $here/server.py $(cat $here/name) $(cat $host/port) $host </dev/null >/dev/null 2>&1 &\n\
@@ -46,25 +47,25 @@ const VALIDATE: &str = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do\n  \
 /// The tag of replacement instances.
 const GREEN: (&str, &str) = ("fleet", "green");
 
-/// Original instances `box1`, `box2` … that have traffic, and replacement instances `green1` … that have none.
+/// Original instances `box1`, `box2` … with traffic, and replacement instances `green1` … without.
 #[derive(Debug)]
 pub struct Site {
-    // The first to be dropped: what it ends runs in the fleet's folder.
+    // Dropped first, because it ends processes that run in the fleet's folder.
     _servers: Servers,
     pub balancer: Balancer,
     pub fleet: Fleet,
 }
 
-/// What a blue/green deployment waits for.
+/// The waits of a blue/green deployment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Waits {
-    /// Someone who lets the traffic move.
+    /// Wait for somebody to let the traffic move.
     pub ready: bool,
-    /// So many minutes, before the original instances are deregistered; without, they are kept.
+    /// The minutes before the original instances are deregistered; `None` keeps them.
     pub termination: Option<i32>,
 }
 
-/// Ends the web servers that hosts have left.
+/// Ends the web servers that are left on hosts.
 #[derive(Debug)]
 struct Servers(Vec<PathBuf>);
 
@@ -94,21 +95,21 @@ impl Site {
         Self { _servers: Servers(files), balancer, fleet }
     }
 
-    /// The host called `name`.
+    /// The host with this name.
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If there is none.
     pub fn host(&self, name: &str) -> &Host {
         self.fleet.hosts.iter().find(|host| host.name == name).expect("a host of the site")
     }
 
-    /// From now on, the group deploys in place, each host out of rotation meanwhile.
+    /// Sets the group to deploy in place, with each host out of rotation meanwhile.
     pub async fn deploys_in_place(&self) {
         self.deploys(DeploymentType::InPlace, None).await;
     }
 
-    /// From now on, the group deploys to the replacement instances.
+    /// Sets the group to deploy to the replacement instances.
     pub async fn deploys_blue_green(&self, waits: Waits) {
         let ready = if waits.ready {
             DeploymentReadyOption::builder()
@@ -184,7 +185,7 @@ impl Site {
             .expect("a deployment has an id")
     }
 
-    /// Starts clients, and waits until they have been answered.
+    /// Starts clients, and waits until they have got responses.
     pub async fn visit(&self) -> Clients {
         wait::until("the site answers", async || request(self.balancer.address).await).await;
         let clients = Clients::start(self.balancer.address, 4);

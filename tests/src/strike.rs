@@ -1,5 +1,6 @@
-//! A blow at one system call of a program: it is killed before the call, or the call fails. The calls that change files
-//! are counted over all threads of the process, from 1, so that a sweep over the numbers leaves nothing out.
+//! Injects a fault at one system call of a program: the program is killed before the call, or the call fails. System
+//! calls that change files are counted over all threads of the process, from 1, so that a sweep over the numbers omits
+//! none.
 
 mod calls;
 pub mod tracer;
@@ -13,17 +14,17 @@ use serde_json::{Value, json};
 
 use crate::programs::{Program, programs_folder};
 
-/// How long a program may take that was dealt a blow.
+/// The time that a program may take after a fault.
 pub const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// What happens at a call.
+/// The fault at a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blow {
     /// The process is killed with SIGKILL, and the call is not made.
     Kill,
-    /// The call is not made and fails so.
+    /// The call is not made and fails with this error.
     Fail(Errno),
-    /// This call and all later ones that such a state of the host would make fail, fail so.
+    /// This call fails with this error, and so do all later ones that would fail in such a state of the host.
     FailFromThenOn(Errno),
     /// Everything else waits while this script runs; then the call is made.
     Run(PathBuf),
@@ -31,7 +32,7 @@ pub enum Blow {
     RunFromThenOn(PathBuf),
 }
 
-/// A blow, and the number of the call that it is dealt at; `None` only counts.
+/// A fault, and the number of its call; `None` only counts.
 #[derive(Debug, Clone)]
 pub struct Strike(pub Option<(usize, Blow)>);
 
@@ -39,32 +40,32 @@ pub struct Strike(pub Option<(usize, Blow)>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub name: String,
-    /// What it changes; empty when that is not known.
+    /// The file that it changes; empty if unknown.
     pub path: String,
 }
 
-/// What came of a program that ran under a strike.
+/// The result of a program that ran under a strike.
 #[derive(Debug)]
 pub struct Report {
-    /// Every call, in the order in which they were made.
+    /// All calls, in order.
     pub calls: Vec<Call>,
-    /// The call that the blow was dealt at; `None` when the program made fewer.
+    /// The call that met the fault; `None` if the program made fewer calls.
     pub struck: Option<Call>,
-    /// What the program ended with; `None` when it was killed.
+    /// The exit code; `None` if the program was killed.
     pub exit: Option<i32>,
-    /// What it wrote, both streams.
+    /// The program's output, both streams.
     pub output: String,
 }
 
 impl Strike {
     pub const COUNT: Self = Self(None);
 
-    /// The number of the call; 0 when there is no blow.
+    /// The number of the call; 0 without a fault.
     pub fn at(&self) -> usize {
         self.0.as_ref().map_or(0, |(at, _)| *at)
     }
 
-    /// The program and its arguments, under this strike, with the report going to `report` when it has ended.
+    /// The program and its arguments under this strike; the report goes to `report` when it has ended.
     pub fn program(&self, program: &Program, report: &Path) -> Program {
         let mut first: Vec<OsString> = vec![report.into(), self.to_string().into()];
         first.extend(program.words());
@@ -75,7 +76,7 @@ impl Strike {
     ///
     /// # Panics
     ///
-    /// When it does not end within [`ENDS_WITHIN`].
+    /// If it does not end within [`ENDS_WITHIN`].
     pub async fn run(&self, program: &Program, arguments: &[OsString]) -> Report {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let report = folder.path().join("report");
@@ -127,7 +128,7 @@ impl std::str::FromStr for Strike {
 }
 
 impl Report {
-    /// The report that was written to `path`; `None` while there is none.
+    /// Reads the report at `path`; `None` if there is none yet.
     pub fn read(path: &Path) -> Option<Self> {
         let report: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         let call = |value: &Value| {
@@ -151,7 +152,7 @@ impl Report {
         })
     }
 
-    /// The numbers of the calls that an error could be given to.
+    /// The numbers of the calls that can fail with an error.
     pub fn that_can_fail_with(&self, errno: Errno) -> Vec<usize> {
         let possible =
             |(index, call): (usize, &Call)| calls::can_fail(&call.name, errno).then_some(index + 1);

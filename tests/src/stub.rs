@@ -1,5 +1,5 @@
-//! A command service that says what a test tells it to say, with faults at any of its calls. It checks nothing and
-//! records everything.
+//! A command service that does what a test asks for, with faults at any of its calls. It checks nothing and records
+//! everything.
 
 mod http;
 pub mod lone;
@@ -22,7 +22,7 @@ pub const SPECIFICATION: &str = "GetDeploymentSpecification";
 pub const ACKNOWLEDGE: &str = "PutHostCommandAcknowledgement";
 pub const COMPLETE: &str = "PutHostCommandComplete";
 
-/// What the service does instead of answering.
+/// A fault in place of a response.
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// An error document of this name.
@@ -37,7 +37,7 @@ pub enum Fault {
     CutBody,
     /// The head and half of the body, then silence.
     HangInBody,
-    /// The service acts as usual; the connection is reset before it can say so.
+    /// The service acts as usual; the connection is reset before it can respond.
     LostAnswer,
 }
 
@@ -52,7 +52,7 @@ pub struct Request {
     pub connection: usize,
 }
 
-/// What the service was told of the end of a command.
+/// A reported end of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     pub status: String,
@@ -74,7 +74,7 @@ pub struct Stub {
 
 #[derive(Debug)]
 struct Shared {
-    /// How long a poll with nothing to do is held open.
+    /// The time that a poll is held open if there is nothing to do.
     hold: Duration,
     script: Mutex<Script>,
     changed: Notify,
@@ -89,12 +89,12 @@ struct Script {
     acknowledgements: HashMap<String, Value>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
     requests: Vec<Request>,
-    /// By command: the outcomes that the service took.
+    /// By command: the outcomes that the service accepted.
     accepted: HashMap<String, Vec<Completion>>,
     refuses_duplicates: bool,
 }
 
-/// What happens to one request.
+/// The fate of one request.
 enum Reply {
     Json(Value),
     Fault(Fault),
@@ -102,7 +102,7 @@ enum Reply {
 }
 
 impl Stub {
-    /// Starts a service that keeps the key it signs with in `folder`, and holds empty polls open for `hold`.
+    /// Starts a service that keeps its signing key in `folder`, and holds empty polls open for `hold`.
     pub async fn start(folder: &Path, hold: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback has a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -122,13 +122,13 @@ impl Stub {
         self.shared.script().deliveries.len()
     }
 
-    /// Answers GetDeploymentSpecification of `execution` with `specification`, signed.
+    /// Sets the response to GetDeploymentSpecification for `execution`: `specification`, signed.
     pub fn specify(&self, execution: &str, specification: &Value) {
         let payload = self.signer.sign(&specification.to_string());
         self.specify_envelope(execution, json!({"Format": "PKCS7/JSON", "Payload": payload}));
     }
 
-    /// Answers GetDeploymentSpecification of `execution` with this envelope.
+    /// Sets the response to GetDeploymentSpecification for `execution`: this envelope.
     pub fn specify_envelope(&self, execution: &str, envelope: Value) {
         let answer = json!({
             "DeploymentSystem": "CodeDeploy", "DeploymentSpecification": {"GenericEnvelope": envelope}
@@ -136,27 +136,27 @@ impl Stub {
         self.shared.script().specifications.insert(execution.into(), answer);
     }
 
-    /// Answers GetDeploymentSpecification of `execution` with anything at all.
+    /// Sets any response to GetDeploymentSpecification for `execution`.
     pub fn specify_answer(&self, execution: &str, answer: Value) {
         self.shared.script().specifications.insert(execution.into(), answer);
     }
 
-    /// Answers the acknowledgement of `command` with this body.
+    /// Sets the response to the acknowledgement of `command`.
     pub fn acknowledge(&self, command: &str, answer: Value) {
         self.shared.script().acknowledgements.insert(command.into(), answer);
     }
 
-    /// From now on, a second outcome of a command is a ClientException.
+    /// Rejects a second outcome of a command with a ClientException from now on.
     pub fn refuse_duplicates(&self) {
         self.shared.script().refuses_duplicates = true;
     }
 
-    /// The outcomes of `command` that the service took, whether or not its answer arrived.
+    /// The outcomes of `command` that the service accepted, whether or not its response arrived.
     pub fn accepted(&self, command: &str) -> Vec<Completion> {
         self.shared.script().accepted.get(command).cloned().unwrap_or_default()
     }
 
-    /// Waits until the service has taken an outcome of `command`.
+    /// Waits until the service has accepted an outcome of `command`.
     pub async fn taken(&self, command: &str) -> Completion {
         let what = format!("an outcome of {command}");
         wait::until(&what, async || self.accepted(command).into_iter().next().ok_or(())).await
@@ -167,7 +167,7 @@ impl Stub {
         self.serving().abort();
     }
 
-    /// Starts it again, where it was.
+    /// Starts it again, on the same address.
     pub async fn come_back(&self) {
         let address = self.endpoint.trim_start_matches("http://");
         let listener = wait::until("the address is free", async || TcpListener::bind(address).await).await;
@@ -178,14 +178,14 @@ impl Stub {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does `fault` at the next `times` requests of `operation`.
+    /// Injects `fault` into the next `times` requests of `operation`.
     pub fn fail(&self, operation: &'static str, fault: &Fault, times: usize) {
         let mut script = self.shared.script();
         let faults = script.faults.entry(operation).or_default();
         faults.extend(std::iter::repeat_n(fault.clone(), times));
     }
 
-    /// Ends the faults that are left.
+    /// Ends the remaining faults.
     pub fn recover(&self) {
         self.shared.script().faults.clear();
     }
@@ -196,7 +196,7 @@ impl Stub {
         script.requests.iter().filter(|request| request.operation == operation).cloned().collect()
     }
 
-    /// Every attempt to complete `command`, oldest first, those included that met a fault.
+    /// Every attempt to complete `command`, oldest first, including those that met a fault.
     pub fn completions(&self, command: &str) -> Vec<Completion> {
         let about = |request: &Request| request.body["HostCommandIdentifier"] == command;
         self.requests(COMPLETE).into_iter().filter(about).map(Completion::from).collect()
@@ -251,7 +251,7 @@ impl From<Request> for Completion {
 }
 
 impl Script {
-    /// Whether the service takes the outcome.
+    /// Whether the service accepts the outcome.
     fn accept(&mut self, request: Request) -> bool {
         let command = request.body["HostCommandIdentifier"].as_str().unwrap_or_default().to_owned();
         let accepted = self.accepted.entry(command).or_default();

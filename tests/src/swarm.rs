@@ -16,27 +16,27 @@ use crate::service::REGION;
 /// The last lifecycle event of a deployment in place.
 const LAST: &str = "ValidateService";
 
-/// A host that does nothing at every lifecycle event, at once.
+/// A host that completes every lifecycle event at once without any action.
 #[derive(Debug)]
 pub struct Host {
     pub identifier: String,
     pub keys: Keys,
 }
 
-/// What all hosts together did.
+/// The counters of all hosts together.
 #[derive(Debug, Default)]
 pub struct Deeds {
-    /// Polls that wait for an answer.
+    /// The number of polls that wait for a response.
     pub polling: AtomicUsize,
     pub commands: AtomicUsize,
-    /// Hosts that have completed their last lifecycle event.
+    /// The number of hosts that have completed their last lifecycle event.
     pub done: AtomicUsize,
-    /// Connections that had to be made anew.
+    /// The number of connections that had to be made again.
     pub reconnects: AtomicUsize,
     latencies: Latencies,
 }
 
-/// From the answer to a completion to the next command, in microseconds, as counts per power of 2^(1/4).
+/// The times from the response to a completion to the next command, in microseconds, as counts per power of 2^(1/4).
 #[derive(Debug)]
 struct Latencies {
     buckets: [AtomicU64; 128],
@@ -67,7 +67,7 @@ impl Deeds {
         bucket.map_or(0.0, |bucket| 2_f64.powf((bucket + 1) as f64 / 4.0) / 1000.0)
     }
 
-    /// Forgets what was counted; who polls stays.
+    /// Resets the counters, except for present polls.
     pub fn reset(&self) {
         for counter in [&self.commands, &self.done, &self.reconnects] {
             counter.store(0, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Deeds {
 }
 
 impl Host {
-    /// Polls, and carries out what it is told, until the task is dropped.
+    /// Polls, and carries out its commands, until the task is dropped.
     pub async fn live(self, service: SocketAddr, deeds: Arc<Deeds>) {
         let mut connection = None;
         let mut completed: Option<Instant> = None;
@@ -112,7 +112,7 @@ impl Host {
         }
     }
 
-    /// Asks until there is an answer.
+    /// Repeats the request until there is a response.
     async fn call(
         &self,
         connection: &mut Option<TcpStream>,
@@ -182,7 +182,7 @@ fn stamp(time: SystemTime) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
-/// Sends a request and reads its answer; `None` when the connection broke.
+/// Sends a request and reads its response; `None` if the connection broke.
 async fn exchange(
     connection: &mut Option<TcpStream>,
     service: SocketAddr,

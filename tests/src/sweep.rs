@@ -1,4 +1,4 @@
-//! The same deployment over and over, disturbed at another point each time, and a count of what came of it.
+//! Runs the same deployment again and again, disturbed at another point each time, and counts the results.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -7,13 +7,13 @@ use std::path::Path;
 use crate::pair::Found;
 use crate::strike::{Blow, Report, Strike};
 
-/// Sweeps leave out nothing when this is set to anything; `tests/run --long` sets it.
+/// If this is set, sweeps omit nothing; `tests/run --long` sets it.
 const LONG: &str = "CODEDEPLOY_TEST_LONG";
 
-/// A folder for rows of the table that says what was done how often.
+/// A folder for rows of the table with the number of each kind of disturbance.
 const TABLE: &str = "CODEDEPLOY_TEST_TABLE";
 
-/// Deployments at once: two wait for disks while the others compute.
+/// The number of concurrent deployments: two wait for disks while the others compute.
 pub const AT_ONCE: usize = 4;
 
 /// Whether there is time for everything.
@@ -21,7 +21,8 @@ pub fn long() -> bool {
     std::env::var_os(LONG).is_some()
 }
 
-/// A temporary folder in memory, where there is one that programs can be run from: a sweep should not wait for a disk.
+/// A temporary folder in memory, if there is one from which programs can be executed: a sweep should not wait for a
+/// disk.
 pub fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let usable = nix::sys::statvfs::statvfs(memory)
@@ -30,7 +31,7 @@ pub fn folder() -> tempfile::TempDir {
     made.or_else(|_| tempfile::tempdir()).expect("a temporary folder")
 }
 
-/// The numbers of all calls of a deployment when there is time, otherwise about `budget`, spread evenly over the calls of
+/// The numbers of all calls of a deployment if there is time, otherwise about `budget`, spread evenly over the calls of
 /// each name.
 pub fn points(report: &Report, numbers: impl IntoIterator<Item = usize>, budget: usize) -> Vec<usize> {
     let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -49,10 +50,10 @@ pub fn points(report: &Report, numbers: impl IntoIterator<Item = usize>, budget:
     chosen
 }
 
-/// What came of many disturbed deployments.
+/// The results of many disturbed deployments.
 #[derive(Debug)]
 pub struct Tally {
-    /// What was done to them, as a line of a table says it.
+    /// The kind of disturbance, as in a line of the table.
     what: String,
     counts: RefCell<Counts>,
 }
@@ -60,7 +61,7 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct Counts {
     dealt: BTreeMap<String, usize>,
-    /// Points that the program did not come to.
+    /// The points that the program did not reach.
     missed: usize,
     old: usize,
     new: usize,
@@ -73,17 +74,17 @@ impl Tally {
         Self { what: what.into(), counts: RefCell::default() }
     }
 
-    /// A disturbance of this kind was dealt.
+    /// Counts a disturbance of this kind.
     pub fn dealt(&self, kind: &str) {
         *self.counts.borrow_mut().dealt.entry(kind.into()).or_default() += 1;
     }
 
-    /// The program ended before its disturbance.
+    /// Counts a program that ended before its disturbance.
     pub fn missed(&self) {
         self.counts.borrow_mut().missed += 1;
     }
 
-    /// This is what was there afterwards.
+    /// Counts the revision that was found afterwards.
     pub fn found(&self, point: &str, found: &Found) {
         let mut counts = self.counts.borrow_mut();
         match found {
@@ -93,23 +94,24 @@ impl Tally {
         }
     }
 
-    /// Something else was not as it should be.
+    /// Counts another result that is not as it should be.
     pub fn expect(&self, point: &str, result: Result<(), String>) {
         if let Err(what) = result {
             self.counts.borrow_mut().wrong.push(format!("{point}: {what}"));
         }
     }
 
-    /// The same for one that must be right.
+    /// The same for a sweep that must succeed.
     ///
     /// # Panics
     ///
-    /// When anything was mixed or wrong, or nothing was dealt.
+    /// If anything was mixed or wrong, or there was no disturbance.
     pub fn conclude(self) {
         self.count().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Prints the count and adds it to the table. It is an error when anything was mixed or wrong, or nothing was dealt.
+    /// Prints the counts and adds them to the table. Fails if anything was mixed or wrong, or if there was no
+    /// disturbance.
     pub fn count(self) -> Result<(), String> {
         let counts = self.counts.into_inner();
         let dealt: usize = counts.dealt.values().sum();
@@ -138,7 +140,7 @@ impl Tally {
     }
 }
 
-/// Performs `each` on every point; `beds` are what deployments need for themselves, one for every deployment at once.
+/// Runs `each` for every point; `beds` are the hosts, one for each concurrent deployment.
 pub async fn sweep<B, P>(beds: Vec<B>, points: Vec<P>, each: impl AsyncFn(&mut B, P)) {
     let points = RefCell::new(VecDeque::from(points));
     let workers = beds.into_iter().map(async |mut bed| {

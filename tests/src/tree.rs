@@ -34,13 +34,13 @@ fn collect(root: &Path, folder: &Path, lines: &mut Vec<String>) {
     }
 }
 
-/// Everything below some folders that an Install could change: a text per path, all of it but the times of folders.
-/// Names that only wait beside their place are left out; see [`temporary_names`].
+/// Everything below some folders that an Install could change: a text per path, which includes all but the times of
+/// folders. Temporary names beside their destinations are left out; see [`temporary_names`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<PathBuf, String>);
 
 impl Snapshot {
-    /// Looks at all of `folders`.
+    /// Takes a snapshot of all `folders`.
     pub fn of(folders: &[PathBuf]) -> Self {
         let mut paths = BTreeMap::new();
         let mut linked: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
@@ -66,14 +66,14 @@ impl Snapshot {
         Self(paths)
     }
 
-    /// The same without `paths` and all below them.
+    /// The same without `paths` and everything below them.
     #[must_use]
     pub fn without(mut self, paths: &[PathBuf]) -> Self {
         self.0.retain(|path, _| !paths.iter().any(|out| path.starts_with(out)));
         self
     }
 
-    /// What `self` has that `other` has not, and the reverse, a line each.
+    /// The entries of `self` that `other` lacks, and the reverse, one per line.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let lacking = |sign: char, one: &Self, two: &Self| {
             let lines = one.0.iter().filter(|(path, text)| two.0.get(*path) != Some(text));
@@ -83,7 +83,7 @@ impl Snapshot {
     }
 }
 
-/// The names below `folders` under which something waits, or is kept, beside its place.
+/// The temporary names below `folders`, under which objects wait, or are kept.
 pub fn temporary_names(folders: &[PathBuf]) -> Vec<PathBuf> {
     let temporary = |path: &PathBuf| path.file_name().is_some_and(is_temporary);
     folders.iter().flat_map(|folder| paths_below(folder)).filter(temporary).collect()
@@ -121,7 +121,7 @@ fn described(path: &Path, metadata: &fs::Metadata) -> String {
     format!("{access} {what}{}", attributes(path))
 }
 
-/// A content in a few words, none of them those of another content.
+/// A short text that identifies a content.
 fn content(bytes: &[u8]) -> String {
     if bytes.len() <= 64 {
         return format!("{:?}", String::from_utf8_lossy(bytes));
@@ -130,12 +130,12 @@ fn content(bytes: &[u8]) -> String {
     format!("of {} bytes, sha256 {}", bytes.len(), hex::encode(digest))
 }
 
-/// The extended attributes of a path, ACLs among them.
+/// The extended attributes of a path, including ACLs.
 fn attributes(path: &Path) -> String {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names).unwrap_or(0);
     let mut text = String::new();
-    // XFS shows ACLs a second time in a form of its own.
+    // XFS lists ACLs a second time in a form of its own.
     let shown = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.SGI_");
     for name in names[..length].split(|byte| *byte == 0).filter(shown) {
         let mut value = vec![0; 64 << 10];

@@ -1,18 +1,18 @@
-//! The one place that waits: for a condition, never for a time.
+//! The only place that waits: for a condition, never for a time.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// How long a condition may take before a test says that it does not come true.
+/// The time after which a test reports that a condition does not come true.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks `probe` until it gives a value.
+/// Calls `probe` until it returns a value.
 ///
 /// # Panics
 ///
-/// When it has given none after [`PATIENCE`]; the message ends with what it last said.
+/// If it has returned none after [`PATIENCE`]; the message ends with its last error.
 pub async fn until<T, E: Debug>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, E>) -> T {
     let began = Instant::now();
     loop {

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 
-/// The parts of the process environment that matter, read once at start.
+/// The relevant part of the process environment, read once at start.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: Vec<(OsString, OsString)>,
 }
 
 impl Environment {
-    /// The environment of this process.
+    /// Reads the environment of this process.
     pub fn of_process() -> Self {
         Self { variables: std::env::vars_os().collect() }
     }

@@ -1,5 +1,5 @@
-//! A YAML mapping of settings, read key by key: keys with or without a leading colon, every problem collected
-//! with its line, what nobody asked for left as a warning.
+//! Reads a YAML mapping of settings key by key: keys with or without a leading colon, every problem with its line, and
+//! a warning for every key that nobody asked for.
 
 mod entries;
 
@@ -14,7 +14,7 @@ use serde_yaml::{Mapping, Value};
 
 use entries::Entries;
 
-/// One thing that makes a file unusable.
+/// A problem that makes a file unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}{what}")]
 pub struct ReadError {
@@ -22,7 +22,7 @@ pub struct ReadError {
     what: String,
 }
 
-/// One thing about a file that its author should know.
+/// A fact about a file that its author should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     place: Place,
@@ -30,7 +30,7 @@ pub struct Warning {
 }
 
 impl Warning {
-    /// A key that stands there more than once: AWS's agents take the last one, in silence.
+    /// A repeated key: AWS's agents silently take the last one.
     fn repeated(text: &str, key: String) -> Self {
         let mut lines: Vec<_> = lines_of(text, &key).collect();
         let line = lines.pop();
@@ -67,23 +67,23 @@ impl fmt::Display for Place {
     }
 }
 
-/// A setting as it is in effect.
+/// An effective setting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
     pub key: &'static str,
-    /// `null` when it is not set and has no default; a password in a URL is hidden.
+    /// `null` if it is not set and has no default; a password in a URL is hidden.
     pub value: Json,
-    /// The line of the file that says so; `None` for a default.
+    /// Its line in the file; `None` for a default.
     pub line: Option<usize>,
 }
 
-/// Reads one file. Ask for every key that is known, then [`Reader::finish`].
+/// Reads one file. Ask for every known key, then call [`Reader::finish`].
 #[derive(Debug)]
 pub struct Reader<'a> {
     text: &'a str,
     mapping: Mapping,
     asked: BTreeSet<&'static str>,
-    /// Keys that stand there by their earlier names.
+    /// Keys that were set by their earlier names.
     renamed: HashMap<&'static str, &'static str>,
     effective: Vec<Effective>,
     problems: Vec<ReadError>,
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         Ok(Self { text, mapping, asked, renamed, effective, problems, warnings })
     }
 
-    /// A text; numbers and truth values are taken as they are written.
+    /// A text; numbers and booleans count as the text that they are written as.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) if !text.is_empty() => Some(text),
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value that `parse` understands; `expected` says what that is.
+    /// A value that `parse` accepts; `expected` describes it.
     pub fn parsed<T>(
         &mut self,
         key: &'static str,
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
         text.as_deref().and_then(parse).or_else(|| self.wrong(key, &value, expected))
     }
 
-    /// The same, and what stands when the key is absent: a value, and how a file would write it.
+    /// The same with a default for an absent key: its value, and its form in a file.
     pub fn parsed_or<T>(
         &mut self,
         key: &'static str,
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Takes the value of a key's earlier name for its own, where that is not there.
+    /// Uses the value under a key's earlier name, if the key itself is absent.
     pub fn renamed(&mut self, earlier: &'static str, key: &'static str) -> &mut Self {
         let spellings = |key: &str| [key.to_owned(), format!(":{key}")];
         let is_there = spellings(key).iter().any(|key| self.mapping.contains_key(key.as_str()));
@@ -275,12 +275,12 @@ impl<'a> Reader<'a> {
         self
     }
 
-    /// A known key that asks for what happens anyway: accepted in silence.
+    /// A known key that asks for normal behaviour: silently accepted.
     pub fn ignored(&mut self, key: &'static str, _why: &str) {
         self.remove(key);
     }
 
-    /// A key that must not be there.
+    /// A key that must be absent.
     pub fn refused(&mut self, key: &'static str, why: &str) {
         if self.remove(key).is_some() {
             self.problem(key, why.to_owned());
@@ -292,18 +292,18 @@ impl<'a> Reader<'a> {
         self.problem(key, format!("stands beside {other}; only one of the two can apply: remove the other"));
     }
 
-    /// Keys that the rest of the file makes necessary.
+    /// A key that the rest of the file requires.
     pub fn missing(&mut self, key: &'static str, why: &str) {
         self.problems
             .push(ReadError { place: Place { line: None, key: Some(key.into()) }, what: why.to_owned() });
     }
 
-    /// Every key that was asked for, in that order, with its value; those without an effect aside.
+    /// Every key that was asked for, in that order, with its value; keys without an effect are left out.
     pub fn effective(&self) -> &[Effective] {
         &self.effective
     }
 
-    /// Ends the reading: every problem in the order of the file, or the warnings.
+    /// Ends the reading: returns every problem in the order of the file, or else the warnings.
     pub fn finish(mut self) -> Result<Vec<Warning>, Vec<ReadError>> {
         let left: Vec<String> = self.mapping.keys().map(key_text).collect();
         for key in left {
@@ -317,7 +317,7 @@ impl<'a> Reader<'a> {
         if self.problems.is_empty() { Ok(self.warnings) } else { Err(self.problems) }
     }
 
-    /// The value of `key` in either spelling; a null is as good as absent.
+    /// Takes the value of `key` in either spelling; null counts as absent.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
         let value = self.remove(key);
         let line = value.as_ref().and_then(|_| self.line_of(key));
@@ -365,7 +365,7 @@ fn is_url(text: &str) -> bool {
         && !text.contains(char::is_whitespace)
 }
 
-/// The line, counted from 1, on which `key` stands at the top level for the last time: that one counts.
+/// The line, counted from 1, of the last occurrence of `key` at the top level, which is the one that counts.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     lines_of(text, key).last()
 }
@@ -402,7 +402,7 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// A value as a person may see it.
+/// A value in the form for people.
 fn shown(value: &Value) -> Json {
     match value {
         Value::String(text) => without_password(text).into(),
@@ -410,7 +410,7 @@ fn shown(value: &Value) -> Json {
     }
 }
 
-/// `text` without the password that stands before the host of a URL; what cannot be told apart is hidden too.
+/// Returns `text` without the password before the host of a URL; a part that cannot be parsed is hidden, too.
 pub fn without_password(text: &str) -> String {
     let Some((before, host)) = text.rsplit_once('@') else {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! Who may sign deployment specifications: `deployment_signer_pin` and `deployment_signer_ca`.
+//! The signers of deployment specifications that the host accepts: `deployment_signer_pin` and `deployment_signer_ca`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::reader::Reader;
 const PIN: &str = "deployment_signer_pin";
 const AUTHORITY: &str = "deployment_signer_ca";
 
-/// Whom a deployment specification must be signed by, beyond a valid signature.
+/// The required signer of a deployment specification, in addition to a valid signature.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SignerTrust {
     /// Any signer whose certificate is enclosed, as with the official agents.
@@ -32,7 +32,7 @@ impl fmt::Display for KeyDigest {
     }
 }
 
-/// Most keys that are pinned; two are needed while one takes the place of another.
+/// The largest number of pinned keys; two are needed while one replaces the other.
 const MAX_PINS: usize = 16;
 
 pub(super) fn read(file: &mut Reader) -> SignerTrust {

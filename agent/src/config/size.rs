@@ -1,4 +1,4 @@
-//! Sizes as people write them: bytes, or a number with a unit.
+//! Parses sizes as people write them: bytes, or a number with a unit.
 
 const UNITS: [(&str, u64); 9] = [
     ("B", 1),
@@ -12,7 +12,7 @@ const UNITS: [(&str, u64); 9] = [
     ("TIB", 1 << 40),
 ];
 
-/// Bytes that `text` means, or `None` when it is no size or does not fit.
+/// Returns the bytes that `text` means; `None` if it is no size or does not fit.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
     let (number, unit) = text.trim().split_at(digits);
@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// The size of a log's file: smaller ones would turn over within one deployment.
+/// The size of a log file: a smaller file would be rotated within one deployment.
 pub(super) fn of_log(text: &str) -> Option<u64> {
     parse(text).filter(|bytes| *bytes >= 64 << 10)
 }

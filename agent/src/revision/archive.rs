@@ -1,17 +1,17 @@
-//! Unpacking of a bundle: zip, tar and tgz become files under one directory handle, or an error that names the entry.
+//! Unpacks a bundle: zip, tar and tgz become files under one directory handle, or an error that names the entry.
 //!
-//! The formats' readers ([`tar`], [`zip`]) turn bytes into entries and decide about each; the [`writer`] is the only
-//! part that touches the disk, and reaches it through a handle of the target folder alone. Rules for every format:
+//! The formats' readers ([`tar`], [`zip`]) turn bytes into entries and decide about each; only the [`writer`] touches
+//! the disk, through a handle of the target folder. Rules for every format:
 //!
-//! - A name that is absolute, holds `..` or NUL, or passes a symbolic link of the bundle is refused, in whatever order
-//!   the entries stand. Devices, FIFOs and sockets are refused. What is no entry (labels) or cannot be restored
-//!   (extended attributes) is told once for each kind; nothing is skipped silently.
+//! - A name that is absolute, contains `..` or NUL, or passes a symbolic link of the bundle is rejected, whatever the
+//!   order of the entries. Devices, FIFOs and sockets are rejected. Records that are no entries (labels) or cannot be
+//!   restored (extended attributes) are reported once for each kind; nothing is skipped silently.
 //! - Symbolic links are made after every file, verbatim, and never followed. Hard links reach only files and links that
 //!   the same bundle made before.
 //! - A later file replaces an earlier one of the same name; a later folder or link restates an earlier one. Any other
-//!   pair of entries with one name is refused.
-//! - Sizes are compared with the free disk space first; what counts for the limits is what is really written. Holes of
-//!   sparse files stay holes, and count as if they were written.
+//!   pair of entries with one name is rejected.
+//! - Declared sizes are compared with the free disk space first; the limits count bytes that are really written. Holes
+//!   of sparse files stay holes, and count as if they were written.
 //! - An entry for the root itself (`./`) changes nothing: the target folder keeps the mode that its owner gave it.
 //!
 //! A failure leaves a partly filled target folder, which the caller removes.
@@ -45,14 +45,14 @@ use writer::Root;
 pub enum BundleType {
     /// A tar archive. Its compression (gzip, bzip2, xz, zstd) is recognized, as `tar -x` does.
     Tar,
-    /// A compressed tar archive; several compressed streams in a row are one.
+    /// A compressed tar archive; several compressed streams in a row count as one.
     Tgz,
     /// A zip archive; entries stored, or compressed with Deflate, Deflate64 or bzip2.
     Zip,
 }
 
 impl BundleType {
-    /// The name that CodeDeploy uses.
+    /// The name in CodeDeploy.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tar => "tar",
@@ -68,7 +68,7 @@ impl fmt::Display for BundleType {
     }
 }
 
-/// A bundle type that is none of tar, tgz and zip.
+/// A bundle type other than tar, tgz and zip.
 #[derive(Debug, thiserror::Error)]
 #[error("the bundle type {0:?} is not supported; expected tar, tgz or zip")]
 pub struct UnknownBundleType(String);
@@ -87,17 +87,18 @@ impl FromStr for BundleType {
 /// What the operator allows a bundle to do; the default is what the official agent allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of file content that may be written (`archive_max_extraction_size`); free disk space bounds it anyway.
+    /// The largest number of bytes of file content that may be written (`archive_max_extraction_size`); free disk space
+    /// is a limit in any case.
     pub max_extracted_bytes: Option<u64>,
     /// Refuse every symbolic link.
     pub reject_symlinks: bool,
     /// Leave files to the agent's own user, whatever owners a tar names.
     pub ignore_ownership: bool,
-    /// Refuse set-user-id, set-group-id, and what everybody may write (a folder with the sticky bit excepted).
+    /// Reject set-user-id, set-group-id, and write permission for everybody (except for a folder with the sticky bit).
     pub reject_unsafe_permissions: bool,
 }
 
-/// What was written.
+/// The result of unpacking.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Entries of the archive that were unpacked, folders and links included.
@@ -109,13 +110,13 @@ pub struct Unpacked {
 /// Unpacks `bundle` into the existing, empty folder `into`.
 ///
 /// The bundle is read from its start through the handle, whose own position does not move. As root, files of a tar get
-/// the owners it names: by user and group name where this host knows them, else by number, as GNU tar does. Set-id bits
-/// are kept only together with the owner that they were meant for. A zip has no owners, and its set-id and sticky bits
-/// are dropped, as `unzip` does.
+/// the owners in the archive: by user and group name if this host knows them, else by number, as with GNU tar. Set-id
+/// bits are kept only together with the owner that they were meant for. A zip has no owners, and its set-id and sticky
+/// bits are dropped, as `unzip` does.
 ///
 /// # Errors
 ///
-/// Fails when an entry is refused, a limit is exceeded, the bundle is damaged or truncated, or the disk fails.
+/// Fails if an entry is rejected, a limit is exceeded, the bundle is damaged or truncated, or the disk fails.
 pub fn unpack(
     bundle: &File,
     kind: BundleType,

@@ -1,4 +1,5 @@
-//! Copies a tree of files, folders and links through folder handles: no link is followed, whoever moves things meanwhile.
+//! Copies a tree of files, folders and links through folder handles: no link is followed, even if somebody moves
+//! objects in the meantime.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -15,13 +16,13 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLO
 const NEW: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What a copy keeps of the original, beside contents and links.
+/// The properties that a copy keeps, besides contents and links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// Owners, modes, times, and which files are one.
+    /// Owners, modes, times, and hard links.
     Everything,
-    /// What `cp -r` keeps: permission bits that the umask lets pass. Files belong to the agent's user. Folders can be
-    /// entered by whom they could be entered before: scripts run as other users.
+    /// As `cp -r` does: the permission bits that the umask allows. Files belong to the agent's user. Everybody who
+    /// could enter a folder before still can: scripts run as other users.
     Permissions,
 }
 
@@ -33,7 +34,7 @@ pub enum CopyError {
     Kind { path: PathBuf, found: &'static str },
 }
 
-/// Copies what is in the folder `from` into the existing, empty folder `to`; the folder `except` is left out.
+/// Copies the contents of the folder `from` into the existing, empty folder `to`, except for the folder `except`.
 pub(crate) fn copy_tree(from: &Path, to: &Path, except: Option<&Path>, keep: Keep) -> Result<(), CopyError> {
     let open = |path: &Path| {
         rustix::fs::openat(CWD, path, FOLDER, Mode::empty())
@@ -48,7 +49,7 @@ struct Copier<'a> {
     except: Option<&'a Path>,
     keep: Keep,
     root: &'a Path,
-    /// Files with several names that were copied: device and inode, and the copy's path below the root.
+    /// Copied files with several names: device and inode, and the copy's path below the root.
     made: HashMap<(u64, u64), PathBuf>,
 }
 
@@ -65,7 +66,7 @@ impl Copier<'_> {
                 FileType::Directory => {
                     let (source, target) = self.folder(from, to, &name, &stat).map_err(failed)?;
                     self.below(&source, &target, &path, &relative)?;
-                    // Last, because it may forbid writing, and writing changes its times.
+                    // Last, because the mode may forbid writing, and writing changes the times.
                     self.finish(&target, &stat).map_err(failed)?;
                 }
                 FileType::RegularFile => self.file(from, to, &name, &stat, &relative).map_err(failed)?,
@@ -86,7 +87,7 @@ impl Copier<'_> {
         let source = rustix::fs::openat(from, name, FOLDER, Mode::empty())?;
         let mode = match self.keep {
             Keep::Everything => Mode::RWXU,
-            // Whoever deploys must be able to fill it.
+            // The copying user must be able to fill it.
             Keep::Permissions => Mode::from_raw_mode(stat.st_mode & 0o777) | Mode::RWXU,
         };
         rustix::fs::mkdirat(to, name, mode)?;
@@ -119,7 +120,7 @@ impl Copier<'_> {
             Keep::Permissions => Mode::from_raw_mode(stat.st_mode & 0o777),
         };
         let mut target = File::from(rustix::fs::openat(to, name, NEW, mode)?);
-        // Shares the blocks where the file system can; what copies otherwise does so inside the kernel.
+        // Shares the blocks if the file system can; a fallback copies inside the kernel.
         if rustix::fs::ioctl_ficlone(&target, &source).is_err() {
             io::copy(&mut source, &mut target)?;
         }
@@ -143,7 +144,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Gives a copy the owner, mode and times, in the order in which none undoes another.
+    /// Sets the owner, mode and times of a copy, in an order in which no call undoes another.
     fn finish(&self, made: impl AsFd, stat: &Stat) -> io::Result<()> {
         if self.keep == Keep::Permissions {
             return special_bits(made, stat);
@@ -157,7 +158,7 @@ impl Copier<'_> {
     }
 }
 
-/// Gives a copy the set-id and sticky bits of the original; set-id bits only with the owner that they were meant for.
+/// Sets the set-id and sticky bits of the original on a copy; set-id bits only with the owner that they were meant for.
 fn special_bits(made: impl AsFd, stat: &Stat) -> io::Result<()> {
     if stat.st_mode & 0o7000 == 0 {
         return Ok(());
@@ -184,7 +185,7 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// What a message calls that which a revision cannot hold.
+/// The name, in a message, of a kind that a revision cannot contain.
 fn describe(kind: FileType) -> &'static str {
     match kind {
         FileType::Fifo => "a FIFO",

@@ -1,4 +1,4 @@
-//! Makes root hold one path of an archive, in a way that lets everybody still read and execute what the bundle lets him.
+//! Gives one path of an archive to root, so that everybody can still read and execute what the bundle allows.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,11 +10,11 @@ use rustix::io::Errno;
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const ACCESS_ACL: &str = "system.posix_acl_access";
-/// No user or group belongs to an entry of this list.
+/// The id of entries that belong to no user or group.
 const NOBODY: u32 = u32::MAX;
 
-/// Gives the file or folder at `path` below `archive` to root. The owner that the bundle names keeps with an ACL what
-/// only he was allowed.
+/// Gives the file or folder at `path` below `archive` to root. An ACL keeps the permissions that only the bundle's
+/// owner had.
 pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<()> {
     let held = given.held();
     if held == given {
@@ -23,7 +23,7 @@ pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<
     let file = rustix::fs::openat(archive, path, PATH, Mode::empty())?;
     let (uid, gid) = (Uid::from_raw(held.uid), Gid::from_raw(held.gid));
     let stat = rustix::fs::fstat(&file)?;
-    // A copy of what is held already, in which a script may have been made executable.
+    // It is a copy of an archive that root holds already, in which a script may have been made executable.
     let executable = match (stat.st_uid, stat.st_gid) == (held.uid, held.gid) {
         true if FileType::from_raw_mode(stat.st_mode).is_file() => stat.st_mode & 0o111,
         _ => 0,
@@ -34,7 +34,7 @@ pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<
     if let Some(permissions) = given.owners_own() {
         let list = access_list(given, permissions);
         match rustix::fs::setxattr(&own_path, ACCESS_ACL, &list, XattrFlags::empty()) {
-            // Without ACLs the mode alone says it: the group may what the owner may.
+            // Without ACLs the mode alone expresses it: the group gets the owner's permissions.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -42,7 +42,7 @@ pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<
     Ok(())
 }
 
-/// The kernel's form of an ACL: its version, then entries of tag, permissions and id.
+/// Builds the kernel's form of an ACL: its version, then entries of tag, permissions and id.
 fn access_list(given: Access, owner: u32) -> Vec<u8> {
     let group = given.mode >> 3 & 5;
     let entries = [

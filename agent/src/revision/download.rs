@@ -1,5 +1,5 @@
-//! The bundle file while it is fetched: it waits under a temporary name, is filled at offsets, and gets its own name
-//! only when it is complete.
+//! The bundle file during its download: it has a temporary name, is filled at offsets, and gets its own name when it is
+//! complete.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::deployment_root::DeploymentFolder;
 
-/// What is written at once, in bytes. The memory of a download is this, and what a connection buffers, per stream.
+/// The number of bytes written at once. A download needs this memory, and the connection's buffer, per stream.
 const BUFFER: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum DownloadError {
     NoSpace { path: PathBuf, needed: u64, free: u64 },
 }
 
-/// A bundle that is not complete yet. Dropped before [`Incoming::finish`], it leaves nothing behind.
+/// A bundle that is not complete yet. If dropped before [`Incoming::finish`], it leaves nothing behind.
 #[derive(Debug)]
 pub(super) struct Incoming {
     file: Arc<File>,
@@ -40,7 +40,7 @@ impl Incoming {
         Ok(Self { file: Arc::new(file), temporary, path: folder.bundle(), finished: false })
     }
 
-    /// Fails when `bytes` do not fit on the disk.
+    /// Fails if `bytes` do not fit on the disk.
     pub(super) fn check_space(&self, bytes: u64) -> Result<(), DownloadError> {
         let space = rustix::fs::fstatvfs(&self.file).map_err(|errno| self.failed(errno.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
@@ -51,17 +51,17 @@ impl Incoming {
         }
     }
 
-    /// Forgets what was written.
+    /// Discards everything written so far.
     pub(super) fn restart(&self) -> Result<(), DownloadError> {
         self.file.set_len(0).map_err(|source| self.failed(source))
     }
 
-    /// A writer that begins at `offset`; several write side by side.
+    /// Returns a writer that begins at `offset`; several may write concurrently.
     pub(super) fn at(&self, offset: u64) -> PartWriter<'_> {
         PartWriter { incoming: self, offset, buffer: Vec::with_capacity(BUFFER) }
     }
 
-    /// Gives the complete bundle its name, and hands out the handle it was written through.
+    /// Gives the complete bundle its name, and returns the handle through which it was written.
     pub(super) fn finish(mut self) -> Result<File, DownloadError> {
         std::fs::rename(&self.temporary, &self.path).map_err(|source| self.failed(source))?;
         self.finished = true;
@@ -76,13 +76,13 @@ impl Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.finished {
-            // The next DownloadBundle removes it as well.
+            // If this fails, the next DownloadBundle removes it.
             let _ = std::fs::remove_file(&self.temporary);
         }
     }
 }
 
-/// Writes one stretch of the bundle from its beginning to its end.
+/// Writes one part of the bundle from its beginning to its end.
 #[derive(Debug)]
 pub(super) struct PartWriter<'a> {
     incoming: &'a Incoming,
@@ -91,7 +91,7 @@ pub(super) struct PartWriter<'a> {
 }
 
 impl PartWriter<'_> {
-    /// Where the next byte goes.
+    /// The position of the next byte.
     pub(super) fn position(&self) -> u64 {
         self.offset + self.buffer.len() as u64
     }

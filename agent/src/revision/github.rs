@@ -11,16 +11,16 @@ use super::web::{self, Address, Answer};
 use super::{DeploymentFolder, FetchedBundle, GitHubRevision};
 use crate::telemetry::milliseconds_since;
 
-/// Where GitHub is, unless `github_endpoint` says otherwise.
+/// GitHub's address, unless `github_endpoint` names another.
 pub(super) const DEFAULT_ENDPOINT: &str = "https://api.github.com";
 
-/// Pauses before another try, as the official agents make them.
+/// The pauses between attempts, equal to those of the official agents.
 const PAUSES: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(90)];
 
-/// GitHub itself needs one.
+/// GitHub itself needs one redirect.
 const MOST_REDIRECTS: usize = 5;
 
-/// What GitHub accepts a request with; it refuses those without any.
+/// The user agent; GitHub rejects requests without one.
 const USER_AGENT: &str = concat!("codedeploy-agent/", env!("CARGO_PKG_VERSION"));
 
 /// A secret that is never shown.
@@ -58,16 +58,16 @@ pub enum GitHubError {
     Download(#[from] DownloadError),
 }
 
-/// How GitHub is reached.
+/// The access to GitHub.
 #[derive(Debug)]
 pub(super) struct GitHub<'a> {
     pub(super) http: SharedHttpClient,
     pub(super) endpoint: &'a str,
-    /// How long it may be silent.
+    /// The longest silence that is tolerated.
     pub(super) patience: Duration,
 }
 
-/// Why one try failed.
+/// The reason why one attempt failed.
 enum Failure {
     Temporary(String),
     Refused { problem: String, advice: &'static str },
@@ -122,7 +122,7 @@ impl GitHub<'_> {
         Ok(FetchedBundle::File { file, bundle_type: revision.bundle_type })
     }
 
-    /// Downloads from the beginning; gives the bundle's size.
+    /// Downloads from the beginning; returns the bundle's size.
     async fn try_once(
         &self,
         address: &Address,
@@ -159,7 +159,7 @@ impl GitHub<'_> {
         }
     }
 
-    /// Follows redirects to the archive. The token goes to the first server only.
+    /// Follows redirects to the archive. Only the first server receives the token.
     async fn open(
         &self,
         address: &Address,

@@ -24,7 +24,7 @@ pub enum LocalError {
     Copy(#[from] CopyError),
 }
 
-/// Links the bundle into the deployment's folder, or copies the folder into the place where archives are unpacked.
+/// Links the bundle into the deployment's folder, or copies the folder to the place for unpacked archives.
 pub(super) fn fetch(
     revision: &LocalRevision,
     folder: &DeploymentFolder,
@@ -40,7 +40,7 @@ pub(super) fn fetch(
             let real = |path: &std::path::Path| {
                 path.canonicalize().map_err(|source| LocalError::Folder { path: path.to_owned(), source })
             };
-            // The agent's state may lie below the folder that is deployed: it is no part of a revision.
+            // The agent's state may lie below the deployed folder; it is no part of the revision.
             let (from, state) = (real(location)?, real(folder.root())?);
             let target = folder.incoming_archive();
             create_folders(&target, INCOMING)?;
@@ -50,7 +50,7 @@ pub(super) fn fetch(
     }
 }
 
-/// Opens without waiting for whoever might write into a FIFO.
+/// Opens without blocking on a FIFO.
 fn open(path: &std::path::Path) -> Result<File, LocalError> {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = opened.map_err(|source| LocalError::Open { path: path.to_owned(), source })?;

@@ -1,8 +1,9 @@
-//! What an archive held when it was unpacked, so that a later deployment can tell whether it still does.
+//! A manifest of an archive's contents when it was unpacked, so that a later deployment can tell whether it is
+//! unchanged.
 //!
-//! The file begins with [`HEADER`]; then comes one record per path, each ended by NUL:
-//! `file MODE UID:GID SIZE SHA256 PATH`, `folder MODE UID:GID - - PATH` or `link - UID:GID SIZE SHA256 PATH`, a link's
-//! digest being that of its target.
+//! The file begins with [`HEADER`]. One record per path follows, each terminated by NUL: `file MODE UID:GID SIZE SHA256
+//! PATH`, `folder MODE UID:GID - - PATH` or `link - UID:GID SIZE SHA256 PATH`, where a link's digest is that of its
+//! target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -23,9 +24,9 @@ use super::copy::names;
 use super::custody;
 use crate::regular;
 
-/// Says what the file is, and in which version.
+/// Identifies the file and its version.
 const HEADER: &[u8] = b"codedeploy-agent archive manifest 1\0";
-/// Longest record, in bytes: a path and what stands before it.
+/// The longest record, in bytes: a path and the fields before it.
 const MAX_RECORD: u64 = 8192;
 const BUFFER: usize = 64 * 1024;
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -61,7 +62,7 @@ struct Entry {
     mode: Option<u32>,
     uid: u32,
     gid: u32,
-    /// Size and digest, as the record says them.
+    /// Size and digest, in the form of the record.
     content: String,
 }
 
@@ -85,13 +86,13 @@ impl Kind {
 }
 
 impl Entry {
-    /// Owner and mode of a file or folder.
+    /// The owner and mode of a file or folder.
     fn access(&self) -> Option<Access> {
         self.mode.map(|mode| Access { uid: self.uid, gid: self.gid, mode })
     }
 
-    /// Whether the path is what this says, as the bundle gave it or as root holds it. That a file became executable
-    /// since does not count: scripts are made so before they run.
+    /// Whether the path is as recorded, with the bundle's access or with that of root's custody. Added execute
+    /// permission does not count: scripts are made executable before they run.
     fn agrees(&self, found: &Self) -> bool {
         let same_access = |expected: Access, found: Access| {
             let executable = Access { mode: expected.mode | 0o111, ..expected };
@@ -124,7 +125,7 @@ pub fn write(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     file.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)
 }
 
-/// Makes the manifest of an archive that of its copy.
+/// Copies an archive's manifest for a copy of the archive.
 pub fn copy(from: &Path, to: &Path) -> Result<(), ManifestError> {
     let failed = |source| ManifestError::Copy { path: from.to_owned(), source };
     let mut manifest = regular::open(from).map_err(failed)?;
@@ -133,7 +134,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), ManifestError> {
     io::copy(&mut manifest, &mut copy).and_then(|_| copy.sync_all()).map_err(failed)
 }
 
-/// Checks that `archive` is what the manifest says. Blocks, and reads every file.
+/// Checks that `archive` matches the manifest. Blocks, and reads every file.
 pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     let mut expected = BTreeMap::new();
     read(manifest, &mut |path, entry| {
@@ -153,8 +154,8 @@ pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     }
 }
 
-/// Makes root hold `archive`, which nobody else can reach yet: no owner that the bundle names can change what is in it.
-/// Does nothing for others than root. Blocks.
+/// Gives `archive`, which nobody else can reach yet, to root: no owner in the bundle can change its contents. Does
+/// nothing for other users than root. Blocks.
 pub fn hold(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -171,7 +172,7 @@ pub fn hold(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     result
 }
 
-/// Tells of every file and folder what the bundle gave it.
+/// Reports the access that the bundle gave to every file and folder.
 pub fn given(manifest: &Path, tell: Tell<'_>) -> Result<(), ManifestError> {
     read(manifest, &mut |path, entry| {
         if let Some(access) = entry.access() {
@@ -180,8 +181,8 @@ pub fn given(manifest: &Path, tell: Tell<'_>) -> Result<(), ManifestError> {
     })
 }
 
-/// What the files at `paths` below the archive held when it was unpacked. None when there is no manifest, as in what
-/// another agent unpacked.
+/// Returns the digests that the files at `paths` below the archive had when it was unpacked. `None` if there is no
+/// manifest, because another agent unpacked the archive.
 pub fn deployed(manifest: &Path, paths: &BTreeSet<PathBuf>) -> Result<Option<Deployed>, ManifestError> {
     let digest = |file| digest(file, &mut vec![0; BUFFER]);
     let mut deployed = Deployed { digests: BTreeMap::new(), digest };
@@ -197,7 +198,7 @@ pub fn deployed(manifest: &Path, paths: &BTreeSet<PathBuf>) -> Result<Option<Dep
     }
 }
 
-/// Tells every record of the manifest, in order.
+/// Reports every record of the manifest, in order.
 fn read(manifest: &Path, tell: &mut dyn FnMut(PathBuf, Entry)) -> Result<(), ManifestError> {
     let failed = |source| ManifestError::Read { path: manifest.to_owned(), source };
     let other = || ManifestError::NotAManifest { path: manifest.to_owned() };
@@ -237,7 +238,7 @@ fn parse(record: &[u8]) -> Option<(PathBuf, Entry)> {
 
 type Visit<'a> = dyn FnMut(PathBuf, Entry) -> Result<(), ManifestError> + 'a;
 
-/// Visits every path below `archive`; what is neither file, folder nor link has been changed.
+/// Visits every path below `archive`; an object other than a file, folder or link has been changed.
 fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
     let root = rustix::fs::openat(CWD, archive, FOLDER, Mode::empty())
         .map_err(|errno| ManifestError::Examine { path: archive.to_owned(), source: errno.into() })?;
@@ -304,7 +305,7 @@ fn digest(mut source: impl Read, buffer: &mut [u8]) -> io::Result<String> {
     }
     let mut text = String::with_capacity(64);
     for byte in context.finish().as_ref() {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)

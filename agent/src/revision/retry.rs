@@ -1,20 +1,20 @@
-//! When a download that failed is tried again: the pauses double, and end when nothing more arrives, or when a server that
-//! is away has been waited for long enough.
+//! Decides when to retry a failed download: pauses double, and retries end when no more data arrive, or when the server
+//! has been unreachable for too long.
 
 use std::time::{Duration, Instant};
 
-/// Failures in a row, without [`PROGRESS`] between them, after which a download is given up.
+/// The number of consecutive failures, without [`PROGRESS`] between them, after which a download is given up.
 const MOST: u32 = 6;
-/// Bytes after which a failure no longer counts as one of the same row.
+/// The number of bytes after which a failure no longer counts as consecutive.
 const PROGRESS: u64 = 64 * 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Counts failures in a row.
+/// Counts consecutive failures.
 #[derive(Debug)]
 pub(super) struct Failures {
     count: u32,
     position: u64,
-    /// How long a server is waited for that does not answer at all, beyond the other tries.
+    /// The time to wait for a server that does not respond at all, in addition to the other attempts.
     outage: Duration,
     away_since: Option<Instant>,
 }
@@ -24,8 +24,8 @@ impl Failures {
         Self { count: 0, position: 0, outage, away_since: None }
     }
 
-    /// Notes a failure at `position`, in bytes; gives the pause before the next try, `None` to give up. `away`: the
-    /// server did not answer.
+    /// Records a failure at `position`, in bytes; returns the pause before the next attempt, `None` to give up. `away`:
+    /// the server did not respond.
     pub(super) fn pause_after(&mut self, position: u64, away: bool) -> Option<Duration> {
         if position >= self.position.saturating_add(PROGRESS) {
             self.count = 0;

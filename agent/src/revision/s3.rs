@@ -1,7 +1,8 @@
-//! Revisions in S3: one object, in the version and with the ETag that the deployment names.
+//! Revisions in S3: one object, in the version and with the ETag of the deployment.
 //!
-//! The first request asks for the whole object. A small one is read to its end; of a large one this stream reads the
-//! first quarter, and three more read the others ([`transfer`]). A stream that breaks off is continued where it ended.
+//! The first request asks for the whole object. A small object is read to its end. For a large one, this stream reads
+//! the first quarter, and three more streams read the others ([`transfer`]). A stream that breaks off is resumed where
+//! it ended.
 
 mod error;
 mod transfer;
@@ -30,7 +31,7 @@ pub(super) use error::S3Error;
 use error::{Failure, ObjectName};
 use transfer::Transfer;
 
-/// Brings the object, and says what ETag it has, without quotes.
+/// Downloads the object, and returns its ETag, without quotes.
 pub(super) async fn fetch(
     revision: &S3Revision,
     folder: &DeploymentFolder,
@@ -63,7 +64,7 @@ pub(super) async fn fetch(
     Ok((FetchedBundle::File { file, bundle_type: revision.bundle_type }, found))
 }
 
-/// An object, and how it is reached.
+/// An object, and the access to it.
 #[derive(Debug)]
 struct Source<'a> {
     revision: &'a S3Revision,
@@ -71,7 +72,7 @@ struct Source<'a> {
     client: Client,
 }
 
-/// What is asked of an object beyond its name.
+/// The conditions of a request for an object.
 #[derive(Debug, Default)]
 struct Condition {
     /// The header's value.
@@ -81,7 +82,7 @@ struct Condition {
 }
 
 impl<'a> Source<'a> {
-    /// Asks for the whole object, in the bucket's own region.
+    /// Requests the whole object, in the bucket's own region.
     async fn find(revision: &'a S3Revision, access: &'a Access) -> Result<(Self, GetObjectOutput), S3Error> {
         let mut source = Self { revision, access, client: client(access, &access.region) };
         let mut failures = Failures::new(access.outage);
@@ -127,7 +128,7 @@ impl<'a> Source<'a> {
         self.revision.into()
     }
 
-    /// What to say about a failure after which nothing is tried again.
+    /// Describes a failure that is not retried.
     async fn error(&self, failure: Failure) -> S3Error {
         let object = self.name();
         match failure {
@@ -148,7 +149,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whose credentials were used, without what is secret of them.
+    /// Identifies the credentials that were used, without secrets.
     async fn identity(&self) -> String {
         use aws_credential_types::provider::ProvideCredentials;
         match self.access.credentials.provide_credentials().await {
@@ -157,13 +158,13 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// How long a stream may be silent.
+    /// The longest silence of a stream that is tolerated.
     fn patience(&self) -> Duration {
         self.access.read_timeout
     }
 }
 
-/// Why an answer is no object of a store's, though it says success: proxies and portals answer with pages.
+/// The reason why a successful response does not come from an object store: proxies and portals send pages.
 fn foreign(answer: &GetObjectOutput) -> Option<&'static str> {
     let is_page = || answer.content_type().is_some_and(|kind| kind.starts_with("text/html"));
     match answer.e_tag() {
@@ -183,7 +184,7 @@ fn client(access: &Access, region: &HostRegion) -> Client {
         .identity_cache(IdentityCache::no_cache())
         .http_client(access.http.clone())
         .sleep_impl(TokioSleep::new())
-        // Tried again in here, where it is known how much has arrived.
+        // Retries happen here, where the number of received bytes is known.
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(
@@ -192,7 +193,7 @@ fn client(access: &Access, region: &HostRegion) -> Client {
                 .read_timeout(access.read_timeout)
                 .build(),
         )
-        // What was fetched is checked by its ETag; stores that only resemble S3 know no checksums.
+        // The ETag verifies the download; stores that only resemble S3 do not support checksums.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .use_fips(access.endpoints.use_fips);

@@ -1,4 +1,4 @@
-//! Plain HTTPS GET through the agent's one HTTP client: its trust store, its proxy, no AWS signature.
+//! A plain HTTPS GET with the agent's HTTP client: its trust store, its proxy, no AWS signature.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ use crate::errors::Chain;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An address: where the server is, and what is asked of it.
+/// An address: the server, and the path on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     /// Scheme, host and port.
@@ -32,7 +32,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// `None` for what is not an absolute http or https address.
+    /// `None` for a text that is not an absolute http or https address.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let scheme = scheme.to_ascii_lowercase();
@@ -52,7 +52,7 @@ impl Address {
         })
     }
 
-    /// Whether nobody else can read what is sent there: by encryption, or because it stays on this host.
+    /// Whether nobody else can read the traffic: it is encrypted, or stays on this host.
     pub(super) fn is_private(&self) -> bool {
         let Some((scheme, authority)) = self.origin.split_once("://") else { return false };
         let loopback = |host: &str| host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
@@ -63,7 +63,7 @@ impl Address {
         scheme == "https" || host == "localhost" || loopback(host)
     }
 
-    /// Where a redirect from here leads. `None` when it is not usable, or gives encryption up.
+    /// The target of a redirect from here. `None` if it is unusable, or gives up encryption.
     pub(super) fn redirected(&self, location: &str) -> Option<Self> {
         if location.starts_with('/') && !location.starts_with("//") {
             return Some(Self { path: location.into(), ..self.clone() });
@@ -74,7 +74,7 @@ impl Address {
     }
 }
 
-/// What a server answered; the body is yet to be read.
+/// A server's response; its body is still unread.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -85,18 +85,18 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Whether it is for people, as what a proxy or a portal puts in the place of a server's answer.
+    /// Whether it is a page for people, as proxies and portals send in place of a server's response.
     pub(super) fn is_page(&self) -> bool {
         self.content_type.as_deref().is_some_and(|kind| kind.starts_with("text/html"))
     }
 }
 
-/// No answer came.
+/// No response arrived.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NoAnswer(String);
 
-/// Asks once. Redirects are answers like any other.
+/// Sends one request. Redirects are returned like any other response.
 pub(super) async fn get(
     http: &SharedHttpClient,
     address: &Address,
@@ -134,11 +134,11 @@ pub(super) async fn get(
     answer.ok_or_else(|| NoAnswer("the answer was lost".into()))
 }
 
-/// The answer on its way out of the client, which wants to share it between threads.
+/// The response on its way out of the client, which may share it between threads.
 #[derive(Debug)]
 struct Taken(Mutex<Option<Answer>>);
 
-/// Hands out the body without reading it.
+/// Returns the body without reading it.
 #[derive(Debug)]
 struct Streaming;
 

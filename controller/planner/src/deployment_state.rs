@@ -5,38 +5,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::event_state::IllegalEvent;
 
-/// A part of a deployment's strategy. Targets perform the events of the stage that the deployment is in, and no later
-/// ones.
+/// A stage of a deployment's strategy. Targets perform the events of the current stage, and of no later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Stage {
     /// Targets get the revision, as many at a time as the minimum of healthy hosts allows.
     #[default]
     Deploy,
-    /// The fleet that is to serve gets traffic.
+    /// The new fleet gets traffic.
     Allow,
-    /// The other fleet loses it.
+    /// The other fleet loses traffic.
     Block,
 }
 
-/// Where a deployment stands.
+/// The state of a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status")]
 pub enum DeploymentState {
-    /// Accepted; its targets are not known.
+    /// Accepted; its targets are not known yet.
     Created,
-    /// Its targets are known, and commands are being made.
+    /// Its targets are known, and commands are created.
     InProgress {
         started: Timestamp,
         #[serde(default)]
         stage: Stage,
-        /// It is about to end, and waits for the commands that run.
+        /// Set when it is about to end, and waits for running commands.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stop: Option<Stop>,
     },
     /// The replacement instances wait for their traffic.
     Ready {
         started: Timestamp,
-        /// When the deployment is stopped if nobody lets it go on.
+        /// The time at which the deployment is stopped unless somebody lets it continue.
         until: Timestamp,
     },
     Ended {
@@ -44,23 +43,23 @@ pub enum DeploymentState {
         started: Option<Timestamp>,
         completed: Timestamp,
         ending: Ending,
-        /// When the original instances, which serve no more, are deregistered.
+        /// The time at which the original instances, which no longer serve, are deregistered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retire_at: Option<Timestamp>,
     },
 }
 
-/// Why a deployment ends before all of it is done. The first reason counts, however long the end takes then; of what users
-/// wish about the rollback, the last.
+/// The reason why a deployment ends early. The first reason counts, however long the end takes; of a user's wishes
+/// about the rollback, the last one counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stop {
-    /// A user asked for it, and may have said whether to roll back.
+    /// A user requested it, and may have decided about a rollback.
     Request { rollback: Option<bool> },
     /// An alarm, named in the text, is active or cannot be read.
     Alarm { message: String },
-    /// It cannot succeed any more.
+    /// It can no longer succeed.
     Failure(ErrorInformation),
-    /// It waited for someone who lets it go on, and nobody did.
+    /// It waited for somebody to let it continue, and nobody did.
     NotContinued,
 }
 
@@ -69,7 +68,7 @@ impl Stop {
         Stop::Failure(ErrorInformation { code: Some(code), message: Some(message.into()) })
     }
 
-    /// The ending of a deployment that was stopped so.
+    /// Returns the ending of a deployment that was stopped for this reason.
     pub fn ending(&self) -> Ending {
         let stopped = |code, message: &str| {
             Ending::Stopped(ErrorInformation { code: Some(code), message: Some(message.to_owned()) })
@@ -89,7 +88,7 @@ impl Stop {
     }
 }
 
-/// How a deployment ended.
+/// The way in which a deployment ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Ending {
     Succeeded,
@@ -98,7 +97,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// What clients are told about an ending that is not a success.
+    /// The error that clients see, unless the ending is a success.
     pub fn error(&self) -> Option<&ErrorInformation> {
         match self {
             Ending::Succeeded => None,
@@ -107,24 +106,24 @@ impl Ending {
     }
 }
 
-/// What can happen to a deployment.
+/// An input to a deployment's state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeploymentInput {
     /// Its targets are known.
     Start(Stage),
-    /// It shall end, while commands may be running; the first to ask gives the reason.
+    /// It shall end, though commands may still be running; the first request gives the reason.
     RequestStop(Stop),
-    /// The replacement instances have the revision, and wait.
+    /// The replacement instances have the revision, and wait for traffic.
     AwaitContinue {
         until: Timestamp,
     },
-    /// All of the stages before this one is done.
+    /// All stages before this one are done.
     Enter(Stage),
     End {
         ending: Ending,
         retire_at: Option<Timestamp>,
     },
-    /// The time of the original instances is over.
+    /// The waiting time of the original instances is over.
     Retire,
 }
 
@@ -140,14 +139,14 @@ impl DeploymentState {
             (_, In::Start(_)) => illegal("Start"),
             (DeploymentState::InProgress { started, stage, stop }, In::RequestStop(asked)) => {
                 let stop = match (stop, asked) {
-                    // Who asks again may have changed their mind about the rollback.
+                    // A second request may change the decision about the rollback.
                     (Some(Stop::Request { .. }) | None, asked @ Stop::Request { rollback: Some(_) }) => asked,
                     (Some(first), _) => first.clone(),
                     (None, asked) => asked,
                 };
                 Ok(DeploymentState::InProgress { started: *started, stage: *stage, stop: Some(stop) })
             }
-            // The wait is over, for another reason than the one waited for.
+            // The wait ends for another reason than the awaited one.
             (DeploymentState::Ready { started, .. }, In::RequestStop(asked)) => {
                 Ok(DeploymentState::InProgress { started: *started, stage: Stage::Deploy, stop: Some(asked) })
             }
@@ -211,7 +210,7 @@ impl DeploymentState {
         }
     }
 
-    /// When the original instances are deregistered, once the deployment has succeeded.
+    /// The time at which the original instances are deregistered, after the deployment has succeeded.
     pub fn retire_at(&self) -> Option<Timestamp> {
         match self {
             DeploymentState::Ended { retire_at, .. } => *retire_at,

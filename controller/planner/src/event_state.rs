@@ -1,26 +1,26 @@
 //! The states of a lifecycle event on one target, with their one transition function.
 //!
-//! A lifecycle event and the command that performs it are one thing here: the command's life (waiting for its host,
-//! handed out, acknowledged) is the event's way from pending to its end. A target has no state of its own;
-//! [`standing`](crate::target_state::standing) reads it off its events.
+//! Here, a lifecycle event and the command that performs it are one: the command's life (waiting for its host, leased,
+//! acknowledged) takes the event from pending to its end. A target has no state of its own;
+//! [`standing`](crate::target_state::standing) derives it from its events.
 
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{Diagnostics, LifecycleEventStatus, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Where a lifecycle event of one target stands.
+/// The state of one target's lifecycle event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state")]
 pub enum EventState {
     /// Its turn has not come.
     Pending,
-    /// The command waits for its host's poll. Here as in the next two states, its timer runs from the time that does not
-    /// say when it was started.
+    /// The command waits for its host's poll. The timers of this state and the next two run from `since`, `queued` and
+    /// `since`.
     Queued {
         since: Timestamp,
     },
-    /// Handed to the host, which has not acknowledged it; handed out again after `until`.
+    /// Leased to the host, which has not acknowledged it; leased again after `until`.
     Leased {
         queued: Timestamp,
         started: Timestamp,
@@ -48,18 +48,18 @@ pub enum EventState {
     },
 }
 
-/// What can happen to a lifecycle event.
+/// An input to a lifecycle event's state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventInput {
-    /// Its command is made.
+    /// Its command is created.
     Issue,
-    /// A poll of its host asks for a command.
+    /// The host polls for a command.
     Lease { until: Timestamp },
     /// The host acknowledges the command.
     Acknowledge,
-    /// The host says how the command ended.
+    /// The host reports the end of the command.
     Complete { succeeded: bool, diagnostics: Diagnostics },
-    /// A timer of the service ran out.
+    /// A timer of the service expired.
     Expire { diagnostics: Diagnostics },
     /// It shall not be performed.
     Skip,
@@ -94,7 +94,8 @@ impl EventState {
                 St::Succeeded { .. } | St::Failed { .. } | St::Skipped { .. } => illegal("Lease"),
             },
             In::Acknowledge => match *self {
-                // The host knows the command, so it had it: a service restored from a backup may have forgotten.
+                // The host knows the command, so it received it: a service that was restored from a backup may have
+                // forgotten.
                 St::Queued { .. } => Ok(St::Acknowledged { started: now, since: now }),
                 St::Leased { started, .. } => Ok(St::Acknowledged { started, since: now }),
                 St::Acknowledged { started, since } => Ok(St::Acknowledged { started, since }),
@@ -129,7 +130,7 @@ impl EventState {
         }
     }
 
-    /// Has the timer of a command that is out run so much longer.
+    /// Extends the timer of a running command.
     pub(crate) fn postpone(&mut self, by: Duration) {
         if let Self::Queued { since }
         | Self::Leased { queued: since, .. }
@@ -151,7 +152,7 @@ impl EventState {
         }
     }
 
-    /// The status that clients are shown.
+    /// The status that clients see.
     pub fn status(&self) -> LifecycleEventStatus {
         match self {
             Self::Pending | Self::Queued { .. } => LifecycleEventStatus::Pending,
@@ -162,7 +163,7 @@ impl EventState {
         }
     }
 
-    /// When the command was first handed out.
+    /// The time at which the command was first leased.
     pub fn started(&self) -> Option<Timestamp> {
         match self {
             Self::Leased { started, .. }

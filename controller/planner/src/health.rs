@@ -1,30 +1,31 @@
-//! Minimum healthy hosts: how many targets may be unavailable at a time, and when a deployment has lost too many.
+//! Minimum healthy hosts: the number of targets that may be unavailable at a time, and the point at which a deployment
+//! has lost too many.
 
 use serde::{Deserialize, Serialize};
 
-/// What a deployment configuration demands of the fleet while a deployment runs.
+/// The requirement of a deployment configuration for the fleet while a deployment runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MinimumHealthy {
-    /// So many hosts.
+    /// This number of hosts.
     HostCount(u32),
-    /// So many of a hundred, rounded up; at most 99.
+    /// This percentage, rounded up; at most 99.
     FleetPercent(u8),
-    /// CodeDeployDefault.HalfAtATime: half, except that a single host may be deployed to.
+    /// CodeDeployDefault.HalfAtATime: half of the hosts; a single host may be deployed to.
     HalfAtATime,
     /// CodeDeployDefault.OneAtATime: one target in progress, all but one healthy.
     OneAtATime,
 }
 
-/// What a deployment to a known number of targets may spend.
+/// The budget of a deployment to a known number of targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Most targets that may be failed or in progress.
+    /// The largest number of targets that may be failed or in progress.
     pub unavailable: usize,
-    /// Most targets in progress.
+    /// The largest number of targets in progress.
     pub parallel: usize,
 }
 
-/// The minimum leaves no target that could be deployed to. Clients are shown the text.
+/// The minimum leaves no target that could be deployed to. Clients see this text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "The deployment configuration wants at least {minimum} healthy instances of {targets}, so none can be \
@@ -56,14 +57,14 @@ impl MinimumHealthy {
         Ok(Budget { unavailable, parallel })
     }
 
-    /// Most of `targets` targets that may have failed when their fleet is to serve. All of a fleet that is too small for
-    /// the minimum are wanted: when traffic goes back to it, nobody has asked for its size.
+    /// The number of `targets` targets that may have failed when their fleet is to serve. None may, if the fleet is
+    /// smaller than the minimum: when traffic returns to a fleet, its size was not chosen for the minimum.
     pub fn tolerated(self, targets: usize) -> usize {
         self.budget(targets).map_or(0, |budget| budget.unavailable)
     }
 }
 
-/// Targets by how far they are.
+/// The targets, counted by progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     pub not_attempted: usize,
@@ -72,10 +73,10 @@ pub struct Tally {
     pub failed: usize,
 }
 
-/// What a tally means under a budget.
+/// The verdict on a tally under a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Targets are in progress or can be started: so many at once now.
+    /// Targets are in progress or can be started, with the number that can start now.
     Continue {
         start: usize,
     },

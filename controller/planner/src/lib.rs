@@ -1,9 +1,9 @@
-//! Decides how a deployment goes on. Pure: no store, no clock, no task; whoever calls passes the time.
+//! Decides how a deployment continues. Pure: no store, no clock, no task; the caller passes the time.
 //!
-//! [`rules`] is what was decided when the deployment was created, [`strategy`] which lifecycle events there are in which
-//! stage. [`event_state`], [`target_state`] and [`deployment_state`] are the states of a lifecycle event, a target and a
-//! deployment, each with one transition function. [`plan`] reads them all and says what the deployment does now, with
-//! the arithmetic of minimum healthy hosts in [`health`].
+//! [`rules`] are the decisions made when the deployment was created; [`strategy`] assigns lifecycle events to stages.
+//! [`event_state`], [`target_state`] and [`deployment_state`] are the states of a lifecycle event, a target and a
+//! deployment, each with one transition function. [`plan`] reads them all and decides the deployment's next move;
+//! [`health`] does the arithmetic of minimum healthy hosts.
 
 pub mod deployment_state;
 pub mod event_state;

@@ -1,7 +1,7 @@
-//! The scheduling decision: what a deployment as a whole does now. Pure; it touches nothing.
+//! The scheduling decision: the next move of a deployment as a whole. Pure; it changes nothing.
 //!
-//! What a target does by itself is in [`target_state`](crate::target_state); here is how many may begin, which stage follows, and
-//! when and how the deployment ends.
+//! [`target_state`](crate::target_state) decides about one target; this module decides how many targets may begin,
+//! which stage follows, and when and how the deployment ends.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::strategy::Strategy;
 use crate::target_state::{TargetProgress, TargetState, standing};
 use crate::timers::Timers;
 
-/// How targets are counted.
+/// The classes in which targets are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// Nothing is out.
+    /// No command is out.
     Waiting,
-    /// A command is out, and its host has not acknowledged it.
+    /// A command is offered, and its host has not acknowledged it.
     Offered,
     /// A host, or the service at a load balancer, performs a command.
     Performing,
@@ -43,7 +43,7 @@ impl Class {
     }
 }
 
-/// A number of targets that are alike to the planner.
+/// A number of targets that the planner need not distinguish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Count {
     pub label: Option<TargetLabel>,
@@ -53,26 +53,26 @@ pub struct Count {
     pub targets: usize,
 }
 
-/// What a deployment does now.
+/// The next move of a deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Move {
-    /// Nothing; its targets go on by themselves.
+    /// Nothing; its targets continue by themselves.
     Wait,
-    /// Let so many waiting targets begin the stage, in their order.
+    /// Let this number of waiting targets begin the stage, in their order.
     Begin(usize),
     /// Go on to the next stage.
     Enter(Stage),
-    /// The replacement instances are ready: wait for someone who lets it go on.
+    /// The replacement instances are ready: wait for somebody to let it continue.
     AwaitContinue { until: Timestamp },
     /// Begin to end.
     Stop(Stop),
-    /// Let no target begin anything, withdraw what is offered.
+    /// Let no target begin anything, and withdraw offered commands.
     Close,
     /// Nothing is left to do.
     End { ending: Ending, retire_at: Option<Timestamp> },
 }
 
-/// Why a deployment must end now, whatever its targets do.
+/// The reason why a deployment must end now, whatever its targets do.
 pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: Timestamp) -> Option<Stop> {
     match progress {
         DeploymentState::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
@@ -85,7 +85,7 @@ pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: 
     }
 }
 
-/// When a deployment must be decided about if nothing happens before, its targets' timers aside.
+/// The time of the next decision about a deployment if nothing else happens, apart from its targets' timers.
 pub fn deadline(rules: &Rules, progress: &DeploymentState, timers: &Timers) -> Option<Timestamp> {
     match progress {
         DeploymentState::InProgress { stop: None, started, .. } => Some(*started + rules.patience(timers)),
@@ -95,7 +95,7 @@ pub fn deadline(rules: &Rules, progress: &DeploymentState, timers: &Timers) -> O
     }
 }
 
-/// Decides about a deployment whose targets were settled; about one that is not under way there is nothing to decide.
+/// Decides about a deployment whose targets are settled; waits if the deployment is not under way.
 pub fn plan(
     rules: &Rules,
     progress: &DeploymentState,
@@ -147,7 +147,7 @@ fn proceed(rules: &Rules, stage: Stage, now: Timestamp) -> Move {
     }
 }
 
-/// How the targets of a stage's fleet stand towards that stage.
+/// Counts the targets of a stage's fleet by their progress in that stage.
 fn tally(rules: &Rules, stage: Stage, counts: &[Count]) -> Tally {
     let fleet = rules.strategy.fleet(stage);
     let mut tally = Tally::default();
@@ -173,7 +173,7 @@ fn judge(rules: &Rules, stage: Stage, tally: Tally) -> Verdict {
             Ok(budget) => budget.judge(tally),
             Err(_) => Verdict::Failed,
         },
-        // A load balancer takes any number at a time: traffic is added before any is taken away.
+        // A load balancer accepts any number at a time: traffic is added before any is removed.
         Stage::Allow | Stage::Block if tally.not_attempted + tally.in_progress > 0 => {
             Verdict::Continue { start: tally.not_attempted }
         }

@@ -1,4 +1,4 @@
-//! The rules of one deployment, which are decided when it is created.
+//! The rules of one deployment, decided when it is created.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::health::MinimumHealthy;
 use crate::strategy::Strategy;
 use crate::timers::Timers;
 
-/// What was decided about a deployment when it was created, and the planner needs to know.
+/// The decisions about a deployment that the planner needs, made when it was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     pub minimum_healthy: MinimumHealthy,
@@ -18,7 +18,7 @@ pub struct Rules {
     /// Stored under its earlier name.
     #[serde(default, rename = "course")]
     pub strategy: Strategy,
-    /// Alarms that stop the deployment; it starts once they were looked at.
+    /// The alarms that stop the deployment; it starts after they were checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Watch>,
 }
@@ -27,23 +27,23 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     pub names: Vec<String>,
-    /// Go on when the state of an alarm cannot be read.
+    /// Continue if the state of an alarm cannot be read.
     pub ignore_poll_failure: bool,
 }
 
 impl Rules {
-    /// Whether a target whose event failed goes on with the next.
+    /// Whether a target continues with the next event after this one failed.
     pub(crate) fn ignores(&self, event: &LifecycleEvent) -> bool {
         use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
         match event {
-            // What is left behind may be broken or gone, and must not keep its traffic for that.
+            // An instance that is left behind may be broken or gone, and must not keep its traffic because of that.
             BeforeBlockTraffic | AfterBlockTraffic if self.strategy == Strategy::BlueGreenRollback => true,
             ApplicationStop | BeforeBlockTraffic | AfterBlockTraffic => self.ignore_application_stop_failures,
             _ => false,
         }
     }
 
-    /// How long a deployment of this kind may take.
+    /// The time that a deployment of this kind may take.
     pub fn patience(&self, timers: &Timers) -> Duration {
         match self.strategy {
             Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => timers.blue_green,

@@ -1,4 +1,4 @@
-//! Which lifecycle events a target performs, and in which stage, for each kind of deployment.
+//! The lifecycle events of a target, and their stages, for each kind of deployment.
 
 use codedeploy_api::codedeploy::{DeploymentOption, TargetLabel};
 use codedeploy_api::lifecycle::LifecycleEvent;
@@ -6,22 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployment_state::Stage;
 
-/// The way a deployment takes.
+/// The strategy of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Strategy {
-    /// The group's instances get the revision where they are.
+    /// The group's instances get the revision in place.
     #[default]
     InPlace,
-    /// The same, each out of the load balancer's rotation meanwhile.
+    /// The same, with each instance out of the load balancer's rotation meanwhile.
     InPlaceBehindLoadBalancer,
     /// Replacement (green) instances get the revision, then the traffic of the original (blue) ones.
     BlueGreen {
-        /// How many minutes the replacement instances wait for someone to let the deployment go on; without, none.
+        /// The minutes for which the replacement instances wait for somebody to let the deployment continue; `None`
+        /// means no wait.
         wait_minutes: Option<u32>,
-        /// After how many minutes without traffic the original instances are deregistered; without, they are kept.
+        /// The minutes without traffic after which the original instances are deregistered; `None` means that they are
+        /// kept.
         retire_minutes: Option<u32>,
     },
-    /// The traffic goes back to the original instances.
+    /// The traffic returns to the original instances.
     BlueGreenRollback,
 }
 
@@ -55,7 +57,7 @@ impl Strategy {
         }
     }
 
-    /// What follows a stage that is done; nothing after the last.
+    /// The stage after this one; `None` after the last.
     pub fn stage_after(self, stage: Stage) -> Option<Stage> {
         match (self, stage) {
             (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer, _) | (_, Stage::Block) => None,
@@ -64,7 +66,7 @@ impl Strategy {
         }
     }
 
-    /// The fleet that performs a stage; none means all targets.
+    /// The fleet that performs a stage; `None` means all targets.
     pub fn fleet(self, stage: Stage) -> Option<TargetLabel> {
         match (self, stage) {
             (Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer, _) => None,
@@ -76,7 +78,7 @@ impl Strategy {
         }
     }
 
-    /// The events of a target, in order.
+    /// The events of a target, in order, with their stages.
     pub fn events(self, label: Option<&TargetLabel>) -> Vec<(Stage, LifecycleEvent)> {
         let stage = |stage, events: &[LifecycleEvent]| -> Vec<_> {
             events.iter().map(|event| (stage, event.clone())).collect()
@@ -95,7 +97,7 @@ impl Strategy {
     }
 }
 
-/// Whether the service itself performs an event, at a load balancer.
+/// Whether the service itself performs the event, at a load balancer.
 pub fn is_performed_here(event: &LifecycleEvent) -> bool {
     matches!(event, LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic)
 }

@@ -1,4 +1,4 @@
-//! One target of a deployment, and what it does next by itself. Pure.
+//! One target of a deployment, and its next step. Pure.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::rules::Rules;
 use crate::strategy::is_performed_here;
 use crate::timers::Timers;
 
-/// One target: its lifecycle events in their order.
+/// One target: its lifecycle events in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetState {
     /// Its fleet, in a blue/green deployment.
     pub label: Option<TargetLabel>,
     pub events: Vec<Event>,
-    /// Its host is registered no more: nobody performs its commands.
+    /// Its host is no longer registered: nobody performs its commands.
     pub departed: bool,
 }
 
@@ -32,36 +32,36 @@ pub struct Event {
     pub state: EventState,
 }
 
-/// How far a target is.
+/// The progress of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetProgress {
-    /// Nothing is out; this event comes next.
+    /// No command is out; this event comes next.
     Next(usize),
     /// The command of this event is out.
     Running(usize),
     Succeeded,
     Failed,
-    /// Cut off before its last event without a failure, or never attempted.
+    /// Stopped before its last event without a failure, or never attempted.
     Skipped,
 }
 
-/// Which of the service's timers ran out.
+/// The timer of the service that expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Silence {
     /// The host did not acknowledge the command.
     PickUp,
-    /// The host acknowledged the command, and did not say how it ended.
+    /// The host acknowledged the command, and did not report its end.
     Run,
-    /// The service did not do at a load balancer what it is to do itself.
+    /// The service did not finish its work at a load balancer.
     Traffic,
-    /// The host was deregistered, and cannot say anything.
+    /// The host was deregistered, and cannot report anything.
     Departure,
 }
 
-/// How much longer than a load balancer's patience its event has: the service says by itself how it went.
+/// The additional time of a load balancer's event: the service itself reports its timeouts.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// Reads a target's standing off its events.
+/// Derives a target's progress from its events.
 pub fn standing(target: &TargetState, rules: &Rules) -> TargetProgress {
     for (index, event) in target.events.iter().enumerate() {
         match &event.state {
@@ -79,20 +79,20 @@ pub fn standing(target: &TargetState, rules: &Rules) -> TargetProgress {
 }
 
 impl TargetState {
-    /// A target that nothing was done about.
+    /// A target without any progress.
     pub fn new(rules: &Rules, label: Option<TargetLabel>) -> Self {
         let events = rules.strategy.events(label.as_ref());
         let event = |(stage, name)| Event { name, stage, state: EventState::Pending };
         TargetState { label, events: events.into_iter().map(event).collect(), departed: false }
     }
 
-    /// The same target, which performs nothing of earlier stages.
+    /// The same target without the events of earlier stages.
     pub fn beginning_at(mut self, stage: Stage) -> Self {
         self.events.retain(|event| event.stage >= stage);
         self
     }
 
-    /// The status that clients are shown.
+    /// The status that clients see.
     pub fn status(&self, rules: &Rules) -> TargetStatus {
         match standing(self, rules) {
             TargetProgress::Next(0) => TargetStatus::Pending,
@@ -105,7 +105,7 @@ impl TargetState {
         }
     }
 
-    /// The stage of the event that comes next or is out; of an ended target, its last.
+    /// The stage of the event that is next or running; for an ended target, its last stage.
     pub fn stage(&self, rules: &Rules) -> Stage {
         let event = match standing(self, rules) {
             TargetProgress::Next(event) | TargetProgress::Running(event) => self.events.get(event),
@@ -116,27 +116,27 @@ impl TargetState {
         event.map_or(Stage::default(), |event| event.stage)
     }
 
-    /// Whether any command was handed to the target's host, or ran out of time waiting for it.
+    /// Whether any command was leased to the target's host, or expired while it waited.
     pub fn was_attempted(&self) -> bool {
         let attempted =
             |event: &Event| event.state.started().is_some() || event.state.diagnostics().is_some();
         self.events.iter().any(attempted)
     }
 
-    /// Whether a load balancer was asked to give it traffic.
+    /// Whether a load balancer was asked to send traffic to it.
     pub fn was_given_traffic(&self) -> bool {
         let allowed =
             |event: &Event| event.name == LifecycleEvent::AllowTraffic && event.state.started().is_some();
         self.events.iter().any(allowed)
     }
 
-    /// When the service gives up on the command that is out.
+    /// The time at which the service gives up on the running command.
     pub fn deadline(&self, rules: &Rules, timers: &Timers) -> Option<Timestamp> {
         self.running(rules).and_then(|event| self.timeout(event, timers)).map(|(deadline, _)| deadline)
     }
 
-    /// Lets the command that is out wait for a whole pick-up period from `now` on, however long it is out already. Its
-    /// host could not reach the service while that was away.
+    /// Restarts the pick-up period of the offered command at `now`. Its host could not reach the service while the
+    /// service was down.
     pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
         let TargetProgress::Running(event) = standing(self, rules) else { return };
         let (deadline, margin) = match self.events.get(event).and_then(|event| self.timeout(event, timers)) {
@@ -157,7 +157,7 @@ impl TargetState {
         }
     }
 
-    /// When the service gives up on an event whose command is out, and why.
+    /// The time at which the service gives up on an event whose command is out, and the reason.
     fn timeout(&self, event: &Event, timers: &Timers) -> Option<(Timestamp, Silence)> {
         let (since, silence) = match event.state {
             EventState::Queued { since } => (since, Silence::PickUp),
@@ -184,7 +184,7 @@ impl TargetState {
         event.checked_sub(1).is_some_and(|before| stage(before) == stage(event))
     }
 
-    /// Takes the next event's command out. The deployment decides when a target begins a stage.
+    /// Issues the next event's command. The deployment decides when a target begins a stage.
     pub fn begin(&mut self, rules: &Rules, now: Timestamp) -> Result<Option<usize>, IllegalEvent> {
         let TargetProgress::Next(event) = standing(self, rules) else {
             return Ok(None);
@@ -193,11 +193,11 @@ impl TargetState {
         Ok(Some(event))
     }
 
-    /// Does everything about the target that follows from its events, the rules and the time: a command whose host was
-    /// silent too long fails, a failure skips the rest, a success brings the next event of the same stage. Gives the
-    /// event whose command it took out.
+    /// Applies everything that follows from the target's events, the rules and the time: an expired command fails, a
+    /// failure skips the rest, a success brings the next event of the same stage. Returns the event whose command was
+    /// issued.
     ///
-    /// When the deployment is `closing`, nothing is begun, and what its host has not acknowledged is withdrawn.
+    /// If the deployment is `closing`, nothing begins, and commands that their host has not acknowledged are withdrawn.
     pub fn settle(
         &mut self,
         rules: &Rules,
@@ -229,7 +229,7 @@ impl TargetState {
         self.events.get(event).is_some_and(|event| event.state.is_offered())
     }
 
-    /// Performs nothing more on the target.
+    /// Skips all remaining events of the target.
     pub(crate) fn skip_rest(&mut self, now: Timestamp) -> Result<(), IllegalEvent> {
         for event in self.events.iter_mut().filter(|event| event.state.ended().is_none()) {
             event.state = event.state.next(EventInput::Skip, now)?;
@@ -237,7 +237,7 @@ impl TargetState {
         Ok(())
     }
 
-    /// Takes one event a step further.
+    /// Applies one input to one event.
     pub fn advance(&mut self, event: usize, input: EventInput, now: Timestamp) -> Result<(), IllegalEvent> {
         if let Some(event) = self.events.get_mut(event) {
             event.state = event.state.next(input, now)?;
@@ -247,7 +247,7 @@ impl TargetState {
 }
 
 impl Silence {
-    /// What clients are shown of an event that the service failed.
+    /// The diagnostics that clients see for an event that the service failed.
     fn diagnostics(self) -> Diagnostics {
         let message = match self {
             Silence::PickUp => {

@@ -1,15 +1,15 @@
-//! How long the service waits for what.
+//! The timeouts of the service.
 
 use std::time::Duration;
 
-/// How long the service waits for what.
+/// The timeouts of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timers {
-    /// A poll without a command is answered after this time.
+    /// A poll is answered without a command after this time.
     pub poll: Duration,
-    /// A client must have sent a request within this time, once for its head and once for its body.
+    /// A client must send a request within this time, once for its head and once for its body.
     pub request: Duration,
-    /// A command handed out and not acknowledged is handed out again after this time.
+    /// A leased command that is not acknowledged is leased again after this time.
     pub lease: Duration,
     /// A command that no host acknowledged fails after this time.
     pub pick_up: Duration,
@@ -17,11 +17,12 @@ pub struct Timers {
     pub run: Duration,
     /// A deployment that has not ended fails after this time.
     pub deployment: Duration,
-    /// The same for a deployment that moves traffic between two fleets, with the time it waits to be continued.
+    /// The same for a deployment that moves traffic between two fleets, including its wait for somebody to let it
+    /// continue.
     pub blue_green: Duration,
-    /// A load balancer that has not done what it was asked to fails the lifecycle event after this time.
+    /// A load balancer's lifecycle event fails after this time.
     pub traffic: Duration,
-    /// The alarms of active deployments are looked at this often.
+    /// The interval between checks of active deployments' alarms.
     pub alarms: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What the scheduling decision promises, whatever hosts do.
+//! The guarantees of the scheduling decision, whatever hosts do.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::time::Duration;
@@ -26,12 +26,12 @@ const TIMERS: Timers = Timers {
     alarms: Duration::from_secs(10),
 };
 
-/// A deployment in memory, decided about as the service does on its database.
+/// A deployment in memory; decisions are made as the service makes them on its database.
 struct Deployment {
     rules: Rules,
     progress: DeploymentState,
     targets: Vec<TargetState>,
-    /// Commands taken out by the last decision.
+    /// The commands that the last decision issued.
     issued: usize,
 }
 
@@ -47,7 +47,7 @@ impl Deployment {
         Deployment { targets, progress: begun(rules.strategy), rules, issued: 0 }
     }
 
-    /// Of two fleets: so many replacements and so many originals.
+    /// A deployment of two fleets: this many replacements and originals.
     fn rerouting(
         strategy: DeploymentStrategy,
         minimum_healthy: MinimumHealthy,
@@ -133,20 +133,20 @@ impl Deployment {
         self.targets.iter().filter(|target| wanted(standing(target, &self.rules))).count()
     }
 
-    /// How many targets of a fleet stand so.
+    /// The number of a fleet's targets with this progress.
     fn of(&self, label: &TargetLabel, wanted: impl Fn(TargetProgress) -> bool) -> usize {
         let fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
         fleet.filter(|target| wanted(standing(target, &self.rules))).count()
     }
 
-    /// Whether any target of a fleet was ever given a command.
+    /// Whether any target of a fleet ever got a command.
     fn was_begun(&self, label: &TargetLabel) -> bool {
         let mut fleet = self.targets.iter().filter(|target| target.label.as_ref() == Some(label));
         fleet
             .any(|target| !matches!(target.events[0].state, EventState::Pending | EventState::Skipped { .. }))
     }
 
-    /// Every host does what it is to do, until nothing more follows.
+    /// Every host succeeds with its commands, until nothing more follows.
     fn all_is_well(&mut self) {
         for second in 0..200 {
             self.decide(at(second));
@@ -172,7 +172,7 @@ fn running(standing: TargetProgress) -> bool {
         || matches!(standing, TargetProgress::Next(event) if event > 0)
 }
 
-/// What a host does with its command at one step of time.
+/// The reaction of a host to its command at one step of time.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
     Nothing,
@@ -193,7 +193,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 impl Deployment {
-    /// Each host does its deed with the event that it has come to.
+    /// Each host reacts to its current event.
     fn act(&mut self, deeds: &[Deed], now: Timestamp) {
         for (target, deed) in self.targets.iter_mut().zip(deeds) {
             if let Some(event) = target.events.iter_mut().find(|event| event.state.ended().is_none()) {
@@ -212,7 +212,7 @@ fn act(event: &mut Event, deed: Deed, now: Timestamp) {
         Deed::Succeed => complete(true),
         Deed::Fail => complete(false),
     };
-    // What the state does not allow does not happen.
+    // The state rejects an illegal input.
     if let Ok(next) = event.state.next(input, now) {
         event.state = next;
     }
@@ -266,7 +266,7 @@ proptest! {
                 }
                 return Ok(());
             }
-            // The hosts act for a while, then they are silent; the timers must end it.
+            // The hosts act for a while, then fall silent; the timers must end the deployment.
             match deeds.get(step as usize) {
                 Some(deeds) => {
                     deployment.act(deeds, now);
@@ -298,7 +298,7 @@ proptest! {
             return Ok(());
         }
         let mut deployment = Deployment::rerouting(strategy, minimum, green, blue);
-        // Who gets traffic, and who loses it then.
+        // The fleet that gets traffic, and the one that then loses it.
         let (gains, loses) = match way {
             Way::Back => (TargetLabel::Blue, TargetLabel::Green),
             Way::There | Way::ThereAfterAWait => (TargetLabel::Green, TargetLabel::Blue),
@@ -358,7 +358,7 @@ proptest! {
         let deployments = [
             (can_begin, Deployment::new(minimum, green, false)),
             (can_begin, rerouting(Way::There)),
-            // A rollback needs somewhere to go back to, and nothing else.
+            // A rollback needs only a fleet to return to.
             (blue > 0, rerouting(Way::Back)),
         ];
         for (_, mut deployment) in deployments.into_iter().filter(|(can_succeed, _)| *can_succeed) {

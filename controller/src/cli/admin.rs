@@ -1,4 +1,4 @@
-//! The commands that work on the data directory, whether the service runs or not.
+//! The commands on the data directory, for a running or a stopped service.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -100,7 +100,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Where the resources of a data directory are; in one of an earlier version, where its service said last.
+/// The partition of a data directory's resources; for a directory of an earlier version, the one that its service last
+/// used.
 fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminError> {
     if let Some(own) = partition::of(tx)? {
         return Ok(own);
@@ -112,7 +113,7 @@ fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminEr
     Ok(said.map_err(ConfigError::of)?)
 }
 
-/// What a command does its work with: one transaction on a data directory, and what belongs to that.
+/// The context of a command: one transaction on a data directory, and its settings.
 pub(super) struct Work<'a> {
     pub(super) tx: &'a Transaction<'a>,
     pub(super) now: Timestamp,
@@ -121,13 +122,13 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Has the service log what is changed.
+    /// Records a change for the service's log.
     pub(super) fn note(&self, command: &str, resource: &str) -> rusqlite::Result<()> {
         administration::note(self.tx, self.now, command, resource)
     }
 }
 
-/// Does `work`, or nothing of it.
+/// Runs `work` as a whole or not at all.
 pub(super) fn transact<T: Send + 'static>(
     data_dir: &Path,
     work: impl FnOnce(&Work<'_>) -> Result<T, AdminError> + Send + 'static,
@@ -174,7 +175,7 @@ fn as_text(key: &AccessKey) -> String {
     )
 }
 
-/// Without `all`, those that nobody can use any more are left out.
+/// Without `all`, unusable keys are left out.
 pub(super) fn list_credentials(data_dir: &Path, all: bool, json: bool) -> Result<(), AdminError> {
     let mut keys = transact(data_dir, |work| Ok(credentials::list(work.tx)?))?;
     let now = Timestamp::now();
@@ -215,7 +216,7 @@ pub(super) fn show_signer(data_dir: &Path) -> Result<(), AdminError> {
     Ok(console::show(format_args!("{certificate}deployment_signer_pin: [\"{pin}\", \"{next}\"]"))?)
 }
 
-/// Announces the key that will sign next, so that hosts can be told of it before it does.
+/// Announces the next signing key, so that hosts can accept it before it signs.
 pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     if key != Key::Signer {
         return Err(AdminError::NotAnnounced);
@@ -245,7 +246,7 @@ pub(super) fn show_certificate(data_dir: &Path) -> Result<(), AdminError> {
     Ok(console::show(authority.ok_or_else(|| AdminError::NoAuthority(data_dir.to_owned()))?)?)
 }
 
-/// Makes room for a new key in the place of one that is lost for good.
+/// Retires a key that is lost, so that a new one can be made.
 pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     must_exist(data_dir)?;
     let store = open_store(data_dir)?;
@@ -302,7 +303,7 @@ pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
 }
 
 pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
-    // What is copied into the data directory is its owner's to read.
+    // A file in the data directory is read as the directory's owner.
     let copy = if data.holds(file) { data.visit(|_| Backup::open(file))? } else { Backup::open(file) }?;
     let data_dir = data.enter()?;
     prepare(data_dir)?;

@@ -1,4 +1,4 @@
-//! What commands say. Whether it matters that nobody can read it depends on what it is, and is decided here.
+//! The output of commands. Each function here decides whether a failed write is an error.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -18,7 +18,7 @@ pub(super) enum ConsoleError {
     Lost(#[source] io::Error),
 }
 
-/// Prints what a command was asked for. A reader that has left has read enough; a file that cannot take it would be
+/// Prints the requested output. A reader that has left has read enough; a file that cannot take it all would be
 /// mistaken for the whole.
 pub(super) fn show(text: impl Display) -> Result<(), ConsoleError> {
     match print(text) {
@@ -27,7 +27,8 @@ pub(super) fn show(text: impl Display) -> Result<(), ConsoleError> {
     }
 }
 
-/// Prints what cannot be shown again, such as a secret. Call it before it is stored: what nobody has seen must not exist.
+/// Prints output that cannot be shown again, such as a secret. Call this before storing it: a secret that nobody has
+/// seen must not exist.
 pub(super) fn hand_over(text: impl Display) -> Result<(), ConsoleError> {
     if is_nowhere().map_err(ConsoleError::Lost)? {
         return Err(ConsoleError::Nobody);
@@ -35,17 +36,17 @@ pub(super) fn hand_over(text: impl Display) -> Result<(), ConsoleError> {
     print(text).map_err(ConsoleError::Lost)
 }
 
-/// Says what was done; it is done, whether somebody hears of it or not.
+/// Reports a finished action; a failed write changes nothing about that.
 pub(super) fn remark(text: impl Display) {
     let _ = print(text);
 }
 
-/// Tells what went wrong, if somebody listens.
+/// Reports an error, if anybody reads it.
 pub(super) fn complain(text: impl Display) {
     let _ = writeln!(stderr(), "{text}");
 }
 
-/// Prints lines, of which the last may have its end or not.
+/// Prints lines; the last line may lack its newline.
 fn print(text: impl Display) -> io::Result<()> {
     let mut text = text.to_string();
     if !text.is_empty() && !text.ends_with('\n') {
@@ -56,7 +57,7 @@ fn print(text: impl Display) -> io::Result<()> {
     out.flush()
 }
 
-/// Whether whatever is printed is lost. A standard output that was closed is `/dev/null` by the time a program runs.
+/// Whether all output is lost. A closed standard output is `/dev/null` by the time a program runs.
 fn is_nowhere() -> io::Result<bool> {
     let out = File::from(stdout().as_fd().try_clone_to_owned()?).metadata()?;
     let null = std::fs::metadata("/dev/null")?;

@@ -1,4 +1,4 @@
-//! The option `--data-dir`. Its path comes out where its owner acts, and else only to be named.
+//! The option `--data-dir`. Its path is accessible only while acting as its owner, or for messages.
 
 use std::path::{Path, PathBuf};
 
@@ -16,25 +16,25 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// For the program to work in: as its owner, from here to the end.
+    /// Returns it for the rest of the program, which then acts as its owner.
     pub(super) fn enter(&self) -> Result<&Path, CustodyError> {
         custody::act_as_owner(&self.data_dir)?;
         Ok(&self.data_dir)
     }
 
-    /// For `work` to work in, as its owner; the caller stays who it is.
+    /// Runs `work` in it as its owner; the caller stays who it is.
     pub(super) fn visit<T: Send>(&self, work: impl FnOnce(&Path) -> T + Send) -> Result<T, CustodyError> {
         custody::as_owner(&self.data_dir, work)
     }
 
-    /// Whether a file is in it, so that its owner could have put anything in the file's place.
+    /// Whether it contains a file, so that its owner could have replaced the file by anything.
     pub(super) fn holds(&self, file: &Path) -> bool {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let [folder, data_dir] = [folder.unwrap_or(Path::new(".")), &self.data_dir].map(Path::canonicalize);
         matches!((folder, data_dir), (Ok(folder), Ok(data_dir)) if folder.starts_with(&data_dir))
     }
 
-    /// To be named.
+    /// The path, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.data_dir
     }

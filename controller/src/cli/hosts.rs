@@ -1,4 +1,4 @@
-//! The commands about hosts: all that a new one needs, in one step, and its end.
+//! The commands about hosts: everything that a new host needs in one step, and its removal.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -27,12 +27,12 @@ use crate::service::{must_exist, open_store};
 use crate::signing::Signer;
 use crate::tls::Authority;
 
-/// Where AWS's agents and this project's look for their files.
+/// The folder in which AWS's agents and this project's look for their files.
 pub(super) const CONF_DIR: &str = "/etc/codedeploy-agent/conf";
 const AGENT: &str = "codedeployagent.yml";
 const ON_PREMISES: &str = "codedeploy.onpremises.yml";
 const AUTHORITY: &str = "codedeploy-controller.pem";
-/// As in AWS's package: its Ruby agent has no defaults for the folders and does not start without them.
+/// As in AWS's package: its Ruby agent has no defaults for the folders, and does not start without them.
 const PACKAGED: &str = r#":program_name: codedeploy-agent
 :log_dir: "/var/log/aws/codedeploy-agent"
 :pid_dir: "/opt/codedeploy-agent/state/.pid"
@@ -69,7 +69,7 @@ pub(super) enum HostError {
     NoSuchHost(String),
 }
 
-/// What `host add` is told.
+/// The arguments of `host add`.
 #[derive(Debug)]
 pub(super) struct NewHost {
     pub(super) name: String,
@@ -83,18 +83,18 @@ pub(super) struct NewHost {
 /// Names and contents.
 type Files = Vec<(&'static str, String)>;
 
-/// What a host is told of the service.
+/// The facts about the service that a host needs.
 struct Rendezvous {
     endpoint: Endpoint,
-    /// Of the key that signs, and of the next one if it was announced.
+    /// The pins of the signing key and, if it was announced, of the next one.
     signer_pins: Vec<String>,
-    /// PEM of the authority that the host must trust.
+    /// The PEM of the authority that the host must trust.
     authority: Option<String>,
     has_s3: bool,
     conf_dir: PathBuf,
 }
 
-/// Registers and tags an on-premises instance, makes its key, and writes its files: all of it or nothing.
+/// Registers and tags an on-premises instance, makes its key, and writes its files, as a whole or not at all.
 pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
     let NewHost { name, tags, endpoint, output, conf_dir, json } = host;
     if !conf_dir.is_absolute() {
@@ -113,12 +113,12 @@ pub(super) fn add(data: &DataDir, host: NewHost) -> Result<(), AdminError> {
             let arn = format!("arn:aws:iam::{}:user/AWS/CodeDeploy/{}", work.partition.account_id, &*name);
             let identity = Identity::User(arn.clone());
             instances::enroll(work.tx, work.partition, work.now, &name, &identity, &tags)?;
-            // Keys of a host that was deregistered must not come back to life with its name.
+            // The keys of a deregistered host must not become valid again with its name.
             credentials::revoke_host(work.tx, &arn)?;
             let key = credentials::create(work.tx, work.vault, Role::Host, &arn, None)?;
             work.note("host add", &format!("{} with {}", &*name, key.access_key_id))?;
             let files = rendezvous.files(&work.partition.region, &key);
-            // Before the commit: without its files the host would be registered with a key that nobody knows.
+            // Before the commit: without its files, the host would be registered with a key that nobody knows.
             match open.as_slice() {
                 [] if json => console::hand_over(as_json(&key, &files))?,
                 [] => console::hand_over(as_text(&rendezvous.conf_dir, &files))?,
@@ -177,7 +177,7 @@ fn choose_endpoint(given: Option<String>, service: Option<&Announcement>) -> Res
     Ok(endpoint)
 }
 
-/// Why hosts may not be served well by a URL.
+/// The reason why a URL may be unsuitable for hosts.
 fn doubt(endpoint: &Endpoint) -> Option<&'static str> {
     let address = endpoint.host().parse::<IpAddr>();
     if endpoint.host() == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
@@ -189,7 +189,7 @@ fn doubt(endpoint: &Endpoint) -> Option<&'static str> {
 }
 
 impl Rendezvous {
-    /// What the data directory knows of its service.
+    /// Reads the facts about the service from its data directory.
     fn read(data_dir: &Path, endpoint: Option<String>, conf_dir: PathBuf) -> Result<Self, AdminError> {
         must_exist(data_dir)?;
         let announcement = Announcement::read(data_dir);
@@ -209,7 +209,7 @@ impl Rendezvous {
         })
     }
 
-    /// The files that [`files`](Self::files) fills, in its order.
+    /// The files that [`files`](Self::files) fills, in the same order.
     fn new_files(&self, folder: &Path) -> Result<Vec<NewFile>, AdminError> {
         let failed = |source| HostError::Folder { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
@@ -247,7 +247,7 @@ impl Rendezvous {
     }
 }
 
-/// Shows the registered hosts, and when each was heard of last.
+/// Shows the registered hosts, and when each was last seen.
 pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     let hosts = transact(data_dir, |context| Ok(instances::hosts(context.tx)?))?;
     let pins = signer_pins(data_dir)?;
@@ -277,27 +277,27 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     Ok(console::show(table(["NAME", "STATE", "LAST SEEN", "AGENT", "SIGNER", "TAGS"], &rows))?)
 }
 
-/// The digests of the key that signs and, if it was announced, of the next one.
+/// The digests of the signing key and, if it was announced, of the next one.
 fn signer_pins(data_dir: &Path) -> Result<Vec<String>, AdminError> {
     let keys = Keys::of(data_dir, &open_store(data_dir)?);
     let signers = [Some(Signer::open(&keys)?), Signer::announced(&keys)?];
     Ok(signers.iter().flatten().map(Signer::pin).collect::<Result<_, _>>()?)
 }
 
-/// Whose specifications the agent of a host accepts, as it said last.
+/// The signers that a host's agent accepts, as it last reported them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Acceptance {
-    /// It did not say: it has not polled yet, or it is not this project's agent.
+    /// It did not report any: it has not polled yet, or it is not this project's agent.
     Unknown,
-    /// Whoever signs: it has neither a pin nor an authority.
+    /// Any signer: it has neither a pin nor an authority.
     Anyone,
     Authority,
-    /// The key that signs, and none that follows.
+    /// The present key, and not the next one.
     Present,
-    /// The key that signs and the next one.
+    /// The present key and the next one.
     Both,
     Next,
-    /// It refuses every deployment.
+    /// It rejects every deployment.
     Neither,
 }
 
@@ -328,7 +328,7 @@ impl Acceptance {
     }
 }
 
-/// Deregisters a host and revokes its keys: its agent is refused from now on.
+/// Deregisters a host and revokes its keys: the service rejects its agent from now on.
 pub(super) fn remove(data_dir: &Path, name: String) -> Result<(), AdminError> {
     let asked = name.clone();
     let removed = transact(data_dir, move |work| {

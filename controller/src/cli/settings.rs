@@ -1,5 +1,5 @@
-//! `config`: what the service would run with, or all that is wrong with it. Looked at as the service's user, who has to be able
-//! to read every file.
+//! `config`: shows the effective settings, or everything that is wrong with them. It runs as the service's user, who
+//! must be able to read every file.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,10 +20,10 @@ use crate::tls;
 /// The file of the package.
 const PACKAGED: &str = "/etc/codedeploy-controller/controller.yml";
 
-/// The file to read where none is named.
+/// The file to read if none is named.
 pub(super) fn packaged_file() -> Option<PathBuf> {
     let packaged = Path::new(PACKAGED);
-    // One that cannot be looked at is there, and is told when it is read.
+    // A file that cannot be examined counts as present; reading it reports the error.
     packaged.try_exists().unwrap_or(true).then(|| packaged.to_owned())
 }
 
@@ -64,7 +64,7 @@ fn warn(text: &str) {
     console::complain(format_args!("warning: {text}"));
 }
 
-/// Settings with which the service would start, and what its operator should know.
+/// Settings with which the service would start, and warnings for its operator.
 struct Found {
     lines: Vec<Line>,
     warnings: Vec<String>,
@@ -89,7 +89,7 @@ fn look(arguments: &Arguments) -> Result<Found, ConfigError> {
     if mistakes.is_empty() { Ok(Found { lines, warnings }) } else { Err(ConfigError::of(mistakes)) }
 }
 
-/// What is said of a file that holds secrets and does not keep them.
+/// The warning about a file with secrets that others can read.
 pub(super) const READABLE: &str = "every user of this machine can read the secrets in this file: chmod o-r";
 
 pub(super) fn is_readable_by_all(path: &Path) -> bool {

@@ -4,7 +4,7 @@ use codedeploy_api::codedeploy::Timestamp;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// Rows below the names of their columns; without a row, nothing.
+/// Rows below the names of their columns; without rows, an empty text.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -24,7 +24,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> St
     text
 }
 
-/// A time as the logs have it, to the second; `-` for none.
+/// A time in the form of the logs, to the second; `-` for none.
 pub(super) fn when(time: Option<Timestamp>) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let text = time.and_then(|time| {

@@ -1,4 +1,4 @@
-//! The commands about GitHub tokens. A token comes from the standard input: arguments are seen by every process.
+//! The commands about GitHub tokens. A token comes from the standard input, because every process can see arguments.
 
 use std::io::{IsTerminal as _, stdin};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The alarms that deployment groups may name, and where their states are read.
+//! The alarms that deployment groups may name, and the sources of their states.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::endpoint::is_url;
 
-/// Where the states of alarms are read, by the names that deployment groups give them.
+/// The sources of alarm states, by the names that deployment groups use.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Alarms {
@@ -27,12 +27,12 @@ pub(crate) enum Source {
 pub(crate) struct Prometheus {
     /// Without the path of the query.
     pub(crate) url: String,
-    /// Active while its result has any element, as an alerting rule's; a scalar, while it is not zero. Without one, the
-    /// alert of the alarm's name.
+    /// Active while its result has any element, like that of an alerting rule, or is a scalar other than zero. Default:
+    /// the alert with the alarm's name.
     pub(crate) query: Option<String>,
 }
 
-/// Something that answers `{"state": "OK"}`, `"ALARM"` or `"INSUFFICIENT_DATA"`.
+/// A server that responds with `{"state": "OK"}`, `"ALARM"` or `"INSUFFICIENT_DATA"`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Webhook {
@@ -40,17 +40,17 @@ pub(crate) struct Webhook {
 }
 
 impl Alarms {
-    /// The names whose states can be read somewhere.
+    /// The names of alarms that have a source.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// Where the state of one is read.
+    /// The source of an alarm's state.
     pub(crate) fn source(&self, name: &str) -> Option<&Source> {
         self.by_name.get(name)
     }
 
-    /// The mistakes in them, one sentence each.
+    /// The mistakes in these settings, one sentence each.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let wrong = |(name, source): (&String, &Source)| {
             let (Source::Prometheus(Prometheus { url, .. }) | Source::Webhook(Webhook { url })) = source;

@@ -1,4 +1,4 @@
-//! Where a service is reached.
+//! The address of a service.
 
 use axum::http::Uri;
 
@@ -27,7 +27,7 @@ impl Endpoint {
         &self.url
     }
 
-    /// The name or address in it, an IPv6 one without its brackets.
+    /// Its host name or address; an IPv6 address without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }

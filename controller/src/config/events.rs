@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// Who is told, and what is listened to.
+/// The receivers of events, and the watched objects.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Events {
-    /// Told of every change of state, as EventBridge would.
+    /// They receive every change of state, in EventBridge's format.
     pub webhooks: Vec<Receiver>,
-    /// Told what the triggers of deployment groups ask for, by the ARN of the trigger's topic.
+    /// They receive the events that the triggers of deployment groups ask for, by the ARN of the trigger's topic.
     pub topics: BTreeMap<String, Receiver>,
     /// New objects that are deployed.
     pub watches: Vec<Watch>,
-    /// What senders of bucket notifications must show.
+    /// The token that senders of bucket notifications must present.
     pub token: Option<Secret>,
 }
 
-/// Where messages are sent.
+/// A receiver of messages.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receiver {
     pub url: String,
-    /// Sent as the header of this name.
+    /// The value of the header with this name.
     pub authorization: Option<Secret>,
 }
 
@@ -32,14 +32,14 @@ pub struct Receiver {
 #[serde(deny_unknown_fields)]
 pub struct Watch {
     pub bucket: String,
-    /// What keys begin with; a whole key watches that object alone.
+    /// The prefix of the keys; a whole key watches a single object.
     #[serde(default)]
     pub key_prefix: String,
     pub application: String,
     pub deployment_group: String,
 }
 
-/// A text that no log shows.
+/// A text that never appears in logs.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
@@ -50,12 +50,12 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Fewest characters of a token that others cannot guess.
+/// The smallest length of a token that others cannot guess.
 const MIN_TOKEN: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
-    // It may hold what gives access.
+    // The URL may contain credentials, so it is not shown.
     #[error("{0}.url is no URL such as https://hooks.example.com/codedeploy")]
     Url(String),
     #[error(
@@ -67,7 +67,7 @@ pub enum EventsError {
 }
 
 impl Events {
-    /// The mistakes in them.
+    /// The mistakes in these settings.
     pub(crate) fn mistakes(&self) -> Vec<EventsError> {
         let mut mistakes = Vec::new();
         let webhooks =
@@ -88,7 +88,7 @@ impl Events {
         mistakes
     }
 
-    /// Whether there is something in it that is not for everyone to read.
+    /// Whether they contain something that is not for everyone to read.
     pub(crate) fn has_secrets(&self) -> bool {
         self.token.is_some() || self.receivers().any(|receiver| receiver.authorization.is_some())
     }

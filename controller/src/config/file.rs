@@ -1,4 +1,4 @@
-//! The configuration file: what it may say, and what follows from it and the command line.
+//! The configuration file: its format, and the settings that result from it and the command line.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::config::load_balancers::Balancers;
 use crate::logging::{Format, Logging, Threshold};
 use crate::objects::Retention;
 
-/// Most bytes of a configuration file.
+/// The largest configuration file, in bytes.
 pub(super) const MAX_SIZE: u64 = 1024 * 1024;
 
-/// The keys of [`File`]. Others are found before it is read, so that all of them are told.
+/// The keys of [`File`]. Unknown keys are found before it is read, so that all of them are reported.
 pub(super) const KEYS: [&str; 16] = [
     "listen",
     "region",
@@ -37,7 +37,7 @@ pub(super) const KEYS: [&str; 16] = [
     "strict_names",
 ];
 
-/// What the configuration file may say. Times are in seconds, fractions allowed.
+/// The format of the configuration file. Times are in seconds; fractions are allowed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) struct File {
@@ -109,7 +109,7 @@ struct FileS3 {
     keep_days: Option<f64>,
 }
 
-/// What is wrong with the settings; reading goes on after each.
+/// The problems of the settings; reading continues after each.
 #[derive(Debug, Default)]
 pub(super) struct Problems(pub(super) Vec<ConfigError>);
 
@@ -120,7 +120,7 @@ impl Problems {
 }
 
 impl File {
-    /// What follows from the file and the command line; where something does not fit, all that does not.
+    /// Combines the file and the command line; returns all contradictions, if there are any.
     pub(super) fn settle(self, arguments: Arguments) -> Result<Settings, Vec<ConfigError>> {
         let mut problems = Problems::default();
         let said = self.listen.map(|text| text.parse().map_err(|_| ConfigError::Listen(text))).transpose();
@@ -185,7 +185,7 @@ impl File {
 }
 
 impl FileTls {
-    /// The address and the endpoint are given where they are known.
+    /// The address and the endpoint are passed if they are known.
     fn settle(
         self,
         listen: Option<SocketAddr>,
@@ -231,7 +231,7 @@ impl FileTls {
             }
             (None, None) => Tls::Off,
         };
-        // A proxy in front may add TLS; nothing takes it away again.
+        // A proxy in front may add TLS, but nothing removes it.
         if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_tls() && tls != Tls::Off) {
             problems.0.push(ConfigError::Scheme { endpoint: endpoint.url().to_owned() });
         }

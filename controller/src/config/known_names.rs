@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::Settings;
 
-/// The names that the settings have.
+/// The names in the settings.
 #[derive(Debug, Clone, Default)]
 pub struct KnownNames {
     pub(crate) alarms: BTreeSet<String>,
     /// ARNs.
     pub(crate) topics: BTreeSet<String>,
-    /// Whether others are refused.
+    /// Whether other names are rejected.
     pub(crate) strict: bool,
 }
 

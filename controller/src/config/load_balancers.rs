@@ -1,4 +1,4 @@
-//! The load balancers that deployment groups may name, and how each is told.
+//! The load balancers that deployment groups may name, and the way in which each is controlled.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::endpoint::is_url;
 
-/// The load balancers that the service is connected to, by the names that deployment groups give them.
+/// The connected load balancers, by the names that deployment groups use.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Balancers {
@@ -15,7 +15,7 @@ pub struct Balancers {
     by_name: BTreeMap<String, Provider>,
 }
 
-/// How a load balancer is told.
+/// The way in which a load balancer is controlled.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Provider {
@@ -40,7 +40,7 @@ impl Balancers {
         &self.by_name
     }
 
-    /// The mistakes in them, one sentence each.
+    /// The mistakes in these settings, one sentence each.
     pub(crate) fn mistakes(&self) -> Vec<String> {
         let wrong = |(name, provider): (&String, &Provider)| {
             let mistake = match provider {
@@ -57,13 +57,13 @@ impl Balancers {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Haproxy {
-    /// The path of a unix socket with `level admin`, or the `host:port` of one on TCP.
+    /// The path of a unix socket with `level admin`, or the `host:port` of a TCP socket.
     pub(crate) socket: String,
     pub(crate) backend: String,
-    /// The names of servers that are not called as their instances.
+    /// The names of servers whose names differ from their instances'.
     #[serde(default)]
     pub(crate) servers: BTreeMap<String, String>,
-    /// How long sessions are given to end by themselves.
+    /// The time that sessions may take to end by themselves.
     #[serde(default = "default_drain", deserialize_with = "seconds")]
     pub(crate) drain: Duration,
 }
@@ -82,7 +82,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 }
 
 impl Haproxy {
-    /// The mistake in them, where there is one.
+    /// The mistake in these settings, if there is one.
     fn mistake(&self) -> Option<String> {
         let port = |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         if !self.socket.starts_with('/') && !port(&self.socket) {
@@ -103,7 +103,8 @@ impl Haproxy {
     }
 }
 
-/// Answers 200 or 204 when the instance has, or has no more, traffic; 202 when it shall be asked again.
+/// A server that responds with 200 or 204 when the instance has traffic, or has none any more; with 202 to be asked
+/// again.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Webhook {
@@ -111,7 +112,7 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    /// The mistake in them, where there is one.
+    /// The mistake in these settings, if there is one.
     fn mistake(&self) -> Option<String> {
         let url = &self.url;
         (!is_url(url)).then(|| {

@@ -1,4 +1,4 @@
-//! What the service would run with, as `codedeploy-controller config` shows it: every setting and where it is from.
+//! The effective settings, as `codedeploy-controller config` shows them: every setting with its origin.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{Arguments, ConfigError, DEFAULT_DATA_DIR, Settings, Tls, text};
 pub struct Line {
     pub key: String,
     pub value: Value,
-    /// The configuration file, `default`, `not set`, or what else it is from.
+    /// The configuration file, `default`, `not set`, or another origin.
     pub origin: String,
 }
 
@@ -92,7 +92,7 @@ fn plain(settings: &Settings) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A line for every value inside, none of which gives access to anything.
+/// Adds a line for every value inside; none of these values is a secret.
 fn flatten(key: &str, value: Value, origin: &str, lines: &mut Vec<Line>) {
     match value {
         Value::Object(map) => {
@@ -117,7 +117,7 @@ fn flatten(key: &str, value: Value, origin: &str, lines: &mut Vec<Line>) {
     }
 }
 
-/// A URL up to its host: user, path and query of a webhook may be all that it takes to call it.
+/// A URL up to its host: the user, path and query of a webhook may be enough to call it.
 fn without_secrets(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return HIDDEN.into() };
     let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return HIDDEN.into() };

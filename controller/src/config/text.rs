@@ -1,4 +1,4 @@
-//! The text of the configuration file: read so that one look finds every mistake, each with its line.
+//! Reads the text of the configuration file, and finds every mistake at once, each with its line.
 
 use std::path::Path;
 
@@ -7,20 +7,20 @@ use serde_yaml::{Mapping, Value};
 use super::ConfigError;
 use super::file::{File, KEYS, MAX_SIZE};
 
-/// A file that was read: what it says where that can be understood, and what cannot be.
+/// A file that was read: the settings that were understood, and the problems.
 #[derive(Debug, Default)]
 pub(super) struct Read {
     pub(super) file: File,
-    /// The whole of it, to tell what it says from what is a default.
+    /// The whole file, to tell its settings from defaults.
     pub(super) value: Value,
     pub(super) problems: Vec<ConfigError>,
 }
 
-/// An empty file says nothing.
+/// An empty file has no settings.
 pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
     let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
     let wrong = |found: String| ConfigError::NotAFile { path: path.to_owned(), found };
-    // What is not a file could keep a reader waiting for ever.
+    // Reading something other than a file could block for ever.
     let found = std::fs::metadata(path).map_err(unreadable)?;
     if found.is_dir() {
         return Err(wrong("a directory".into()));
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> Result<Read, ConfigError> {
     understand(value, &String::from_utf8_lossy(&bytes))
 }
 
-/// Settings that have others in them, each of which is read by itself: a mistake in one hides none in another.
+/// Settings that contain others, each of which is read separately: a mistake in one hides none in another.
 const SECTIONS: [&str; 8] =
     ["tls", "s3", "timers", "quotas", "load_balancers", "alarms", "events", "events.topics"];
 const LISTS: [&str; 2] = ["events.webhooks", "events.watches"];
@@ -77,14 +77,14 @@ fn key_text(key: &Value) -> String {
     }
 }
 
-/// A step down into the settings.
+/// One step of a path into the settings.
 #[derive(Debug, Clone)]
 enum Step {
     Key(String),
     Item(usize),
 }
 
-/// The way to a setting, such as `events.webhooks[0].url`.
+/// The path of a setting, such as `events.webhooks[0].url`.
 fn named(path: &[Step]) -> String {
     let mut name = String::new();
     for step in path {
@@ -97,7 +97,7 @@ fn named(path: &[Step]) -> String {
     name
 }
 
-/// Reads a value at its place, alone.
+/// Reads a value at its place, on its own.
 fn attempt(path: &[Step], value: &Value) -> Result<(), serde_yaml::Error> {
     let around = |value: Value, step: &Step| match step {
         Step::Key(key) => Value::Mapping([(key.as_str().into(), value)].into_iter().collect()),
@@ -106,14 +106,14 @@ fn attempt(path: &[Step], value: &Value) -> Result<(), serde_yaml::Error> {
     serde_yaml::from_value::<File>(path.iter().rev().fold(value.clone(), around)).map(drop)
 }
 
-/// Takes out of the settings what cannot be understood.
+/// Removes the parts of the settings that cannot be understood.
 struct Sieve<'a> {
     text: &'a str,
     problems: Vec<ConfigError>,
 }
 
 impl Sieve<'_> {
-    /// What of a value can be understood. Everything else is a problem.
+    /// Returns the part of a value that can be understood. Everything else is a problem.
     fn sift(&mut self, path: &[Step], mut value: Value) -> Option<Value> {
         let mut has_unknown = false;
         loop {
@@ -145,7 +145,7 @@ impl Sieve<'_> {
                     continue;
                 }
             }
-            // What is missing may be what was written otherwise.
+            // A misspelt key also makes the right one seem missing.
             if !(has_unknown && said.starts_with("missing field")) {
                 let (place, what) = (self.place(path), format!("{name}: {}", in_words(&error, &name)));
                 self.problems.push(ConfigError::Value { place, what });
@@ -184,7 +184,7 @@ impl Sieve<'_> {
         self.problems.push(ConfigError::UnknownKey { place, key, hint });
     }
 
-    /// The line of a setting, or of the one that it is in.
+    /// The line of a setting, or of the setting that contains it.
     fn place(&self, path: &[Step]) -> String {
         let lines: Vec<&str> = self.text.lines().collect();
         let mut keys = path.iter().filter_map(|step| match step {
@@ -207,7 +207,7 @@ impl Sieve<'_> {
     }
 }
 
-/// Whether a line has a key, which is not the end of another.
+/// Whether a line has this key, and not one that ends in it.
 fn has_key(line: &str, key: &str) -> bool {
     line.match_indices(key).any(|(at, _)| {
         let before = line.get(..at).and_then(|before| before.chars().next_back());
@@ -217,7 +217,7 @@ fn has_key(line: &str, key: &str) -> bool {
     })
 }
 
-/// Takes a key out of a value, however deep it is; says whether it was there.
+/// Removes a key from a value at any depth; returns whether it was there.
 fn remove(value: &mut Value, key: &str) -> bool {
     let mut left = vec![value];
     while let Some(value) = left.pop() {
@@ -241,7 +241,7 @@ fn closest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known)
 }
 
-/// What the parser says of the setting of a name, in the words of an operator and without its place.
+/// The parser's message about the named setting, in an operator's words and without its position.
 fn in_words(error: &serde_yaml::Error, name: &str) -> String {
     let said = error.to_string();
     let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);

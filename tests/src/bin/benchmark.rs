@@ -1,6 +1,6 @@
-//! `cargo run --release --bin benchmark`: what the agent costs, beside what it is meant to cost and what bare tools do.
+//! `cargo run --release --bin benchmark`: the agent's cost, compared with its targets and with bare tools.
 //!
-//! Everything that is compared is measured in this run, on this machine, in temporary folders.
+//! Everything in the comparison is measured in this run, on this machine, in temporary folders.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
@@ -24,7 +24,7 @@ use codedeploy_tests::programs::Running;
 use codedeploy_tests::service::{Service, revision};
 use codedeploy_tests::{bundle, roles};
 
-/// The aims, and AWS's Ruby agent 1.8.1 on a machine of the same kind where it was measured.
+/// The targets, and the values of AWS's Ruby agent 1.8.1 where they were measured on a similar machine.
 const AIMS: [(&str, &str, f64, Option<f64>); 5] = [
     ("idle memory", "MiB PSS", 10.0, Some(60.0)),
     ("wake-ups a minute while idle", "", 4.0, None),
@@ -91,7 +91,7 @@ async fn run() {
     bucket.stop().await;
 }
 
-/// Milliseconds from the start of the process to the first bytes that it sends to its service; the best of five.
+/// Milliseconds from the start of the process to the first bytes sent to its service; the best of five.
 async fn first_poll(folder: &Path) -> f64 {
     fs::create_dir_all(folder).expect("a folder");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -132,7 +132,7 @@ impl Bench<'_> {
         self.agent.pid().expect("the agent runs")
     }
 
-    /// A revision with `files` files of `megabytes` made from `content`, and no scripts.
+    /// Builds a revision with `files` files of `megabytes` each, made from `content`, without scripts.
     fn revision(&self, name: &str, content: &str, files: usize) -> std::path::PathBuf {
         let source = self.folder.join(name);
         let target = self.folder.join("installed").join(name);
@@ -163,7 +163,7 @@ impl Bench<'_> {
         began.elapsed().as_secs_f64()
     }
 
-    /// MiB of proportional memory, and wake-ups a minute, of an agent that waits in a long poll.
+    /// MiB of proportional memory, and wake-ups per minute, of an agent in a long poll.
     async fn idle(&self) -> (f64, f64) {
         let window = Duration::from_secs(15);
         let before = waits(self.pid());
@@ -175,7 +175,7 @@ impl Bench<'_> {
         (kilobytes(pss) / 1024.0, woken * 60.0 / window.as_secs_f64())
     }
 
-    /// Milliseconds of a deployment without scripts, as a client of the service sees it; the median of nine.
+    /// Milliseconds of a deployment without scripts, measured by a client of the service; the median of nine.
     async fn empty_deployments(&self) -> f64 {
         let bytes = bundle::zip(&self.revision("empty", "/dev/null", 0));
         let mut times = Vec::new();
@@ -186,7 +186,7 @@ impl Bench<'_> {
         times[4] * 1000.0
     }
 
-    /// Seconds of a deployment of 1 GiB, and of the bare tools that unpack and copy the same.
+    /// Seconds of a deployment of 1 GiB, and of the bare tools that unpack and copy the same files.
     async fn large(&self) -> (f64, f64) {
         let source = self.revision("large", "/dev/urandom", 16);
         let bytes = bundle::tar(&source);
@@ -210,7 +210,7 @@ impl Bench<'_> {
     }
 }
 
-/// How often each thread of the process has waited for something.
+/// The number of voluntary waits of each thread of the process.
 fn waits(pid: u32) -> HashMap<OsString, f64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the agent runs");
     let count = |task: std::io::Result<fs::DirEntry>| {
@@ -222,7 +222,7 @@ fn waits(pid: u32) -> HashMap<OsString, f64> {
     tasks.filter_map(count).collect()
 }
 
-/// MiB of a line in the process's status.
+/// A value in MiB from the process's status.
 fn status_of(pid: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

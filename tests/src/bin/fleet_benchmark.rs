@@ -1,7 +1,8 @@
-//! `cargo run --release --bin fleet_benchmark [HOSTS [DEPLOYED]]`: what a fleet costs its controller.
+//! `cargo run --release --bin fleet_benchmark [HOSTS [DEPLOYED]]`: the cost of a fleet for its controller.
 //!
-//! A real controller process, and HOSTS (10,000) simulated hosts that long-poll it from this one. First they are idle; then
-//! a deployment goes to a hundred of them, which shows how soon a command reaches its host; then one to DEPLOYED (all).
+//! Runs a real controller process, and HOSTS (10,000) simulated hosts that long-poll it from this process. They are
+//! idle at first. Then a deployment to a hundred hosts shows how soon a command reaches its host; a deployment to
+//! DEPLOYED (all) follows.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
@@ -35,7 +36,7 @@ use codedeploy_tests::service::{SETTINGS, Service};
 use codedeploy_tests::swarm::{Deeds, Host};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// How many of the hosts show the time of dispatch.
+/// The number of hosts for measuring dispatch.
 const FEW: usize = 100;
 
 fn main() -> ExitCode {
@@ -81,7 +82,7 @@ async fn run(hosts: usize, deployed: usize) {
         tokio::spawn(host.live(address, Arc::clone(&deeds)));
     }
     until("all hosts poll", || deeds.polling.load(Ordering::Relaxed) == hosts).await;
-    // A poll that was counted may still be on its way.
+    // A counted poll may not have arrived yet.
     settle(&service).await;
     let idle = memory(service.pid());
     println!("{:<44} {:>10.1} MiB", "controller without hosts", alone / 1024.0);
@@ -164,7 +165,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Waits until the controller's memory grows no more.
+/// Waits until the controller's memory stops growing.
 async fn settle(service: &Service) {
     let mut before = 0.0;
     loop {
@@ -177,7 +178,7 @@ async fn settle(service: &Service) {
     }
 }
 
-/// Resident memory in KiB.
+/// The resident memory in KiB.
 fn memory(pid: u32) -> f64 {
     status(pid, "VmRSS")
 }

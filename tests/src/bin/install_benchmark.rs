@@ -1,7 +1,8 @@
-//! `cargo run --release --bin install_benchmark`: whole local deployments beside the bare tools that move the same bytes.
+//! `cargo run --release --bin install_benchmark`: whole local deployments, compared with bare tools that move the same
+//! bytes.
 //!
 //! `unzip` or `tar -x`, `cp -a` and `sync -f` of both folders do less than a deployment: no journal, no manifest, no
-//! permissions, nothing checked. Both start from the same archive, turn by turn, in one folder of one file system.
+//! permissions, no checks. Both start from the same archive, alternately, in one folder of one file system.
 
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 #![allow(
@@ -19,11 +20,11 @@ use std::time::Instant;
 
 use codedeploy_tests::{bundle, roles};
 
-/// What a revision is made of.
+/// The contents of a revision.
 struct Shape {
     name: &'static str,
     files: usize,
-    /// The sizes of the files, in bytes, in turn.
+    /// The sizes of the files in bytes, used in rotation.
     sizes: &'static [usize],
     rounds: usize,
 }
@@ -38,7 +39,7 @@ const SHAPES: [Shape; 2] = [
     Shape { name: "20 files of 51 MiB", files: 20, sizes: &[51 << 20], rounds: 3 },
 ];
 
-/// How the revision is bundled, and how bare tools unpack that into a folder.
+/// The bundle types, and the commands with which bare tools unpack them into a folder.
 const KINDS: [(&str, &str, &str); 3] = [
     ("zip", "zip -q -r $ARCHIVE .", "unzip -q $ARCHIVE -d $FOLDER"),
     ("tar", "tar -cf $ARCHIVE .", "tar -xf $ARCHIVE -C $FOLDER"),
@@ -83,7 +84,7 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 }
 
 impl Shape {
-    /// Writes the revision; its files cannot be compressed.
+    /// Writes the revision; its files are incompressible.
     fn revision(&self, folder: &Path) -> PathBuf {
         let revision = folder.join("revision");
         let target = folder.join("installed");
@@ -105,14 +106,14 @@ impl Shape {
     }
 }
 
-/// Where both do their work.
+/// The folder in which both work.
 struct Place<'a> {
     folder: &'a Path,
     archive: PathBuf,
 }
 
 impl Place<'_> {
-    /// Seconds that the bare tools take.
+    /// The seconds that the bare tools take.
     fn bare(&self, unpack: &str) -> f64 {
         let (unpacked, copy) = (self.folder.join("unpacked"), self.folder.join("copy"));
         fs::create_dir(&unpacked).expect("a folder");
@@ -124,7 +125,7 @@ impl Place<'_> {
         seconds
     }
 
-    /// Seconds that a deployment takes whose events have no scripts.
+    /// The seconds that a deployment without scripts takes.
     async fn deploy(&self, kind: &str) -> f64 {
         let (root, installed) = (self.folder.join("root"), self.folder.join("installed"));
         let configuration = self.folder.join("agent.yml");

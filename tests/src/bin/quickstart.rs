@@ -162,7 +162,7 @@ impl Quickstart {
         }
     }
 
-    /// The page's body; asked for until the server listens.
+    /// Requests the page until the server listens; returns its body.
     async fn fetch(&self, path: &str) -> Result<String, String> {
         let address = ("127.0.0.1", self.port);
         wait::until("the page answers", async || {
@@ -183,7 +183,7 @@ impl Quickstart {
         stop_application(&self.folder);
     }
 
-    /// Stays up until a signal, with commands to try.
+    /// Stays up until a signal, and shows commands to try.
     async fn play(self, folder: PathBuf) {
         println!("\nStill up, until you press Ctrl-C. In another terminal:\n");
         println!(
@@ -229,7 +229,7 @@ fn show(event: &EndedEvent) {
     }
 }
 
-/// Ends the application that the deployments left running; its start script wrote down which process that is.
+/// Ends the application that the deployments left running; its start script recorded the process id.
 fn stop_application(folder: &Path) {
     let pid = std::fs::read_to_string(folder.join("host/app.pid")).unwrap_or_default();
     if !pid.trim().is_empty() {

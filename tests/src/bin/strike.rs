@@ -1,4 +1,4 @@
-//! Runs a program and deals it one blow at a system call; see `codedeploy_tests::strike`.
+//! Runs a program and injects one fault at a system call; see `codedeploy_tests::strike`.
 
 use std::process::ExitCode;
 

@@ -60,7 +60,7 @@ impl Filesystem for OneFile {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // Nothing may be cached: the contents are exchanged between two mounts.
+        // Nothing may be cached: the contents are replaced between two mounts.
         reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
     }
 

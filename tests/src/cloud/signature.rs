@@ -1,9 +1,9 @@
-//! Signature version 4, checked (AWS: "Signature Version 4 signing process").
+//! Verifies signature version 4 (AWS: "Signature Version 4 signing process").
 
 use aws_lc_rs::{digest, hmac};
 use axum::http::{HeaderMap, Method, Uri};
 
-/// A request as it came.
+/// A request as it arrived.
 pub(super) struct Request<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
@@ -39,7 +39,7 @@ fn expected(request: &Request<'_>, secret: &str, body: &str) -> Option<String> {
     let names = request.field("SignedHeaders")?;
     let mut canonical = String::new();
     for name in names.split(';') {
-        // An absolute form names the host in its first line.
+        // A request line in absolute form names the host.
         let value = request.header(name).map(str::to_owned).or(host.clone())?;
         canonical += &format!("{name}:{}\n", value.trim());
     }

@@ -1,4 +1,4 @@
-//! What the revisions contain, and what an operator has on the host and does there.
+//! The contents of the revisions, and the files and actions of an operator on the host.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -113,7 +113,7 @@ impl Pair {
         )
     }
 
-    /// A folder with an ACL of its own and one for what comes into it, and a file of the operator's own.
+    /// A folder with an ACL and a default ACL, and a file of the operator.
     fn extra_permissions(&self) -> String {
         let live = self.live().display().to_string();
         format!(
@@ -128,7 +128,7 @@ impl Pair {
         fs::write(folder.with_extension("tar"), bundle::tar(folder)).expect("the file can be written");
     }
 
-    /// What is on the host before the first deployment.
+    /// Writes the files that are on the host before the first deployment.
     pub(super) fn write_operators(&self) {
         let files =
             [("etc/operator.ini", "mine"), ("srv/shared/mine.list", "mine"), ("srv/keep/mine", "mine")];
@@ -136,13 +136,13 @@ impl Pair {
         fs::create_dir_all(self.root()).expect("the folder can be made");
     }
 
-    /// What an operator does after the old revision came.
+    /// Makes an operator's changes after the old revision was installed.
     pub(super) fn change_as_operator(&self) {
         let live = self.live();
         let files = [
             ("srv/app/operator.conf", "mine"),
             ("srv/app/notes", "mine"),
-            // These folders cannot go.
+            // These folders cannot be removed.
             ("srv/app/gone/deep/mine", "mine"),
             ("srv/app/locked/mine", "mine"),
         ];
@@ -161,7 +161,7 @@ impl Pair {
     }
 }
 
-/// An owner that is not the one who tests, where that is possible.
+/// An owner other than the tester, if that is possible.
 fn owner() -> (String, String) {
     if geteuid().is_root() {
         return ("daemon".into(), "daemon".into());
@@ -177,7 +177,7 @@ fn links(folder: &Path, links: &[(&str, &str)]) {
     }
 }
 
-/// Gives every file below `folder` a time of its own, long ago, so that a copy can be told from a new file.
+/// Gives every file below `folder` a distinct old time, so that a copy can be told from a new file.
 fn age(folder: &Path) {
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
         let metadata = entry.metadata().expect("it was listed");
@@ -192,7 +192,7 @@ fn age(folder: &Path) {
     }
 }
 
-/// A small number that only depends on a name.
+/// A small number that depends only on a name.
 fn crc(path: &Path) -> u16 {
     path.as_os_str().as_encoded_bytes().iter().fold(0_u16, |sum, byte| sum.rotate_left(3) ^ u16::from(*byte))
 }

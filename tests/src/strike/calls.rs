@@ -1,10 +1,10 @@
-//! Which system calls change files, what each names, and what each can fail with.
+//! The system calls that change files, the file that each names, and the errors with which each can fail.
 
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-/// Where the arguments of a call name what it changes.
+/// The arguments of a call that name the changed file.
 #[derive(Debug, Clone, Copy)]
 enum Names {
     /// An open file.
@@ -14,7 +14,7 @@ enum Names {
     Path(usize),
     /// A folder, and behind it a path below.
     Below(usize),
-    /// The same, when the flags behind them make or empty a file.
+    /// The same, if the flags behind them create or truncate a file.
     Creates(usize),
     /// The same, with the flags in a structure.
     CreatesHow(usize),
@@ -54,7 +54,7 @@ const CALLS: &[(libc::c_long, &str, Names)] = &[
     (libc::SYS_writev, "writev", Names::File(0)),
 ];
 
-/// What newer architectures no longer have.
+/// System calls that newer architectures no longer have.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[(libc::c_long, &str, Names)] = &[
     (libc::SYS_chmod, "chmod", Names::Path(0)),
@@ -70,7 +70,7 @@ const OLD_CALLS: &[(libc::c_long, &str, Names)] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[(libc::c_long, &str, Names)] = &[];
 
-/// What a stopped thread is about to do.
+/// The call that a stopped thread is about to make.
 pub(super) struct Stopped<'a> {
     /// Below /proc.
     pub(super) folder: &'a Path,
@@ -79,12 +79,12 @@ pub(super) struct Stopped<'a> {
 }
 
 impl Stopped<'_> {
-    /// The name and the path of the call, if it changes a file.
+    /// Returns the name and the path of the call, if it changes a file.
     pub(super) fn changes(&self) -> Option<(&'static str, String)> {
         let mut known = CALLS.iter().chain(OLD_CALLS);
         let (_, name, names) = known.find(|(number, ..)| u64::try_from(*number) == Ok(self.number))?;
         let path = match *names {
-            // Pipes, sockets and the like are no files.
+            // Pipes, sockets and the like are not files.
             Names::File(at) => self.open_file(at),
             #[cfg(target_arch = "x86_64")]
             Names::Path(at) => Some(self.text(at)),
@@ -128,7 +128,7 @@ impl Stopped<'_> {
         use std::os::unix::fs::FileExt as _;
         let Ok(memory) = std::fs::File::open(self.folder.join("mem")) else { return Vec::new() };
         let mut bytes = vec![0; length];
-        // The page behind may not be there.
+        // The next page may not exist.
         let page = 4096 - usize::try_from(address % 4096).unwrap_or(0);
         let first = page.min(length);
         let mut read = memory.read_at(&mut bytes[..first], address).unwrap_or(0);
@@ -144,7 +144,7 @@ fn creating(flags: u64) -> bool {
     flags & u64::try_from(libc::O_CREAT | libc::O_TRUNC).unwrap_or(0) != 0
 }
 
-/// Whether a host could give this error to this call.
+/// Whether a host could return this error for this call.
 pub(super) fn can_fail(name: &str, errno: Errno) -> bool {
     let opens = name.starts_with("openat");
     let takes_space = || {
@@ -155,7 +155,7 @@ pub(super) fn can_fail(name: &str, errno: Errno) -> bool {
     match errno {
         Errno::EMFILE => opens,
         Errno::ENOSPC | Errno::EDQUOT => takes_space(),
-        // Open files and what syncs them have passed these checks.
+        // For open files, these checks have already passed.
         Errno::EACCES => {
             !is_sync && !["write", "writev", "pwrite64", "copy_file_range", "ftruncate"].contains(&name)
         }

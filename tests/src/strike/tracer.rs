@@ -17,11 +17,11 @@ use nix::unistd::Pid;
 use super::calls::{self, Stopped};
 use super::{Blow, Call, Report, Strike};
 
-/// What `ptrace_syscall_info` says of a thread that begins, or has ended, a call.
+/// The values of `ptrace_syscall_info` for a thread that enters or leaves a call.
 const ENTRY: u8 = 1;
 const EXIT: u8 = 2;
 
-/// The whole of the program `strike`: its arguments are the report, the strike, and what is to be run.
+/// Runs the program `strike`: its arguments are the report, the strike, and the program to run.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> io::Result<u8> {
     let missing = || io::Error::other("usage: strike REPORT STRIKE PROGRAM [ARGUMENT…]");
     let report = arguments.next().ok_or_else(missing)?;
@@ -37,7 +37,7 @@ struct Tracer {
     process: Pid,
     strike: Strike,
     report: Report,
-    /// Threads whose present call fails, and how.
+    /// Threads whose present call fails, and the error.
     failing: Vec<(Pid, Errno)>,
 }
 
@@ -52,7 +52,7 @@ fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
     let child = command.spawn()?;
     let process = Pid::from_raw(child.id().cast_signed());
     waitpid(process, None)?;
-    // Threads are followed; children are not: hooks outlive a killed agent.
+    // Threads are followed, but not children: hooks outlive a killed agent.
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(process, options)?;
     ptrace::syscall(process, None)?;
@@ -61,7 +61,7 @@ fn trace(mut command: Command, strike: Strike) -> io::Result<Report> {
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(Signal::SIGTERM as i32, Arc::clone(&stop))?;
     loop {
-        // Whoever wants the program to stop only knows this process. The program's next call brings us here.
+        // A request to stop reaches only this process. The traced program's next call brings us here.
         if stop.swap(false, Ordering::Relaxed) {
             nix::sys::signal::kill(process, Signal::SIGTERM)?;
         }
@@ -89,7 +89,7 @@ impl Tracer {
             _ => return Ok(()),
         };
         match ptrace::syscall(thread, signal) {
-            // It was killed meanwhile.
+            // It was killed in the meantime.
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -145,7 +145,7 @@ fn run(script: &Path) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{}: {status}", script.display()))) }
 }
 
-/// Keeps a system call from being made, and answers in its place.
+/// Suppresses a system call and returns a result in its place.
 #[cfg(target_arch = "x86_64")]
 mod registers {
     use super::*;

@@ -13,7 +13,7 @@ use super::{Fault, Reply, Request, Shared};
 
 const JSON: &str = "application/x-amz-json-1.1";
 
-/// What follows on the connection.
+/// The next step on the connection.
 enum Then {
     NextRequest,
     End,
@@ -27,7 +27,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((socket, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            // An agent that goes away ends its own connection; nobody else need know.
+            // An agent that disconnects affects only its own connection.
             let _ = connection(socket, number, &shared).await;
         });
         number += 1;
@@ -39,7 +39,7 @@ async fn connection(socket: TcpStream, number: usize, shared: &Shared) -> io::Re
     while let Some(request) = read(&mut socket, number).await? {
         let reply = tokio::select! {
             biased;
-            // Agents send nothing before they have an answer: this one went away, and nothing is delivered to it.
+            // Agents send nothing before they have a response: this one disconnected, and gets no delivery.
             _ = socket.get_ref().readable() => return Ok(()),
             reply = shared.reply(request) => reply,
         };

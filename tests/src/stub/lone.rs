@@ -11,10 +11,10 @@ use crate::programs::{Program, Programs, Running};
 use crate::strike::Strike;
 use crate::sweep;
 
-/// Who the host is to the service.
+/// The host's identifier at the service.
 pub const IDENTIFIER: &str = "arn:aws:iam::123456789012:user/box1";
 
-/// A host, and the service it listens to.
+/// A host, and its service.
 #[derive(Debug)]
 pub struct Lone {
     pub stub: Stub,
@@ -28,7 +28,7 @@ impl Lone {
         Self::prepared(more, Duration::from_millis(200), |_, _| {}).await
     }
 
-    /// The same with empty polls held open for `hold`, after `prepare` was given the folder of the host's state
+    /// The same with empty polls held open for `hold`; `prepare` is called first with the folder of the host's state
     /// and the service.
     pub async fn prepared(more: &str, hold: Duration, prepare: impl FnOnce(&Path, &Stub)) -> Self {
         let folder = sweep::folder();
@@ -58,7 +58,7 @@ impl Lone {
         self.folder.path().join(name)
     }
 
-    /// Ends the agent at once, whatever it does, and starts another.
+    /// Kills the agent at once, and starts another.
     pub async fn kill_and_restart(&mut self) {
         self.agent.kill().await;
         self.restart();
@@ -75,13 +75,13 @@ impl Lone {
         self.agent = run(&program, self.folder.path());
     }
 
-    /// What `codedeploy-agent` with these words says of the agent.
+    /// Runs `codedeploy-agent` with these words; returns its output.
     pub async fn ask(&self, words: &[&str]) -> std::process::Output {
         let configuration = self.path("agent.yml").display().to_string();
         let words = words.iter().copied().chain(["--config-file", &configuration]);
         Programs::built().agent.output(words).await
     }
-    /// Where a test that binds a datagram socket there is told what systemd would be.
+    /// The datagram socket that a test may bind to receive the messages for systemd.
     pub const NOTIFY: &str = "notify";
 
     /// The agent's log.
@@ -95,14 +95,14 @@ impl Lone {
         entries.into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
     }
 
-    /// Where the record of one command is, or would be, in that folder.
+    /// The path of one command's record in that folder.
     pub fn record(&self, folder: &str, command: &str) -> PathBuf {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, command.as_bytes());
         let name = hex::encode(&digest.as_ref()[..16]);
         self.path("root/deployment-commands").join(folder).join(format!("{name}.json"))
     }
 
-    /// Makes a deployment known: a revision of these files, which its commands name by `id`.
+    /// Defines a deployment: a revision of these files, which its commands refer to by `id`.
     pub fn deployment(&self, group: &str, id: &str, files: &[(&str, &str)]) {
         let revision = self.path(&format!("revision-{id}"));
         bundle::write(&revision, files);

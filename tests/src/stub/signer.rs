@@ -34,7 +34,7 @@ impl Signer {
         signer
     }
 
-    /// The text inside a PKCS#7 document, in PEM.
+    /// Wraps the text into a PKCS#7 document, in PEM.
     pub(super) fn sign(&self, text: &str) -> String {
         let name = format!("{}.json", self.signed.fetch_add(1, Ordering::Relaxed));
         std::fs::write(self.folder.join(&name), text).expect("the folder can be written");

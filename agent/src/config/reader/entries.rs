@@ -1,11 +1,11 @@
-//! A YAML mapping as it stands in a file: no entry is lost.
+//! A YAML mapping as written: no entry is lost.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_yaml::Value;
 
-/// The entries of a mapping in their order, those with the same key included.
+/// The entries of a mapping in order, including those with the same key.
 pub(super) struct Entries(pub(super) Vec<(Value, Value)>);
 
 impl<'de> Deserialize<'de> for Entries {

@@ -1,8 +1,8 @@
-//! Takes the compression off a tar: gzip, bzip2, xz and zstd, several streams in a row as one.
+//! Decompresses a tar: gzip, bzip2, xz and zstd; several streams in a row count as one.
 //!
-//! Behind the last stream there may be zeros, as tapes, `dd` and some uploaders leave them, and nothing else. Decoders
-//! and their memory exist only while a bundle of their kind is unpacked; a bundle that would need more than
-//! [`MAX_WINDOW`] for its history is refused.
+//! Zeros may follow the last stream, as tapes, `dd` and some uploaders leave them, but nothing else. Decoders and their
+//! memory exist only while a bundle of their kind is unpacked; a bundle that needs more than [`MAX_WINDOW`] for its
+//! history is rejected.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -14,11 +14,11 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::source::Source;
 
-/// Largest history that is kept in memory: what `zstd -d` allows by default, and twice what `xz -9` needs.
+/// The largest history that is kept in memory: the default limit of `zstd -d`, and twice what `xz -9` needs.
 const MAX_WINDOW: u64 = 128 * 1024 * 1024;
-/// What xz needs beside its dictionary, in KiB, generously.
+/// The memory of xz in addition to its dictionary, in KiB, with a margin.
 const XZ_OVERHEAD: u32 = 1024;
-/// Longest magic number, in bytes.
+/// The longest magic number, in bytes.
 const MAGIC: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Compression {
     }
 }
 
-/// What is wrong with a compressed bundle, beside damage.
+/// A problem of a compressed bundle other than damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamProblem {
     #[error(
@@ -77,7 +77,7 @@ pub enum StreamProblem {
 }
 
 impl StreamProblem {
-    /// The problem that `error` carries, if it is one of these.
+    /// Returns the problem that `error` carries, if it is one of these.
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
     }
@@ -85,20 +85,20 @@ impl StreamProblem {
 
 type Input<'a> = BufReader<Source<'a>>;
 
-/// What the compressed streams of a bundle hold, one after the other.
+/// The contents of a bundle's compressed streams, concatenated.
 pub(super) struct Decompressed<'a> {
     compression: Compression,
     state: State<'a>,
 }
 
 enum State<'a> {
-    /// At the beginning, or behind a stream.
+    /// At the beginning, or after a stream.
     Between(Input<'a>),
     Gzip(Box<GzDecoder<Input<'a>>>),
     Bzip2(BzDecoder<Input<'a>>),
     Xz(Box<XzReader<Input<'a>>>),
     Zstd(Box<Zstd<'a>>),
-    /// At the end, or behind an error.
+    /// At the end, or after an error.
     Ended,
 }
 
@@ -108,10 +108,10 @@ impl<'a> Decompressed<'a> {
         Self { compression, state: State::Between(input) }
     }
 
-    /// The decoder for what follows; none when nothing but zeros does.
+    /// Returns the decoder of the next stream; none if only zeros follow.
     fn next(&self, mut input: Input<'a>) -> io::Result<State<'a>> {
         let mut start = [0; MAGIC];
-        // The buffer may end within the magic number, so that is read past it.
+        // The buffer may end within the magic number, so the file is read directly.
         let length = input.get_ref().peek(input.buffer().len(), &mut start)?;
         let start = &start[..length];
         if Compression::of(start) != Some(self.compression) {
@@ -169,7 +169,7 @@ fn xz_problem(error: io::Error) -> io::Error {
     }
 }
 
-/// One frame of zstd; frames that hold no content are passed over.
+/// One frame of zstd; frames without content are skipped.
 struct Zstd<'a> {
     input: Input<'a>,
     decoder: FrameDecoder,
@@ -183,7 +183,7 @@ impl<'a> Zstd<'a> {
         Self { input, decoder, begun: false }
     }
 
-    /// Reads the frame's header; says whether it has content.
+    /// Reads the frame's header; returns whether it has content.
     fn begin(&mut self) -> io::Result<bool> {
         use FrameDecoderError as Error;
         match self.decoder.reset(&mut self.input) {
@@ -235,7 +235,7 @@ impl Read for Zstd<'_> {
     }
 }
 
-/// Keeps the kind of what the input failed with, so that a stream that is cut off can be called so.
+/// Keeps the kind of the input's error, so that a truncated stream can be reported as such.
 fn zstd_error(error: FrameDecoderError) -> io::Error {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut kind = io::ErrorKind::InvalidData;

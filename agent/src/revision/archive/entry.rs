@@ -1,4 +1,4 @@
-//! Names of entries: what an archive says, and the relative path that is left once it was checked.
+//! Names of entries: the name in an archive, and the checked relative path.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,16 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::error::Refusal;
 
-/// Longest path inside a revision, in bytes: PATH_MAX less its NUL.
+/// The longest path inside a revision, in bytes: PATH_MAX minus its NUL.
 const MAX_PATH: usize = 4095;
-/// Longest single name, in bytes: NAME_MAX.
+/// The longest single name, in bytes: NAME_MAX.
 const MAX_NAME: usize = 255;
-/// Deepest nesting of folders.
+/// The deepest nesting of folders.
 const MAX_DEPTH: usize = 256;
-/// Most characters of a name that a message shows.
+/// The number of characters of a name in a message.
 const SHOWN: usize = 300;
 
-/// An entry's name as the archive gives it, for messages: quoted, control characters escaped, cut when very long.
+/// An entry's name in the archive, for messages: quoted, control characters escaped, cut if very long.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EntryName(String);
 
@@ -49,7 +49,7 @@ impl From<&EntryPath> for EntryName {
 
 /// A path that stays inside the revision: relative, without `.`, `..`, empty components and NUL. Empty for the root.
 ///
-/// Its order puts a folder before everything inside it.
+/// Its order puts a folder before its contents.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EntryPath(Box<[u8]>);
 
@@ -130,7 +130,8 @@ impl EntryPath {
     }
 }
 
-/// Checks the text of a symbolic link. It is kept verbatim, wherever it points; only what no link can hold is refused.
+/// Checks the text of a symbolic link. It is kept verbatim, wherever it points; only a text that no link can hold is
+/// rejected.
 pub(super) fn link_target(raw: Vec<u8>) -> Result<Vec<u8>, Refusal> {
     if raw.is_empty() || raw.contains(&0) || raw.len() > MAX_PATH {
         return Err(Refusal::LinkTarget { limit: MAX_PATH });

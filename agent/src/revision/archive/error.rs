@@ -1,4 +1,4 @@
-//! Why a bundle was not unpacked.
+//! The reasons why a bundle is not unpacked.
 
 use std::fmt;
 use std::io;
@@ -8,10 +8,10 @@ use super::BundleType;
 use super::compression::StreamProblem;
 use super::entry::EntryName;
 
-/// A bundle that was not unpacked, or not wholly.
+/// The bundle was not unpacked, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// An entry that no revision may hold.
+    /// An entry that no revision may contain.
     #[error("entry {entry} {reason}; the bundle is refused and nothing outside was touched")]
     Refused { entry: EntryName, reason: Refusal },
 
@@ -39,13 +39,13 @@ pub enum UnpackError {
     )]
     TooManyNames { limit: u64 },
 
-    /// Not an archive of that type, or one that is damaged outside of any entry.
+    /// Not an archive of that type, or damaged outside of any entry.
     #[error(
         "the bundle cannot be read as {kind}; build it again, or correct the bundle type that the deployment names"
     )]
     Read { kind: BundleType, source: io::Error },
 
-    /// Something else than the deployment says.
+    /// Another format than the deployment names.
     #[error("the bundle cannot be read as {kind}: it is {found}; {}", advice(found))]
     NotThisType { kind: BundleType, found: &'static str },
 
@@ -53,7 +53,7 @@ pub enum UnpackError {
     #[error(transparent)]
     Stream(StreamProblem),
 
-    /// A zip that one reader takes for something else than another does.
+    /// A zip that two readers would understand differently.
     #[error(
         "the directory of the zip bundle contradicts the rest of it: {problem}; readers would see different contents, \
          build it again"
@@ -64,14 +64,14 @@ pub enum UnpackError {
     #[error("the {kind} bundle is truncated: it ends {}without its end marker; upload it again", after(.last))]
     Truncated { kind: BundleType, last: Option<EntryName> },
 
-    /// Content behind the end marker, which an unpacker would drop silently.
+    /// Content after the end marker, which an unpacker would silently drop.
     #[error(
         "the {kind} bundle holds data after its end marker, {}which would be dropped; build it as one archive",
         after(.last)
     )]
     TrailingData { kind: BundleType, last: Option<EntryName> },
 
-    /// An entry whose content the archive does not give: damaged, truncated, or with a wrong checksum.
+    /// An entry whose content cannot be read from the archive: damaged, truncated, or with a wrong checksum.
     #[error(
         "entry {entry} cannot be read from the bundle, which is damaged or truncated; build or upload it again"
     )]
@@ -87,20 +87,20 @@ pub enum UnpackError {
     #[error("cannot {operation} entry {entry} in the deployment archive folder")]
     Write { entry: EntryName, operation: &'static str, source: io::Error },
 
-    /// The target is no folder, or not to be opened.
+    /// The target is no folder, or cannot be opened.
     #[error("cannot open the folder {} to unpack into it", path.display())]
     Target { path: PathBuf, source: io::Error },
 
-    /// Something stands in the target already.
+    /// The target is not empty.
     #[error("the folder {} to unpack into is not empty; remove and recreate it first", path.display())]
     TargetNotEmpty { path: PathBuf },
 
-    /// A system call failed while the only folder became the root.
+    /// A system call failed while the only folder was made the root.
     #[error("cannot {operation} {} to make the bundle's only folder the root of the revision", path.display())]
     Flatten { path: PathBuf, operation: &'static str, source: io::Error },
 }
 
-/// What to do about a bundle that is `found`.
+/// The advice for a bundle that is `found`.
 fn advice(found: &str) -> &'static str {
     match found {
         "a zip" => "correct the bundle type that the deployment names",
@@ -112,7 +112,7 @@ fn advice(found: &str) -> &'static str {
 }
 
 impl UnpackError {
-    /// The error for content of `entry` that cannot be read.
+    /// The error for unreadable content of `entry`.
     pub(super) fn read_entry(entry: impl Into<EntryName>, source: io::Error) -> Self {
         match StreamProblem::of(&source) {
             Some(problem) => Self::Stream(problem),
@@ -125,7 +125,7 @@ fn after(last: &Option<EntryName>) -> String {
     last.as_ref().map(|entry| format!("after entry {entry} ")).unwrap_or_default()
 }
 
-/// How much an entry held.
+/// The size of an entry's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     Exactly(u64),
@@ -141,7 +141,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// What is wrong with an entry.
+/// A problem of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     EmptyName,
@@ -154,11 +154,11 @@ pub enum Refusal {
     TooDeep {
         limit: usize,
     },
-    /// A folder of its path is a symbolic link of the bundle, whichever came first.
+    /// A folder of its path is a symbolic link of the bundle, in whatever order.
     ThroughLink {
         link: EntryName,
     },
-    /// Two entries of one name that cannot both be.
+    /// Two entries of one name that exclude each other.
     Clash {
         this: &'static str,
         other: &'static str,
@@ -169,7 +169,7 @@ pub enum Refusal {
     Special {
         kind: &'static str,
     },
-    /// A type code that this agent does not know, as the format has it.
+    /// An unknown type code, in the notation of the format.
     UnknownType {
         code: u32,
     },
@@ -178,32 +178,32 @@ pub enum Refusal {
         target: EntryName,
         problem: &'static str,
     },
-    /// A symbolic link whose target no link can hold.
+    /// A symbolic link with an impossible target.
     LinkTarget {
         limit: usize,
     },
-    /// A symbolic link where the operator wants none.
+    /// A symbolic link, which the operator forbids.
     Symlink,
-    /// Set-id bits, or write permission for everybody, where the operator wants none.
+    /// Set-id bits, or write permission for everybody, which the operator forbids.
     UnsafePermissions {
         mode: u32,
     },
     Encrypted,
-    /// A compression method that this agent does not have.
+    /// An unsupported compression method.
     Method {
         name: String,
     },
-    /// Said to be one thing in one place and another thing elsewhere.
+    /// Two parts of the archive contradict each other about it.
     Contradiction {
         problem: &'static str,
     },
     /// The rest of a file that another volume begins.
     Continued,
-    /// A record about another member that would fill the memory.
+    /// A record about another member that would exhaust the memory.
     RecordTooLarge {
         limit: u64,
     },
-    /// Content where none belongs.
+    /// Content that does not belong there.
     UnexpectedData {
         bytes: u64,
     },

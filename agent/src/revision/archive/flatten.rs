@@ -1,4 +1,4 @@
-//! Makes the only folder of a revision its root, as archives from GitHub need.
+//! Makes the only folder of a revision its root, which archives from GitHub need.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,14 +12,14 @@ use super::error::UnpackError;
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Strips the single top-level folder when it holds an AppSpec file: its contents become the root.
+/// Strips the only top-level folder if it contains an AppSpec file: its contents become the root.
 ///
-/// Says whether it did so. Does nothing when `dir` holds anything beside that folder, or when the folder is a symbolic
-/// link; names are taken as they are, and links are moved, not followed.
+/// Returns whether it did so. Does nothing if `dir` contains anything else, or if the folder is a symbolic link; names
+/// are taken literally, and links are moved, not followed.
 ///
 /// # Errors
 ///
-/// Fails when a folder cannot be read or something cannot be moved; `dir` has to be unpacked again then.
+/// Fails if a folder cannot be read or an object cannot be moved; `dir` must then be unpacked again.
 pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool, UnpackError> {
     let failed = |operation, name: &OsStr| {
         let path = dir.join(name);
@@ -40,7 +40,7 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
         return Ok(false);
     }
 
-    // The folder is about to go; until then it must let its children out.
+    // The folder is about to be removed; until then its children must be movable.
     rustix::fs::fchmod(&folder, Mode::RWXU).map_err(failed("open up", only))?;
     let emptied = match children.contains(only) {
         false => only.clone(),
@@ -57,7 +57,7 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
     Ok(true)
 }
 
-/// A name that none of `children` has.
+/// Returns a name that none of `children` has.
 fn unlike(children: &[OsString]) -> OsString {
     let mut name = OsString::from(".emptied");
     while children.contains(&name) {
@@ -68,7 +68,7 @@ fn unlike(children: &[OsString]) -> OsString {
 
 fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Result<(), Errno> {
     match rename(folder, child, root, child) {
-        // Moving a folder rewrites its "..", for which whoever is not root needs the right to write in it.
+        // Moving a folder rewrites its "..", which needs write permission in it for everybody but root.
         Err(Errno::ACCESS) => {
             let found = rustix::fs::statat(folder, child, AtFlags::SYMLINK_NOFOLLOW)?;
             if !FileType::from_raw_mode(found.st_mode).is_dir() {
@@ -86,7 +86,7 @@ fn move_up(folder: BorrowedFd<'_>, root: BorrowedFd<'_>, child: &OsStr) -> Resul
 /// Renames without replacing anything.
 fn rename(from: BorrowedFd<'_>, old: &OsStr, to: BorrowedFd<'_>, new: &OsStr) -> Result<(), Errno> {
     match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        // File systems without this flag; the folder was found to hold no such name.
+        // For file systems without this flag; the folder contains no such name, as checked before.
         Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(from, old, to, new),
         renamed => renamed,
     }

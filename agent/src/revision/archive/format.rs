@@ -1,4 +1,4 @@
-//! What a bundle is by its first bytes, whatever the deployment says that it is.
+//! Recognises a bundle's format by its first bytes, whatever the deployment names.
 
 use std::fs::File;
 use std::io;
@@ -7,17 +7,17 @@ use super::compression::Compression;
 use super::source::Source;
 use super::tar::begins_with_header;
 
-/// Bytes that decide: the first header block of a tar.
+/// The number of bytes that decide: the first header block of a tar.
 const START: usize = 512;
 
-/// What the first bytes say.
+/// The format in the first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Empty,
     Tar,
     Compressed(Compression),
     Zip,
-    /// Something that is known and no bundle, as a message calls it.
+    /// A known format that is no bundle, with its name in messages.
     Other(&'static str),
     Unknown,
 }
@@ -33,7 +33,8 @@ impl Format {
         if start.is_empty() {
             return Self::Empty;
         }
-        // Before any magic number, because a tar begins with the name of its first entry, which can be anything.
+        // This comes before any magic number, because a tar begins with the name of its first entry, which can be
+        // anything.
         if begins_with_header(start) {
             return Self::Tar;
         }
@@ -44,7 +45,7 @@ impl Format {
         known.map_or(Self::Unknown, |(_, format)| *format)
     }
 
-    /// What a message calls it.
+    /// The format's name in messages.
     pub(super) fn name(self) -> Option<&'static str> {
         match self {
             Self::Empty => Some("empty"),

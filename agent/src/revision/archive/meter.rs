@@ -1,14 +1,14 @@
-//! How much a bundle may write, and how much it wrote: counted in bytes that reach the disk, never in declared sizes.
+//! Limits and counts the output of a bundle, in bytes that reach the disk, never in declared sizes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::EntryPath;
 use super::error::UnpackError;
 
-/// Most entries of a bundle. A folder tree beyond it would take the host's inodes and this process's memory.
+/// The largest number of entries. A larger tree would exhaust the host's inodes and this process's memory.
 const MAX_ENTRIES: u64 = 1_000_000;
 
-/// Most bytes of names that wait for the end: folders, links and their targets. They are held in memory.
+/// The largest size in bytes of names that wait for the end in memory: folders, links and their targets.
 const MAX_HELD: u64 = 64 * 1024 * 1024;
 
 /// Shared by all threads that write.
@@ -22,7 +22,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// `limit` is the operator's, `free` what the file system had; both in bytes.
+    /// `limit` is the operator's, `free` is the free space of the file system; both in bytes.
     pub(super) fn new(limit: Option<u64>, free: u64) -> Self {
         Self { limit, free, bytes: AtomicU64::new(0), entries: AtomicU64::new(0), held: AtomicU64::new(0) }
     }
@@ -44,7 +44,7 @@ impl Meter {
         Ok(())
     }
 
-    /// Fails when `declared` more bytes, which `entry` announces, would not fit.
+    /// Fails if `declared` more bytes, which `entry` announces, would not fit.
     pub(super) fn expect(&self, entry: &EntryPath, declared: u64) -> Result<(), UnpackError> {
         self.fits(entry, self.bytes.load(Ordering::Relaxed).saturating_add(declared))
     }

@@ -1,11 +1,12 @@
-//! What is odd about a bundle or not restored from it, collected while it is unpacked: one warning for each kind.
+//! Collects oddities of a bundle, and data that are not restored from it, while it is unpacked: one warning for each
+//! kind.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::entry::EntryName;
 
-/// What an operator is told once, with the first entry it holds for.
+/// A fact that an operator is warned of once, with the first entry that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Remark {
     /// Extended attributes, ACLs, capabilities, SELinux contexts or file flags.

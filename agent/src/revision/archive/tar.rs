@@ -29,7 +29,7 @@ pub(super) fn begins_with_header(start: &[u8]) -> bool {
     start.first_chunk::<BLOCK>().is_some_and(header::is_header)
 }
 
-/// Unpacks a tar whose compression its first bytes tell.
+/// Unpacks a tar; its first bytes show the compression.
 pub(super) fn unpack(bundle: &File, kind: BundleType, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
     let format = Format::of(bundle).map_err(|source| UnpackError::Read { kind, source })?;
     let source = BufReader::with_capacity(BUFFER, Source::new(bundle));

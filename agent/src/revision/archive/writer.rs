@@ -1,8 +1,8 @@
-//! Makes files, folders and links under one directory handle; knows no archive format.
+//! Makes files, folders and links under one directory handle; independent of archive formats.
 //!
-//! While entries arrive, the tree on disk holds only folders and files that this bundle made: symbolic links wait until
-//! [`Writer::finish`], so nothing can lead out of it. Folders keep mode 0700 until then, so that read-only ones can be
-//! filled.
+//! While entries arrive, the tree on disk contains only folders and files that this bundle made. Symbolic links wait
+//! until [`Writer::finish`], so nothing can lead out of the tree. Folders keep mode 0700 until then, so that read-only
+//! ones can be filled.
 
 mod file;
 mod root;
@@ -25,15 +25,15 @@ const FOLDER: &str = "a folder";
 const LINK: &str = "a symbolic link";
 const HARD_LINK: &str = "a hard link";
 
-/// What a folder gets that only the paths of other entries imply.
+/// The mode of a folder that has no entry of its own.
 const IMPLIED_FOLDER_MODE: u32 = 0o755;
 
-/// Metadata of an entry, as the archive has it.
+/// The metadata of an entry in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attributes {
     /// Permission bits, set-id and sticky bits.
     pub(super) mode: u32,
-    /// User and group number; none in formats without owners.
+    /// User and group number; `None` in formats without owners.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) modified: Option<Timespec>,
 }
@@ -60,7 +60,7 @@ enum Link {
 pub(super) struct Writer<'a> {
     root: &'a Root<'a>,
     files: FileWriter<'a>,
-    /// Every folder that was made; with attributes when an entry stands for it.
+    /// Every folder that was made; with attributes if it has an entry.
     folders: BTreeMap<EntryPath, Option<Attributes>>,
     links: BTreeMap<EntryPath, Link>,
 }
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes a file from `data`, which must hold exactly what belongs into it.
+    /// Writes a file from `data`, which must contain exactly the file's content.
     pub(super) fn file(
         &mut self,
         path: &EntryPath,
@@ -96,7 +96,7 @@ impl<'a> Writer<'a> {
         self.files.write(path, attributes, extent, data)
     }
 
-    /// Checks a file's place and makes its folder; a [`FileWriter`] can write it then, after all links are known.
+    /// Checks a file's path and makes its folder; then a [`FileWriter`] can write it, after all links are known.
     pub(super) fn prepare_file(&mut self, path: &EntryPath, mode: u32) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
         self.root.check_permissions(path, mode, FileType::RegularFile)?;
@@ -124,7 +124,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Gives a file or a symbolic link that this bundle made before a second name.
+    /// Makes a second name for a file or symbolic link that this bundle made before.
     pub(super) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), UnpackError> {
         self.root.meter.entry()?;
         let refuse = |problem| Refusal::HardLinkTarget { target: target.into(), problem }.of(path);
@@ -217,7 +217,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Gives the symbolic link `first` a second name; nothing is followed.
+    /// Makes a second name for the symbolic link `first`, without following it.
     fn link_again(&mut self, path: &EntryPath, first: &EntryPath) -> Result<(), UnpackError> {
         let made = self.root.open_folder(&first.parent()).and_then(|folder| {
             let parent = self.root.open_folder(&path.parent())?;
@@ -235,7 +235,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Checks that something that is not a folder may stand at `path`, and makes the folders above it.
+    /// Checks that an object other than a folder may have the name `path`, and makes the folders above it.
     fn prepare(&mut self, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
         self.check_links(path, this)?;
         self.prepare_ancestors(path, this)
@@ -292,7 +292,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// What stands at `path` in its folder `parent`.
+/// The type of the object at `path` in its folder `parent`.
 fn existing(parent: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<FileType>, UnpackError> {
     match rustix::fs::statat(parent, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
@@ -301,7 +301,7 @@ fn existing(parent: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<FileType>
     }
 }
 
-/// Makes room at `path`: an earlier file goes, anything else is a clash.
+/// Removes an earlier file at `path`; any other object is a clash.
 fn remove_file(parent: BorrowedFd<'_>, path: &EntryPath, this: &'static str) -> Result<(), UnpackError> {
     match existing(parent, path)? {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Unpacks a zip: the whole central directory is judged before anything is written, then two threads inflate.
+//! Unpacks a zip: the whole central directory is checked before anything is written, then two threads inflate.
 
 mod content;
 mod directory;
@@ -26,7 +26,7 @@ use plan::{Planned, plan};
 /// Fewer files than this are not worth a second thread.
 const FILES_PER_THREAD: usize = 64;
 const MAX_THREADS: usize = 2;
-/// Most bytes read of a link's target: one more than a link can hold.
+/// The number of bytes read of a link's target: one more than a link can hold.
 const MAX_LINK_TARGET: u64 = 4096;
 
 pub(super) fn unpack(bundle: &File, root: &Root<'_>) -> Result<Unpacked, UnpackError> {
@@ -57,7 +57,7 @@ pub(super) fn unpack(bundle: &File, root: &Root<'_>) -> Result<Unpacked, UnpackE
     writer.finish()
 }
 
-/// Reads the central directory; says what a bundle without one is.
+/// Reads the central directory; reports the real format of a bundle without one.
 fn read_directory(bundle: &File) -> Result<Directory, UnpackError> {
     let kind = BundleType::Zip;
     let read = Directory::read(bundle);
@@ -74,7 +74,7 @@ fn contradiction(problem: &'static str) -> UnpackError {
     UnpackError::Contradiction { problem }
 }
 
-/// Writes all files, on two threads when there are many. The first failure stops both.
+/// Writes all files, on two threads if there are many. The first failure stops both.
 fn write_files(
     bundle: Bundle<'_>,
     files: &[(EntryPath, Planned)],
@@ -100,7 +100,7 @@ fn write_files(
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = MAX_THREADS.min(cores).min(files.len() / FILES_PER_THREAD).max(1);
     thread::scope(|scope| {
-        // A thread that cannot start leaves its share to the others.
+        // If a thread cannot start, the others do its share.
         let others: Vec<_> = (1..threads)
             .map_while(|_| thread::Builder::new().name("unpack".into()).spawn_scoped(scope, work).ok())
             .collect();
@@ -115,12 +115,12 @@ fn write_files(
     })
 }
 
-/// A zip whose central directory was read and found to agree with the rest.
+/// A zip whose central directory agrees with the rest of it.
 #[derive(Clone, Copy)]
 struct Bundle<'a> {
     file: &'a File,
     directory: &'a Directory,
-    /// Where the content of each entry begins.
+    /// The start of each entry's content.
     contents: &'a [u64],
 }
 
@@ -130,7 +130,7 @@ impl<'a> Bundle<'a> {
         Ok(Content::open(self.file, &entry, planned.method, self.contents[planned.index]))
     }
 
-    /// A symbolic link's target, which is its content.
+    /// Reads a symbolic link's target, which is its content.
     fn link(&self, path: &EntryPath, planned: Planned) -> Result<Vec<u8>, UnpackError> {
         let mut target = Vec::new();
         self.open(planned)?

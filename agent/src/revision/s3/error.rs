@@ -1,4 +1,4 @@
-//! What can go wrong with an object in S3, and whether another try can help.
+//! The errors of an object in S3, and whether a retry can help.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::identity::Region;
 use crate::revision::S3Revision;
 use crate::revision::download::DownloadError;
 
-/// An object as messages name it.
+/// An object's name in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectName(String);
 
@@ -61,19 +61,19 @@ pub enum S3Error {
     Download(#[from] DownloadError),
 }
 
-/// Why one request failed.
+/// The reason why one request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The bucket is in another region.
     Elsewhere(Region),
-    /// Another try can help. `away`: the store itself did not answer.
+    /// A retry can help. `away`: the store itself did not respond.
     Temporary {
         reason: String,
         away: bool,
     },
     Forbidden(String),
     Missing(String),
-    /// The object is not the one that was asked for with If-Match.
+    /// The object is not the one requested with If-Match.
     Replaced,
     Permanent(String),
 }
@@ -91,7 +91,7 @@ impl Failure {
         let (raw, known) = (context.raw(), context.err());
         let status = raw.status().as_u16();
         let temporary = |reason| Self::Temporary { reason, away: (502..=504).contains(&status) };
-        // What stands between a host and its store answers with pages; stores name their errors.
+        // Proxies between a host and its store respond with pages; stores name their errors.
         let Some(code) = known.code() else {
             let kind = raw.headers().get("content-type").unwrap_or("no content type");
             return temporary(format!("the answer is HTTP {status} ({kind}), and not an error of S3's"));
@@ -116,7 +116,7 @@ impl Failure {
     }
 }
 
-/// The bucket's region, from the header of a redirect or from the body of an AuthorizationHeaderMalformed.
+/// Returns the bucket's region, from the header of a redirect or from the body of an AuthorizationHeaderMalformed.
 fn region_named(header: Option<&str>, body: &[u8]) -> Option<Region> {
     let text = String::from_utf8_lossy(body);
     let element = || text.split_once("<Region>")?.1.split_once("</Region>").map(|(region, _)| region.trim());

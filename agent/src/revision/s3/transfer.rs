@@ -1,4 +1,4 @@
-//! Moves an object's bytes to the disk: one stream or four side by side, each continued where it broke off.
+//! Downloads an object to the disk: in one stream or four parallel ones, each resumed where it broke off.
 
 use aws_smithy_types::byte_stream::ByteStream;
 use futures_util::future::try_join_all;
@@ -8,44 +8,44 @@ use super::{Condition, Source};
 use crate::revision::download::{Incoming, PartWriter};
 use crate::revision::retry::Failures;
 
-/// Objects up to this size are one stream.
+/// Objects up to this size use one stream.
 const ONE_STREAM: u64 = 16 * 1024 * 1024;
 const STREAMS: u64 = 4;
 
-/// One object on its way into one file.
+/// The download of one object into one file.
 #[derive(Debug)]
 pub(super) struct Transfer<'a> {
     pub(super) source: &'a Source<'a>,
-    /// As S3 sent it, with quotes. Every further request insists on it.
+    /// As S3 sent it, with quotes. Every further request requires it.
     pub(super) etag: &'a str,
-    /// Absent when the store does not say.
+    /// Absent if the store does not report it.
     pub(super) total: Option<u64>,
     pub(super) incoming: &'a Incoming,
 }
 
-/// A stretch of the object.
+/// A part of the object.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     from: u64,
-    /// Exclusive; absent: to the end, wherever it is.
+    /// Exclusive; absent means to the end, wherever it is.
     to: Option<u64>,
 }
 
 /// Bytes from the store.
 struct Stream {
     body: ByteStream,
-    /// How many of them come before those that were asked for: all, from a store that ignores ranges.
+    /// The number of bytes before the requested ones: all of them, from a store that ignores ranges.
     skip: u64,
 }
 
-/// How a stream ended.
+/// The end of a stream.
 enum Ended {
     Complete,
     Broken(String),
 }
 
 impl Transfer<'_> {
-    /// Brings everything; `first` is the body of the whole object. Gives the number of bytes.
+    /// Downloads everything; `first` is the body of the whole object. Returns the number of bytes.
     pub(super) async fn run(&self, first: ByteStream) -> Result<u64, S3Error> {
         let first = Stream { body: first, skip: 0 };
         let whole = Part { from: 0, to: self.total };
@@ -69,7 +69,7 @@ impl Transfer<'_> {
         Ok(total)
     }
 
-    /// Brings one part, with as many streams as it takes; gives the position behind it.
+    /// Downloads one part, with as many streams as necessary; returns the position behind it.
     async fn fill(&self, part: Part, mut opened: Option<Stream>) -> Result<u64, S3Error> {
         let mut writer = self.incoming.at(part.from);
         let mut failures = Failures::new(self.source.access.outage);
@@ -97,13 +97,13 @@ impl Transfer<'_> {
         }
     }
 
-    /// Asks for a part of the same object.
+    /// Requests a part of the same object.
     async fn open(&self, part: Part) -> Result<Stream, Failure> {
         let end = part.to.map(|to| (to - 1).to_string()).unwrap_or_default();
         let range = Some(format!("bytes={}-{end}", part.from));
         let object = self.source.get(Condition { range, etag: Some(self.etag.to_owned()) }).await?;
         if object.e_tag() != Some(self.etag) {
-            // A store that ignores If-Match.
+            // The store ignores If-Match.
             return Err(Failure::Replaced);
         }
         let skip = match object.content_range() {

@@ -1,4 +1,4 @@
-//! Decodes what a tar's header block says: numbers in their three notations, its name, owners by name or number.
+//! Decodes a tar's header block: numbers in their three notations, its name, owners by name or number.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use nix::unistd::{Group, User};
 use super::super::error::Refusal;
 use super::member::Member;
 
-/// Bytes of a block, of which a tar is made.
+/// The size of a block, the unit of a tar, in bytes.
 pub(super) const BLOCK: usize = 512;
 
-/// Longest name of a user or group, in bytes.
+/// The longest name of a user or group, in bytes.
 const MAX_NAME: usize = 256;
-/// A number that is no agent's.
+/// A number that no user has.
 const NOBODY: u32 = u32::MAX;
-/// Most names that are remembered.
+/// The number of names that are remembered.
 const MAX_KNOWN: usize = 1024;
 
-/// The numbers of a header block; none where a field holds something else.
+/// The numbers of a header block; `None` if a field holds something else.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Numbers {
     pub(super) mode: Option<i128>,
@@ -41,7 +41,7 @@ impl Numbers {
     }
 }
 
-/// Whether `block` is a header: its checksum is right, with bytes taken as unsigned, or as old tars took them, as signed.
+/// Whether `block` is a header: its checksum is correct, with bytes read as unsigned, or as signed like in old tars.
 pub(super) fn is_header(block: &[u8; BLOCK]) -> bool {
     let Some(declared) = number(&block[148..156]) else { return false };
     let rest = || block[..148].iter().chain(&block[156..]);
@@ -51,7 +51,7 @@ pub(super) fn is_header(block: &[u8; BLOCK]) -> bool {
     (declared == unsigned + blanks || declared == signed + blanks) && block.iter().any(|byte| *byte != 0)
 }
 
-/// The name that the header block itself has: POSIX puts the front of a long one into a field of its own.
+/// The name in the header block itself: POSIX puts the beginning of a long name into a field of its own.
 pub(super) fn own_name(header: &Header) -> Vec<u8> {
     let block = header.as_bytes();
     let (name, prefix) = (text(&block[..100]), text(&block[345..500]));
@@ -82,7 +82,7 @@ pub(super) fn number(field: &[u8]) -> Option<i128> {
     })
 }
 
-/// Finds owners as GNU tar does: the name counts where this host has it, else the number. Remembers what it looked up.
+/// Finds owners as GNU tar does: by name if this host has it, else by number. Caches its look-ups.
 #[derive(Debug)]
 pub(super) struct Owners {
     by_name: bool,
@@ -91,7 +91,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Without `by_name` no name is looked up, which may ask a directory server.
+    /// Without `by_name` no name is looked up, because a look-up may ask a directory server.
     pub(super) fn new(by_name: bool) -> Self {
         Self { by_name, users: HashMap::new(), groups: HashMap::new() }
     }
@@ -107,7 +107,7 @@ impl Owners {
             });
         }
         let number = |number| match self.by_name {
-            // Nobody is going to get the file, so a number that no host can have does no harm.
+            // The file is not given to anyone, so a number that no host can have does no harm.
             false => Some(id(number).unwrap_or(NOBODY)),
             true => id(number),
         };
@@ -136,12 +136,12 @@ fn named(
     found
 }
 
-/// A user or group number; the last one of 32 bits means "no change" to the kernel.
+/// A user or group number; the kernel reads the last 32-bit number as "no change".
 fn id(number: i128) -> Option<u32> {
     u32::try_from(number).ok().filter(|id| *id != u32::MAX)
 }
 
-/// The number that decimal digits stand for.
+/// Reads decimal digits.
 pub(super) fn decimal(digits: &[u8]) -> Option<i128> {
     if digits.is_empty() || digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
         return None;

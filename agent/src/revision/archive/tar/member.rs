@@ -1,8 +1,8 @@
-//! A member of a tar, as its headers say.
+//! A member of a tar, as its headers describe it.
 
 use super::super::writer::Segment;
 
-/// What a member is; other types are refused while reading.
+/// The kind of a member; other types are rejected while reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
@@ -11,16 +11,16 @@ pub(super) enum Kind {
     HardLink,
 }
 
-/// A member with everything that its headers say. Name and link target are not checked yet.
+/// A member with all data of its headers. Name and link target are not checked yet.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) path: Vec<u8>,
     pub(super) kind: Kind,
-    /// Target of a link, else empty.
+    /// The target of a link, else empty.
     pub(super) link: Vec<u8>,
-    /// Bytes of the file, holes included.
+    /// The size of the file in bytes, including holes.
     pub(super) size: u64,
-    /// Where the content belongs in a file with holes.
+    /// The places of the content in a file with holes.
     pub(super) segments: Option<Vec<Segment>>,
     /// Permission bits, set-id and sticky bits.
     pub(super) mode: u32,

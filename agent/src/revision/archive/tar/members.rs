@@ -1,7 +1,7 @@
 //! Reads the members of a tar stream: v7, ustar, GNU, star and pax headers, one member at a time.
 //!
-//! The crate `tar` names the fields of header blocks; walking over them is done here, because its iterator splits pax
-//! records at newlines, which their values may hold, and reads name records of any size into memory.
+//! The crate `tar` names the fields of header blocks, but its iterator is not used: it splits pax records at newlines,
+//! which their values may contain, and reads name records of any size into memory.
 
 use std::io::{self, Read};
 
@@ -18,23 +18,23 @@ use super::member::{Kind, Member};
 use super::pax::{Extension, Pax};
 use super::sparse::{self, ContentMap, HeaderMap};
 
-/// Most bytes of a GNU long name.
+/// The largest GNU long name, in bytes.
 const MAX_NAME_RECORD: u64 = 1024 * 1024;
-/// Most bytes of pax records; the map of a file with very many holes is one.
+/// The largest pax record, in bytes; the map of a file with very many holes is one.
 const MAX_PAX_RECORD: u64 = 8 * 1024 * 1024;
-/// Most bytes behind the end marker: the padding of the largest blocking factor in use, generously.
+/// The largest padding after the end marker, in bytes: that of the largest blocking factor in use, with a margin.
 const MAX_PADDING: u64 = 64 * 1024 * 1024;
 
 /// The members of a stream, in order.
 pub(super) struct Members<'a, R> {
     stream: R,
     kind: BundleType,
-    /// The stream is compressed: where it ends, its own length and checksum say that it is whole.
+    /// Whether the stream is compressed: then its own length and checksum prove that it is complete.
     compressed: bool,
     remarks: &'a Remarks,
-    /// What global pax records say of every later member.
+    /// The global pax records, which apply to every later member.
     global: Pax,
-    /// What is left of the current member's content, and of the padding behind it.
+    /// The rest of the current member's content, and of the padding behind it.
     content: u64,
     padding: u64,
     last: Option<EntryName>,
@@ -46,12 +46,12 @@ impl<'a, R: Read> Members<'a, R> {
         Self { stream, kind, compressed, remarks, global, content: 0, padding: 0, last: None }
     }
 
-    /// The content of the current member; ends early when the stream does.
+    /// The content of the current member; ends early if the stream does.
     pub(super) fn content(&mut self) -> impl Read + '_ {
         Content(self)
     }
 
-    /// The next member, or none after the end marker and nothing behind it that could be a member.
+    /// Returns the next member; `None` after the end marker, if nothing behind it could be a member.
     pub(super) fn next(&mut self) -> Result<Option<Member>, UnpackError> {
         let mut extension = Extension { pax: self.global.clone(), ..Extension::default() };
         let mut described = false;
@@ -69,7 +69,7 @@ impl<'a, R: Read> Members<'a, R> {
             match header.entry_type().as_byte() {
                 b'L' => extension.path = Some(self.name_record(&header, numbers)?),
                 b'K' => extension.link = Some(self.name_record(&header, numbers)?),
-                // X is what Solaris wrote before POSIX had the x.
+                // Solaris wrote X before POSIX introduced x.
                 b'x' | b'X' => extension.pax = self.pax_record(&header, numbers)?,
                 b'g' => {
                     self.global = self.pax_record(&header, numbers)?;
@@ -132,9 +132,9 @@ impl<'a, R: Read> Members<'a, R> {
         let dump = header.entry_type().as_byte() == b'D';
         let stored = match kind {
             Kind::File => stored,
-            // A dump's list of the folder's names, which is passed over.
+            // A dump's list of the folder's names, which is skipped.
             Kind::Folder if dump => stored,
-            // Some writers say how large the folder or the linked file is; no content follows, for any reader.
+            // Some writers give the size of the folder or of the linked file; no reader expects content to follow.
             Kind::Folder if header.entry_type() == EntryType::Directory => 0,
             Kind::HardLink => 0,
             _ if stored > 0 => return Err(refuse(Refusal::UnexpectedData { bytes: stored })),
@@ -169,7 +169,7 @@ impl<'a, R: Read> Members<'a, R> {
         })
     }
 
-    /// The size of a file of which `stored` bytes are in the archive, and where these belong if it has holes.
+    /// Returns the size of a file with `stored` bytes in the archive and, if it has holes, their places in the file.
     fn holes(
         &mut self,
         header: &Header,
@@ -181,7 +181,7 @@ impl<'a, R: Read> Members<'a, R> {
         let (size, segments) = if header.entry_type() == EntryType::GNUSparse {
             let mut map = HeaderMap::of(header).map_err(refuse)?;
             while map.continues {
-                // More of the map stands between the header and the content, and is not counted in its size.
+                // More of the map follows the header, and is not counted in the content's size.
                 let block = self.whole_block()?;
                 map.extend(&block).map_err(refuse)?;
             }
@@ -211,7 +211,7 @@ impl<'a, R: Read> Members<'a, R> {
         Ok((size, Some(segments)))
     }
 
-    /// Reads a header block; none at the archive's end.
+    /// Reads a header block; `None` at the archive's end.
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
         let mut block = [0; BLOCK];
         match self.read_block(&mut block)? {
@@ -233,7 +233,7 @@ impl<'a, R: Read> Members<'a, R> {
         }
     }
 
-    /// The whole of a record that describes another member.
+    /// Reads a record that describes another member.
     fn record(&mut self, header: &Header, numbers: Numbers, most: u64) -> Result<Vec<u8>, UnpackError> {
         let size = numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= most);
         let Some(size) = size else {
@@ -263,7 +263,7 @@ impl<'a, R: Read> Members<'a, R> {
             .map_err(|refusal| refusal.of(EntryName::new(&own_name(header))))
     }
 
-    /// Passes over what is no member.
+    /// Skips content that belongs to no member.
     fn skip_member(&mut self, numbers: Numbers) -> Result<(), UnpackError> {
         let size =
             numbers.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size <= MAX_PAX_RECORD);
@@ -272,8 +272,8 @@ impl<'a, R: Read> Members<'a, R> {
         Ok(())
     }
 
-    /// Reads what is behind the end marker, to the end of the stream, which also checks what compression appends. What
-    /// another reader could take for a member is no padding.
+    /// Reads everything after the end marker, to the end of the stream; this also verifies the trailer of the
+    /// compression. A block that another reader could take for a member is not padding.
     fn finish(&mut self) -> Result<(), UnpackError> {
         let mut block = [0; BLOCK];
         let mut left = MAX_PADDING;
@@ -321,7 +321,7 @@ impl<'a, R: Read> Members<'a, R> {
         }
     }
 
-    /// Reads a block, less of it only at the end.
+    /// Reads a block; a shorter one only at the end.
     fn read_block(&mut self, block: &mut [u8; BLOCK]) -> Result<usize, UnpackError> {
         let mut filled = 0;
         while filled < block.len() {
@@ -362,8 +362,7 @@ impl<'a, R: Read> Members<'a, R> {
     }
 }
 
-/// What a member of this type becomes, and whether the type is a known one; every tar makes files of those that it does
-/// not know.
+/// The kind of a member of this type, and whether the type is known; every tar unpacks unknown types as files.
 fn kind(entry_type: EntryType, path: &[u8]) -> Result<(Kind, bool), Refusal> {
     match entry_type {
         // Archives older than POSIX mark folders by a slash alone.

@@ -1,18 +1,18 @@
-//! Decodes pax records, which describe the member behind them, or all later ones.
+//! Decodes pax records, which describe the next member, or all later ones.
 
 use super::header::decimal;
 use super::sparse::Sparse;
 
-/// What records in front of a member say about it.
+/// The records in front of a member.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Extension {
-    /// A long name in the notation of GNU; a pax path goes before it, wherever it stands, as for GNU tar.
+    /// A long name in GNU's notation; a pax path overrides it regardless of order, as in GNU tar.
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) pax: Pax,
 }
 
-/// The pax records that matter here. Times of access and comments do not, as for GNU tar.
+/// The pax records that matter here. Access times and comments do not, as in GNU tar.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -23,19 +23,19 @@ pub(super) struct Pax {
     pub(super) user_name: Option<Vec<u8>>,
     pub(super) group_name: Option<Vec<u8>>,
     pub(super) modified: Option<(i64, u32)>,
-    /// How a file with holes is stored.
+    /// The storage of a file with holes.
     pub(super) sparse: Option<Sparse>,
-    /// Something that is not restored: extended attributes, ACLs, a SELinux context, file flags.
+    /// Data that are not restored: extended attributes, ACLs, an SELinux context, file flags.
     pub(super) attributes: bool,
     /// The archive has a label.
     pub(super) label: bool,
-    /// The member goes on from another volume.
+    /// The member continues one of another volume.
     pub(super) continued: bool,
 }
 
 impl Pax {
-    /// Parses records of the form `LENGTH KEY=VALUE\n`, on top of what holds for every member; the last one of a key
-    /// counts, an empty value takes it back.
+    /// Parses records of the form `LENGTH KEY=VALUE\n`, in addition to those for every member; the last record of a key
+    /// counts, an empty value removes it.
     pub(super) fn parse(base: &Self, mut records: &[u8]) -> Option<Self> {
         let mut pax = base.clone();
         while !records.is_empty() {
@@ -84,11 +84,11 @@ impl Pax {
     }
 }
 
-/// Beginnings of the keys of attributes that no bundle gives to a file.
+/// Prefixes of the keys of attributes that are not restored.
 const ATTRIBUTES: [&[u8]; 5] =
     [b"SCHILY.xattr.", b"SCHILY.acl.", b"SCHILY.fflags", b"LIBARCHIVE.xattr.", b"RHT.security."];
 
-/// Seconds with an optional sign and fraction, as whole seconds and nanoseconds after them.
+/// Parses seconds with an optional sign and fraction into whole seconds and nanoseconds.
 fn timestamp(text: &[u8]) -> Option<(i64, u32)> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

@@ -1,4 +1,4 @@
-//! Files with holes: where the bytes that a tar holds belong in the file (GNU's old notation, star's, pax 0.0, 0.1, 1.0).
+//! Files with holes: the places in the file of the bytes in a tar (GNU's old notation, star's, pax 0.0, 0.1, 1.0).
 
 use ::tar::Header;
 
@@ -6,26 +6,26 @@ use super::super::error::Refusal;
 use super::super::writer::Segment;
 use super::header::{BLOCK, decimal, number};
 
-/// Most pieces of one file between holes; they are held in memory.
+/// The largest number of segments of one file; they are held in memory.
 const MAX_SEGMENTS: usize = 256 * 1024;
-/// Bytes of one piece in a header: its offset and its length.
+/// The size of one segment in a header: its offset and its length.
 const PIECE: usize = 24;
-/// Longest number in the map of pax 1.0, in digits.
+/// The longest number in the map of pax 1.0, in digits.
 const MAX_DIGITS: usize = 20;
 
-/// What is wrong with a map.
+/// A problem of a map.
 pub(super) const CONTRADICTS: Refusal =
     Refusal::Header { problem: "its map of holes contradicts itself or its size" };
 const TOO_MANY: Refusal = Refusal::Header { problem: "it has more than 262144 holes" };
 
-/// What pax records say of a file with holes.
+/// The pax records about a file with holes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sparse {
     pub(super) name: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
-    /// The map is in front of the content, as version 1.0 has it.
+    /// The map precedes the content, as in version 1.0.
     pub(super) map_in_content: bool,
-    /// Offsets and lengths in turn.
+    /// Offsets and lengths, alternating.
     numbers: Vec<u64>,
 }
 
@@ -50,7 +50,7 @@ impl Sparse {
         Some(())
     }
 
-    /// The pieces that the records list themselves.
+    /// The segments that the records list themselves.
     pub(super) fn segments(&self) -> Result<Vec<Segment>, Refusal> {
         if self.numbers.len() / 2 > MAX_SEGMENTS {
             return Err(TOO_MANY);
@@ -67,7 +67,7 @@ fn pairs(numbers: &[u64]) -> Option<Vec<Segment>> {
     pairs.collect()
 }
 
-/// Pieces that a header block lists, the file's size, and whether blocks with more of them follow.
+/// The segments in a header block, the file's size, and whether blocks with more segments follow.
 pub(super) struct HeaderMap {
     pub(super) segments: Vec<Segment>,
     pub(super) size: u64,
@@ -75,7 +75,7 @@ pub(super) struct HeaderMap {
 }
 
 impl HeaderMap {
-    /// What a header of type S says, in GNU's layout or star's.
+    /// Reads a header of type S, in GNU's layout or star's.
     pub(super) fn of(header: &Header) -> Result<Self, Refusal> {
         let block = header.as_bytes();
         let star = block[508..512] == *b"tar\0";
@@ -98,7 +98,7 @@ impl HeaderMap {
     }
 }
 
-/// Takes pieces up to the first that is not filled in.
+/// Takes segments up to the first empty field.
 fn append(segments: &mut Vec<Segment>, pieces: &[u8]) -> Result<(), Refusal> {
     for piece in pieces.chunks_exact(PIECE) {
         if piece[12] == 0 {
@@ -113,8 +113,8 @@ fn append(segments: &mut Vec<Segment>, pieces: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The map in front of the content in version 1.0: decimal numbers, each on a line, the first saying how many pieces
-/// there are; it is filled up to whole blocks.
+/// The map in front of the content in version 1.0: decimal numbers, one per line, of which the first is the number of
+/// segments; it is padded to whole blocks.
 #[derive(Debug, Default)]
 pub(super) struct ContentMap {
     digits: Vec<u8>,
@@ -123,7 +123,7 @@ pub(super) struct ContentMap {
 }
 
 impl ContentMap {
-    /// Takes the next block; gives the pieces when it was the last one.
+    /// Takes the next block; returns the segments if it was the last one.
     pub(super) fn take(&mut self, block: &[u8; BLOCK]) -> Result<Option<Vec<Segment>>, Refusal> {
         for byte in block {
             match byte {
@@ -151,8 +151,8 @@ impl ContentMap {
     }
 }
 
-/// Checks that the pieces follow each other within a file of `size` bytes, and are `stored` bytes together. The empty
-/// piece that marks the file's end goes.
+/// Checks that the segments are in order within a file of `size` bytes, and have `stored` bytes together. Removes the
+/// empty segment that marks the file's end.
 pub(super) fn check(mut segments: Vec<Segment>, size: u64, stored: u64) -> Result<Vec<Segment>, Refusal> {
     let (mut end, mut total) = (0_u64, 0_u64);
     for segment in &segments {

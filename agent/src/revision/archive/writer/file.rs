@@ -1,4 +1,4 @@
-//! Writes the content of files; several of these work on one tree at a time, each on files of its own.
+//! Writes the content of files. Several writers work on one tree at a time, each on files of its own.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,18 +14,18 @@ const BUFFER: usize = 256 * 1024;
 const NEW_FILE: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A piece of a file between two holes.
+/// A segment of a file between two holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Segment {
     pub(in super::super) offset: u64,
     pub(in super::super) length: u64,
 }
 
-/// How large a file is, and where its content belongs in it if it has holes.
+/// The size of a file and, if it has holes, the places of its content.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Extent<'a> {
     pub(in super::super) size: u64,
-    /// In order, none overlapping another, all within the size.
+    /// In order, without overlap, all within the size.
     pub(in super::super) segments: Option<&'a [Segment]>,
 }
 
@@ -40,7 +40,7 @@ impl Extent<'_> {
 #[derive(Debug)]
 pub(in super::super) struct FileWriter<'a> {
     root: &'a Root<'a>,
-    /// The folder of the last file: archives list a folder's files together.
+    /// The folder of the last file: archives list the files of a folder together.
     parent: Option<(EntryPath, OwnedFd)>,
     buffer: Box<[u8]>,
 }
@@ -50,7 +50,8 @@ impl<'a> FileWriter<'a> {
         Self { root, parent: None, buffer: vec![0; BUFFER].into() }
     }
 
-    /// Makes a file from `data`, which must hold exactly what belongs into it, in place of an earlier file of that name.
+    /// Makes a file from `data`, which must contain exactly the file's content, and replaces an earlier file of that
+    /// name.
     pub(in super::super) fn write(
         &mut self,
         path: &EntryPath,
@@ -77,7 +78,7 @@ impl<'a> FileWriter<'a> {
         root.apply(path, &file, attributes)
     }
 
-    /// Writes the pieces of a file with holes. Holes count as if they were written, because a copy may fill them.
+    /// Writes the segments of a file with holes. Holes count as if they were written, because a copy may fill them.
     fn fill_in(
         &mut self,
         path: &EntryPath,
@@ -131,7 +132,7 @@ impl<'a> FileWriter<'a> {
         Ok(())
     }
 
-    /// The open folder of `path`.
+    /// Returns the open folder of `path`.
     pub(super) fn parent(&mut self, path: &EntryPath) -> Result<BorrowedFd<'_>, UnpackError> {
         let (_, folder) = match self.parent.take() {
             Some(cached) if cached.0.is_parent_of(path) => self.parent.insert(cached),
@@ -147,7 +148,7 @@ impl<'a> FileWriter<'a> {
         Ok(OwnedFd::as_fd(folder))
     }
 
-    /// Whether the folder of `path` is the one that is open: then it exists.
+    /// Whether the folder of `path` is the open one, and so exists.
     pub(super) fn has_parent_of(&self, path: &EntryPath) -> bool {
         self.parent.as_ref().is_some_and(|(parent, _)| parent.is_parent_of(path))
     }

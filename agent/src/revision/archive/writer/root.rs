@@ -1,4 +1,4 @@
-//! The folder that a bundle is unpacked into, held by its handle, with the rules that hold for everything in it.
+//! The target folder of a bundle, held by its handle, with the rules for everything in it.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -25,7 +25,7 @@ const OTHERS_WRITE: u32 = 0o002;
 #[derive(Debug)]
 pub(in super::super) struct Root<'a> {
     folder: OwnedFd,
-    /// Cleared when the kernel has no openat2.
+    /// False if the kernel has no openat2.
     openat2: AtomicBool,
     superuser: bool,
     pub(super) limits: &'a Limits,
@@ -34,7 +34,7 @@ pub(in super::super) struct Root<'a> {
 }
 
 impl<'a> Root<'a> {
-    /// Opens an existing, empty folder and asks how much its file system has free.
+    /// Opens an existing, empty folder and reads the free space of its file system.
     pub(in super::super) fn open(path: &Path, limits: &'a Limits) -> Result<Self, UnpackError> {
         let target = |errno: Errno| UnpackError::Target { path: path.to_owned(), source: errno.into() };
         let folder = rustix::fs::openat(CWD, path, OPEN_FOLDER, Mode::empty()).map_err(target)?;
@@ -55,7 +55,7 @@ impl<'a> Root<'a> {
         })
     }
 
-    /// Whether files get the owners that an archive names.
+    /// Whether files get the owners in an archive.
     pub(in super::super) fn sets_owners(&self) -> bool {
         self.superuser && !self.limits.ignore_ownership
     }
@@ -66,7 +66,7 @@ impl<'a> Root<'a> {
             let path = if path.is_root() { ".".as_ref() } else { path.as_os_str() };
             let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
             match rustix::fs::openat2(&self.folder, path, OPEN_FOLDER, Mode::empty(), beneath) {
-                // ENOSYS: Linux before 5.6. EPERM: sandboxes that filter calls they do not know.
+                // ENOSYS: Linux before 5.6. EPERM: sandboxes that filter unknown calls.
                 Err(Errno::NOSYS | Errno::PERM) => self.openat2.store(false, Ordering::Relaxed),
                 opened => return opened,
             }
@@ -74,7 +74,7 @@ impl<'a> Root<'a> {
         self.open_folder_by_steps(path)
     }
 
-    /// The same for kernels without openat2: each name is opened in the folder before it, never through a link.
+    /// The same for kernels without openat2: opens each name in the folder before it, never through a link.
     fn open_folder_by_steps(&self, path: &EntryPath) -> Result<OwnedFd, Errno> {
         let mut folder = rustix::io::fcntl_dupfd_cloexec(&self.folder, 0)?;
         for name in path.components() {
@@ -83,7 +83,7 @@ impl<'a> Root<'a> {
         Ok(folder)
     }
 
-    /// Fails for permissions that the operator forbids.
+    /// Fails if the operator forbids the permissions.
     pub(super) fn check_permissions(
         &self,
         path: &EntryPath,
@@ -99,7 +99,8 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// The owner to set, if any, and the mode. Set-id bits go where the owner they were meant for does not come along.
+    /// Returns the owner to set, if any, and the mode. Set-id bits are removed if the owner that they were meant for is
+    /// not set.
     pub(super) fn granted(&self, attributes: &Attributes) -> (Option<(Uid, Gid)>, u32) {
         let Some((user, group)) = attributes.owner else {
             return (None, attributes.mode);
@@ -117,7 +118,7 @@ impl<'a> Root<'a> {
         (None, mode)
     }
 
-    /// Gives a new file or folder its owner, mode and time, in the order in which none undoes another.
+    /// Sets owner, mode and time of a new file or folder, in an order in which no call undoes another.
     pub(super) fn apply(
         &self,
         path: &EntryPath,

@@ -1,4 +1,4 @@
-//! The content of one entry: decompressed, and checked against its checksum where it ends.
+//! The content of one entry: decompressed, and verified against its checksum at its end.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Take};
@@ -13,7 +13,7 @@ use super::directory::Entry;
 
 const BUFFER: usize = 32 * 1024;
 
-/// The compression methods that are unpacked.
+/// The supported compression methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     Stored,
@@ -23,7 +23,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// The method of this number, or what another one is called.
+    /// Returns the method of this number, or the name of an unsupported one.
     pub(super) fn of(number: u16) -> Result<Self, String> {
         Err(match number {
             0 => return Ok(Self::Stored),
@@ -75,7 +75,7 @@ impl<'a> Content<'a> {
         Self { decoder, expected: entry.crc, crc: Crc::new() }
     }
 
-    /// Fails when there is more, or when what was read is something else than what was packed.
+    /// Fails if there is more content, or if the content differs from the original.
     fn finish(&mut self) -> io::Result<()> {
         let packed = match &mut self.decoder {
             Decoder::Stored(packed) => packed,

@@ -1,7 +1,7 @@
-//! Reads the central directory of a zip, which alone says what the zip holds, and where it ends.
+//! Reads the central directory of a zip, which alone decides about its contents and its end.
 //!
-//! Its bytes decide: as many entries as it has bytes for, of the size and at the place that the end record names, and
-//! directly in front of it. Where readers could differ, the bundle is refused.
+//! The bytes of the directory must agree with the end record: the number of entries, the size and the place, directly
+//! in front of the record. A bundle that readers could interpret differently is rejected.
 
 use std::fs::File;
 use std::io;
@@ -12,9 +12,9 @@ use super::super::source::Source;
 use super::fields::{Fields, u16_at, u32_at, u64_at};
 use super::{BundleType, contradiction};
 
-/// Most bytes of a central directory; it is held in memory.
+/// The largest central directory, in bytes; it is held in memory.
 const MAX_DIRECTORY: u64 = 64 * 1024 * 1024;
-/// Longest comment, in bytes, and what may follow the end record beside it.
+/// The longest comment, in bytes, with other data after the end record.
 const MAX_BEHIND: u64 = 2 * 65_536;
 
 const END: usize = 22;
@@ -33,13 +33,13 @@ const LOCAL_MARK: &[u8; 4] = b"PK\x03\x04";
 #[derive(Debug)]
 pub(super) struct Directory {
     bytes: Vec<u8>,
-    /// Where each entry begins.
+    /// The start of each entry.
     starts: Vec<u32>,
-    /// Where the directory begins in the file.
+    /// The start of the directory in the file.
     pub(super) position: u64,
-    /// What is in front of the first byte that offsets count from.
+    /// The number of bytes in front of the one that offsets count from.
     pub(super) shift: u64,
-    /// What follows the end record: its comment, and bytes that belong to nothing.
+    /// The data after the end record: its comment, and bytes that belong to nothing.
     pub(super) behind: Behind,
 }
 
@@ -49,12 +49,12 @@ pub(super) enum Behind {
     Bytes,
 }
 
-/// What the end record says.
+/// The contents of the end record.
 struct End {
-    /// Where the records that end the zip begin: directly behind the directory.
+    /// The start of the records that end the zip, directly after the directory.
     position: u64,
     count: u64,
-    /// The count has only 16 bits, and what does not fit is lost.
+    /// Whether the count has only 16 bits, so that larger numbers are truncated.
     short_count: bool,
     size: u64,
     offset: u64,
@@ -96,7 +96,7 @@ impl Directory {
     }
 }
 
-/// Where each entry begins; together they are the whole directory, but for a signature.
+/// Returns the start of each entry; together they fill the whole directory, except for a signature.
 fn entries(bytes: &[u8]) -> Result<Vec<u32>, UnpackError> {
     let mut starts = Vec::new();
     let mut at = 0;
@@ -114,7 +114,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<u32>, UnpackError> {
     Ok(starts)
 }
 
-/// Finds the last end record, and the records of 64 bits in front of it.
+/// Finds the last end record, and the 64-bit records in front of it.
 fn find_end(bundle: &File) -> Result<(End, Behind), UnpackError> {
     let unreadable = |source| UnpackError::Read { kind: BundleType::Zip, source };
     let length = bundle.metadata().map_err(unreadable)?.len();
@@ -164,7 +164,7 @@ fn find_end(bundle: &File) -> Result<(End, Behind), UnpackError> {
     Ok((end, behind))
 }
 
-/// The end record of 64 bits, if a locator in front of the end record at `position` leads to one.
+/// Returns the 64-bit end record, if a locator in front of the end record at `position` leads to one.
 fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
     let Some(locator_at) = position.checked_sub(LOCATOR as u64) else { return Ok(None) };
     let unreadable = |source| UnpackError::Read { kind: BundleType::Zip, source };
@@ -173,7 +173,8 @@ fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
     if !locator.starts_with(LOCATOR_MARK) {
         return Ok(None);
     }
-    // Directly in front of the locator, wherever it says: something may stand in front of the whole zip.
+    // The record must stand directly in front of the locator, whatever the locator's offset: other data may precede the
+    // whole zip.
     let mut record = [0; END_64];
     let at = locator_at.checked_sub(END_64 as u64);
     let at = at.ok_or_else(|| contradiction("its end record of 64 bits is missing"))?;
@@ -185,14 +186,14 @@ fn wide_end(bundle: &File, position: u64) -> Result<Option<End>, UnpackError> {
         return Err(contradiction("its end record of 64 bits is not where the locator says"));
     }
     let (offset, size) = (u64_at(&record, 48), u64_at(&record, 40));
-    // The locator counts from the same byte as the record does.
+    // The locator's offset counts from the same byte as the record's.
     if offset.checked_add(size) != Some(u64_at(&locator, 8)) {
         return Err(contradiction("its end record of 64 bits is not directly behind it"));
     }
     Ok(Some(End { position: at, count: u64_at(&record, 32), short_count: false, size, offset }))
 }
 
-/// Whether `bytes` hold what a reader that goes by marks would take for a part of a zip.
+/// Whether `bytes` contain a signature that a scanning reader would take for a part of a zip.
 pub(super) fn any_mark(bytes: &[u8]) -> bool {
     let marks = [LOCAL_MARK, ENTRY_MARK, END_MARK, END_64_MARK];
     bytes.windows(4).any(|window| window[0] == b'P' && marks.iter().any(|mark| window == *mark))
@@ -210,7 +211,7 @@ pub(super) fn read_whole(bundle: &File, at: u64, buffer: &mut [u8]) -> io::Resul
 pub(super) struct Entry<'a> {
     pub(super) name: &'a [u8],
     pub(super) extra: &'a [u8],
-    /// The system that the attributes are of.
+    /// The system that defines the attributes.
     pub(super) system: u8,
     pub(super) attributes: u32,
     pub(super) flags: u16,
@@ -220,9 +221,9 @@ pub(super) struct Entry<'a> {
     pub(super) crc: u32,
     pub(super) packed: u64,
     pub(super) size: u64,
-    /// Where its local header begins, from where offsets count.
+    /// The offset of its local header.
     pub(super) offset: u64,
-    /// Bytes of the directory that it takes.
+    /// Its size in the directory, in bytes.
     length: usize,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 impl<'a> Iterator for Fields<'a> {
     type Item = (u16, &'a [u8]);
 
-    /// The next field; padding that is too short for one ends them, as for every reader.
+    /// The next field; padding that is too short for a field ends the list, as it does for every reader.
     fn next(&mut self) -> Option<Self::Item> {
         let (kind, length) = (u16_at(self.0, 0), u16_at(self.0, 2) as usize);
         let value = self.0.get(4..4 + length)?;
@@ -50,7 +50,7 @@ impl<'a> Fields<'a> {
         fields.find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    /// Numbers whose 32 bits are all set stand, in this order, in a field of 64 bits.
+    /// Numbers with all 32 bits set are stored, in this order, in a 64-bit field.
     pub(super) fn widened<const N: usize>(self, narrow: [u32; N]) -> Option<[u64; N]> {
         let mut wide = self.find(WIDE).unwrap_or_default();
         let mut numbers = [0; N];
@@ -60,7 +60,7 @@ impl<'a> Fields<'a> {
                     wide = &wide[8..];
                     u64::from_le_bytes(value)
                 }
-                // Without the field, it is what it says.
+                // Without the field, the number stands for itself.
                 (u32::MAX, None) if self.find(WIDE).is_some() => return None,
                 _ => narrow.into(),
             };
@@ -68,7 +68,7 @@ impl<'a> Fields<'a> {
         Some(numbers)
     }
 
-    /// The name in UTF-8 that stands beside `name`, if it was made for it.
+    /// Returns the UTF-8 name that accompanies `name`, if it belongs to it.
     pub(super) fn unicode_path(self, name: &[u8]) -> Option<&'a [u8]> {
         let value = self.find(UNICODE_PATH)?;
         let mut crc = flate2::Crc::new();
@@ -76,14 +76,14 @@ impl<'a> Fields<'a> {
         (value.first() == Some(&1) && value.len() > 5 && u32_at(value, 1) == crc.sum()).then(|| &value[5..])
     }
 
-    /// The time of modification: of Unix, else of Windows.
+    /// The modification time: that of Unix, else that of Windows.
     pub(super) fn modified(self) -> Option<Timespec> {
         let mut ntfs = None;
         for (kind, value) in self {
             match kind {
                 UNIX_TIMES if value.len() >= 5 && value[0] & 1 != 0 => return Some(unix_time(value, 1)),
                 OLD_UNIX_TIMES if value.len() >= 8 => return Some(unix_time(value, 4)),
-                // Four reserved bytes, then attributes of their own form, of which the first has the times.
+                // Four reserved bytes, then attributes in a form of their own; the first has the times.
                 NTFS if value.len() >= 16 && u16_at(value, 4) == 1 && u64_at(value, 8) > 0 => {
                     let steps = u64_at(value, 8);
                     ntfs = Some(Timespec {
@@ -98,7 +98,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A signed number of 32 bits, as unzip reads it.
+/// A signed 32-bit number, as unzip reads it.
 fn unix_time(value: &[u8], at: usize) -> Timespec {
     Timespec { tv_sec: u32_at(value, at).cast_signed().into(), tv_nsec: 0 }
 }

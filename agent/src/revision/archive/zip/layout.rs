@@ -1,5 +1,5 @@
-//! Checks that a zip says the same to every reader: what its local headers say, which readers of streams go by, is what
-//! its directory says; nothing overlaps, and nothing that looks like an entry lies beside the entries.
+//! Checks that every reader sees the same contents in a zip: the local headers, which stream readers use, agree with
+//! the directory; nothing overlaps, and nothing outside the entries looks like an entry.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,13 +14,13 @@ use super::{BundleType, contradiction};
 const HEADER: usize = 30;
 const HEADER_MARK: &[u8; 4] = b"PK\x03\x04";
 const DESCRIPTOR_MARK: &[u8; 4] = b"PK\x07\x08";
-/// Longest data descriptor: mark, checksum, two sizes of 64 bits.
+/// The longest data descriptor: signature, checksum, two 64-bit sizes.
 const DESCRIPTOR: usize = 24;
-/// Sizes and checksum follow the content.
+/// The size and checksum follow the content.
 const DESCRIBED_BEHIND: u16 = 1 << 3;
 const BUFFER: usize = 64 * 1024;
 
-/// Where the content of each entry begins, by the index of the entry.
+/// Returns the start of each entry's content, by the index of the entry.
 pub(super) fn check(bundle: &File, directory: &Directory) -> Result<Vec<u64>, UnpackError> {
     let mut contents = Vec::with_capacity(directory.len());
     let mut spans = Vec::with_capacity(directory.len());
@@ -57,7 +57,7 @@ struct Local {
 }
 
 impl Local {
-    /// Reads the local header of `entry`, and says where it differs from the directory.
+    /// Reads the local header of `entry`, and reports where it differs from the directory.
     fn read(
         bundle: &File,
         directory: &Directory,
@@ -117,14 +117,14 @@ impl Local {
     }
 }
 
-/// The length of the data descriptor behind the content that ends at `end`, if it agrees with the directory.
+/// Returns the length of the data descriptor behind the content that ends at `end`, if it agrees with the directory.
 fn descriptor(bundle: &File, directory: &Directory, entry: &Entry<'_>, end: u64) -> io::Result<Option<u64>> {
     let room = (directory.position - end).min(DESCRIPTOR as u64) as usize;
     let mut bytes = [0; DESCRIPTOR];
     read_whole(bundle, end, &mut bytes[..room])?;
     let bytes = &bytes[..room];
     let marked = usize::from(bytes.starts_with(DESCRIPTOR_MARK)) * DESCRIPTOR_MARK.len();
-    // A checksum may happen to be the mark.
+    // A checksum may happen to equal the signature.
     for skip in [marked, 0] {
         let fields = &bytes[skip.min(room)..];
         let sizes = (entry.packed, entry.size);
@@ -137,7 +137,8 @@ fn descriptor(bundle: &File, directory: &Directory, entry: &Entry<'_>, end: u64)
     Ok(None)
 }
 
-/// Reads what belongs to no entry: a stub in front, padding. A reader that goes by marks must find none there.
+/// Reads bytes that belong to no entry: a stub in front, padding. A reader that scans for signatures must find none
+/// there.
 fn check_gap(bundle: &File, from: u64, to: u64) -> Result<(), UnpackError> {
     let mut left = Source::at(bundle, from).take(to - from);
     let mut buffer = vec![0; BUFFER.min((to - from) as usize)];
@@ -152,7 +153,7 @@ fn check_gap(bundle: &File, from: u64, to: u64) -> Result<(), UnpackError> {
         if any_mark(&buffer[..filled]) {
             return Err(contradiction("beside its entries is what another reader would take for one"));
         }
-        // A mark may be cut in two.
+        // A signature may be cut in two.
         kept = filled.min(3);
         buffer.copy_within(filled - kept..filled, 0);
     }

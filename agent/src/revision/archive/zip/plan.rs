@@ -1,4 +1,4 @@
-//! Decides what becomes of each entry of a zip, from its central directory alone.
+//! Decides how to unpack each entry of a zip, from its central directory alone.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,22 +13,22 @@ use super::content::Method;
 use super::directory::{Directory, Entry};
 use super::fields::Fields;
 
-/// Permission bits that a zip gives; set-id and sticky bits are dropped, as `unzip` does without -K.
+/// The permission bits that a zip may set; set-id and sticky bits are dropped, as `unzip` does without -K.
 const PERMISSIONS: u32 = 0o777;
 const TYPE: u32 = 0o170_000;
-/// The first bit of the attributes of DOS.
+/// The first bit of the DOS attributes.
 const DOS_READ_ONLY: u32 = 1;
 /// Flags of an entry.
 const ENCRYPTED: u16 = 1;
 const PATCH: u16 = 1 << 5;
 const HIDDEN_NAMES: u16 = 1 << 13;
-/// Systems that an entry's attributes can be of.
+/// The systems that may define an entry's attributes.
 const DOS: u8 = 0;
 const UNIX: u8 = 3;
 const NTFS: u8 = 10;
 const VFAT: u8 = 14;
 
-/// What one entry will become.
+/// The planned result of one entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
     pub(super) index: usize,
@@ -45,7 +45,7 @@ impl Planned {
     }
 }
 
-/// Judges every entry. Folders may be restated; any other two entries of one name are two contents for one path.
+/// Checks every entry. Folders may be restated; any other two entries of one name are two contents for one path.
 pub(super) fn plan(
     directory: &Directory,
     root: &Root<'_>,
@@ -74,7 +74,7 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
     let raw = name(entry)?;
     let attributes = entry.attributes;
     let name = match entry.system {
-        // What unzip takes for a path of DOS: no slash at all.
+        // Without any slash, unzip takes it for a DOS path.
         DOS | NTFS | VFAT if !raw.contains(&b'/') => Cow::Owned(slashed(raw)?),
         _ => Cow::Borrowed(raw),
     };
@@ -116,7 +116,7 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
     let method = Method::of(entry.method).map_err(|name| Refusal::Method { name })?;
     let permissions = unix_mode & PERMISSIONS;
     let mode = match kind {
-        // Folders without any attributes come from writers that give none.
+        // Some writers set no attributes for folders.
         FileType::Directory if unix_mode == 0 => 0o755,
         _ if permissions != 0 || entry.system == UNIX => permissions,
         _ if attributes & DOS_READ_ONLY != 0 => 0o444,
@@ -126,7 +126,7 @@ fn judge(entry: &Entry<'_>, index: usize) -> Result<(EntryPath, Planned), Refusa
     Ok((path, Planned { index, kind, method, mode, size: entry.size, modified }))
 }
 
-/// The entry's name. One in UTF-8 beside it counts where it only spells out what a code page abbreviates.
+/// Returns the entry's name. An additional UTF-8 name counts if it only spells out what the code page abbreviates.
 fn name<'a>(entry: &Entry<'a>) -> Result<&'a [u8], Refusal> {
     match Fields(entry.extra).unicode_path(entry.name) {
         None => Ok(entry.name),
@@ -136,7 +136,7 @@ fn name<'a>(entry: &Entry<'a>) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// A path of DOS with the separators of Unix. A drive letter is as absolute as a leading slash.
+/// Converts the separators of a DOS path to those of Unix. A drive letter makes it as absolute as a leading slash.
 fn slashed(path: &[u8]) -> Result<Vec<u8>, Refusal> {
     let slashed: Vec<u8> = path.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
     match slashed.as_slice() {
@@ -153,7 +153,7 @@ fn described(kind: FileType) -> &'static str {
     }
 }
 
-/// The time of DOS, taken for UTC.
+/// A DOS time, read as UTC.
 fn dos_time(date: u16, time: u16) -> Option<Timespec> {
     let month = Month::try_from((date >> 5 & 0xf) as u8).ok()?;
     let date = Date::from_calendar_date(1980 + i32::from(date >> 9), month, (date & 0x1f) as u8).ok()?;
