@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use aws_lc_rs::{constant_time, digest};
 use codedeploy_api::codedeploy::Timestamp;
-use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
 use crate::error::{ApiError, ErrorName};
 use crate::ids::random_text;
+use crate::store::{SqlError, Tx, named};
 use crate::vault::{Vault, VaultError};
 
 /// What an access key is good for.
@@ -130,7 +130,7 @@ const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 /// Makes an access key; with a lifetime, a temporary one with a session token.
 pub fn create(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     vault: &Vault,
     role: Role,
     arn: &str,
@@ -150,62 +150,61 @@ pub fn create(
     tx.execute(
         "INSERT INTO credentials (access_key_id, secret, role, arn, created, token, expires)
          VALUES (:id, :secret, :role, :arn, :now, :token, :expires)",
-        named_params! {
+        named! {
             ":id": key.access_key_id,
             ":secret": vault.seal(&key.access_key_id, &key.secret_access_key)?,
             ":role": role.text(),
             ":arn": arn,
-            ":now": now.millis(),
+            ":now": now,
             ":token": token.as_ref().map(AsRef::<[u8]>::as_ref),
-            ":expires": key.expires.map(Timestamp::millis),
+            ":expires": key.expires,
         },
     )?;
     Ok(key)
 }
 
 /// The access key of an id, unless it is revoked.
-pub fn find(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<Option<Kept>> {
-    let mut statement =
-        tx.prepare_cached("SELECT * FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL")?;
-    let kept = statement.query_row([access_key_id], |row| {
-        let (role, arn): (String, String) = (row.get("role")?, row.get("arn")?);
-        let (secret, token) = (row.get("secret")?, row.get("token")?);
-        let expires = row.get::<_, Option<i64>>("expires")?.map(Timestamp::from_millis);
-        let access_key_id = access_key_id.to_owned();
-        // A role that only a newer version knows lets nobody in.
-        let principal = Role::read(&role).map(|role| Principal { access_key_id, role, arn });
-        Ok(principal.map(|principal| Kept { principal, secret, token, expires }))
-    });
-    Ok(kept.optional()?.flatten())
+pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> {
+    let kept = tx.query_opt(
+        "SELECT * FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL",
+        [access_key_id],
+        |row| {
+            let (role, arn): (String, String) = (row.get("role")?, row.get("arn")?);
+            let (secret, token) = (row.get("secret")?, row.get("token")?);
+            let expires = row.get("expires")?;
+            let access_key_id = access_key_id.to_owned();
+            // A role that only a newer version knows lets nobody in.
+            let principal = Role::read(&role).map(|role| Principal { access_key_id, role, arn });
+            Ok(principal.map(|principal| Kept { principal, secret, token, expires }))
+        },
+    )?;
+    Ok(kept.flatten())
 }
 
 /// Whether requests of a principal would still be let in, some time after one was.
-pub fn is_good(tx: &Transaction<'_>, principal: &Principal, now: Timestamp) -> rusqlite::Result<bool> {
-    let mut statement = tx.prepare_cached(
+pub fn is_good(tx: &Tx<'_>, principal: &Principal, now: Timestamp) -> Result<bool, SqlError> {
+    tx.exists(
         "SELECT 1 FROM credentials
          WHERE access_key_id = ?1 AND revoked IS NULL AND (expires IS NULL OR expires > ?2)",
-    )?;
-    statement.exists((&principal.access_key_id, now.millis()))
+        (&principal.access_key_id, now.millis()),
+    )
 }
 
-pub fn list(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Listed>> {
-    tx.prepare_cached("SELECT * FROM credentials ORDER BY created, access_key_id")?
-        .query_map([], |row| {
-            let time = |name| row.get::<_, Option<i64>>(name);
-            Ok(Listed {
-                access_key_id: row.get("access_key_id")?,
-                role: row.get("role")?,
-                arn: row.get("arn")?,
-                created: Timestamp::from_millis(row.get("created")?),
-                expires: time("expires")?.map(Timestamp::from_millis),
-                revoked: time("revoked")?.map(Timestamp::from_millis),
-            })
-        })?
-        .collect()
+pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
+    tx.query_all("SELECT * FROM credentials ORDER BY created, access_key_id", (), |row| {
+        Ok(Listed {
+            access_key_id: row.get("access_key_id")?,
+            role: row.get("role")?,
+            arn: row.get("arn")?,
+            created: row.get("created")?,
+            expires: row.get("expires")?,
+            revoked: row.get("revoked")?,
+        })
+    })
 }
 
 /// Revokes every access key of role host that stands for an ARN.
-pub fn revoke_host(tx: &Transaction<'_>, arn: &str) -> rusqlite::Result<()> {
+pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE credentials SET revoked = ?3 WHERE arn = ?1 AND role = ?2 AND revoked IS NULL",
         (arn, Role::Host.text(), Timestamp::now().millis()),
@@ -214,12 +213,12 @@ pub fn revoke_host(tx: &Transaction<'_>, arn: &str) -> rusqlite::Result<()> {
 }
 
 /// Revokes every access key; gives how many they were.
-pub fn revoke_all(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
+pub fn revoke_all(tx: &Tx<'_>) -> Result<usize, SqlError> {
     tx.execute("UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL", [Timestamp::now().millis()])
 }
 
 /// Revokes an access key at once; false when there is none to revoke.
-pub fn revoke(tx: &Transaction<'_>, access_key_id: &str) -> rusqlite::Result<bool> {
+pub fn revoke(tx: &Tx<'_>, access_key_id: &str) -> Result<bool, SqlError> {
     let revoked = tx.execute(
         "UPDATE credentials SET revoked = ?2 WHERE access_key_id = ?1 AND revoked IS NULL",
         (access_key_id, Timestamp::now().millis()),

@@ -2,7 +2,7 @@
 
 use codedeploy_api::command::ErrorBody;
 
-use crate::store::{self, StoreError};
+use crate::store::{SqlError, StoreError};
 
 /// A refused or failed request: what the client is told.
 #[derive(Debug, thiserror::Error)]
@@ -32,10 +32,10 @@ impl From<StoreError> for ApiError {
     }
 }
 
-impl From<rusqlite::Error> for ApiError {
-    fn from(cause: rusqlite::Error) -> Self {
+impl From<SqlError> for ApiError {
+    fn from(cause: SqlError) -> Self {
         // Whoever meets it knows which record it is, and what becomes of it.
-        if store::is_damage(&cause) {
+        if cause.is_damage() {
             return ErrorName::DamagedRecord.because(format!("a record cannot be read: {}", chain(&cause)));
         }
         Self::internal(&cause)

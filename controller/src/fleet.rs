@@ -1,9 +1,10 @@
 //! Owns which hosts belong to a deployment group: tag filters, and the registered instances they match.
 
-use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType, TargetInstances};
-use rusqlite::{OptionalExtension, Transaction, named_params};
+use std::ops::ControlFlow;
 
-use crate::store::Json;
+use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType, TargetInstances};
+
+use crate::store::{Json, SqlError, Tx, named};
 
 /// A filter whose type and halves fit each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,14 +158,11 @@ pub struct Member {
 }
 
 /// The registered instances of a membership, by name.
-pub fn members(tx: &Transaction<'_>, membership: &Membership) -> rusqlite::Result<Vec<Member>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name",
-    )?;
-    let mut rows = statement.query([])?;
+pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlError> {
+    let sql = "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name";
     let mut members = Vec::new();
-    while let Some(row) = rows.next()? {
-        let Json(tags) = row.get::<_, Json<Vec<Tag>>>("tags")?;
+    tx.query_while(sql, (), |row| {
+        let Json(tags) = row.get::<Json<Vec<Tag>>>("tags")?;
         if membership.includes(&tags) {
             members.push(Member {
                 name: row.get("name")?,
@@ -172,15 +170,16 @@ pub fn members(tx: &Transaction<'_>, membership: &Membership) -> rusqlite::Resul
                 host: row.get("principal")?,
             });
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(members)
 }
 
 /// The name of the registered instance that polls with `host`.
-pub fn instance_of_host(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Option<String>> {
-    tx.prepare_cached("SELECT name FROM instances WHERE principal = ?1 AND deregistered IS NULL")?
-        .query_row([host], |row| row.get(0))
-        .optional()
+pub fn instance_of_host(tx: &Tx<'_>, host: &str) -> Result<Option<String>, SqlError> {
+    tx.query_opt("SELECT name FROM instances WHERE principal = ?1 AND deregistered IS NULL", [host], |row| {
+        row.get(0)
+    })
 }
 
 /// What an agent says of itself with its calls.
@@ -192,18 +191,18 @@ pub struct Agent {
 }
 
 /// Notes that a host was heard of; at most once a minute, so that idle polls cost no write.
-pub fn seen(tx: &Transaction<'_>, host: &str, agent: &Agent, now_millis: i64) -> rusqlite::Result<()> {
-    tx.prepare_cached(
+pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now_millis: i64) -> Result<(), SqlError> {
+    tx.execute(
         "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version),
              accepted_signers = coalesce(:signers, accepted_signers)
          WHERE principal = :host AND deregistered IS NULL
-           AND (last_seen IS NULL OR last_seen <= :now - 60000
-                OR agent_version IS NOT coalesce(:version, agent_version)
-                OR accepted_signers IS NOT coalesce(:signers, accepted_signers))",
-    )?
-    .execute(named_params! {
-        ":now": now_millis, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
-    })?;
+           AND (last_seen IS NULL OR last_seen <= :before
+                OR agent_version IS DISTINCT FROM coalesce(:version, agent_version)
+                OR accepted_signers IS DISTINCT FROM coalesce(:signers, accepted_signers))",
+        named! {
+            ":now": now_millis, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
+        },
+    )?;
     Ok(())
 }
 

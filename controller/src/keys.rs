@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
 use codedeploy_api::codedeploy::Timestamp;
-use rusqlite::{OptionalExtension as _, Transaction};
 
 use crate::output::sync_folder_of;
-use crate::store::{Store, StoreError};
+use crate::store::{SqlError, Store, StoreError, Tx};
 
 /// A key of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -79,7 +78,7 @@ pub enum KeyError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the database refused a statement")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] SqlError),
 }
 
 /// The key files of a data directory, and the database that they are used with.
@@ -193,9 +192,9 @@ enum Known {
     Fingerprint(Vec<u8>),
 }
 
-fn fingerprint(tx: &Transaction<'_>, key: Key) -> Result<Known, KeyError> {
+fn fingerprint(tx: &Tx<'_>, key: Key) -> Result<Known, KeyError> {
     let sql = "SELECT fingerprint FROM keys WHERE file = ?1";
-    let row = tx.query_row(sql, [key.file()], |row| row.get::<_, Option<Vec<u8>>>(0)).optional()?;
+    let row = tx.query_opt(sql, [key.file()], |row| row.get::<Option<Vec<u8>>>(0))?;
     Ok(match row {
         None => Known::Unused,
         Some(None) => Known::Used,

@@ -1,5 +1,7 @@
 //! Pagination with tokens that the service does not keep: a token says where to go on, and proves that it is ours.
 
+use std::ops::ControlFlow;
+
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ErrorName};
+use crate::store::{Params, Row, SqlError, Tx};
 
 /// Items on a page.
 pub const PAGE: usize = 100;
@@ -77,23 +80,67 @@ impl<K: Serialize> Listing<'_, K> {
     /// `items` are those after [`after`](Self::after) with their sort keys, in their order; no more of them are taken
     /// than are needed.
     pub fn page<T, E>(
-        self,
+        &self,
         items: impl IntoIterator<Item = Result<(K, T), E>>,
     ) -> Result<(Vec<T>, Option<String>), ApiError>
     where
         ApiError: From<E>,
     {
-        let mut page = Vec::new();
-        let mut last = None;
+        let mut page = Page::new();
         for item in items {
-            if let (PAGE, Some(last)) = (page.len(), &last) {
-                return Ok((page, Some(self.pages.seal(&self.name, last)?)));
-            }
             let (key, value) = item?;
-            last = Some(key);
-            page.push(value);
+            if page.add(key, value).is_break() {
+                break;
+            }
         }
-        Ok((page, None))
+        self.end(page)
+    }
+
+    /// The next page of what a statement finds. It finds what comes after [`after`](Self::after), in order; `read` returns
+    /// nothing for a row that is not listed.
+    pub fn query<T>(
+        &self,
+        tx: &Tx<'_>,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<Option<(K, T)>, SqlError>,
+    ) -> Result<(Vec<T>, Option<String>), ApiError> {
+        let mut page = Page::new();
+        tx.query_while(sql, params, |row| {
+            Ok(read(row)?.map_or(ControlFlow::Continue(()), |(key, value)| page.add(key, value)))
+        })?;
+        self.end(page)
+    }
+
+    fn end<T>(&self, page: Page<K, T>) -> Result<(Vec<T>, Option<String>), ApiError> {
+        let last = page.last.filter(|_| page.is_full);
+        let token = last.map(|last| self.pages.seal(&self.name, &last)).transpose()?;
+        Ok((page.items, token))
+    }
+}
+
+/// A page that is being filled.
+struct Page<K, T> {
+    items: Vec<T>,
+    last: Option<K>,
+    /// There is an item that it has no room for.
+    is_full: bool,
+}
+
+impl<K, T> Page<K, T> {
+    fn new() -> Self {
+        Page { items: Vec::new(), last: None, is_full: false }
+    }
+
+    /// Adds an item, or leaves it to the next page and breaks.
+    fn add(&mut self, key: K, item: T) -> ControlFlow<()> {
+        if self.items.len() == PAGE {
+            self.is_full = true;
+            return ControlFlow::Break(());
+        }
+        self.items.push(item);
+        self.last = Some(key);
+        ControlFlow::Continue(())
     }
 }
 

@@ -18,13 +18,11 @@ use codedeploy_planner::plan::{Class, Count};
 use codedeploy_planner::rules::Rules;
 use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
-use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::Member;
 use crate::request::members::shorten;
-use crate::store::{Json, is_damage};
+use crate::store::{Json, Row, SqlError, Tx, named};
 use columns::Column;
 pub(crate) use set_aside::set_aside;
 
@@ -59,20 +57,21 @@ pub(crate) struct Relations {
     pub with_github_token: bool,
 }
 
-const SELECT: &str = "SELECT d.*, g.name AS group_name, a.name AS application_name
+const BY_ID: &str = "SELECT d.*, g.name AS group_name, a.name AS application_name
     FROM deployments d
     JOIN deployment_groups g ON g.id = d.group_id
-    JOIN applications a ON a.id = g.application_id";
+    JOIN applications a ON a.id = g.application_id
+    WHERE d.id = ?1";
 
 impl Record {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
         let Json(relations): Json<Relations> = row.get("relations")?;
         let Json(rules): Json<Rules> = row.get("rules")?;
         let Json(progress): Json<DeploymentState> = row.get("progress")?;
         let status: String = row.get("status")?;
         if status != progress.status().as_str() {
-            let said = format!("status: found {}, and progress has {}", shorten(&status), progress.status());
-            return Err(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, said.into()));
+            let said = format!("found {}, and progress has {}", shorten(&status), progress.status());
+            return Err(SqlError::damaged("status", said));
         }
         let Json(mut snapshot): Json<DeploymentInfo> = row.get("snapshot")?;
         snapshot.rollback_info = relations.rollback.clone();
@@ -80,7 +79,7 @@ impl Record {
         Ok(Record {
             id: row.get("id")?,
             group_id: row.get("group_id")?,
-            created: Timestamp::from_millis(row.get("created")?),
+            created: row.get("created")?,
             progress,
             rules,
             snapshot,
@@ -92,9 +91,9 @@ impl Record {
     }
 
     /// The deployment with an id. One whose row cannot be read is set aside where that can be written.
-    pub(crate) fn load(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
+    pub(crate) fn load(tx: &Tx<'_>, id: &str) -> Result<Option<Record>, SqlError> {
         match Record::find(tx, id) {
-            Err(damage) if is_damage(&damage) && !tx.is_readonly("main")? => {
+            Err(damage) if damage.is_damage() && !tx.is_readonly() => {
                 set_aside(tx, id, &damage.to_string(), Timestamp::now())?;
                 Ok(Record::find(tx, id)?.map(|record| Record { was_set_aside: true, ..record }))
             }
@@ -102,8 +101,8 @@ impl Record {
         }
     }
 
-    fn find(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<Record>> {
-        tx.prepare_cached(&format!("{SELECT} WHERE d.id = ?1"))?.query_row([id], Record::read).optional()
+    fn find(tx: &Tx<'_>, id: &str) -> Result<Option<Record>, SqlError> {
+        tx.query_opt(BY_ID, [id], Record::read)
     }
 
     /// Whether it is over, and nothing of it is done any more.
@@ -111,14 +110,14 @@ impl Record {
         matches!(self.progress, DeploymentState::Ended { .. })
     }
 
-    pub(crate) fn insert(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<(), SqlError> {
         tx.execute(
             "INSERT INTO deployments (id, group_id, created, status, progress, rules, snapshot, relations)
              VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot, :relations)",
-            named_params! {
+            named! {
                 ":id": self.id,
                 ":group": self.group_id,
-                ":created": self.created.millis(),
+                ":created": self.created,
                 ":status": self.progress.status().as_str(),
                 ":progress": Json(&self.progress),
                 ":rules": Json(&self.rules),
@@ -129,17 +128,17 @@ impl Record {
         Ok(())
     }
 
-    pub(crate) fn save_progress(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        tx.prepare_cached(
+    pub(crate) fn save_progress(&self, tx: &Tx<'_>) -> Result<(), SqlError> {
+        tx.execute(
             "UPDATE deployments SET status = ?2, progress = ?3, retire_at = ?4, relations = ?5 WHERE id = ?1",
-        )?
-        .execute((
-            &self.id,
-            self.progress.status().as_str(),
-            Json(&self.progress),
-            self.progress.retire_at().map(Timestamp::millis),
-            Json(&self.relations),
-        ))?;
+            (
+                &self.id,
+                self.progress.status().as_str(),
+                Json(&self.progress),
+                self.progress.retire_at().map(Timestamp::millis),
+                Json(&self.relations),
+            ),
+        )?;
         Ok(())
     }
 
@@ -154,7 +153,7 @@ impl Record {
 
     /// Whether the service made this deployment to undo another.
     /// A deployment as its group shows it.
-    pub(crate) fn last_info(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<Option<LastDeploymentInfo>> {
+    pub(crate) fn last_info(tx: &Tx<'_>, id: &str) -> Result<Option<LastDeploymentInfo>, SqlError> {
         Ok(Record::load(tx, id)?.map(|record| LastDeploymentInfo {
             deployment_id: Some(record.id),
             status: Some(record.progress.status()),
@@ -168,27 +167,25 @@ impl Record {
     }
 
     /// The targets of one kind of each.
-    pub(crate) fn counts(&self, tx: &Transaction<'_>) -> rusqlite::Result<Vec<Count>> {
-        let mut statement = tx.prepare_cached(
-            "SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY class, stage, label",
-        )?;
-        let counts = statement.query_map([&self.id], |row| {
+    pub(crate) fn counts(&self, tx: &Tx<'_>) -> Result<Vec<Count>, SqlError> {
+        let counts = tx.query_all("SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY class, stage, label", [&self.id], |row| {
             Ok(Count {
-                label: row.get::<_, Option<String>>(0)?.map(TargetLabel::from),
-                class: row.get::<_, Column<Class>>(1)?.0,
-                stage: row.get::<_, Column<Stage>>(2)?.0,
+                label: row.get::<Option<String>>(0)?.map(TargetLabel::from),
+                class: row.get::<Column<Class>>(1)?.0,
+                stage: row.get::<Column<Stage>>(2)?.0,
                 targets: row.get(3)?,
             })
         })?;
-        counts.collect()
+        Ok(counts)
     }
 
     /// When the first of the commands that are out has waited too long.
-    pub(crate) fn first_deadline(&self, tx: &Transaction<'_>) -> rusqlite::Result<Option<Timestamp>> {
-        tx.prepare_cached(
+    pub(crate) fn first_deadline(&self, tx: &Tx<'_>) -> Result<Option<Timestamp>, SqlError> {
+        tx.query_one(
             "SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL",
-        )?
-        .query_row([&self.id], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp::from_millis)))
+            [&self.id],
+            |row| Ok(row.get(0)?),
+        )
     }
 }
 
@@ -231,113 +228,100 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let label = row.get::<_, Option<String>>("label")?.map(TargetLabel::from);
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
+        let label = row.get::<Option<String>>("label")?.map(TargetLabel::from);
         let Json(events): Json<Vec<Event>> = row.get("events")?;
         if events.is_empty() {
-            let said = "events: found none, and every target has some";
-            return Err(rusqlite::Error::FromSqlConversionFailure(0, Type::Text, said.into()));
+            return Err(SqlError::damaged("events", "found none, and every target has some"));
         }
         Ok(Target {
             deployment_id: row.get("deployment_id")?,
             position: row.get("position")?,
             member: Member { name: row.get("target_id")?, arn: row.get("arn")?, host: row.get("host")? },
-            updated: Timestamp::from_millis(row.get("updated")?),
+            updated: row.get("updated")?,
             state: TargetState { label, events, departed: row.get("departed")? },
-            status: TargetStatus::from(row.get::<_, String>("status")?),
+            status: TargetStatus::from(row.get::<String>("status")?),
         })
     }
 
     /// All targets of a deployment, in the order of attempt.
-    pub(crate) fn load_all(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached(targets!("WHERE deployment_id = ?1 ORDER BY position"))?
-            .query_map([deployment_id], Target::read)?
-            .collect()
+    pub(crate) fn load_all(tx: &Tx<'_>, deployment_id: &str) -> Result<Vec<Target>, SqlError> {
+        tx.query_all(targets!("WHERE deployment_id = ?1 ORDER BY position"), [deployment_id], Target::read)
     }
 
     /// Makes the targets overdue whose hosts have commands and are registered no more. Gives their deployments.
-    pub(crate) fn expire_departed(tx: &Transaction<'_>) -> rusqlite::Result<BTreeSet<String>> {
-        tx.prepare_cached(
-            "UPDATE targets SET deadline = 0
+    pub(crate) fn expire_departed(tx: &Tx<'_>) -> Result<BTreeSet<String>, SqlError> {
+        let deployments = tx.query_all("UPDATE targets SET deadline = 0
              WHERE deadline > 0
                AND deployment_id IN (SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready'))
                AND EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL)
-             RETURNING deployment_id",
-        )?
-        .query_map([], |row| row.get(0))?
-        .collect()
+             RETURNING deployment_id", (), |row| row.get(0))?;
+        Ok(deployments.into_iter().collect())
     }
 
     /// Targets whose hosts were silent too long.
     pub(crate) fn overdue(
-        tx: &Transaction<'_>,
+        tx: &Tx<'_>,
         deployment_id: &str,
         now: Timestamp,
         most: usize,
-    ) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached(targets!("WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3"))?
-            .query_map((deployment_id, now.millis(), most), Target::read)?
-            .collect()
+    ) -> Result<Vec<Target>, SqlError> {
+        tx.query_all(
+            targets!("WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3"),
+            (deployment_id, now.millis(), most),
+            Target::read,
+        )
     }
 
     /// Targets that wait to begin a stage, in the order of attempt.
     pub(crate) fn waiting(
-        tx: &Transaction<'_>,
+        tx: &Tx<'_>,
         record: &Record,
         stage: Stage,
         most: usize,
-    ) -> rusqlite::Result<Vec<Target>> {
+    ) -> Result<Vec<Target>, SqlError> {
         let fleet = record.rules.strategy.fleet(stage);
-        tx.prepare_cached(WAITING)?
-            .query_map(
-                (
-                    &record.id,
-                    Column(Class::Waiting),
-                    Column(stage),
-                    fleet.as_ref().map(TargetLabel::as_str),
-                    most,
-                ),
-                Target::read,
-            )?
-            .collect()
+        tx.query_all(
+            WAITING,
+            (
+                &record.id,
+                Column(Class::Waiting),
+                Column(stage),
+                fleet.as_ref().map(TargetLabel::as_str),
+                most,
+            ),
+            Target::read,
+        )
     }
 
     /// Targets that can be cut off: no host has acknowledged a command of theirs.
-    pub(crate) fn open(
-        tx: &Transaction<'_>,
-        deployment_id: &str,
-        most: usize,
-    ) -> rusqlite::Result<Vec<Target>> {
-        tx.prepare_cached(OPEN)?
-            .query_map((deployment_id, Column(Class::Offered), Column(Class::Waiting), most), Target::read)?
-            .collect()
+    pub(crate) fn open(tx: &Tx<'_>, deployment_id: &str, most: usize) -> Result<Vec<Target>, SqlError> {
+        tx.query_all(
+            OPEN,
+            (deployment_id, Column(Class::Offered), Column(Class::Waiting), most),
+            Target::read,
+        )
     }
 
-    pub(crate) fn at(
-        tx: &Transaction<'_>,
-        deployment_id: &str,
-        position: usize,
-    ) -> rusqlite::Result<Option<Target>> {
-        tx.prepare_cached(targets!("WHERE deployment_id = ?1 AND position = ?2"))?
-            .query_row((deployment_id, position), Target::read)
-            .optional()
+    pub(crate) fn at(tx: &Tx<'_>, deployment_id: &str, position: usize) -> Result<Option<Target>, SqlError> {
+        tx.query_opt(
+            targets!("WHERE deployment_id = ?1 AND position = ?2"),
+            (deployment_id, position),
+            Target::read,
+        )
     }
 
     /// The target with an id or an ARN.
-    pub(crate) fn named(
-        tx: &Transaction<'_>,
-        deployment_id: &str,
-        name: &str,
-    ) -> rusqlite::Result<Option<Target>> {
+    pub(crate) fn named(tx: &Tx<'_>, deployment_id: &str, name: &str) -> Result<Option<Target>, SqlError> {
         // Ids are looked up by the hundred, and have an index.
         let by = if name.starts_with("arn:") {
             targets!("WHERE deployment_id = ?1 AND arn = ?2")
         } else {
             targets!("WHERE deployment_id = ?1 AND target_id = ?2")
         };
-        let find = || tx.prepare_cached(by)?.query_row((deployment_id, name), Target::read).optional();
+        let find = || tx.query_opt(by, (deployment_id, name), Target::read);
         match find() {
-            Err(damage) if is_damage(&damage) && !tx.is_readonly("main")? => {
+            Err(damage) if damage.is_damage() && !tx.is_readonly() => {
                 set_aside(tx, deployment_id, &damage.to_string(), Timestamp::now())?;
                 find()
             }
@@ -345,21 +329,18 @@ impl Target {
         }
     }
 
-    pub(crate) fn insert(&self, tx: &Transaction<'_>, rules: &Rules) -> rusqlite::Result<()> {
-        tx.prepare_cached(
-            "INSERT INTO targets
+    pub(crate) fn insert(&self, tx: &Tx<'_>, rules: &Rules) -> Result<(), SqlError> {
+        tx.execute("INSERT INTO targets
              (deployment_id, position, target_id, arn, host, status, updated, events, label, class, stage, attempted)
              VALUES
-             (:deployment, :position, :name, :arn, :host, :status, :updated, :events, :label, :class, :stage, 0)",
-        )?
-        .execute(named_params! {
+             (:deployment, :position, :name, :arn, :host, :status, :updated, :events, :label, :class, :stage, 0)", named! {
             ":deployment": self.deployment_id,
             ":position": self.position,
             ":name": self.member.name,
             ":arn": self.member.arn,
             ":host": self.member.host,
             ":status": self.status.as_str(),
-            ":updated": self.updated.millis(),
+            ":updated": self.updated,
             ":events": Json(&self.state.events),
             ":label": self.state.label.as_ref().map(TargetLabel::as_str),
             ":class": Column(Class::of(&self.state, rules)),
@@ -371,23 +352,20 @@ impl Target {
     /// Writes the events, what follows from them, and withdraws commands that are no longer offered.
     pub(crate) fn save(
         &mut self,
-        tx: &Transaction<'_>,
+        tx: &Tx<'_>,
         rules: &Rules,
         timers: &Timers,
         now: Timestamp,
-    ) -> rusqlite::Result<()> {
+    ) -> Result<(), SqlError> {
         self.status = self.state.status(rules);
         self.updated = now;
-        tx.prepare_cached(
-            "UPDATE targets SET status = :status, updated = :updated, events = :events, class = :class, stage = :stage,
+        tx.execute("UPDATE targets SET status = :status, updated = :updated, events = :events, class = :class, stage = :stage,
                     attempted = :attempted, deadline = :deadline
-             WHERE deployment_id = :deployment AND position = :position",
-        )?
-        .execute(named_params! {
+             WHERE deployment_id = :deployment AND position = :position", named! {
             ":deployment": self.deployment_id,
             ":position": self.position,
             ":status": self.status.as_str(),
-            ":updated": now.millis(),
+            ":updated": now,
             ":events": Json(&self.state.events),
             ":class": Column(Class::of(&self.state, rules)),
             ":stage": Column(self.state.stage(rules)),
@@ -395,17 +373,17 @@ impl Target {
             ":deadline": self.state.deadline(rules, timers).map(Timestamp::millis),
         })?;
         let offered = self.state.events.iter().position(|event| event.state.is_offered());
-        tx.prepare_cached(
+        tx.execute(
             "UPDATE commands SET offered = 0
-             WHERE deployment_id = ?1 AND target = ?2 AND offered = 1 AND event IS NOT ?3",
-        )?
-        .execute((&self.deployment_id, self.position, offered))?;
+             WHERE deployment_id = ?1 AND target = ?2 AND offered = 1 AND event IS DISTINCT FROM ?3",
+            (&self.deployment_id, self.position, offered),
+        )?;
         Ok(())
     }
 }
 
 /// Targets per status.
-pub(crate) fn overview(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::Result<DeploymentOverview> {
+pub(crate) fn overview(tx: &Tx<'_>, deployment_id: &str) -> Result<DeploymentOverview, SqlError> {
     let mut overview = DeploymentOverview {
         pending: Some(0),
         in_progress: Some(0),
@@ -414,12 +392,14 @@ pub(crate) fn overview(tx: &Transaction<'_>, deployment_id: &str) -> rusqlite::R
         skipped: Some(0),
         ready: Some(0),
     };
-    let mut statement =
-        tx.prepare_cached("SELECT status, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY status")?;
-    let mut rows = statement.query([deployment_id])?;
-    while let Some(row) = rows.next()? {
-        let count = Some(row.get(1)?);
-        match TargetStatus::from(row.get::<_, String>(0)?) {
+    let counts = tx.query_all(
+        "SELECT status, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY status",
+        [deployment_id],
+        |row| Ok((row.get::<String>(0)?, row.get(1)?)),
+    )?;
+    for (status, count) in counts {
+        let count = Some(count);
+        match TargetStatus::from(status) {
             TargetStatus::Pending => overview.pending = count,
             TargetStatus::InProgress => overview.in_progress = count,
             TargetStatus::Succeeded => overview.succeeded = count,

@@ -14,8 +14,10 @@ pub mod revisions;
 pub mod tags;
 pub mod tokens;
 
+use crate::store::{Row, SqlError};
+
 /// A row whose only column is a name, which it is sorted by.
-fn by_name(row: &rusqlite::Row<'_>) -> rusqlite::Result<(String, String)> {
+fn by_name(row: &Row<'_>) -> Result<Option<(String, String)>, SqlError> {
     let name: String = row.get(0)?;
-    Ok((name.clone(), name))
+    Ok(Some((name.clone(), name)))
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use axum::http::HeaderValue;
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_api::command;
-use rusqlite::Transaction;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
@@ -24,7 +23,7 @@ use crate::registry::loose_ends;
 use crate::registry::partition::{self, PartitionError};
 use crate::signals::Signals;
 use crate::signing::{Signer, SigningError};
-use crate::store::{Store, StoreError, backup};
+use crate::store::{Store, StoreError, Tx, backup};
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
@@ -173,8 +172,7 @@ impl Service {
         let names = known.clone();
         store.transact_blocking(move |tx| {
             partition::claim(tx, &wanted)?;
-            loose_ends::warn(tx, &names).map_err(StoreError::Transaction)?;
-            Ok::<_, OpenError>(())
+            Ok::<_, OpenError>(loose_ends::warn(tx, &names).map_err(StoreError::Transaction)?)
         })?;
         let keys = Keys::of(&settings.data_dir, &store);
         let vault = Vault::open(&keys)?;
@@ -222,7 +220,7 @@ impl Service {
         self.store.read(move |tx| work(&service, &service.context(tx))).await
     }
 
-    fn context<'a>(&'a self, tx: &'a Transaction<'a>) -> Context<'a> {
+    fn context<'a>(&'a self, tx: &'a Tx<'a>) -> Context<'a> {
         Context {
             tx,
             now: Timestamp::now(),

@@ -8,6 +8,8 @@
 pub mod backup;
 mod readers;
 mod sqlite;
+mod tx;
+mod value;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -15,11 +17,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use backup::BackupError;
 use readers::Readers;
+pub(crate) use tx::named;
+pub use tx::{ColumnIndex, EngineError, Named, Params, Row, SqlError, Tx};
+pub use value::{FromValue, Json, ToValue, Unreadable, Value};
 
 /// A handle to the database; clones share it. The thread ends with the last of them.
 #[derive(Debug, Clone)]
@@ -30,7 +35,7 @@ pub struct Store {
 }
 
 /// A piece of work. What it gives answers its caller, once it is known whether the work is on disk.
-type Job = Box<dyn FnOnce(Result<&Transaction<'_>, StoreError>) -> Answer + Send>;
+type Job = Box<dyn FnOnce(Result<&Tx<'_>, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 /// Most pieces of work that are committed together, and how long the first of them waits for the others.
@@ -66,7 +71,7 @@ pub enum StoreError {
     #[error("cannot start the database's thread")]
     Thread(#[source] std::io::Error),
     #[error("the database refused a transaction")]
-    Transaction(#[source] rusqlite::Error),
+    Transaction(#[from] SqlError),
     #[error("the database could not write a transaction")]
     Commit(#[source] Arc<rusqlite::Error>),
     #[error("a transaction panicked and was undone")]
@@ -116,7 +121,7 @@ impl Store {
     /// Runs `work` as one transaction, committed when it gives `Ok` and undone when it gives `Err`.
     pub async fn transact<T, E, W>(&self, work: W) -> Result<T, E>
     where
-        W: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
@@ -130,7 +135,7 @@ impl Store {
     /// Runs `work`, which writes nothing, on what was committed last.
     pub async fn read<T, E, W>(&self, work: W) -> Result<T, E>
     where
-        W: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
@@ -149,7 +154,7 @@ impl Store {
     /// [`transact`](Self::transact) for the administrative commands, which have nothing else to do meanwhile.
     pub fn transact_blocking<T, E, W>(&self, work: W) -> Result<T, E>
     where
-        W: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+        W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
@@ -165,14 +170,15 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
     // Immediate: the administrative commands write to the same file, and a lock taken late could be refused.
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
-        Err(error) => return first(Err(StoreError::Transaction(error)))(Ok(())),
+        Err(error) => return first(Err(StoreError::Transaction(error.into())))(Ok(())),
     };
+    let tx = Tx::new(&transaction);
     let began = Instant::now();
     let mut answers = Vec::new();
     let mut next = Some(first);
     while let Some(job) = next {
         // The savepoint is undone when its work panics; only that caller gets no answer.
-        match catch_unwind(AssertUnwindSafe(|| job(Ok(&transaction)))) {
+        match catch_unwind(AssertUnwindSafe(|| job(Ok(&tx)))) {
             Ok(answer) => answers.push(answer),
             Err(_) => drop(transaction.execute_batch(UNDO)),
         }
@@ -189,81 +195,38 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
 const UNDO: &str = "ROLLBACK TO work; RELEASE work";
 
 fn job<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
     answer: impl FnOnce(Result<T, E>) + Send + 'static,
 ) -> Job {
     // What the work logs on the database's thread belongs to the request that it is done for.
     let span = tracing::Span::current();
-    Box::new(move |transaction| {
-        let carry_out = |transaction| in_savepoint(transaction, work);
-        let done = span.in_scope(|| transaction.map_err(E::from).and_then(carry_out));
+    Box::new(move |tx| {
+        let carry_out = |tx| in_savepoint(tx, work);
+        let done = span.in_scope(|| tx.map_err(E::from).and_then(carry_out));
         Box::new(move |committed| span.in_scope(|| answer(committed.map_err(E::from).and(done))))
     })
 }
 
 fn in_savepoint<T, E: From<StoreError>>(
-    transaction: &Transaction<'_>,
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    tx: &Tx<'_>,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let control = |sql: &str| transaction.prepare_cached(sql).and_then(|mut s| s.execute([]).map(drop));
-    control("SAVEPOINT work").map_err(StoreError::Transaction)?;
-    let done = work(transaction);
+    let control = |sql: &str| tx.execute(sql, ()).map_err(StoreError::Transaction);
+    control("SAVEPOINT work")?;
+    let done = work(tx);
     if done.is_err() {
-        control("ROLLBACK TO work").map_err(StoreError::Transaction)?;
+        control("ROLLBACK TO work")?;
     }
-    control("RELEASE work").map_err(StoreError::Transaction)?;
+    control("RELEASE work")?;
     done
-}
-
-/// Whether an error is about what a row has, and not about the database as a whole.
-pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::Error::{
-        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, SqliteFailure, Utf8Error,
-    };
-    match error {
-        FromSqlConversionFailure(..)
-        | IntegralValueOutOfRange(..)
-        | InvalidColumnType(..)
-        | Utf8Error(..) => true,
-        SqliteFailure(_, Some(said)) => said == "malformed JSON",
-        _ => false,
-    }
-}
-
-/// A value kept as JSON in a column.
-#[derive(Debug, Clone)]
-pub struct Json<T>(pub T);
-
-impl<T: serde::Serialize> rusqlite::ToSql for Json<T> {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        serde_json::to_string(&self.0)
-            .map(Into::into)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-    }
-}
-
-impl<T: serde::de::DeserializeOwned> rusqlite::types::FromSql for Json<T> {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        serde_json::from_str(value.as_str()?)
-            .map(Json)
-            .map_err(|error| rusqlite::types::FromSqlError::Other(error.into()))
-    }
 }
 
 /// How SQLite goes about a statement, whatever values it is given.
 #[cfg(test)]
 pub(crate) fn way_of(sql: &'static str) -> String {
     let store = Store::in_memory().unwrap();
-    let steps = store.transact_blocking(move |tx| -> Result<Vec<String>, StoreError> {
-        let mut steps = Vec::new();
-        let mut statement =
-            tx.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).map_err(StoreError::Transaction)?;
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next().map_err(StoreError::Transaction)? {
-            steps.push(row.get("detail").map_err(StoreError::Transaction)?);
-        }
-        Ok(steps)
-    });
+    let steps =
+        store.transact_blocking(move |tx| -> Result<Vec<String>, StoreError> { Ok(tx.explain(sql)?) });
     steps.unwrap().join("; ")
 }
 
@@ -277,14 +240,13 @@ mod tests {
         let store = Store::open(&folder.path().join("db")).unwrap();
         let insert = "INSERT INTO applications (id, name, created, tags) VALUES ('1', 'shop', 0, '[]')";
         let refused: Result<(), StoreError> = store.transact_blocking(move |tx| {
-            tx.execute(insert, []).map_err(StoreError::Transaction)?;
+            tx.execute(insert, ())?;
             Err(StoreError::Gone)
         });
         assert!(refused.is_err());
         let count: i64 = store
             .transact_blocking(|tx| {
-                tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))
-                    .map_err(StoreError::Transaction)
+                Ok::<_, StoreError>(tx.query_one("SELECT count(*) FROM applications", (), |row| row.get(0))?)
             })
             .unwrap();
         assert_eq!(count, 0);
@@ -351,7 +313,7 @@ mod tests {
             .transact_blocking(|tx| {
                 let sql = "SELECT user_version, name, (SELECT count(*) FROM deployment_configs)
                            FROM applications, pragma_user_version";
-                tx.query_row(sql, [], |row| row.try_into()).map_err(StoreError::Transaction)
+                Ok::<_, StoreError>(tx.query_one(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
             })
             .unwrap();
         assert_eq!(found, (sqlite::VERSION, "shop".to_owned(), 0));

@@ -2,18 +2,18 @@
 
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_planner::Timers;
-use rusqlite::Transaction;
 
 use crate::config::known_names::KnownNames;
 use crate::config::load_balancers::Balancers;
 use crate::config::{Partition, Quotas};
 use crate::page::Pages;
+use crate::store::Tx;
 use crate::vault::Vault;
 
 /// A transaction and what every operation needs beside its input.
 #[derive(Debug)]
 pub struct Context<'a> {
-    pub tx: &'a Transaction<'a>,
+    pub tx: &'a Tx<'a>,
     pub now: Timestamp,
     pub partition: &'a Partition,
     pub quotas: &'a Quotas,

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
-use rusqlite::Transaction;
 use serde_json::json;
 
 use super::console::{self, ConsoleError};
@@ -23,8 +22,8 @@ use crate::registry::{administration, partition};
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
-use crate::store::StoreError;
 use crate::store::backup::{self, Backup, BackupError, Restored, Revocations};
+use crate::store::{SqlError, StoreError, Tx};
 use crate::tls::Authority;
 use crate::vault::{Vault, VaultError};
 
@@ -43,7 +42,7 @@ pub(super) enum AdminError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the database refused a statement")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] SqlError),
     #[error("refused")]
     Refused(#[from] ApiError),
     #[error(
@@ -102,7 +101,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// The partition of a data directory's resources; for a directory of an earlier version, the one that its service last
 /// used.
-fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminError> {
+fn partition(tx: &Tx<'_>, data_dir: &Path) -> Result<Partition, AdminError> {
     if let Some(own) = partition::of(tx)? {
         return Ok(own);
     }
@@ -115,7 +114,7 @@ fn partition(tx: &Transaction<'_>, data_dir: &Path) -> Result<Partition, AdminEr
 
 /// The context of a command: one transaction on a data directory, and its settings.
 pub(super) struct Work<'a> {
-    pub(super) tx: &'a Transaction<'a>,
+    pub(super) tx: &'a Tx<'a>,
     pub(super) now: Timestamp,
     pub(super) partition: &'a Partition,
     pub(super) vault: &'a Vault,
@@ -123,7 +122,7 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     /// Records a change for the service's log.
-    pub(super) fn note(&self, command: &str, resource: &str) -> rusqlite::Result<()> {
+    pub(super) fn note(&self, command: &str, resource: &str) -> Result<(), SqlError> {
         administration::note(self.tx, self.now, command, resource)
     }
 }

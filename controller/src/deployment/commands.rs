@@ -14,7 +14,6 @@ use codedeploy_api::specification::{
 };
 use codedeploy_planner::event_state::{EventInput, EventState};
 use codedeploy_planner::plan;
-use rusqlite::OptionalExtension as _;
 
 use super::diagnostics;
 use crate::config::Partition;
@@ -25,7 +24,7 @@ use crate::records::{Record, Target, set_aside};
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
-use crate::store::{Json, is_damage};
+use crate::store::Json;
 use crate::transaction::Context;
 
 /// How long a host gets the same document, so that it is signed once. Agents accept one for an hour.
@@ -151,21 +150,21 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     let not_of_host =
         || ErrorName::Client.because(format!("{:?} is not a deployment of this host.", shorten(id)));
     let record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
-    let target: Option<String> = context
-        .tx
-        .prepare_cached("SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2")?
-        .query_row((id, host), |row| row.get(0))
-        .optional()?;
+    let target: Option<String> = context.tx.query_opt(
+        "SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2",
+        (id, host),
+        |row| row.get(0),
+    )?;
     let target = target.ok_or_else(not_of_host)?;
     let latest: String = context
         .tx
-        .prepare_cached(
+        .query_opt(
             "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
              WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
              ORDER BY deployments.created DESC LIMIT 1",
+            (&record.group_id, host),
+            |row| row.get(0),
         )?
-        .query_row((&record.group_id, host), |row| row.get(0))
-        .optional()?
         .unwrap_or_default();
     let message: String = input.message.chars().take(1000).collect();
     tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), message, "a deployment was taken back on a host");
@@ -210,9 +209,7 @@ pub fn specification(
     if execution_id != self::execution_id(context.partition, id) {
         return Err(refused());
     }
-    let mut statement =
-        context.tx.prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2")?;
-    if !statement.exists((id, host))? {
+    if !context.tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2", (id, host))? {
         return Err(refused());
     }
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
@@ -328,7 +325,7 @@ fn unknown(id: &str) -> ApiError {
 pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<Option<(Record, Target)>, ApiError> {
     let id = command.deployment_id.as_str();
     let target = match Target::at(context.tx, id, command.target) {
-        Err(damage) if is_damage(&damage) => {
+        Err(damage) if damage.is_damage() => {
             set_aside(context.tx, id, &damage.to_string(), context.now)?;
             Target::at(context.tx, id, command.target)?
         }

@@ -221,18 +221,19 @@ fn watch(configuration: Option<&AlarmConfiguration>) -> Option<Watch> {
 
 /// CI plug-ins find the running deployment's id in this text.
 fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Result<(), ApiError> {
-    let mut statement = context.tx.prepare_cached(
+    let running: Option<String> = context.tx.query_opt(
         "SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1",
+        [group_id],
+        |row| row.get(0),
     )?;
-    if let Some(row) = statement.query([group_id])?.next()? {
-        let running: String = row.get(0)?;
+    if let Some(running) = running {
         return Err(ErrorName::DeploymentLimitExceeded.because(format!(
             "The Deployment Group '{group_name}' already has an active Deployment '{running}'"
         )));
     }
-    let active: usize = context.tx.query_row(
+    let active: usize = context.tx.query_one(
         "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')",
-        [],
+        (),
         |row| row.get(0),
     )?;
     if active >= context.quotas.active_deployments {

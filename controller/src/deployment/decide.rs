@@ -197,26 +197,25 @@ const STRANGE: &str = "SELECT id FROM deployments INDEXED BY deployments_by_stat
 
 /// The deployments that are not over: what the service goes on with after a restart.
 pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let mut statement = context.tx.prepare_cached(ACTIVE)?;
-    let ids = statement.query_map([], |row| row.get(0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+    let ids = context.tx.query_all(ACTIVE, (), |row| row.get(0))?;
+    Ok(ids)
 }
 
 /// The deployments of which nobody knows whether they are over: no status is theirs.
 pub fn strange(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let mut statement = context.tx.prepare_cached(STRANGE)?;
-    let ids = statement.query_map([], |row| row.get(0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+    let ids = context.tx.query_all(STRANGE, (), |row| row.get(0))?;
+    Ok(ids)
 }
 
 /// The deployments that are not over and of which a command has waited too long.
 pub fn overdue(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
+    let ids = context.tx.query_all(
         "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
          AND EXISTS (SELECT 1 FROM targets WHERE deployment_id = deployments.id AND deadline <= ?1)",
+        [context.now.millis()],
+        |row| row.get(0),
     )?;
-    let ids = statement.query_map([context.now.millis()], |row| row.get(0))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+    Ok(ids)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use codedeploy_api::codedeploy::{
 use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
 use codedeploy_planner::rules::Rules;
 use codedeploy_planner::strategy::Strategy;
-use rusqlite::named_params;
 
 use super::create::{last_successful_revision, new_deployment_id};
 use super::removal;
@@ -15,7 +14,7 @@ use crate::error::ApiError;
 use crate::records::columns::Column;
 use crate::records::{Record, Relations, Target};
 use crate::registry::{groups, revisions};
-use crate::store::Json;
+use crate::store::{Json, named};
 use crate::transaction::Context;
 
 /// Ends a deployment none of whose targets has anything left to do.
@@ -76,23 +75,21 @@ fn finish(
 fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) -> Result<(), ApiError> {
     if record.rules.strategy != Strategy::BlueGreenRollback {
         // What is on a host after a failure is not known to be the group's revision any more.
-        context
-            .tx
-            .prepare_cached(
-                "INSERT INTO health (group_id, target_id, healthy, revision)
+        context.tx.execute(
+            "INSERT INTO health (group_id, target_id, healthy, revision)
                  SELECT :group, target_id, class = 'succeeded', iif(class = 'succeeded', :revision, NULL)
                  FROM targets WHERE deployment_id = :deployment AND attempted = 1 AND label IS NOT 'Blue'
                  ON CONFLICT DO UPDATE SET healthy = excluded.healthy, revision =
                      CASE WHEN excluded.healthy THEN excluded.revision
                           WHEN health.revision IS :current THEN NULL
                           ELSE health.revision END",
-            )?
-            .execute(named_params! {
+            named! {
                 ":group": record.group_id,
                 ":deployment": record.id,
                 ":revision": Json(record.revision()),
                 ":current": last_successful_revision(context, group)?.map(Json),
-            })?;
+            },
+        )?;
     }
     let succeeded = matches!(record.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
     // A rollback of a group's first deployment gave traffic back, and nothing else: its revision is the one undone.
@@ -114,24 +111,18 @@ pub(super) fn retire(
     record: &mut Record,
     outcome: &mut Effects,
 ) -> Result<(), ApiError> {
-    let mut deregister = context.tx.prepare_cached(
-            "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
+    let instances = context.tx.query_all("UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
              (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
               (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
                WHERE later.rowid > (SELECT rowid FROM deployments WHERE id = :deployment)
                  AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))
-         RETURNING name",
-    )?;
-    let names = deregister.query_map(
-        named_params! {
-            ":now": context.now.millis(),
+         RETURNING name", named! {
+            ":now": context.now,
             ":deployment": record.id,
             ":blue": TargetLabel::Blue.as_str(),
             ":block": Column(Stage::Block),
         },
-        |row| row.get(0),
-    )?;
-    let instances = names.collect::<Result<_, _>>()?;
+        |row| row.get(0),)?;
     outcome.recheck.extend(removal::give_up(context.tx)?.recheck);
     record.step(context, DeploymentInput::Retire)?;
     outcome.changes.push(Change::Retired { instances });
@@ -261,11 +252,11 @@ fn plan_rollback(
 /// Why a deployment has left everything as it was, if it has.
 fn nothing_to_undo(context: &Context<'_>, record: &Record) -> Result<Option<&'static str>, ApiError> {
     if !matches!(record.rules.strategy, Strategy::BlueGreen { .. }) {
-        let mut attempted = context
-            .tx
-            .prepare_cached("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1")?;
-        return Ok((!attempted.exists([&record.id])?)
-            .then_some("Nothing was rolled back: the deployment was not begun on any instance."));
+        return Ok((!context.tx.exists(
+            "SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1",
+            [&record.id],
+        )?)
+        .then_some("Nothing was rolled back: the deployment was not begun on any instance."));
     }
     let targets = Target::load_all(context.tx, &record.id)?;
     let original = |target: &Target| target.state.label == Some(TargetLabel::Blue);

@@ -4,13 +4,13 @@
 
 use codedeploy_api::codedeploy::{DeleteDeploymentGroupOutput, ErrorCode, Nothing, Timestamp};
 use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
-use rusqlite::{OptionalExtension as _, Transaction};
 
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
 use crate::records::{Record, Target};
 use crate::registry::instances;
 use crate::request;
+use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
 
 /// A transaction of a removal that can take many: its output once nothing is left to do, and what was done meanwhile.
@@ -23,12 +23,14 @@ pub fn delete_group(
     request: request::DeleteDeploymentGroup,
 ) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
     let deleted = (Some(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) }), None);
-    let mut statement = context.tx.prepare_cached(
+    let names = (&*request.application_name, &*request.deployment_group_name);
+    let Some(id) = context.tx.query_opt(
         "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
          WHERE a.name = ?1 AND g.name = ?2",
-    )?;
-    let names = (&*request.application_name, &*request.deployment_group_name);
-    let Some(id) = statement.query_row(names, |row| row.get::<_, String>(0)).optional()? else {
+        names,
+        |row| row.get::<String>(0),
+    )?
+    else {
         return Ok(deleted);
     };
     if let Purged::Part(outcome) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
@@ -44,11 +46,8 @@ pub fn delete_application(
     context: &Context<'_>,
     request: request::DeleteApplication,
 ) -> Result<Step<Nothing>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
-        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
-    )?;
-    let groups = statement.query_map([&*request.application_name], |row| row.get(0))?;
-    for id in groups.collect::<Result<Vec<String>, _>>()? {
+    let groups: Vec<String> = context.tx.query_all("SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1", [&*request.application_name], |row| row.get(0))?;
+    for id in groups {
         if let Purged::Part(outcome) = purge(context, &id, ErrorCode::ApplicationMissing)? {
             return Ok((None, Some(*outcome)));
         }
@@ -69,14 +68,14 @@ pub fn deregister(
 }
 
 /// What the instance was to do is given up.
-fn withdraw(tx: &Transaction<'_>, now: Timestamp, name: &str) -> rusqlite::Result<Effects> {
+fn withdraw(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Effects, SqlError> {
     tx.execute(DEREGISTER, (name, now.millis()))?;
     give_up(tx)
 }
 
 /// Deregisters an instance and gives its principal; `None` when there is none that is registered. A service that runs
 /// finds by itself what follows.
-pub fn remove_host(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
+pub fn remove_host(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
     let found = instances::registered(tx, name)?;
     if found.is_some() {
         withdraw(tx, now, name)?;
@@ -86,7 +85,7 @@ pub fn remove_host(tx: &Transaction<'_>, now: Timestamp, name: &str) -> Result<O
 
 /// Makes every command overdue whose host was deregistered: the next decision about its deployment ends it, as it does
 /// with a command whose time is over.
-pub(super) fn give_up(tx: &Transaction<'_>) -> rusqlite::Result<Effects> {
+pub(super) fn give_up(tx: &Tx<'_>) -> Result<Effects, SqlError> {
     let recheck = Target::expire_departed(tx)?.into_iter().collect();
     Ok(Effects { recheck, ..Effects::default() })
 }
@@ -105,8 +104,8 @@ enum Purged {
 
 /// Removes a part of a group's deployments. One that is active ends with `reason` first, so that it can be told.
 fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Purged, ApiError> {
-    let find = |sql: &str| -> rusqlite::Result<Option<String>> {
-        context.tx.prepare_cached(sql)?.query_row([group_id], |row| row.get(0)).optional()
+    let find = |sql: &str| -> Result<Option<String>, SqlError> {
+        context.tx.query_opt(sql, [group_id], |row| row.get(0))
     };
     let active = "SELECT id FROM deployments
         WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1";
@@ -124,15 +123,18 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Pur
     }
     let mut room = BATCH;
     while let Some(id) = find("SELECT id FROM deployments WHERE group_id = ?1 ORDER BY created LIMIT 1")? {
-        let mut statement = context.tx.prepare_cached(
-            "DELETE FROM targets WHERE deployment_id = ?1 AND position IN (
+        room -= context
+            .tx
+            .execute(
+                "DELETE FROM targets WHERE deployment_id = ?1 AND position IN (
                  SELECT position FROM targets WHERE deployment_id = ?1 ORDER BY position LIMIT ?2)",
-        )?;
-        room -= statement.execute((&id, room))?.min(room);
+                (&id, room),
+            )?
+            .min(room);
         if room == 0 {
             return Ok(Purged::Part(Box::new(Effects::none(&id))));
         }
-        context.tx.prepare_cached("DELETE FROM deployments WHERE id = ?1")?.execute([&id])?;
+        context.tx.execute("DELETE FROM deployments WHERE id = ?1", [&id])?;
         room -= 1;
     }
     Ok(Purged::All)

@@ -182,16 +182,17 @@ struct History {
 
 impl History {
     fn load(context: &Context<'_>, group: &groups::Group) -> Result<Self, ApiError> {
-        let mut statement = context
-            .tx
-            .prepare_cached("SELECT target_id, healthy, revision FROM health WHERE group_id = ?1")?;
-        let rows = statement.query_map([&group.id], |row| {
-            let revision: Option<Json<_>> = row.get(2)?;
-            Ok((row.get(0)?, (row.get(1)?, revision.map(|json| json.0))))
-        })?;
+        let rows = context.tx.query_all(
+            "SELECT target_id, healthy, revision FROM health WHERE group_id = ?1",
+            [&group.id],
+            |row| {
+                let revision: Option<Json<_>> = row.get(2)?;
+                Ok((row.get(0)?, (row.get(1)?, revision.map(|json| json.0))))
+            },
+        )?;
         Ok(History {
             current: last_successful_revision(context, group)?,
-            instances: rows.collect::<Result<_, _>>()?,
+            instances: rows.into_iter().collect(),
         })
     }
 

@@ -71,25 +71,20 @@ fn names_with(
     refuse_labels(record, labels)?;
     let name = format!("targets of {} {statuses:?} {labels:?}", record.id);
     let listing = context.pages.listing::<i64>(name, token)?;
-    let mut statement = context.tx.prepare_cached(
+    let after = listing.after().copied().unwrap_or(-1);
+    listing.query(
+        context.tx,
         "SELECT position, target_id, status, label FROM targets
          WHERE deployment_id = ?1 AND position > ?2 ORDER BY position",
-    )?;
-    let after = listing.after().copied().unwrap_or(-1);
-    let rows = statement.query_map((&record.id, after), |row| {
-        let status = TargetStatus::from(row.get::<_, String>(2)?);
-        let label = row.get::<_, Option<String>>(3)?.map(TargetLabel::from);
-        Ok((row.get(0)?, row.get::<_, String>(1)?, status, label))
-    })?;
-    let wanted = rows.filter_map(|row| match row {
-        Ok((position, name, status, label)) => {
+        (&record.id, after),
+        |row| {
+            let status = TargetStatus::from(row.get::<String>(2)?);
+            let label = row.get::<Option<String>>(3)?.map(TargetLabel::from);
             let listed = (statuses.is_empty() || statuses.contains(&status))
                 && (labels.is_empty() || label.is_some_and(|label| labels.contains(&label)));
-            listed.then_some(Ok((position, name)))
-        }
-        Err(error) => Some(Err(error)),
-    });
-    listing.page(wanted)
+            Ok(if listed { Some((row.get(0)?, row.get(1)?)) } else { None })
+        },
+    )
 }
 
 /// Labels tell the fleets of a blue/green deployment apart; a deployment in place has none.

@@ -12,7 +12,6 @@ use crate::error::ApiError;
 use crate::records::command::{Command, SERVICE};
 use crate::records::{Record, Target, set_aside};
 use crate::request::load_balancers;
-use crate::store::is_damage;
 use crate::transaction::Context;
 
 /// Which way the traffic of an instance is changed.
@@ -144,7 +143,7 @@ fn look_up<'a>(
         records.extend(Record::load(context.tx, id)?.map(|record| (id.clone(), record)));
     }
     let target = match Target::at(context.tx, id, command.target) {
-        Err(damage) if is_damage(&damage) => {
+        Err(damage) if damage.is_damage() => {
             set_aside(context.tx, id, &damage.to_string(), context.now)?;
             records.remove(id);
             None

@@ -6,7 +6,6 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::{
     BundleType, CreateDeploymentInput, RevisionLocation, RevisionLocationType, S3Location,
 };
-use rusqlite::OptionalExtension as _;
 use serde_json::Value;
 use tracing::Instrument as _;
 
@@ -16,7 +15,7 @@ use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::request::{CreateDeployment, Request as _};
 use crate::service::Service;
-use crate::store::Json;
+use crate::store::{Json, SqlError};
 use crate::transaction::Context;
 
 /// How soon it is tried again to start a deployment for whose group another one is active.
@@ -191,9 +190,10 @@ pub async fn notice(service: &Arc<Service>, created: Vec<Created>) -> Result<Wis
 pub(super) async fn run(service: &Arc<Service>) {
     loop {
         let wishes = service.transact(|_, context| {
-            let mut statement = context.tx.prepare_cached("SELECT application, group_name FROM wishes")?;
-            let wishes = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(wishes.collect::<Result<Vec<(String, String)>, _>>()?)
+            let wishes = context.tx.query_all("SELECT application, group_name FROM wishes", (), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+            Ok::<Vec<(String, String)>, ApiError>(wishes)
         });
         let wishes = wishes.await.inspect_err(|error| {
             tracing::error!(%error, "the deployments that are wished for could not be read; trying again");
@@ -216,10 +216,11 @@ pub(super) async fn run(service: &Arc<Service>) {
 
 /// Creates the deployment that is wished for; false while it has to wait.
 fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Effects>), ApiError> {
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT revision FROM wishes WHERE application = ?1 AND group_name = ?2")?;
-    let found = statement.query_row([application, group], |row| row.get(0)).optional()?;
+    let found = context.tx.query_opt(
+        "SELECT revision FROM wishes WHERE application = ?1 AND group_name = ?2",
+        [application, group],
+        |row| row.get(0),
+    )?;
     let Some(Json::<RevisionLocation>(revision)) = found else {
         return Ok((true, None));
     };
@@ -259,7 +260,7 @@ fn is_known(
     watch: &Watch,
     object: &Created,
     revision: &RevisionLocation,
-) -> rusqlite::Result<bool> {
+) -> Result<bool, SqlError> {
     match object {
         Created { sequencer: Some(sequencer), .. } => is_passed(context, watch, object, sequencer),
         // A version comes once.
@@ -276,28 +277,26 @@ fn is_passed(
     watch: &Watch,
     object: &Created,
     sequencer: &str,
-) -> rusqlite::Result<bool> {
+) -> Result<bool, SqlError> {
     let place = (&watch.application, &watch.deployment_group, &object.bucket, &object.key);
     let newest: Option<String> = context
         .tx
-        .prepare_cached(
-            "SELECT sequencer FROM notices WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4",
-        )?
-        .query_row(place, |row| row.get(0))
-        .optional()?;
+        .query_opt("SELECT sequencer FROM notices WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4", place, |row| row.get(0))?;
     if newest.is_some_and(|newest| !follows(sequencer, &newest)) {
         return Ok(true);
     }
     let (application, group, bucket, key) = place;
-    context
-        .tx
-        .prepare_cached("INSERT OR REPLACE INTO notices VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute((application, group, bucket, key, sequencer, context.now.millis()))?;
+    context.tx.execute(
+        "INSERT INTO notices (application, group_name, bucket, key, sequencer, seen)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (application, group_name, bucket, key) DO UPDATE
+                 SET sequencer = excluded.sequencer, seen = excluded.seen",
+        (application, group, bucket, key, sequencer, context.now.millis()),
+    )?;
     let forgotten = i64::try_from(MEMORY.as_millis()).unwrap_or(i64::MAX);
     context
         .tx
-        .prepare_cached("DELETE FROM notices WHERE seen < ?1")?
-        .execute([context.now.millis().saturating_sub(forgotten)])?;
+        .execute("DELETE FROM notices WHERE seen < ?1", [context.now.millis().saturating_sub(forgotten)])?;
     Ok(false)
 }
 
@@ -314,15 +313,15 @@ fn was_deployed(
     watch: &Watch,
     revision: &RevisionLocation,
     last: bool,
-) -> rusqlite::Result<bool> {
-    let mut statement = context.tx.prepare_cached(
+) -> Result<bool, SqlError> {
+    context.tx.exists(
         "SELECT 1 FROM deployments d
          JOIN deployment_groups g ON g.id = d.group_id
          JOIN applications a ON a.id = g.application_id
          WHERE a.name = ?1 AND g.name = ?2 AND json_extract(d.snapshot, '$.revision') = json(?3)
            AND (NOT ?4 OR d.id = g.last_attempted) LIMIT 1",
-    )?;
-    statement.exists((&watch.application, &watch.deployment_group, Json(revision), last))
+        (&watch.application, &watch.deployment_group, Json(revision), last),
+    )
 }
 
 #[cfg(test)]

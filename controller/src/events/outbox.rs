@@ -6,7 +6,6 @@ use std::time::Duration;
 use codedeploy_api::codedeploy::{
     DeploymentInfo, GetDeploymentInput, GetDeploymentTargetInput, LifecycleEvent, Timestamp,
 };
-use rusqlite::{OptionalExtension, Transaction, named_params};
 
 use super::message::{Change, State, Target};
 use crate::config::events::{Events, Receiver};
@@ -14,6 +13,7 @@ use crate::deployment::{queries, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::registry::groups;
 use crate::request::{GetDeployment, GetDeploymentTarget, Request as _};
+use crate::store::{Json, SqlError, Tx, named};
 use crate::transaction::Context;
 
 /// Most changes that one transaction makes messages of.
@@ -48,16 +48,15 @@ pub(super) struct Message {
 pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiError> {
     let urls: Vec<&str> = events.receivers().map(|receiver| receiver.url.as_str()).collect();
     if urls.is_empty() {
-        context
-            .tx
-            .execute_batch("DELETE FROM event_listeners; DELETE FROM happenings; DELETE FROM messages")?;
+        for table in ["event_listeners", "happenings", "messages"] {
+            context.tx.execute(&format!("DELETE FROM {table}"), ())?;
+        }
         return Ok(());
     }
-    context.tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", [])?;
-    context.tx.execute(
-        "DELETE FROM messages WHERE url NOT IN (SELECT value FROM json_each(?1))",
-        [crate::store::Json(urls)],
-    )?;
+    context.tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", ())?;
+    context
+        .tx
+        .execute("DELETE FROM messages WHERE url NOT IN (SELECT value FROM json_each(?1))", [Json(urls)])?;
     Ok(())
 }
 
@@ -71,19 +70,17 @@ struct Happening {
 
 /// Makes messages of what happened; gives whether there may be more.
 pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, ApiError> {
-    let mut statement = context.tx.prepare_cached("SELECT * FROM happenings ORDER BY sequence LIMIT ?1")?;
-    let happenings: Vec<Happening> = statement
-        .query_map([BATCH], |row| {
+    let happenings: Vec<Happening> =
+        context.tx.query_all("SELECT * FROM happenings ORDER BY sequence LIMIT ?1", [BATCH], |row| {
             let target: (Option<String>, Option<String>) = (row.get("target_id")?, row.get("target_arn")?);
             Ok(Happening {
                 sequence: row.get("sequence")?,
                 deployment_id: row.get("deployment_id")?,
                 target: target.0.zip(target.1),
                 status: row.get("status")?,
-                time: Timestamp::from_millis(row.get("time")?),
+                time: row.get("time")?,
             })
-        })?
-        .collect::<Result<_, _>>()?;
+        })?;
     let mut known = HashMap::new();
     for happening in &happenings {
         match look_up(context, &mut known, happening) {
@@ -106,15 +103,15 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
 }
 
 /// Drops the oldest messages for a receiver that takes none.
-fn bound(tx: &Transaction<'_>, receiver: &Receiver) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare_cached("SELECT count(*) FROM messages WHERE url = ?1")?;
-    let waiting: usize = statement.query_row([&receiver.url], |row| row.get(0))?;
+fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
+    let waiting: usize =
+        tx.query_one("SELECT count(*) FROM messages WHERE url = ?1", [&receiver.url], |row| row.get(0))?;
     if waiting > MOST {
-        let mut statement = tx.prepare_cached(
+        let dropped = tx.execute(
             "DELETE FROM messages WHERE url = ?1 AND sequence <= (
                  SELECT sequence FROM messages WHERE url = ?1 ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
+            (&receiver.url, KEPT),
         )?;
-        let dropped = statement.execute((&receiver.url, KEPT))?;
         let receiver = crate::outgoing::place(&receiver.url);
         tracing::error!(
             receiver,
@@ -143,8 +140,8 @@ fn look_up(
 }
 
 fn deployment(context: &Context<'_>, id: &str) -> Result<Option<(DeploymentInfo, String)>, ApiError> {
-    let mut statement = context.tx.prepare_cached("SELECT group_id FROM deployments WHERE id = ?1")?;
-    let group_id: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
+    let group_id: Option<String> =
+        context.tx.query_opt("SELECT group_id FROM deployments WHERE id = ?1", [id], |row| row.get(0))?;
     let Some(group_id) = group_id else {
         return Ok(None);
     };
@@ -217,30 +214,30 @@ fn address(context: &Context<'_>, events: &Events, change: &Change) -> Result<()
 }
 
 fn send(context: &Context<'_>, url: &str, topic: Option<&str>, body: &str) -> Result<(), ApiError> {
-    context
-        .tx
-        .prepare_cached(
-            "INSERT INTO messages (url, topic, body, made, due) VALUES (:url, :topic, :body, :now, :now)",
-        )?
-        .execute(named_params! {":url": url, ":topic": topic, ":body": body, ":now": context.now.millis()})?;
+    context.tx.execute(
+        "INSERT INTO messages (url, topic, body, made, due) VALUES (:url, :topic, :body, :now, :now)",
+        named! {":url": url, ":topic": topic, ":body": body, ":now": context.now},
+    )?;
     Ok(())
 }
 
 /// The oldest message for a receiver: those after it wait for it, so that they arrive in order.
 pub(super) fn first(context: &Context<'_>, url: &str) -> Result<Option<Message>, ApiError> {
-    let mut statement =
-        context.tx.prepare_cached("SELECT * FROM messages WHERE url = ?1 ORDER BY sequence LIMIT 1")?;
-    let message = statement.query_row([url], |row| {
-        Ok(Message {
-            sequence: row.get("sequence")?,
-            topic: row.get("topic")?,
-            body: row.get("body")?,
-            made: Timestamp::from_millis(row.get("made")?),
-            attempts: row.get("attempts")?,
-            due: Timestamp::from_millis(row.get("due")?),
-        })
-    });
-    Ok(message.optional()?)
+    let message = context.tx.query_opt(
+        "SELECT * FROM messages WHERE url = ?1 ORDER BY sequence LIMIT 1",
+        [url],
+        |row| {
+            Ok(Message {
+                sequence: row.get("sequence")?,
+                topic: row.get("topic")?,
+                body: row.get("body")?,
+                made: row.get("made")?,
+                attempts: row.get("attempts")?,
+                due: row.get("due")?,
+            })
+        },
+    )?;
+    Ok(message)
 }
 
 /// What follows an attempt to deliver a message.
@@ -294,12 +291,12 @@ impl Message {
 pub(super) fn settle(context: &Context<'_>, sequence: i64, next: Next) -> Result<(), ApiError> {
     match next {
         Next::Done | Next::GiveUp => {
-            context.tx.prepare_cached("DELETE FROM messages WHERE sequence = ?1")?.execute([sequence])?
+            context.tx.execute("DELETE FROM messages WHERE sequence = ?1", [sequence])?
         }
-        Next::Again(due) => context
-            .tx
-            .prepare_cached("UPDATE messages SET attempts = attempts + 1, due = ?2 WHERE sequence = ?1")?
-            .execute((sequence, due.millis()))?,
+        Next::Again(due) => context.tx.execute(
+            "UPDATE messages SET attempts = attempts + 1, due = ?2 WHERE sequence = ?1",
+            (sequence, due.millis()),
+        )?,
     };
     Ok(())
 }
@@ -339,10 +336,10 @@ mod tests {
             SELECT ?1, i, 0, 0 FROM n";
         let waiting = "SELECT count(*), min(CAST(body AS INTEGER)), max(CAST(body AS INTEGER)) FROM messages WHERE url = ?1";
         let found = store.transact_blocking(move |tx| {
-            let kept = |url: &str, number: usize| -> rusqlite::Result<(usize, usize, usize)> {
+            let kept = |url: &str, number: usize| -> Result<(usize, usize, usize), SqlError> {
                 tx.execute(send, (url, number))?;
                 bound(tx, &receiver(url))?;
-                tx.query_row(waiting, [url], |row| row.try_into())
+                tx.query_one(waiting, [url], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             };
             let both = (kept("http://few", MOST)?, kept("http://many", MOST + 1)?);
             Ok::<_, crate::error::ApiError>(both)

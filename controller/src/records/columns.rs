@@ -2,7 +2,8 @@
 
 use codedeploy_planner::deployment_state::Stage;
 use codedeploy_planner::plan::Class;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+use crate::store::{FromValue, SqlError, ToValue, Unreadable, Value};
 
 /// A value of the planner's in a column of its own.
 #[derive(Debug, Clone, Copy)]
@@ -17,38 +18,41 @@ const CLASSES: [(Class, &str); 6] = [
     (Class::Skipped, "skipped"),
 ];
 
-impl ToSql for Column<Class> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+impl ToValue for Column<Class> {
+    fn to_value(&self) -> Result<Value<'_>, SqlError> {
         let name = CLASSES.iter().find(|(class, _)| *class == self.0).map_or("", |(_, name)| name);
-        Ok(name.into())
+        Ok(Value::Text(name.into()))
     }
 }
 
-impl FromSql for Column<Class> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let text = value.as_str()?;
+impl FromValue for Column<Class> {
+    fn from_value(value: Value<'_>) -> Result<Self, Unreadable> {
+        let text = match &value {
+            Value::Text(text) => &**text,
+            _ => "",
+        };
         let found = CLASSES.iter().find(|(_, name)| *name == text);
-        found.map(|(class, _)| Column(*class)).ok_or(FromSqlError::InvalidType)
+        found.map(|(class, _)| Column(*class)).ok_or_else(|| Unreadable("it is no class of targets".into()))
     }
 }
 
-impl ToSql for Column<Stage> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self.0 {
-            Stage::Deploy => 0_i64.into(),
-            Stage::Allow => 1_i64.into(),
-            Stage::Block => 2_i64.into(),
-        })
+impl ToValue for Column<Stage> {
+    fn to_value(&self) -> Result<Value<'_>, SqlError> {
+        Ok(Value::Integer(match self.0 {
+            Stage::Deploy => 0,
+            Stage::Allow => 1,
+            Stage::Block => 2,
+        }))
     }
 }
 
-impl FromSql for Column<Stage> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_i64()? {
+impl FromValue for Column<Stage> {
+    fn from_value(value: Value<'_>) -> Result<Self, Unreadable> {
+        match i64::from_value(value)? {
             0 => Ok(Column(Stage::Deploy)),
             1 => Ok(Column(Stage::Allow)),
             2 => Ok(Column(Stage::Block)),
-            other => Err(FromSqlError::OutOfRange(other)),
+            other => Err(Unreadable(format!("{other} is no stage"))),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use codedeploy_planner::plan::Class;
 use codedeploy_planner::strategy::is_performed_here;
-use rusqlite::{OptionalExtension, Row, Transaction};
 
 use crate::error::ApiError;
 use crate::ids::random_text;
 use crate::records::Target;
 use crate::records::columns::Column;
+use crate::store::{Row, SqlError, Tx};
 
 /// The host of the commands that the service performs itself; no host is registered with an empty identifier.
 pub(crate) const SERVICE: &str = "";
@@ -33,7 +33,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
         Ok(Command {
             sequence: row.get("sequence")?,
             id: row.get("id")?,
@@ -44,11 +44,7 @@ impl Command {
     }
 
     /// Offers an event of a target to its host, or to the service's own hand, and gives whom.
-    pub(crate) fn offer<'a>(
-        tx: &Transaction<'_>,
-        target: &'a Target,
-        event: usize,
-    ) -> Result<&'a str, ApiError> {
+    pub(crate) fn offer<'a>(tx: &Tx<'_>, target: &'a Target, event: usize) -> Result<&'a str, ApiError> {
         let name = target.state.events.get(event).map(|event| &event.name);
         let host = match name {
             Some(name) if is_performed_here(name) => SERVICE,
@@ -56,10 +52,7 @@ impl Command {
         };
         let name = name.map_or("", |name| name.name());
         let random = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 20)?;
-        tx.prepare_cached(
-            "INSERT INTO commands (id, deployment_id, target, event, host, offered) VALUES (?1, ?2, ?3, ?4, ?5, 1)",
-        )?
-        .execute((
+        tx.execute("INSERT INTO commands (id, deployment_id, target, event, host, offered) VALUES (?1, ?2, ?3, ?4, ?5, 1)", (
             // The readable part is for people who find it in an agent's folder.
             format!("{}.{name}.{random}", target.deployment_id),
             &target.deployment_id,
@@ -71,53 +64,39 @@ impl Command {
     }
 
     /// The commands that wait for a host, the oldest first.
-    pub(crate) fn offered_to(tx: &Transaction<'_>, host: &str) -> rusqlite::Result<Vec<Command>> {
-        tx.prepare_cached("SELECT * FROM commands WHERE host = ?1 AND offered = 1 ORDER BY sequence")?
-            .query_map([host], Command::read)?
-            .collect()
+    pub(crate) fn offered_to(tx: &Tx<'_>, host: &str) -> Result<Vec<Command>, SqlError> {
+        tx.query_all(
+            "SELECT * FROM commands WHERE host = ?1 AND offered = 1 ORDER BY sequence",
+            [host],
+            Command::read,
+        )
     }
 
     /// The next commands that wait for the service's own hand, in their order.
-    pub(crate) fn offered_here(
-        tx: &Transaction<'_>,
-        after: i64,
-        most: usize,
-    ) -> rusqlite::Result<Vec<Command>> {
-        tx.prepare_cached(OFFERED_HERE)?.query_map((after, most), Command::read)?.collect()
+    pub(crate) fn offered_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
+        tx.query_all(OFFERED_HERE, (after, most), Command::read)
     }
 
     /// The next of the commands that the service may have begun to perform itself, in their order.
-    pub(crate) fn begun_here(
-        tx: &Transaction<'_>,
-        after: i64,
-        most: usize,
-    ) -> rusqlite::Result<Vec<Command>> {
-        tx.prepare_cached(BEGUN_HERE)?
-            .query_map((after, most, Column(Class::Performing)), Command::read)?
-            .collect()
+    pub(crate) fn begun_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
+        tx.query_all(BEGUN_HERE, (after, most, Column(Class::Performing)), Command::read)
     }
 
     /// Whether the service still has to perform a command that it began.
-    pub(crate) fn is_wanted_here(tx: &Transaction<'_>, id: &str) -> rusqlite::Result<bool> {
-        tx.prepare_cached(
-            "SELECT 1 FROM commands c JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
+    pub(crate) fn is_wanted_here(tx: &Tx<'_>, id: &str) -> Result<bool, SqlError> {
+        tx.exists("SELECT 1 FROM commands c JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
              WHERE c.id = ?1 AND t.class = ?2 AND NOT EXISTS (
                  SELECT 1 FROM commands n
-                 WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)",
-        )?
-        .exists((id, Column(Class::Performing)))
+                 WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)", (id, Column(Class::Performing)))
     }
 
     /// The command with an identifier, if it is this host's.
-    pub(crate) fn of_host(tx: &Transaction<'_>, host: &str, id: &str) -> rusqlite::Result<Option<Command>> {
-        tx.prepare_cached("SELECT * FROM commands WHERE id = ?1 AND host = ?2")?
-            .query_row((id, host), Command::read)
-            .optional()
+    pub(crate) fn of_host(tx: &Tx<'_>, host: &str, id: &str) -> Result<Option<Command>, SqlError> {
+        tx.query_opt("SELECT * FROM commands WHERE id = ?1 AND host = ?2", (id, host), Command::read)
     }
 
-    pub(crate) fn note_noop(&self, tx: &Transaction<'_>, noop: bool) -> rusqlite::Result<()> {
-        tx.prepare_cached("UPDATE commands SET noop = ?2 WHERE sequence = ?1")?
-            .execute((self.sequence, noop))?;
+    pub(crate) fn note_noop(&self, tx: &Tx<'_>, noop: bool) -> Result<(), SqlError> {
+        tx.execute("UPDATE commands SET noop = ?2 WHERE sequence = ?1", (self.sequence, noop))?;
         Ok(())
     }
 }

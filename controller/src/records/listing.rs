@@ -1,7 +1,8 @@
 //! Lists of deployments, the newest first, read off an index: what is not listed is not looked at.
 
 use codedeploy_api::codedeploy::DeploymentStatus;
-use rusqlite::{Transaction, named_params};
+
+use crate::store::{SqlError, Tx, named};
 
 /// When a deployment was made. Of those made in the same millisecond, the one made last has the highest row id.
 pub(crate) type Made = (i64, i64);
@@ -41,16 +42,12 @@ const OF_GROUP_BY_STATUS: &str =
     newest!("deployments_of_group_by_status" "group_id = :group AND status = :status");
 
 /// The newest of the wanted deployments, at most so many.
-pub(crate) fn newest(
-    tx: &Transaction<'_>,
-    wanted: &Wanted<'_>,
-    most: usize,
-) -> rusqlite::Result<Vec<(Made, String)>> {
+pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Vec<(Made, String)>, SqlError> {
     let mut found = Vec::new();
-    let mut find = |sql: &str, status: Option<&str>| -> rusqlite::Result<()> {
-        let mut statement = tx.prepare_cached(sql)?;
-        let rows = statement.query_map(
-            named_params! {
+    let mut find = |sql: &str, status: Option<&str>| -> Result<(), SqlError> {
+        let rows = tx.query_all(
+            sql,
+            named! {
                 ":group": wanted.group_id,
                 ":status": status,
                 ":start": wanted.start,
@@ -61,9 +58,7 @@ pub(crate) fn newest(
             },
             |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)),
         )?;
-        for row in rows {
-            found.push(row?);
-        }
+        found.extend(rows);
         Ok(())
     };
     let (all, by_status) = match wanted.group_id {

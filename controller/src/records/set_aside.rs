@@ -13,45 +13,41 @@ use codedeploy_planner::plan::Class;
 use codedeploy_planner::rules::Rules;
 use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
-use rusqlite::types::FromSql;
-use rusqlite::{OptionalExtension as _, Row, Transaction, named_params};
 
 use super::Relations;
 use crate::records::columns::Column;
 use crate::request::members::shorten;
-use crate::store::Json;
+use crate::store::{FromValue, Json, Row, SqlError, Tx, named};
 
 /// Ends the deployment with an id, unless there is none, for what was `found` to be wrong with it. One that had ended keeps
 /// its ending.
-pub(crate) fn set_aside(tx: &Transaction<'_>, id: &str, found: &str, now: Timestamp) -> rusqlite::Result<()> {
+pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> Result<(), SqlError> {
     let found = shorten(found);
     let message = format!(
         "The record of the deployment in the controller's database is damaged ({found}): it was set aside. Deploy again."
     );
-    let read = tx
-        .prepare_cached("SELECT * FROM deployments WHERE id = ?1")?
-        .query_row([id], |row| Ok(Salvage::read(row, &message, now)))
-        .optional()?;
+    let read = tx.query_opt("SELECT * FROM deployments WHERE id = ?1", [id], |row| {
+        Ok(Salvage::read(row, &message, now))
+    })?;
     let Some(Salvage { was_over, progress, rules, snapshot, relations }) = read else {
         return Ok(());
     };
-    tx.prepare_cached(
+    tx.execute(
         "UPDATE deployments SET status = :status, progress = :progress, rules = :rules, snapshot = :snapshot,
                 relations = :relations, retire_at = :retire_at
          WHERE id = :id",
-    )?
-    .execute(named_params! {
-        ":status": progress.status().as_str(),
-        ":progress": Json(&progress),
-        ":rules": Json(&rules),
-        ":snapshot": Json(snapshot),
-        ":relations": Json(relations),
-        ":retire_at": progress.retire_at().map(Timestamp::millis),
-        ":id": id,
-    })?;
+        named! {
+            ":status": progress.status().as_str(),
+            ":progress": Json(&progress),
+            ":rules": Json(&rules),
+            ":snapshot": Json(snapshot),
+            ":relations": Json(relations),
+            ":retire_at": progress.retire_at(),
+            ":id": id,
+        },
+    )?;
     end_targets(tx, id, &rules, &message, now)?;
-    tx.prepare_cached("UPDATE commands SET offered = 0 WHERE deployment_id = ?1 AND offered = 1")?
-        .execute([id])?;
+    tx.execute("UPDATE commands SET offered = 0 WHERE deployment_id = ?1 AND offered = 1", [id])?;
     if was_over {
         tracing::error!(
             deployment_id = id,
@@ -61,14 +57,14 @@ pub(crate) fn set_aside(tx: &Transaction<'_>, id: &str, found: &str, now: Timest
         return Ok(());
     }
     // What is on the hosts that it was begun on is not known.
-    tx.prepare_cached(
+    tx.execute(
         "INSERT INTO health (group_id, target_id, healthy, revision)
          SELECT d.group_id, t.target_id, 0, NULL FROM targets t JOIN deployments d ON d.id = t.deployment_id
          WHERE t.deployment_id = ?1 AND t.attempted = 1
              AND EXISTS (SELECT 1 FROM deployment_groups g WHERE g.id = d.group_id)
          ON CONFLICT DO UPDATE SET healthy = 0, revision = NULL",
-    )?
-    .execute([id])?;
+        [id],
+    )?;
     tracing::error!(
         deployment_id = id,
         found,
@@ -126,35 +122,24 @@ impl Salvage {
 }
 
 /// A column, if it is what it should be.
-fn column<T: FromSql>(row: &Row<'_>, name: &str) -> Option<T> {
+fn column<T: FromValue>(row: &Row<'_>, name: &str) -> Option<T> {
     row.get(name).ok()
 }
 
 /// Ends the targets that have not ended, and writes all of them anew.
-fn end_targets(
-    tx: &Transaction<'_>,
-    id: &str,
-    rules: &Rules,
-    message: &str,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let mut select =
-        tx.prepare_cached("SELECT position, label, events FROM targets WHERE deployment_id = ?1")?;
-    let targets = select.query_map([id], |row| {
-        let label = column::<String>(row, "label").map(TargetLabel::from);
-        let events = column(row, "events").map(|Json::<Vec<Event>>(events)| events);
-        Ok((row.get::<_, i64>("position")?, label, events.filter(|events| !events.is_empty())))
-    })?;
-    let targets: Vec<_> = targets.collect::<rusqlite::Result<_>>()?;
-    let mut update = tx.prepare_cached(
-        "UPDATE targets SET label = :label, events = :events, status = :status, class = :class, stage = :stage,
-                attempted = :attempted, deadline = NULL
-         WHERE deployment_id = :deployment AND position = :position",
-    )?;
+fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timestamp) -> Result<(), SqlError> {
+    let targets =
+        tx.query_all("SELECT position, label, events FROM targets WHERE deployment_id = ?1", [id], |row| {
+            let label = column::<String>(row, "label").map(TargetLabel::from);
+            let events = column(row, "events").map(|Json::<Vec<Event>>(events)| events);
+            Ok((row.get::<i64>("position")?, label, events.filter(|events| !events.is_empty())))
+        })?;
     for (position, label, events) in targets {
         let label = label.filter(TargetLabel::is_known);
         let state = TargetState { label, events: ended(events, message, now), departed: false };
-        update.execute(named_params! {
+        tx.execute("UPDATE targets SET label = :label, events = :events, status = :status, class = :class, stage = :stage,
+                attempted = :attempted, deadline = NULL
+         WHERE deployment_id = :deployment AND position = :position", named! {
             ":label": state.label.as_ref().map(TargetLabel::as_str),
             ":events": Json(&state.events),
             ":status": state.status(rules).as_str(),

@@ -2,11 +2,11 @@
 //! standard error nobody keeps.
 
 use codedeploy_api::codedeploy::Timestamp;
-use rusqlite::Transaction;
 use time::OffsetDateTime;
 
 use crate::error::ApiError;
 use crate::logging::rfc3339;
+use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
 
 /// Where Linux keeps who has logged in, whatever user they have become since.
@@ -25,7 +25,7 @@ pub struct Deed {
 }
 
 /// Notes what the transaction changes.
-pub fn note(tx: &Transaction<'_>, done: Timestamp, command: &str, resource: &str) -> rusqlite::Result<()> {
+pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Result<(), SqlError> {
     let login = std::fs::read_to_string(LOGIN).unwrap_or_default();
     let by = match login.trim() {
         "" | NOBODY => "command line".to_owned(),
@@ -37,23 +37,22 @@ pub fn note(tx: &Transaction<'_>, done: Timestamp, command: &str, resource: &str
 
 /// What is not logged yet. The caller logs it once this is on disk.
 pub fn take(context: &Context<'_>) -> Result<Vec<Deed>, ApiError> {
-    let mut look = context.tx.prepare_cached("SELECT 1 FROM administration LIMIT 1")?;
-    if !look.exists([])? {
+    if !context.tx.exists("SELECT 1 FROM administration LIMIT 1", ())? {
         return Ok(Vec::new());
     }
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT done, command, resource, by FROM administration ORDER BY number")?;
-    let deeds = statement.query_map([], |row| {
-        Ok(Deed {
-            done: Timestamp::from_millis(row.get("done")?),
-            command: row.get("command")?,
-            resource: row.get("resource")?,
-            by: row.get("by")?,
-        })
-    })?;
-    let deeds = deeds.collect::<Result<_, _>>()?;
-    context.tx.execute("DELETE FROM administration", [])?;
+    let deeds = context.tx.query_all(
+        "SELECT done, command, resource, by FROM administration ORDER BY number",
+        (),
+        |row| {
+            Ok(Deed {
+                done: row.get("done")?,
+                command: row.get("command")?,
+                resource: row.get("resource")?,
+                by: row.get("by")?,
+            })
+        },
+    )?;
+    context.tx.execute("DELETE FROM administration", ())?;
     Ok(deeds)
 }
 

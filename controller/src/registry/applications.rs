@@ -1,13 +1,12 @@
 //! Applications.
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::by_name;
 use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::request;
-use crate::store::Json;
+use crate::store::{Json, Row, SqlError, named};
 use crate::transaction::Context;
 
 /// An application as it is stored.
@@ -21,11 +20,11 @@ pub struct Application {
 }
 
 impl Application {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
         Ok(Application {
             id: row.get("id")?,
             name: row.get("name")?,
-            created: Timestamp::from_millis(row.get("created")?),
+            created: row.get("created")?,
             github_account: row.get("github_account")?,
         })
     }
@@ -52,12 +51,13 @@ pub(super) fn does_not_exist(name: &str) -> ApiError {
 }
 
 fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Application>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
+    Ok(context.tx.query_opt(
         "SELECT a.id, a.name, a.created, t.account AS github_account
          FROM applications a LEFT JOIN github_tokens t ON t.name = a.github_token
          WHERE a.name = ?1",
-    )?;
-    Ok(statement.query_row([name], Application::read).optional()?)
+        [name],
+        Application::read,
+    )?)
 }
 
 fn refuse_taken(context: &Context<'_>, name: &str) -> Result<(), ApiError> {
@@ -73,7 +73,7 @@ pub fn create(
     request: request::CreateApplication,
 ) -> Result<CreateApplicationOutput, ApiError> {
     refuse_taken(context, &request.application_name)?;
-    let count: usize = context.tx.query_row("SELECT count(*) FROM applications", [], |row| row.get(0))?;
+    let count: usize = context.tx.query_one("SELECT count(*) FROM applications", (), |row| row.get(0))?;
     if count >= context.quotas.applications {
         return Err(ErrorName::ApplicationLimitExceeded
             .because(format!("There are {count} applications, which is the quota (quotas.applications in the controller's configuration).")));
@@ -81,10 +81,10 @@ pub fn create(
     let id = new_id()?;
     context.tx.execute(
         "INSERT INTO applications (id, name, created, tags) VALUES (:id, :name, :created, :tags)",
-        named_params! {
+        named! {
             ":id": id,
             ":name": &*request.application_name,
-            ":created": context.now.millis(),
+            ":created": context.now,
             ":tags": Json(request.tags.unwrap_or_default().0),
         },
     )?;
@@ -103,10 +103,12 @@ pub fn list(
     request: request::ListApplications,
 ) -> Result<ListApplicationsOutput, ApiError> {
     let listing = context.pages.listing("applications", request.next_token.as_deref())?;
-    let mut statement =
-        context.tx.prepare_cached("SELECT name FROM applications WHERE name > ?1 ORDER BY name")?;
-    let names = statement.query_map([listing.after_name()], by_name)?;
-    let (applications, next_token) = listing.page(names)?;
+    let (applications, next_token) = listing.query(
+        context.tx,
+        "SELECT name FROM applications WHERE name > ?1 ORDER BY name",
+        [listing.after_name()],
+        by_name,
+    )?;
     Ok(ListApplicationsOutput { applications: Some(applications), next_token })
 }
 

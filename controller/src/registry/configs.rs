@@ -4,13 +4,11 @@ mod predefined;
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::health::MinimumHealthy;
-use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::by_name;
 use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::request;
-use crate::store::Json;
+use crate::store::{Json, Row, SqlError, named};
 use crate::transaction::Context;
 
 /// The configuration of a group that names none.
@@ -26,13 +24,13 @@ struct Custom {
 }
 
 impl Custom {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
         Ok(Custom {
             id: row.get("id")?,
             name: row.get("name")?,
-            created: Timestamp::from_millis(row.get("created")?),
-            minimum: row.get::<_, Json<_>>("minimum")?.0,
-            zonal: row.get::<_, Option<Json<_>>>("zonal")?.map(|json| json.0),
+            created: row.get("created")?,
+            minimum: row.get::<Json<_>>("minimum")?.0,
+            zonal: row.get::<Option<Json<_>>>("zonal")?.map(|json| json.0),
         })
     }
 
@@ -62,8 +60,7 @@ fn present(minimum: MinimumHealthy) -> MinimumHealthyHosts {
 }
 
 fn lookup(context: &Context<'_>, name: &str) -> Result<Option<Custom>, ApiError> {
-    let mut statement = context.tx.prepare_cached("SELECT * FROM deployment_configs WHERE name = ?1")?;
-    Ok(statement.query_row([name], Custom::read).optional()?)
+    Ok(context.tx.query_opt("SELECT * FROM deployment_configs WHERE name = ?1", [name], Custom::read)?)
 }
 
 fn does_not_exist(name: &str) -> ApiError {
@@ -98,7 +95,7 @@ pub fn create(
             .because(format!("A deployment configuration already exists with the name: {name}")));
     }
     let count: usize =
-        context.tx.query_row("SELECT count(*) FROM deployment_configs", [], |row| row.get(0))?;
+        context.tx.query_one("SELECT count(*) FROM deployment_configs", (), |row| row.get(0))?;
     if count >= context.quotas.deployment_configs {
         return Err(ErrorName::DeploymentConfigLimitExceeded.because(format!(
             "There are {count} custom deployment configurations, which is the quota \
@@ -109,10 +106,10 @@ pub fn create(
     context.tx.execute(
         "INSERT INTO deployment_configs (name, id, created, minimum, zonal, tags)
          VALUES (:name, :id, :created, :minimum, :zonal, '[]')",
-        named_params! {
+        named! {
             ":name": &*name,
             ":id": id,
-            ":created": context.now.millis(),
+            ":created": context.now,
             ":minimum": Json(request.minimum_healthy_hosts),
             ":zonal": request.zonal_config.map(Json),
         },
@@ -139,10 +136,12 @@ pub fn list(
 ) -> Result<ListDeploymentConfigsOutput, ApiError> {
     let listing = context.pages.listing("configs", request.next_token.as_deref())?;
     let after = listing.after_name();
-    let mut statement =
-        context.tx.prepare_cached("SELECT name FROM deployment_configs WHERE name > ?1 ORDER BY name")?;
     // No more than the quota.
-    let mut names = statement.query_map([&after], by_name)?.collect::<Result<Vec<_>, _>>()?;
+    let mut names = context.tx.query_all(
+        "SELECT name FROM deployment_configs WHERE name > ?1 ORDER BY name",
+        [&after],
+        |row| Ok((row.get(0)?, row.get(0)?)),
+    )?;
     names.extend(predefined::names().filter(|name| *name > after).map(|name| (name.clone(), name)));
     names.sort_unstable();
     let (names, next_token) = listing.page(names.into_iter().map(Ok::<_, ApiError>))?;
@@ -156,12 +155,13 @@ pub fn delete(context: &Context<'_>, request: request::DeleteDeploymentConfig) -
         return Err(ErrorName::InvalidOperation
             .because(format!("The deployment configuration {name} is predefined and cannot be deleted.")));
     }
-    let mut statement = context.tx.prepare_cached(
+    let user: Option<String> = context.tx.query_opt(
         "SELECT g.name || ' of the application ' || a.name
          FROM deployment_groups g JOIN applications a ON a.id = g.application_id
          WHERE g.settings ->> '$.deploymentConfigName' = ?1 LIMIT 1",
+        [&*name],
+        |row| row.get(0),
     )?;
-    let user: Option<String> = statement.query_row([&*name], |row| row.get(0)).optional()?;
     if let Some(user) = user {
         return Err(ErrorName::DeploymentConfigInUse.because(format!(
             "The deployment configuration {name} is in use by the deployment group {user}."

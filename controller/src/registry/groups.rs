@@ -1,7 +1,6 @@
 //! Deployment groups.
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::applications::{self, Application};
 use super::{by_name, configs, loose_ends};
@@ -9,7 +8,7 @@ use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::records::Record;
 use crate::request;
-use crate::store::Json;
+use crate::store::{Json, Row, SqlError, named};
 use crate::transaction::Context;
 
 /// A deployment group as it is stored.
@@ -25,13 +24,13 @@ pub struct Group {
 }
 
 impl Group {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
         Ok(Group {
             id: row.get("id")?,
             application_id: row.get("application_id")?,
             name: row.get("name")?,
-            settings: request::in_full(row.get::<_, Json<_>>("settings")?.0),
-            target_revision: row.get::<_, Option<Json<_>>>("target_revision")?.map(|json| json.0),
+            settings: request::in_full(row.get::<Json<_>>("settings")?.0),
+            target_revision: row.get::<Option<Json<_>>>("target_revision")?.map(|json| json.0),
             last_attempted: row.get("last_attempted")?,
             last_successful: row.get("last_successful")?,
         })
@@ -107,15 +106,15 @@ pub(super) fn does_not_exist(application: &Application, name: &str) -> ApiError 
 }
 
 fn lookup(context: &Context<'_>, application: &Application, name: &str) -> Result<Option<Group>, ApiError> {
-    let mut statement = context
-        .tx
-        .prepare_cached("SELECT * FROM deployment_groups WHERE application_id = ?1 AND name = ?2")?;
-    Ok(statement.query_row((&application.id, name), Group::read).optional()?)
+    Ok(context.tx.query_opt(
+        "SELECT * FROM deployment_groups WHERE application_id = ?1 AND name = ?2",
+        (&application.id, name),
+        Group::read,
+    )?)
 }
 
 pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, ApiError> {
-    let mut statement = context.tx.prepare_cached("SELECT * FROM deployment_groups WHERE id = ?1")?;
-    Ok(statement.query_row([id], Group::read).optional()?)
+    Ok(context.tx.query_opt("SELECT * FROM deployment_groups WHERE id = ?1", [id], Group::read)?)
 }
 
 fn refuse_taken(context: &Context<'_>, application: &Application, name: &str) -> Result<(), ApiError> {
@@ -152,7 +151,7 @@ pub fn create(
     }
     let name = request.deployment_group_name;
     refuse_taken(context, &application, &name)?;
-    let count: usize = context.tx.query_row(
+    let count: usize = context.tx.query_one(
         "SELECT count(*) FROM deployment_groups WHERE application_id = ?1",
         [&application.id],
         |row| row.get(0),
@@ -171,7 +170,7 @@ pub fn create(
     context.tx.execute(
         "INSERT INTO deployment_groups (id, application_id, name, settings, tags)
          VALUES (:id, :application, :name, :settings, :tags)",
-        named_params! {
+        named! {
             ":id": id,
             ":application": application.id,
             ":name": &*name,
@@ -221,11 +220,12 @@ pub fn list(
     let application = applications::find(context, &request.application_name)?;
     let name = format!("groups of {}", application.id);
     let listing = context.pages.listing(name, request.next_token.as_deref())?;
-    let mut statement = context.tx.prepare_cached(
+    let (names, next_token) = listing.query(
+        context.tx,
         "SELECT name FROM deployment_groups WHERE application_id = ?1 AND name > ?2 ORDER BY name",
+        (&application.id, listing.after_name()),
+        by_name,
     )?;
-    let names = statement.query_map((&application.id, listing.after_name()), by_name)?;
-    let (names, next_token) = listing.page(names)?;
     Ok(ListDeploymentGroupsOutput {
         application_name: Some(application.name),
         deployment_groups: Some(names),

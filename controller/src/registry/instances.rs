@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde::Serialize;
 
 use crate::config::Partition;
@@ -12,7 +11,7 @@ use crate::identity::Identity;
 use crate::ids::random_text;
 use crate::request::members::InstanceName;
 use crate::request::{self, NewInstanceName, check_tags};
-use crate::store::Json;
+use crate::store::{Json, Row, SqlError, Tx, named};
 use crate::transaction::Context;
 
 /// Most tags of one instance.
@@ -28,14 +27,14 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row<'_>) -> Result<Self, SqlError> {
         Ok(Instance {
             name: row.get("name")?,
             arn: row.get("arn")?,
             principal: row.get("principal")?,
-            registered: Timestamp::from_millis(row.get("registered")?),
-            deregistered: row.get::<_, Option<i64>>("deregistered")?.map(Timestamp::from_millis),
-            tags: row.get::<_, Json<_>>("tags")?.0,
+            registered: row.get("registered")?,
+            deregistered: row.get("deregistered")?,
+            tags: row.get::<Json<_>>("tags")?.0,
         })
     }
 
@@ -55,16 +54,16 @@ impl Instance {
     }
 }
 
+const BY_NAME: &str = "SELECT * FROM instances WHERE name > ?1
+     ORDER BY name, deregistered IS NULL DESC, registered DESC, rowid DESC";
+
 /// The instance registered under a name now, else the one deregistered last.
-fn lookup(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
-    let mut statement = tx.prepare_cached(
-        "SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, rowid DESC
-         LIMIT 1",
-    )?;
-    Ok(statement.query_row([name], Instance::read).optional()?)
+fn lookup(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
+    Ok(tx.query_opt("SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, rowid DESC
+         LIMIT 1", [name], Instance::read)?)
 }
 
-pub(crate) fn registered(tx: &Transaction<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
+pub(crate) fn registered(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
     Ok(lookup(tx, name)?.filter(|instance| instance.deregistered.is_none()))
 }
 
@@ -83,7 +82,7 @@ pub fn register(
 
 /// Registers an instance whose name and identity are checked.
 pub fn enroll(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     partition: &Partition,
     now: Timestamp,
     name: &NewInstanceName,
@@ -110,19 +109,19 @@ pub fn enroll(
     tx.execute(
         "INSERT INTO instances (arn, name, principal, registered, tags)
          VALUES (:arn, :name, :principal, :now, :tags)",
-        named_params! {
+        named! {
             ":arn": format!("arn:aws:codedeploy:{region}:{account}:instance/{name}_{suffix}"),
             ":name": name,
             ":principal": identity.arn(),
-            ":now": now.millis(),
+            ":now": now,
             ":tags": Json(merge(name, Vec::new(), tags)?),
         },
     )?;
     // What deployments left on an earlier host of this name says nothing about this one.
-    tx.prepare_cached(
+    tx.execute(
         "DELETE FROM health WHERE group_id IN (SELECT id FROM deployment_groups) AND target_id = ?1",
-    )?
-    .execute([name])?;
+        [name],
+    )?;
     Ok(())
 }
 
@@ -157,22 +156,22 @@ impl Host {
 }
 
 /// The registered instances, by name.
-pub fn hosts(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Host>> {
-    tx.prepare_cached(
+pub fn hosts(tx: &Tx<'_>) -> Result<Vec<Host>, SqlError> {
+    tx.query_all(
         "SELECT name, principal, tags, last_seen, agent_version, accepted_signers FROM instances
          WHERE deregistered IS NULL ORDER BY name",
-    )?
-    .query_map([], |row| {
-        Ok(Host {
-            name: row.get("name")?,
-            arn: row.get("principal")?,
-            tags: row.get::<_, Json<_>>("tags")?.0,
-            last_seen: row.get::<_, Option<i64>>("last_seen")?.map(Timestamp::from_millis),
-            agent_version: row.get("agent_version")?,
-            accepted_signers: row.get("accepted_signers")?,
-        })
-    })?
-    .collect()
+        (),
+        |row| {
+            Ok(Host {
+                name: row.get("name")?,
+                arn: row.get("principal")?,
+                tags: row.get::<Json<_>>("tags")?.0,
+                last_seen: row.get("last_seen")?,
+                agent_version: row.get("agent_version")?,
+                accepted_signers: row.get("accepted_signers")?,
+            })
+        },
+    )
 }
 
 pub fn get(
@@ -213,23 +212,15 @@ pub fn list(
     };
     let name = format!("instances {status:?} {tests:?}");
     let listing = context.pages.listing(name, request.next_token.as_deref())?;
-    let mut statement = context.tx.prepare_cached(
-        "SELECT * FROM instances WHERE name > ?1
-         ORDER BY name, deregistered IS NULL DESC, registered DESC, rowid DESC",
-    )?;
     let mut previous = None;
-    let instances = statement.query_map([listing.after_name()], Instance::read)?.filter(|instance| {
-        let Ok(instance) = instance else {
-            return true;
-        };
-        let present = previous.as_ref() != Some(&instance.name);
-        if present {
-            previous = Some(instance.name.clone());
+    let (names, next_token) = listing.query(context.tx, BY_NAME, [listing.after_name()], |row| {
+        let instance = Instance::read(row)?;
+        if previous.as_ref() == Some(&instance.name) {
+            return Ok(None);
         }
-        present && wanted(instance)
-    });
-    let names = instances.map(|instance| instance.map(|instance| (instance.name.clone(), instance.name)));
-    let (names, next_token) = listing.page(names)?;
+        previous = Some(instance.name.clone());
+        Ok(wanted(&instance).then(|| (instance.name.clone(), instance.name)))
+    })?;
     Ok(ListOnPremisesInstancesOutput { instance_names: Some(names), next_token })
 }
 
@@ -263,10 +254,7 @@ fn change_tags(
     for name in names {
         let instance = registered(context.tx, name)?.ok_or_else(|| not_registered(name))?;
         let tags = change(name, instance.tags)?;
-        context
-            .tx
-            .prepare_cached("UPDATE instances SET tags = ?2 WHERE arn = ?1")?
-            .execute((instance.arn, Json(tags)))?;
+        context.tx.execute("UPDATE instances SET tags = ?2 WHERE arn = ?1", (instance.arn, Json(tags)))?;
     }
     Ok(Nothing {})
 }

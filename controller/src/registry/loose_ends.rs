@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use codedeploy_api::codedeploy::DeploymentGroupSettings;
-use rusqlite::Transaction;
 
 use crate::config::known_names::KnownNames;
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;
-use crate::store::Json;
+use crate::store::{Json, SqlError, Tx};
 
 /// A name that the settings do not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,29 +87,31 @@ pub(crate) fn look(
 }
 
 /// Warns of every alarm and topic of a deployment group that is not set up.
-pub fn warn(tx: &Transaction<'_>, known: &KnownNames) -> rusqlite::Result<()> {
-    let mut statement = tx.prepare(
+pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
+    tx.query_while(
         "SELECT a.name AS application, g.name AS deployment_group, settings
          FROM deployment_groups g JOIN applications a ON a.id = g.application_id ORDER BY a.name, g.name",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let application: String = row.get("application")?;
-        let deployment_group: String = row.get("deployment_group")?;
-        match row.get::<_, Json<DeploymentGroupSettings>>("settings") {
-            Ok(Json(settings)) => {
-                loose_ends(known, &settings).iter().for_each(|end| end.warn(&application, &deployment_group));
+        (),
+        |row| {
+            let application: String = row.get("application")?;
+            let deployment_group: String = row.get("deployment_group")?;
+            match row.get::<Json<DeploymentGroupSettings>>("settings") {
+                Ok(Json(settings)) => {
+                    loose_ends(known, &settings)
+                        .iter()
+                        .for_each(|end| end.warn(&application, &deployment_group));
+                }
+                // It is a problem of that group, which others need not share.
+                Err(error) => tracing::error!(
+                    application,
+                    deployment_group,
+                    %error,
+                    "the settings of a deployment group are damaged: delete the group and make it anew"
+                ),
             }
-            // It is a problem of that group, which others need not share.
-            Err(error) => tracing::error!(
-                application,
-                deployment_group,
-                %error,
-                "the settings of a deployment group are damaged: delete the group and make it anew"
-            ),
-        }
-    }
-    Ok(())
+            Ok(ControlFlow::Continue(()))
+        },
+    )
 }
 
 fn loose_ends(known: &KnownNames, settings: &DeploymentGroupSettings) -> Vec<LooseEnd> {

@@ -1,8 +1,7 @@
 //! The region and the account of a database: its ARNs have them, and its hosts and clients sign for them.
 
-use rusqlite::{OptionalExtension, Transaction};
-
 use crate::config::Partition;
+use crate::store::{SqlError, Tx};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PartitionError {
@@ -14,30 +13,31 @@ pub enum PartitionError {
     )]
     Foreign { found: Partition, wanted: Partition },
     #[error("cannot read what region and account the database is of")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] SqlError),
 }
 
 /// What a database was first used with, if it was.
-pub fn of(tx: &Transaction<'_>) -> rusqlite::Result<Option<Partition>> {
-    tx.prepare_cached("SELECT region, account_id FROM own_partition")?
-        .query_row([], |row| Ok(Partition { region: row.get(0)?, account_id: row.get(1)? }))
-        .optional()
+pub fn of(tx: &Tx<'_>) -> Result<Option<Partition>, SqlError> {
+    tx.query_opt("SELECT region, account_id FROM own_partition", (), |row| {
+        Ok(Partition { region: row.get(0)?, account_id: row.get(1)? })
+    })
 }
 
 /// Writes to the database what it has.
-pub fn touch(tx: &Transaction<'_>, own: &Partition) -> rusqlite::Result<usize> {
-    tx.prepare_cached("UPDATE own_partition SET region = ?1")?.execute([&own.region])
+pub fn touch(tx: &Tx<'_>, own: &Partition) -> Result<usize, SqlError> {
+    tx.execute("UPDATE own_partition SET region = ?1", [&own.region])
 }
 
 /// Makes a partition the database's own, as long as there is no key and no host that signs for another.
-pub fn claim(tx: &Transaction<'_>, wanted: &Partition) -> Result<(), PartitionError> {
+pub fn claim(tx: &Tx<'_>, wanted: &Partition) -> Result<(), PartitionError> {
     if let Some(found) = of(tx)?.filter(|found| found != wanted) {
         let used = "SELECT EXISTS (SELECT 1 FROM credentials) OR EXISTS (SELECT 1 FROM instances)";
-        if tx.query_row(used, [], |row| row.get(0))? {
+        if tx.query_one(used, (), |row| row.get(0))? {
             return Err(PartitionError::Foreign { found, wanted: wanted.clone() });
         }
     }
-    let replace = "INSERT OR REPLACE INTO own_partition (id, region, account_id) VALUES (1, ?1, ?2)";
+    let replace = "INSERT INTO own_partition (id, region, account_id) VALUES (1, ?1, ?2)
+        ON CONFLICT (id) DO UPDATE SET region = excluded.region, account_id = excluded.account_id";
     tx.execute(replace, (&wanted.region, &wanted.account_id))?;
     Ok(())
 }

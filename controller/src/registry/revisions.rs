@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, named_params};
 
 use super::applications::{self, Application};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
-use crate::store::Json;
+use crate::store::{Json, named};
 use crate::transaction::Context;
 
 pub fn register(
@@ -20,11 +19,11 @@ pub fn register(
         "INSERT INTO revisions (application_id, location, description, registered)
          VALUES (:application, :location, :description, :now)
          ON CONFLICT DO UPDATE SET description = excluded.description, registered = excluded.registered",
-        named_params! {
+        named! {
             ":application": application.id,
             ":location": Json(request.revision.0),
             ":description": request.description.map(|description| description.0),
-            ":now": context.now.millis(),
+            ":now": context.now,
         },
     )?;
     Ok(Nothing {})
@@ -41,11 +40,11 @@ pub(crate) fn mark_used(
         "INSERT INTO revisions (application_id, location, description, registered, first_used, last_used)
          VALUES (:application, :location, :description, :now, :now, :now)
          ON CONFLICT DO UPDATE SET first_used = coalesce(first_used, :now), last_used = :now",
-        named_params! {
+        named! {
             ":application": application_id,
             ":location": Json(location),
             ":description": format!("Application revision registered by Deployment ID: {deployment_id}"),
-            ":now": context.now.millis(),
+            ":now": context.now,
         },
     )?;
     Ok(())
@@ -54,7 +53,7 @@ pub(crate) fn mark_used(
 /// The versions of an object that are the revision of an active deployment, or that a deployment group has as its target
 /// or may be rolled back to.
 pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<BTreeSet<String>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
+    let versions = context.tx.query_all(
         "WITH needed (revision) AS (
              SELECT target_revision FROM deployment_groups
              UNION ALL SELECT d.snapshot -> '$.revision'
@@ -67,8 +66,10 @@ pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<B
                  revision ->> '$.s3Location.version' FROM needed
          )
          SELECT version FROM objects WHERE bucket = ?1 AND key = ?2 AND version IS NOT NULL",
+        [bucket, key],
+        |row| row.get(0),
     )?;
-    Ok(statement.query_map([bucket, key], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    Ok(versions.into_iter().collect())
 }
 
 /// What is known of a revision, if it is registered.
@@ -77,21 +78,20 @@ fn info(
     application: &Application,
     location: &RevisionLocation,
 ) -> Result<Option<GenericRevisionInfo>, ApiError> {
-    let mut statement =
-        context.tx.prepare_cached("SELECT * FROM revisions WHERE application_id = ?1 AND location = ?2")?;
-    let found = statement.query_row((&application.id, Json(location)), |row| {
-        let time = |column| -> rusqlite::Result<Option<Timestamp>> {
-            Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
-        };
-        Ok(GenericRevisionInfo {
-            description: row.get("description")?,
-            deployment_groups: None,
-            first_used_time: time("first_used")?,
-            last_used_time: time("last_used")?,
-            register_time: time("registered")?,
-        })
-    });
-    let Some(info) = found.optional()? else {
+    let found = context.tx.query_opt(
+        "SELECT * FROM revisions WHERE application_id = ?1 AND location = ?2",
+        (&application.id, Json(location)),
+        |row| {
+            Ok(GenericRevisionInfo {
+                description: row.get("description")?,
+                deployment_groups: None,
+                first_used_time: row.get("first_used")?,
+                last_used_time: row.get("last_used")?,
+                register_time: row.get("registered")?,
+            })
+        },
+    )?;
+    let Some(info) = found else {
         return Ok(None);
     };
     let groups = groups_targeting(context, application, location)?;
@@ -149,11 +149,12 @@ fn groups_targeting(
     application: &Application,
     location: &RevisionLocation,
 ) -> Result<Vec<String>, ApiError> {
-    let mut statement = context.tx.prepare_cached(
+    let names = context.tx.query_all(
         "SELECT name FROM deployment_groups WHERE application_id = ?1 AND target_revision = ?2 ORDER BY name",
+        (&application.id, Json(location)),
+        |row| row.get(0),
     )?;
-    let names = statement.query_map((&application.id, Json(location)), |row| row.get(0))?;
-    Ok(names.collect::<Result<_, _>>()?)
+    Ok(names)
 }
 
 pub fn list(
@@ -181,20 +182,14 @@ pub fn list(
          WHERE application_id = ?1 AND {time} {beyond}= ?2 AND ({time}, rowid) {beyond} (?2, ?3)
          ORDER BY {time} {order}, rowid {order}"
     );
-    let mut statement = context.tx.prepare_cached(&sql)?;
-    let rows = statement.query_map((&application.id, after.0, after.1), |row| {
-        let Json(location) = row.get::<_, Json<RevisionLocation>>(0)?;
-        Ok(((row.get(1)?, row.get(2)?), location, row.get::<_, bool>(3)?))
-    })?;
-    let wanted = rows.filter_map(|row| match row {
-        Ok((key, location, deployed)) => {
+    let (revisions, next_token) =
+        listing.query(context.tx, &sql, (&application.id, after.0, after.1), |row| {
+            let Json(location) = row.get::<Json<RevisionLocation>>(0)?;
+            let deployed: bool = row.get(3)?;
             let admitted = request.deployed.is_none_or(|wanted| wanted == deployed)
                 && request.place.as_ref().is_none_or(|place| is_at(&location, place));
-            admitted.then_some(Ok((key, location)))
-        }
-        Err(error) => Some(Err(error)),
-    });
-    let (revisions, next_token) = listing.page(wanted)?;
+            Ok(if admitted { Some(((row.get(1)?, row.get(2)?), location)) } else { None })
+        })?;
     Ok(ListApplicationRevisionsOutput { revisions: Some(revisions), next_token })
 }
 

@@ -1,7 +1,6 @@
 //! Tags of applications, deployment groups and deployment configurations.
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::OptionalExtension;
 
 use super::{applications, groups};
 use crate::config::Partition;
@@ -41,11 +40,10 @@ impl Place {
             Resource::Application(_) | Resource::Config(_) => "?2 = ''",
         };
         let sql = format!("SELECT rowid, tags FROM {table} WHERE name = ?1 AND {of_owner}");
-        let mut statement = context.tx.prepare_cached(&sql)?;
-        let found = statement.query_row((name, owner), |row| {
-            Ok(Place { table, rowid: row.get(0)?, tags: row.get::<_, Json<_>>(1)?.0 })
-        });
-        Ok(found.optional()?)
+        let found = context.tx.query_opt(&sql, (name, owner), |row| {
+            Ok(Place { table, rowid: row.get(0)?, tags: row.get::<Json<_>>(1)?.0 })
+        })?;
+        Ok(found)
     }
 
     fn demand(context: &Context<'_>, arn: &ResourceArn) -> Result<Place, ApiError> {
@@ -65,7 +63,7 @@ impl Place {
 
     fn save(self, context: &Context<'_>) -> Result<Empty, ApiError> {
         let sql = format!("UPDATE {} SET tags = ?2 WHERE rowid = ?1", self.table);
-        context.tx.prepare_cached(&sql)?.execute((self.rowid, Json(self.tags)))?;
+        context.tx.execute(&sql, (self.rowid, Json(self.tags)))?;
         Ok(Empty {})
     }
 }

@@ -7,13 +7,13 @@ use std::fmt;
 use std::io::{self, Read};
 
 use codedeploy_api::codedeploy::*;
-use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde::Serialize;
 
 use super::by_name;
 use crate::error::{ApiError, ErrorName};
 use crate::request;
 use crate::request::members::TokenName;
+use crate::store::{SqlError, Tx, named};
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
@@ -86,7 +86,7 @@ pub enum TokenError {
     #[error("there is no application {0:?}: create it first, or see `aws deploy list-applications`")]
     Application(String),
     #[error("the database refused a statement")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] SqlError),
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
@@ -130,7 +130,7 @@ fn owner(name: &str) -> String {
 }
 
 /// Stores a token and links applications to it: all of it or nothing.
-pub fn add(tx: &Transaction<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError> {
+pub fn add(tx: &Tx<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError> {
     let NewToken { name, account, token, applications, replace } = new;
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !(1..=39).contains(&account.len()) || !account.chars().all(allowed) {
@@ -140,14 +140,14 @@ pub fn add(tx: &Transaction<'_>, vault: &Vault, new: &NewToken) -> Result<(), To
     if exists && !replace {
         return Err(TokenError::Exists(name.to_string()));
     }
-    let count: usize = tx.query_row("SELECT count(*) FROM github_tokens", [], |row| row.get(0))?;
+    let count: usize = tx.query_one("SELECT count(*) FROM github_tokens", (), |row| row.get(0))?;
     if !exists && count >= MOST {
         return Err(TokenError::TooMany);
     }
     tx.execute(
         "INSERT INTO github_tokens (name, account, token, created) VALUES (:name, :account, :token, :now)
          ON CONFLICT DO UPDATE SET account = excluded.account, token = excluded.token, created = excluded.created",
-        named_params! {
+        named! {
             ":name": &**name,
             ":account": account,
             ":token": vault.seal(&owner(name), &token.0)?,
@@ -158,7 +158,7 @@ pub fn add(tx: &Transaction<'_>, vault: &Vault, new: &NewToken) -> Result<(), To
 }
 
 /// Links applications to a token, in the place of any other that they are linked to.
-pub fn link(tx: &Transaction<'_>, name: &str, applications: &[String]) -> Result<(), TokenError> {
+pub fn link(tx: &Tx<'_>, name: &str, applications: &[String]) -> Result<(), TokenError> {
     if !exists(tx, name)? {
         return Err(TokenError::Unknown(name.to_owned()));
     }
@@ -166,14 +166,13 @@ pub fn link(tx: &Transaction<'_>, name: &str, applications: &[String]) -> Result
 }
 
 /// Takes their token from applications.
-pub fn unlink(tx: &Transaction<'_>, applications: &[String]) -> Result<(), TokenError> {
+pub fn unlink(tx: &Tx<'_>, applications: &[String]) -> Result<(), TokenError> {
     set(tx, None, applications)
 }
 
-fn set(tx: &Transaction<'_>, token: Option<&str>, applications: &[String]) -> Result<(), TokenError> {
-    let mut link = tx.prepare("UPDATE applications SET github_token = ?2 WHERE name = ?1")?;
+fn set(tx: &Tx<'_>, token: Option<&str>, applications: &[String]) -> Result<(), TokenError> {
     for name in applications {
-        if link.execute((name, token))? == 0 {
+        if tx.execute("UPDATE applications SET github_token = ?2 WHERE name = ?1", (name, token))? == 0 {
             return Err(TokenError::Application(name.clone()));
         }
     }
@@ -181,37 +180,38 @@ fn set(tx: &Transaction<'_>, token: Option<&str>, applications: &[String]) -> Re
 }
 
 /// Deletes a token and the links to it; false when there is none.
-pub fn remove(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
+pub fn remove(tx: &Tx<'_>, name: &str) -> Result<bool, SqlError> {
     Ok(tx.execute("DELETE FROM github_tokens WHERE name = ?1", [name])? > 0)
 }
 
-fn exists(tx: &Transaction<'_>, name: &str) -> rusqlite::Result<bool> {
-    tx.prepare_cached("SELECT 1 FROM github_tokens WHERE name = ?1")?.exists([name])
+fn exists(tx: &Tx<'_>, name: &str) -> Result<bool, SqlError> {
+    tx.exists("SELECT 1 FROM github_tokens WHERE name = ?1", [name])
 }
 
 /// Every token with the applications that are linked to it, by name.
-pub fn all(tx: &Transaction<'_>) -> rusqlite::Result<Vec<Listed>> {
-    let mut linked = tx.prepare("SELECT name FROM applications WHERE github_token = ?1 ORDER BY name")?;
-    let mut tokens = tx.prepare("SELECT name, account, created FROM github_tokens ORDER BY name")?;
-    tokens
-        .query_map([], |row| {
-            let name: String = row.get(0)?;
-            let applications = linked.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            let created = Timestamp::from_millis(row.get(2)?);
-            Ok(Listed { name, account: row.get(1)?, created, applications })
-        })?
-        .collect()
+pub fn all(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
+    tx.query_all("SELECT name, account, created FROM github_tokens ORDER BY name", (), |row| {
+        let name: String = row.get(0)?;
+        let applications = tx.query_all(
+            "SELECT name FROM applications WHERE github_token = ?1 ORDER BY name",
+            [&name],
+            |row| row.get(0),
+        )?;
+        let created = row.get(2)?;
+        Ok(Listed { name, account: row.get(1)?, created, applications })
+    })
 }
 
 /// The token that the application of a deployment group is linked to.
-pub(crate) fn of_group(tx: &Transaction<'_>, group_id: &str) -> rusqlite::Result<Option<Kept>> {
-    let mut statement = tx.prepare_cached(
+pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<Kept>, SqlError> {
+    tx.query_opt(
         "SELECT t.name, t.token FROM deployment_groups g
          JOIN applications a ON a.id = g.application_id
          JOIN github_tokens t ON t.name = a.github_token
          WHERE g.id = ?1",
-    )?;
-    statement.query_row([group_id], |row| Ok(Kept { name: row.get(0)?, sealed: row.get(1)? })).optional()
+        [group_id],
+        |row| Ok(Kept { name: row.get(0)?, sealed: row.get(1)? }),
+    )
 }
 
 pub fn list(
@@ -219,10 +219,12 @@ pub fn list(
     request: request::ListGitHubAccountTokenNames,
 ) -> Result<ListGitHubAccountTokenNamesOutput, ApiError> {
     let listing = context.pages.listing("tokens", request.next_token.as_deref())?;
-    let mut statement =
-        context.tx.prepare_cached("SELECT name FROM github_tokens WHERE name > ?1 ORDER BY name")?;
-    let names = statement.query_map([listing.after_name()], by_name)?;
-    let (names, next_token) = listing.page(names)?;
+    let (names, next_token) = listing.query(
+        context.tx,
+        "SELECT name FROM github_tokens WHERE name > ?1 ORDER BY name",
+        [listing.after_name()],
+        by_name,
+    )?;
     Ok(ListGitHubAccountTokenNamesOutput { token_name_list: Some(names), next_token })
 }
 

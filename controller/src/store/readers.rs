@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 
-use super::{StoreError, sqlite};
+use super::{StoreError, Tx, sqlite};
 
 /// How many there are: none is held up by one long list.
 const NUMBER: usize = 2;
 
 /// A piece of work, which answers its caller.
-type Job = Box<dyn FnOnce(Result<&Transaction<'_>, StoreError>) + Send>;
+type Job = Box<dyn FnOnce(Result<&Tx<'_>, StoreError>) + Send>;
 
 /// Threads with a connection each, which end with this.
 #[derive(Debug, Clone)]
@@ -48,8 +48,8 @@ fn carry_out_next(connection: &mut Connection, queue: &Mutex<mpsc::Receiver<Job>
     let Ok(job) = next else { return false };
     // A panic costs its own caller the answer, and nobody else anything.
     let _ = catch_unwind(AssertUnwindSafe(|| match connection.transaction() {
-        Ok(transaction) => job(Ok(&transaction)),
-        Err(error) => job(Err(StoreError::Transaction(error))),
+        Ok(transaction) => job(Ok(&Tx::for_reading(&transaction))),
+        Err(error) => job(Err(StoreError::Transaction(error.into()))),
     }));
     true
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use rusqlite::Transaction;
+use codedeploy_controller::store::{Json, Tx};
 use serde_json::Value;
 
 use super::oracle::{self, Deployment, Target};
@@ -50,11 +50,10 @@ fn differs<T: std::fmt::Debug + PartialEq>(what: &str, found: T, expected: T) ->
 }
 
 /// The registered instances with all of some tags.
-fn members(tx: &Transaction<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
-    let mut statement =
-        tx.prepare_cached("SELECT name, tags FROM instances WHERE deregistered IS NULL").unwrap();
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
-    rows.map(Result::unwrap)
+fn members(tx: &Tx<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
+    let sql = "SELECT name, tags FROM instances WHERE deregistered IS NULL";
+    let rows = tx.query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.into_iter()
         .filter(|(_, has): &(String, String)| {
             let has: Vec<Value> = serde_json::from_str(has).unwrap();
             tags.iter().all(|(key, value)| has.iter().any(|tag| tag["Key"] == *key && tag["Value"] == *value))
@@ -89,7 +88,7 @@ impl Ledger {
     /// Looks at a deployment whose targets have just become known: are they those it should have, in their order?
     pub(crate) fn look_at_start(
         &mut self,
-        tx: &Transaction<'_>,
+        tx: &Tx<'_>,
         deployment: &Deployment,
         targets: &[Target],
         undone: Option<&[Target]>,
@@ -220,7 +219,7 @@ impl Ledger {
     /// Looks at the instances of a deployment whose termination wait has just ended.
     pub(crate) fn look_at_retirement(
         &mut self,
-        tx: &Transaction<'_>,
+        tx: &Tx<'_>,
         deployment: &Deployment,
         later: &[Deployment],
         now: i64,
@@ -252,35 +251,29 @@ impl Ledger {
     }
 
     /// Looks at what the service remembers of its groups.
-    pub(crate) fn look_at_groups(
-        &mut self,
-        tx: &Transaction<'_>,
-        deployments: &[Deployment],
-    ) -> Option<String> {
+    pub(crate) fn look_at_groups(&mut self, tx: &Tx<'_>, deployments: &[Deployment]) -> Option<String> {
         self.registered = registered(tx);
         let mut found = BTreeMap::new();
-        let mut statement =
-            tx.prepare_cached("SELECT group_id, target_id, healthy, revision FROM health").unwrap();
-        let mut rows = statement.query([]).unwrap();
-        while let Some(row) = rows.next().unwrap() {
-            let revision: Option<String> = row.get(3).unwrap();
-            let revision = revision.map(|text| serde_json::from_str::<Value>(&text).unwrap());
-            found.insert((row.get(0).unwrap(), row.get(1).unwrap()), (row.get(2).unwrap(), revision));
-        }
+        let sql = "SELECT group_id, target_id, healthy, revision FROM health";
+        let rows = tx
+            .query_all(sql, (), |row| {
+                let revision: Option<Json<Value>> = row.get(3)?;
+                Ok(((row.get(0)?, row.get(1)?), (row.get(2)?, revision.map(|json| json.0))))
+            })
+            .unwrap();
+        found.extend(rows);
         if let Some(wrong) = differs("health", &found, &self.health) {
             return Some(wrong);
         }
-        let mut statement =
-            tx.prepare_cached("SELECT id, last_successful, target_revision FROM deployment_groups").unwrap();
-        let mut rows = statement.query([]).unwrap();
-        while let Some(row) = rows.next().unwrap() {
-            let (group, good): (String, Option<String>) = (row.get(0).unwrap(), row.get(1).unwrap());
+        let sql = "SELECT id, last_successful, target_revision FROM deployment_groups";
+        let groups: Vec<(String, Option<String>, Option<Json<Value>>)> =
+            tx.query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        for (group, good, target) in groups {
             let expected = self.good.get(&group).map(|(id, _)| id.clone());
             if let Some(wrong) = differs("last successful deployment", good, expected) {
                 return Some(wrong);
             }
-            let target: Option<String> = row.get(2).unwrap();
-            let target = target.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            let target = target.map(|json| json.0);
             let expected =
                 deployments.iter().rfind(|deployment| deployment.group == group).and_then(|last| {
                     let is_rollback = last.snapshot["creator"] == "codeDeployRollback";
@@ -300,8 +293,7 @@ fn deployment_stage(target: &Target) -> Option<&str> {
     target.events().last().and_then(|event| event["stage"].as_str())
 }
 
-fn registered(tx: &Transaction<'_>) -> BTreeSet<String> {
-    let mut statement = tx.prepare_cached("SELECT arn FROM instances WHERE deregistered IS NULL").unwrap();
-    let arns = statement.query_map([], |row| row.get(0)).unwrap();
-    arns.map(Result::unwrap).collect()
+fn registered(tx: &Tx<'_>) -> BTreeSet<String> {
+    let sql = "SELECT arn FROM instances WHERE deregistered IS NULL";
+    tx.query_all(sql, (), |row| row.get(0)).unwrap().into_iter().collect()
 }

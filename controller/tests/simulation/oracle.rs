@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use rusqlite::Transaction;
+use codedeploy_controller::store::Tx;
 use serde_json::Value;
 
 use super::ledger::Ledger;
@@ -68,46 +68,38 @@ fn json(text: String) -> Arc<Value> {
 
 pub(crate) const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
 
-pub(crate) fn deployments(tx: &Transaction<'_>) -> Vec<Deployment> {
+pub(crate) fn deployments(tx: &Tx<'_>) -> Vec<Deployment> {
     let sql = "SELECT d.id, group_id, status, progress, rules, snapshot, relations, g.name
          FROM deployments d JOIN deployment_groups g ON g.id = d.group_id ORDER BY d.rowid";
-    tx.prepare_cached(sql)
-        .unwrap()
-        .query_map([], |row| {
-            Ok(Deployment {
-                id: row.get(0)?,
-                group: row.get(1)?,
-                status: row.get(2)?,
-                progress: json(row.get(3)?),
-                rules: json(row.get(4)?),
-                snapshot: json(row.get(5)?),
-                relations: json(row.get(6)?),
-                group_name: row.get(7)?,
-            })
+    tx.query_all(sql, (), |row| {
+        Ok(Deployment {
+            id: row.get(0)?,
+            group: row.get(1)?,
+            status: row.get(2)?,
+            progress: json(row.get(3)?),
+            rules: json(row.get(4)?),
+            snapshot: json(row.get(5)?),
+            relations: json(row.get(6)?),
+            group_name: row.get(7)?,
         })
-        .unwrap()
-        .map(Result::unwrap)
-        .collect()
+    })
+    .unwrap()
 }
 
-pub(crate) fn targets(tx: &Transaction<'_>, id: &str) -> Vec<Target> {
+pub(crate) fn targets(tx: &Tx<'_>, id: &str) -> Vec<Target> {
     let sql = "SELECT position, status, label, events, target_id, arn FROM targets
                WHERE deployment_id = ?1 ORDER BY position";
-    tx.prepare_cached(sql)
-        .unwrap()
-        .query_map([id], |row| {
-            Ok(Target {
-                position: row.get(0)?,
-                status: row.get(1)?,
-                label: row.get(2)?,
-                events: json(row.get(3)?),
-                name: row.get(4)?,
-                arn: row.get(5)?,
-            })
+    tx.query_all(sql, [id], |row| {
+        Ok(Target {
+            position: row.get(0)?,
+            status: row.get(1)?,
+            label: row.get(2)?,
+            events: json(row.get(3)?),
+            name: row.get(4)?,
+            arn: row.get(5)?,
         })
-        .unwrap()
-        .map(Result::unwrap)
-        .collect()
+    })
+    .unwrap()
 }
 
 fn state(event: &Value) -> &str {
@@ -135,9 +127,9 @@ impl Deployment {
 }
 
 /// When the first host has been silent too long.
-pub(crate) fn first_deadline(tx: &Transaction<'_>) -> Option<i64> {
+pub(crate) fn first_deadline(tx: &Tx<'_>) -> Option<i64> {
     let sql = "SELECT min(deadline) FROM targets WHERE class IN ('offered', 'performing')";
-    tx.prepare_cached(sql).unwrap().query_row([], |row| row.get(0)).unwrap()
+    tx.query_one(sql, (), |row| row.get(0)).unwrap()
 }
 
 fn started(deployment: &Deployment) -> bool {
@@ -178,7 +170,7 @@ fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
 
 impl Memory {
     /// Looks at everything. `None` or what is wrong.
-    pub(crate) fn look(&mut self, tx: &Transaction<'_>, now: i64) -> Option<String> {
+    pub(crate) fn look(&mut self, tx: &Tx<'_>, now: i64) -> Option<String> {
         let deployments = deployments(tx);
         let runs = |deployment: &&Deployment| ["Created", "InProgress"].contains(&deployment.status.as_str());
         self.running = deployments.iter().filter(runs).count();
@@ -199,7 +191,7 @@ impl Memory {
 
     fn look_at_one(
         &mut self,
-        tx: &Transaction<'_>,
+        tx: &Tx<'_>,
         deployment: &Deployment,
         later: &[Deployment],
         now: i64,

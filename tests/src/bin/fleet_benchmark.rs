@@ -117,7 +117,7 @@ fn register(data: &Path, hosts: usize, deployed: usize) -> Vec<Host> {
     prepare(data).expect("the data directory can be made");
     let store = open_store(data).expect("the database can be made");
     let vault = Vault::open(&keys::Keys::of(data, &store)).expect("the vault can be opened");
-    let register = move |tx: &rusqlite::Transaction<'_>| {
+    let register = move |tx: &codedeploy_controller::store::Tx<'_>| {
         let partition = Partition::new(None, None).expect("the defaults are valid");
         (0..hosts)
             .map(|number| {
