@@ -25,11 +25,13 @@ mod plan;
 mod preview;
 mod records;
 mod recover;
+mod removal;
 mod restore;
 mod room;
 mod schedule;
 mod snapshot;
 mod step;
+mod touched;
 mod transaction;
 mod undo;
 mod unfinished;
@@ -119,7 +121,7 @@ pub struct InstallPlan {
 
 /// The effect of an Install on one path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub enum PathChange {
     Created(PathBuf),
     /// Something else stood there: a file of the last Install, or one that OVERWRITE replaces.
     Replaced(PathBuf),
@@ -190,7 +192,6 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let token = crate::fs::token();
     let schedule = schedule::schedule(&decision, &paths, &host, &records, request.deployment, token.clone());
     let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
-    begun.staged = schedule.all_staged(&decision, &paths);
     begun.superseded = superseded;
     begun.counts = decision.counts();
     let only_without_superseded = room.only_without_superseded;
@@ -273,7 +274,7 @@ pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError>
 impl InstallPlan {
     /// The changes of the Install: first those that it brings, in the order of creation, then those that it removes and
     /// keeps.
-    pub fn changes(&self) -> impl Iterator<Item = Change> {
+    pub fn changes(&self) -> impl Iterator<Item = PathChange> {
         self.decision.changes(&self.paths)
     }
 
@@ -295,6 +296,10 @@ impl Decision {
 impl Work for InstallPlan {
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError> {
         build::build(self)
+    }
+
+    fn staged(&self) -> impl Iterator<Item = PathBuf> {
+        self.schedule.all_staged(&self.decision, &self.paths)
     }
 
     fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>> {

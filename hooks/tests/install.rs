@@ -13,6 +13,8 @@ mod journals;
 mod limits;
 #[path = "install/links.rs"]
 mod links;
+#[path = "install/memory.rs"]
+mod memory;
 #[path = "install/model.rs"]
 mod model;
 #[path = "install/mounts.rs"]
@@ -26,7 +28,7 @@ use std::path::Path;
 
 use bed::{Bed, What, chmod, mode, owner, tree, write};
 use codedeploy_api::specification::FileExistsBehavior;
-use codedeploy_hooks::install::Change;
+use codedeploy_hooks::install::PathChange;
 
 #[test]
 fn a_first_install_brings_files_with_their_mode_owner_and_times_and_makes_folders() {
@@ -63,11 +65,11 @@ fn the_next_version_removes_what_the_last_one_brought_and_nothing_else() {
     write(&bed.host("app/log"), "mine");
     bed.revision(&[("a", "2"), ("new/y", "2")]);
     let plan = bed.plan(&bed.all_to("app")).unwrap();
-    let named = |change: Change| match change {
-        Change::Created(path) => format!("+{}", path.strip_prefix(bed.host("")).unwrap().display()),
-        Change::Replaced(path) => format!("~{}", path.strip_prefix(bed.host("")).unwrap().display()),
-        Change::Removed(path) => format!("-{}", path.strip_prefix(bed.host("")).unwrap().display()),
-        Change::Kept(path) => format!("={}", path.strip_prefix(bed.host("")).unwrap().display()),
+    let named = |change: PathChange| match change {
+        PathChange::Created(path) => format!("+{}", path.strip_prefix(bed.host("")).unwrap().display()),
+        PathChange::Replaced(path) => format!("~{}", path.strip_prefix(bed.host("")).unwrap().display()),
+        PathChange::Removed(path) => format!("-{}", path.strip_prefix(bed.host("")).unwrap().display()),
+        PathChange::Kept(path) => format!("={}", path.strip_prefix(bed.host("")).unwrap().display()),
     };
     let changes: Vec<String> = plan.changes().map(named).collect();
     assert_eq!(changes, ["~app/a", "+app/new", "+app/new/y", "-app/shared/x", "-app/old/x", "-app/old"]);

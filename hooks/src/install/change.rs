@@ -11,8 +11,7 @@ use rustix::io::Errno;
 use super::access::{self, Access};
 use super::identity::Identity;
 use super::paths::PathId;
-use super::step::Known;
-use super::step::{Change, Step, Swap, Swapped, Takes};
+use super::step::{Change, Known, Step, Swap, Swapped, Takes};
 use super::transaction::Work;
 use crate::fs::{Folder, Handles, is_nowhere, split};
 
@@ -68,12 +67,11 @@ impl Swap {
             (Takes::Nothing, Some(_)) => return Err(Errno::EXIST.into()),
             (Takes::File, Some(true)) | (Takes::Folder(_), Some(false)) => return Err(changed_meanwhile()),
         }
-        let brings = match self.brings {
-            true => {
-                let (folder, spare) = handles.parent(&self.spare)?;
-                Some(Identity::look_into(&folder, spare)?.ok_or(Errno::NOENT)?)
-            }
-            false => None,
+        let brings = if self.brings {
+            let (folder, spare) = handles.parent(&self.spare)?;
+            Some(Identity::look_into(&folder, spare)?.ok_or(Errno::NOENT)?)
+        } else {
+            None
         };
         let swapped = Swapped {
             path: self.path.clone(),
@@ -98,10 +96,10 @@ impl Change {
                 }
                 Ok(())
             }
-            Self::Adjust { path, file, after, .. } => match adjust(path, file, after, handles)? {
-                true => Ok(()),
-                false => Err(changed_meanwhile()),
-            },
+            Self::Adjust { path, file, after, .. } => {
+                let ours = adjust(path, file, after, handles)?;
+                if ours { Ok(()) } else { Err(changed_meanwhile()) }
+            }
             Self::Context { path, before, after } => match after {
                 Some(context) => access::add_context(path, context),
                 None => {

@@ -12,7 +12,7 @@ use super::layout::WantedKind;
 use super::paths::{ByPath, PathId, Paths};
 use super::place::Reserved;
 use super::snapshot::{Host, ObjectId, Revision};
-use super::{Change, Stop};
+use super::{PathChange, Stop};
 use crate::appspec::AppSpec;
 
 /// One object that the Install brings.
@@ -67,14 +67,14 @@ pub(super) struct Facts<'a> {
 
 impl Decision {
     /// The changes: first the new objects in the order of creation, then the removed and the kept ones.
-    pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = Change> + 'a {
+    pub(super) fn changes<'a>(&'a self, paths: &'a Paths) -> impl Iterator<Item = PathChange> + 'a {
         let brought = self.planned.iter().map(|planned| match planned.path {
-            path if planned.overwrites || self.goes.contains(path) => Change::Replaced(paths.path(path)),
-            path => Change::Created(paths.path(path)),
+            path if planned.overwrites || self.goes.contains(path) => PathChange::Replaced(paths.path(path)),
+            path => PathChange::Created(paths.path(path)),
         });
         let removed = self.removed.iter().filter(|path| !self.places.contains(**path));
-        let removed = removed.map(|path| Change::Removed(paths.path(*path)));
-        brought.chain(removed).chain(self.kept.iter().map(|path| Change::Kept(paths.path(*path))))
+        let removed = removed.map(|path| PathChange::Removed(paths.path(*path)));
+        brought.chain(removed).chain(self.kept.iter().map(|path| PathChange::Kept(paths.path(*path))))
     }
 
     pub(super) fn access(&self, planned: &Planned) -> &Access {

@@ -9,6 +9,7 @@
 //! is damage, and such a journal is not followed. `prepared` and `committed` are written twice, so damage in one place
 //! cannot hide them.
 
+mod changes;
 mod line;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::changes::Changes;
 use self::line::{Line, Lines};
 use super::step::{Change, path, paths};
 use super::{Counts, StepError};
@@ -55,9 +57,6 @@ pub(super) struct Begun {
     pub(super) pointer: PathBuf,
     /// A part of every temporary name.
     pub(super) token: String,
-    /// The temporary names of the objects to build.
-    #[serde(with = "paths")]
-    pub(super) staged: Vec<PathBuf>,
     /// Undo records that become useless when this is committed.
     #[serde(with = "paths")]
     pub(super) superseded: Vec<PathBuf>,
@@ -92,13 +91,30 @@ pub enum Phase {
     Finishing,
 }
 
+/// The first line of a journal.
+#[derive(Serialize)]
+struct FirstLine<'a, S: Serialize> {
+    #[serde(flatten)]
+    begun: &'a Begun,
+    staged: S,
+}
+
+/// The temporary names of the objects to build.
+#[derive(Deserialize)]
+struct Staged {
+    #[serde(with = "paths", default)]
+    staged: Vec<PathBuf>,
+}
+
 /// The contents of a journal.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Contents {
     pub(super) begun: Begun,
     pub(super) phase: Phase,
+    /// The temporary names of the objects to build.
+    pub(super) staged: Vec<PathBuf>,
     /// In the building phase: the planned changes, as far as they were written.
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Changes,
 }
 
 /// The reason why a journal cannot be followed.
@@ -140,7 +156,6 @@ impl Begun {
             deployment,
             pointer,
             token,
-            staged: Vec::new(),
             superseded: Vec::new(),
             displaced: Vec::new(),
             kept: Vec::new(),
@@ -150,24 +165,42 @@ impl Begun {
 }
 
 impl Journal {
-    /// Starts a journal and replaces an existing one.
-    pub(super) fn begin(path: &Path, begun: &Begun) -> io::Result<Self> {
-        let file = replace_in_turn(path, |writer| line::write(writer, &Record::<_, ()>::Begun(begun)))?;
+    /// Starts a journal and replaces an existing one; `staged` are the temporary names of the objects to build.
+    pub(super) fn begin<I: Iterator<Item = PathBuf>>(
+        path: &Path,
+        begun: &Begun,
+        staged: impl Fn() -> I,
+    ) -> io::Result<Self> {
+        let file = replace_in_turn(path, |writer| write_begun(writer, begun, staged))?;
         let length = file.metadata()?.len();
         Ok(Self { file, path: path.to_path_buf(), length, uncertain: false })
     }
 
-    /// Records that everything in `begun` is built and on the disk; `changes` come next.
-    pub(super) fn prepare(&mut self, changes: &[Change]) -> io::Result<()> {
+    /// Records that everything in `begun` is built and on the disk; `changes` come next, unless one of them is an error.
+    pub(super) fn prepare(
+        &mut self,
+        changes: impl Iterator<Item = Result<Change, StepError>>,
+    ) -> Result<Changes, StepError> {
         let mut writer = BufWriter::with_capacity(64 * 1024, &self.file);
-        write_changes(&mut writer, changes)?;
-        writer.flush()?;
+        let mut starts = vec![self.length];
+        for change in changes {
+            let length =
+                line::write(&mut writer, &Record::<(), _>::Change(change?)).map_err(self.failed())?;
+            self.length += length;
+            starts.push(self.length);
+        }
+        writer.flush().map_err(self.failed())?;
         drop(writer);
-        // Sync before writing the record that vouches for them: then a damaged line cannot be taken for one that was
-        // never written.
+        self.vouch(starts.len() - 1).map_err(self.failed())?;
+        let file = self.file.try_clone().map_err(self.failed())?;
+        Ok(Changes::of(file, starts))
+    }
+
+    fn vouch(&mut self, changes: usize) -> io::Result<()> {
+        // Sync before writing the record that vouches for the changes: then a damaged line cannot be taken for one that
+        // was never written.
         self.file.sync_data()?;
-        self.length = self.file.metadata()?.len();
-        self.append(&Record::<(), ()>::Prepared { changes: changes.len() })?;
+        self.append(&Record::<(), ()>::Prepared { changes })?;
         // Only a precaution: without it, a disk that fills up now fails the Install and does no other harm.
         let _ = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, RESERVED);
         Ok(())
@@ -198,9 +231,9 @@ impl Journal {
     }
 
     /// Turns an error of these operations into words.
-    pub(super) fn failed(&self) -> impl FnOnce(io::Error) -> StepError + use<> {
+    pub(super) fn failed(&self) -> impl Fn(io::Error) -> StepError + use<> {
         let path = self.path.clone();
-        move |source| StepError { action: "write", path, source }
+        move |source| StepError { action: "write", path: path.clone(), source }
     }
 
     fn append(&mut self, record: &Record<(), ()>) -> io::Result<()> {
@@ -214,10 +247,12 @@ impl Journal {
 }
 
 /// Writes a complete journal, durably.
-pub(super) fn write_whole(path: &Path, begun: &Begun, changes: &[Change]) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, begun: &Begun, changes: &Changes) -> io::Result<()> {
     let file = replace_in_turn(path, |writer| {
-        line::write(writer, &Record::<_, ()>::Begun(begun))?;
-        write_changes(writer, changes)?;
+        write_begun(writer, begun, std::iter::empty)?;
+        for change in changes.iter() {
+            line::write(writer, &Record::<(), _>::Change(change?))?;
+        }
         write_twice(writer, &Record::Prepared { changes: changes.len() })?;
         write_twice(writer, &Record::Committed {})
     });
@@ -233,45 +268,59 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     folder.sync()
 }
 
-fn write_changes(writer: &mut impl Write, changes: &[Change]) -> io::Result<()> {
-    changes.iter().try_for_each(|change| line::write(writer, &Record::<(), _>::Change(change)))
+fn write_begun<I: Iterator<Item = PathBuf>>(
+    writer: &mut impl Write,
+    begun: &Begun,
+    staged: impl Fn() -> I,
+) -> io::Result<()> {
+    let first = FirstLine { begun, staged: paths::Each(staged) };
+    line::write(writer, &Record::<_, ()>::Begun(first)).map(drop)
 }
 
 fn write_twice(writer: &mut impl Write, record: &Record<(), ()>) -> io::Result<()> {
     line::write(writer, record)?;
-    line::write(writer, record)
+    line::write(writer, record).map(drop)
 }
 
 /// Reads a journal; `None` if there is none. An unfinished last part is left out.
 pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
     let Some(mut reader) = Reader::open(path)? else { return Ok(None) };
-    let begun = reader.begun()?;
-    let mut contents = Contents { begun, phase: Phase::Building, changes: Vec::new() };
+    let (begun, staged) = reader.begun(|text| {
+        serde_json::from_slice::<Record<Staged, serde::de::IgnoredAny>>(text).map(|first| match first {
+            Record::Begun(Staged { staged }) => staged,
+            _ => Vec::new(),
+        })
+    })?;
     let failed = |source| JournalError::Read { path: path.to_path_buf(), source };
+    let (mut phase, mut starts) = (Phase::Building, vec![reader.lines.position()]);
     let mut damaged = None;
+    // Whether every line so far is a change; the ones behind another line are not vouched for.
+    let mut whole = true;
     let (mut number, mut prepared_at) = (1, 0);
     while let Some(line) = reader.lines.next().map_err(failed)? {
         number += 1;
         let record = match line {
-            Line::Bare(text) if contents.begun.version == 1 && text == COMMITTED => Ok(Record::Committed {}),
-            Line::Bare(text) if contents.begun.version == 1 => parse(text),
-            Line::Sealed(text) if contents.begun.version > 1 => parse(text),
+            Line::Bare(text) if begun.version == 1 && text == COMMITTED => Ok(Record::Committed {}),
+            Line::Bare(text) if begun.version == 1 => parse(text),
+            Line::Sealed(text) if begun.version > 1 => parse(text),
             Line::Bare(_) | Line::Sealed(_) | Line::Damaged => Err("it is not what was written there".into()),
         };
-        let complete = |changes: usize| changes == contents.changes.len();
+        let complete = |changes: usize| changes == starts.len() - 1;
+        whole &= record.is_ok();
         match record {
-            Ok(Record::Change(change)) if contents.phase == Phase::Building => contents.changes.push(change),
-            Ok(Record::Prepared { changes }) if contents.phase == Phase::Building && complete(changes) => {
-                contents.phase = Phase::Changing;
+            Ok(Record::Change(_)) if phase == Phase::Building && whole => {
+                starts.push(reader.lines.position())
+            }
+            Ok(Record::Change(_)) if phase == Phase::Building => {}
+            Ok(Record::Prepared { changes }) if phase == Phase::Building && complete(changes) => {
+                phase = Phase::Changing;
                 prepared_at = number;
                 // It can only have been the first of the two copies.
                 damaged = None;
             }
             Ok(Record::Prepared { changes })
-                if contents.phase == Phase::Changing && number == prepared_at + 1 && complete(changes) => {}
-            Ok(Record::Committed {}) if contents.phase >= Phase::Changing => {
-                contents.phase = Phase::Finishing;
-            }
+                if phase == Phase::Changing && number == prepared_at + 1 && complete(changes) => {}
+            Ok(Record::Committed {}) if phase >= Phase::Changing => phase = Phase::Finishing,
             // The record that vouches for earlier lines is there, and they are not.
             Ok(Record::Prepared { .. } | Record::Committed {}) => {
                 let missing = || "records are missing or in the wrong order".to_owned();
@@ -280,22 +329,25 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
             Ok(_) => return Err(reader.unusable(&format!("line {number} is not in its place"))),
             // It never reached the disk as a whole.
             Err(_) if reader.lines.has_holes() => {}
-            // The second of the two copies.
-            Err(_) if contents.begun.version > 1 && number == prepared_at + 1 => {}
+            // The second of the two.
+            Err(_) if begun.version > 1 && number == prepared_at + 1 => {}
             Err(problem) => damaged = damaged.or_else(|| Some(format!("line {number}: {problem}"))),
         }
     }
     match damaged {
-        // Everything that counts is there.
-        Some(_) if contents.phase == Phase::Finishing => Ok(Some(contents)),
-        Some(problem) => Err(reader.unusable(&problem)),
-        None => Ok(Some(contents)),
+        // All that counts is there.
+        Some(_) if phase == Phase::Finishing => {}
+        Some(problem) => return Err(reader.unusable(&problem)),
+        None => {}
     }
+    let file = reader.file.try_clone().map_err(failed)?;
+    Ok(Some(Contents { begun, phase, staged, changes: Changes::of(file, starts) }))
 }
 
-/// Reads only the `begun` record of a journal; `None` if there is none.
+/// Reads what a journal says was begun, without the rest; `None` when there is none.
 pub(super) fn read_begun(path: &Path) -> Result<Option<Begun>, JournalError> {
-    Reader::open(path)?.map(|mut reader| reader.begun()).transpose()
+    let begun = Reader::open(path)?.map(|mut reader| reader.begun(|_| Ok(())));
+    Ok(begun.transpose()?.map(|(begun, ())| begun))
 }
 
 fn parse(text: &[u8]) -> Result<Record<serde::de::IgnoredAny, Change>, String> {
@@ -304,6 +356,7 @@ fn parse(text: &[u8]) -> Result<Record<serde::de::IgnoredAny, Change>, String> {
 
 struct Reader<'a> {
     path: &'a Path,
+    file: File,
     lines: Lines<BufReader<File>>,
 }
 
@@ -323,11 +376,15 @@ impl<'a> Reader<'a> {
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(unusable("it is not a regular file"));
         }
-        Ok(Some(Self { path, lines: Lines::of(BufReader::with_capacity(64 * 1024, file)) }))
+        let reader = BufReader::with_capacity(64 * 1024, file.try_clone().map_err(failed)?);
+        Ok(Some(Self { path, file, lines: Lines::of(reader) }))
     }
 
-    /// The first line.
-    fn begun(&mut self) -> Result<Begun, JournalError> {
+    /// Reads the first line, and what `more` makes of its text.
+    fn begun<T>(
+        &mut self,
+        more: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+    ) -> Result<(Begun, T), JournalError> {
         let path = self.path;
         let unusable = |problem: String| JournalError::Unusable { path: path.to_path_buf(), problem };
         let read =
@@ -347,11 +404,13 @@ impl<'a> Reader<'a> {
             }
             _ => {}
         }
-        match serde_json::from_slice::<Record<Begun, serde::de::IgnoredAny>>(text) {
-            Ok(Record::Begun(begun)) => Ok(begun),
-            Ok(_) => Err(unusable("it does not begin with what was begun".into())),
-            Err(error) => Err(unusable(format!("line 1: {error}"))),
-        }
+        let begun = match serde_json::from_slice::<Record<Begun, serde::de::IgnoredAny>>(text) {
+            Ok(Record::Begun(begun)) => begun,
+            Ok(_) => return Err(unusable("it does not begin with what was begun".into())),
+            Err(error) => return Err(unusable(format!("line 1: {error}"))),
+        };
+        let more = more(text).map_err(|error| unusable(format!("line 1: {error}")))?;
+        Ok((begun, more))
     }
 
     fn unusable(&self, problem: &str) -> JournalError {

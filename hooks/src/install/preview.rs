@@ -6,7 +6,7 @@ use super::conflict::Conflict;
 use super::decision::Decision;
 use super::paths::Paths;
 use super::records::Instruction;
-use super::{Change, Considered, InstallError, Request, consider};
+use super::{Considered, InstallError, PathChange, Request, consider};
 
 /// A look at an Install that is not carried out. It exists even if the Install would be rejected.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
 }
 
 impl Preview {
-    /// The changes of the Install: first the new objects in the order of creation, then the removed and the kept ones.
-    pub fn changes(&self) -> impl Iterator<Item = Change> {
+    /// What the Install would bring in the order of creation, then what it would remove and keep.
+    pub fn changes(&self) -> impl Iterator<Item = PathChange> {
         self.decision.changes(&self.paths)
     }
 
@@ -89,7 +89,7 @@ impl Permissions {
     }
 }
 
-impl Change {
+impl PathChange {
     /// The path that changes, or stays.
     pub fn path(&self) -> &Path {
         match self {

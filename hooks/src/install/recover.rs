@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::journal::{self, Action, Contents, JournalError, Phase};
+use super::touched::Touched;
 use super::{Counts, Summary, transaction, undo};
 
 /// In the folder of the records: locked while an Install examines and changes the host.
@@ -102,13 +103,12 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
         Err(source @ JournalError::Unusable { .. }) => return Err(set_aside(journal, source)),
         Err(error) => return Err(error.into()),
     };
-    let Contents { begun, phase, changes } = contents;
+    let Contents { begun, phase, changes, .. } = &contents;
     let (action, deployment) = (begun.action, begun.deployment.clone());
     tracing::debug!(?phase, changes = changes.len(), deployment = %deployment.display(), "recovering");
     let recovery = match phase {
         Phase::Building | Phase::Changing => {
-            let undone = transaction::roll_back(&begun, phase, &changes, changes.len());
-            let transaction::Undone { left, kept } = undone;
+            let transaction::Undone { left, kept } = transaction::roll_back(contents);
             if !left.is_empty() {
                 kept.iter().for_each(|kept| tracing::warn!("{kept}"));
                 return Err(RecoverError::Left { journal: journal.to_path_buf(), left });
@@ -117,7 +117,9 @@ pub fn recover(journal: &Path, _turn: &Turn) -> Result<Recovery, RecoverError> {
         }
         Phase::Finishing => {
             let Counts { created, replaced, removed, kept } = begun.counts;
-            let warnings = undo::finish(&begun, &changes);
+            let unreadable = |source| JournalError::Read { path: journal.to_path_buf(), source };
+            let touched = Touched::of(begun, changes).map_err(unreadable)?;
+            let warnings = undo::finish(begun, changes, &touched);
             Recovery::RolledForward {
                 action,
                 deployment,

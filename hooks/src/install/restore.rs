@@ -75,14 +75,15 @@ pub fn restore(deployment: &Path, records: &Records, _turn: &Turn) -> Result<Res
     let mut paths = Paths::absolute();
     let installed = records.read(&mut paths).map_err(unreadable)?;
     let (created, sources) = (installed.created(&paths), records.sources(&installed));
-    let mut planner = Planner::new(&begun, &created, &sources);
+    let mut restorer = Restorer::new(&begun, &created, &sources);
     for change in changes.iter().rev() {
-        planner.change(change).map_err(|source| unreadable((change.path().to_path_buf(), source)))?;
+        let change = change.map_err(|source| unreadable((journal::undo_record(deployment), source)))?;
+        restorer.change(&change).map_err(|source| unreadable((change.path().to_path_buf(), source)))?;
     }
-    if !planner.lost.is_empty() {
-        return Err(RestoreError::Lost(planner.lost));
+    if !restorer.lost.is_empty() {
+        return Err(RestoreError::Lost(restorer.lost));
     }
-    let Planner { steps, counts, warnings, token, roots, .. } = planner;
+    let Restorer { steps, counts, warnings, token, roots, .. } = restorer;
     let mut restoration = Begun::new(Action::Restore, begun.deployment, begun.pointer, token);
     restoration.counts = counts;
     restoration.displaced = roots;
@@ -124,7 +125,16 @@ impl Warning {
     }
 }
 
-struct Planner<'a> {
+/// A decision that is still to be made.
+enum Task {
+    /// `may_be_new` says that the object at `path` may have come after the Install.
+    BringBack { path: PathBuf, old: Option<PathBuf>, may_be_new: bool },
+    /// A folder stays, and gets its earlier access back.
+    Adjust { path: PathBuf, access: Access },
+}
+
+/// Looks at the host and decides how each object comes back.
+struct Restorer<'a> {
     begun: &'a Begun,
     /// The objects that the Install created, and the sources of its copies.
     created: &'a BTreeSet<PathBuf>,
@@ -140,7 +150,7 @@ struct Planner<'a> {
     roots: Vec<PathBuf>,
 }
 
-impl<'a> Planner<'a> {
+impl<'a> Restorer<'a> {
     fn new(
         begun: &'a Begun,
         created: &'a BTreeSet<PathBuf>,
@@ -204,12 +214,36 @@ impl<'a> Planner<'a> {
                 self.roots.push(old.clone());
             }
         }
-        self.bring_back(&swap.path, old.as_deref())
+        self.bring_back(&swap.path, old)
     }
 
     /// Restores `old` at `path`, or removes the object there if there was none before.
-    fn bring_back(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
-        let there = self.stat(path)?;
+    fn bring_back(&mut self, path: &Path, old: Option<PathBuf>) -> io::Result<()> {
+        let mut waiting = vec![Task::BringBack { path: path.to_path_buf(), old, may_be_new: false }];
+        while let Some(task) = waiting.pop() {
+            match task {
+                Task::Adjust { path, access } => self.adjust(&path, access),
+                Task::BringBack { path, old, may_be_new } => {
+                    if may_be_new {
+                        self.tell_of_new(&path, old.as_deref())?;
+                    }
+                    let there = self.stat(&path)?;
+                    let merged = self.bring_one_back(&path, there, old.as_deref())?;
+                    waiting.extend(merged.into_iter().rev());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the same for one object. A folder that stays in its place returns tasks for its contents, to be done next in
+    /// this order.
+    fn bring_one_back(
+        &mut self,
+        path: &Path,
+        there: Option<Stat>,
+        old: Option<&Path>,
+    ) -> io::Result<Vec<Task>> {
         let is_folder = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_dir();
         if there.as_ref().is_some_and(is_folder) {
             let others = self.others_below(path)?;
@@ -228,7 +262,7 @@ impl<'a> Planner<'a> {
             (true, Some(_)) => &mut self.counts.replaced,
             (false, Some(_)) => &mut self.counts.created,
             (true, None) => &mut self.counts.removed,
-            (false, None) => return Ok(()),
+            (false, None) => return Ok(Vec::new()),
         };
         *counted += 1;
         let spare = old.map_or_else(|| self.beside(path), Path::to_path_buf);
@@ -236,11 +270,11 @@ impl<'a> Planner<'a> {
         let takes = if there.is_some() { Takes::Anything } else { Takes::Nothing };
         let (path, brings) = (path.to_path_buf(), old.is_some());
         self.steps.push(Step::Swap(Swap { path, spare, brings, takes, keep: Keep::ForUndo }));
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Handles a folder that has more content than the Install brought: that content stays in its place.
-    fn merge(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
+    fn merge(&mut self, path: &Path, old: Option<&Path>) -> io::Result<Vec<Task>> {
         let mut names: BTreeSet<_> = self.names(path)?.into_iter().collect();
         names.retain(|name| self.created.contains(path.join(name).as_path()));
         let old_names = match old {
@@ -248,23 +282,28 @@ impl<'a> Planner<'a> {
             None => Vec::new(),
         };
         names.extend(old_names.iter().cloned());
+        let old_names: BTreeSet<_> = old_names.into_iter().collect();
+        let mut tasks = Vec::with_capacity(names.len() + 1);
         for name in names {
-            let child = path.join(&name);
-            let old_child = old.filter(|_| old_names.contains(&name)).map(|old| old.join(&name));
-            if !self.created.contains(child.as_path()) && self.stat(&child)?.is_some() {
-                let kept = old_child.clone().unwrap_or_default();
-                self.warn(format!(
-                    "{} came after the Install, where something was before it; it is kept as {}",
-                    child.display(),
-                    kept.display()
-                ));
-            }
-            self.bring_back(&child, old_child.as_deref())?;
+            let old = old.filter(|_| old_names.contains(&name)).map(|old| old.join(&name));
+            tasks.push(Task::BringBack { path: path.join(&name), old, may_be_new: true });
         }
         if let Some(old) = old {
             let (folder, name) = self.handles.parent(old)?;
             let access = Access::read(folder.folder(name)?)?;
-            self.adjust(path, access);
+            tasks.push(Task::Adjust { path: path.to_path_buf(), access });
+        }
+        Ok(tasks)
+    }
+
+    /// Warns if the object at `path` came after the Install; `old` replaces it.
+    fn tell_of_new(&mut self, path: &Path, old: Option<&Path>) -> io::Result<()> {
+        if !self.created.contains(path) && self.stat(path)?.is_some() {
+            self.warn(format!(
+                "{} came after the Install, where something was before it; it is kept as {}",
+                path.display(),
+                old.unwrap_or(Path::new("")).display()
+            ));
         }
         Ok(())
     }
@@ -288,12 +327,17 @@ impl<'a> Planner<'a> {
     /// Everything below a folder that the Install did not create.
     fn others_below(&mut self, folder: &Path) -> io::Result<Vec<PathBuf>> {
         let mut others = Vec::new();
-        for name in self.names(folder)? {
-            let path = folder.join(name);
+        let mut open = vec![(folder.to_path_buf(), self.names(folder)?.into_iter())];
+        while let Some((folder, names)) = open.last_mut() {
+            let Some(path) = names.next().map(|name| folder.join(name)) else {
+                open.pop();
+                continue;
+            };
             if !self.created.contains(path.as_path()) {
                 others.push(path);
             } else if self.is_folder(&path)? {
-                others.extend(self.others_below(&path)?);
+                let names = self.names(&path)?.into_iter();
+                open.push((path, names));
             }
         }
         Ok(others)

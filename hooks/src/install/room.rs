@@ -103,15 +103,10 @@ struct Places<'a> {
 
 impl Places<'_> {
     fn of(&mut self, folder: PathId, paths: &Paths) -> Option<&mut Place> {
-        let number = match self.known.get(&folder) {
-            Some(known) => (*known)?,
-            None => {
-                let found = self.look(&paths.path(folder));
-                self.known.insert(folder, found);
-                found?
-            }
-        };
-        self.all.get_mut(number)
+        let known = self.known.get(&folder).copied();
+        let found = known.unwrap_or_else(|| self.look(&paths.path(folder)));
+        self.known.insert(folder, found);
+        self.all.get_mut(found?)
     }
 
     fn at(&mut self, folder: &Path) -> Option<&mut Place> {
@@ -182,8 +177,8 @@ fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
     let mut sum = (0, 0);
     for record in superseded {
         let Ok(Some(contents)) = journal::read(record) else { continue };
-        for path in undo::displaced(&contents.begun, &contents.changes) {
-            let Ok((folder, name)) = handles.parent(&path) else { continue };
+        let add = |path: PathBuf| {
+            let Ok((folder, name)) = handles.parent(&path) else { return };
             let count = |stat: &rustix::fs::Stat| {
                 let is_folder = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
                 if is_folder || stat.st_nlink == 1 {
@@ -193,7 +188,9 @@ fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
             };
             // Unreadable content is not counted.
             let _ = folder.each_below(name, device, count);
-        }
+        };
+        // Nor is what cannot be read.
+        let _ = undo::each_displaced(&contents.begun, &contents.changes, add);
     }
     sum
 }

@@ -13,8 +13,7 @@ use super::layout::WantedKind;
 use super::paths::{PathId, Paths};
 use super::records::{self, Instruction, Records, State};
 use super::snapshot::{Host, Revision};
-use super::step::Known;
-use super::step::{Keep, Step, Swap, Takes};
+use super::step::{Keep, Known, Step, Swap, Takes};
 use crate::fs::temporary_name;
 
 /// The steps of an Install: first the objects that are built and then take their places, then pure changes.
@@ -159,9 +158,9 @@ impl Schedule {
     }
 
     /// Every temporary name under which something is built.
-    pub(super) fn all_staged(&self, decision: &Decision, paths: &Paths) -> Vec<PathBuf> {
+    pub(super) fn all_staged(&self, decision: &Decision, paths: &Paths) -> impl Iterator<Item = PathBuf> {
         let units = (0..self.units.len()).map(|unit| self.staged(unit, decision, paths));
-        units.chain(self.records.iter().map(|record| record.spare.clone())).collect()
+        units.chain(self.records.iter().map(|record| record.spare.clone()))
     }
 
     /// The visible steps, in order; the records of this Install come last.
@@ -172,10 +171,8 @@ impl Schedule {
     ) -> impl Iterator<Item = Cow<'a, Step>> {
         let units = (0..self.units.len()).map(move |unit| {
             let top = self.top(unit, decision);
-            let takes = match decision.goes.contains(top.path) || top.overwrites {
-                true => takes(top.path, decision),
-                false => Takes::Nothing,
-            };
+            let is_there = decision.goes.contains(top.path) || top.overwrites;
+            let takes = if is_there { takes(top.path, decision) } else { Takes::Nothing };
             let keep = Keep::ForUndo;
             let (path, spare) = (paths.path(top.path), self.staged(unit, decision, paths));
             Step::Swap(Swap { path, spare, brings: true, takes, keep })

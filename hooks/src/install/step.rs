@@ -107,6 +107,14 @@ impl Step {
 }
 
 impl Change {
+    /// The exchange of names, if the change is one.
+    pub(super) fn swap(&self) -> Option<&Swapped> {
+        match self {
+            Self::Swap(swap) => Some(swap),
+            Self::Adjust { .. } | Self::Context { .. } => None,
+        }
+    }
+
     /// The path of the change.
     pub(super) fn path(&self) -> &Path {
         match self {
@@ -135,13 +143,35 @@ pub(super) mod path {
 }
 
 mod bytes {
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use std::fmt;
 
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum Bytes {
-        Text(String),
-        Raw(Vec<u8>),
+    use serde::de::{Error, SeqAccess, Visitor};
+    use serde::{Deserializer, Serialize as _, Serializer};
+
+    struct Bytes;
+
+    impl<'de> Visitor<'de> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a path, as text or as a list of bytes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<u8>, E> {
+            Ok(text.into())
+        }
+
+        fn visit_string<E: Error>(self, text: String) -> Result<Vec<u8>, E> {
+            Ok(text.into())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Vec<u8>, A::Error> {
+            let mut bytes = Vec::new();
+            while let Some(byte) = all.next_element()? {
+                bytes.push(byte);
+            }
+            Ok(bytes)
+        }
     }
 
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -152,10 +182,7 @@ mod bytes {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        Ok(match Bytes::deserialize(deserializer)? {
-            Bytes::Text(text) => text.into_bytes(),
-            Bytes::Raw(bytes) => bytes,
-        })
+        deserializer.deserialize_any(Bytes)
     }
 }
 
@@ -165,11 +192,20 @@ pub(super) mod paths {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[derive(Serialize, Deserialize)]
+    struct Owned(#[serde(with = "super::path")] PathBuf);
+
     #[derive(Serialize)]
     struct Borrowed<'a>(#[serde(with = "super::path")] &'a PathBuf);
 
-    #[derive(Deserialize)]
-    struct Owned(#[serde(with = "super::path")] PathBuf);
+    /// A list whose elements are made when it is written.
+    pub(in super::super) struct Each<F>(pub(in super::super) F);
+
+    impl<I: Iterator<Item = PathBuf>, F: Fn() -> I> Serialize for Each<F> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq((self.0)().map(Owned))
+        }
+    }
 
     pub(in super::super) fn serialize<S: Serializer>(
         paths: &[PathBuf],
@@ -192,14 +228,6 @@ pub(super) enum Known {
     Folder(PathId),
     /// A file, a link or any other object but a folder.
     File,
-}
-
-/// The changes that exchange names.
-pub(super) fn swaps(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
-    changes.iter().filter_map(|change| match change {
-        Change::Swap(swap) => Some(swap),
-        Change::Adjust { .. } | Change::Context { .. } => None,
-    })
 }
 
 #[cfg(test)]

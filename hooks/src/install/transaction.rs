@@ -2,15 +2,16 @@
 //! changes of names.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::identity::Identity;
-use super::journal::{Begun, Journal, Phase};
+use super::journal::{Action, Begun, Changes, Contents, Journal, Phase};
 use super::paths::PathId;
-use super::step::{Change, Known, Step, swaps};
+use super::step::{Change, Known, Step, Swapped};
+use super::touched::Touched;
 use super::{InstallError, StepError, undo};
 use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_names};
 
@@ -18,6 +19,9 @@ use crate::fs::{Handles, is_nowhere, sync_elsewhere, sync_file_systems, sync_nam
 pub(super) trait Work {
     /// Builds everything new under temporary names, which nobody uses; returns the folders that got names.
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
+
+    /// The temporary names of the objects to build.
+    fn staged(&self) -> impl Iterator<Item = PathBuf>;
 
     /// The visible changes, in order; the same on each call.
     fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>>;
@@ -35,6 +39,10 @@ impl Work for Steps {
         Ok(BTreeSet::new())
     }
 
+    fn staged(&self) -> impl Iterator<Item = PathBuf> {
+        std::iter::empty()
+    }
+
     fn steps(&self) -> impl Iterator<Item = Cow<'_, Step>> {
         self.0.iter().map(Cow::Borrowed)
     }
@@ -47,23 +55,27 @@ impl Work for Steps {
 /// Runs `work`; returns warnings for an operator. After an error everything is as before, unless the error states
 /// otherwise: then the journal stays, and recovery retries.
 pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec<String>, InstallError> {
-    let started = Journal::begin(journal, begun).map_err(StepError::at("write", journal));
+    let started = Journal::begin(journal, begun, || work.staged()).map_err(StepError::at("write", journal));
     let mut journal = started.map_err(|source| InstallError::Failed { source })?;
-    let mut attempt = Attempt { phase: Phase::Building, changes: Vec::new(), made: 0 };
-    match attempt.run(&mut journal, work) {
-        Ok(()) => {
-            let mut left = undo::finish(begun, &attempt.changes);
+    let mut attempt = Attempt { begun, touched: Touched::default(), changes: None, made: 0 };
+    match (attempt.run(&mut journal, work), &attempt.changes) {
+        (Ok(()), changes) => {
+            let mut left = Vec::new();
+            left.extend(changes.iter().flat_map(|changes| undo::finish(begun, changes, &attempt.touched)));
             left.extend(close(journal));
             Ok(left)
         }
-        Err(source) if journal.is_uncertain() => {
+        (Err(source), _) if journal.is_uncertain() => {
             let journal = journal.path().display();
             let left = vec![format!("everything new is in place; whether it stays is decided by {journal}")];
             Err(InstallError::NotUndone { source, left })
         }
-        Err(source) => {
+        (Err(source), changes) => {
             tracing::debug!(phase = "rolling back", error = %source, "the transaction failed");
-            let Undone { left, kept } = roll_back(begun, attempt.phase, &attempt.changes, attempt.made);
+            let Undone { left, kept } = match changes {
+                Some(changes) => take_back(begun, changes, attempt.made, &attempt.touched),
+                None => remove_staged(begun, work.staged(), std::iter::empty()),
+            };
             kept.iter().for_each(|kept| tracing::warn!("{kept}"));
             if left.is_empty() {
                 close(journal).into_iter().for_each(|left| tracing::warn!("{left}"));
@@ -74,40 +86,45 @@ pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec
     }
 }
 
-struct Attempt {
-    phase: Phase,
-    changes: Vec<Change>,
+struct Attempt<'a> {
+    begun: &'a Begun,
+    touched: Touched,
+    /// All of them, once they are written to the journal.
+    changes: Option<Changes>,
     /// The number of changes made, the last one perhaps in part.
     made: usize,
 }
 
-impl Attempt {
+impl Attempt<'_> {
     fn run(&mut self, journal: &mut Journal, work: &impl Work) -> Result<(), StepError> {
         tracing::debug!(phase = "building", "transaction begun");
         let folders = work.build()?;
         sync_file_systems(&folders).map_err(not_durable)?;
 
         let mut handles = Handles::default();
-        let mut chosen = Vec::new();
-        for (number, step) in work.steps().enumerate() {
-            let found = step.look_up(&mut handles).map_err(StepError::at(step.action(), step.path()))?;
-            if let Some(change) = found {
-                self.changes.push(change);
-                chosen.push(number);
+        let mut skipped = Vec::new();
+        let found = work.steps().enumerate().filter_map(|(number, step)| {
+            let found = step.look_up(&mut handles).map_err(StepError::at(step.action(), step.path()));
+            match &found {
+                Ok(Some(change)) => self.touched.add(self.begun, change),
+                Ok(None) => skipped.push(number),
+                Err(_) => {}
             }
-        }
-        journal.prepare(&self.changes).map_err(journal.failed())?;
-        self.phase = Phase::Changing;
-        tracing::debug!(phase = "changing", changes = self.changes.len(), "everything new is on the disk");
-        let mut chosen = chosen.into_iter().peekable();
+            found.transpose()
+        });
+        let changes = journal.prepare(found)?;
+        let changes = self.changes.insert(changes);
+        tracing::debug!(phase = "changing", changes = changes.len(), "everything new is on the disk");
+        let mut skipped = skipped.into_iter().peekable();
         let steps = work.steps().enumerate();
-        let steps = steps.filter_map(|(number, step)| chosen.next_if_eq(&number).map(|_| step));
-        for (change, step) in self.changes.iter().zip(steps) {
+        let steps = steps.filter(|(number, _)| skipped.next_if_eq(number).is_none()).map(|(_, step)| step);
+        for (change, step) in changes.iter().zip(steps) {
+            let change = change.map_err(StepError::at("read", journal.path()))?;
             self.made += 1;
             let made = change.make(step.takes(), work, &mut handles);
             made.map_err(StepError::at(step.action(), step.path()))?;
         }
-        sync_names(&folders_of(&self.changes)).map_err(not_durable)?;
+        sync_names(&self.touched.all()).map_err(not_durable)?;
         journal.commit().map_err(journal.failed())?;
         tracing::debug!(phase = "finishing", "transaction committed");
         Ok(())
@@ -123,75 +140,112 @@ pub(super) struct Undone {
     pub(super) kept: Vec<String>,
 }
 
-/// Takes back those `changes` that were made, and removes what was built.
-pub(super) fn roll_back(begun: &Begun, phase: Phase, changes: &[Change], made: usize) -> Undone {
+/// Takes back a transaction whose process ended early.
+pub(super) fn roll_back(contents: Contents) -> Undone {
+    let Contents { begun, phase, staged, changes } = contents;
+    if phase == Phase::Building {
+        return remove_staged(&begun, staged.into_iter(), changes.iter());
+    }
+    match Touched::of(&begun, &changes) {
+        Ok(touched) => take_back(&begun, &changes, changes.len(), &touched),
+        Err(error) => Undone { left: vec![unreadable(&error)], ..Undone::default() },
+    }
+}
+
+/// Removes the new objects of a transaction that changed nothing yet. `changes` are the planned ones, as far as they are
+/// known.
+fn remove_staged(
+    begun: &Begun,
+    staged: impl Iterator<Item = PathBuf>,
+    changes: impl Iterator<Item = io::Result<Change>>,
+) -> Undone {
+    let mut handles = Handles::default();
+    let mut left = Vec::new();
+    // Displaced objects, although the journal records none.
+    let mut displaced = BTreeSet::new();
+    for change in changes {
+        match change {
+            Ok(Change::Swap(Swapped { spare, brings: Some(new), .. })) => {
+                let waiting = handles.parent(&spare).and_then(|(folder, name)| Identity::look(&folder, name));
+                if waiting.is_ok_and(|waiting| waiting.is_some_and(|waiting| !new.is(&waiting))) {
+                    left.push(format!("remove {}: it is not what was built there", spare.display()));
+                    displaced.insert(spare);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => return Undone { left: vec![unreadable(&error)], ..Undone::default() },
+        }
+    }
+    let mut folders = BTreeSet::new();
+    for staged in staged.filter(|staged| !displaced.contains(staged)) {
+        let removed = handles.parent(&staged).and_then(|(folder, name)| folder.remove_tree(name));
+        // Without such a folder, nothing was built.
+        let error = removed.err().filter(|error| !is_nowhere(error));
+        left.extend(error.map(|error| format!("remove {}: {error}", staged.display())));
+        if let Some(folder) = staged.parent().filter(|folder| !folders.contains(*folder)) {
+            folders.insert(folder.to_path_buf());
+        }
+    }
+    let mut undone = Undone { left, kept: Vec::new() };
+    undone.make_durable(begun, &folders);
+    undone
+}
+
+/// Takes back the first `made` of `changes`, and removes the new objects.
+fn take_back(begun: &Begun, changes: &Changes, made: usize, touched: &Touched) -> Undone {
     let mut handles = Handles::default();
     let mut undone = Undone::default();
-    match phase {
-        Phase::Building => undone.remove_staged(begun, changes, &mut handles),
-        Phase::Changing | Phase::Finishing => undone.take_back(begun, changes, made, &mut handles),
+    for change in changes.iter().take(made).rev() {
+        match change {
+            Ok(change) => match change.take_back(&mut handles) {
+                Ok(kept) => undone.kept.extend(kept),
+                Err(error) => undone.left.push(format!("{}: {error}", change.by_hand())),
+            },
+            Err(error) => undone.left.push(unreadable(&error)),
+        }
     }
-    if undone.left.is_empty() {
-        // The journal is removed next, and nothing else lists these names.
-        let spares = begun.staged.iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect();
-        undone.left.extend(sync_elsewhere(&spares, &begun.pointer).err().map(not_written));
+    // After a power cut, no name may still refer to an object that is removed now.
+    undone.left.extend(sync_names(&touched.all()).err().map(not_written));
+    if !undone.left.is_empty() {
+        return undone;
     }
+    // Only these are disposable: an object that a restoration brings back is the only copy.
+    if begun.action == Action::Install {
+        for change in changes.iter() {
+            undone.discard(change, &mut handles);
+        }
+    }
+    undone.make_durable(begun, &touched.spares);
     undone
 }
 
 impl Undone {
-    fn remove_staged(&mut self, begun: &Begun, changes: &[Change], handles: &mut Handles) {
-        let known = swaps(changes).filter_map(|swap| Some((swap.spare.as_path(), swap.brings.as_ref()?)));
-        let known: BTreeMap<&Path, &Identity> = known.collect();
-        for staged in &begun.staged {
-            let removed = handles.parent(staged).and_then(|(folder, name)| {
-                let waiting = Identity::look(&folder, name)?;
-                match (known.get(staged.as_path()), waiting) {
-                    // A displaced object, although the journal records none.
-                    (Some(new), Some(waiting)) if !new.is(&waiting) => {
-                        Err(io::Error::other("it is not what was built there"))
-                    }
-                    _ => folder.remove_tree(name),
-                }
-            });
-            // Without such a folder, nothing was built.
-            let error = removed.err().filter(|error| !is_nowhere(error));
-            self.left.extend(error.map(|error| format!("remove {}: {error}", staged.display())));
+    /// Removes the new object of a change.
+    fn discard(&mut self, change: io::Result<Change>, handles: &mut Handles) {
+        match change {
+            Ok(Change::Swap(swap)) => match swap.discard(handles) {
+                Ok(kept) => self.kept.extend(kept),
+                Err(error) => self.left.push(format!("remove {}: {error}", swap.spare.display())),
+            },
+            Ok(Change::Adjust { .. } | Change::Context { .. }) => {}
+            Err(error) => self.left.push(unreadable(&error)),
         }
     }
 
-    fn take_back(&mut self, begun: &Begun, changes: &[Change], made: usize, handles: &mut Handles) {
-        for change in changes.iter().take(made).rev() {
-            match change.take_back(handles) {
-                Ok(kept) => self.kept.extend(kept),
-                Err(error) => self.left.push(format!("{}: {error}", change.by_hand())),
-            }
-        }
-        // After a power cut, no name may still refer to an object that is removed now.
-        self.left.extend(sync_names(&folders_of(changes)).err().map(not_written));
-        if !self.left.is_empty() {
-            return;
-        }
-        // Only these are disposable: an object that a restoration brings back is the only copy.
-        let staged: BTreeSet<&Path> = begun.staged.iter().map(PathBuf::as_path).collect();
-        for swap in swaps(changes).filter(|swap| staged.contains(swap.spare.as_path())) {
-            match swap.discard(handles) {
-                Ok(kept) => self.kept.extend(kept),
-                Err(error) => self.left.push(format!("remove {}: {error}", swap.spare.display())),
-            }
+    /// Makes the removals in these folders durable: the journal is removed next, and nothing else lists these names.
+    fn make_durable(&mut self, begun: &Begun, spares: &BTreeSet<PathBuf>) {
+        if self.left.is_empty() {
+            self.left.extend(sync_elsewhere(spares, &begun.pointer).err().map(not_written));
         }
     }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("read the journal: {error}")
 }
 
 fn not_written((path, error): (PathBuf, io::Error)) -> String {
     format!("write {} to the disk: {error}", path.display())
-}
-
-/// The folders in which the changes affect names or files.
-fn folders_of(changes: &[Change]) -> BTreeSet<PathBuf> {
-    let spares = swaps(changes).map(|swap| swap.spare.as_path());
-    let paths = changes.iter().map(Change::path).chain(spares);
-    paths.filter_map(|path| path.parent().map(Path::to_path_buf)).collect()
 }
 
 fn close(journal: Journal) -> Option<String> {

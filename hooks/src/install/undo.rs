@@ -2,21 +2,17 @@
 //! next Install of the group or the end of the deployment's folder.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-
-use rustix::fs::FileType;
 
 use super::access::times;
-use super::journal::{self, Action, Begun, Contents, JournalError};
+use super::journal::{self, Action, Begun, Changes, Contents, JournalError};
 use super::kept::{KeptFolders, not_removed};
-use super::parallel;
-use super::step::swaps;
-use super::step::{Change, Keep, Swapped};
+use super::removal::Removal;
+use super::step::{Change, Keep};
+use super::touched::{Touched, is_put_away};
 use crate::fs::{Folder, Handles, is_temporary, split, sync_elsewhere};
 
 /// In the deployment's folder: the objects that its Install displaced on the same file system.
@@ -34,13 +30,10 @@ pub(super) fn superseded(pointer: &Path, deployment: &Path) -> Vec<PathBuf> {
         last.iter().chain([&deployment]).map(|folder| journal::undo_record(folder)).collect();
     records.dedup();
     // A pointer may name any path, and a folder may be a copy.
-    let own = |record: &PathBuf| {
-        journal::read(record)
-            .ok()
-            .flatten()
-            .is_some_and(|found| journal::undo_record(&found.begun.deployment) == *record)
-    };
-    records.retain(own);
+    records.retain(|record| {
+        let begun = journal::read_begun(record).ok().flatten();
+        begun.is_some_and(|begun| journal::undo_record(&begun.deployment) == *record)
+    });
     records
 }
 
@@ -50,13 +43,13 @@ pub(super) fn give_up(begun: &Begun) -> Vec<String> {
 }
 
 /// Does the work that remains after a commit; can be repeated. Returns descriptions of what could not be done.
-pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
+pub(super) fn finish(begun: &Begun, changes: &Changes, touched: &Touched) -> Vec<String> {
     let mut left = give_up(begun);
     let (folders, written) = (KeptFolders::of(begun), Vec::new());
-    let mut displaced = Displaced { begun, changes, folders, written, own: None };
-    for swap in kept(changes).filter(|swap| is_beside(begun, &swap.spare)) {
+    let mut displaced = Displaced { begun, changes, touched, folders, written, own: None };
+    for folder in &touched.displaced {
         // Without such a folder, nothing of it is left; any other error returns when the object is put away.
-        let _ = swap.spare.parent().map(|folder| displaced.folders.for_folder(folder));
+        let _ = displaced.folders.for_folder(folder);
     }
     if let Err(error) = displaced.write_record() {
         left.push(format!(
@@ -74,7 +67,8 @@ pub(super) fn finish(begun: &Begun, changes: &[Change]) -> Vec<String> {
 /// The objects that a transaction displaced, on their way to the folders that keep them.
 struct Displaced<'a> {
     begun: &'a Begun,
-    changes: &'a [Change],
+    changes: &'a Changes,
+    touched: &'a Touched,
     folders: KeptFolders,
     /// The folders that the undo record names.
     written: Vec<PathBuf>,
@@ -98,9 +92,15 @@ impl Displaced<'_> {
     fn put_away(&mut self) -> Vec<String> {
         let mut handles = Handles::default();
         let mut left = Vec::new();
-        for swap in kept(self.changes).filter(|swap| is_beside(self.begun, &swap.spare)) {
-            if let Err(error) = self.put_away_one(&swap.spare, &mut handles) {
-                left.push(format!("{} stays where it is: {error}", swap.spare.display()));
+        for change in self.changes.iter() {
+            match change {
+                Ok(Change::Swap(swap)) if is_put_away(self.begun, &swap) => {
+                    if let Err(error) = self.put_away_one(&swap.spare, &mut handles) {
+                        left.push(format!("{} stays where it is: {error}", swap.spare.display()));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => left.push(format!("what was displaced stays where it is: {error}")),
             }
         }
         left
@@ -142,9 +142,8 @@ impl Displaced<'_> {
     /// Writes all that to the disk on every file system except that of the journal, which is removed next. Also removes
     /// the objects of earlier transactions that no record names any more.
     fn settle(&self) -> Vec<String> {
-        let mut folders: BTreeSet<PathBuf> =
-            swaps(self.changes).filter_map(|swap| swap.path.parent().map(Path::to_path_buf)).collect();
-        let mut left = self.folders.remove_forgotten(self.begun, &folders);
+        let mut left = self.folders.remove_forgotten(self.begun, &self.touched.paths);
+        let mut folders = self.touched.paths.clone();
         folders.retain(|folder| self.folders.keeps(folder));
         folders.extend(self.folders.all.iter().cloned());
         folders.extend(self.folders.all.iter().filter_map(|kept| kept.parent().map(Path::to_path_buf)));
@@ -167,7 +166,7 @@ fn displaced_folder(begun: &Begun) -> io::Result<Folder> {
 
 /// Whether a spare lies beside its path, under a name of its own. A spare that lies in a folder for displaced objects
 /// stays there.
-fn is_beside(begun: &Begun, spare: &Path) -> bool {
+pub(super) fn is_beside(begun: &Begun, spare: &Path) -> bool {
     let kept = begun.kept.iter().any(|kept| spare.starts_with(kept));
     spare.file_name().is_some_and(is_temporary)
         && !kept
@@ -196,94 +195,52 @@ pub(super) fn kept_as(deployment: &Path, spare: &Path) -> PathBuf {
     found.unwrap_or_else(|| spare.to_path_buf())
 }
 
-/// The swaps whose displaced objects are kept for a way back.
-fn kept(changes: &[Change]) -> impl Iterator<Item = &Swapped> {
-    swaps(changes).filter(|swap| swap.takes && swap.keep == Keep::ForUndo)
-}
-
-/// All names under which displaced objects may be kept; the folders that keep them, with all their contents, come last.
-pub(super) fn displaced(begun: &Begun, changes: &[Change]) -> Vec<PathBuf> {
-    let spares = kept(changes).map(|swap| &swap.spare).chain(&begun.displaced);
-    let outside = spares.filter(|spare| !begun.kept.iter().any(|kept| spare.starts_with(kept)));
-    let places = outside.flat_map(|spare| {
-        let name = spare.file_name().filter(|_| is_beside(begun, spare));
-        let put_away = name.map(|name| begun.deployment.join(DISPLACED).join(name));
-        put_away.into_iter().chain([spare.clone()])
-    });
-    let mut all: Vec<PathBuf> = places.chain(begun.kept.iter().cloned()).collect();
-    // An object with two names is counted once.
-    let mut seen = BTreeSet::new();
-    all.retain(|path| seen.insert(path.clone()));
-    all
+/// Calls `visit` with every name under which a displaced object may be kept, once each; the folders that keep them, with
+/// all their contents, come last.
+pub(super) fn each_displaced(
+    begun: &Begun,
+    changes: &Changes,
+    mut visit: impl FnMut(PathBuf),
+) -> io::Result<()> {
+    let earlier: BTreeSet<&Path> = begun.displaced.iter().map(PathBuf::as_path).collect();
+    let mut places = |spare: &Path| {
+        if begun.kept.iter().any(|kept| spare.starts_with(kept)) {
+            return;
+        }
+        if let Some(name) = spare.file_name().filter(|_| is_beside(begun, spare)) {
+            visit(begun.deployment.join(DISPLACED).join(name));
+        }
+        visit(spare.to_path_buf());
+    };
+    for change in changes.iter() {
+        if let Change::Swap(swap) = change?
+            && swap.takes
+            && swap.keep == Keep::ForUndo
+            && !earlier.contains(swap.spare.as_path())
+        {
+            places(&swap.spare);
+        }
+    }
+    earlier.into_iter().for_each(&mut places);
+    begun.kept.iter().cloned().for_each(visit);
+    Ok(())
 }
 
 /// Removes the displaced objects of a transaction, durably on other file systems than that of its record; returns
 /// descriptions of what could not be removed.
-fn discard(begun: &Begun, changes: &[Change]) -> Vec<String> {
-    let mut handles = Handles::default();
-    let mut trees = Trees::default();
+fn discard(begun: &Begun, changes: &Changes) -> Vec<String> {
+    let mut removal = Removal::default();
     let mut touched = BTreeSet::new();
-    for path in displaced(begun, changes) {
-        if trees.gather(path.clone(), &mut handles) {
+    let visited = each_displaced(begun, changes, |path| {
+        if removal.add(path.clone()) {
             touched.extend(path.parent().map(Path::to_path_buf));
         }
-    }
-    let left = Mutex::new(Vec::new());
-    let unlink = |path: &PathBuf, handles: &mut Handles| {
-        if let Err(error) = handles.parent(path).and_then(|(folder, name)| folder.unlink(name)) {
-            left.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), error));
-        }
-        Ok::<_, Infallible>(())
-    };
-    let Ok(()) = parallel::each(&trees.files, unlink);
-    let mut left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for path in trees.folders.iter().rev() {
-        if let Err(error) = handles.parent(path).and_then(|(folder, name)| folder.remove_folder(name)) {
-            left.push((path.clone(), error));
-        }
-    }
-    left.extend(trees.unseen);
+    });
+    let mut left = removal.end();
     left.extend(sync_elsewhere(&touched, &journal::undo_record(&begun.deployment)).err());
-    left.into_iter().map(|(path, error)| not_removed(&path, &error)).collect()
-}
-
-/// Measures the displaced objects: everything in some trees, a folder before its contents.
-#[derive(Default)]
-struct Trees {
-    files: Vec<PathBuf>,
-    folders: Vec<PathBuf>,
-    unseen: Vec<(PathBuf, io::Error)>,
-}
-
-impl Trees {
-    /// Whether the tree exists.
-    fn gather(&mut self, path: PathBuf, handles: &mut Handles) -> bool {
-        let before = (self.files.len(), self.folders.len(), self.unseen.len());
-        let mut waiting = vec![path];
-        while let Some(path) = waiting.pop() {
-            let names = match handles.look(&path) {
-                Ok(None) => continue,
-                Ok(Some(stat)) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                    self.files.push(path);
-                    continue;
-                }
-                Ok(Some(_)) => handles.parent(&path).and_then(|(parent, name)| {
-                    let folder = parent.folder(name)?;
-                    folder.make_writable();
-                    folder.names()
-                }),
-                Err(error) => Err(error),
-            };
-            match names {
-                Ok(names) => {
-                    waiting.extend(names.iter().rev().map(|name| path.join(name)));
-                    self.folders.push(path);
-                }
-                Err(error) => self.unseen.push((path, error)),
-            }
-        }
-        before != (self.files.len(), self.folders.len(), self.unseen.len())
-    }
+    let mut left: Vec<String> = left.into_iter().map(|(path, error)| not_removed(&path, &error)).collect();
+    left.extend(visited.err().map(|error| format!("not everything that was displaced is known: {error}")));
+    left
 }
 
 /// Returns a word that identifies the last completed Install of a deployment, if it was not taken back; another Install

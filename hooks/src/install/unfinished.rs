@@ -50,15 +50,17 @@ pub fn unfinished(journal: &Path) -> Result<Option<Unfinished>, JournalError> {
         return Ok(None);
     };
     let mut handles = Handles::default();
-    let progress = |change: &Change| Progress {
+    let mut progress = |change: Change| Progress {
         path: change.path().to_path_buf(),
         kind: change.kind(),
         made: change.is_made(&mut handles).ok().flatten(),
     };
+    let unreadable = |source| JournalError::Read { path: journal.to_path_buf(), source };
     let begun = contents.changes.iter().filter(|_| contents.phase != Phase::Building);
-    let changes = begun.map(progress).collect();
+    let changes: Result<_, _> = begun.map(|change| change.map(&mut progress)).collect();
+    let changes = changes.map_err(unreadable)?;
     let mut handles = Handles::default();
-    let mut temporary = contents.begun.staged;
+    let mut temporary = contents.staged;
     temporary.retain(|path| {
         let there = handles.parent(path).and_then(|(folder, name)| folder.stat(name));
         there.is_ok_and(|there| there.is_some())

@@ -1,6 +1,6 @@
 //! A plan as JSON. New members may be added; a change of meaning raises `version`.
 
-use codedeploy_hooks::install::{Change, Permissions};
+use codedeploy_hooks::install::{PathChange, Permissions};
 use codedeploy_hooks::lifecycle::Origin;
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ pub(super) fn plan(preview: &Preview) -> Value {
     let mut files = Files::default();
     for change in preview.install.changes() {
         let list = match change {
-            Change::Created(_) => &mut files.created,
-            Change::Replaced(_) => &mut files.replaced,
-            Change::Removed(_) => &mut files.removed,
-            Change::Kept(_) => &mut files.kept,
+            PathChange::Created(_) => &mut files.created,
+            PathChange::Replaced(_) => &mut files.replaced,
+            PathChange::Removed(_) => &mut files.removed,
+            PathChange::Kept(_) => &mut files.kept,
         };
         list.push(change.path().display().to_string());
     }

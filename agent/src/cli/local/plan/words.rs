@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use codedeploy_hooks::install::{Change, Permissions};
+use codedeploy_hooks::install::{PathChange, Permissions};
 use codedeploy_hooks::lifecycle::Origin;
 use codedeploy_hooks::plain::harmless;
 
@@ -107,10 +107,10 @@ impl Words<'_> {
         for change in changes {
             let path = printable(change.path().display());
             match change {
-                Change::Created(_) => writeln!(f, "  {}  {path}", self.paint.good("create "))?,
-                Change::Replaced(_) => writeln!(f, "  {}  {path}", self.paint.odd("replace"))?,
-                Change::Removed(_) => writeln!(f, "  {}  {path}", self.paint.bad("remove "))?,
-                Change::Kept(_) => writeln!(f, "  keep     {path}")?,
+                PathChange::Created(_) => writeln!(f, "  {}  {path}", self.paint.good("create "))?,
+                PathChange::Replaced(_) => writeln!(f, "  {}  {path}", self.paint.odd("replace"))?,
+                PathChange::Removed(_) => writeln!(f, "  {}  {path}", self.paint.bad("remove "))?,
+                PathChange::Kept(_) => writeln!(f, "  keep     {path}")?,
             }
         }
         Ok(())
@@ -152,10 +152,10 @@ impl Words<'_> {
         let (mut created, mut replaced, mut removed, mut kept) = (0, 0, 0, 0);
         for change in self.preview.install.changes() {
             *match change {
-                Change::Created(_) => &mut created,
-                Change::Replaced(_) => &mut replaced,
-                Change::Removed(_) => &mut removed,
-                Change::Kept(_) => &mut kept,
+                PathChange::Created(_) => &mut created,
+                PathChange::Replaced(_) => &mut replaced,
+                PathChange::Removed(_) => &mut removed,
+                PathChange::Kept(_) => &mut kept,
             } += 1;
         }
         let counted = |number: usize, word: &str| match number {
