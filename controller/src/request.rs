@@ -11,6 +11,7 @@ pub mod members;
 mod options;
 mod registry;
 mod settings;
+mod subject;
 mod tags;
 
 pub use deployments::*;
@@ -19,6 +20,7 @@ pub(crate) use options::load_balancers;
 pub use registry::*;
 pub use settings::Settings;
 pub(crate) use settings::in_full;
+pub use subject::Subject;
 pub use tags::*;
 
 use crate::error::{ApiError, ErrorName};
@@ -29,6 +31,11 @@ pub trait Request: Sized {
     type Input: serde::de::DeserializeOwned;
 
     fn check(input: Self::Input) -> Result<Self, ApiError>;
+
+    /// The names that it gives, unless the log tells of it in another way, or not at all.
+    fn subject(&self) -> Option<Subject> {
+        None
+    }
 }
 
 /// What a member of a request is once it was checked.
@@ -102,6 +109,13 @@ macro_rules! requests {
             fn check(input: Self::Input) -> Result<Self, $crate::error::ApiError> {
                 $(<$type as $crate::request::Field>::demand(&input.$member)?;)*
                 Ok($name { $($member: $crate::request::Field::read(input.$member)?,)* })
+            }
+
+            #[allow(unused_mut, reason = "some requests name nothing")]
+            fn subject(&self) -> Option<$crate::request::Subject> {
+                let mut subject = $crate::request::Subject::default();
+                $($crate::request::subject::name!(subject, $member, self.$member);)*
+                Some(subject)
             }
         }
     )*};

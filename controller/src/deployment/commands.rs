@@ -33,7 +33,7 @@ const SIGNATURE_PERIOD: Duration = Duration::from_secs(300);
 /// The answer to a poll.
 #[derive(Debug)]
 pub enum Offer {
-    Command(HostCommand, Box<Effects>),
+    Command(HostCommand),
     /// Nothing now; at the time given, a command handed to another poll may be due again.
     Nothing {
         again_at: Option<Timestamp>,
@@ -41,7 +41,7 @@ pub enum Offer {
 }
 
 /// Hands the oldest waiting command to its host.
-pub fn lease(context: &Context<'_>, host: &str) -> Result<Offer, ApiError> {
+pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects>), ApiError> {
     let mut again_at: Option<Timestamp> = None;
     for command in Command::offered_to(context.tx, host)? {
         // Whatever is wrong with one deployment keeps no other from its host.
@@ -64,18 +64,16 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<Offer, ApiError> {
         let until = context.now + context.timers.lease;
         let command_name = event.name.name().to_owned();
         let outcome = advance(context, &command, &record, &mut target, EventInput::Lease { until })?;
-        return Ok(Offer::Command(
-            HostCommand {
-                host_command_identifier: command.id,
-                host_identifier: host.to_owned(),
-                deployment_execution_id: execution_id(context.partition, &record.id),
-                command_name,
-                nonce: command.sequence,
-            },
-            Box::new(outcome),
-        ));
+        let command = HostCommand {
+            host_command_identifier: command.id,
+            host_identifier: host.to_owned(),
+            deployment_execution_id: execution_id(context.partition, &record.id),
+            command_name,
+            nonce: command.sequence,
+        };
+        return Ok((Offer::Command(command), Some(outcome)));
     }
-    Ok(Offer::Nothing { again_at })
+    Ok((Offer::Nothing { again_at }, None))
 }
 
 /// Notes that the host has the command. The answer tells it to run it, or that it is over.

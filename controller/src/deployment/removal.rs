@@ -13,8 +13,14 @@ use crate::request;
 use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
 
-/// A transaction of a removal that can take many: its output once nothing is left to do, and what was done meanwhile.
-pub type Step<T> = (Option<T>, Option<Effects>);
+/// A transaction of a removal, which can take many.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// A part was removed, and another transaction has to go on.
+    More(Box<Effects>),
+    /// Nothing is left.
+    Done(T),
+}
 
 /// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
 /// application does not, is deleted already.
@@ -22,7 +28,7 @@ pub fn delete_group(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
 ) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
-    let deleted = (Some(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) }), None);
+    let deleted = Step::Done(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) });
     let names = (&*request.application_name, &*request.deployment_group_name);
     let Some(id) = context.tx.query_opt(
         "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
@@ -33,8 +39,8 @@ pub fn delete_group(
     else {
         return Ok(deleted);
     };
-    if let Purged::Part(outcome) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
-        return Ok((None, Some(*outcome)));
+    if let Step::More(effects) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
+        return Ok(Step::More(effects));
     }
     context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])?;
     Ok(deleted)
@@ -48,12 +54,12 @@ pub fn delete_application(
 ) -> Result<Step<Nothing>, ApiError> {
     let groups: Vec<String> = context.tx.query_all("SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1", [&*request.application_name], |row| row.get(0))?;
     for id in groups {
-        if let Purged::Part(outcome) = purge(context, &id, ErrorCode::ApplicationMissing)? {
-            return Ok((None, Some(*outcome)));
+        if let Step::More(effects) = purge(context, &id, ErrorCode::ApplicationMissing)? {
+            return Ok(Step::More(effects));
         }
     }
     context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
-    Ok((Some(Nothing {}), None))
+    Ok(Step::Done(Nothing {}))
 }
 
 const DEREGISTER: &str =
@@ -93,17 +99,8 @@ pub(super) fn give_up(tx: &Tx<'_>) -> Result<Effects, SqlError> {
 /// Most targets, each with its commands, that one transaction removes.
 const BATCH: usize = 500;
 
-/// What one transaction did.
-#[derive(Debug)]
-enum Purged {
-    /// A part, or the first that there was to do: it ended a deployment. There may be more.
-    Part(Box<Effects>),
-    /// The group has no deployment.
-    All,
-}
-
 /// Removes a part of a group's deployments. One that is active ends with `reason` first, so that it can be told.
-fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Purged, ApiError> {
+fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Step<()>, ApiError> {
     let find = |sql: &str| -> Result<Option<String>, SqlError> {
         context.tx.query_opt(sql, [group_id], |row| row.get(0))
     };
@@ -119,7 +116,7 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Pur
             let rolls_back = record.rolls_back();
             outcome.changes.push(Change::Ended { status, error: message.into(), rolls_back });
         }
-        return Ok(Purged::Part(Box::new(outcome)));
+        return Ok(Step::More(Box::new(outcome)));
     }
     let mut room = BATCH;
     while let Some(id) = find("SELECT id FROM deployments WHERE group_id = ?1 ORDER BY created LIMIT 1")? {
@@ -132,10 +129,10 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Pur
             )?
             .min(room);
         if room == 0 {
-            return Ok(Purged::Part(Box::new(Effects::none(&id))));
+            return Ok(Step::More(Box::new(Effects::none(&id))));
         }
         context.tx.execute("DELETE FROM deployments WHERE id = ?1", [&id])?;
         room -= 1;
     }
-    Ok(Purged::All)
+    Ok(Step::Done(()))
 }

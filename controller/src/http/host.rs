@@ -120,17 +120,11 @@ async fn poll(service: &Arc<Service>, host: Host) -> Result<PollHostCommandOutpu
         woken.as_mut().enable();
         let host = host.clone();
         // That a command is given out is told whether or not anyone hears the answer.
-        let offer = service.change(move |_, context| {
-            Ok(match commands::lease(context, host.admit(context)?)? {
-                Offer::Command(command, outcome) => ((Some(command), None), Some(*outcome)),
-                Offer::Nothing { again_at } => ((None, again_at), None),
-            })
-        });
-        let (host_command, again_at) = offer.await?;
-        if host_command.is_some() {
-            return Ok(PollHostCommandOutput { host_command });
-        }
-        let again_at = again_at.map_or(until, |at| at.min(until));
+        let offer = service.change(move |_, context| commands::lease(context, host.admit(context)?));
+        let again_at = match offer.await? {
+            Offer::Command(command) => return Ok(PollHostCommandOutput { host_command: Some(command) }),
+            Offer::Nothing { again_at } => again_at.map_or(until, |at| at.min(until)),
+        };
         let now = Timestamp::now();
         if until <= now || *stop.borrow() {
             return Ok(PollHostCommandOutput::default());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codedeploy_api::codedeploy::Nothing;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::protocol::Message;
 use crate::credentials::{Principal, Role};
@@ -13,19 +13,63 @@ use crate::deployment::{create, intervene, queries, targets};
 use crate::error::{ApiError, ErrorName};
 use crate::events;
 use crate::registry::{applications, configs, groups, instances, revisions, tags, tokens};
-use crate::request::Request;
 use crate::request::members::shorten;
+use crate::request::{Request, Subject};
 use crate::service::Service;
 use crate::transaction::Context;
 
-/// An answer's body, or none while the operation has to go on in another transaction; and what is to be told once it is on
-/// disk.
-type Reply = (Option<Vec<u8>>, Option<Effects>);
+/// An operation of the public API. Its request is read and checked before the transaction, and its answer written after it: the
+/// thread of the database does neither.
+struct Operation {
+    name: &'static str,
+    /// Whether it changes nothing.
+    reads: bool,
+    prepare: fn(&Message) -> Result<Prepared, ApiError>,
+}
 
-/// What carries out an operation: it is given a request that was checked.
-type Function<R, O> = fn(&Context<'_>, R) -> Result<O, ApiError>;
+/// A request that was checked, as a function of one transaction. It can be carried out more than once.
+struct Prepared {
+    work: Work,
+    subject: Option<Subject>,
+}
 
-type Handler = fn(&Context<'_>, &Message) -> Result<Reply, ApiError>;
+type Work = Arc<dyn Fn(&Context<'_>) -> Result<Reply, ApiError> + Send + Sync>;
+
+/// The result of one transaction.
+enum Reply {
+    /// The operation has to go on in another one.
+    More(Box<Effects>),
+    Done(Answer, Option<Effects>),
+}
+
+/// An answer that is not written yet.
+enum Answer {
+    Empty,
+    Output(Box<dyn Output>),
+}
+
+trait Output: Send {
+    fn write(&self, message: &Message) -> Result<Vec<u8>, ApiError>;
+}
+
+impl<T: Serialize + Send> Output for T {
+    fn write(&self, message: &Message) -> Result<Vec<u8>, ApiError> {
+        message.answer(self)
+    }
+}
+
+impl Answer {
+    fn of(output: impl Output + 'static) -> Self {
+        Answer::Output(Box::new(output))
+    }
+
+    fn write(&self, message: &Message) -> Result<Vec<u8>, ApiError> {
+        match self {
+            Answer::Empty => Ok(Vec::new()),
+            Answer::Output(output) => output.write(message),
+        }
+    }
+}
 
 pub(super) async fn call(
     service: &Arc<Service>,
@@ -33,214 +77,189 @@ pub(super) async fn call(
     operation: &str,
     message: Message,
 ) -> Result<Vec<u8>, ApiError> {
-    let handler = handler(operation).ok_or_else(|| {
-        ErrorName::UnknownOperation
-            .because(format!("The operation {:?} is not one that this service has.", shorten(operation)))
-    })?;
-    authorise(&principal, operation)?;
-    if reads(operation) {
-        let read = message.clone();
-        match service.read(move |_, context| handler(context, &read)).await {
-            // Only who writes can set aside what cannot be read.
-            Err(error) if error.name == ErrorName::DamagedRecord => {}
-            read => return read.map(|(answer, _)| answer.unwrap_or_default()),
-        }
+    let operation = Operation::named(operation)?;
+    operation.authorise(&principal)?;
+    let Prepared { work, subject } = (operation.prepare)(&message)?;
+    let answer = if operation.reads { read(service, work).await? } else { change(service, work).await? };
+    if let Some(subject) = subject.filter(|_| !operation.reads) {
+        subject.log();
     }
-    let resource = (!reads(operation)).then(|| message.read::<Resource>().unwrap_or_default());
+    answer.write(&message)
+}
+
+async fn read(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> {
+    let reading = Arc::clone(&work);
+    match service.read(move |_, context| reading(context)).await {
+        Ok(Reply::Done(answer, _)) => Ok(answer),
+        // Only who writes can set aside what cannot be read.
+        Err(error) if error.name == ErrorName::DamagedRecord => change(service, work).await,
+        Ok(Reply::More(_)) => change(service, work).await,
+        Err(error) => Err(error),
+    }
+}
+
+async fn change(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> {
     loop {
-        let message = message.clone();
-        if let Some(answer) = service.change(move |_, context| handler(context, &message)).await? {
-            // A new deployment is told of with all that is known of it.
-            if let Some(resource) = resource.filter(|_| operation != "CreateDeployment") {
-                resource.log();
-            }
+        let work = Arc::clone(&work);
+        let step = service.change(move |_, context| {
+            Ok(match work(context)? {
+                Reply::More(effects) => (None, Some(*effects)),
+                Reply::Done(answer, effects) => (Some(answer), effects),
+            })
+        });
+        if let Some(answer) = step.await? {
             return Ok(answer);
         }
-        // What has ended is told before it is gone.
+        // Notifications of what has ended are made before its rows are deleted.
         events::catch_up(service).await?;
     }
 }
 
-/// What a request that changes something is about, for the log: whichever members of the inputs name it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Resource {
-    application_name: Option<String>,
-    #[serde(alias = "currentDeploymentGroupName")]
-    deployment_group_name: Option<String>,
-    deployment_config_name: Option<String>,
-    deployment_id: Option<String>,
-    instance_name: Option<String>,
-    instance_names: Option<Vec<String>>,
-    token_name: Option<String>,
-    #[serde(alias = "ResourceArn")]
-    resource_arn: Option<String>,
-    #[serde(rename = "newApplicationName", alias = "newDeploymentGroupName")]
-    new_name: Option<String>,
-}
+impl Operation {
+    fn named(name: &str) -> Result<&'static Operation, ApiError> {
+        OPERATIONS.iter().find(|operation| operation.name == name).ok_or_else(|| {
+            ErrorName::UnknownOperation
+                .because(format!("The operation {:?} is not one that this service has.", shorten(name)))
+        })
+    }
 
-impl Resource {
-    fn log(&self) {
-        let instances = self.instance_name.iter().chain(self.instance_names.iter().flatten());
-        tracing::info!(
-            application = self.application_name,
-            deployment_group = self.deployment_group_name,
-            deployment_config = self.deployment_config_name,
-            deployment_id = self.deployment_id,
-            instances = instances.map(String::as_str).collect::<Vec<_>>().join(", "),
-            token = self.token_name,
-            resource = self.resource_arn,
-            new_name = self.new_name,
-            "changed by a request"
-        );
+    fn authorise(&self, principal: &Principal) -> Result<(), ApiError> {
+        match principal.role {
+            Role::Operator => Ok(()),
+            Role::ReadOnly if self.reads => Ok(()),
+            Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied
+                .because(format!("{} is not authorized to perform codedeploy:{}", principal.arn, self.name))),
+        }
     }
 }
 
-fn reads(operation: &str) -> bool {
-    ["Get", "List", "BatchGet"].iter().any(|verb| operation.starts_with(verb))
-}
-
-fn authorise(principal: &Principal, operation: &str) -> Result<(), ApiError> {
-    match principal.role {
-        Role::Operator => Ok(()),
-        Role::ReadOnly if reads(operation) => Ok(()),
-        Role::ReadOnly | Role::Host => Err(ErrorName::AccessDenied
-            .because(format!("{} is not authorized to perform codedeploy:{operation}", principal.arn))),
-    }
-}
-
-/// Operations by name: what becomes of the answer of the function that carries each out.
+/// Operations by name: the kind of the function that carries each out.
 ///
-/// * `answer`: it is sent;
-/// * `silent`: it says nothing, and the body is empty;
-/// * `decide`: it is sent, and what was decided is told to those who wait for it;
-/// * `settle`: it says nothing, the body is empty, and what was decided is told;
-/// * `remove`: it is sent once everything is removed, which can take many transactions;
-/// * `erase`: the same, but it says nothing, and the body is empty.
+/// * `read`: it changes nothing, and its output is sent;
+/// * `answer`: its output is sent;
+/// * `silent`: it has no output, and the body is empty;
+/// * `decide`: its output is sent, and its effects are announced;
+/// * `settle`: it has no output, the body is empty, and its effects are announced;
+/// * `remove`: its output is sent once everything is removed, which can take many transactions;
+/// * `erase`: the same without an output.
 macro_rules! operations {
     ($($kind:ident $name:ident => $function:path,)*) => {
         /// Every operation there is.
-        #[cfg(test)]
-        const OPERATIONS: &[&str] = &[$(stringify!($name),)*];
-
-        fn handler(operation: &str) -> Option<Handler> {
-            Some(match operation {
-                $(stringify!($name) => |context, message| $kind(context, message, $function),)*
-                _ => return None,
-            })
-        }
+        static OPERATIONS: &[Operation] = &[$(
+            Operation {
+                name: stringify!($name),
+                reads: operations!(@reads $kind),
+                prepare: |message| prepare(message, |context, request| Ok(reply::$kind($function(context, request)?))),
+            },
+        )*];
     };
+    (@reads read) => { true };
+    (@reads $other:ident) => { false };
+}
+
+fn prepare<R: Request + Clone + Send + Sync + 'static>(
+    message: &Message,
+    work: fn(&Context<'_>, R) -> Result<Reply, ApiError>,
+) -> Result<Prepared, ApiError> {
+    let request = R::check(message.read()?)?;
+    let subject = request.subject();
+    Ok(Prepared { work: Arc::new(move |context| work(context, request.clone())), subject })
+}
+
+/// What becomes of the result of an operation, by its kind.
+mod reply {
+    use super::{Answer, Effects, Nothing, Output, Reply, Step};
+
+    pub(super) fn read(output: impl Output + 'static) -> Reply {
+        Reply::Done(Answer::of(output), None)
+    }
+
+    pub(super) fn answer(output: impl Output + 'static) -> Reply {
+        Reply::Done(Answer::of(output), None)
+    }
+
+    pub(super) fn silent(Nothing {}: Nothing) -> Reply {
+        Reply::Done(Answer::Empty, None)
+    }
+
+    pub(super) fn decide((output, effects): (impl Output + 'static, Effects)) -> Reply {
+        Reply::Done(Answer::of(output), Some(effects))
+    }
+
+    pub(super) fn settle((Nothing {}, effects): (Nothing, Effects)) -> Reply {
+        Reply::Done(Answer::Empty, Some(effects))
+    }
+
+    pub(super) fn remove(step: Step<impl Output + 'static>) -> Reply {
+        match step {
+            Step::More(effects) => Reply::More(effects),
+            Step::Done(output) => Reply::Done(Answer::of(output), None),
+        }
+    }
+
+    pub(super) fn erase(step: Step<Nothing>) -> Reply {
+        match step {
+            Step::More(effects) => Reply::More(effects),
+            Step::Done(Nothing {}) => Reply::Done(Answer::Empty, None),
+        }
+    }
 }
 
 operations! {
     answer CreateApplication => applications::create,
-    answer GetApplication => applications::get,
-    answer ListApplications => applications::list,
-    answer BatchGetApplications => applications::batch_get,
+    read GetApplication => applications::get,
+    read ListApplications => applications::list,
+    read BatchGetApplications => applications::batch_get,
     silent UpdateApplication => applications::update,
     erase DeleteApplication => removal::delete_application,
 
     silent RegisterApplicationRevision => revisions::register,
-    answer GetApplicationRevision => revisions::get,
-    answer BatchGetApplicationRevisions => revisions::batch_get,
-    answer ListApplicationRevisions => revisions::list,
+    read GetApplicationRevision => revisions::get,
+    read BatchGetApplicationRevisions => revisions::batch_get,
+    read ListApplicationRevisions => revisions::list,
 
     answer CreateDeploymentConfig => configs::create,
-    answer GetDeploymentConfig => configs::get,
-    answer ListDeploymentConfigs => configs::list,
+    read GetDeploymentConfig => configs::get,
+    read ListDeploymentConfigs => configs::list,
     silent DeleteDeploymentConfig => configs::delete,
 
     answer CreateDeploymentGroup => groups::create,
-    answer GetDeploymentGroup => groups::get,
-    answer BatchGetDeploymentGroups => groups::batch_get,
-    answer ListDeploymentGroups => groups::list,
+    read GetDeploymentGroup => groups::get,
+    read BatchGetDeploymentGroups => groups::batch_get,
+    read ListDeploymentGroups => groups::list,
     answer UpdateDeploymentGroup => groups::update,
     remove DeleteDeploymentGroup => removal::delete_group,
 
     silent RegisterOnPremisesInstance => instances::register,
     settle DeregisterOnPremisesInstance => removal::deregister,
-    answer GetOnPremisesInstance => instances::get,
-    answer BatchGetOnPremisesInstances => instances::batch_get,
-    answer ListOnPremisesInstances => instances::list,
+    read GetOnPremisesInstance => instances::get,
+    read BatchGetOnPremisesInstances => instances::batch_get,
+    read ListOnPremisesInstances => instances::list,
     silent AddTagsToOnPremisesInstances => instances::add_tags,
     silent RemoveTagsFromOnPremisesInstances => instances::remove_tags,
 
     decide CreateDeployment => create::create,
-    answer GetDeployment => queries::get,
-    answer BatchGetDeployments => queries::batch_get,
-    answer ListDeployments => queries::list,
+    read GetDeployment => queries::get,
+    read BatchGetDeployments => queries::batch_get,
+    read ListDeployments => queries::list,
     decide StopDeployment => intervene::stop,
     settle ContinueDeployment => intervene::proceed,
     settle SkipWaitTimeForInstanceTermination => intervene::skip_wait,
     silent PutLifecycleEventHookExecutionStatus => queries::put_hook_status,
     answer DeleteResourcesByExternalId => queries::delete_by_external_id,
 
-    answer ListDeploymentTargets => targets::list,
-    answer GetDeploymentTarget => targets::get,
-    answer BatchGetDeploymentTargets => targets::batch_get,
-    answer ListDeploymentInstances => targets::list_instances,
-    answer GetDeploymentInstance => targets::get_instance,
-    answer BatchGetDeploymentInstances => targets::batch_get_instances,
+    read ListDeploymentTargets => targets::list,
+    read GetDeploymentTarget => targets::get,
+    read BatchGetDeploymentTargets => targets::batch_get,
+    read ListDeploymentInstances => targets::list_instances,
+    read GetDeploymentInstance => targets::get_instance,
+    read BatchGetDeploymentInstances => targets::batch_get_instances,
 
     answer TagResource => tags::tag,
     answer UntagResource => tags::untag,
-    answer ListTagsForResource => tags::list,
-    answer ListGitHubAccountTokenNames => tokens::list,
+    read ListTagsForResource => tags::list,
+    read ListGitHubAccountTokenNames => tokens::list,
     answer DeleteGitHubAccountToken => tokens::delete,
-}
-
-fn answer<R: Request, O: Serialize>(
-    context: &Context<'_>,
-    message: &Message,
-    operation: Function<R, O>,
-) -> Result<Reply, ApiError> {
-    let output = operation(context, R::check(message.read()?)?)?;
-    Ok((Some(message.answer(&output)?), None))
-}
-
-fn silent<R: Request>(
-    context: &Context<'_>,
-    message: &Message,
-    operation: Function<R, Nothing>,
-) -> Result<Reply, ApiError> {
-    operation(context, R::check(message.read()?)?)?;
-    Ok((Some(Vec::new()), None))
-}
-
-fn decide<R: Request, O: Serialize>(
-    context: &Context<'_>,
-    message: &Message,
-    operation: Function<R, (O, Effects)>,
-) -> Result<Reply, ApiError> {
-    let (output, outcome) = operation(context, R::check(message.read()?)?)?;
-    Ok((Some(message.answer(&output)?), Some(outcome)))
-}
-
-fn settle<R: Request>(
-    context: &Context<'_>,
-    message: &Message,
-    operation: Function<R, (Nothing, Effects)>,
-) -> Result<Reply, ApiError> {
-    let (Nothing {}, outcome) = operation(context, R::check(message.read()?)?)?;
-    Ok((Some(Vec::new()), Some(outcome)))
-}
-
-fn remove<R: Request, O: Serialize>(
-    context: &Context<'_>,
-    message: &Message,
-    operation: Function<R, Step<O>>,
-) -> Result<Reply, ApiError> {
-    let (output, outcome) = operation(context, R::check(message.read()?)?)?;
-    Ok((output.map(|output| message.answer(&output)).transpose()?, outcome))
-}
-
-fn erase<R: Request>(
-    context: &Context<'_>,
-    message: &Message,
-    operation: Function<R, Step<Nothing>>,
-) -> Result<Reply, ApiError> {
-    let (done, outcome) = operation(context, R::check(message.read()?)?)?;
-    Ok((done.map(|Nothing {}| Vec::new()), outcome))
 }
 
 #[cfg(test)]
@@ -249,9 +268,17 @@ mod tests {
 
     #[test]
     fn every_operation_of_the_model_is_there_once() {
-        let names: std::collections::BTreeSet<_> = OPERATIONS.iter().collect();
+        let names: std::collections::BTreeSet<_> =
+            OPERATIONS.iter().map(|operation| operation.name).collect();
         assert_eq!((OPERATIONS.len(), names.len()), (47, 47));
-        assert!(OPERATIONS.iter().all(|name| handler(name).is_some()));
-        assert!(handler("CreateApplications").is_none());
+        assert!(Operation::named("CreateApplications").is_err());
+    }
+
+    #[test]
+    fn the_operations_that_change_nothing_are_those_that_get_and_list() {
+        for Operation { name, reads, .. } in OPERATIONS {
+            let is_read = ["Get", "List", "BatchGet"].iter().any(|verb| name.starts_with(verb));
+            assert_eq!(*reads, is_read, "{name}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use codedeploy_api::codedeploy::*;
 
 use super::members::*;
 use super::tags::InstanceTags;
-use super::{Field, Member, Request, requests};
+use super::{Field, Member, Request, Subject, requests};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 use crate::identity::Identity;
@@ -101,5 +101,9 @@ impl Request for RegisterOnPremisesInstance {
             })?,
         };
         Ok(RegisterOnPremisesInstance { instance_name, identity })
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        Some(Subject { instances: vec![self.instance_name.to_string()], ..Subject::default() })
     }
 }

@@ -7,7 +7,7 @@ use super::members::*;
 use super::options::Role;
 use super::settings::Settings;
 use super::tags::ResourceTags;
-use super::{Field, Member, Request, requests};
+use super::{Field, Member, Request, Subject, requests};
 use crate::error::{ApiError, ErrorName};
 
 requests! {
@@ -88,6 +88,11 @@ impl Request for CreateDeploymentConfig {
         let zonal_config = Field::read(input.zonal_config)?;
         Ok(CreateDeploymentConfig { deployment_config_name, minimum_healthy_hosts, zonal_config })
     }
+
+    fn subject(&self) -> Option<Subject> {
+        let NewConfigName(name) = &self.deployment_config_name;
+        Some(Subject { deployment_config: Some(name.to_string()), ..Subject::default() })
+    }
 }
 
 /// The settings are members of the input like the others, and are checked together.
@@ -113,6 +118,15 @@ impl Request for CreateDeploymentGroup {
             tags: Field::read(input.tags)?,
         })
     }
+
+    fn subject(&self) -> Option<Subject> {
+        Some(Subject {
+            application: Some(self.application_name.to_string()),
+            deployment_group: Some(self.deployment_group_name.to_string()),
+            deployment_config: self.settings.config_name().map(str::to_owned),
+            ..Subject::default()
+        })
+    }
 }
 
 /// A member of the settings that is absent keeps its value.
@@ -135,6 +149,16 @@ impl Request for UpdateDeploymentGroup {
             current_deployment_group_name: Field::read(input.current_deployment_group_name)?,
             new_deployment_group_name: Field::read(input.new_deployment_group_name)?,
             settings: Settings::check(input.settings)?,
+        })
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        Some(Subject {
+            application: Some(self.application_name.to_string()),
+            deployment_group: Some(self.current_deployment_group_name.to_string()),
+            deployment_config: self.settings.config_name().map(str::to_owned),
+            new_name: self.new_deployment_group_name.as_ref().map(ToString::to_string),
+            ..Subject::default()
         })
     }
 }

@@ -18,6 +18,7 @@ requests! {
 /// An ARN in the tag operations. Of whom it is, only the service can compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceArn {
+    pub text: String,
     pub region: String,
     pub account_id: String,
     pub resource: Resource,
@@ -71,7 +72,8 @@ impl Member for ResourceArn {
         if name.is_empty() || name.ends_with('/') {
             return Err(invalid_arn(&raw));
         }
-        Ok(ResourceArn { region: region.into(), account_id: account_id.into(), resource })
+        let (region, account_id) = (region.into(), account_id.into());
+        Ok(ResourceArn { region, account_id, resource, text: raw })
     }
 }
 

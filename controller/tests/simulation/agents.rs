@@ -62,9 +62,13 @@ impl World {
 
     fn poll(&mut self, index: usize, host: String) {
         let polls = host.clone();
-        let offer = self.act(move |context| match commands::lease(context, &polls)? {
-            Offer::Command(command, outcome) => Ok((Some(command), vec![*outcome])),
-            Offer::Nothing { .. } => Ok((None, Vec::new())),
+        let offer = self.act(move |context| {
+            let (offer, outcome) = commands::lease(context, &polls)?;
+            let command = match offer {
+                Offer::Command(command) => Some(command),
+                Offer::Nothing { .. } => None,
+            };
+            Ok((command, Vec::from_iter(outcome)))
         });
         let command = match offer {
             Some(offer) => offer.unwrap(),

@@ -276,8 +276,8 @@ impl Fleet {
     fn take_commands(&mut self, index: usize) {
         loop {
             let host = self.hosts[index].identifier.clone();
-            let command = self.transact(move |context| match commands::lease(context, &host)? {
-                Offer::Command(command, _) => {
+            let command = self.transact(move |context| match commands::lease(context, &host)?.0 {
+                Offer::Command(command) => {
                     commands::acknowledge(context, &host, &command.host_command_identifier, None)?;
                     Ok(Some(command))
                 }

@@ -1,0 +1,65 @@
+//! The subject of a request: whatever it names, for the line that the log has of a change.
+
+/// The names that a request gives.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    pub(super) application: Option<String>,
+    pub(super) deployment_group: Option<String>,
+    pub(super) deployment_config: Option<String>,
+    pub(super) deployment_id: Option<String>,
+    pub(super) instances: Vec<String>,
+    pub(super) token: Option<String>,
+    pub(super) resource: Option<String>,
+    pub(super) new_name: Option<String>,
+}
+
+impl Subject {
+    /// Logs that a request changed it.
+    pub fn log(&self) {
+        tracing::info!(
+            application = self.application,
+            deployment_group = self.deployment_group,
+            deployment_config = self.deployment_config,
+            deployment_id = self.deployment_id,
+            instances = self.instances.join(", "),
+            token = self.token,
+            resource = self.resource,
+            new_name = self.new_name,
+            "changed by a request"
+        );
+    }
+}
+
+/// Notes a member in a subject if it is one that names something.
+macro_rules! name {
+    ($subject:ident, application_name, $value:expr) => {
+        $subject.application = Some($value.to_string());
+    };
+    ($subject:ident, deployment_group_name, $value:expr) => {
+        $subject.deployment_group = Some($value.to_string());
+    };
+    ($subject:ident, deployment_config_name, $value:expr) => {
+        $subject.deployment_config = Some($value.to_string());
+    };
+    ($subject:ident, deployment_id, $value:expr) => {
+        $subject.deployment_id = Some($value.to_string());
+    };
+    ($subject:ident, instance_name, $value:expr) => {
+        $subject.instances.push($value.to_string());
+    };
+    ($subject:ident, instance_names, $value:expr) => {
+        $subject.instances.extend($value.0.iter().map(ToString::to_string));
+    };
+    ($subject:ident, token_name, $value:expr) => {
+        $subject.token = Some($value.to_string());
+    };
+    ($subject:ident, resource_arn, $value:expr) => {
+        $subject.resource = Some($value.text.clone());
+    };
+    ($subject:ident, new_application_name, $value:expr) => {
+        $subject.new_name = Some($value.to_string());
+    };
+    ($subject:ident, $other:ident, $value:expr) => {};
+}
+
+pub(super) use name;
