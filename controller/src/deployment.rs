@@ -20,6 +20,7 @@ pub mod intervene;
 pub mod queries;
 pub mod removal;
 pub mod resume;
+mod rollback;
 mod start;
 pub mod targets;
 pub mod traffic;

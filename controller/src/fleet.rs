@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use codedeploy_api::codedeploy::{DeploymentGroupSettings, Tag, TagFilter, TagFilterType, TargetInstances};
+use codedeploy_api::codedeploy::{Tag, TagFilter, TagFilterType};
 
 use crate::store::{Json, SqlError, Tx, named};
 
@@ -107,16 +107,23 @@ pub struct Membership {
     any_of: Vec<AllOf>,
 }
 
+/// Filters of one kind, in the two forms in which they can be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Filters<'a> {
+    pub flat: &'a [TagFilter],
+    pub set: &'a [Vec<TagFilter>],
+}
+
 /// Matches what matches a test in every list; without a list, nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AllOf(Vec<Vec<TagTest>>);
 
 impl AllOf {
-    /// Filters in their two forms. One that could not be stored today matches nothing.
-    fn of(flat: Option<&Vec<TagFilter>>, set: Option<&Vec<Vec<TagFilter>>>) -> Self {
-        let tests = |filters: &Vec<TagFilter>| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
-        let flat = flat.filter(|list| !list.is_empty());
-        AllOf(flat.into_iter().chain(set.into_iter().flatten()).map(tests).collect())
+    /// A filter that could not be stored today matches nothing.
+    fn of(&Filters { flat, set }: &Filters<'_>) -> Self {
+        let tests = |filters: &[TagFilter]| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
+        let flat = Some(flat).filter(|list| !list.is_empty());
+        AllOf(flat.into_iter().chain(set.iter().map(Vec::as_slice)).map(tests).collect())
     }
 
     fn includes(&self, tags: &[Tag]) -> bool {
@@ -125,22 +132,9 @@ impl AllOf {
 }
 
 impl Membership {
-    /// The membership that a group's settings describe.
-    pub fn of(settings: &DeploymentGroupSettings) -> Self {
-        let ec2_set = settings.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_ref());
-        let set = settings.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_ref());
-        Membership {
-            any_of: vec![
-                AllOf::of(settings.ec2_tag_filters.as_ref(), ec2_set),
-                AllOf::of(settings.on_premises_instance_tag_filters.as_ref(), set),
-            ],
-        }
-    }
-
-    /// The membership of the replacement instances that a blue/green deployment names.
-    pub fn of_replacement(instances: &TargetInstances) -> Self {
-        let set = instances.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_ref());
-        Membership { any_of: vec![AllOf::of(instances.tag_filters.as_ref(), set)] }
+    /// The instances that match the filters of any kind.
+    pub fn of_any(kinds: &[Filters<'_>]) -> Self {
+        Membership { any_of: kinds.iter().map(AllOf::of).collect() }
     }
 
     pub fn includes(&self, tags: &[Tag]) -> bool {
@@ -242,29 +236,6 @@ mod tests {
             "{}",
         ] {
             assert!(filter(json).is_err(), "{json}");
-        }
-    }
-
-    #[test]
-    fn a_tag_set_needs_a_match_in_every_list_and_a_group_has_the_hosts_of_both_kinds_of_filters() {
-        let settings = |json: &str| -> DeploymentGroupSettings { serde_json::from_str(json).unwrap() };
-        let both = Membership::of(&settings(
-            r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"env","Value":"prod"},{"Key":"env","Value":"test"}],[{"Key":"tier"}]]}}"#,
-        ));
-        assert!(both.includes(&tags(&[("env", "test"), ("tier", "web")])));
-        assert!(!both.includes(&tags(&[("env", "test")])));
-        let either = Membership::of(&settings(
-            r#"{"ec2TagSet":{"ec2TagSetList":[[{"Key":"tier"}],[{"Key":"env","Value":"prod"}]]},"onPremisesInstanceTagFilters":[{"Key":"env","Value":"test"}]}"#,
-        ));
-        for (pairs, expected) in [
-            (&[("tier", "web"), ("env", "prod")][..], true),
-            (&[("env", "test")], true),
-            (&[("env", "prod")], false),
-        ] {
-            assert_eq!(either.includes(&tags(pairs)), expected, "{pairs:?}");
-        }
-        for none in ["{}", r#"{"onPremisesInstanceTagFilters":[]}"#] {
-            assert!(!Membership::of(&settings(none)).includes(&tags(&[("env", "prod")])));
         }
     }
 }

@@ -3,14 +3,15 @@
 
 pub(crate) mod columns;
 pub(crate) mod command;
+pub(crate) mod definition;
 pub(crate) mod listing;
 mod set_aside;
 
 use std::collections::BTreeSet;
 
 use codedeploy_api::codedeploy::{
-    DeploymentCreator, DeploymentInfo, DeploymentOverview, LastDeploymentInfo, RevisionLocation,
-    RollbackInfo, TargetLabel, TargetStatus, Timestamp,
+    DeploymentOverview, ErrorInformation, LastDeploymentInfo, RollbackInfo, TargetLabel, TargetStatus,
+    Timestamp,
 };
 use codedeploy_planner::Timers;
 use codedeploy_planner::deployment_state::{DeploymentState, Ending, Stage};
@@ -20,10 +21,14 @@ use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{ApiError, ErrorName};
 use crate::fleet::Member;
+use crate::options::LoadBalancers;
 use crate::request::members::shorten;
+use crate::revision::Revision;
 use crate::store::{Json, Row, SqlError, Tx, named};
 use columns::Column;
+use definition::{Creator, Definition, Stored};
 pub(crate) use set_aside::set_aside;
 
 /// A deployment without its targets.
@@ -34,8 +39,8 @@ pub(crate) struct Record {
     pub created: Timestamp,
     pub progress: DeploymentState,
     pub rules: Rules,
-    /// What does not change after the creation.
-    pub snapshot: DeploymentInfo,
+    /// None where a damage of its row has destroyed it; the deployment is over then.
+    pub definition: Option<Definition>,
     pub relations: Relations,
     /// Its row could not be read, and was set aside by this very transaction.
     pub was_set_aside: bool,
@@ -73,16 +78,14 @@ impl Record {
             let said = format!("found {}, and progress has {}", shorten(&status), progress.status());
             return Err(SqlError::damaged("status", said));
         }
-        let Json(mut snapshot): Json<DeploymentInfo> = row.get("snapshot")?;
-        snapshot.rollback_info = relations.rollback.clone();
-        snapshot.instance_termination_wait_time_started = Some(waits_for_termination(&rules, &progress));
+        let Json(Stored(definition)) = row.get("snapshot")?;
         Ok(Record {
             id: row.get("id")?,
             group_id: row.get("group_id")?,
             created: row.get("created")?,
             progress,
             rules,
-            snapshot,
+            definition,
             relations,
             was_set_aside: false,
             application_name: row.get("application_name")?,
@@ -105,6 +108,16 @@ impl Record {
         tx.query_opt(BY_ID, [id], Record::read)
     }
 
+    /// The reason of an ending that is not a success.
+    pub(crate) fn error(&self) -> Option<&ErrorInformation> {
+        match &self.progress {
+            DeploymentState::Ended { ending, .. } => ending.error(),
+            DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => {
+                None
+            }
+        }
+    }
+
     /// Whether it is over, and nothing of it is done any more.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.progress, DeploymentState::Ended { .. })
@@ -121,7 +134,7 @@ impl Record {
                 ":status": self.progress.status().as_str(),
                 ":progress": Json(&self.progress),
                 ":rules": Json(&self.rules),
-                ":snapshot": Json(&self.snapshot),
+                ":snapshot": Json(Stored(self.definition.clone())),
                 ":relations": Json(&self.relations),
             },
         )?;
@@ -142,8 +155,29 @@ impl Record {
         Ok(())
     }
 
-    pub(crate) fn revision(&self) -> RevisionLocation {
-        self.snapshot.revision.clone().unwrap_or_default()
+    /// The definition, which every deployment has that is not over.
+    pub(crate) fn definition(&self) -> Result<&Definition, ApiError> {
+        self.definition.as_ref().ok_or_else(|| {
+            ErrorName::DamagedRecord
+                .because(format!("the record of the deployment {} was damaged, and has no revision", self.id))
+        })
+    }
+
+    /// The revision, where it is known.
+    pub(crate) fn revision(&self) -> Option<&Revision> {
+        self.definition.as_ref().map(|definition| &definition.revision)
+    }
+
+    /// The names of the load balancers that it changes the traffic at.
+    pub(crate) fn load_balancers(&self) -> Vec<String> {
+        let balancers = self.definition.as_ref().and_then(|definition| definition.load_balancers.as_ref());
+        balancers.map(LoadBalancers::names).unwrap_or_default()
+    }
+
+    /// Whether its original instances wait for their end, or have met it.
+    pub(crate) fn waits_for_termination(&self) -> bool {
+        let retires = matches!(self.rules.strategy, Strategy::BlueGreen { retire_minutes: Some(_), .. });
+        retires && matches!(self.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. })
     }
 
     /// The deployment that this one undoes.
@@ -151,7 +185,6 @@ impl Record {
         self.relations.rollback.as_ref()?.rollback_triggering_deployment_id.clone()
     }
 
-    /// Whether the service made this deployment to undo another.
     /// A deployment as its group shows it.
     pub(crate) fn last_info(tx: &Tx<'_>, id: &str) -> Result<Option<LastDeploymentInfo>, SqlError> {
         Ok(Record::load(tx, id)?.map(|record| LastDeploymentInfo {
@@ -162,8 +195,9 @@ impl Record {
         }))
     }
 
+    /// Whether the service made this deployment to undo another.
     pub(crate) fn is_rollback(&self) -> bool {
-        self.snapshot.creator == Some(DeploymentCreator::CodeDeployRollback)
+        self.definition.as_ref().is_some_and(|definition| definition.creator == Creator::Rollback)
     }
 
     /// The targets of one kind of each.
@@ -187,11 +221,6 @@ impl Record {
             |row| Ok(row.get(0)?),
         )
     }
-}
-
-fn waits_for_termination(rules: &Rules, progress: &DeploymentState) -> bool {
-    let retires = matches!(rules.strategy, Strategy::BlueGreen { retire_minutes: Some(_), .. });
-    retires && matches!(progress, DeploymentState::Ended { ending: Ending::Succeeded, .. })
 }
 
 /// Selects targets, each with what became of its host.
@@ -247,6 +276,11 @@ impl Target {
     /// All targets of a deployment, in the order of attempt.
     pub(crate) fn load_all(tx: &Tx<'_>, deployment_id: &str) -> Result<Vec<Target>, SqlError> {
         tx.query_all(targets!("WHERE deployment_id = ?1 ORDER BY position"), [deployment_id], Target::read)
+    }
+
+    /// Whether a host was handed a command of the deployment.
+    pub(crate) fn any_attempted(tx: &Tx<'_>, deployment_id: &str) -> Result<bool, SqlError> {
+        tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1", [deployment_id])
     }
 
     /// Makes the targets overdue whose hosts have commands and are registered no more. Gives their deployments.

@@ -10,16 +10,16 @@ mod fleet;
 pub mod members;
 mod options;
 mod registry;
+mod revisions;
 mod settings;
 mod subject;
 mod tags;
 
 pub use deployments::*;
 pub use fleet::*;
-pub(crate) use options::load_balancers;
 pub use registry::*;
-pub use settings::Settings;
-pub(crate) use settings::in_full;
+pub use settings::{GroupSettings, Settings};
+pub(crate) use settings::{References, Trigger};
 pub use subject::Subject;
 pub use tags::*;
 

@@ -17,7 +17,7 @@ use syn::visit::Visit;
 const CRATES: [&str; 5] = ["agent", "hooks", "controller", "controller/planner", "api"];
 
 /// The controller from the top. Modules of one floor do not import each other.
-const FLOORS: [&[&str]; 18] = [
+const FLOORS: [&[&str]; 19] = [
     &["cli"],
     &["server"],
     &["http"],
@@ -30,8 +30,9 @@ const FLOORS: [&[&str]; 18] = [
     &["transaction"],
     &["config"],
     &["request"],
+    &["options"],
     &["credentials", "fleet", "identity", "objects", "outgoing", "page", "signing"],
-    &["ids"],
+    &["ids", "revision"],
     &["vault"],
     &["error", "keys"],
     &["store"],

@@ -1,6 +1,6 @@
 //! The lifecycle events of a target, and their stages, for each kind of deployment.
 
-use codedeploy_api::codedeploy::{DeploymentOption, TargetLabel};
+use codedeploy_api::codedeploy::TargetLabel;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use serde::{Deserialize, Serialize};
 
@@ -42,14 +42,6 @@ const ALLOW: [LifecycleEvent; 3] =
     [LifecycleEvent::BeforeAllowTraffic, LifecycleEvent::AllowTraffic, LifecycleEvent::AfterAllowTraffic];
 
 impl Strategy {
-    /// The strategy of a deployment in place.
-    pub fn in_place(option: Option<&DeploymentOption>) -> Strategy {
-        match option {
-            Some(DeploymentOption::WithTrafficControl) => Strategy::InPlaceBehindLoadBalancer,
-            _ => Strategy::InPlace,
-        }
-    }
-
     pub fn first_stage(self) -> Stage {
         match self {
             Strategy::BlueGreenRollback => Stage::Allow,

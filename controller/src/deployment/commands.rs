@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{
-    Diagnostics, FileExistsBehavior, RevisionLocation, RevisionLocationType, Timestamp,
+    DeploymentCreator, Diagnostics, FileExistsBehavior, RevisionLocationType, Timestamp,
 };
 use codedeploy_api::command::{CommandStatus, Envelope, HostCommand, PostHostRollbackInput};
 use codedeploy_api::specification::{
@@ -20,10 +20,12 @@ use crate::config::Partition;
 use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::records::command::Command;
+use crate::records::definition::Definition;
 use crate::records::{Record, Target, set_aside};
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
+use crate::revision::{Commit, Revision, S3Object};
 use crate::store::Json;
 use crate::transaction::Context;
 
@@ -176,7 +178,7 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     let previous = previous.filter(|previous| previous.group_id == record.group_id);
     context.tx.execute(
         "UPDATE health SET revision = ?3 WHERE group_id = ?1 AND target_id = ?2",
-        (&record.group_id, target, previous.map(|previous| Json(previous.revision()))),
+        (&record.group_id, target, previous.as_ref().and_then(Record::revision).map(Json)),
     )?;
     Ok(())
 }
@@ -212,18 +214,20 @@ pub fn specification(
     }
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
     // Whoever asks later has no use for the secret.
-    let token = if record.progress.completed().is_some() { None } else { token(context, &record)? };
+    let definition = record.definition.clone().ok_or_else(refused)?;
+    let is_over = record.progress.completed().is_some();
+    let token = if is_over { None } else { token(context, &record, &definition.revision)? };
     let binding = SpecificationBinding {
         host_identifier: Some(host.to_owned()),
         deployment_execution_id: Some(execution_id.to_owned()),
         signed_at: Some(context.now.floor(SIGNATURE_PERIOD)),
     };
-    Ok(SpecificationDocument { github_access_token: token, binding, ..document(record) })
+    Ok(SpecificationDocument { github_access_token: token, binding, ..document(record, definition) })
 }
 
 /// What opens the repository of a revision on GitHub, where the application is linked to a token.
-fn token(context: &Context<'_>, record: &Record) -> Result<Option<String>, ApiError> {
-    if record.revision().git_hub_location.is_none() {
+fn token(context: &Context<'_>, record: &Record, revision: &Revision) -> Result<Option<String>, ApiError> {
+    if !matches!(revision, Revision::GitHub(_)) {
         return Ok(None);
     }
     let kept = tokens::of_group(context.tx, &record.group_id)?;
@@ -236,54 +240,53 @@ fn execution_id(partition: &Partition, deployment_id: &str) -> String {
     format!("CodeDeploy/{region}/Prod/arn:aws:sds:{region}:{account_id}:deployment/{deployment_id}")
 }
 
-fn document(record: Record) -> SpecificationDocument {
-    let revision = revision(record.revision());
-    let style = record.snapshot.deployment_style.unwrap_or_default();
-    let behavior = record.snapshot.file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow);
+fn document(record: Record, definition: Definition) -> SpecificationDocument {
+    let file_exists = FileExistsBehavior::from(definition.file_exists);
     SpecificationDocument {
         deployment_id: record.id,
         deployment_group_id: record.group_id,
         deployment_group_name: record.group_name,
         application_name: record.application_name,
-        deployment_creator: record.snapshot.creator.map(String::from),
-        deployment_type: style.deployment_type.map(String::from),
+        deployment_creator: Some(DeploymentCreator::from(definition.creator).into()),
+        deployment_type: Some(definition.style.kind().into()),
         app_spec_filename: Some("appspec.yml".into()),
         agent_action_overrides: Some(AgentActionOverrides {
-            agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(behavior.into()) }),
+            agent_overrides: Some(AgentOverrides { file_exists_behavior: Some(file_exists.into()) }),
         }),
         all_possible_lifecycle_events: None,
-        revision,
+        revision: revision(definition.revision),
         github_access_token: None,
         reuse_archive_from_deployment_id: record.relations.reuse_archive_from,
         binding: SpecificationBinding::default(),
     }
 }
 
-/// The location as agents read it. It was checked when the deployment was created.
-fn revision(location: RevisionLocation) -> RevisionDocument {
-    let revision_type = location.revision_type.unwrap_or(RevisionLocationType::S3);
-    let s3 = location.s3_location.map(|s3| S3RevisionDocument {
-        bucket: s3.bucket.unwrap_or_default(),
-        key: s3.key.unwrap_or_default(),
-        bundle_type: s3.bundle_type.map(String::from).unwrap_or_default(),
-        version: s3.version,
-        etag: s3.e_tag,
-    });
-    let github = location.git_hub_location.map(|github| {
-        let repository = github.repository.unwrap_or_default();
-        let (account, repository) = repository.split_once('/').unwrap_or_default();
-        GitHubRevisionDocument {
-            account: account.to_owned(),
-            repository: repository.to_owned(),
-            commit_id: github.commit_id.unwrap_or_default(),
-            bundle_type: None,
-        }
-    });
-    RevisionDocument {
-        revision_type: revision_type.into(),
-        s3_revision: s3,
-        github_revision: github,
-        local_revision: None,
+/// A revision as agents read it.
+fn revision(revision: Revision) -> RevisionDocument {
+    match revision {
+        Revision::S3(S3Object { bucket, key, bundle, version, etag }) => RevisionDocument {
+            revision_type: RevisionLocationType::S3.into(),
+            s3_revision: Some(S3RevisionDocument {
+                bucket,
+                key,
+                bundle_type: bundle.name().to_owned(),
+                version,
+                etag,
+            }),
+            github_revision: None,
+            local_revision: None,
+        },
+        Revision::GitHub(Commit { account, repository, id }) => RevisionDocument {
+            revision_type: RevisionLocationType::GitHub.into(),
+            s3_revision: None,
+            github_revision: Some(GitHubRevisionDocument {
+                account,
+                repository,
+                commit_id: id,
+                bundle_type: None,
+            }),
+            local_revision: None,
+        },
     }
 }
 

@@ -1,18 +1,21 @@
 //! CreateDeployment.
 
-use codedeploy_api::codedeploy::*;
+use codedeploy_api::codedeploy::CreateDeploymentOutput;
 use codedeploy_planner::deployment_state::DeploymentState;
-use codedeploy_planner::rules::{Rules, Watch};
+use codedeploy_planner::rules::Rules;
 use codedeploy_planner::strategy::Strategy;
 
 use crate::deployment::effects::{Change, Effects};
 use crate::error::{ApiError, ErrorName};
-use crate::fleet::{self, Membership};
+use crate::fleet;
 use crate::ids::random_text;
+use crate::options::{Alarms, BlueGreen, Replacement, Style};
+use crate::records::definition::{Creator, Definition};
 use crate::records::{Record, Relations};
 use crate::registry::{applications, configs, groups, loose_ends, revisions, tokens};
 use crate::request::members::shorten;
-use crate::request::{self, Source};
+use crate::request::{self, References, Source};
+use crate::revision::Revision;
 use crate::transaction::Context;
 
 /// Accepts a deployment; its targets are found when it starts.
@@ -22,21 +25,20 @@ pub fn create(
 ) -> Result<(CreateDeploymentOutput, Effects), ApiError> {
     let application = applications::find(context, &request.application_name)?;
     let group = groups::find(context, &application, &request.deployment_group_name)?;
-    let style = group.style();
+    let style = group.settings.style();
     let config_name = request.deployment_config_name.as_deref().unwrap_or(group.config_name()).to_owned();
     let minimum_healthy = configs::for_server(context, &config_name)?;
     refuse_second(context, &group.id, &group.name)?;
     request.check_together()?;
     let restarts = matches!(request.source, Source::LastSuccessful { .. });
-    let strategy = strategy(context, &group, &style, request.target_instances.as_ref(), restarts)?;
+    let strategy = strategy(context, &group, style, request.replacement.as_ref(), restarts)?;
     let (revision, mut relations) = match request.source {
         Source::Revision(revision) => (revision, Relations::default()),
         Source::LastSuccessful { .. } => restarted(context, &group)?,
     };
     relations.with_github_token |= has_token(context, &group, &revision)?;
-    let alarms =
-        request.override_alarm_configuration.as_ref().or(group.settings.alarm_configuration.as_ref());
-    let unknown = unknown_alarms(context, &application.name, &group.name, alarms)?;
+    let alarms = request.override_alarms.clone().or_else(|| group.settings.alarms());
+    let messages = unknown_alarms(context, &application.name, &group.name, alarms.as_ref())?;
 
     let id = new_deployment_id(context)?;
     let ignore_application_stop_failures = request.ignore_application_stop_failures;
@@ -45,41 +47,37 @@ pub fn create(
         group_id: group.id.clone(),
         created: context.now,
         progress: DeploymentState::Created,
-        rules: Rules { minimum_healthy, ignore_application_stop_failures, strategy, alarms: watch(alarms) },
-        snapshot: DeploymentInfo {
-            deployment_config_name: Some(config_name),
-            previous_revision: last_successful_revision(context, &group)?,
-            revision: Some(revision.clone()),
-            description: request.description.map(|description| description.0),
-            creator: Some(DeploymentCreator::User),
-            deployment_status_messages: (!unknown.is_empty()).then_some(unknown),
-            ignore_application_stop_failures: Some(ignore_application_stop_failures),
-            auto_rollback_configuration: request
-                .auto_rollback_configuration
-                .or_else(|| group.settings.auto_rollback_configuration.clone()),
-            update_outdated_instances_only: Some(request.update_outdated_instances_only),
-            deployment_style: Some(style),
-            target_instances: request.target_instances,
-            blue_green_deployment_configuration: group.settings.blue_green_deployment_configuration.clone(),
-            deployment_mode: restarts.then_some(DeploymentMode::Restart),
-            load_balancer_info: group.settings.load_balancer_info.clone(),
-            file_exists_behavior: Some(request.file_exists_behavior),
-            compute_platform: Some(ComputePlatform::Server),
-            override_alarm_configuration: request.override_alarm_configuration,
-            ec2_deployment_options: request.ec2_deployment_options,
-            ..DeploymentInfo::default()
+        rules: Rules {
+            minimum_healthy,
+            ignore_application_stop_failures,
+            strategy,
+            alarms: alarms.as_ref().and_then(Alarms::watch),
         },
+        definition: Some(Definition {
+            revision: revision.clone(),
+            previous_revision: last_successful_revision(context, &group)?,
+            config_name,
+            description: request.description.map(|description| description.0),
+            creator: Creator::User,
+            style,
+            restarts,
+            file_exists: request.file_exists,
+            ignore_application_stop_failures,
+            update_outdated_only: request.update_outdated_only,
+            auto_rollback: request.auto_rollback.unwrap_or_else(|| group.settings.auto_rollback()),
+            replacement: request.replacement,
+            blue_green: group.settings.blue_green(),
+            load_balancers: group.settings.load_balancers(),
+            override_alarms: request.override_alarms,
+            ec2_options: request.ec2_options,
+            messages,
+        }),
         relations,
         was_set_aside: false,
         application_name: application.name.clone(),
         group_name: group.name.clone(),
     };
-    record.insert(context.tx)?;
-    revisions::mark_used(context, &application.id, &revision, &id)?;
-    context.tx.execute(
-        "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
-        (&group.id, crate::store::Json(&revision), &id),
-    )?;
+    publish(context, &group, &record, Some(&revision))?;
     let mut outcome = Effects::none(&id);
     outcome.recheck_self();
     outcome.changes.push(Change::Created {
@@ -90,25 +88,38 @@ pub fn create(
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 
+/// Writes a new deployment down, as the last that was attempted in its group.
+pub(super) fn publish(
+    context: &Context<'_>,
+    group: &groups::Group,
+    record: &Record,
+    target_revision: Option<&Revision>,
+) -> Result<(), ApiError> {
+    record.insert(context.tx)?;
+    revisions::mark_used(context, &group.application_id, &record.definition()?.revision, &record.id)?;
+    context.tx.execute(
+        "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
+        (&group.id, target_revision.map(crate::store::Json), &record.id),
+    )?;
+    Ok(())
+}
+
 /// What is said of alarms that can never stop the deployment.
 fn unknown_alarms(
     context: &Context<'_>,
     application: &str,
     group: &str,
-    alarms: Option<&AlarmConfiguration>,
+    alarms: Option<&Alarms>,
 ) -> Result<Vec<String>, ApiError> {
-    let alarms = DeploymentGroupSettings { alarm_configuration: alarms.cloned(), ..Default::default() };
-    let found = loose_ends::look(context.known, (application, group), &alarms)?;
+    let alarms = alarms.into_iter().flat_map(Alarms::names).map(str::to_owned).collect();
+    let references = References { alarms, topics: Vec::new() };
+    let found = loose_ends::look(context.known, (application, group), &references)?;
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
 /// Whether hosts are given a GitHub token for the revision; one that cannot be opened is refused.
-fn has_token(
-    context: &Context<'_>,
-    group: &groups::Group,
-    revision: &RevisionLocation,
-) -> Result<bool, ApiError> {
-    if revision.git_hub_location.is_none() {
+fn has_token(context: &Context<'_>, group: &groups::Group, revision: &Revision) -> Result<bool, ApiError> {
+    if !matches!(revision, Revision::GitHub(_)) {
         return Ok(false);
     }
     let Some(kept) = tokens::of_group(context.tx, &group.id)? else {
@@ -123,15 +134,13 @@ fn has_token(
 }
 
 /// The revision of a group's last successful deployment, and how a deployment of it depends on that one.
-fn restarted(
-    context: &Context<'_>,
-    group: &groups::Group,
-) -> Result<(RevisionLocation, Relations), ApiError> {
+fn restarted(context: &Context<'_>, group: &groups::Group) -> Result<(Revision, Relations), ApiError> {
     let last = match &group.last_successful {
         Some(id) => Record::load(context.tx, id)?,
         None => None,
     };
-    let last = last.ok_or_else(|| {
+    let last = last.and_then(|last| last.revision().cloned().map(|revision| (last, revision)));
+    let (last, revision) = last.ok_or_else(|| {
         ErrorName::RevisionDoesNotExist.because(format!(
             "The deployment group {} has no successful deployment whose revision could be restarted.",
             group.name
@@ -140,19 +149,19 @@ fn restarted(
     let with_github_token = last.relations.with_github_token;
     let relations =
         Relations { reuse_archive_from: group.last_successful.clone(), with_github_token, rollback: None };
-    Ok((last.revision(), relations))
+    Ok((revision, relations))
 }
 
 /// The way the deployment takes, if this service can take it.
 fn strategy(
     context: &Context<'_>,
     group: &groups::Group,
-    style: &DeploymentStyle,
-    replacement: Option<&TargetInstances>,
+    style: Style,
+    replacement: Option<&Replacement>,
     restarts: bool,
 ) -> Result<Strategy, ApiError> {
-    if style.deployment_option == Some(DeploymentOption::WithTrafficControl) {
-        let names = request::load_balancers(group.settings.load_balancer_info.as_ref());
+    if style.shifts_traffic() {
+        let names = group.settings.load_balancers().map(|balancers| balancers.names()).unwrap_or_default();
         if let Some(unknown) = names.iter().find(|name| !context.balancers.has(name)) {
             return Err(ErrorName::InvalidLoadBalancerInfo.because(format!(
                 "The load balancer {:?} is not one that this service is connected to; its configuration has {}.",
@@ -161,62 +170,47 @@ fn strategy(
             )));
         }
     }
-    if style.deployment_type != Some(DeploymentType::BlueGreen) {
-        return match replacement {
-            None => Ok(Strategy::in_place(style.deployment_option.as_ref())),
-            Some(_) => Err(ErrorName::InvalidTargetInstances.because(
+    match style {
+        Style::InPlace | Style::InPlaceWithTrafficControl if replacement.is_some() => {
+            Err(ErrorName::InvalidTargetInstances.because(
                 "targetInstances are for blue/green deployments; the deployment group deploys in place.",
-            )),
-        };
+            ))
+        }
+        Style::InPlace => Ok(Strategy::InPlace),
+        Style::InPlaceWithTrafficControl => Ok(Strategy::InPlaceBehindLoadBalancer),
+        Style::BlueGreen if restarts => {
+            Err(ErrorName::InvalidInput
+                .because("The deployment mode RESTART is for deployments in place only."))
+        }
+        Style::BlueGreen => {
+            check_replacement(context, replacement)?;
+            blue_green(group.settings.blue_green().as_ref())
+        }
     }
-    if restarts {
-        return Err(
-            ErrorName::InvalidInput.because("The deployment mode RESTART is for deployments in place only.")
-        );
-    }
-    check_replacement(context, replacement)?;
-    blue_green(group.settings.blue_green_deployment_configuration.clone().unwrap_or_default())
 }
 
-fn check_replacement(context: &Context<'_>, replacement: Option<&TargetInstances>) -> Result<(), ApiError> {
+fn blue_green(options: Option<&BlueGreen>) -> Result<Strategy, ApiError> {
+    match options {
+        Some(options) if options.copies_auto_scaling_group() => Err(ErrorName::InvalidInput.because(
+            "The deployment group copies an Auto Scaling group, which this service has none of; set \
+             greenFleetProvisioningOption to DISCOVER_EXISTING.",
+        )),
+        Some(options) => Ok(options.strategy()),
+        None => Ok(Strategy::BlueGreen { wait_minutes: None, retire_minutes: None }),
+    }
+}
+
+fn check_replacement(context: &Context<'_>, replacement: Option<&Replacement>) -> Result<(), ApiError> {
     let refuse = |reason: &str| Err(ErrorName::InvalidTargetInstances.because(reason));
     let Some(replacement) = replacement else {
         return refuse(
             "The deployment group is blue/green: name the replacement instances with the tags in targetInstances.",
         );
     };
-    if fleet::members(context.tx, &Membership::of_replacement(replacement))?.is_empty() {
+    if fleet::members(context.tx, &replacement.membership())?.is_empty() {
         return refuse("The tags in targetInstances match no registered instance.");
     }
     Ok(())
-}
-
-fn blue_green(configuration: BlueGreenDeploymentConfiguration) -> Result<Strategy, ApiError> {
-    let provisioning = configuration.green_fleet_provisioning_option.and_then(|option| option.action);
-    if provisioning == Some(GreenFleetProvisioningAction::CopyAutoScalingGroup) {
-        return Err(ErrorName::InvalidInput.because(
-            "The deployment group copies an Auto Scaling group, which this service has none of; set \
-             greenFleetProvisioningOption to DISCOVER_EXISTING.",
-        ));
-    }
-    let minutes = |minutes: Option<i64>| u32::try_from(minutes.unwrap_or(0)).unwrap_or(0);
-    let ready = configuration.deployment_ready_option.unwrap_or_default();
-    let waits = ready.action_on_timeout == Some(DeploymentReadyAction::StopDeployment);
-    let blue = configuration.terminate_blue_instances_on_deployment_success.unwrap_or_default();
-    // AWS terminates them unless it is told not to; nobody should lose hosts by leaving a member out.
-    let retires = blue.action == Some(InstanceAction::Terminate);
-    Ok(Strategy::BlueGreen {
-        wait_minutes: waits.then(|| minutes(ready.wait_time_in_minutes)),
-        retire_minutes: retires.then(|| minutes(blue.termination_wait_time_in_minutes)),
-    })
-}
-
-fn watch(configuration: Option<&AlarmConfiguration>) -> Option<Watch> {
-    let configuration = configuration.filter(|configuration| configuration.enabled == Some(true))?;
-    let alarms = configuration.alarms.iter().flatten();
-    let names: Vec<_> = alarms.filter_map(|alarm| alarm.name.clone()).collect();
-    let ignore_poll_failure = configuration.ignore_poll_alarm_failure.unwrap_or(false);
-    (!names.is_empty()).then_some(Watch { names, ignore_poll_failure })
 }
 
 /// CI plug-ins find the running deployment's id in this text.
@@ -249,9 +243,9 @@ fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Res
 pub(super) fn last_successful_revision(
     context: &Context<'_>,
     group: &groups::Group,
-) -> Result<Option<RevisionLocation>, ApiError> {
+) -> Result<Option<Revision>, ApiError> {
     match &group.last_successful {
-        Some(id) => Ok(Record::load(context.tx, id)?.map(|record| record.revision())),
+        Some(id) => Ok(Record::load(context.tx, id)?.and_then(|record| record.revision().cloned())),
         None => Ok(None),
     }
 }

@@ -1,6 +1,8 @@
 //! What a transaction did to a deployment, for those who act on it and for the log once it is on disk.
 
-use codedeploy_api::codedeploy::{DeploymentStatus, RevisionLocation, TargetStatus, Timestamp};
+use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
+
+use crate::revision::Revision;
 
 /// What a decision did, for those who act on it once it is on disk.
 #[derive(Debug, Default)]
@@ -38,11 +40,11 @@ impl Effects {
 /// A change of state.
 #[derive(Debug)]
 pub enum Change {
-    Created { application: String, deployment_group: String, revision: RevisionLocation },
+    Created { application: String, deployment_group: String, revision: Revision },
     Started { targets: usize },
     Ready,
     Ended { status: DeploymentStatus, error: String, rolls_back: Option<String> },
-    RollingBack { by: String, revision: RevisionLocation },
+    RollingBack { by: String, revision: Revision },
     Retired { instances: Vec<String> },
     Target { target: String, status: TargetStatus },
     Event { target: String, event: String, state: &'static str, message: String },
@@ -79,8 +81,7 @@ impl Change {
     fn log(&self, deployment_id: &str) {
         match self {
             Change::Created { application, deployment_group, revision } => {
-                let revision = in_words(revision);
-                tracing::info!(deployment_id, application, deployment_group, revision, "deployment created");
+                tracing::info!(deployment_id, application, deployment_group, %revision, "deployment created");
             }
             Change::Started { targets } => tracing::info!(deployment_id, targets, "deployment started"),
             Change::Ready => tracing::info!(deployment_id, "replacement instances ready"),
@@ -89,8 +90,7 @@ impl Change {
                 log!(level, deployment_id, %status, reason = error, rolls_back, "deployment ended");
             }
             Change::RollingBack { by, revision } => {
-                let revision = in_words(revision);
-                tracing::info!(deployment_id, rollback_deployment_id = by, revision, "rollback created");
+                tracing::info!(deployment_id, rollback_deployment_id = by, %revision, "rollback created");
             }
             Change::Retired { instances } => {
                 let (number, instances) = (instances.len(), instances.join(", "));
@@ -122,16 +122,4 @@ impl Change {
             }
         }
     }
-}
-
-/// Where a revision is, on one line.
-fn in_words(revision: &RevisionLocation) -> String {
-    if let Some(s3) = &revision.s3_location {
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        let version = s3.version.as_ref().map(|version| format!("?versionId={version}")).unwrap_or_default();
-        return format!("s3://{}/{}{version}", part(&s3.bucket), part(&s3.key));
-    }
-    let github = revision.git_hub_location.as_ref();
-    let github = github.and_then(|github| github.repository.as_ref().zip(github.commit_id.as_ref()));
-    github.map(|(repository, commit)| format!("github.com/{repository}@{commit}")).unwrap_or_default()
 }

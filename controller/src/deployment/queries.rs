@@ -1,7 +1,6 @@
 //! What operators see of deployments.
 
 use codedeploy_api::codedeploy::*;
-use codedeploy_planner::deployment_state::DeploymentState;
 
 use crate::error::{ApiError, ErrorName};
 use crate::page::PAGE;
@@ -19,15 +18,15 @@ pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> 
 }
 
 fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiError> {
-    let error_information = match &record.progress {
-        DeploymentState::Ended { ending, .. } => ending.error().cloned(),
-        DeploymentState::Created | DeploymentState::InProgress { .. } | DeploymentState::Ready { .. } => None,
-    };
+    let error_information = record.error().cloned();
     let overview = match record.progress.started() {
         Some(_) => Some(overview(context.tx, &record.id)?),
         None => None,
     };
+    let waits = record.waits_for_termination();
     Ok(DeploymentInfo {
+        rollback_info: record.relations.rollback,
+        instance_termination_wait_time_started: Some(waits),
         application_name: Some(record.application_name),
         deployment_group_name: Some(record.group_name),
         deployment_id: Some(record.id),
@@ -37,7 +36,7 @@ fn info(context: &Context<'_>, record: Record) -> Result<DeploymentInfo, ApiErro
         start_time: record.progress.started(),
         complete_time: record.progress.completed(),
         deployment_overview: overview,
-        ..record.snapshot
+        ..record.definition.map(DeploymentInfo::from).unwrap_or_default()
     })
 }
 

@@ -11,9 +11,10 @@ use codedeploy_planner::target_state::TargetState;
 use super::create::last_successful_revision;
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
-use crate::fleet::{self, Member, Membership};
+use crate::fleet::{self, Member};
 use crate::records::{Record, Target};
 use crate::registry::{groups, tokens};
+use crate::revision::Revision;
 use crate::store::Json;
 use crate::transaction::Context;
 
@@ -26,29 +27,30 @@ pub(super) fn start(
     let Some(group) = groups::by_id(context, &record.group_id)? else {
         return Ok(());
     };
-    let (recruits, stop) = match recruit(context, record, &group)? {
-        Ok(recruits) => {
-            let stop = match unsatisfiable(&record.rules, &recruits) {
+    let (new_targets, stop) = match find_targets(context, record, &group) {
+        Ok(new_targets) => {
+            let stop = match unsatisfiable(&record.rules, &new_targets) {
                 None => lacks_token(context, record)?,
                 some => some,
             };
-            (recruits, stop)
+            (new_targets, stop)
         }
-        Err(stop) => (Vec::new(), Some(stop)),
+        Err(Decline::Stop(stop)) => (Vec::new(), Some(stop)),
+        Err(Decline::Error(error)) => return Err(error),
     };
-    for (position, recruit) in recruits.iter().enumerate() {
-        let state = TargetState::new(&record.rules, recruit.label.clone()).beginning_at(recruit.from);
+    outcome.changes.push(Change::Started { targets: new_targets.len() });
+    for (position, NewTarget { member, label, from }) in new_targets.into_iter().enumerate() {
+        let state = TargetState::new(&record.rules, label).beginning_at(from);
         let target = Target {
             deployment_id: record.id.clone(),
             position,
-            member: recruit.member.clone(),
+            member,
             updated: context.now,
             status: state.status(&record.rules),
             state,
         };
         target.insert(context.tx, &record.rules)?;
     }
-    outcome.changes.push(Change::Started { targets: recruits.len() });
     record.step(context, DeploymentInput::Start(record.rules.strategy.first_stage()))?;
     match stop {
         Some(stop) => record.step(context, DeploymentInput::RequestStop(stop)),
@@ -83,50 +85,61 @@ impl NewTarget {
     }
 }
 
-/// Which instances become targets, in the order of attempt, or why none can.
-fn recruit(
+/// The end of a search for targets that finds none.
+enum Decline {
+    /// The deployment cannot be carried out.
+    Stop(Stop),
+    Error(ApiError),
+}
+
+impl From<Stop> for Decline {
+    fn from(stop: Stop) -> Self {
+        Decline::Stop(stop)
+    }
+}
+
+impl<E: Into<ApiError>> From<E> for Decline {
+    fn from(error: E) -> Self {
+        Decline::Error(error.into())
+    }
+}
+
+/// Finds the instances that become targets, in the order of attempt.
+fn find_targets(
     context: &Context<'_>,
     record: &Record,
     group: &groups::Group,
-) -> Result<Result<Vec<NewTarget>, Stop>, ApiError> {
-    let own = || fleet::members(context.tx, &Membership::of(&group.settings));
+) -> Result<Vec<NewTarget>, Decline> {
+    let own = || fleet::members(context.tx, &group.settings.membership());
     let history = History::load(context, group)?;
-    let revision = record.revision();
-    let outdated_only = record.snapshot.update_outdated_instances_only == Some(true);
-    let is_current = |member: &Member| outdated_only && history.has(member, &revision);
+    let definition = record.definition()?;
+    let is_current =
+        |member: &Member| definition.update_outdated_only && history.has(member, &definition.revision);
     match record.rules.strategy {
         Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => {
-            let members = own()?;
-            if members.is_empty() {
-                return Ok(Err(no_instances()));
-            }
+            let members = at_least_one(own()?)?;
             let outdated = members.into_iter().filter(|member| !is_current(member)).collect();
-            Ok(admit(context, outdated).map(|members| {
-                let members = history.in_order_of_attempt(members).into_iter();
-                members.map(|member| NewTarget::new(member, None)).collect()
-            }))
+            let members = history.in_order_of_attempt(admit(context, outdated)?).into_iter();
+            Ok(members.map(|member| NewTarget::new(member, None)).collect())
         }
         Strategy::BlueGreen { .. } => {
-            let replacement = record.snapshot.target_instances.clone().unwrap_or_default();
-            let green = fleet::members(context.tx, &Membership::of_replacement(&replacement))?;
-            if green.is_empty() {
-                return Ok(Err(no_instances()));
-            }
+            let green = match &definition.replacement {
+                Some(replacement) => fleet::members(context.tx, &replacement.membership())?,
+                None => Vec::new(),
+            };
+            let green = at_least_one(green)?;
             let replaced_by: HashSet<_> = green.iter().map(|member| member.name.clone()).collect();
             let blue = own()?.into_iter().filter(|member| !replaced_by.contains(&member.name));
             let blue = blue.map(|member| NewTarget::new(member, Some(TargetLabel::Blue)));
-            Ok(admit(context, green).map(|green| {
-                let green = history.in_order_of_attempt(green).into_iter().map(|member| {
-                    // One that has the revision still needs the traffic.
-                    let from = if is_current(&member) { Stage::Allow } else { Stage::Deploy };
-                    NewTarget { from, ..NewTarget::new(member, Some(TargetLabel::Green)) }
-                });
-                green.chain(blue).collect()
-            }))
+            let green = history.in_order_of_attempt(admit(context, green)?).into_iter().map(|member| {
+                // One that has the revision still needs the traffic.
+                let from = if is_current(&member) { Stage::Allow } else { Stage::Deploy };
+                NewTarget { from, ..NewTarget::new(member, Some(TargetLabel::Green)) }
+            });
+            Ok(green.chain(blue).collect())
         }
         Strategy::BlueGreenRollback => {
-            let failed = record.relations.rollback.clone().unwrap_or_default();
-            let failed = failed.rollback_triggering_deployment_id.unwrap_or_default();
+            let failed = record.rolls_back().unwrap_or_default();
             // The original instances serve again; a replacement instance that never served has nothing to lose.
             let targets: Vec<_> = Target::load_all(context.tx, &failed)?
                 .into_iter()
@@ -135,14 +148,17 @@ fn recruit(
                 })
                 .map(|target| NewTarget::new(target.member, target.state.label))
                 .collect();
-            let nobody = "The deployment failed because the original instances are not known any more.";
-            Ok(if targets.is_empty() {
-                Err(Stop::failure(ErrorCode::NoInstances, nobody))
-            } else {
-                Ok(targets)
-            })
+            if targets.is_empty() {
+                let nobody = "The deployment failed because the original instances are not known any more.";
+                return Err(Stop::failure(ErrorCode::NoInstances, nobody).into());
+            }
+            Ok(targets)
         }
     }
+}
+
+fn at_least_one(members: Vec<Member>) -> Result<Vec<Member>, Stop> {
+    if members.is_empty() { Err(no_instances()) } else { Ok(members) }
 }
 
 fn no_instances() -> Stop {
@@ -162,10 +178,10 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
 }
 
 /// Why the minimum of healthy hosts lets nothing begin, if it does. A deployment to no host has nothing to begin.
-fn unsatisfiable(rules: &Rules, recruits: &[NewTarget]) -> Option<Stop> {
+fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     let stage = rules.strategy.first_stage();
     let fleet = rules.strategy.fleet(stage);
-    let targets = recruits.iter().filter(|recruit| recruit.label == fleet).count();
+    let targets = new_targets.iter().filter(|target| target.label == fleet).count();
     if stage != Stage::Deploy || targets == 0 {
         return None;
     }
@@ -173,11 +189,18 @@ fn unsatisfiable(rules: &Rules, recruits: &[NewTarget]) -> Option<Stop> {
     Some(Stop::failure(ErrorCode::HealthConstraintsInvalid, reason.to_string()))
 }
 
+/// An instance as the last deployment left it.
+struct Seen {
+    healthy: bool,
+    /// None where nobody knows what is on it.
+    revision: Option<Revision>,
+}
+
 /// How earlier deployments of a group left its instances.
 struct History {
     /// The group's revision: that of its last successful deployment.
-    current: Option<RevisionLocation>,
-    instances: HashMap<String, (bool, Option<RevisionLocation>)>,
+    current: Option<Revision>,
+    instances: HashMap<String, Seen>,
 }
 
 impl History {
@@ -186,8 +209,9 @@ impl History {
             "SELECT target_id, healthy, revision FROM health WHERE group_id = ?1",
             [&group.id],
             |row| {
-                let revision: Option<Json<_>> = row.get(2)?;
-                Ok((row.get(0)?, (row.get(1)?, revision.map(|json| json.0))))
+                let revision: Option<Json<RevisionLocation>> = row.get(2)?;
+                let revision = revision.and_then(|Json(location)| Revision::try_from(location).ok());
+                Ok((row.get(0)?, Seen { healthy: row.get(1)?, revision }))
             },
         )?;
         Ok(History {
@@ -198,17 +222,18 @@ impl History {
 
     /// Whether a deployment of the revision was the last that an instance took part in, and succeeded. What is left
     /// after one that failed is not known.
-    fn has(&self, member: &Member, revision: &RevisionLocation) -> bool {
-        matches!(self.instances.get(&member.name), Some((true, Some(last))) if last == revision)
+    fn has(&self, member: &Member, revision: &Revision) -> bool {
+        let seen = self.instances.get(&member.name).filter(|seen| seen.healthy);
+        seen.is_some_and(|seen| seen.revision.as_ref() == Some(revision))
     }
 
     /// Unhealthy instances first, then those of unknown, old and current revision; by name within each.
     fn in_order_of_attempt(&self, mut members: Vec<Member>) -> Vec<Member> {
         let class = |member: &Member| match self.instances.get(&member.name) {
-            None | Some((false, _)) => 0,
-            Some((true, None)) => 1,
-            Some((true, revision)) if *revision != self.current => 2,
-            Some((true, _)) => 3,
+            None | Some(Seen { healthy: false, .. }) => 0,
+            Some(Seen { revision: None, .. }) => 1,
+            Some(Seen { revision, .. }) if *revision != self.current => 2,
+            Some(_) => 3,
         };
         members.sort_by_cached_key(|member| (class(member), member.name.clone()));
         members

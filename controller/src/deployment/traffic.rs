@@ -11,7 +11,6 @@ use crate::deployment::effects::Effects;
 use crate::error::ApiError;
 use crate::records::command::{Command, SERVICE};
 use crate::records::{Record, Target, set_aside};
-use crate::request::load_balancers;
 use crate::transaction::Context;
 
 /// Which way the traffic of an instance is changed.
@@ -126,7 +125,7 @@ fn each(
                 LifecycleEvent::BlockTraffic => Direction::Block,
                 _ => Direction::Allow,
             },
-            balancers: load_balancers(record.snapshot.load_balancer_info.as_ref()),
+            balancers: record.load_balancers(),
             since,
         });
     }

@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codedeploy_api::codedeploy::{
-    BundleType, CreateDeploymentInput, RevisionLocation, RevisionLocationType, S3Location,
-};
 use serde_json::Value;
 use tracing::Instrument as _;
 
@@ -13,7 +10,8 @@ use crate::config::events::{Events, Watch};
 use crate::deployment::create;
 use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
-use crate::request::{CreateDeployment, Request as _};
+use crate::request::CreateDeployment;
+use crate::revision::{Bundle, Revision, S3Object};
 use crate::service::Service;
 use crate::store::{Json, SqlError};
 use crate::transaction::Context;
@@ -112,25 +110,17 @@ impl Watch {
 }
 
 /// The revision that an object is, as its name says.
-fn revision(created: &Created) -> Option<RevisionLocation> {
-    let kinds = [
-        (".zip", BundleType::Zip),
-        (".tar", BundleType::Tar),
-        (".tgz", BundleType::Tgz),
-        (".tar.gz", BundleType::Tgz),
-    ];
-    let (_, bundle_type) = kinds.into_iter().find(|(ending, _)| created.key.ends_with(ending))?;
-    Some(RevisionLocation {
-        revision_type: Some(RevisionLocationType::S3),
-        s3_location: Some(S3Location {
-            bucket: Some(created.bucket.clone()),
-            key: Some(created.key.clone()),
-            bundle_type: Some(bundle_type),
-            version: created.version.clone(),
-            e_tag: created.etag.clone(),
-        }),
-        ..RevisionLocation::default()
-    })
+fn revision(created: &Created) -> Option<Revision> {
+    let kinds =
+        [(".zip", Bundle::Zip), (".tar", Bundle::Tar), (".tgz", Bundle::Tgz), (".tar.gz", Bundle::Tgz)];
+    let (_, bundle) = kinds.into_iter().find(|(ending, _)| created.key.ends_with(ending))?;
+    Some(Revision::S3(S3Object {
+        bucket: created.bucket.clone(),
+        key: created.key.clone(),
+        bundle,
+        version: created.version.clone(),
+        etag: created.etag.clone(),
+    }))
 }
 
 /// Notes the deployments that new objects ask for; a newer object of the same group takes the place of an older one.
@@ -221,21 +211,16 @@ fn grant(context: &Context<'_>, application: &str, group: &str) -> Result<(bool,
         [application, group],
         |row| row.get(0),
     )?;
-    let Some(Json::<RevisionLocation>(revision)) = found else {
+    let Some(Json::<Revision>(revision)) = found else {
         return Ok((true, None));
     };
     let fulfil = || {
         let delete = "DELETE FROM wishes WHERE application = ?1 AND group_name = ?2";
         context.tx.execute(delete, [application, group]).map(|_| ())
     };
-    let input = CreateDeploymentInput {
-        application_name: Some(application.to_owned()),
-        deployment_group_name: Some(group.to_owned()),
-        revision: Some(revision),
-        description: Some("Started by a notification of the revision's bucket".into()),
-        ..CreateDeploymentInput::default()
-    };
-    match CreateDeployment::check(input).and_then(|request| create::create(context, request)) {
+    let description = "Started by a notification of the revision's bucket";
+    let request = CreateDeployment::of_revision(application, group, revision, description);
+    match request.and_then(|request| create::create(context, request)) {
         Ok((_, outcome)) => {
             fulfil()?;
             Ok((true, Some(outcome)))
@@ -259,7 +244,7 @@ fn is_known(
     context: &Context<'_>,
     watch: &Watch,
     object: &Created,
-    revision: &RevisionLocation,
+    revision: &Revision,
 ) -> Result<bool, SqlError> {
     match object {
         Created { sequencer: Some(sequencer), .. } => is_passed(context, watch, object, sequencer),
@@ -311,7 +296,7 @@ fn follows(sequencer: &str, earlier: &str) -> bool {
 fn was_deployed(
     context: &Context<'_>,
     watch: &Watch,
-    revision: &RevisionLocation,
+    revision: &Revision,
     last: bool,
 ) -> Result<bool, SqlError> {
     context.tx.exists(
@@ -363,8 +348,8 @@ mod tests {
             assert_eq!(created(&message), Some(vec![object.clone()]));
             assert_eq!(created(&wrapped), Some(vec![object.clone()]));
         }
-        let location = revision(&object).unwrap().s3_location.unwrap();
-        assert_eq!((location.bundle_type, location.version), (Some(BundleType::Zip), object.version));
+        let Some(Revision::S3(location)) = revision(&object) else { panic!("{object:?} is no revision") };
+        assert_eq!((location.bundle, location.version), (Bundle::Zip, object.version));
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! What is said of a change of state: in the forms of EventBridge and of SNS. Pure.
+//! Notifications of changes of state, in the forms of EventBridge and of SNS. Pure.
 
-use codedeploy_api::codedeploy::{
-    DeploymentInfo, ErrorCode, LifecycleEvent, LifecycleEventStatus, Timestamp,
-};
+use codedeploy_api::codedeploy::{DeploymentOverview, ErrorCode, ErrorInformation, Timestamp};
+use codedeploy_planner::target_state::Event;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -10,23 +9,45 @@ use time::macros::format_description;
 
 use crate::config::Partition;
 
-/// A change of the state of a deployment, or of one of its targets.
+/// The notification of a change of the state of a deployment, or of one of its targets.
 #[derive(Debug, Clone)]
-pub struct Change {
+pub struct Notification {
     /// Unique, the same however often it is told.
     pub id: String,
     pub time: Timestamp,
     pub state: State,
     pub target: Option<Target>,
-    pub info: DeploymentInfo,
-    pub group_id: String,
+    pub deployment: Deployment,
 }
 
+/// The deployment that a notification is about.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    pub id: String,
+    pub application: String,
+    pub group: String,
+    pub group_id: String,
+    pub created: Timestamp,
+    pub completed: Option<Timestamp>,
+    /// Its targets per status, once it has some.
+    pub overview: Option<DeploymentOverview>,
+    pub error: Option<ErrorInformation>,
+    pub undoes: Option<Undoes>,
+}
+
+/// The deployment that a rollback undoes.
+#[derive(Debug, Clone)]
+pub struct Undoes {
+    pub id: String,
+    pub message: Option<String>,
+}
+
+/// The target that a notification is about.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub id: String,
     pub arn: String,
-    pub events: Vec<LifecycleEvent>,
+    pub events: Vec<Event>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +93,7 @@ impl State {
     }
 }
 
-impl Change {
+impl Notification {
     /// The types of trigger that are about it.
     pub fn trigger_events(&self) -> Vec<&'static str> {
         match (&self.target, self.state) {
@@ -81,7 +102,9 @@ impl Change {
             (Some(_), State::Success) => vec!["InstanceSuccess"],
             (Some(_), State::Failure) => vec!["InstanceFailure"],
             (Some(_), State::Stop) => Vec::new(),
-            (None, State::Start) if self.rolls_back() => vec!["DeploymentStart", "DeploymentRollback"],
+            (None, State::Start) if self.deployment.undoes.is_some() => {
+                vec!["DeploymentStart", "DeploymentRollback"]
+            }
             (None, State::Start) => vec!["DeploymentStart"],
             (None, State::Ready) => vec!["DeploymentReady"],
             (None, State::Success) => vec!["DeploymentSuccess"],
@@ -90,22 +113,16 @@ impl Change {
         }
     }
 
-    fn rolls_back(&self) -> bool {
-        let rollback = self.info.rollback_info.as_ref();
-        rollback.is_some_and(|rollback| rollback.rollback_triggering_deployment_id.is_some())
-    }
-
     /// The event as EventBridge has it, as JSON.
     pub fn event_bridge(&self, partition: &Partition) -> String {
         let Partition { region, account_id } = partition;
-        let (application, group) =
-            (text(&self.info.application_name), text(&self.info.deployment_group_name));
+        let Deployment { id, application, group, group_id, .. } = &self.deployment;
         let arn = |resource: String| format!("arn:aws:codedeploy:{region}:{account_id}:{resource}");
         let of_application = arn(format!("application:{application}"));
         let of_group = arn(format!("deploymentgroup:{application}/{group}"));
         let of_instance = self.target.iter().map(|target| target.arn.clone());
         let kind = if self.target.is_some() { "Instance" } else { "Deployment" };
-        to_json(&Event {
+        to_json(&EventBridgeEvent {
             version: "0",
             id: &self.id,
             detail_type: format!("CodeDeploy {kind} State-change Notification"),
@@ -115,10 +132,10 @@ impl Change {
             region,
             resources: of_instance.chain([of_application, of_group]).collect(),
             detail: Detail {
-                instance_group_id: &self.group_id,
+                instance_group_id: group_id,
                 region,
                 application,
-                deployment_id: text(&self.info.deployment_id),
+                deployment_id: id,
                 state: self.state.of_event_bridge(),
                 deployment_group: group,
                 instance_id: self.target.as_ref().map(|target| target.id.as_str()),
@@ -128,7 +145,7 @@ impl Change {
 
     /// The notification as a topic's subscriber gets it, as JSON.
     pub fn sns(&self, partition: &Partition, topic: &str, trigger: &str) -> String {
-        to_json(&Notification {
+        to_json(&SnsNotification {
             kind: "Notification",
             message_id: &self.id,
             topic_arn: topic,
@@ -142,7 +159,7 @@ impl Change {
     }
 
     fn subject(&self, partition: &Partition) -> String {
-        let (id, application) = (text(&self.info.deployment_id), text(&self.info.application_name));
+        let Deployment { id, application, .. } = &self.deployment;
         let place = format!("{id} in {} to {application}", partition.region);
         match &self.target {
             Some(target) => {
@@ -155,23 +172,23 @@ impl Change {
 
     /// In the form that the live service sends; members that hold JSON are texts there.
     fn of_deployment<'a>(&'a self, partition: &'a Partition, trigger: &'a str) -> OfDeployment<'a> {
-        let info = &self.info;
+        let deployment = &self.deployment;
         let count = |count: Option<i64>| count.unwrap_or(0);
-        let rollback = info.rollback_info.as_ref().filter(|_| self.rolls_back()).map(|rollback| Rollback {
-            rollback_message: rollback.rollback_message.as_deref(),
-            rollback_triggering_deployment_id: rollback.rollback_triggering_deployment_id.as_deref(),
+        let rollback = deployment.undoes.as_ref().map(|undoes| Rollback {
+            rollback_message: undoes.message.as_deref(),
+            rollback_triggering_deployment_id: &undoes.id,
         });
         let none = (self.state == State::Failure).then(|| "{}".to_owned());
         OfDeployment {
             region: &partition.region,
             account_id: &partition.account_id,
             event_trigger_name: trigger,
-            application_name: text(&info.application_name),
-            deployment_id: text(&info.deployment_id),
-            deployment_group_name: text(&info.deployment_group_name),
-            create_time: info.create_time.map(spoken),
-            complete_time: info.complete_time.map(spoken),
-            deployment_overview: info.deployment_overview.as_ref().map(|overview| {
+            application_name: &deployment.application,
+            deployment_id: &deployment.id,
+            deployment_group_name: &deployment.group,
+            create_time: spoken(deployment.created),
+            complete_time: deployment.completed.map(spoken),
+            deployment_overview: deployment.overview.as_ref().map(|overview| {
                 to_json(&Overview {
                     succeeded: count(overview.succeeded),
                     failed: count(overview.failed),
@@ -181,7 +198,7 @@ impl Change {
                 })
             }),
             status: self.state.of_sns(),
-            error_information: info.error_information.as_ref().map(|error| {
+            error_information: deployment.error.as_ref().map(|error| {
                 let code = error.code.as_ref().map(ErrorCode::as_str);
                 to_json(&ErrorOf { error_code: code, error_message: error.message.as_deref() })
             }),
@@ -199,7 +216,7 @@ impl Change {
             region: &partition.region,
             account_id: &partition.account_id,
             event_trigger_name: trigger,
-            deployment_id: text(&self.info.deployment_id),
+            deployment_id: &self.deployment.id,
             instance_id: &target.arn,
             last_updated_at: seconds(self.time),
             instance_status: match self.state {
@@ -225,7 +242,7 @@ macro_rules! told {
 }
 
 told! { "PascalCase":
-    Notification {
+    SnsNotification {
         #[serde(rename = "Type")]
         kind: &'a str,
         message_id: &'a str,
@@ -235,12 +252,10 @@ told! { "PascalCase":
         timestamp: String,
     }
     ErrorOf { error_code: Option<&'a str>, error_message: Option<&'a str>, }
-    Rollback { rollback_message: Option<&'a str>, rollback_triggering_deployment_id: Option<&'a str>, }
+    Rollback { rollback_message: Option<&'a str>, rollback_triggering_deployment_id: &'a str, }
     OfEvent {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        lifecycle_event: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        lifecycle_event_status: Option<&'a str>,
+        lifecycle_event: &'a str,
+        lifecycle_event_status: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         start_time: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,7 +281,7 @@ told! { "camelCase":
         application_name: &'a str,
         deployment_id: &'a str,
         deployment_group_name: &'a str,
-        create_time: Option<String>,
+        create_time: String,
         complete_time: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         deployment_overview: Option<String>,
@@ -286,7 +301,7 @@ told! { "camelCase":
         instance_status: &'a str,
         lifecycle_events: Vec<OfEvent<'a>>,
     }
-    Event {
+    EventBridgeEvent {
         version: &'a str,
         id: &'a str,
         #[serde(rename = "detail-type")]
@@ -311,12 +326,12 @@ told! { "camelCase":
 }
 
 impl<'a> OfEvent<'a> {
-    fn new(event: &'a LifecycleEvent) -> Self {
+    fn new(event: &'a Event) -> Self {
         OfEvent {
-            lifecycle_event: event.lifecycle_event_name.as_deref(),
-            lifecycle_event_status: event.status.as_ref().map(LifecycleEventStatus::as_str),
-            start_time: event.start_time.map(seconds),
-            end_time: event.end_time.map(seconds),
+            lifecycle_event: event.name.name(),
+            lifecycle_event_status: event.state.status().into(),
+            start_time: event.state.started().map(seconds),
+            end_time: event.state.ended().map(seconds),
         }
     }
 }
@@ -324,10 +339,6 @@ impl<'a> OfEvent<'a> {
 /// Texts and numbers have a form in JSON, whatever they are.
 fn to_json<T: Serialize>(told: &T) -> String {
     serde_json::to_string(told).unwrap_or_default()
-}
-
-fn text(member: &Option<String>) -> &str {
-    member.as_deref().unwrap_or_default()
 }
 
 fn date(time: Timestamp) -> OffsetDateTime {
@@ -353,7 +364,6 @@ fn seconds(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use codedeploy_api::codedeploy::{DeploymentOverview, ErrorInformation, RollbackInfo};
     use serde_json::{Value, json};
 
     use super::*;
@@ -362,20 +372,22 @@ mod tests {
         serde_json::from_str(told).unwrap()
     }
 
-    fn change(state: State) -> Change {
-        Change {
+    fn change(state: State) -> Notification {
+        Notification {
             id: "7f1d".into(),
             time: Timestamp::from_millis(1_665_676_245_999),
             state,
             target: None,
-            group_id: "6b0e".into(),
-            info: DeploymentInfo {
-                application_name: Some("shop".into()),
-                deployment_group_name: Some("web".into()),
-                deployment_id: Some("d-7Q2M0ZK4A".into()),
-                create_time: Some(Timestamp::from_millis(1_665_676_245_000)),
-                deployment_overview: Some(DeploymentOverview { succeeded: Some(2), ..Default::default() }),
-                ..DeploymentInfo::default()
+            deployment: Deployment {
+                id: "d-7Q2M0ZK4A".into(),
+                application: "shop".into(),
+                group: "web".into(),
+                group_id: "6b0e".into(),
+                created: Timestamp::from_millis(1_665_676_245_000),
+                completed: None,
+                overview: Some(DeploymentOverview { succeeded: Some(2), ..Default::default() }),
+                error: None,
+                undoes: None,
             },
         }
     }
@@ -396,7 +408,7 @@ mod tests {
         assert_eq!(told["Subject"], "SUCCEEDED: AWS CodeDeploy d-7Q2M0ZK4A in eu-west-1 to shop");
         let mut failed = change(State::Failure);
         let error = ErrorInformation { code: Some(ErrorCode::HealthConstraints), message: Some("m".into()) };
-        failed.info.error_information = Some(error);
+        failed.deployment.error = Some(error);
         let message = read(read(&failed.sns(&partition(), topic, "ops"))["Message"].as_str().unwrap());
         assert_eq!(message["errorInformation"], r#"{"ErrorCode":"HEALTH_CONSTRAINTS","ErrorMessage":"m"}"#);
         assert_eq!(message["rollbackInformation"], "{}");
@@ -408,10 +420,7 @@ mod tests {
         );
         let mut rollback = change(State::Start);
         assert_eq!(rollback.trigger_events(), ["DeploymentStart"]);
-        rollback.info.rollback_info = Some(RollbackInfo {
-            rollback_triggering_deployment_id: Some("d-1".into()),
-            ..RollbackInfo::default()
-        });
+        rollback.deployment.undoes = Some(Undoes { id: "d-1".into(), message: None });
         assert_eq!(rollback.trigger_events(), ["DeploymentStart", "DeploymentRollback"]);
     }
 

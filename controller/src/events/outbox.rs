@@ -3,16 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use codedeploy_api::codedeploy::{
-    DeploymentInfo, GetDeploymentInput, GetDeploymentTargetInput, LifecycleEvent, Timestamp,
-};
+use codedeploy_api::codedeploy::Timestamp;
 
-use super::message::{Change, State, Target};
+use super::message::{Deployment, Notification, State, Target, Undoes};
 use crate::config::events::{Events, Receiver};
-use crate::deployment::{queries, targets};
-use crate::error::{ApiError, ErrorName};
+use crate::error::ApiError;
+use crate::records::{self, Record, overview};
 use crate::registry::groups;
-use crate::request::{GetDeployment, GetDeploymentTarget, Request as _};
+use crate::request::Trigger;
 use crate::store::{Json, SqlError, Tx, named};
 use crate::transaction::Context;
 
@@ -60,46 +58,54 @@ pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiEr
     Ok(())
 }
 
-struct Happening {
+/// A change of a status, as it was noted.
+struct StateChange {
     sequence: i64,
     deployment_id: String,
-    target: Option<(String, String)>,
+    /// Without a target, it is the deployment's.
+    target: Option<ChangedTarget>,
     status: String,
     time: Timestamp,
 }
 
-/// Makes messages of what happened; gives whether there may be more.
+struct ChangedTarget {
+    id: String,
+    arn: String,
+}
+
+/// Makes messages of the changes of state that were noted. Returns whether there may be more.
 pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, ApiError> {
-    let happenings: Vec<Happening> =
+    let changes: Vec<StateChange> =
         context.tx.query_all("SELECT * FROM happenings ORDER BY sequence LIMIT ?1", [BATCH], |row| {
-            let target: (Option<String>, Option<String>) = (row.get("target_id")?, row.get("target_arn")?);
-            Ok(Happening {
+            let id: Option<String> = row.get("target_id")?;
+            let target = id.zip(row.get("target_arn")?).map(|(id, arn)| ChangedTarget { id, arn });
+            Ok(StateChange {
                 sequence: row.get("sequence")?,
                 deployment_id: row.get("deployment_id")?,
-                target: target.0.zip(target.1),
+                target,
                 status: row.get("status")?,
                 time: row.get("time")?,
             })
         })?;
     let mut known = HashMap::new();
-    for happening in &happenings {
-        match look_up(context, &mut known, happening) {
-            Ok(Some(change)) => address(context, events, &change)?,
+    for change in &changes {
+        match notification(context, &mut known, change) {
+            Ok(Some(notification)) => address(context, events, &notification)?,
             Ok(None) => {}
             // What cannot be read keeps nobody from hearing of other deployments.
             Err(error) => {
-                let deployment_id = &happening.deployment_id;
+                let deployment_id = &change.deployment_id;
                 tracing::error!(deployment_id, %error, "a change cannot be told of");
             }
         }
     }
-    if let Some(last) = happenings.last() {
+    if let Some(last) = changes.last() {
         context.tx.execute("DELETE FROM happenings WHERE sequence <= ?1", [last.sequence])?;
         for receiver in events.receivers() {
             bound(context.tx, receiver)?;
         }
     }
-    Ok(happenings.len() == BATCH)
+    Ok(changes.len() == BATCH)
 }
 
 /// Drops the oldest messages for a receiver that takes none.
@@ -122,92 +128,78 @@ fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// What is to be told of something that happened.
-fn look_up(
+/// The notification of a change of state. There is none of a deployment that is gone: its group was deleted, and what
+/// happened before was told then.
+fn notification(
     context: &Context<'_>,
-    known: &mut HashMap<String, (DeploymentInfo, String)>,
-    happening: &Happening,
-) -> Result<Option<Change>, ApiError> {
-    let id = &happening.deployment_id;
+    known: &mut HashMap<String, Deployment>,
+    change: &StateChange,
+) -> Result<Option<Notification>, ApiError> {
+    let id = &change.deployment_id;
     if !known.contains_key(id) {
         known.extend(deployment(context, id)?.map(|found| (id.clone(), found)));
     }
-    // A deployment is gone when its group was deleted, which was told before.
-    match known.get(id) {
-        Some((info, group_id)) => change(context, happening, info.clone(), group_id.clone()),
-        None => Ok(None),
-    }
-}
-
-fn deployment(context: &Context<'_>, id: &str) -> Result<Option<(DeploymentInfo, String)>, ApiError> {
-    let group_id: Option<String> =
-        context.tx.query_opt("SELECT group_id FROM deployments WHERE id = ?1", [id], |row| row.get(0))?;
-    let Some(group_id) = group_id else {
+    let (Some(deployment), Some(state)) = (known.get(id), State::of(&change.status)) else {
         return Ok(None);
     };
-    let request = GetDeployment::check(GetDeploymentInput { deployment_id: Some(id.to_owned()) })?;
-    Ok(queries::get(context, request)?.deployment_info.map(|info| (info, group_id)))
-}
-
-fn change(
-    context: &Context<'_>,
-    happening: &Happening,
-    mut info: DeploymentInfo,
-    group_id: String,
-) -> Result<Option<Change>, ApiError> {
-    let Some(state) = State::of(&happening.status) else {
-        return Ok(None);
-    };
-    let target = match &happening.target {
-        Some((id, arn)) => Some(Target {
-            id: id.clone(),
-            arn: arn.clone(),
-            events: lifecycle(context, &happening.deployment_id, id)?,
-        }),
+    let mut deployment = deployment.clone();
+    let target = match &change.target {
+        Some(target) => {
+            // A host that left the deployment is told of without its lifecycle events.
+            let found = records::Target::named(context.tx, id, &target.id)?;
+            let events = found.map(|found| found.state.events).unwrap_or_default();
+            Some(Target { id: target.id.clone(), arn: target.arn.clone(), events })
+        }
         None => None,
     };
     // It is told as it was then, though it may have gone on meanwhile.
     if target.is_none() && state == State::Start {
-        info.complete_time = None;
-        info.deployment_overview = None;
-        info.error_information = None;
+        deployment.completed = None;
+        deployment.overview = None;
+        deployment.error = None;
     }
-    Ok(Some(Change { id: crate::ids::new_id()?, time: happening.time, state, target, info, group_id }))
+    Ok(Some(Notification { id: crate::ids::new_id()?, time: change.time, state, target, deployment }))
 }
 
-fn lifecycle(context: &Context<'_>, deployment: &str, target: &str) -> Result<Vec<LifecycleEvent>, ApiError> {
-    let request = GetDeploymentTarget::check(GetDeploymentTargetInput {
-        deployment_id: Some(deployment.to_owned()),
-        target_id: Some(target.to_owned()),
-    })?;
-    let found = match targets::get(context, request) {
-        // A host that left the deployment is told of without its lifecycle events.
-        Err(error) if error.name == ErrorName::DeploymentTargetDoesNotExist => return Ok(Vec::new()),
-        found => found?,
+fn deployment(context: &Context<'_>, id: &str) -> Result<Option<Deployment>, ApiError> {
+    let Some(record) = Record::load(context.tx, id)? else {
+        return Ok(None);
     };
-    let target = found.deployment_target.and_then(|target| target.instance_target);
-    Ok(target.and_then(|target| target.lifecycle_events).unwrap_or_default())
+    let overview = match record.progress.started() {
+        Some(_) => Some(overview(context.tx, id)?),
+        None => None,
+    };
+    Ok(Some(Deployment {
+        created: record.created,
+        completed: record.progress.completed(),
+        overview,
+        error: record.error().cloned(),
+        undoes: record.rolls_back().map(|id| {
+            let message = record.relations.rollback.and_then(|rollback| rollback.rollback_message);
+            Undoes { id, message }
+        }),
+        id: record.id,
+        application: record.application_name,
+        group: record.group_name,
+        group_id: record.group_id,
+    }))
 }
 
-/// Writes the messages about a change, for everyone who is to have one.
-fn address(context: &Context<'_>, events: &Events, change: &Change) -> Result<(), ApiError> {
-    let body = change.event_bridge(context.partition);
+/// Writes the messages of a notification, for everyone who is to have one.
+fn address(context: &Context<'_>, events: &Events, notification: &Notification) -> Result<(), ApiError> {
+    let body = notification.event_bridge(context.partition);
     for Receiver { url, .. } in &events.webhooks {
         send(context, url, None, &body)?;
     }
-    let wanted = change.trigger_events();
-    let group = groups::by_id(context, &change.group_id)?;
-    let triggers = group.and_then(|group| group.settings.trigger_configurations).unwrap_or_default();
-    for trigger in triggers {
-        let topic = trigger.trigger_target_arn.unwrap_or_default();
-        let Some(Receiver { url, .. }) = events.topics.get(&topic) else {
+    let types = notification.trigger_events();
+    let group = groups::by_id(context, &notification.deployment.group_id)?;
+    for Trigger { name, topic, events: wanted } in group.iter().flat_map(|group| group.settings.triggers()) {
+        let Some(Receiver { url, .. }) = events.topics.get(topic) else {
             continue;
         };
-        let name = trigger.trigger_name.unwrap_or_default();
-        let matching = trigger.trigger_events.unwrap_or_default();
         // A rollback that starts is of two types, and one message.
-        if matching.iter().any(|event| wanted.contains(&event.as_str())) {
-            send(context, url, Some(&topic), &change.sns(context.partition, &topic, &name))?;
+        if wanted.iter().any(|event| types.contains(&event.as_str())) {
+            send(context, url, Some(topic), &notification.sns(context.partition, topic, name))?;
         }
     }
     Ok(())

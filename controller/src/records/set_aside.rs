@@ -2,8 +2,7 @@
 //! no other, and would else be met again with every look at it.
 
 use codedeploy_api::codedeploy::{
-    DeploymentInfo, DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode,
-    TargetLabel, Timestamp,
+    DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode, TargetLabel, Timestamp,
 };
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_planner::deployment_state::{DeploymentState, Ending, Stage};
@@ -15,6 +14,7 @@ use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
 
 use super::Relations;
+use super::definition::Stored;
 use crate::records::columns::Column;
 use crate::request::members::shorten;
 use crate::store::{FromValue, Json, Row, SqlError, Tx, named};
@@ -78,7 +78,7 @@ struct Salvage {
     was_over: bool,
     progress: DeploymentState,
     rules: Rules,
-    snapshot: DeploymentInfo,
+    snapshot: Stored,
     relations: Relations,
 }
 
@@ -115,7 +115,7 @@ impl Salvage {
                 strategy: Strategy::default(),
                 alarms: None,
             }),
-            snapshot: column(row, "snapshot").map(|Json(snapshot)| snapshot).unwrap_or_default(),
+            snapshot: column(row, "snapshot").map(|Json(stored)| stored).unwrap_or(Stored(None)),
             relations: column(row, "relations").map(|Json(relations)| relations).unwrap_or_default(),
         }
     }

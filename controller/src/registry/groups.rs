@@ -7,7 +7,7 @@ use super::{by_name, configs, loose_ends};
 use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::records::Record;
-use crate::request;
+use crate::request::{self, GroupSettings, References};
 use crate::store::{Json, Row, SqlError, named};
 use crate::transaction::Context;
 
@@ -17,7 +17,7 @@ pub struct Group {
     pub id: String,
     pub application_id: String,
     pub name: String,
-    pub settings: DeploymentGroupSettings,
+    pub settings: GroupSettings,
     target_revision: Option<RevisionLocation>,
     last_attempted: Option<String>,
     pub last_successful: Option<String>,
@@ -29,7 +29,7 @@ impl Group {
             id: row.get("id")?,
             application_id: row.get("application_id")?,
             name: row.get("name")?,
-            settings: request::in_full(row.get::<Json<_>>("settings")?.0),
+            settings: row.get::<Json<_>>("settings")?.0,
             target_revision: row.get::<Option<Json<_>>>("target_revision")?.map(|json| json.0),
             last_attempted: row.get("last_attempted")?,
             last_successful: row.get("last_successful")?,
@@ -37,16 +37,7 @@ impl Group {
     }
 
     pub fn config_name(&self) -> &str {
-        self.settings.deployment_config_name.as_deref().unwrap_or(configs::DEFAULT)
-    }
-
-    /// In place and without traffic control where nothing is said.
-    pub fn style(&self) -> DeploymentStyle {
-        let given = self.settings.deployment_style.clone().unwrap_or_default();
-        DeploymentStyle {
-            deployment_type: given.deployment_type.or(Some(DeploymentType::InPlace)),
-            deployment_option: given.deployment_option.or(Some(DeploymentOption::WithoutTrafficControl)),
-        }
+        self.settings.config_name().unwrap_or(configs::DEFAULT)
     }
 
     fn info(self, context: &Context<'_>, application: Application) -> Result<DeploymentGroupInfo, ApiError> {
@@ -54,10 +45,10 @@ impl Group {
             Some(id) => Record::last_info(context.tx, id),
             None => Ok(None),
         };
-        let style = self.style();
+        let style = self.settings.style();
         let config_name = self.config_name().to_owned();
         let (last_successful, last_attempted) = (last(&self.last_successful)?, last(&self.last_attempted)?);
-        let settings = self.settings;
+        let settings = DeploymentGroupSettings::from(self.settings);
         // Filters are echoed in the form they were given; without any, as empty flat lists.
         let flat = |flat: Option<Vec<TagFilter>>, has_set: bool| flat.or((!has_set).then(Vec::new));
         Ok(DeploymentGroupInfo {
@@ -76,7 +67,7 @@ impl Group {
             trigger_configurations: Some(settings.trigger_configurations.unwrap_or_default()),
             alarm_configuration: settings.alarm_configuration,
             auto_rollback_configuration: settings.auto_rollback_configuration,
-            deployment_style: Some(style),
+            deployment_style: Some(style.into()),
             outdated_instances_strategy: settings
                 .outdated_instances_strategy
                 .or(Some(OutdatedInstancesStrategy::Update)),
@@ -128,11 +119,12 @@ fn refuse_taken(context: &Context<'_>, application: &Application, name: &str) ->
 }
 
 /// A topic is in the region of its triggers.
-fn refuse_foreign_topics(context: &Context<'_>, settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
+fn refuse_foreign_topics(
+    context: &Context<'_>,
+    References { topics, .. }: &References,
+) -> Result<(), ApiError> {
     let region = context.partition.region.as_str();
-    let mut arns =
-        settings.trigger_configurations.iter().flatten().filter_map(|t| t.trigger_target_arn.as_ref());
-    match arns.find(|arn| arn.split(':').nth(3) != Some(region)) {
+    match topics.iter().find(|arn| arn.split(':').nth(3) != Some(region)) {
         None => Ok(()),
         Some(arn) => Err(ErrorName::InvalidTriggerConfig.because(format!(
             "The target {:?} of a trigger is not valid: it is in another region than {region}.",
@@ -164,8 +156,9 @@ pub fn create(
         )));
     }
     let settings = request.settings.complete()?;
-    refuse_foreign_topics(context, &settings)?;
-    loose_ends::look(context.known, (&application.name, &name), &settings)?;
+    let references = settings.references();
+    refuse_foreign_topics(context, &references)?;
+    loose_ends::look(context.known, (&application.name, &name), &references)?;
     let id = new_id()?;
     context.tx.execute(
         "INSERT INTO deployment_groups (id, application_id, name, settings, tags)
@@ -247,10 +240,10 @@ pub fn update(
     if name != group.name {
         refuse_taken(context, &application, &name)?;
     }
-    let named = request.settings.given().clone();
+    let given = request.settings.references();
     let settings = request.settings.replace(group.settings)?;
-    refuse_foreign_topics(context, &settings)?;
-    loose_ends::look(context.known, (&application.name, &name), &named)?;
+    refuse_foreign_topics(context, &settings.references())?;
+    loose_ends::look(context.known, (&application.name, &name), &given)?;
     context.tx.execute(
         "UPDATE deployment_groups SET name = ?2, settings = ?3 WHERE id = ?1",
         (group.id, name, Json(settings)),

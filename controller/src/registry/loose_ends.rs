@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 
-use codedeploy_api::codedeploy::DeploymentGroupSettings;
-
 use crate::config::known_names::KnownNames;
 use crate::error::{ApiError, ErrorName};
 use crate::request::members::shorten;
+use crate::request::{GroupSettings, References};
 use crate::store::{Json, SqlError, Tx};
 
 /// A name that the settings do not have.
@@ -76,9 +75,9 @@ impl LooseEnd {
 pub(crate) fn look(
     known: &KnownNames,
     (application, deployment_group): (&str, &str),
-    settings: &DeploymentGroupSettings,
+    references: &References,
 ) -> Result<Vec<LooseEnd>, ApiError> {
-    let found = loose_ends(known, settings);
+    let found = loose_ends(known, references);
     match found.first() {
         Some(first) if known.strict => return Err(first.refusal()),
         _ => found.iter().for_each(|end| end.warn(application, deployment_group)),
@@ -95,9 +94,9 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
         |row| {
             let application: String = row.get("application")?;
             let deployment_group: String = row.get("deployment_group")?;
-            match row.get::<Json<DeploymentGroupSettings>>("settings") {
+            match row.get::<Json<GroupSettings>>("settings") {
                 Ok(Json(settings)) => {
-                    loose_ends(known, &settings)
+                    loose_ends(known, &settings.references())
                         .iter()
                         .for_each(|end| end.warn(&application, &deployment_group));
                 }
@@ -114,14 +113,14 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
     )
 }
 
-fn loose_ends(known: &KnownNames, settings: &DeploymentGroupSettings) -> Vec<LooseEnd> {
-    let alarms = alarm_names(settings).filter(|name| !known.alarms.contains(*name)).map(|name| {
+fn loose_ends(known: &KnownNames, References { alarms, topics }: &References) -> Vec<LooseEnd> {
+    let alarms = alarms.iter().filter(|name| !known.alarms.contains(*name)).map(|name| {
         let near = nearest(name, &known.alarms);
-        LooseEnd::Alarm { name: name.to_owned(), near }
+        LooseEnd::Alarm { name: name.clone(), near }
     });
-    let topics = topics(settings).filter(|arn| !known.topics.contains(*arn)).map(|arn| {
+    let topics = topics.iter().filter(|arn| !known.topics.contains(*arn)).map(|arn| {
         let near = nearest(arn, &known.topics);
-        LooseEnd::Topic { arn: arn.to_owned(), near }
+        LooseEnd::Topic { arn: arn.clone(), near }
     });
     alarms.chain(topics).collect()
 }
@@ -130,15 +129,4 @@ fn loose_ends(known: &KnownNames, settings: &DeploymentGroupSettings) -> Vec<Loo
 fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
     let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));
     near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known.clone())
-}
-
-fn alarm_names(settings: &DeploymentGroupSettings) -> impl Iterator<Item = &str> {
-    let configuration = settings.alarm_configuration.as_ref().filter(|found| found.enabled == Some(true));
-    let alarms = configuration.and_then(|configuration| configuration.alarms.as_ref());
-    alarms.into_iter().flatten().filter_map(|alarm| alarm.name.as_deref())
-}
-
-fn topics(settings: &DeploymentGroupSettings) -> impl Iterator<Item = &str> {
-    let triggers = settings.trigger_configurations.iter().flatten();
-    triggers.filter_map(|trigger| trigger.trigger_target_arn.as_deref())
 }

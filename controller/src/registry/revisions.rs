@@ -7,6 +7,7 @@ use codedeploy_api::codedeploy::*;
 use super::applications::{self, Application};
 use crate::error::{ApiError, ErrorName};
 use crate::request;
+use crate::revision::Revision;
 use crate::store::{Json, named};
 use crate::transaction::Context;
 
@@ -21,7 +22,7 @@ pub fn register(
          ON CONFLICT DO UPDATE SET description = excluded.description, registered = excluded.registered",
         named! {
             ":application": application.id,
-            ":location": Json(request.revision.0),
+            ":location": Json(request.revision),
             ":description": request.description.map(|description| description.0),
             ":now": context.now,
         },
@@ -33,7 +34,7 @@ pub fn register(
 pub(crate) fn mark_used(
     context: &Context<'_>,
     application_id: &str,
-    location: &RevisionLocation,
+    revision: &Revision,
     deployment_id: &str,
 ) -> Result<(), ApiError> {
     context.tx.execute(
@@ -42,7 +43,7 @@ pub(crate) fn mark_used(
          ON CONFLICT DO UPDATE SET first_used = coalesce(first_used, :now), last_used = :now",
         named! {
             ":application": application_id,
-            ":location": Json(location),
+            ":location": Json(revision),
             ":description": format!("Application revision registered by Deployment ID: {deployment_id}"),
             ":now": context.now,
         },
@@ -76,11 +77,11 @@ pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<B
 fn info(
     context: &Context<'_>,
     application: &Application,
-    location: &RevisionLocation,
+    revision: &Revision,
 ) -> Result<Option<GenericRevisionInfo>, ApiError> {
     let found = context.tx.query_opt(
         "SELECT * FROM revisions WHERE application_id = ?1 AND location = ?2",
-        (&application.id, Json(location)),
+        (&application.id, Json(revision)),
         |row| {
             Ok(GenericRevisionInfo {
                 description: row.get("description")?,
@@ -94,7 +95,7 @@ fn info(
     let Some(info) = found else {
         return Ok(None);
     };
-    let groups = groups_targeting(context, application, location)?;
+    let groups = groups_targeting(context, application, revision)?;
     Ok(Some(GenericRevisionInfo { deployment_groups: Some(groups), ..info }))
 }
 
@@ -103,8 +104,8 @@ pub fn get(
     request: request::GetApplicationRevision,
 ) -> Result<GetApplicationRevisionOutput, ApiError> {
     let application = applications::find(context, &request.application_name)?;
-    let location = request.revision.0;
-    let info = info(context, &application, &location)?.ok_or_else(|| {
+    let revision = request.revision;
+    let info = info(context, &application, &revision)?.ok_or_else(|| {
         ErrorName::RevisionDoesNotExist.because(format!(
             "The revision is not registered with the application {}: bucket, key, bundleType, eTag and version, or \
              repository and commitId, must all be as they were registered (aws deploy list-application-revisions \
@@ -114,7 +115,7 @@ pub fn get(
     })?;
     Ok(GetApplicationRevisionOutput {
         application_name: Some(application.name),
-        revision: Some(location),
+        revision: Some(revision.into()),
         revision_info: Some(info),
     })
 }
@@ -126,11 +127,13 @@ pub fn batch_get(
 ) -> Result<BatchGetApplicationRevisionsOutput, ApiError> {
     let application = applications::find(context, &request.application_name)?;
     let (mut revisions, mut missing) = (Vec::new(), Vec::new());
-    for request::Revision(location) in request.revisions.0 {
-        match info(context, &application, &location)? {
-            Some(info) => revisions
-                .push(RevisionInfo { revision_location: Some(location), generic_revision_info: Some(info) }),
-            None => missing.push(serde_json::to_string(&location).unwrap_or_default()),
+    for revision in request.revisions.0 {
+        match info(context, &application, &revision)? {
+            Some(info) => revisions.push(RevisionInfo {
+                revision_location: Some(revision.into()),
+                generic_revision_info: Some(info),
+            }),
+            None => missing.push(serde_json::to_string(&revision).unwrap_or_default()),
         }
     }
     let error_message = match missing.as_slice() {
@@ -147,11 +150,11 @@ pub fn batch_get(
 fn groups_targeting(
     context: &Context<'_>,
     application: &Application,
-    location: &RevisionLocation,
+    revision: &Revision,
 ) -> Result<Vec<String>, ApiError> {
     let names = context.tx.query_all(
         "SELECT name FROM deployment_groups WHERE application_id = ?1 AND target_revision = ?2 ORDER BY name",
-        (&application.id, Json(location)),
+        (&application.id, Json(revision)),
         |row| row.get(0),
     )?;
     Ok(names)

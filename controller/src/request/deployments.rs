@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use codedeploy_api::codedeploy::*;
 
 use super::members::*;
-use super::registry::Revision;
 use super::{Field, Member, Request, requests};
 use crate::error::{ApiError, ErrorName};
+use crate::options::{Alarms, AutoRollback, FileExists, Replacement};
+use crate::revision::Revision;
 
 requests! {
     GetDeployment(GetDeploymentInput) { deployment_id: DeploymentId, }
@@ -126,18 +127,18 @@ pub struct CreateDeployment {
     pub deployment_config_name: Option<ConfigName>,
     pub description: Option<Description>,
     pub ignore_application_stop_failures: bool,
-    pub target_instances: Option<TargetInstances>,
-    pub auto_rollback_configuration: Option<AutoRollbackConfiguration>,
-    pub update_outdated_instances_only: bool,
-    pub file_exists_behavior: FileExistsBehavior,
-    pub override_alarm_configuration: Option<AlarmConfiguration>,
-    pub ec2_deployment_options: Option<Ec2DeploymentOptions>,
+    pub replacement: Option<Replacement>,
+    pub auto_rollback: Option<AutoRollback>,
+    pub update_outdated_only: bool,
+    pub file_exists: FileExists,
+    pub override_alarms: Option<Alarms>,
+    pub ec2_options: Option<Ec2DeploymentOptions>,
 }
 
 /// What hosts are to run after a deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
-    Revision(RevisionLocation),
+    Revision(Revision),
     /// Mode RESTART: what the group's last successful deployment put there. It contradicts a revision beside it.
     LastSuccessful {
         has_revision: bool,
@@ -145,17 +146,54 @@ pub enum Source {
 }
 
 impl CreateDeployment {
+    /// A request for a deployment of a revision with the settings of its group.
+    pub(crate) fn of_revision(
+        application: &str,
+        group: &str,
+        revision: Revision,
+        description: &str,
+    ) -> Result<Self, ApiError> {
+        Ok(CreateDeployment {
+            application_name: Member::check(application.to_owned())?,
+            deployment_group_name: Member::check(group.to_owned())?,
+            source: Source::Revision(Member::check(revision.into())?),
+            deployment_config_name: None,
+            description: Some(Member::check(description.to_owned())?),
+            ignore_application_stop_failures: false,
+            replacement: None,
+            auto_rollback: None,
+            update_outdated_only: false,
+            file_exists: FileExists::Disallow,
+            override_alarms: None,
+            ec2_options: None,
+        })
+    }
+
     /// Refuses members that contradict each other.
     pub(crate) fn check_together(&self) -> Result<(), ApiError> {
         let Source::LastSuccessful { has_revision } = self.source else {
             return Ok(());
         };
-        let what = match (has_revision, self.update_outdated_instances_only) {
+        let what = match (has_revision, self.update_outdated_only) {
             (true, _) => "A revision",
             (_, true) => "updateOutdatedInstancesOnly",
             (false, false) => return Ok(()),
         };
         Err(ErrorName::InvalidInput.because(format!("{what} does not go with the deployment mode RESTART.")))
+    }
+}
+
+impl Member for FileExists {
+    type Raw = FileExistsBehavior;
+
+    fn check(raw: FileExistsBehavior) -> Result<Self, ApiError> {
+        FileExists::of(Some(&raw)).ok_or_else(|| {
+            ErrorName::InvalidFileExistsBehavior.because(format!(
+                "The file exists behavior {:?} is not one of {}.",
+                shorten(raw.as_str()),
+                FileExistsBehavior::KNOWN.join(", ")
+            ))
+        })
     }
 }
 
@@ -172,24 +210,24 @@ impl Request for CreateDeployment {
         let application_name = Field::read(input.application_name)?;
         let deployment_group_name = Field::read(input.deployment_group_name)?;
         let revision: Option<Revision> = Field::read(input.revision)?;
-        let file_exists_behavior: Option<FileExistsBehavior> = Field::read(input.file_exists_behavior)?;
+        let file_exists: Option<FileExists> = Field::read(input.file_exists_behavior)?;
         let _: Option<DeploymentMode> = Field::read(input.deployment_mode)?;
         Ok(CreateDeployment {
             application_name,
             deployment_group_name,
             source: match revision {
-                Some(Revision(location)) if !restarts => Source::Revision(location),
+                Some(revision) if !restarts => Source::Revision(revision),
                 revision => Source::LastSuccessful { has_revision: revision.is_some() },
             },
             deployment_config_name: Field::read(input.deployment_config_name)?,
             description: Field::read(input.description)?,
             ignore_application_stop_failures: input.ignore_application_stop_failures.unwrap_or(false),
-            target_instances: Field::read(input.target_instances)?,
-            auto_rollback_configuration: Field::read(input.auto_rollback_configuration)?,
-            update_outdated_instances_only: input.update_outdated_instances_only.unwrap_or(false),
-            file_exists_behavior: file_exists_behavior.unwrap_or(FileExistsBehavior::Disallow),
-            override_alarm_configuration: Field::read(input.override_alarm_configuration)?,
-            ec2_deployment_options: Field::read(input.ec2_deployment_options)?,
+            replacement: Field::read(input.target_instances)?,
+            auto_rollback: Field::read(input.auto_rollback_configuration)?,
+            update_outdated_only: input.update_outdated_instances_only.unwrap_or(false),
+            file_exists: file_exists.unwrap_or(FileExists::Disallow),
+            override_alarms: Field::read(input.override_alarm_configuration)?,
+            ec2_options: Field::read(input.ec2_deployment_options)?,
         })
     }
 }

@@ -189,7 +189,6 @@ choices! {
     DeploymentMode: "deployment mode", InvalidInput;
     DeploymentStatus: "deployment status", InvalidDeploymentStatus;
     DeploymentWaitType: "deployment wait type", InvalidDeploymentWaitType;
-    FileExistsBehavior: "file exists behavior", InvalidFileExistsBehavior;
     ListStateFilterAction: "deployed state filter", InvalidDeployedStateFilter;
     OutdatedInstancesStrategy: "outdated instances strategy", InvalidInput;
     RegistrationStatus: "registration status", InvalidRegistrationStatus;

@@ -8,6 +8,7 @@ use super::Member;
 use super::members::{fits, shorten};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
+use crate::options::{Alarms, AutoRollback, BlueGreen, LoadBalancers, Replacement, names};
 
 /// Most of anything that is listed: filters, triggers, alarms, load balancers, target groups.
 pub(super) const MAX_LISTED: usize = 10;
@@ -126,7 +127,7 @@ fn is_topic(arn: &str) -> bool {
         if !region.is_empty() && !account.is_empty() && !name.is_empty() && arn.len() <= MAX_ARN)
 }
 
-impl Member for AlarmConfiguration {
+impl Member for Alarms {
     type Raw = AlarmConfiguration;
 
     fn check(raw: AlarmConfiguration) -> Result<Self, ApiError> {
@@ -156,11 +157,11 @@ impl Member for AlarmConfiguration {
             return Err(ErrorName::AlarmsLimitExceeded
                 .because(format!("{} alarms were given; at most {MAX_LISTED} are allowed.", alarms.len())));
         }
-        Ok(raw)
+        Ok(Alarms::checked(raw))
     }
 }
 
-impl Member for AutoRollbackConfiguration {
+impl Member for AutoRollback {
     type Raw = AutoRollbackConfiguration;
 
     fn check(raw: AutoRollbackConfiguration) -> Result<Self, ApiError> {
@@ -177,7 +178,7 @@ impl Member for AutoRollbackConfiguration {
             )));
         }
         Vec::<AutoRollbackEvent>::check(events)?;
-        Ok(in_full(raw))
+        Ok(AutoRollback::checked(in_full(raw)))
     }
 }
 
@@ -198,7 +199,7 @@ impl Member for Ec2DeploymentOptions {
     }
 }
 
-impl Member for LoadBalancerInfo {
+impl Member for LoadBalancers {
     type Raw = LoadBalancerInfo;
 
     fn check(raw: LoadBalancerInfo) -> Result<Self, ApiError> {
@@ -231,22 +232,8 @@ impl Member for LoadBalancerInfo {
         if !names(&raw).all(usable) {
             return invalid("A load balancer or target group is given by its name, of 1 to 32 characters.");
         }
-        Ok(raw)
+        Ok(LoadBalancers::checked(raw))
     }
-}
-
-/// What a load balancer is called, in each of the three lists.
-fn names(info: &LoadBalancerInfo) -> impl Iterator<Item = Option<&str>> {
-    let pairs = info.target_group_pair_info_list.iter().flatten();
-    let of_pairs = pairs.flat_map(|pair| pair.target_groups.iter().flatten());
-    let groups = info.target_group_info_list.iter().flatten().chain(of_pairs);
-    let balancers = info.elb_info_list.iter().flatten().map(|elb| elb.name.as_deref());
-    balancers.chain(groups.map(|group| group.name.as_deref()))
-}
-
-/// The names that a deployment group gives its load balancers.
-pub(crate) fn load_balancers(info: Option<&LoadBalancerInfo>) -> Vec<String> {
-    info.into_iter().flat_map(names).flatten().map(str::to_owned).collect()
 }
 
 /// Members that mean something by being left out: said, as clients expect them to be.
@@ -309,7 +296,7 @@ impl Member for DeploymentStyle {
     }
 }
 
-impl Member for BlueGreenDeploymentConfiguration {
+impl Member for BlueGreen {
     type Raw = BlueGreenDeploymentConfiguration;
 
     fn check(raw: BlueGreenDeploymentConfiguration) -> Result<Self, ApiError> {
@@ -351,12 +338,12 @@ impl Member for BlueGreenDeploymentConfiguration {
             Some(GreenFleetProvisioningAction::Other(_)) => {
                 invalid("The green fleet action must be DISCOVER_EXISTING or COPY_AUTO_SCALING_GROUP.")
             }
-            _ => Ok(raw),
+            _ => Ok(BlueGreen::checked(raw)),
         }
     }
 }
 
-impl Member for TargetInstances {
+impl Member for Replacement {
     type Raw = TargetInstances;
 
     fn check(mut raw: TargetInstances) -> Result<Self, ApiError> {
@@ -387,6 +374,6 @@ impl Member for TargetInstances {
         }
         raw.tag_filters.complete();
         raw.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
-        Ok(raw)
+        Ok(Replacement::checked(raw))
     }
 }

@@ -5,10 +5,12 @@ use codedeploy_planner::health::MinimumHealthy;
 
 use super::members::*;
 use super::options::Role;
+use super::revisions::{MAX_BUCKET, MAX_KEY};
 use super::settings::Settings;
 use super::tags::ResourceTags;
 use super::{Field, Member, Request, Subject, requests};
 use crate::error::{ApiError, ErrorName};
+use crate::revision::Revision;
 
 requests! {
     CreateApplication(CreateApplicationInput) {
@@ -223,91 +225,6 @@ impl Request for ListApplicationRevisions {
     }
 }
 
-/// Most characters of a bucket's name, and most bytes of a key.
-const MAX_BUCKET: usize = 63;
-const MAX_KEY: usize = 1024;
-
-/// Most characters of an object's version and of its ETag.
-const MAX_VERSION: usize = 1024;
-
-/// Most characters of `account/repository`: GitHub allows 39 and 100.
-const MAX_REPOSITORY: usize = 140;
-
-/// A location that has everything a host needs to fetch the bundle.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Revision(pub RevisionLocation);
-
-impl Member for Revision {
-    type Raw = RevisionLocation;
-
-    const WHAT: &'static str = "revision";
-
-    fn missing() -> ApiError {
-        ErrorName::RevisionRequired.because("The revision is missing: give an S3 or GitHub location.")
-    }
-
-    fn check(mut location: RevisionLocation) -> Result<Self, ApiError> {
-        if let Some(s3) = &mut location.s3_location {
-            if let Some(e_tag) = &mut s3.e_tag {
-                *e_tag = e_tag.trim_matches('"').to_owned();
-            }
-            // Agents would compare an empty text with what the bucket says.
-            s3.version.take_if(|version| version.is_empty());
-            s3.e_tag.take_if(|e_tag| e_tag.is_empty());
-        }
-        let invalid = |message: &str| Err(ErrorName::InvalidRevision.because(message));
-        let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        match (&location.revision_type, &location.s3_location, &location.git_hub_location) {
-            (Some(RevisionLocationType::S3), Some(s3), None) => {
-                if !given(&s3.bucket) || !given(&s3.key) {
-                    return invalid("The S3 location needs a bucket and a key.");
-                }
-                let length = |text: &Option<String>| text.as_deref().map_or(0, str::len);
-                if length(&s3.bucket) > MAX_BUCKET {
-                    return invalid(&format!("The bucket's name has more than {MAX_BUCKET} characters."));
-                }
-                if length(&s3.key) > MAX_KEY {
-                    return invalid(&format!("The key has more than {MAX_KEY} bytes."));
-                }
-                if length(&s3.version).max(length(&s3.e_tag)) > MAX_VERSION {
-                    return invalid(&format!(
-                        "The version or the ETag has more than {MAX_VERSION} characters."
-                    ));
-                }
-                match s3.bundle_type {
-                    Some(BundleType::Tar | BundleType::Tgz | BundleType::Zip) => Ok(Revision(location)),
-                    _ => invalid("The bundle type must be one of tar, tgz and zip."),
-                }
-            }
-            (Some(RevisionLocationType::GitHub), None, Some(github)) => {
-                let repository = github.repository.as_deref().unwrap_or_default();
-                let named = repository.split_once('/').is_some_and(|(account, name)| {
-                    !account.is_empty() && !name.is_empty() && !name.contains('/')
-                });
-                if !named || repository.len() > MAX_REPOSITORY {
-                    return invalid("The GitHub repository must be given as account/repository.");
-                }
-                let commit = github.commit_id.as_deref().unwrap_or_default();
-                if commit.len() != 40 || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    return invalid("The GitHub commit id must be the full SHA-1 of 40 hexadecimal digits.");
-                }
-                Ok(Revision(location))
-            }
-            (Some(RevisionLocationType::S3), ..) => {
-                invalid("A revision of type S3 needs s3Location and no other location.")
-            }
-            (Some(RevisionLocationType::GitHub), ..) => {
-                invalid("A revision of type GitHub needs gitHubLocation and no other location.")
-            }
-            (None, ..) => invalid("revisionType is missing: it must be S3 or GitHub."),
-            (Some(other), ..) => invalid(&format!(
-                "The revision type {:?} is not one that the Server compute platform has: it must be S3 or GitHub.",
-                shorten(other.as_str())
-            )),
-        }
-    }
-}
-
 /// A name that an operator may give a configuration.
 #[derive(Debug, Clone)]
 pub struct NewConfigName(pub ConfigName);
@@ -403,31 +320,5 @@ impl Member for ZonalConfig {
                  FLEET_PERCENT.",
             ),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_locations_a_host_can_fetch_are_accepted() {
-        for (json, wrong) in [
-            (r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#, false),
-            (r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k","bundleType":"YAML"}}"#, true),
-            (r#"{"revisionType":"S3","s3Location":{"bucket":"","key":"k","bundleType":"zip"}}"#, true),
-            (r#"{"revisionType":"S3"}"#, true),
-            (r#"{"s3Location":{"bucket":"b","key":"k","bundleType":"zip"}}"#, true),
-            (r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a","commitId":"c"}}"#, true),
-            (
-                r#"{"revisionType":"GitHub","gitHubLocation":{"repository":"a/b","commitId":"0123456789012345678901234567890123456789"}}"#,
-                false,
-            ),
-            (r#"{"revisionType":"String"}"#, true),
-        ] {
-            let location = serde_json::from_str(json).unwrap();
-            assert_eq!(<Revision as Member>::check(location).is_err(), wrong, "{json}");
-        }
-        assert_eq!(Revision::demand(&None).unwrap_err().name, ErrorName::RevisionRequired);
     }
 }

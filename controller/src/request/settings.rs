@@ -1,12 +1,14 @@
 //! What a deployment group may be set to, and how new settings replace those it has.
 
 use codedeploy_api::codedeploy::*;
+use serde::{Deserialize, Serialize};
 
 use super::Field;
 use super::members::ConfigName;
 use super::options::*;
 use crate::error::{ApiError, ErrorName};
-use crate::fleet::TagTest;
+use crate::fleet::{Filters, Membership, TagTest};
+use crate::options::{self, Alarms, AutoRollback, BlueGreen, LoadBalancers, Style};
 
 /// What a request gives of a group's settings, each member checked by itself.
 #[derive(Debug, Clone, Default)]
@@ -22,12 +24,12 @@ impl Settings {
             deployment_config_name: ConfigName,
             service_role_arn: Role,
             trigger_configurations: Triggers,
-            alarm_configuration: AlarmConfiguration,
-            auto_rollback_configuration: AutoRollbackConfiguration,
+            alarm_configuration: Alarms,
+            auto_rollback_configuration: AutoRollback,
             outdated_instances_strategy: OutdatedInstancesStrategy,
             ec2_deployment_options: Ec2DeploymentOptions,
-            load_balancer_info: LoadBalancerInfo,
-            blue_green_deployment_configuration: BlueGreenDeploymentConfiguration,
+            load_balancer_info: LoadBalancers,
+            blue_green_deployment_configuration: BlueGreen,
             deployment_style: DeploymentStyle,
         }
         check_filters(&given)?;
@@ -48,24 +50,21 @@ impl Settings {
         self.0.deployment_config_name.as_deref()
     }
 
-    /// What was given, each member by itself.
-    pub(crate) fn given(&self) -> &DeploymentGroupSettings {
-        &self.0
+    /// The names that are given of what the configuration of the service has.
+    pub(crate) fn references(&self) -> References {
+        References::of(&self.0)
     }
 
-    /// What a new group is set to.
-    pub(crate) fn complete(self) -> Result<DeploymentGroupSettings, ApiError> {
+    /// The settings of a new group.
+    pub(crate) fn complete(self) -> Result<GroupSettings, ApiError> {
         refuse_both_forms(&self.0)?;
         check_together(&self.0)?;
-        Ok(self.0)
+        Ok(GroupSettings(self.0))
     }
 
-    /// What a group is set to once these settings replaced its own: a member that is given as a whole, the others not.
-    pub(crate) fn replace(
-        self,
-        stored: DeploymentGroupSettings,
-    ) -> Result<DeploymentGroupSettings, ApiError> {
-        let Settings(given) = self;
+    /// The settings of a group once these replaced its own: a member that is given as a whole, the others not.
+    pub(crate) fn replace(self, stored: GroupSettings) -> Result<GroupSettings, ApiError> {
+        let (Settings(given), GroupSettings(stored)) = (self, stored);
         refuse_both_forms(&given)?;
         let has_filters =
             |given: &Option<Vec<TagFilter>>| given.as_ref().is_some_and(|list| !list.is_empty());
@@ -106,24 +105,116 @@ impl Settings {
             termination_hook_enabled: given.termination_hook_enabled.or(stored.termination_hook_enabled),
         };
         check_together(&complete)?;
-        Ok(complete)
+        Ok(GroupSettings(complete))
+    }
+}
+
+/// The settings of a deployment group, which fit each other. They are stored in the form in which they were given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "DeploymentGroupSettings", into = "DeploymentGroupSettings")]
+pub struct GroupSettings(DeploymentGroupSettings);
+
+/// What is left out of stored settings is said, as clients expect it to be.
+impl From<DeploymentGroupSettings> for GroupSettings {
+    fn from(mut stored: DeploymentGroupSettings) -> Self {
+        stored.load_balancer_info.take_if(|info| options::names(info).flatten().next().is_none());
+        stored.auto_rollback_configuration.get_or_insert_default().complete();
+        stored.alarm_configuration.complete();
+        stored.ec2_tag_filters.complete();
+        stored.on_premises_instance_tag_filters.complete();
+        stored.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
+        stored.on_premises_tag_set.iter_mut().for_each(|set| set.on_premises_tag_set_list.complete());
+        GroupSettings(stored)
+    }
+}
+
+impl From<GroupSettings> for DeploymentGroupSettings {
+    fn from(GroupSettings(settings): GroupSettings) -> Self {
+        settings
+    }
+}
+
+impl GroupSettings {
+    /// The configuration that is named, if one is.
+    pub(crate) fn config_name(&self) -> Option<&str> {
+        self.0.deployment_config_name.as_deref()
+    }
+
+    pub(crate) fn style(&self) -> Style {
+        Style::of(self.0.deployment_style.as_ref())
+    }
+
+    /// The instances of the group.
+    pub(crate) fn membership(&self) -> Membership {
+        Membership::of_any(&[ec2_filters(&self.0), on_premises_filters(&self.0)])
+    }
+
+    pub(crate) fn alarms(&self) -> Option<Alarms> {
+        self.0.alarm_configuration.clone().map(Alarms::checked)
+    }
+
+    pub(crate) fn auto_rollback(&self) -> AutoRollback {
+        AutoRollback::checked(self.0.auto_rollback_configuration.clone().unwrap_or_default())
+    }
+
+    pub(crate) fn load_balancers(&self) -> Option<LoadBalancers> {
+        self.0.load_balancer_info.clone().map(LoadBalancers::checked)
+    }
+
+    pub(crate) fn blue_green(&self) -> Option<BlueGreen> {
+        self.0.blue_green_deployment_configuration.clone().map(BlueGreen::checked)
+    }
+
+    /// Those who are told of the group's deployments.
+    pub(crate) fn triggers(&self) -> impl Iterator<Item = Trigger<'_>> {
+        self.0.trigger_configurations.iter().flatten().filter_map(Trigger::of)
+    }
+
+    /// The names of what the configuration of the service has.
+    pub(crate) fn references(&self) -> References {
+        References::of(&self.0)
+    }
+}
+
+/// A topic that is told of some events of a group's deployments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trigger<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) topic: &'a str,
+    pub(crate) events: &'a [TriggerEventType],
+}
+
+impl<'a> Trigger<'a> {
+    /// One that is stored has all of it.
+    fn of(stored: &'a TriggerConfig) -> Option<Self> {
+        Some(Trigger {
+            name: stored.trigger_name.as_deref()?,
+            topic: stored.trigger_target_arn.as_deref()?,
+            events: stored.trigger_events.as_deref()?,
+        })
+    }
+}
+
+/// Names that settings give of what the configuration of the service has, or should have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct References {
+    pub alarms: Vec<String>,
+    pub topics: Vec<String>,
+}
+
+impl References {
+    fn of(settings: &DeploymentGroupSettings) -> Self {
+        let alarms = settings.alarm_configuration.clone().map(Alarms::checked);
+        let triggers = settings.trigger_configurations.iter().flatten();
+        References {
+            alarms: alarms.iter().flat_map(Alarms::names).map(str::to_owned).collect(),
+            topics: triggers.filter_map(|trigger| trigger.trigger_target_arn.clone()).collect(),
+        }
     }
 }
 
 fn groups(list: &Option<Vec<Vec<TagFilter>>>) -> usize {
     list.as_ref().map_or(0, Vec::len)
-}
-
-/// Settings as they are used and shown, made of what was given once.
-pub(crate) fn in_full(mut stored: DeploymentGroupSettings) -> DeploymentGroupSettings {
-    stored.load_balancer_info.take_if(|info| load_balancers(Some(info)).is_empty());
-    stored.auto_rollback_configuration.get_or_insert_default().complete();
-    stored.alarm_configuration.complete();
-    stored.ec2_tag_filters.complete();
-    stored.on_premises_instance_tag_filters.complete();
-    stored.ec2_tag_set.iter_mut().for_each(|set| set.ec2_tag_set_list.complete());
-    stored.on_premises_tag_set.iter_mut().for_each(|set| set.on_premises_tag_set_list.complete());
-    stored
 }
 
 /// What members demand of each other.
@@ -134,42 +225,35 @@ fn check_together(settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
         return Err(ErrorName::InvalidDeploymentStyle
             .because("BLUE_GREEN deployments are not supported WITHOUT_TRAFFIC_CONTROL."));
     }
-    if shifts_traffic && load_balancers(settings.load_balancer_info.as_ref()).is_empty() {
+    if shifts_traffic
+        && !settings.load_balancer_info.iter().any(|info| options::names(info).flatten().next().is_some())
+    {
         return Err(ErrorName::InvalidLoadBalancerInfo
             .because("WITH_TRAFFIC_CONTROL needs a load balancer or a target group in loadBalancerInfo."));
     }
     Ok(())
 }
 
-/// The two forms in which filters of one kind can be given.
-struct Forms<'a> {
-    flat: &'a [TagFilter],
-    set: &'a [Vec<TagFilter>],
+/// The filters for instances on EC2.
+fn ec2_filters(given: &DeploymentGroupSettings) -> Filters<'_> {
+    let set = given.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_deref());
+    let flat = given.ec2_tag_filters.as_deref();
+    Filters { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
 }
 
-impl<'a> Forms<'a> {
-    fn of_ec2(given: &'a DeploymentGroupSettings) -> Self {
-        let set = given.ec2_tag_set.as_ref().and_then(|set| set.ec2_tag_set_list.as_deref());
-        let flat = given.ec2_tag_filters.as_deref();
-        Forms { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
-    }
-
-    fn of_on_premises(given: &'a DeploymentGroupSettings) -> Self {
-        let set = given.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_deref());
-        let flat = given.on_premises_instance_tag_filters.as_deref();
-        Forms { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
-    }
-
-    fn are_both_given(&self) -> bool {
-        !self.flat.is_empty() && !self.set.is_empty()
-    }
+/// The filters for on-premises instances.
+fn on_premises_filters(given: &DeploymentGroupSettings) -> Filters<'_> {
+    let set = given.on_premises_tag_set.as_ref().and_then(|set| set.on_premises_tag_set_list.as_deref());
+    let flat = given.on_premises_instance_tag_filters.as_deref();
+    Filters { flat: flat.unwrap_or_default(), set: set.unwrap_or_default() }
 }
 
 fn refuse_both_forms(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
-    if Forms::of_ec2(given).are_both_given() {
+    let are_both_given = |Filters { flat, set }: Filters<'_>| !flat.is_empty() && !set.is_empty();
+    if are_both_given(ec2_filters(given)) {
         return Err(ErrorName::InvalidEC2TagCombination.because("Give ec2TagFilters or ec2TagSet, not both."));
     }
-    if Forms::of_on_premises(given).are_both_given() {
+    if are_both_given(on_premises_filters(given)) {
         return Err(ErrorName::InvalidOnPremisesTagCombination
             .because("Give onPremisesInstanceTagFilters or onPremisesTagSet, not both."));
     }
@@ -177,11 +261,11 @@ fn refuse_both_forms(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
 }
 
 fn check_filters(given: &DeploymentGroupSettings) -> Result<(), ApiError> {
-    check_forms(&Forms::of_ec2(given), ErrorName::InvalidEC2Tag)?;
-    check_forms(&Forms::of_on_premises(given), ErrorName::InvalidTag)
+    check_forms(ec2_filters(given), ErrorName::InvalidEC2Tag)?;
+    check_forms(on_premises_filters(given), ErrorName::InvalidTag)
 }
 
-fn check_forms(&Forms { flat, set }: &Forms<'_>, refusal: ErrorName) -> Result<(), ApiError> {
+fn check_forms(Filters { flat, set }: Filters<'_>, refusal: ErrorName) -> Result<(), ApiError> {
     if set.len() > MAX_TAG_GROUPS {
         return Err(ErrorName::TagSetListLimitExceeded.because(format!(
             "The tag set has {} groups; at most {MAX_TAG_GROUPS} are allowed.",
@@ -267,5 +351,33 @@ mod tests {
         let cleared = r#"{"alarmConfiguration":{"enabled":false,"alarms":[]},"autoRollbackConfiguration":{"enabled":false,"events":[]}}"#;
         let settings: DeploymentGroupSettings = serde_json::from_str(cleared).unwrap();
         assert!(Settings::check(settings).and_then(Settings::complete).is_ok());
+    }
+
+    fn tags(pairs: &[(&str, &str)]) -> Vec<Tag> {
+        let tag = |&(key, value): &(&str, &str)| Tag { key: Some(key.into()), value: Some(value.into()) };
+        pairs.iter().map(tag).collect()
+    }
+
+    #[test]
+    fn a_tag_set_needs_a_match_in_every_list_and_a_group_has_the_hosts_of_both_kinds_of_filters() {
+        let membership = |json: &str| serde_json::from_str::<GroupSettings>(json).unwrap().membership();
+        let both = membership(
+            r#"{"onPremisesTagSet":{"onPremisesTagSetList":[[{"Key":"env","Value":"prod"},{"Key":"env","Value":"test"}],[{"Key":"tier"}]]}}"#,
+        );
+        assert!(both.includes(&tags(&[("env", "test"), ("tier", "web")])));
+        assert!(!both.includes(&tags(&[("env", "test")])));
+        let either = membership(
+            r#"{"ec2TagSet":{"ec2TagSetList":[[{"Key":"tier"}],[{"Key":"env","Value":"prod"}]]},"onPremisesInstanceTagFilters":[{"Key":"env","Value":"test"}]}"#,
+        );
+        for (pairs, expected) in [
+            (&[("tier", "web"), ("env", "prod")][..], true),
+            (&[("env", "test")], true),
+            (&[("env", "prod")], false),
+        ] {
+            assert_eq!(either.includes(&tags(pairs)), expected, "{pairs:?}");
+        }
+        for none in ["{}", r#"{"onPremisesInstanceTagFilters":[]}"#] {
+            assert!(!membership(none).includes(&tags(&[("env", "prod")])));
+        }
     }
 }

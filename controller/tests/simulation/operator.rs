@@ -21,8 +21,9 @@ impl World {
         let split = self.rng.usize(0..fleets.len());
         self.say(format!("groups {groups:?}; green from box{split}"));
         self.transact(move |context| {
-            let clean = "DELETE FROM applications; DELETE FROM instances; DELETE FROM deployment_configs;";
-            context.tx.execute_batch(clean)?;
+            for table in ["applications", "instances", "deployment_configs"] {
+                context.tx.execute(&format!("DELETE FROM {table}"), ())?;
+            }
             let application = json!({"applicationName": "shop"});
             applications::create(context, request(application)?)?;
             for (config, settings) in groups {

@@ -321,7 +321,7 @@ impl Fleet {
         for _ in 0..10_000 {
             self.settle();
             let sql = "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')";
-            let active: i64 = self.transact(move |c| Ok(c.tx.query_row(sql, [], |row| row.get(0))?));
+            let active: i64 = self.transact(move |c| Ok(c.tx.query_one(sql, (), |row| row.get(0))?));
             if active == 0 {
                 return;
             }
