@@ -1,8 +1,6 @@
 //! One small fleet with its controller, its operator, its load balancers and its clock.
 
-#[path = "agents.rs"]
 mod agents;
-#[path = "operator.rs"]
 mod operator;
 
 use std::collections::HashMap;

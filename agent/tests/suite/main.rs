@@ -1,0 +1,38 @@
+//! The agent on one host: its commands, the revisions that it fetches, the archives that it unpacks.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
+
+/// A bundle that is unpacked: the files that it leaves, and the bundles that are rejected.
+mod archive {
+    mod bundle;
+    mod damaged;
+    mod faithful;
+    mod flatten;
+    mod foreign;
+    mod hostile;
+    mod limits;
+    mod readers;
+}
+
+/// The commands for people, run on a host of their own.
+mod commands {
+    mod control;
+    mod doctor;
+    mod host;
+    mod journal;
+    mod logs;
+}
+
+/// The folder of a deployment, whoever ran the host before.
+mod revision {
+    mod host;
+    mod local;
+    mod origin;
+    mod ownership;
+    mod reuse;
+    mod takeover;
+}

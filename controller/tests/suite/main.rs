@@ -1,0 +1,51 @@
+//! The controller from outside: the real program, real clients, and scripted agents.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+/// The public API, as its clients see it.
+mod api {
+    mod groups_and_instances;
+    mod invalid_input;
+    mod protocols;
+    mod resources;
+}
+
+/// The administrator's commands, settings, keys and log.
+mod admin {
+    mod commands;
+    mod github_tokens;
+    mod keys_and_certificates;
+    mod logs;
+    mod monitoring;
+    mod settings;
+    mod trusted_authorities;
+}
+
+/// Deployments from their creation to their end.
+mod rollout {
+    mod automation;
+    mod blue_green_history;
+    mod blue_green_traffic;
+    mod host_commands;
+    mod interruptions;
+    mod lost_hosts;
+    mod many_hosts;
+    mod notifications;
+    mod specification;
+    mod verdicts;
+}
+
+/// Callers and neighbours that mean ill, or do not work.
+mod hostile {
+    mod monitors_and_balancers;
+    mod signatures_and_roles;
+    mod slow_clients;
+    mod unauthenticated;
+}
+
+/// The data directory and its database.
+mod storage {
+    mod data_directory;
+    mod database;
+}

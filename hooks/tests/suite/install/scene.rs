@@ -1,0 +1,126 @@
+//! A host with an earlier version, and a second version that creates, replaces, removes, links, and changes modes, owners
+//! and access control lists. It can be put back to the beginning.
+
+use std::path::{Path, PathBuf};
+
+use codedeploy_api::specification::FileExistsBehavior;
+use codedeploy_hooks::appspec::{Acl, AclEntry, AclTag, AppSpec, Mode, Principal};
+
+use super::bed::{Bed, Tree, chmod, link, tree, write};
+
+pub(crate) struct Scene {
+    pub(crate) bed: Bed,
+    /// What is seen before and after the second version.
+    pub(crate) old: Tree,
+    pub(crate) new: Tree,
+    /// The beginning, in a copy.
+    template: PathBuf,
+}
+
+/// What an Install changes, beside the revision, which it reads.
+const CHANGED: [&str; 3] = ["host", "records", "deployments"];
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let mut bed = Bed::in_memory();
+        first_version(&mut bed);
+        let template = bed.root.path().join("template");
+        std::fs::create_dir(&template).unwrap();
+        for name in CHANGED {
+            copy(&bed.root.path().join(name), &template);
+        }
+        let mut scene = Self { bed, old: Tree::new(), new: Tree::new(), template };
+        scene.old = scene.seen();
+        scene.bed.install(&second_version(&scene.bed)).unwrap();
+        scene.new = scene.seen();
+        assert_ne!(scene.old, scene.new);
+        scene.reset();
+        assert_eq!(scene.seen(), scene.old);
+        scene
+    }
+
+    pub(crate) fn reset(&self) {
+        for name in CHANGED {
+            let path = self.bed.root.path().join(name);
+            std::fs::remove_dir_all(&path).unwrap();
+            copy(&self.template.join(name), self.bed.root.path());
+        }
+    }
+
+    /// The host and the records; these are written anew, so their times say nothing.
+    pub(crate) fn seen(&self) -> Tree {
+        let mut tree = self.bed.tree();
+        for (path, seen) in &mut tree {
+            if path.starts_with("records") {
+                seen.modified = None;
+            }
+        }
+        tree
+    }
+
+    /// What differs from `expected`, in short.
+    pub(crate) fn differences(&self, expected: &Tree) -> Vec<String> {
+        let seen = self.seen();
+        let paths: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
+        let differing = paths.into_iter().filter(|path| seen.get(*path) != expected.get(*path));
+        differing
+            .map(|path| format!("{path:?}: {:?}, not {:?}", seen.get(path), expected.get(path)))
+            .collect()
+    }
+
+    /// Nothing temporary is left anywhere.
+    pub(crate) fn assert_clean(&self) {
+        for name in ["host", "records"] {
+            for path in tree(&self.bed.root.path().join(name)).into_keys() {
+                let name = path.file_name().unwrap_or_default().to_str().unwrap();
+                assert!(!name.starts_with(".codedeploy-") && !name.contains("journal"), "{path:?} is left");
+            }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "nothing copies a tree as faithfully as cp")]
+fn copy(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn first_version(bed: &mut Bed) {
+    bed.behavior = FileExistsBehavior::Overwrite;
+    bed.deployment = "d-1".into();
+    let files = [("a", "1"), ("gone/x/y", "1"), ("remade/x", "1"), ("kind", "1"), ("mode", "1")];
+    bed.revision(&files);
+    link("a", &bed.archive("link"));
+    bed.install_all("app").unwrap();
+    write(&bed.host("app/config"), "operator's");
+    chmod(&bed.host("app/config"), 0o600);
+    write(&bed.host("etc/exact"), "operator's");
+    bed.deployment = "d-2".into();
+    std::fs::create_dir_all(bed.deployment()).unwrap();
+    bed.revision(&[
+        ("a", "2"),
+        ("config", "2"),
+        ("new/x", "2"),
+        ("remade/x", "2"),
+        ("kind/x", "2"),
+        ("mode", "2"),
+    ]);
+    chmod(&bed.archive("mode"), 0o750);
+    link("config", &bed.archive("link"));
+}
+
+/// The second version goes over the first.
+pub(crate) fn second_version(bed: &Bed) -> AppSpec {
+    let mut appspec = bed.all_to("app");
+    let mut exact = bed.permission("etc/exact");
+    exact.mode = Mode::new(0o640);
+    let mut listed = bed.permission("app/a");
+    listed.acl = Some(Acl {
+        entries: vec![AclEntry { default: false, tag: AclTag::User(Principal::Id(4321)), perms: 6 }],
+    });
+    if nix::unistd::geteuid().is_root() {
+        exact.owner = Some(Principal::Id(1234));
+        listed.group = Some(Principal::Id(2345));
+    }
+    appspec.permissions.extend([exact, listed]);
+    appspec
+}

@@ -1,0 +1,72 @@
+//! The programs together, from end to end: real services, agents, buckets and disks.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests start programs, and fail where they cannot"
+)]
+
+mod architecture;
+
+/// A controller, its agents and its clients.
+mod fleet {
+    mod agent_commands;
+    mod automatic_rollback;
+    mod aws_cli;
+    mod blue_green;
+    mod controller_s3;
+    mod deployment;
+    mod identity;
+    mod logs;
+    mod private_repository;
+    mod public_api;
+    mod quickstart;
+    mod registration;
+    mod rolling;
+    mod traffic_in_place;
+}
+
+/// `codedeploy-local` on one machine, without a service.
+mod local {
+    mod bad_input;
+    mod deployment;
+    mod earlier;
+    mod examples;
+    mod machine;
+    mod options;
+    mod parity;
+    mod plan;
+    mod revision_sources;
+    mod rollback;
+    mod settings;
+    mod signals;
+    mod state;
+    mod surroundings;
+    mod terminal;
+    mod validate;
+}
+
+/// Commands on their way between a service and an agent.
+mod delivery {
+    mod failing_service;
+    mod host_files;
+    mod host_rollback;
+    mod random_orders;
+    mod readiness;
+    mod repeated_commands;
+}
+
+/// Kills, errors and power cuts in the middle of a deployment.
+mod durability {
+    mod changing_host;
+    mod failing_system_calls;
+    mod killed_agent;
+    mod killed_deployment;
+    mod power_cut;
+    mod reported_outcomes;
+}
+
+/// The packages, on a system of their own.
+mod packages {
+    mod debian;
+}

@@ -1,0 +1,455 @@
+//! The packages, on a Debian system with a systemd of its own: installed, started, deployed with, upgraded, removed.
+
+use std::path::{Path, PathBuf};
+
+use aws_sdk_codedeploy::types::{BundleType, RevisionLocation};
+use codedeploy_tests::bucket::Bucket;
+use codedeploy_tests::bundle;
+use codedeploy_tests::fleet::Deployed;
+use codedeploy_tests::machine::Machine;
+use codedeploy_tests::programs::{Program, Programs};
+use codedeploy_tests::service::{SETTINGS, Service, revision};
+use codedeploy_tests::wait;
+use tempfile::TempDir;
+
+const UNIT: &str = "codedeploy-agent.service";
+const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
+const ON_PREMISES: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
+const LOG: &str = "/var/log/aws/codedeploy-agent/codedeploy-agent.log";
+
+/// A machine, a service and a bucket that it reaches, and packages to install.
+struct Site {
+    machine: Machine,
+    service: Service,
+    bucket: Bucket,
+    folder: TempDir,
+}
+
+impl Site {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::boot(folder.path()).await;
+        // The agent is ready when its first poll is answered, which must not take long here.
+        let data = folder.path().join("controller");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join(SETTINGS), "timers: {poll: 2}\n").unwrap();
+        let service = Service::start(&Programs::built(), &data).await;
+        service.create_group("shop", "web", ("env", "test")).await;
+        let bucket = Bucket::versioned(folder.path(), "revisions").await;
+        Self { machine, service, bucket, folder }
+    }
+
+    /// Registers the machine, and puts the two files there as an operator would.
+    async fn register(&self) {
+        let registered =
+            self.service.administer(&["host", "add", "box1", "--tag", "env=test", "--json"]).await;
+        self.machine.write(ON_PREMISES, registered["codedeploy.onpremises.yml"].as_str().unwrap());
+        let lines = registered["codedeployagent.yml"].as_str().unwrap();
+        // An operator keeps what is there, and adds what is not.
+        let there = self.machine.read(CONFIGURATION);
+        let key = |line: &str| line.split_inclusive(": ").next().unwrap_or_default().to_owned();
+        let new = lines.lines().filter(|line| !there.contains(&key(line))).collect::<Vec<_>>().join("\n");
+        let text = format!("{there}{new}\n:s3_endpoint_override: {}\n", self.bucket.endpoint);
+        self.machine.write(CONFIGURATION, &text);
+    }
+
+    /// Puts the package of a version into the machine, and says where it is there.
+    async fn package(&self, name: &str, version: &str) -> String {
+        let built = build(self.folder.path(), version).await;
+        let file = built.into_iter().find(|path| path.to_string_lossy().contains(name)).unwrap();
+        let inside = format!("/root/{}", file.file_name().unwrap().to_string_lossy());
+        std::fs::copy(file, self.machine.path(&inside)).unwrap();
+        inside
+    }
+
+    async fn push(&self, files: &[(&str, &str)]) -> RevisionLocation {
+        let source = tempfile::tempdir().unwrap();
+        bundle::write(source.path(), files);
+        let object = self.bucket.put("app.zip", bundle::zip(source.path())).await;
+        revision(&self.bucket, &object, BundleType::Zip)
+    }
+
+    async fn create(&self, files: &[(&str, &str)]) -> String {
+        self.service.deploy("shop", "web", self.push(files).await).await
+    }
+
+    async fn outcome(&self, id: &str) -> Deployed {
+        let mut events = Vec::new();
+        let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
+        Deployed { id: id.into(), info, events }
+    }
+
+    async fn close(self) {
+        self.machine.stop().await;
+        self.service.stop().await;
+        self.bucket.stop().await;
+    }
+}
+
+/// Packages of the programs that were built beside this test.
+async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/deb");
+    let programs = std::env::current_exe().unwrap();
+    let mut command = Program::at(script).command::<&str>([]);
+    command.env("BIN_DIR", programs.parent().and_then(Path::parent).unwrap());
+    command.env("OUT_DIR", folder.join("packages")).env("COMPRESSION", "none").env("VERSION", version);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+}
+
+fn succeeded(deployed: &Deployed) {
+    assert_eq!(deployed.status(), "Succeeded", "{:#?}", deployed.events);
+}
+
+/// An AppSpec with one hook script per event.
+fn appspec(hooks: &[(&str, &str)]) -> String {
+    let hooks: String = hooks
+        .iter()
+        .map(|(event, script)| format!("  {event}:\n    - location: {script}\n      timeout: 60\n"))
+        .collect();
+    format!(
+        "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: /srv/app\nfile_exists_behavior: OVERWRITE\n\
+         hooks:\n{hooks}"
+    )
+}
+
+/// A hook has what a program of root has that init started: none of the agent's files, signals, limits or terminal.
+fn assert_private(machine: &Machine) {
+    assert_eq!(machine.read("/srv/fds"), "0\n1\n2\n3\n", "the last is that of ls");
+    assert_eq!(machine.read("/srv/terminal"), "0\n");
+    let process = machine.read("/srv/process");
+    let field = |name: &str| {
+        let line = process.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Umask:"), "0022");
+    assert_eq!(field("SigBlk:"), "0000000000000000");
+    // Signals from 32 on, some of which the C library keeps for itself, aside.
+    assert_eq!(u64::from_str_radix(&field("SigIgn:"), 16).unwrap() & 0x7fff_ffff, 0);
+    assert!(field("Max core file size").contains("unlimited"), "{process}");
+    assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() {
+    let site = Site::open().await;
+    let machine = &site.machine;
+
+    // Installed: enabled, and not started on a host that nobody knows.
+    let first = site.package("codedeploy-agent", "0.1.0").await;
+    let said = machine.succeed(&format!("dpkg --install {first} 2>&1")).await;
+    assert!(said.contains("systemctl start codedeploy-agent"), "{said}");
+    assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive");
+    assert_eq!(machine.read("/opt/codedeploy-agent/.version"), "agent_version: 0.1.0\n");
+    machine.succeed("codedeploy-local --help && command -v codedeploy-agent").await;
+
+    // Registered and started: ready once the service answered.
+    site.register().await;
+    machine.write(
+        "/etc/profile.d/site.sh",
+        "SITE_PROXY='http://proxy:3128 \"quoted\"'\nPATH=$PATH:/opt/site/bin\n",
+    );
+    machine.succeed("systemctl start codedeploy-agent").await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "active");
+    assert_eq!(machine.property(UNIT, "StatusText").await, "waiting for deployments");
+
+    // A deployment: its hooks see /etc/profile, and nothing of the agent's own.
+    let hook = "#!/bin/sh\n{ env -0 | tr '\\0' '\\n' | sort; } > /srv/environment\n(exec ls /proc/self/fd) > /srv/fds\n\
+         (exec cat /proc/self/status /proc/self/limits) > /srv/process\ncut -d' ' -f7 /proc/$$/stat > /srv/terminal\n\
+         [ -e /srv/server.pid ] || { setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > /srv/server.pid; }\n";
+    machine.succeed("groupadd deployers && useradd --create-home --groups adm,deployers deploy").await;
+    let who = "#!/bin/sh\n{ id -un; id -Gn; echo $HOME $USER $LOGNAME; echo $SITE_PROXY; } > /tmp/who\n";
+    let simple = appspec(&[("AfterInstall", "who.sh"), ("ApplicationStart", "start.sh")]).replacen(
+        "timeout: 60\n",
+        "timeout: 60\n      runas: deploy\n      sudo: true\n",
+        1,
+    );
+    let id =
+        site.create(&[("appspec.yml", &simple), ("who.sh", who), ("start.sh", hook), ("page", "one")]).await;
+    succeeded(&site.outcome(&id).await);
+    assert_eq!(
+        machine.read("/tmp/who"),
+        "deploy\ndeploy adm deployers\n/home/deploy deploy deploy\nhttp://proxy:3128 \"quoted\"\n"
+    );
+    assert_eq!(machine.read("/srv/app/page"), "one");
+    let environment = machine.read("/srv/environment");
+    for line in ["SITE_PROXY=http://proxy:3128 \"quoted\"\n", ":/opt/site/bin\n", "HOME=/root\n"] {
+        assert!(environment.contains(line), "{line} not in\n{environment}");
+    }
+    for name in ["NOTIFY_SOCKET=", "WATCHDOG_USEC=", "INVOCATION_ID=", "RUNTIME_DIRECTORY="] {
+        assert!(!environment.contains(name), "{name} in\n{environment}");
+    }
+    assert_private(machine);
+    let server = machine.read("/srv/server.pid").trim().to_owned();
+
+    // A stop waits for the hook in progress, which ends well and is reported.
+    let waits =
+        "#!/bin/sh\ntouch /srv/began\nwhile [ ! -e /srv/go ]; do sleep 0.05; done\ntouch /srv/ended\n";
+    let slow = appspec(&[("BeforeInstall", "wait.sh")]);
+    let id = site.create(&[("appspec.yml", &slow), ("wait.sh", waits), ("page", "two")]).await;
+    wait::until("the hook runs", async || machine.path("/srv/began").metadata()).await;
+    machine.succeed("systemctl --no-block stop codedeploy-agent").await;
+    wait::until("the agent says that it stops", async || {
+        let text = machine.property(UNIT, "StatusText").await;
+        if text == "stopping; the command in progress is finished first" { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "deactivating");
+    machine.write("/srv/go", "");
+    machine.until_property(UNIT, "ActiveState", "inactive").await;
+    assert_eq!(machine.property(UNIT, "Result").await, "success");
+    assert!(machine.path("/srv/ended").exists());
+    machine.succeed(&format!("kill -0 {server}")).await;
+    let events = site.service.events(&id, "box1").await;
+    let reported = events.iter().any(|e| e.name == "BeforeInstall" && e.status.as_str() == "Succeeded");
+    assert!(reported, "{events:#?}");
+
+    // Started again, it goes on; a restart leaves what hooks started alone.
+    machine.succeed("systemctl start codedeploy-agent").await;
+    succeeded(&site.outcome(&id).await);
+    assert_eq!(machine.read("/srv/app/page"), "two");
+    machine.succeed("systemctl restart codedeploy-agent").await;
+    machine.succeed(&format!("kill -0 {server}")).await;
+
+    // Upgraded in the middle of a deployment: the package is in place at once, the agent follows when the hook is done.
+    for name in ["/srv/began", "/srv/go", "/srv/ended"] {
+        std::fs::remove_file(machine.path(name)).unwrap();
+    }
+    let agent = machine.property(UNIT, "MainPID").await;
+    let id = site.create(&[("appspec.yml", &slow), ("wait.sh", waits), ("page", "three")]).await;
+    wait::until("the hook runs", async || machine.path("/srv/began").metadata()).await;
+    let second = site.package("codedeploy-agent", "0.2.0").await;
+    machine.succeed(&format!("dpkg --install {second} 2>&1")).await;
+    assert_eq!(machine.read("/opt/codedeploy-agent/.version"), "agent_version: 0.2.0\n");
+    assert_eq!(machine.property(UNIT, "MainPID").await, agent);
+    assert!(machine.read(CONFIGURATION).contains("s3_endpoint_override"), "the operator's file was kept");
+    machine.write("/srv/go", "");
+    succeeded(&site.outcome(&id).await);
+    assert!(machine.path("/srv/ended").exists());
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    assert_ne!(machine.property(UNIT, "MainPID").await, agent);
+    wait::until("the service is told the new version", async || {
+        let log = machine.read(LOG);
+        if log.contains("0.2.0") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    machine.succeed(&format!("kill -0 {server}")).await;
+
+    // A timeout ends even what hid: no trace in its environment, a session of its own, no parent.
+    let hides = "#!/bin/sh\n(env -i /usr/bin/setsid /bin/sh -c 'echo $$ > /srv/hidden; exec /bin/sleep 1000' \
+         </dev/null >/dev/null 2>&1 &)\nsleep 1000\n";
+    let short = slow.replace("timeout: 60", "timeout: 2");
+    let id = site.create(&[("appspec.yml", &short), ("wait.sh", hides), ("page", "four")]).await;
+    assert_eq!(site.outcome(&id).await.failed_event().name, "BeforeInstall");
+    machine.succeed("test -s /srv/hidden && ! kill -0 $(cat /srv/hidden)").await;
+    machine.succeed(&format!("kill -0 {server}")).await;
+
+    // Removed: everything that is not the package's stays, and so does what hooks started. Purged: the agent's own goes.
+    machine.succeed("dpkg --remove codedeploy-agent 2>&1").await;
+    machine.succeed(&format!("kill -0 {server}")).await;
+    for path in
+        [CONFIGURATION, ON_PREMISES, LOG, "/opt/codedeploy-agent/deployment-root/deployment-instructions"]
+    {
+        assert!(machine.path(path).exists(), "{path} was removed");
+    }
+    assert!(!machine.path("/opt/codedeploy-agent/bin").exists());
+    comes_back_as_it_was(&site, &second).await;
+    machine.succeed("dpkg --purge codedeploy-agent 2>&1").await;
+    for path in [CONFIGURATION, LOG, "/opt/codedeploy-agent", "/etc/systemd/system/codedeploy-agent.service"]
+    {
+        assert!(!machine.path(path).exists(), "{path} was not purged");
+    }
+    assert!(machine.path(ON_PREMISES).exists(), "what the operator put there is the operator's");
+    assert_eq!(machine.read("/srv/app/page"), "three", "applications are the operator's too");
+    site.close().await;
+}
+
+/// A removed agent that is installed again runs again, unless it was stopped or the machine forbids it.
+async fn comes_back_as_it_was(site: &Site, package: &str) {
+    let machine = &site.machine;
+    machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
+    let status = machine.succeed("codedeploy-agent status --json").await;
+    assert!(status.contains("\"succeeded\""), "the deployments of before are known: {status}");
+    let doctor = machine.succeed("codedeploy-agent doctor").await;
+    let others = doctor.lines().find(|line| line.contains("other-agents")).unwrap_or_default();
+    assert!(others.starts_with("ok "), "{doctor}");
+
+    machine.succeed("systemctl stop codedeploy-agent").await;
+    let third = site.package("codedeploy-agent", "0.3.0").await;
+    machine.succeed(&format!("dpkg --install {third} 2>&1")).await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive", "stopped stays stopped");
+    machine.succeed(&format!("dpkg --remove codedeploy-agent 2>&1 && dpkg --install {third} 2>&1")).await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive", "stopped stays stopped");
+
+    machine.succeed("systemctl start codedeploy-agent").await;
+    machine.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
+    machine.succeed("chmod 755 /usr/sbin/policy-rc.d").await;
+    machine.succeed(&format!("dpkg --remove codedeploy-agent 2>&1 && dpkg --install {third} 2>&1")).await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive", "the machine forbids it");
+    machine.succeed("rm /usr/sbin/policy-rc.d && dpkg --remove codedeploy-agent 2>&1").await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_service_that_does_not_answer_holds_up_neither_boot_nor_agent_which_needs_root() {
+    let site = Site::open().await;
+    let package = site.package("codedeploy-agent", "0.1.0").await;
+    site.machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
+    site.register().await;
+    let Site { machine, service, bucket, folder } = site;
+    let service = service.kill().await;
+
+    // As at boot: the target that wants the unit is reached while the unit is still on its way.
+    machine
+        .write("/etc/systemd/system/codedeploy-agent.service.d/watchdog.conf", "[Service]\nWatchdogSec=2\n");
+    machine.succeed("systemctl daemon-reload && systemctl --no-block start codedeploy-agent").await;
+    wait::until("the unit says why it is not ready", async || {
+        let text = machine.property(UNIT, "StatusText").await;
+        if text.contains("cannot poll for commands") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "activating");
+    machine.succeed("timeout 20 systemctl restart multi-user.target").await;
+    assert_eq!(machine.property(UNIT, "ActiveState").await, "activating");
+
+    // It comes up by itself, and then proves that it lives.
+    let agent = machine.property(UNIT, "MainPID").await;
+    let service = service.restart().await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    let first = machine.property(UNIT, "WatchdogTimestampMonotonic").await;
+    wait::until("it proves that it lives", async || {
+        let now = machine.property(UNIT, "WatchdogTimestampMonotonic").await;
+        if now == first { Err(now) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(machine.property(UNIT, "MainPID").await, agent);
+
+    // One that does not is replaced.
+    machine.succeed(&format!("kill -STOP {agent}")).await;
+    wait::until("another agent", async || {
+        let now = machine.property(UNIT, "MainPID").await;
+        if now == agent || now == "0" { Err(now) } else { Ok(()) }
+    })
+    .await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    machine.stop().await;
+    service.stop().await;
+    bucket.stop().await;
+    drop(folder);
+}
+
+/// A package with the files of AWS's, that far.
+const OF_AWS: &str = r#"
+set -e
+cd "$(mktemp -d)"
+mkdir -p DEBIAN etc/codedeploy-agent/conf opt/codedeploy-agent/bin etc/init.d
+printf 'Package: codedeploy-agent\nVersion: 1.8.1-12\nArchitecture: all\nMaintainer: x <x@localhost>\nDescription: x\n' \
+  > DEBIAN/control
+printf '/etc/codedeploy-agent/conf/codedeployagent.yml\n/etc/init.d/codedeploy-agent\n' > DEBIAN/conffiles
+printf -- '---\n:root_dir: /opt/codedeploy-agent/deployment-root\n' > etc/codedeploy-agent/conf/codedeployagent.yml
+printf '#!/bin/sh\nexit 0\n' | tee etc/init.d/codedeploy-agent > opt/codedeploy-agent/bin/codedeploy-agent
+chmod 755 etc/init.d/codedeploy-agent opt/codedeploy-agent/bin/codedeploy-agent
+dpkg-deb --root-owner-group --build . /root/aws.deb
+dpkg --install /root/aws.deb
+mkdir -p /opt/codedeploy-agent/deployment-root/deployment-instructions
+echo -n /opt/codedeploy-agent/deployment-root/g/d-1 \
+  > /opt/codedeploy-agent/deployment-root/deployment-instructions/g_last_successful_install
+echo ':max_revisions: 7' >> /etc/codedeploy-agent/conf/codedeployagent.yml
+"#;
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn the_package_takes_over_from_that_of_aws_and_gives_back_which_needs_root() {
+    let site = Site::open().await;
+    let machine = &site.machine;
+    let instructions =
+        "/opt/codedeploy-agent/deployment-root/deployment-instructions/g_last_successful_install";
+    machine.succeed(OF_AWS).await;
+    let package = site.package("codedeploy-agent", "0.1.0").await;
+    let said = machine.succeed(&format!("dpkg --force-confold --install {package} 2>&1")).await;
+    assert!(!said.contains("downgrading"), "{said}");
+    assert!(
+        machine.read(CONFIGURATION).contains(":max_revisions: 7"),
+        "the operator's configuration is kept"
+    );
+    assert!(machine.path(instructions).exists());
+    site.register().await;
+    machine.succeed("systemctl start codedeploy-agent").await;
+    let agent = machine.property(UNIT, "MainPID").await;
+    let hooks = appspec(&[]).replace("hooks:\n", "");
+    let id = site.create(&[("appspec.yml", &hooks), ("page", "one")]).await;
+    succeeded(&site.outcome(&id).await);
+
+    machine.succeed("dpkg --force-confold --install /root/aws.deb 2>&1").await;
+    assert!(machine.path(instructions).exists());
+    assert!(machine.read(CONFIGURATION).contains(":max_revisions: 7"));
+    assert!(machine.read("/opt/codedeploy-agent/bin/codedeploy-agent").starts_with("#!/bin/sh"));
+    machine.succeed(&format!("! kill -0 {agent}")).await;
+    assert!(!machine.path("/lib/systemd/system/codedeploy-agent.service").exists());
+    site.close().await;
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root() {
+    const UNIT: &str = "codedeploy-controller.service";
+    let site = Site::open().await;
+    let machine = &site.machine;
+    let package = site.package("codedeploy-controller", "0.1.0").await;
+    // The host's network is the machine's: any port but the usual one, so that tests do not meet there.
+    machine.write("/etc/codedeploy-controller/controller.yml", "listen: 127.0.0.1:0\n");
+    machine.succeed(&format!("dpkg --force-confold --install {package} 2>&1")).await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    let state = "/var/lib/codedeploy-controller";
+    let address = wait::until("it says where it listens", async || {
+        let address = machine.read(&format!("{state}/address"));
+        if address.is_empty() { Err(machine.status(UNIT).await) } else { Ok(address) }
+    })
+    .await;
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert_eq!(machine.succeed(&format!("stat -c '%U %a' {state}")).await, "codedeploy-controller 700");
+    let config = "stat -c '%U:%G %a' /etc/codedeploy-controller/controller.yml";
+    assert_eq!(machine.succeed(config).await, "root:codedeploy-controller 640");
+
+    // Root administers it while it runs, and takes nothing from it.
+    machine.succeed("codedeploy-controller host add box1 --tag env=test --json").await;
+    assert_eq!(machine.succeed(&format!("find {state} -user root")).await, "");
+    machine.succeed("systemctl restart codedeploy-controller").await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    let exposure =
+        machine.succeed("systemd-analyze security --threshold=30 codedeploy-controller 2>&1").await;
+    assert!(exposure.contains("OK") || exposure.contains("exposure level"), "{exposure}");
+
+    machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
+    assert!(machine.path(state).exists());
+    machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
+    machine.until_property(UNIT, "ActiveState", "active").await;
+    assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
+
+    // A port that is taken is tried again now and then, until it is free.
+    machine.succeed("systemctl stop codedeploy-controller").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap();
+    machine.write("/etc/codedeploy-controller/controller.yml", &format!("listen: {port}\n"));
+    machine.succeed("systemctl --no-block start codedeploy-controller").await;
+    wait::until("it was tried twice", async || {
+        let log = machine.succeed(&format!("journalctl -u {UNIT} -o cat --no-pager")).await;
+        let tries = log.lines().filter(|line| line.contains("cannot listen on")).count();
+        if tries >= 2 { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let starts = machine.property(UNIT, "NRestarts").await;
+    assert!(starts.parse::<u32>().unwrap() <= 3, "{starts} starts");
+    drop(taken);
+    machine.until_property(UNIT, "ActiveState", "active").await;
+
+    machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
+    machine.succeed("dpkg --purge codedeploy-controller 2>&1").await;
+    assert!(!machine.path(state).exists());
+    site.close().await;
+}
