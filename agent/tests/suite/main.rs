@@ -6,7 +6,7 @@
     reason = "tests start programs, and fail where they cannot"
 )]
 
-/// A bundle that is unpacked: the files that it leaves, and the bundles that are rejected.
+/// Unpacked bundles: the resulting files, and the rejected bundles.
 mod archive {
     mod bundle;
     mod damaged;
@@ -18,7 +18,7 @@ mod archive {
     mod readers;
 }
 
-/// The commands for people, run on a host of their own.
+/// The commands for people, each run on a host of its own.
 mod commands {
     mod control;
     mod doctor;
@@ -27,7 +27,7 @@ mod commands {
     mod logs;
 }
 
-/// The folder of a deployment, whoever ran the host before.
+/// The folder of a deployment, whichever agent ran on the host before.
 mod revision {
     mod host;
     mod local;

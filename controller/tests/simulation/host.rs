@@ -3,23 +3,23 @@
 use codedeploy_api::command::HostCommand;
 use fastrand::Rng;
 
-/// What is wrong with a host.
+/// The faults of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Temper {
     Good,
-    /// Rarely does anything.
+    /// Rarely acts.
     Slow,
-    /// Never does anything.
+    /// Never acts.
     Dead,
-    /// Stops for ever after so many steps.
+    /// Stops for ever after this number of steps.
     Dying(u32),
-    /// Scripts fail now and then.
+    /// Scripts fail occasionally.
     Failing,
-    /// Polls without end, and forgets commands it was given.
+    /// Polls without end, and forgets its commands.
     Forgetful,
-    /// Completes twice and the other way round, acknowledges what is over, and reaches for others' commands.
+    /// Completes twice with opposite results, acknowledges ended commands, and tries commands of other hosts.
     Lying,
-    /// Its agent dies in the middle of commands and reports them as failed after its restart.
+    /// Its agent crashes in the middle of commands and reports them as failed after its restart.
     Crashing,
 }
 
@@ -38,7 +38,7 @@ impl Temper {
     }
 }
 
-/// A command as an agent holds it.
+/// A command as an agent keeps it.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) command: HostCommand,
@@ -51,16 +51,16 @@ pub(crate) struct Host {
     pub(crate) identifier: String,
     pub(crate) temper: Temper,
     pub(crate) held: Vec<Held>,
-    /// Completed ones, which a liar comes back to.
+    /// Completed commands, which a lying host repeats.
     pub(crate) past: Vec<String>,
     pub(crate) steps: u32,
-    /// Its long poll would be answered now.
+    /// Its long poll would now get a response.
     pub(crate) woken: bool,
-    /// It polls now and then though it was not woken.
+    /// It sometimes polls without being woken.
     pub(crate) polls_unasked: bool,
 }
 
-/// What a host does next.
+/// The next action of a host.
 #[derive(Debug, Clone)]
 pub(crate) enum Deed {
     Nothing,
@@ -72,7 +72,7 @@ pub(crate) enum Deed {
         succeeded: bool,
     },
     Forget(usize),
-    /// Says something about a command that it completed, or that was never its own.
+    /// Reports about a command that it completed, or that belongs to another host.
     Lie {
         command: String,
         acknowledge: bool,

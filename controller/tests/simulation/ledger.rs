@@ -1,5 +1,5 @@
-//! The history of the groups, kept beside the service's own: who has which revision, what succeeded last, who comes
-//! first, what is undone and who is deregistered.
+//! An independent history of the groups: the revision of each host, the last success, the order of hosts, rollbacks and
+//! deregistrations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -8,24 +8,24 @@ use serde_json::Value;
 
 use super::oracle::{self, Deployment, Target};
 
-/// Whether the last deployment to a host succeeded, and the revision that it is known to have.
+/// Whether the last deployment to a host succeeded, and its known revision.
 type Health = (bool, Option<Value>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Of each group, the last deployment that succeeded and its revision.
+    /// The last successful deployment of each group, and its revision.
     good: HashMap<String, (String, Value)>,
     /// By group and host.
     health: BTreeMap<(String, String), Health>,
-    /// Deployments whose targets were looked at.
+    /// Deployments whose targets were checked.
     started: HashSet<String>,
-    /// What the first StopDeployment said about a rollback; nothing where its caller heard no answer.
+    /// The rollback choice of the first StopDeployment; empty if its caller got no response.
     stops: HashMap<String, Option<Value>>,
-    /// Until when deployments wait to be continued.
+    /// The time until which deployments wait to be continued.
     ready: HashMap<String, i64>,
-    /// When the original instances of a deployment are deregistered.
+    /// The time at which the original instances of a deployment are deregistered.
     retiring: HashMap<String, i64>,
-    /// The instances that were registered.
+    /// The registered instances.
     registered: BTreeSet<String>,
 }
 
@@ -49,7 +49,7 @@ fn differs<T: std::fmt::Debug + PartialEq>(what: &str, found: T, expected: T) ->
     (found != expected).then(|| format!("{what}: {found:?}, and not {expected:?}"))
 }
 
-/// The registered instances with all of some tags.
+/// The registered instances with all of these tags.
 fn members(tx: &Tx<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
     let sql = "SELECT name, tags FROM instances WHERE deregistered IS NULL";
     let rows = tx.query_all(sql, (), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
@@ -65,13 +65,13 @@ fn members(tx: &Tx<'_>, tags: &[(&str, &str)]) -> BTreeSet<String> {
 impl Ledger {
     pub(crate) fn note_stop(&mut self, id: &str, rollback: Option<Value>) {
         let asked = self.stops.entry(id.to_owned()).or_insert_with(|| rollback.clone());
-        // The last who says anything about the rollback is listened to.
+        // The last choice about the rollback counts.
         if !matches!(rollback, Some(Value::Null)) {
             *asked = rollback;
         }
     }
 
-    /// The host is a new one of the same name.
+    /// Records that the host is a new one of the same name.
     pub(crate) fn forget(&mut self, host: &str) {
         self.health.retain(|(_, name), _| name != host);
     }
@@ -85,7 +85,7 @@ impl Ledger {
         health.is_some_and(|(healthy, last)| *healthy && last.as_ref() == Some(revision))
     }
 
-    /// Looks at a deployment whose targets have just become known: are they those it should have, in their order?
+    /// Checks a deployment whose targets have just become known: they must be the right ones, in the right order.
     pub(crate) fn look_at_start(
         &mut self,
         tx: &Tx<'_>,
@@ -144,7 +144,7 @@ impl Ledger {
         differs("order of attempts", deployed, expected)
     }
 
-    /// Looks at a deployment that has just ended: is it undone if it should be, and what does it leave?
+    /// Checks a deployment that has just ended: its rollback, and its effect on the group.
     pub(crate) fn look_at_end(&mut self, deployment: &Deployment, targets: &[Target]) -> Option<String> {
         let rollback = &deployment.relations["rollback"];
         let wanted = self.asks_for_rollback(deployment);
@@ -182,7 +182,7 @@ impl Ledger {
         None
     }
 
-    /// Whether the ending asks for a rollback, as far as that is known.
+    /// Whether the ending requires a rollback, as far as that is known.
     fn asks_for_rollback(&self, deployment: &Deployment) -> Option<bool> {
         let configured = &deployment.snapshot["autoRollbackConfiguration"];
         let events = configured["events"].as_array().cloned().unwrap_or_default();
@@ -199,7 +199,7 @@ impl Ledger {
         }
     }
 
-    /// Looks at deployments that wait for a moment: nothing is done before it, and it is the right one.
+    /// Checks deployments that wait for a time: nothing happens before it, and it is the right one.
     pub(crate) fn look_at_waits(&mut self, deployment: &Deployment, now: i64) -> Option<String> {
         let (id, progress) = (&deployment.id, &deployment.progress);
         if deployment.status == "Ready" {
@@ -216,7 +216,7 @@ impl Ledger {
         None
     }
 
-    /// Looks at the instances of a deployment whose termination wait has just ended.
+    /// Checks the instances of a deployment whose termination wait has just ended.
     pub(crate) fn look_at_retirement(
         &mut self,
         tx: &Tx<'_>,
@@ -250,7 +250,7 @@ impl Ledger {
         None
     }
 
-    /// Looks at what the service remembers of its groups.
+    /// Checks the service's records of its groups.
     pub(crate) fn look_at_groups(&mut self, tx: &Tx<'_>, deployments: &[Deployment]) -> Option<String> {
         self.registered = registered(tx);
         let mut found = BTreeMap::new();
@@ -288,7 +288,7 @@ impl Ledger {
     }
 }
 
-/// The stage of a target's last event, which says for what it was made a target.
+/// The stage of a target's last event, which shows why it became a target.
 fn deployment_stage(target: &Target) -> Option<&str> {
     target.events().last().and_then(|event| event["stage"].as_str())
 }

@@ -1,7 +1,7 @@
-//! Thousands of small fleets that misbehave, on the real decisions and a real database, with a clock of their own.
+//! Simulates thousands of small misbehaving fleets with the real decisions, a real database, and a simulated clock.
 //!
-//! A world is made from a seed alone and plays the same every time: `SIMULATION_SEED=17` replays one and prints what
-//! happened in it, `SIMULATION_SECONDS=600` looks for failures for so long.
+//! A world depends only on its seed, and plays the same every time: `SIMULATION_SEED=17` replays one and prints its
+//! events, `SIMULATION_SECONDS=600` searches for failures for that time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "the environment says how long to look")]
 

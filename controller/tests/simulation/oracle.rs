@@ -1,4 +1,4 @@
-//! What must be true of the database after every step, read with eyes of its own: plain SQL and JSON.
+//! The invariants of the database after every step, checked independently with plain SQL and JSON.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -9,18 +9,18 @@ use serde_json::Value;
 
 use super::ledger::Ledger;
 
-/// What was true before, where it must stay true.
+/// Facts of earlier steps that must stay true.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    /// How every event ended: deployment, target, event.
+    /// The end of every event, by deployment, target and event.
     ended: HashMap<(String, usize, usize), (String, String)>,
     /// Ended deployments.
     over: HashMap<String, Arc<Value>>,
-    /// Deployments that were asked to end.
+    /// Deployments that were asked to stop.
     stopping: HashSet<String>,
-    /// Deployments that wait for nothing but hosts and the controller.
+    /// Deployments that wait only for hosts and the controller.
     pub(crate) running: usize,
-    /// Everyone is good and nobody interferes: whatever can succeed does.
+    /// Whether all hosts are good and nobody interferes: then everything that can succeed must succeed.
     pub(crate) calm: bool,
     pub(crate) ledger: Ledger,
 }
@@ -52,7 +52,7 @@ impl Target {
 }
 
 thread_local! {
-    /// Most of what is looked at was looked at before.
+    /// Most records were checked before.
     static READ: RefCell<HashMap<String, Arc<Value>>> = RefCell::default();
 }
 
@@ -107,7 +107,7 @@ fn state(event: &Value) -> &str {
 }
 
 impl Deployment {
-    /// The name of its strategy, without what it is made of.
+    /// The name of its strategy, without its contents.
     pub(crate) fn strategy(&self) -> &str {
         match &self.rules["course"] {
             Value::String(name) => name,
@@ -115,7 +115,7 @@ impl Deployment {
         }
     }
 
-    /// Whether the event failed and its target goes on all the same.
+    /// Whether the event failed and its target still continues.
     fn forgives(&self, event: &Value) -> bool {
         let name = event["name"].as_str().unwrap();
         let around_block = ["BeforeBlockTraffic", "AfterBlockTraffic"].contains(&name);
@@ -126,7 +126,7 @@ impl Deployment {
     }
 }
 
-/// When the first host has been silent too long.
+/// The time of the first host timeout.
 pub(crate) fn first_deadline(tx: &Tx<'_>) -> Option<i64> {
     let sql = "SELECT min(deadline) FROM targets WHERE class IN ('offered', 'performing')";
     tx.query_one(sql, (), |row| row.get(0)).unwrap()
@@ -140,7 +140,7 @@ fn is_out(event: &Value) -> bool {
     ["Queued", "Leased", "Acknowledged"].contains(&state(event))
 }
 
-/// The most targets that may be unavailable at a time, computed as the documentation of CodeDeploy puts it.
+/// The largest number of unavailable targets, computed from CodeDeploy's documentation.
 fn budget(rules: &Value, targets: usize) -> usize {
     let minimum = match &rules["minimum_healthy"] {
         Value::String(name) if name == "OneAtATime" => targets - 1,
@@ -152,7 +152,7 @@ fn budget(rules: &Value, targets: usize) -> usize {
     targets.saturating_sub(minimum)
 }
 
-/// Whether too few hosts are left for a deployment to succeed.
+/// Whether too few hosts are left for success.
 fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
     let count = |fleet: Option<&str>, status: &str| {
         targets.iter().filter(|target| target.label.as_deref() == fleet && target.status == status).count()
@@ -169,7 +169,7 @@ fn has_lost_too_many(deployment: &Deployment, targets: &[Target]) -> bool {
 }
 
 impl Memory {
-    /// Looks at everything. `None` or what is wrong.
+    /// Checks everything. Returns the first violation.
     pub(crate) fn look(&mut self, tx: &Tx<'_>, now: i64) -> Option<String> {
         let deployments = deployments(tx);
         let runs = |deployment: &&Deployment| ["Created", "InProgress"].contains(&deployment.status.as_str());
@@ -242,7 +242,7 @@ impl Memory {
         if (in_place || deploying) && is_active && green > 0 && out > budget(&deployment.rules, green) {
             return Some(format!("{out} of {green} hosts unavailable"));
         }
-        // Traffic is taken from the one fleet only once the other has it.
+        // Traffic is taken from one fleet only after the other has it.
         let events = |label: &str, wanted: &'static str| -> Vec<String> {
             let of_fleet = targets.iter().filter(|target| target.label.as_deref() == Some(label));
             of_fleet
@@ -327,7 +327,7 @@ impl Memory {
         None
     }
 
-    /// Notes that a deployment was asked to end.
+    /// Records that a deployment was asked to stop.
     pub(crate) fn note_stop(&mut self, id: &str) {
         self.stopping.insert(id.to_owned());
     }
@@ -337,7 +337,7 @@ impl Memory {
     }
 }
 
-/// Each deployment is rolled back once at most, a rollback never, and both ends say so.
+/// Each deployment is rolled back at most once, a rollback never, and both refer to each other.
 fn rollbacks(deployments: &[Deployment]) -> Option<String> {
     let by_id: HashMap<_, _> = deployments.iter().map(|d| (d.id.as_str(), d)).collect();
     let mut undone: HashMap<&str, &str> = HashMap::new();

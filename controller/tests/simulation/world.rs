@@ -68,21 +68,21 @@ pub(crate) struct World {
     hosts: Vec<Host>,
     style: Style,
     groups: usize,
-    /// All hosts are good, nobody interferes, and time stands still while anything is under way: what the controller
-    /// does not do at once, it has forgotten.
+    /// All hosts are good, nobody interferes, and time stands still while anything is in progress: an action that the
+    /// controller does not take at once, it has forgotten.
     calm: bool,
-    /// The controller's memory, which a crash empties.
+    /// The controller's memory, which a crash clears.
     agenda: Agenda,
     due: Vec<String>,
     traffic: bool,
     jobs: Vec<Job>,
     alarms: bool,
-    /// Deployments that the operator has still to create.
+    /// The number of deployments that the operator has still to create.
     wanted: u32,
     memory: Memory,
-    /// To whom each command was given.
+    /// The host that each command was given to.
     given: HashMap<String, String>,
-    /// Something may have changed since the last look.
+    /// Whether something may have changed since the last check.
     changed: bool,
     active: usize,
     names: HashMap<String, String>,
@@ -90,7 +90,7 @@ pub(crate) struct World {
     tells: bool,
 }
 
-/// How a transaction ends when the controller may die in it.
+/// The end of a transaction in which the controller may crash.
 enum Fate {
     Lives,
     DiesBefore,
@@ -139,7 +139,7 @@ impl World {
         world
     }
 
-    /// Prints what happens while it happens.
+    /// Prints events as they happen.
     pub(crate) fn tell_all(&mut self) {
         self.tells = true;
     }
@@ -173,14 +173,15 @@ impl World {
         })
     }
 
-    /// A transaction of the running controller, which may die in it: before it is on disk, or before anyone hears of it.
+    /// Runs a transaction of the controller, which may crash in it: before the commit, or before its effects are
+    /// visible.
     fn act<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Context<'_>) -> Result<(T, Vec<Effects>), ApiError> + Send + 'static,
     ) -> Option<Result<T, ApiError>> {
         let fate = match self.rng.u32(0..300) {
             0 => Fate::DiesBefore,
-            // A command that its host did not hear of comes again only with time.
+            // A command whose response was lost is delivered again only after some time.
             1 if !self.calm => Fate::DiesAfter,
             _ => Fate::Lives,
         };
@@ -225,7 +226,7 @@ impl World {
             let (_, outcome) = self.transact(move |context| resume(context, &id, context.now)).unwrap();
             self.hear(&outcome);
         }
-        // Their connections broke.
+        // The crash broke their connections.
         self.hosts.iter_mut().for_each(|host| host.woken = true);
     }
 
@@ -240,7 +241,7 @@ impl World {
             if self.active == 0 && self.wanted == 0 {
                 return;
             }
-            // Only what the controller remembers by itself may bring a silent deployment to its end.
+            // Only the controller's own memory may end a deployment of silent hosts.
             let remembered = !self.due.is_empty() || self.agenda.idle(self.time()).is_some();
             let idle = !remembered && !self.traffic && !self.alarms && self.jobs.is_empty();
             assert!(self.active == 0 || !idle, "a deployment nobody will look at");
@@ -255,7 +256,7 @@ impl World {
         Timestamp::from_millis(self.now)
     }
 
-    /// Whether nothing will happen before time passes.
+    /// Whether nothing happens until time passes.
     fn nothing_follows(&self) -> bool {
         self.due.is_empty()
             && self.agenda.idle(self.time()) != Some(Duration::ZERO)
@@ -304,7 +305,7 @@ impl World {
             40 => self.operate(),
             41..=50 => self.pass_time(),
             51 if self.rng.u32(0..30) == 0 => {
-                // Perhaps it was down for a while.
+                // It may have been down for a while.
                 if !self.calm && self.rng.bool() {
                     self.now += self.rng.i64(0..600_000);
                 }

@@ -36,7 +36,7 @@ mod rollout {
     mod verdicts;
 }
 
-/// Callers and neighbours that mean ill, or do not work.
+/// Malicious or broken clients and dependencies.
 mod hostile {
     mod monitors_and_balancers;
     mod signatures_and_roles;

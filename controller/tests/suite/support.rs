@@ -23,10 +23,10 @@ use base64::Engine as _;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
-/// Timers short enough for tests, and long enough for a slow machine.
+/// Timeouts short enough for tests, and long enough for a slow machine.
 pub(crate) const QUICK: &str = "timers: {poll: 5, lease: 60, pick_up: 300, run: 4200, deployment: 28800}";
 
-/// A file in a controller's folder with all that it has logged.
+/// A file in a controller's folder with its whole log.
 const LOG: &str = "log";
 
 #[allow(clippy::disallowed_methods, reason = "tests run the program and its oracles as processes")]
@@ -40,7 +40,7 @@ pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{encoded}\n-----END {label}-----\n")
 }
 
-/// A controller process on a data directory of its own.
+/// A controller process with its own data directory.
 pub(crate) struct Controller {
     pub(crate) folder: tempfile::TempDir,
     child: Child,
@@ -52,7 +52,7 @@ impl Controller {
         Self::start_on(config, |_| ())
     }
 
-    /// Starts it on a data directory with something in it.
+    /// Starts it on a prepared data directory.
     pub(crate) fn start_on(config: &str, prepare: impl FnOnce(&std::path::Path)) -> Controller {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
@@ -64,7 +64,7 @@ impl Controller {
         Controller { folder, child, address }
     }
 
-    /// Starts it where it may have only so many files open.
+    /// Starts it with a limited number of open files.
     pub(crate) fn start_with_files(files: u32, config: &str) -> Controller {
         let mut controller = Self::start(config);
         controller.child.kill().unwrap();
@@ -75,14 +75,14 @@ impl Controller {
         controller
     }
 
-    /// Kills the process without a warning and starts it again on what it left on disk.
+    /// Kills the process and starts it again on its state on disk.
     pub(crate) fn crash_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.start_again();
     }
 
-    /// Kills the process without a warning, and starts it again on what `meanwhile` makes of its data directory.
+    /// Kills the process, and starts it again after `meanwhile` has changed its data directory.
     pub(crate) fn crash_while(&mut self, meanwhile: impl FnOnce(&std::path::Path)) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -90,7 +90,7 @@ impl Controller {
         self.start_again();
     }
 
-    /// Starts the process again when it has ended.
+    /// Starts the process again after it has ended.
     pub(crate) fn start_again(&mut self) {
         (self.child, self.address) = spawn(&self.folder);
     }
@@ -105,7 +105,7 @@ impl Controller {
         self.child.id()
     }
 
-    /// What it has logged under this message.
+    /// The lines that it has logged with this message.
     pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(self.folder.path().join(LOG)).unwrap();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -117,7 +117,7 @@ impl Controller {
         assert!(command("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// Asks the process to end, and gives how long that took.
+    /// Asks the process to end, and returns the time that it took.
     pub(crate) fn terminate(&mut self) -> Duration {
         let asked = SystemTime::now();
         self.signal("TERM");
@@ -143,7 +143,7 @@ impl Controller {
         self.client_with(&key)
     }
 
-    /// A client with an access key as `credentials create --json` shows it.
+    /// A client with an access key in the format of `credentials create --json`.
     pub(crate) fn client_with(&self, key: &Value) -> Client {
         Client::from_conf(self.client_config(key).build())
     }
@@ -161,12 +161,12 @@ impl Controller {
             .http_client(aws_smithy_http_client::Builder::new().build_http())
     }
 
-    /// The keys of an operator, in the hands of who signs by himself.
+    /// An operator's keys, for a caller that signs by itself.
     pub(crate) fn operator(&self) -> Agent {
         self.caller(&self.admin_json(&["credentials", "create", "--role", "operator", "--json"]))
     }
 
-    /// A key, as it is shown when it is made, in the hands of who signs by himself.
+    /// A key in the output of its creation, for a caller that signs by itself.
     pub(crate) fn caller(&self, key: &Value) -> Agent {
         Agent {
             address: self.address,
@@ -176,7 +176,7 @@ impl Controller {
         }
     }
 
-    /// Registers a host and gives its agent.
+    /// Registers a host and returns its agent.
     pub(crate) fn host(&self, name: &str, tags: &[&str]) -> Agent {
         let mut args = vec!["host", "add", name, "--json"];
         for tag in tags {
@@ -233,13 +233,13 @@ pub(crate) fn text(value: &Value, member: &str) -> String {
     value[member].as_str().unwrap_or_else(|| panic!("no text {member} in {value}")).to_owned()
 }
 
-/// What a request is signed with, where it differs from a good agent's.
+/// The parts of a signature that differ from a good agent's.
 pub(crate) struct Forgery {
     pub(crate) service: &'static str,
     pub(crate) target: String,
     pub(crate) region: &'static str,
     pub(crate) time: SystemTime,
-    /// Sent in place of the body that was signed.
+    /// Sent in place of the signed body.
     pub(crate) body_sent: Option<String>,
 }
 
@@ -255,7 +255,7 @@ impl Forgery {
     }
 }
 
-/// An agent that does what a test says.
+/// An agent that does what a test asks for.
 #[derive(Clone)]
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
@@ -277,12 +277,12 @@ impl Agent {
         self.attempt(forgery, input).await.expect("the controller answers")
     }
 
-    /// Sends to a controller that may die meanwhile.
+    /// Sends to a controller that may crash meanwhile.
     pub(crate) async fn attempt(&self, forgery: Forgery, input: Value) -> Option<(u16, Value)> {
         self.attempt_bytes(forgery, input.to_string().into_bytes()).await
     }
 
-    /// Sends a body, whatever it is.
+    /// Sends any body.
     pub(crate) async fn attempt_bytes(&self, forgery: Forgery, body: Vec<u8>) -> Option<(u16, Value)> {
         let headers = [
             ("content-type", "application/x-amz-json-1.1".to_owned()),
@@ -293,7 +293,7 @@ impl Agent {
         Some((status, serde_json::from_slice(&answer).unwrap_or(Value::Null)))
     }
 
-    /// Sends a request that is signed with its headers and body, and gives the status and the body of its answer.
+    /// Sends a request that is signed with its headers and body; returns the status and the body of the response.
     pub(crate) async fn raw(
         &self,
         forgery: Forgery,
@@ -345,13 +345,13 @@ impl Agent {
         output
     }
 
-    /// The head of a request to the S3 endpoint, as [`head`](Self::head) gives it.
+    /// The head of a request to the S3 endpoint, as [`head`](Self::head) returns it.
     pub(crate) fn s3_head(&self, request: &str) -> String {
         self.head("s3", request, "")
     }
 
-    /// The head of a signed request whose body's hash is not given, without the empty line at its end; with a target,
-    /// where the service has some.
+    /// The head of a signed request without a body hash, without the empty line at its end; with a target if the
+    /// service has targets.
     pub(crate) fn head(&self, service: &str, request: &str, target: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         let url = format!("http://{}{path}", self.address);
@@ -419,7 +419,7 @@ impl Agent {
         self.complete(command, "Failed", payload).await;
     }
 
-    /// Takes commands and completes them until `last` is done; gives their names.
+    /// Takes commands and completes them until `last` is done; returns their names.
     pub(crate) async fn run_to(&self, last: &str) -> Vec<String> {
         let mut names = Vec::new();
         loop {

@@ -1,4 +1,4 @@
-//! Which revision every event runs from, and what is a no-op.
+//! The revision of every event, and the no-op events.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const KINDS: [DeploymentKind; 4] = [
     DeploymentKind { rollback: true, blue_green: true },
 ];
 
-/// Event, where it runs from before this deployment has an archive, and the same in a blue/green rollback.
+/// An event, its origin before this deployment has an archive, and its origin in a blue/green rollback.
 const TABLE: [(&str, Origin, Origin); 14] = {
     use Origin::*;
     [

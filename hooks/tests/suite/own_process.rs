@@ -1,12 +1,11 @@
-//! Tests that measure or change their whole process run in one of their own.
+//! Runs tests that measure or change their whole process in a process of their own.
 
 use std::process::Command;
 
-/// Set in the process that a test has for itself.
+/// Set in a test's own process.
 const OWN: &str = "CODEDEPLOY_TEST_OWN_PROCESS";
 
-/// Whether this process is the test's own. Where it is not, the test runs in such a process, and has passed when this
-/// returns.
+/// Whether this is the test's own process. If not, runs the test in such a process, and returns after it has passed.
 #[allow(clippy::disallowed_methods, reason = "a test starts itself, and has no other way to be told")]
 pub(crate) fn is_here(module: &str, test: &str) -> bool {
     if std::env::var_os(OWN).is_some() {

@@ -1,5 +1,5 @@
-//! The layout of the code: which file imports which, computed from the source. Imports run downwards; files that import
-//! each other in a circle are one file in disguise.
+//! The layout of the code: the imports of each file, computed from the source. Imports point downwards; files that
+//! import each other in a cycle are one file in disguise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
 
-/// Each crate and each test program: the folder of its source, and the file that it begins with.
+/// Each crate and each test program: the folder of its source, and its root file.
 const SOURCES: [(&str, &str); 12] = [
     ("agent/src", "lib"),
     ("agent/tests/suite", "main"),
@@ -23,7 +23,7 @@ const SOURCES: [(&str, &str); 12] = [
     ("tests/tests/suite", "main"),
 ];
 
-/// The controller from the top. Modules of one floor do not import each other.
+/// The controller's layers from the top. Modules of one layer do not import each other.
 const FLOORS: [&[&str]; 19] = [
     &["cli"],
     &["server"],
@@ -73,7 +73,7 @@ impl Imports {
         Self { of: of.collect() }
     }
 
-    /// The circles of more than `most` files, each sorted.
+    /// The cycles of more than `most` files, each sorted.
     fn circles(&self, most: usize) -> Vec<Vec<String>> {
         let mut left: BTreeSet<&Module> = self.of.keys().collect();
         let mut circles = Vec::new();
@@ -105,7 +105,7 @@ impl Imports {
     }
 }
 
-/// Whether a module is the other one or contains it: a child may use what its parent has.
+/// Whether a module is the other one or contains it: a child may use its parent's items.
 fn is_above(module: &Module, of: &Module) -> bool {
     of.starts_with(module)
 }
@@ -132,11 +132,11 @@ fn collect(folder: &Path, root: &str, path: &mut Module, files: &mut BTreeMap<Mo
     }
 }
 
-/// Finds the paths of a file that lead to other files of its crate.
+/// Finds the paths in a file that lead to other files of its crate.
 struct Reader<'a> {
     modules: &'a BTreeSet<Module>,
     module: &'a Module,
-    /// Inline modules around what is read.
+    /// The depth of inline modules around the present position.
     depth: usize,
     found: BTreeSet<Module>,
 }
@@ -152,7 +152,7 @@ impl Reader<'_> {
                 rest = &segments[1..];
             }
             Some("self" | "super") => {}
-            // A child of this file; other names are of other crates, or items.
+            // A child of this file; other names belong to other crates, or are items.
             Some(name) => {
                 let mut child = place.clone();
                 child.push(name.to_owned());
@@ -280,7 +280,7 @@ fn links(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The fragment by which a heading is reached.
+/// The fragment of a heading's link.
 fn fragment(heading: &str) -> String {
     let kept = heading
         .to_lowercase()

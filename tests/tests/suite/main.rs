@@ -46,7 +46,7 @@ mod local {
     mod validate;
 }
 
-/// Commands on their way between a service and an agent.
+/// Commands between a service and an agent.
 mod delivery {
     mod failing_service;
     mod host_files;
@@ -56,7 +56,7 @@ mod delivery {
     mod repeated_commands;
 }
 
-/// Kills, errors and power cuts in the middle of a deployment.
+/// Kills, errors and power cuts during a deployment.
 mod durability {
     mod changing_host;
     mod failing_system_calls;

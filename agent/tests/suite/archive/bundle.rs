@@ -1,4 +1,4 @@
-//! Bundles made byte by byte, as no honest tool would, and pictures of folders to compare.
+//! Bundles made byte by byte, as no honest tool would make them, and pictures of folders for comparison.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use codedeploy_agent::revision::archive::{BundleType, Limits, UnpackError, Unpacked, unpack};
 use tempfile::TempDir;
 
-/// A folder to unpack into, beside one that nothing may touch.
+/// A folder to unpack into, beside one that must not change.
 pub(crate) struct Host {
     folder: TempDir,
     canary: BTreeMap<PathBuf, Node>,
@@ -57,7 +57,7 @@ impl Host {
     }
 }
 
-/// What one path of a folder is, for comparison.
+/// One path of a folder, for comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) mode: u32,
@@ -131,7 +131,7 @@ impl Tar {
         Self { link: target.as_ref().to_vec(), ..Self::new(b'1', name) }
     }
 
-    /// Pax records for the member that follows.
+    /// Pax records for the next member.
     pub(crate) fn pax(kind: u8, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
@@ -194,7 +194,7 @@ pub(crate) struct Zip {
     pub(crate) extra: Vec<u8>,
     /// Declared in place of the real size.
     pub(crate) size: Option<u32>,
-    /// The compressed content, where it is not made from the data.
+    /// The compressed content, if it is not made from the data.
     pub(crate) packed: Option<Vec<u8>>,
     pub(crate) data: Vec<u8>,
 }

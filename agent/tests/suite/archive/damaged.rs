@@ -1,4 +1,4 @@
-//! Damaged and truncated bundles fail; none is half unpacked and called good.
+//! Damaged and truncated bundles fail; none is reported as unpacked when it is incomplete.
 
 use codedeploy_agent::revision::archive::{BundleType, Limits};
 

@@ -1,4 +1,4 @@
-//! Honest bundles come out as they went in, as `tar -xp` and `unzip` would do it.
+//! Honest bundles are unpacked unchanged, as `tar -xp` and `unzip` would do it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -21,7 +21,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A tree with everything that a tar can hold and a revision may.
+/// Makes a tree with everything that a tar can contain and a revision may contain.
 fn make_tree(tree: &Path) {
     fs::create_dir_all(tree.join("bin/.hidden")).unwrap();
     fs::create_dir_all(tree.join("sealed/inner")).unwrap();
@@ -177,7 +177,7 @@ fn pax_records_gzip_members_and_old_headers_are_read() {
 
 #[test]
 fn the_root_entry_and_the_umask_change_nothing() {
-    // A thread with a umask of its own, which other tests do not share.
+    // A thread with its own umask, which other tests do not share.
     let own_umask = || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));

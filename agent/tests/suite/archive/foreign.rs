@@ -1,4 +1,5 @@
-//! Bundles that other tools make: whatever GNU tar and unzip take, and leads nowhere outside, comes out the same.
+//! Bundles of other tools: everything that GNU tar and unzip accept, and that leads nowhere outside, is unpacked the
+//! same way.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,7 +19,7 @@ fn run(program: &str, arguments: &[&str], folder: &Path) {
     assert!(status.success(), "{program} {arguments:?}");
 }
 
-/// What `program` makes of `input`.
+/// The output of `program` for `input`.
 #[allow(clippy::disallowed_methods, reason = "other tools make what is unpacked here")]
 fn filter(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let work = tempfile::tempdir().unwrap();
@@ -32,7 +33,7 @@ fn filter(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Unpacks and compares with what GNU tar makes of the same file.
+/// Unpacks and compares the result with GNU tar's.
 fn assert_as_gnu_tar(kind: BundleType, archive: &Path) -> Host {
     let theirs = tempfile::tempdir().unwrap();
     run("tar", &["-xpf", archive.to_str().unwrap()], theirs.path());
@@ -58,7 +59,7 @@ fn files_with_holes_keep_their_bytes_and_their_holes_in_every_notation() {
     sparse_file(&tree.join("few"), 1 << 20, &[500_000]);
     sparse_file(&tree.join("none"), 1 << 20, &[]);
     sparse_file(&tree.join("at-the-end"), 1 << 20, &[0, (1 << 20) - 20]);
-    // More pieces than a header, than a header and a block of more, and than one block of a map in decimal digits hold.
+    // More segments than fit into a header, into a header plus one further block, and into one block of a decimal map.
     let many: Vec<u64> = (0..300).map(|piece| piece * 65_536 + 4096).collect();
     sparse_file(&tree.join("many"), 300 * 65_536, &many);
     let long = "a-name-that-no-header-holds-".repeat(7);
@@ -342,7 +343,7 @@ fn zips_with_other_methods_and_shapes_come_out_as_unzip_unpacks_them() {
 
 #[test]
 fn a_zip_may_use_deflate64() {
-    // One stored block, which Deflate64 has as Deflate does.
+    // One stored block, which has the same form in Deflate64 and in Deflate.
     let data = b"stored by Deflate64";
     let length = data.len() as u16;
     let mut packed = vec![1];

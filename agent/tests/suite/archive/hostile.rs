@@ -1,4 +1,4 @@
-//! Hostile entries are refused by name, and nothing outside the target changes.
+//! Hostile entries are rejected by name, and nothing outside the target changes.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::bundle::{Host, Tar, Zip, gzip, picture, tar_of, zip_of};
 
-/// Unpacks and gives the refusal, which must name `entry` and say `reason`.
+/// Unpacks and expects a rejection that names `entry` and `reason`.
 fn assert_refused(kind: BundleType, bundle: &[u8], entry: &str, reason: &str) {
     let host = Host::new();
     let error = host.unpack(kind, bundle, &Limits::default()).unwrap_err().to_string();
@@ -99,7 +99,7 @@ fn hostile_tars() {
             "PaxHeaders/records",
             "another volume",
         ),
-        // Clashes and nonsense.
+        // Clashes and malformed entries.
         (vec![file("a"), file("a/b")], "a/b", "under a name that the bundle also gives to a file"),
         (vec![file("a/b"), file("a")], "a", "a folder of that name"),
         (vec![file("a"), Tar::folder("a")], "a", "a file of that name"),
@@ -168,7 +168,7 @@ fn hostile_zips() {
     }
 }
 
-/// The extra field that spells out a name in UTF-8.
+/// The extra field with a UTF-8 name.
 fn unicode_path(name: &str, unicode: &str) -> Vec<u8> {
     let mut crc = flate2::Crc::new();
     crc.update(name.as_bytes());
@@ -196,7 +196,7 @@ fn a_folder_that_is_not_empty_is_no_target() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever bytes are changed, an archive is unpacked or refused; nothing outside changes and nothing panics.
+    /// Whatever bytes change, an archive is unpacked or rejected; nothing outside changes and nothing panics.
     #[test]
     fn mutated_bundles_stay_inside(
         zip in any::<bool>(),
@@ -222,7 +222,7 @@ proptest! {
     }
 }
 
-/// Lets changed headers pass their checksum, so that what they say is looked at.
+/// Corrects the checksums of changed headers, so that their contents are examined.
 fn mend_checksums(tar: &mut [u8]) {
     for block in tar.chunks_exact_mut(512) {
         if &block[257..262] == b"ustar" {

@@ -1,4 +1,4 @@
-//! What the operator forbids, and what would fill the disk.
+//! Entries that the operator forbids, and bundles that would fill the disk.
 
 use std::io::Write;
 

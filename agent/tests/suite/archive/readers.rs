@@ -1,4 +1,4 @@
-//! Zips of which two readers would see two contents are refused: what a scanner lists is what is installed.
+//! Zips that two readers would interpret differently are rejected: the listing of a scanner equals the installed files.
 
 use codedeploy_agent::revision::archive::{BundleType, Limits};
 
@@ -72,7 +72,7 @@ fn nothing_beside_the_entries_looks_like_one() {
     let behind = [two(), other[..40].to_vec()].concat();
     assert_refused(&behind, "what another reader would take for entries");
 
-    // An entry that the directory does not list, between two that it does.
+    // An entry missing from the directory, between two that it lists.
     let three = zip_of(&[Zip::file("one", "1"), hidden, Zip::file("two", "2")]);
     let start = position(&three, b"PK\x01\x02", 1);
     let end = position(&three, b"PK\x01\x02", 2);
@@ -92,7 +92,7 @@ fn no_two_entries_share_bytes() {
     let second = position(&bundle, b"PK\x01\x02", 1);
     let entry = bundle[first..second].to_vec();
     let end = bundle.len() - END;
-    // Both entries are the first one; only the name would differ.
+    // Both entries are the first one; only the name differs.
     bundle.splice(second..end, entry);
     assert_refused(&bundle, "of that name");
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use super::host::{Host, json, stderr, stdout};
 
-/// Nobody listens there.
+/// An address where nobody listens.
 const NO_SERVICE: &str =
     "deploy_control_endpoint: http://127.0.0.1:9\ns3_endpoint_override: http://127.0.0.1:9\n";
 
@@ -70,7 +70,7 @@ fn an_agent_is_started_asked_restarted_and_stopped() {
 fn the_environment_says_who_and_where_the_host_is_and_the_log_says_what_came_of_it() {
     let host = Host::new("deploy_control_endpoint: http://192.0.2.1:9\n");
     let named = "arn:aws:iam::123456789012:user/named";
-    // The other spelling of the option, of the official agents.
+    // The official agents' spelling of the option.
     let mut start = std::process::Command::new(env!("CARGO_BIN_EXE_codedeploy-agent"));
     start.args(["start", "--config_file"]).arg(host.path("agent.yml"));
     let started = start.env("AWS_HOST_IDENTIFIER", named).env("AWS_REGION", "eu-central-1").output().unwrap();
@@ -95,11 +95,11 @@ fn the_environment_says_who_and_where_the_host_is_and_the_log_says_what_came_of_
 #[test]
 fn a_start_that_takes_long_says_so_and_can_be_stopped() {
     let host = Host::new(NO_SERVICE);
-    // Nobody answers for EC2 here, which may be because it is still booting.
+    // The metadata service does not respond here, perhaps because the instance is still booting.
     std::fs::remove_file(host.path("codedeploy.onpremises.yml")).unwrap();
     let mut start = host.command(&["start"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
-    // Whoever reads this stops reading; that is no reason to fail.
+    // The reader stops reading; that must not cause a failure.
     std::io::BufReader::new(start.stderr.take().unwrap()).read_line(&mut said).unwrap();
     assert!(said.contains("still starting"), "{said}");
     let log = std::fs::read_to_string(host.path("log/codedeploy-agent.log")).unwrap();
@@ -184,7 +184,7 @@ fn a_pid_file_that_names_another_live_process_is_stale() {
         let status = host.run(&["status"]);
         assert_eq!(status.status.code(), Some(3));
         assert!(stderr(&status).contains(&format!("names process {named}, which is not the agent")));
-        // Were this process meant, the test would end here.
+        // If the stale pid were used, this would end the test's own process.
         assert_eq!(stdout(&host.run(&["stop"])), "No AWS CodeDeploy agent running\n");
         assert!(host.run(&["start"]).status.success());
         assert!(is_alive(pid(&host)) && pid(&host).unsigned_abs() != named);
@@ -264,7 +264,7 @@ fn hostile_clients_of_the_socket_neither_block_nor_end_the_agent() {
         assert!(answer.contains("\"error\""), "{answer}");
     }
     let mut flood = connect();
-    // It hangs up after the first few thousand bytes.
+    // The server hangs up after the first few thousand bytes.
     let _ = flood.write_all(&vec![b'x'; 10 << 20]);
     let told = json(&host.run(&["status", "--json"]));
     assert_eq!(told["agent"]["agent_version"], env!("CARGO_PKG_VERSION"), "{told}");

@@ -1,4 +1,4 @@
-//! `doctor` against services that are as they should be, and as they should not be.
+//! `doctor` against healthy and faulty services.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::host::{Host, json, stdout};
 
-/// The answer of a command service that was asked for a deployment that it does not have.
+/// The response of a command service to a request for an unknown deployment.
 const NONE_SUCH: &str = r#"{"__type":"ClientException","message":"no such deployment"}"#;
 
-/// A server that gives every request the same answer, until the test ends.
+/// A server with one fixed response, until the test ends.
 fn server(status: &'static str, date: Option<String>, body: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -45,7 +45,7 @@ fn serve(mut stream: &TcpStream, answer: &[u8]) {
     let _ = stream.write_all(answer);
 }
 
-/// This moment, moved by some seconds, as HTTP writes it.
+/// The present time plus some seconds, in HTTP's format.
 fn date(moved: i64) -> Option<String> {
     let moved = time::OffsetDateTime::now_utc() + time::Duration::seconds(moved);
     let rfc2822 = moved.format(&time::format_description::well_known::Rfc2822).unwrap();
@@ -56,7 +56,7 @@ fn endpoints(service: &str) -> String {
     format!("deploy_control_endpoint: {service}\ns3_endpoint_override: {service}\n")
 }
 
-/// One check of a report: its verdict, and what is said of it.
+/// One check of a report: its verdict and its text.
 fn check(report: &Value, name: &str) -> (String, String) {
     let checks = report["checks"].as_array().unwrap();
     let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{report:#}"));
@@ -64,7 +64,7 @@ fn check(report: &Value, name: &str) -> (String, String) {
     (text("verdict"), format!("{}; {}", text("text"), text("advice")))
 }
 
-/// Examines a host, and expects one check to be a problem with these words in it.
+/// Examines a host, and expects one check to be a problem with these words.
 fn problem(host: &Host, name: &str, words: &[&str]) {
     let output = host.run(&["doctor", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -128,7 +128,7 @@ fn a_clock_that_the_service_accepts_is_a_warning() {
     assert_eq!(check(&report, "service").0, "ok");
 }
 
-/// The checks that are problems, and those that were left out because of another.
+/// The checks with problems, and those that were skipped because of another.
 fn blamed(report: &Value) -> (Vec<&str>, Vec<&str>) {
     let checks = report["checks"].as_array().unwrap();
     let names = |wanted: &dyn Fn(&Value) -> bool| {
@@ -169,7 +169,7 @@ fn a_host_name_that_does_not_exist_and_a_port_that_is_closed_are_told() {
     problem(&host, "s3", &["refuses connections", "s3_endpoint_override"]);
 }
 
-/// A TLS server with a certificate that nobody signed; it is ended when this is dropped.
+/// A TLS server with an unsigned certificate; it ends when dropped.
 struct Tls {
     child: Child,
     url: String,
@@ -215,7 +215,7 @@ fn tls_server(host: &Host) -> Tls {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let port = lines.find_map(|line| Some(line.strip_prefix("ACCEPT 127.0.0.1:")?.to_owned())).unwrap();
-    // Its further output goes somewhere, or it ends.
+    // Its further output must be read, or it ends.
     std::thread::spawn(move || lines.for_each(drop));
     Tls { child, url: format!("https://localhost:{port}") }
 }

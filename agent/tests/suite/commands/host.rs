@@ -1,4 +1,4 @@
-//! A host of its own for each test: a configuration in a temporary folder, and the real program run on it.
+//! A host for each test: a configuration in a temporary folder, and the real program.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// A registered host whose configuration says `more` beside where everything is.
+    /// A registered host with `more` lines in its configuration.
     pub(crate) fn new(more: &str) -> Self {
         let host = Self { folder: tempfile::tempdir().unwrap() };
         let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::123456789012:user/box1\n\
@@ -54,7 +54,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Nothing outlives its test; stopping what does not run is fine.
+        // Nothing outlives its test; stopping an agent that does not run is fine.
         let _ = self.command(&["stop", "--force"]).output();
     }
 }

@@ -1,4 +1,4 @@
-//! `codedeploy-agent journal`, and what the next deployment does about an Install that was interrupted.
+//! `codedeploy-agent journal`, and the next deployment after an interrupted Install.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -37,7 +37,7 @@ impl Scene {
         self.host.path(&format!("root/deployment-instructions/{GROUP}-journal.json"))
     }
 
-    /// The journal of the deployment's Install, complete.
+    /// The complete journal of the deployment's Install.
     fn complete(&self) -> String {
         let deployments = std::fs::read_dir(self.host.path(&format!("root/{GROUP}"))).unwrap();
         let record =
@@ -98,7 +98,7 @@ fn what_cannot_be_read_is_set_aside_and_what_is_newer_stops_the_group() {
 
     let complete = scene.complete();
     let begun = complete.lines().next().unwrap();
-    // Another version may seal its lines in another way.
+    // Another version may use another checksum.
     let document = &begun[begun.find("\"begun\"").unwrap()..];
     let newer = document.replacen("\"version\":2", "\"version\":7", 1);
     std::fs::write(scene.journal(), format!("{{{newer}\n")).unwrap();

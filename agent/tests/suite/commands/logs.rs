@@ -211,7 +211,7 @@ fn whatever_stands_in_place_of_a_log_is_named_or_shown_harmlessly() {
         fs::write(host.agent_log(), content).unwrap();
         fs::write(host.deployments_log(), content).unwrap();
         let options = [&[][..], &["--json"], &["--deployment", "d-ONE"]];
-        // Once is enough for what is big.
+        // Once is enough for large content.
         for arguments in options.into_iter().take(if content.len() > 1000 { 1 } else { 3 }) {
             let output = host.logs(arguments);
             assert!(output.status.success(), "{}", stderr(&output));
@@ -263,7 +263,7 @@ impl Reading {
         Self { child, lines }
     }
 
-    /// Waits for a line that contains `text`; what came before is skipped.
+    /// Waits for a line that contains `text`; skips the lines before it.
     fn until(&self, text: &str) {
         let mut seen = Vec::new();
         loop {
@@ -311,7 +311,7 @@ fn following_survives_every_kind_of_rotation() {
     reading.until("half and half");
 }
 
-/// The daemon, polling where nobody listens.
+/// The daemon, polling an address where nobody listens.
 fn daemon(host: &Host, shell: &str) -> Child {
     let identity = "region: us-east-1\niam_user_arn: arn:aws:iam::1:user/x\naws_access_key_id: AKID\naws_secret_access_key: hush\n";
     fs::write(host.path("identity.yml"), identity).unwrap();
@@ -324,7 +324,7 @@ fn daemon(host: &Host, shell: &str) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Through a pipe: a limit of the daemon's files must not be one of its last words.
+    // Through a pipe, because the file size limit also applies to stderr.
     let (mut from, mut to) = (child.stderr.take().unwrap(), File::create(host.path("stderr")).unwrap());
     std::thread::spawn(move || std::io::copy(&mut from, &mut to).unwrap());
     child

@@ -1,4 +1,4 @@
-//! A host in a temporary folder, and the commands that a service would send it.
+//! A host in a temporary folder, and the commands of a service.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -90,7 +90,7 @@ impl Host {
         agent.perform(&event.parse().unwrap(), &spec, None, CancellationToken::new()).await
     }
 
-    /// Performs commands that must succeed; gives the last one's note.
+    /// Performs commands that must succeed; returns the last one's note.
     pub(crate) async fn succeed(&self, events: &[&str], id: &str, location: &Path, more: &Value) -> String {
         let mut last = String::new();
         for event in events {

@@ -1,4 +1,4 @@
-//! Revisions on the host itself, and what an attempt that ended early leaves.
+//! Revisions on the host itself, and the remains of an interrupted attempt.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -95,7 +95,7 @@ async fn what_an_interrupted_attempt_left_is_no_revision_and_goes() {
     let folder = host.deployment("d-1");
     fs::create_dir_all(folder.join(".deployment-archive.incoming/half")).unwrap();
     fs::write(folder.join(".bundle.tar.incoming"), "half").unwrap();
-    // No archive yet: the event belongs to the last successful deployment, of which there is none.
+    // There is no archive yet: the event belongs to the last successful deployment, and there is none.
     host.succeed(&["ApplicationStop"], "d-1", &revision, &json!({})).await;
     host.succeed(&["DownloadBundle", "DownloadBundle"], "d-1", &revision, &json!({})).await;
     assert!(!folder.join(".deployment-archive.incoming").exists());
@@ -131,7 +131,7 @@ async fn a_full_disk_leaves_no_archive_and_the_earlier_deployment_which_needs_ro
     let _disk = SmallDisk::mount(&host.path("root")).expect("a small disk can be mounted");
     let revision = host.revision("", &[("site/a", "a")]);
     host.succeed(&["DownloadBundle", "Install"], "d-1", &revision, &json!({})).await;
-    // A folder has no size that could be compared first: the copy runs into the end of the disk.
+    // A folder's size is unknown in advance: the copy fills the disk.
     fs::write(revision.join("site/big"), vec![7; 4 << 20]).unwrap();
     let report = host.perform("DownloadBundle", "d-2", &revision, &json!({})).await;
     let message = report.outcome.to_string();

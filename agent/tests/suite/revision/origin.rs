@@ -1,4 +1,4 @@
-//! From which deployment's revision each event runs, and what happens when that is gone.
+//! The revision that each event runs from, and the result if that is gone.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const HOOKS: [&str; 9] = [
     "AfterAllowTraffic",
 ];
 
-/// A revision whose scripts note its name.
+/// A revision whose scripts record its name.
 fn revision(host: &Host, name: &str) -> PathBuf {
     let hooks: String = HOOKS.iter().map(|event| format!("  {event}:\n    - location: note.sh\n")).collect();
     let note = format!("#!/bin/sh\necho {name} >> {}\n", host.path("noted").display());
@@ -36,7 +36,8 @@ async fn host() -> Host {
     host
 }
 
-/// Whose script ran for `event` of the deployment d-NEW000001; empty when none did, `None` when the event failed.
+/// The revision whose script ran for `event` of the deployment d-NEW000001; empty if none did, `None` if the event
+/// failed.
 async fn ran(host: &Host, event: &str, kind: &Value) -> Option<String> {
     let _ = fs::remove_file(host.path("noted"));
     let report = host.perform(event, "d-NEW000001", &host.path("revision"), kind).await;
@@ -59,7 +60,7 @@ async fn events_before_the_download_run_from_an_earlier_deployment_and_all_other
                 "BeforeBlockTraffic" | "AfterBlockTraffic" if swaps => Some("failed"),
                 "BeforeBlockTraffic" | "AfterBlockTraffic" | "ApplicationStop" => Some("good"),
                 "BeforeAllowTraffic" | "AfterAllowTraffic" if swaps => Some("good"),
-                // There is no revision yet that it could run from.
+                // There is no revision yet to run it from.
                 _ => None,
             };
             assert_eq!(ran(&host, event, kind).await.as_deref(), expected, "{event}, {kind}");

@@ -1,4 +1,4 @@
-//! Until a revision is installed it is root's: no user whom a bundle names as an owner can change what root will run.
+//! Until a revision is installed it belongs to root: no owner in a bundle can change what root will run.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
@@ -13,7 +13,7 @@ use super::host::Host;
 const USER: (&str, u32) = ("nobody", 65_534);
 const STOP: &str = "hooks:\n  ApplicationStop:\n    - location: scripts/stop.sh\n";
 
-/// A tar in which everything belongs to [`USER`], the script and its folder to nobody else.
+/// A tar in which everything belongs to [`USER`]; only the owner may access the script and its folder.
 fn bundle(host: &Host, hooks: &str) -> PathBuf {
     host.revision(hooks, &[]);
     let appspec = fs::read(host.path("revision/appspec.yml")).unwrap();
@@ -72,7 +72,7 @@ async fn a_users_bundle_is_roots_until_install_gives_it_to_him_which_needs_root(
         let (uid, _, mode) = state(&archive.join(name));
         assert_eq!((uid, mode & 0o6022), (0, 0), "{name}");
     }
-    // Nobody else may read what he alone was allowed to.
+    // Nobody else may read the files that only he could read.
     assert_eq!(state(&archive.join("scripts/beside")).2 & 0o007, 0);
 
     host.succeed(&["Install"], "d-1", &bundle, &json!({})).await;
@@ -104,7 +104,7 @@ async fn the_next_deployment_does_not_run_what_somebody_else_put_in_the_scripts_
     host.succeed(&events, "d-1", &bundle, &json!({})).await;
     let scripts = host.archive("d-1").join("scripts");
 
-    // An archive as earlier versions of this agent left it, untouched.
+    // An unmodified archive of an earlier version of this agent.
     for path in [&scripts, &scripts.join("stop.sh"), &scripts.join("beside")] {
         lchown(path, Some(USER.1), Some(12_345)).unwrap();
     }
@@ -112,7 +112,7 @@ async fn the_next_deployment_does_not_run_what_somebody_else_put_in_the_scripts_
     assert_eq!(said(&host), "deployed\n");
     assert_eq!(state(&scripts).0, 0, "nobody else can exchange the script while it runs");
 
-    // The owner of the folder has exchanged it.
+    // The owner of the folder has replaced it.
     let script = scripts.join("stop.sh");
     fs::write(&script, format!("#!/bin/sh\nid -un >{}/who\n", host.path("drop").display())).unwrap();
     lchown(&scripts, Some(USER.1), None).unwrap();
@@ -123,7 +123,7 @@ async fn the_next_deployment_does_not_run_what_somebody_else_put_in_the_scripts_
     assert!(reason.contains(&format!("scripts belongs to user id {}", USER.1)), "{reason}");
     assert!(!host.path("drop/who").exists());
 
-    // He owns the file alone.
+    // He owns only the file.
     lchown(&script, Some(USER.1), None).unwrap();
     assert!(!stop(&host, &bundle).await.outcome.succeeded());
     assert!(!host.path("drop/who").exists());
@@ -140,7 +140,7 @@ async fn a_script_that_root_changed_runs_which_needs_root() {
     fs::write(&script, format!("#!/bin/sh\necho changed >{}/said\n", drop.display())).unwrap();
     assert!(stop(&host, &bundle).await.outcome.succeeded());
     assert_eq!(said(&host), "changed\n");
-    // Without its manifest, as another agent leaves an archive, a revision's scripts run as they are.
+    // Without its manifest, as another agent leaves an archive, a revision's scripts run unchecked.
     fs::remove_file(host.deployment("d-1").join(".archive-manifest")).unwrap();
     lchown(&script, Some(USER.1), None).unwrap();
     assert!(stop(&host, &bundle).await.outcome.succeeded());

@@ -1,4 +1,4 @@
-//! RESTART deployments: an archive is used again when it is what was unpacked, and downloaded in every other case.
+//! RESTART deployments: an archive is reused if it is unchanged, and downloaded otherwise.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -54,7 +54,7 @@ async fn an_archive_is_used_again_with_everything_it_holds_also_after_its_script
     let events = ["DownloadBundle", "BeforeInstall", "Install"];
     host.succeed(&events, "d-1", &bundle, &json!({})).await;
     fs::write(host.deployment("d-1").join(".bundle-etag"), "\"abc\"").unwrap();
-    // Nothing is there to be downloaded any more.
+    // The download would fail.
     fs::write(&bundle, "").unwrap();
 
     let arn = from("arn:aws:codedeploy:us-east-1:123456789012:deployment/d-1");
@@ -62,13 +62,13 @@ async fn an_archive_is_used_again_with_everything_it_holds_also_after_its_script
     assert_eq!(note, "BundleSource=archive-reuse");
     assert_eq!(picture(&host.archive("d-2")), picture(&host.archive("d-1")));
     let script = host.archive("d-2").join("site/run.sh").metadata().unwrap();
-    // Root holds what it runs; nobody else can write to it.
+    // Root owns the scripts that it runs; nobody else can write to them.
     let (mode, owner) = if is_root() { (0o755, 0) } else { (0o775, script.uid()) };
     assert_eq!((script.mode() & 0o7777, script.mtime(), script.uid()), (mode, 1_000_000_000, owner));
     let text = |name: &str| fs::read_to_string(host.deployment("d-2").join(name)).unwrap();
     assert_eq!((text(".bundle-source").as_str(), text(".bundle-etag").as_str()), ("archive-reuse", "abc"));
     host.succeed(&["BeforeInstall", "Install"], "d-2", &bundle, &arn).await;
-    // What was copied can be copied again.
+    // A copy can be copied again.
     assert_eq!(
         host.succeed(&["DownloadBundle"], "d-3", &bundle, &from("d-2")).await,
         "BundleSource=archive-reuse"

@@ -1,4 +1,4 @@
-//! A host that AWS's agent ran before, 1.8.1 or 2.1: its files are read, and ours are as it writes them.
+//! A host on which AWS's agent ran before, 1.8.1 or 2.1: this agent reads its files, and writes files of the same form.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::host::{Host, make_fifo};
 
 const EVENTS: [&str; 3] = ["ApplicationStop", "DownloadBundle", "Install"];
 
-/// A host as the official agent of this version left it after its deployment d-OLD000001.
+/// A host in the state in which this version of the official agent left it after its deployment d-OLD000001.
 fn left_by(version: &str) -> Host {
     let host = Host::new();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version);
@@ -21,7 +21,7 @@ fn left_by(version: &str) -> Host {
     host
 }
 
-/// Copies a fixture, in which `@ROOT@` and `@APP@` stand for the host's folders.
+/// Copies a fixture; `@ROOT@` and `@APP@` in it stand for the host's folders.
 fn copy(from: &Path, to: &Path, host: &Host) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -66,7 +66,7 @@ async fn what_we_leave_is_what_the_official_agents_write() {
     for pointer in ["_last_successful_install", "_most_recent_install"] {
         assert_eq!(text(host.instructions(pointer)), folder);
     }
-    // The folder stayed, because of the operator's file: it is not ours to remove then.
+    // The folder stayed because of the operator's file; then it is not ours to remove.
     let cleanup = text(host.instructions("-cleanup"));
     let mut lines: Vec<&str> = cleanup.lines().filter(|line| *line != app).collect();
     lines.sort_unstable();
@@ -115,7 +115,7 @@ async fn a_state_file_that_is_no_use_is_set_aside_and_the_deployment_goes_on() {
         for (how, spoil) in spoilt {
             let host = left_by("2.1");
             spoil(&host.instructions(name));
-            // Without its cleanup file, what the earlier Install left is in the way.
+            // Without its cleanup file, the files of the earlier Install conflict.
             let more = json!({
                 "AgentActionOverrides": {"AgentOverrides": {"FileExistsBehavior": "OVERWRITE"}},
                 "DeploymentCreator": "codeDeployRollback", "DeploymentType": "BLUE_GREEN"});

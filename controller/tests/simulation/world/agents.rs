@@ -1,4 +1,4 @@
-//! The agents of a small fleet: what they ask the controller for, and tell it.
+//! The agents of a small fleet: their requests to the controller.
 
 use codedeploy_api::command::{CommandStatus, Envelope};
 use codedeploy_controller::deployment::commands::{self, Offer};
@@ -36,7 +36,7 @@ impl World {
                         done.unwrap();
                         self.hosts[index].past.push(held.command.host_command_identifier);
                     }
-                    // It heard no answer, and tries again.
+                    // It got no response, and retries.
                     None => self.hosts[index].held.push(held),
                 }
             }
@@ -72,7 +72,7 @@ impl World {
         });
         let command = match offer {
             Some(offer) => offer.unwrap(),
-            // It heard no answer, and tries again.
+            // It got no response, and retries.
             None => return,
         };
         let Some(command) = command else {

@@ -1,4 +1,4 @@
-//! The operator of a small fleet: what the group is like, and what is deployed, continued and stopped.
+//! The operator of a small fleet: sets up the group, and deploys, continues and stops.
 
 use codedeploy_controller::deployment::{create, intervene, removal};
 use codedeploy_controller::error::{ApiError, ErrorName};
@@ -45,7 +45,7 @@ impl World {
         .unwrap();
     }
 
-    /// The settings of a group, and its deployment configuration if it has one of its own.
+    /// The settings of a group, and its deployment configuration if it has its own.
     fn draw_group(&mut self, number: usize) -> (Option<Value>, Value) {
         let minimum = match self.rng.u32(0..10) {
             0..=1 => Some(json!({"type": "HOST_COUNT", "value": self.rng.usize(0..=self.hosts.len())})),
@@ -148,12 +148,12 @@ impl World {
         }
     }
 
-    /// Registers a host anew, with the same name and agent.
+    /// Registers a host again, with the same name and agent.
     fn replace_host(&mut self) {
         let number = self.rng.usize(0..self.hosts.len());
         let (name, arn) = (self.hosts[number].name.clone(), self.hosts[number].identifier.clone());
         let fleet = *self.rng.choice(&["blue", "green"]).unwrap();
-        // What a host was to do ends with its registration.
+        // A host's commands end with its registration.
         if self.calm && self.memory.running > 0 {
             return;
         }
@@ -197,7 +197,7 @@ impl World {
         });
         match done {
             Some(Ok(_)) => self.wanted -= 1,
-            // Nothing to restart yet, or no green host is left.
+            // There is nothing to restart yet, or no green host is left.
             Some(Err(refusal)) => {
                 let known = [ErrorName::RevisionDoesNotExist, ErrorName::InvalidTargetInstances];
                 assert!(known.contains(&refusal.name), "{refusal}");

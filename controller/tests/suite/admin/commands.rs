@@ -1,4 +1,4 @@
-//! The commands of the data directory's administrator, and how the program starts.
+//! The commands of the data directory's administrator, and the program's start.
 
 use std::fs::File;
 use std::io;
@@ -36,7 +36,7 @@ async fn adding_a_host_prints_the_two_files_it_needs() {
     ] {
         assert!(text.contains(&expected), "{expected} is missing from {text}");
     }
-    // The running service knows the host at once.
+    // The running service sees the host at once.
     let client = controller.client("operator");
     let found = client.get_on_premises_instance().instance_name("box1").send().await.unwrap();
     let tags = found.instance_info().unwrap().tags();
@@ -110,14 +110,14 @@ fn mistakes_on_the_command_line_say_what_to_do() {
     }
 }
 
-/// Runs the program with a standard output of its own, and gives whether it succeeded and what it complained of.
+/// Runs the program with its own standard output; returns its exit code and its error output.
 fn run_into(out: impl Into<Stdio>, args: &[&str], data: &Path) -> (Option<i32>, String) {
     let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
     let output = program.args(args).arg("--data-dir").arg(data).stdout(out).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// The writing end of a pipe that nobody reads.
+/// The write end of a pipe without a reader.
 fn nobody_reads() -> io::PipeWriter {
     io::pipe().unwrap().1
 }

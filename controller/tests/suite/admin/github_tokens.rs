@@ -1,4 +1,4 @@
-//! GitHub tokens: who gets to read them, and who does not.
+//! GitHub tokens: who can read them, and who cannot.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -41,7 +41,7 @@ async fn deploy(client: &Client) -> String {
     request.revision(on_github()).send().await.unwrap().deployment_id.unwrap()
 }
 
-/// What the host reads.
+/// The specification that the host reads.
 async fn specification(controller: &Controller, agent: &Agent, held: &Held) -> Value {
     let shown = String::from_utf8(controller.admin(&["signer"]).stdout).unwrap();
     let output = agent.specification(held).await;
@@ -74,7 +74,7 @@ async fn a_host_reads_the_token_of_its_application_while_its_deployment_runs() {
     let document = specification(&controller, &agent, &held).await;
     assert_eq!(document["GitHubAccessToken"], SECRET);
     assert_eq!(document["Revision"]["GitHubRevision"]["Account"], "octo");
-    // Another one of the same name is what hosts read from now on.
+    // Hosts get the replacement from now on.
     done(&data, &["add", "deploy", "--account", "octo2", "--replace"], "ghp_New");
     assert_eq!(specification(&controller, &agent, &held).await["GitHubAccessToken"], "ghp_New");
     assert_eq!(link_of(&client).await, (true, Some("octo2".into())));
@@ -84,7 +84,7 @@ async fn a_host_reads_the_token_of_its_application_while_its_deployment_runs() {
     assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Succeeded));
     assert_eq!(specification(&controller, &agent, &held).await.get("GitHubAccessToken"), None);
 
-    // Not for what is fetched elsewhere, and not where there is none: absent, never null.
+    // Not for revisions from elsewhere, and absent, never null, without a token.
     shop::deploy(&client, "app.zip").await;
     let held = agent.poll().await.unwrap();
     assert_eq!(specification(&controller, &agent, &held).await.get("GitHubAccessToken"), None);

@@ -1,4 +1,4 @@
-//! Who may call: access keys and hosts, made and ended by the administrator, and the service's certificate.
+//! Access: keys and hosts that the administrator makes and revokes, and the service's certificate.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
@@ -18,7 +18,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The error's code, or nothing when the call is let in.
+/// The error's code; `None` if the call is accepted.
 async fn refusal(client: &Client) -> Option<String> {
     let refused = client.list_applications().send().await.err()?;
     Some(refused.into_service_error().code().unwrap_or_default().to_owned())
@@ -71,7 +71,7 @@ async fn a_host_is_added_with_its_files_and_removed_with_its_keys() {
         assert!(shown.contains(path.to_str().unwrap()), "{shown}");
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o600);
     }
-    // AWS's Ruby agent starts with nothing but these files, too.
+    // AWS's Ruby agent, too, starts with only these files.
     let file = std::fs::read_to_string(&names[1]).unwrap();
     for line in [
         ":log_dir: \"/var/log/aws/codedeploy-agent\"",
@@ -93,7 +93,7 @@ async fn a_host_is_added_with_its_files_and_removed_with_its_keys() {
     let poll = || agent.call("PollHostCommand", json!({"HostIdentifier": agent.identifier}));
     assert_eq!(poll().await, (200, json!({})));
 
-    // What cannot be written is not registered.
+    // If the files cannot be written, the host is not registered.
     let refused = stderr(&controller.admin(&["host", "add", "box2", "--output", output]));
     assert!(refused.contains("codedeployagent.yml exists already"), "{refused}");
     let other = controller.folder.path().join("box2");
@@ -109,7 +109,7 @@ async fn a_host_is_added_with_its_files_and_removed_with_its_keys() {
     assert!(stderr(&controller.admin(&["host", "remove", "box1"])).contains("no on-premises instance"));
 }
 
-/// What a client that trusts `authority` alone gets for `GET /`, and the certificate that it was shown.
+/// The response to `GET /` for a client that trusts only `authority`, and the presented certificate.
 async fn get(controller: &Controller, authority: &str, name: &str) -> Result<(String, Vec<u8>), String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
@@ -141,7 +141,7 @@ async fn the_self_made_certificate_is_for_its_names_and_renewed_on_hangup() {
     assert!(
         get(&controller, &authority, "other.example.com").await.unwrap_err().contains("not valid for name")
     );
-    // Plain http gets no other answer than that it is wrong here.
+    // Over plain http, the only response is an error.
     let mut plain = tokio::net::TcpStream::connect(controller.address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -158,7 +158,7 @@ async fn the_self_made_certificate_is_for_its_names_and_renewed_on_hangup() {
     assert_eq!(String::from_utf8(controller.admin(&["certificate"]).stdout).unwrap(), authority);
     assert!(get(&controller, &authority, "localhost").await.is_ok());
 
-    // Hosts are told to trust it, and by a name that is in it.
+    // Hosts get the authority, and a URL whose name is in the certificate.
     let host = controller.admin_json(&["host", "add", "box1", "--json"]);
     assert_eq!(text(&host, "codedeploy-controller.pem"), authority);
     let file = text(&host, "codedeployagent.yml");
@@ -201,7 +201,7 @@ async fn a_given_certificate_is_replaced_when_its_files_change() {
     controller.signal("HUP");
     eventually("the new certificate", async || get(&controller, &second, "deploy.example.com").await.ok())
         .await;
-    // A file that is no certificate leaves the one before.
+    // A file that is no certificate leaves the previous one in use.
     std::fs::write(&certificate, "nothing").unwrap();
     controller.signal("HUP");
     assert!(get(&controller, &second, "deploy.example.com").await.is_ok());

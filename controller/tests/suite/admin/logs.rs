@@ -1,4 +1,4 @@
-//! What an operator learns from the log: who changed what, who was refused, and what failed where and why.
+//! The log for operators: changes and their authors, rejected requests, and failures with their reasons.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -196,7 +196,7 @@ fn level_format_and_what_a_reload_does_not_do() {
     signal("TERM");
     until(" INFO  stopping");
     until(" INFO  stopped");
-    // An agent that tries again for two seconds shall find its successor.
+    // An agent that retries for two seconds must reach the restarted service.
     let stopped = Instant::now();
     assert!(child.wait().unwrap().success());
     assert!(stopped.elapsed() < Duration::from_millis(500), "{:?}", stopped.elapsed());

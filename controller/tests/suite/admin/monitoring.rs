@@ -1,4 +1,4 @@
-//! A running service, as its operator asks it: its hosts, its keys, what becomes of a notification, whether it is ready.
+//! A running service as its operator sees it: its hosts, its keys, the results of notifications, its readiness.
 
 use serde_json::json;
 
@@ -50,7 +50,7 @@ fn keys_are_listed_with_their_times_and_revoked_ones_when_asked() {
     assert!(list(&["--all"]).contains(&revoked));
 }
 
-/// Sends a request without a signature, and gives the status and the text of its answer.
+/// Sends an unsigned request; returns the status and the text of the response.
 async fn send(request: axum::http::request::Builder, body: &str) -> (u16, String) {
     let request = request.body(axum::body::Body::from(body.to_owned())).unwrap();
     let executor = hyper_util::rt::TokioExecutor::new();
@@ -88,7 +88,7 @@ async fn a_monitor_can_ask_whether_the_service_can_write() {
         send(axum::http::Request::get(url), "").await.0
     };
     assert_eq!(ask().await, 200);
-    // A database that refuses what is written, as one on a full disk does.
+    // A database that rejects writes, like one on a full disk.
     let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
     let refuse = "CREATE TRIGGER full BEFORE UPDATE ON own_partition BEGIN SELECT RAISE(FAIL, 'full'); END";
     database.execute_batch(refuse).unwrap();

@@ -1,4 +1,4 @@
-//! Settings, and where they come from: every mistake in them is named, and makes nothing.
+//! Settings and their origins: every mistake is reported, and leaves no files.
 
 use std::path::Path;
 
@@ -57,13 +57,14 @@ fn the_environment_names_the_data_directory() {
 fn a_database_keeps_its_region_and_account() {
     let mut controller = Controller::start("region: us-west-2");
     controller.terminate();
-    // As long as nobody signs for them, they can be changed: a package starts before anyone has edited its settings.
+    // Until they are used in a signature, they can be changed: a package starts the service before anyone edits its
+    // settings.
     let settings = "region: eu-west-1\naccount_id: '210987654321'";
     std::fs::write(controller.folder.path().join("controller.yml"), settings).unwrap();
     controller.start_again();
     controller.terminate();
     let data = controller.data();
-    // Also without what its service said of itself.
+    // Also without the service's own record of its settings.
     std::fs::remove_file(data.join("service.json")).unwrap();
     let added = controller.admin(&["host", "add", "box1", "--endpoint", "https://deploy.example.com"]);
     let files = String::from_utf8(added.stdout).unwrap();
@@ -213,7 +214,7 @@ fn every_mistake_of_every_setting_is_told_at_once() {
     }
 }
 
-/// A certificate for localhost that ended on 1 February 2020, with its key.
+/// A certificate for localhost that expired on 1 February 2020, with its key.
 fn expired(folder: &Path) -> String {
     let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);

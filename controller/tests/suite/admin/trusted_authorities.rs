@@ -1,4 +1,4 @@
-//! Whose certificates the service trusts when it asks others.
+//! The certificates that the service trusts in its own requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Controller, command, pem, shop};
 
-/// A source of alarms, none of which is active, behind a certificate that no system trusts. Gives that as PEM.
+/// A source of inactive alarms, behind a certificate that no system trusts. Returns the certificate as PEM.
 async fn quiet_alarms() -> (SocketAddr, String) {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let certificate = certified.cert.der().clone();
@@ -32,7 +32,7 @@ async fn quiet_alarms() -> (SocketAddr, String) {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(socket).await?;
-                // What is asked has a head and no body.
+                // A request has a head and no body.
                 let mut asked = Vec::new();
                 while !asked.ends_with(b"\r\n\r\n") {
                     asked.push(stream.read_u8().await?);
@@ -48,7 +48,7 @@ async fn quiet_alarms() -> (SocketAddr, String) {
     (address, pem("CERTIFICATE", &certificate))
 }
 
-/// What becomes of a deployment of a group with an alarm that is read there.
+/// The result of a deployment of a group with an alarm from that source.
 async fn deployed(alarms: SocketAddr, bundle: Option<&Path>) -> DeploymentInfo {
     let trust = bundle.map(|path| format!("ca_bundle: {}\n", path.display())).unwrap_or_default();
     let config = format!("{trust}alarms: {{hot: {{webhook: {{url: 'https://{alarms}/hot'}}}}}}\n");
@@ -69,7 +69,7 @@ async fn an_authority_of_ones_own_is_trusted_when_the_service_is_told_so() {
     let (address, certificate) = quiet_alarms().await;
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("internal.pem");
-    // Others beside it are no trouble.
+    // Other certificates in the file do no harm.
     let other = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
     std::fs::write(&bundle, pem("CERTIFICATE", other.cert.der()) + "# ours\n" + &certificate).unwrap();
     assert_eq!(deployed(address, Some(&bundle)).await.status(), Some(&DeploymentStatus::Succeeded));

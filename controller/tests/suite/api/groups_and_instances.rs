@@ -162,7 +162,7 @@ async fn a_deployment_group_gives_back_what_it_was_given() {
     );
 }
 
-/// A group that names an alarm and a topic of a misspelt name each, beside an alarm that is known.
+/// A group with a misspelt alarm name and a misspelt topic name, besides a known alarm.
 async fn misspelt(client: &Client) -> Result<(), aws_sdk_codedeploy::Error> {
     let alarms = ["shop-errors", "shop-erors"].map(|name| Alarm::builder().name(name).build());
     let trigger = TriggerConfig::builder().trigger_name("ops").trigger_target_arn(MISSPELT_TOPIC);
@@ -185,7 +185,7 @@ const MISSPELT_TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:opps";
 const KNOWN_NAMES: &str = "alarms: {shop-errors: {prometheus: {url: 'http://127.0.0.1:1'}}}\n\
     events: {topics: {'arn:aws:sns:us-east-1:123456789012:ops': {url: 'http://127.0.0.1:1'}}}\n";
 
-/// What was logged under a message, once it is so much.
+/// The log lines with this message, once there are this many.
 async fn told(controller: &Controller, message: &str, number: usize) -> Vec<serde_json::Value> {
     eventually(message, async || Some(controller.logged(message)).filter(|told| told.len() == number)).await
 }
@@ -209,7 +209,7 @@ async fn a_misspelt_alarm_or_topic_is_told_when_it_is_named() {
     assert_eq!(of_topic[0]["topic"], MISSPELT_TOPIC);
     assert_eq!(of_topic[0]["did_you_mean"], "arn:aws:sns:us-east-1:123456789012:ops");
 
-    // What an update does not name is not told again.
+    // An update does not repeat warnings about unchanged settings.
     let update =
         || client.update_deployment_group().application_name("shop").current_deployment_group_name("web");
     update().deployment_config_name("CodeDeployDefault.AllAtOnce").send().await.unwrap();
@@ -221,7 +221,7 @@ async fn a_misspelt_alarm_or_topic_is_told_when_it_is_named() {
     let info = shop::info(&client, &id).await;
     let [said] = info.deployment_status_messages() else { panic!("{info:?}") };
     assert!(said.starts_with("The alarm \"other\" is not one that alarms"), "{said}");
-    // An alarm that is off is not looked for.
+    // A disabled alarm is not looked up.
     let off = AlarmConfiguration::builder().enabled(false).alarms(Alarm::builder().name("third").build());
     update().alarm_configuration(off.build()).send().await.unwrap();
     assert!(controller.logged(alarm).iter().all(|line| line["alarm"] != "third"));

@@ -1,4 +1,4 @@
-//! What is refused of an input that no library of AWS's would send, by which name, and in which words.
+//! Rejected inputs that no AWS library would send: the error names and messages.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::support::{Agent, Controller, Forgery, QUICK, eventually, text};
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/cd";
 
-/// A controller with the application `shop` and its group `web`, and somebody who may do everything.
+/// A controller with the application `shop` and its group `web`, and an operator.
 async fn open_shop() -> (Controller, Agent) {
     let controller = Controller::start(QUICK);
     let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
@@ -32,7 +32,7 @@ async fn accepted(operator: &Agent, operation: &str, input: Value) -> Value {
     output
 }
 
-/// Asks for what is refused by a name, in words that have others in them.
+/// Sends an input that is rejected with this name, and with a message that contains these words.
 async fn refused(operator: &Agent, name: &str, words: &str, operation: &str, input: Value) {
     let (status, output) = call(operator, operation, input.clone()).await;
     let found = (status, output["__type"].as_str().unwrap_or_default());
@@ -254,7 +254,7 @@ async fn what_does_not_exist_is_told_before_what_contradicts_itself() {
                          "onPremisesInstanceTagFilters": [{"Key": "env"}]});
     accepted(&operator, "UpdateDeploymentGroup", filters).await;
     let id = text(&accepted(&operator, create, deployment(json!({}))).await, "deploymentId");
-    // CI plug-ins look for it.
+    // CI plug-ins look for this text.
     refused(&operator, "DeploymentLimitExceeded", &id, create, deployment(targets)).await;
 
     let register = "RegisterOnPremisesInstance";
@@ -403,7 +403,7 @@ async fn a_group_says_what_was_left_out_and_leaves_out_what_is_empty() {
     let types: Vec<_> =
         group["onPremisesInstanceTagFilters"].as_array().unwrap().iter().map(|f| &f["Type"]).collect();
     assert_eq!(types, ["KEY_AND_VALUE", "KEY_ONLY", "VALUE_ONLY"]);
-    // What Terraform sends when blocks are taken out of its configuration.
+    // Terraform sends this when blocks are removed from its configuration.
     for empty in
         [json!({}), json!({"elbInfoList": [], "targetGroupInfoList": [], "targetGroupPairInfoList": []})]
     {
@@ -437,7 +437,7 @@ async fn a_group_says_what_was_left_out_and_leaves_out_what_is_empty() {
     accepted(&operator, "ListDeploymentTargets", filters).await;
 }
 
-/// The deployment that has started and ended without a host.
+/// The deployment that started and ended without a host.
 async fn found_id(operator: &Agent) -> String {
     eventually("the end of the deployment", async || {
         let failed = json!({"includeOnlyStatuses": ["Failed"]});

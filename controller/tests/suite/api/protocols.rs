@@ -1,4 +1,4 @@
-//! The protocols beside JSON: CBOR, which AWS's own client can be told to use, the query protocol of other services, and S3.
+//! The protocols other than JSON: CBOR, which AWS's own client can use, the query protocol of other services, and S3.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::{Agent, Controller, Forgery, QUICK, eventually};
 
-/// A controller, and clients of it by JSON and by CBOR.
+/// A controller, and clients of it for JSON and for CBOR.
 fn start() -> (Controller, Client, Client) {
     let controller = Controller::start(QUICK);
     let key = controller.admin_json(&["credentials", "create", "--role", "operator", "--json"]);
@@ -48,7 +48,7 @@ async fn what_one_protocol_writes_the_other_reads() {
         let [by_json, by_cbor] = [by_json.await.unwrap(), by_cbor.await.unwrap()];
         let [by_json, by_cbor] = [by_json.application().unwrap(), by_cbor.application().unwrap()];
         assert_eq!(by_json.application_id(), by_cbor.application_id());
-        // This client has the nanoseconds of a number in JSON, and the milliseconds of one in CBOR.
+        // This client keeps nanoseconds of a JSON number, and milliseconds of a CBOR number.
         let created = by_json.create_time().unwrap().as_nanos() + 500_000;
         assert_eq!(created / 1_000_000, by_cbor.create_time().unwrap().as_nanos() / 1_000_000);
     }
@@ -114,7 +114,7 @@ async fn pages_are_turned_and_deployments_waited_for() {
     assert!(info.start_time() >= info.create_time() && info.complete_time() >= info.start_time());
 }
 
-/// Sends a form, signed for a service in a region.
+/// Sends a form, signed for a service and a region.
 async fn form(caller: &Agent, service: &'static str, region: &'static str, form: &str) -> (u16, String) {
     let kind = [("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned())];
     let forgery = Forgery { service, region, ..Forgery::none("") };

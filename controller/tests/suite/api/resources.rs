@@ -153,7 +153,7 @@ async fn deployments_are_listed_newest_first_and_refused_by_name() {
         ids.insert(0, output.deployment_id().unwrap().to_owned());
     }
     let listed = client.list_deployments().send().await.unwrap();
-    // Both may have been made within one millisecond.
+    // Both may have been created within one millisecond.
     let mut names = listed.deployments().to_vec();
     names.sort();
     let mut expected = ids.clone();

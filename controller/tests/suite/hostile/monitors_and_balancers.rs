@@ -1,4 +1,4 @@
-//! What the controller depends on misbehaves: monitoring and load balancers that are slow, away, or wrong.
+//! Misbehaving dependencies of the controller: monitoring and load balancers that are slow, unreachable or wrong.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -55,7 +55,7 @@ impl Haproxy {
     }
 
     fn spawn(folder: &std::path::Path) -> std::process::Child {
-        // Debian's place for it is not in everyone's PATH.
+        // Debian installs it in a folder that is not in everyone's PATH.
         let packaged = std::path::Path::new("/usr/sbin/haproxy");
         let mut haproxy = command(if packaged.exists() { "/usr/sbin/haproxy" } else { "haproxy" });
         haproxy.arg("-db").arg("-f").arg(folder.join("cfg"));
@@ -73,7 +73,7 @@ impl Haproxy {
         )
     }
 
-    /// The status of the server and its sessions, once HAProxy answers.
+    /// The status of the server and its sessions, once HAProxy responds.
     async fn server(&self) -> (String, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let ask = async || {
@@ -131,7 +131,7 @@ async fn an_haproxy_that_is_started_anew_is_told_again() {
     let id = deploy_behind(&client).await;
     agent.run_to("BeforeBlockTraffic").await;
     haproxy.until("DRAIN", "1").await;
-    // It forgets what it was told, and the session.
+    // It loses its state, and the session.
     haproxy.child.kill().unwrap();
     haproxy.child.wait().unwrap();
     haproxy.child = Haproxy::spawn(haproxy.folder.path());
@@ -143,7 +143,7 @@ async fn an_haproxy_that_is_started_anew_is_told_again() {
     drop(session);
 }
 
-/// A load balancer's webhook that says of a call, by its number, how it went; gives its address and who called.
+/// A load balancer's webhook that responds to a call by its number; returns its address and its callers.
 async fn webhook(
     answer: impl Fn(usize) -> (StatusCode, &'static str) + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
@@ -206,7 +206,7 @@ async fn a_change_of_traffic_ends_with_its_deployment() {
     assert!(calls[..last].iter().all(|call| *call == gone), "{calls:?}");
 }
 
-/// Has an alarm watched over the group.
+/// Sets an alarm for the group.
 async fn watch(client: &Client, group: &str, alarm: &str, ignore_failure: bool) {
     client
         .update_deployment_group()
@@ -224,7 +224,7 @@ async fn watch(client: &Client, group: &str, alarm: &str, ignore_failure: bool) 
         .unwrap();
 }
 
-/// A group beside `web`, of the hosts with this tag.
+/// Creates a group besides `web`, with the hosts that have this tag.
 async fn open_group(client: &Client, name: &str, env: &str) {
     client
         .create_deployment_group()
@@ -248,7 +248,7 @@ async fn deploy_to(client: &Client, group: &str) -> String {
 
 #[tokio::test]
 async fn an_alarm_that_nobody_answers_for_holds_up_no_other_deployment() {
-    // Takes connections, and says nothing.
+    // Accepts connections, and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent_at = silent.local_addr().unwrap();
     let alarm = serve(Router::new().route("/", get(|| async { r#"{"state": "ALARM"}"# }))).await;
@@ -264,7 +264,7 @@ async fn an_alarm_that_nobody_answers_for_holds_up_no_other_deployment() {
     watch(&client, "web", "silent", true).await;
     watch(&client, "test", "fires", true).await;
     let waits = deploy_to(&client, "web").await;
-    // The first question is under way.
+    // The first request is in progress.
     let _held = silent.accept().await.unwrap();
     let stopped = deploy_to(&client, "test").await;
     let info = shop::ended(&client, &stopped).await;

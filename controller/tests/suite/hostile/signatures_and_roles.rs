@@ -1,4 +1,4 @@
-//! Who is let in: signatures, roles, and what is no request at all.
+//! Access control: signatures, roles, and malformed requests.
 
 use std::time::{Duration, SystemTime};
 
@@ -81,7 +81,7 @@ async fn an_unsigned_header_is_not_trusted() {
     ] {
         assert_eq!(send(&headers, Vec::new()).await, (400, expected.to_owned()), "{headers:?}");
     }
-    // Who it is comes before what is said.
+    // The signer is checked before the contents.
     let huge = vec![b' '; 2 * 1024 * 1024];
     assert_eq!(send(&[target], huge).await, (400, "MissingAuthenticationTokenException".to_owned()));
     let host = controller.host("box1", &[]);

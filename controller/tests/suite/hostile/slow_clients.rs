@@ -1,4 +1,4 @@
-//! Clients that are slow, or go away.
+//! Clients that are slow, or disconnect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Controller, eventually};
 
-/// What the service answers to the beginning of a request, until it closes the connection.
+/// The response to the beginning of a request, until the service closes the connection.
 async fn answer_to(controller: &Controller, sent: &str) -> String {
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What those can do to the service who have no key, or have one and mean ill.
+//! Attacks on the service by clients without a key, and by clients with a key and bad intentions.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use crate::support::{Controller, Forgery, QUICK, shop, text};
 
-/// Longer than anything here takes; what is awaited for so long does not come.
+/// Longer than anything here takes; an event that does not come within this time never comes.
 const LONG: Duration = Duration::from_secs(30);
 
 const WITH_S3: &str = "s3: {buckets: [revisions, events]}\ntimers: {poll: 5, request: 1}";
 
-/// What is answered to the beginning of a request, on a connection that stays open.
+/// The response to the beginning of a request, on a connection that stays open.
 async fn answer(controller: &Controller, request: &str) -> String {
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -60,7 +60,7 @@ async fn plain_http_where_only_tls_is_spoken_is_answered_in_words() {
         assert!(head.contains(" 400 Bad Request") && head.contains("connection: close"), "{refused}");
         assert!(body.starts_with(begins) && body.contains("use https://"), "{refused}");
     }
-    // Whatever is neither TLS nor http is nobody's to answer.
+    // Bytes that are neither TLS nor http get no response.
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(&[0; 8]).await.unwrap();
     let mut said = Vec::new();
@@ -130,14 +130,14 @@ async fn connections_without_a_key_give_way_to_those_with_one() {
 async fn clients_that_stand_still_are_cut_off() {
     let controller = Controller::start(WITH_S3);
     let operator = controller.operator();
-    // Its body stops coming.
+    // Its body stops arriving.
     let put = operator.s3_head("PUT /revisions/app.zip") + "content-length: 1000\r\n\r\nPK";
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     stream.write_all(put.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let _ = timeout(LONG, stream.read_to_end(&mut answer)).await.expect("the upload is given up");
     assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-    // It asks on and on, and takes no answer.
+    // It keeps sending requests without reading responses.
     let mut stream = TcpStream::connect(controller.address).await.unwrap();
     let hello = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
     let stuck = async { while stream.write_all(hello.as_bytes()).await.is_ok() {} };
@@ -150,12 +150,12 @@ async fn signatures_for_elsewhere_are_none_here_and_a_bucket_may_have_any_name()
     let operator = controller.operator();
     let head = operator.s3_head("HEAD /events");
     assert!(answer(&controller, &format!("{head}\r\n")).await.starts_with("HTTP/1.1 200"));
-    // A header that decides what is done, which nobody signed.
+    // A header that changes the operation, but is not signed.
     let unsigned = format!("{head}x-amz-copy-source: /revisions/other\r\n\r\n");
     assert!(answer(&controller, &unsigned).await.starts_with("HTTP/1.1 403"));
     let elsewhere = head.replace("/us-east-1/s3/", "/mars-1/s3/");
     assert!(answer(&controller, &format!("{elsewhere}\r\n")).await.starts_with("HTTP/1.1 403"));
-    // Hosts fetch what they are told to; what else there is, they cannot ask.
+    // Hosts fetch known objects; they cannot list others.
     let host = controller.host("box1", &[]);
     let list = answer(&controller, &(host.s3_head("GET /revisions") + "\r\n")).await;
     assert!(list.starts_with("HTTP/1.1 403"), "{list}");

@@ -1,4 +1,4 @@
-//! What goes on without an operator: rollbacks, alarms, traffic, and the life after a crash.
+//! Actions without an operator: rollbacks, alarms, traffic, and continuation after a crash.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ async fn roll_back_on(client: &Client, events: &[AutoRollbackEvent]) {
         .unwrap();
 }
 
-/// Deploys `key` with success.
+/// Deploys `key` successfully.
 async fn deploy_well(client: &Client, agent: &Agent, key: &str) -> String {
     let id = shop::deploy(client, key).await;
     agent.run_to("ValidateService").await;
@@ -59,7 +59,7 @@ fn key(info: &DeploymentInfo) -> &str {
 async fn a_failure_is_rolled_back_once_to_the_last_revision_that_succeeded() {
     let (_controller, client, agent) = shop::one_host(QUICK).await;
     roll_back_on(&client, &[AutoRollbackEvent::DeploymentFailure]).await;
-    // Nothing to go back to.
+    // There is nothing to roll back to.
     let first = shop::deploy(&client, "bad.zip").await;
     agent.fail(&agent.poll().await.unwrap()).await;
     let info = shop::ended(&client, &first).await;
@@ -153,7 +153,7 @@ async fn who_asks_again_to_stop_may_change_their_mind_until_it_is_too_late() {
 
 #[tokio::test]
 async fn before_a_deployment_has_started_its_instances_are_said_to_be_unknown() {
-    // An alarm that nobody answers about keeps the deployment from starting.
+    // An unreadable alarm keeps the deployment from starting.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let alarms = json!({"timers": {"poll": 5}, "alarms": {"hot": {"webhook": {"url": url}}}});
@@ -166,7 +166,7 @@ async fn before_a_deployment_has_started_its_instances_are_said_to_be_unknown() 
     let id = created.deployment_id().unwrap();
     let expected =
         format!("The deployment {id} hasn't completed adding instances: its instances are not known yet.");
-    // By these words, which are AWS's, clients know that they have to ask again.
+    // Clients recognise by these words, which are AWS's, that they have to ask again.
     let targets =
         client.list_deployment_targets().deployment_id(id).send().await.unwrap_err().into_service_error();
     assert!(targets.is_deployment_not_started_exception(), "{targets:?}");
@@ -218,7 +218,7 @@ async fn serve(router: Router) -> SocketAddr {
 
 #[tokio::test]
 async fn an_alarm_of_a_prometheus_stops_a_deployment_which_is_rolled_back() {
-    // Whether the alarm is active, and how often that was told.
+    // Whether the alarm is active, and how often it was read.
     let fires: Arc<Mutex<(bool, usize)>> = Arc::default();
     let answer = {
         let fires = Arc::clone(&fires);
@@ -253,23 +253,23 @@ async fn an_alarm_of_a_prometheus_stops_a_deployment_which_is_rolled_back() {
     let running = agent.poll().await.unwrap();
     agent.acknowledge(&running).await;
     fires.lock().unwrap().0 = true;
-    // When it is asked for again, the first answer has had its effect.
+    // The second request shows that the first response has had its effect.
     eventually("the alarm", async || (fires.lock().unwrap().1 >= 2).then_some(())).await;
     agent.succeed(&running).await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.status(), Some(&DeploymentStatus::Stopped));
     assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::AlarmActive));
-    // The alarm is still active: the rollback goes on all the same.
+    // The alarm is still active: the rollback continues anyway.
     let rollback = rollback_of(&client, &id).await;
     agent.run_to("ValidateService").await;
     let id = rollback.deployment_id().unwrap();
     assert_eq!(shop::ended(&client, id).await.status(), Some(&DeploymentStatus::Succeeded));
-    // One that is active from the start lets nothing begin.
+    // An alarm that is active from the start lets nothing begin.
     let id = shop::deploy(&client, "hot.zip").await;
     let info = shop::ended(&client, &id).await;
     assert_eq!(info.error_information().unwrap().code(), Some(&ErrorCode::AlarmActive));
     assert_eq!(info.start_time(), None);
-    // Nor a rollback: no host has anything to go back from.
+    // Nor a rollback: no host has anything to roll back from.
     let rollback = info.rollback_info().unwrap();
     assert_eq!(rollback.rollback_deployment_id(), None);
     assert!(rollback.rollback_message().unwrap().contains("not begun on any instance"), "{rollback:?}");
@@ -324,7 +324,7 @@ async fn a_webhook_is_told_to_move_traffic_and_asked_again_until_it_is_done() {
     assert_eq!(*calls.lock().unwrap(), expected);
 }
 
-/// Hosts that never give up, and count what they were answered.
+/// Hosts that never give up, and count their responses.
 struct Persistent {
     address: Mutex<SocketAddr>,
     answers: Mutex<usize>,
@@ -347,7 +347,7 @@ impl Persistent {
         }
     }
 
-    /// Runs commands to the end of a deployment; gives their names.
+    /// Runs commands to the end of a deployment; returns their names.
     async fn run(&self, agent: Agent) -> Vec<String> {
         let (mut completed, mut names) = (HashSet::new(), Vec::new());
         while names.last().map(String::as_str) != Some("ValidateService") {
@@ -389,7 +389,7 @@ async fn a_controller_that_is_killed_again_and_again_loses_nothing_it_acknowledg
         let hosts = Arc::clone(&hosts);
         runs.spawn(async move { hosts.run(agent).await });
     }
-    // Four hosts are answered 84 times at least.
+    // Four hosts get at least 84 responses.
     for moment in [3, 9, 17, 24, 38, 45, 61] {
         loop {
             let answered = hosts.answered.notified();

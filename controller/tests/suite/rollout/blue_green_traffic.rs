@@ -1,4 +1,4 @@
-//! Blue/green deployments and their undoing: who gets traffic, who loses it, and what the group remembers.
+//! Blue/green deployments and their rollback: who gets traffic, who loses it, and the group's records.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn a_rollback_takes_traffic_from_green_hosts_that_had_it_though_their_agents_are
     let mut fleet = Fleet::blue_green(1, 3, json!({}));
     fleet.let_host("green3", Conduct::Fails("Install"));
     let id = stop_after(&mut fleet, "blue1 BeforeBlockTraffic");
-    // Since then, an agent died.
+    // Since then, an agent has died.
     fleet.let_host("green1", Conduct::Silent);
     fleet.finish();
     let rollback = fleet.rollback(&id).unwrap();
@@ -97,7 +97,7 @@ fn original_instances_that_serve_again_are_not_deregistered() {
     let there = fleet.create_to("green", "r1.zip");
     fleet.settle();
     assert_eq!(fleet.status(&there), "Succeeded");
-    // Back to the original instances, but for one that is not needed any more.
+    // Back to the original instances, except for one that is no longer needed.
     fleet.serve_from("green");
     fleet.pass(10 * MINUTE);
     let named = |name: &str| json!({"Key": "name", "Value": name, "Type": "KEY_AND_VALUE"});
@@ -105,7 +105,7 @@ fn original_instances_that_serve_again_are_not_deregistered() {
     let back = fleet.create("r1.zip", json!({"targetInstances": two}));
     fleet.settle();
     assert_eq!(fleet.status(&back), "Succeeded");
-    // The time of the first deployment's original instances is over.
+    // The termination wait of the first deployment's original instances ends.
     fleet.pass(51 * MINUTE);
     fleet.settle();
     assert!(fleet.is_registered("blue1") && fleet.is_registered("blue2"));
@@ -185,7 +185,7 @@ fn the_rollback_of_a_first_deployment_leaves_the_group_without_a_revision() {
     fleet.finish();
     assert_eq!(fleet.status(&id), "Succeeded");
 
-    // With an earlier success, the rollback is a deployment of that revision.
+    // After an earlier success, the rollback deploys that revision.
     let failed = stop_after(&mut fleet, "blue1 BeforeBlockTraffic");
     fleet.finish();
     let rollback = fleet.rollback(&failed).unwrap();
@@ -199,7 +199,7 @@ fn the_rollback_of_a_first_deployment_leaves_the_group_without_a_revision() {
 fn a_wait_that_ran_out_ends_the_deployment_in_whatever_steps_it_takes() {
     let mut waits = reroutes("KEEP_ALIVE");
     waits["deploymentReadyOption"] = json!({"actionOnTimeout": "STOP_DEPLOYMENT", "waitTimeInMinutes": 5});
-    // More hosts than one transaction takes further.
+    // More hosts than one transaction handles.
     let mut fleet = Fleet::blue_green(300, 1, json!({"blueGreenDeploymentConfiguration": waits}));
     let id = fleet.create_to("green", "r1.zip");
     fleet.settle();

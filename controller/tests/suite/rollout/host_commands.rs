@@ -61,7 +61,7 @@ async fn a_waiting_poll_is_answered_the_moment_a_deployment_is_created() {
         let agent = agent.clone();
         async move { agent.poll().await }
     });
-    // Others are served while the poll is held.
+    // Other clients are served while the poll is held.
     for _ in 0..3 {
         client.list_applications().send().await.unwrap();
     }
@@ -114,7 +114,7 @@ async fn agents_may_complete_before_acknowledging_and_acknowledge_before_reading
     let (status, output) =
         agent.call("PostHostCommandUpdate", json!({"HostCommandIdentifier": second.id})).await;
     assert_eq!((status, output), (200, json!({"CommandStatus": "InProgress"})));
-    // A restarted agent reports the command that it was in.
+    // A restarted agent reports its interrupted command.
     agent
         .complete(&second, "Failed", r#"{"error_code":7,"script_name":"","message":"restarted","log":""}"#)
         .await;
@@ -172,7 +172,7 @@ async fn a_result_is_worth_more_than_its_form() {
         command.id
     )
     .into_bytes();
-    // Latin 1, as a script may print.
+    // Latin 1, as a script may print it.
     body.extend(b"\xe9");
     body.extend(br#" is closed\"}"}}"#);
     let completion = Forgery::none("PutHostCommandComplete");
@@ -194,7 +194,7 @@ async fn a_leased_command_is_given_to_one_poll_and_again_when_the_lease_is_over(
     let (_controller, client, agent) = shop::one_host("timers: {poll: 10, lease: 1}").await;
     shop::deploy(&client, "app.zip").await;
     let (first, second) = tokio::join!(agent.poll(), agent.poll());
-    // One of the polls got it at once, the other when the lease ended: the same command.
+    // One of the polls got it at once, the other when the lease ended: it is the same command.
     assert_eq!(first, second);
     let command = first.unwrap();
     agent.acknowledge(&command).await;
@@ -233,7 +233,7 @@ async fn one_at_a_time_goes_by_name_and_stops_at_the_first_failure() {
     let overview = info.deployment_overview().unwrap();
     assert_eq!((overview.failed(), overview.skipped()), (1, 1));
 
-    // Both are unhealthy or untried, so the order is by name again; the last failure is free.
+    // Both are unhealthy or untried, so they are ordered by name again; the last failure is free.
     let id = shop::deploy(&client, "app.zip").await;
     first.run_to("ValidateService").await;
     let command = second.poll().await.unwrap();
@@ -290,7 +290,7 @@ async fn hosts_are_served_about_themselves_only() {
     assert_eq!(kind(&other.call("PutHostCommandComplete", input).await), refused);
     let unknown = json!({"HostCommandIdentifier": "x"});
     assert_eq!(kind(&first.call("PutHostCommandAcknowledgement", unknown).await), refused);
-    // A deregistered host is nobody, though its access key is good.
+    // A deregistered host is rejected, though its access key is valid.
     client.deregister_on_premises_instance().instance_name("box1").send().await.unwrap();
     let answer = first.call("PollHostCommand", json!({"HostIdentifier": first.identifier})).await;
     assert_eq!(kind(&answer), denied);

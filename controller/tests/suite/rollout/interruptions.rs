@@ -1,4 +1,4 @@
-//! Deployments that are stopped, run into timers, or lose their service on the way.
+//! Deployments that are stopped, time out, or lose their service on the way.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn silent_hosts_fail_their_deployment_in_time() {
     let target = shop::target(&client, &id, "box1").await;
     let message = target.lifecycle_events()[0].diagnostics().unwrap().message().unwrap();
     assert!(message.contains("did not report"), "{message}");
-    // The late completion is taken and changes nothing.
+    // The late completion is accepted and changes nothing.
     agent.succeed(&command).await;
     assert_eq!(shop::letters(&shop::target(&client, &id, "box1").await), "FSSSSSS");
 }
@@ -90,7 +90,8 @@ async fn timers_go_on_over_a_restart() {
     assert_eq!(shop::ended(&client, &id).await.status(), Some(&DeploymentStatus::Failed));
 }
 
-/// Moves what a service that does not run has of a command that is out back by an hour, as if it were away for one.
+/// Moves the times of a command in progress back by an hour in the database of a stopped service, as if it had been
+/// down for that hour.
 fn age(controller: &Controller) {
     let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
     let aged = "UPDATE targets SET deadline = deadline - 3600000, events = (
@@ -126,7 +127,7 @@ async fn the_service_being_away_is_not_charged_to_hosts() {
     for name in ["box1", "box2"] {
         assert_eq!(shop::letters(&shop::target(&client, &id, name).await), "SSSSSSS");
     }
-    // One that is silent now fails all the same.
+    // A silent host still times out.
     shop::ended(&client, &id).await;
     assert_eq!(shop::letters(&shop::target(&client, &id, "box3").await), "FSSSSSS");
 }
@@ -138,7 +139,7 @@ async fn a_stopping_service_answers_held_polls_at_once() {
         let agent = agent.clone();
         async move { agent.poll().await }
     });
-    // While the poll is held, the service answers others.
+    // While the poll is held, the service serves others.
     eventually("an answer", async || client.list_applications().send().await.ok()).await;
     let took = tokio::task::spawn_blocking(move || controller.terminate()).await.unwrap();
     assert!(took < Duration::from_secs(4), "{took:?}");

@@ -1,4 +1,4 @@
-//! What others are told of deployments, and deployments that notifications of buckets start.
+//! Events sent to receivers, and deployments started by bucket notifications.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use crate::support::{Agent, Controller, eventually, shop};
 const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:ops";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Someone who is told, and at first takes nothing.
+/// A receiver that at first rejects messages.
 #[derive(Clone, Default)]
 struct Receiver {
     refusals: Arc<Mutex<usize>>,
@@ -24,7 +24,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// Starts it; gives its URL.
+    /// Starts it; returns its URL.
     async fn start(refusals: usize) -> (Self, String) {
         let receiver = Receiver { refusals: Arc::new(Mutex::new(refusals)), ..Receiver::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -45,7 +45,7 @@ impl Receiver {
         StatusCode::OK
     }
 
-    /// What it was told, once there is as much of it.
+    /// The messages that it received, once there are this many.
     async fn told(&self, number: usize) -> Vec<(HeaderMap, Value)> {
         eventually("the messages", async || {
             let told = self.told.lock().unwrap();
@@ -80,7 +80,7 @@ async fn open_shop(client: &Client) {
         .unwrap();
 }
 
-/// Sends a notification; gives the status of the answer.
+/// Sends a notification; returns the status of the response.
 async fn notify(controller: &Controller, token: &str, key: &str, version: &str) -> u16 {
     let notification = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {
         "bucket": {"name": "revisions"},
@@ -95,7 +95,7 @@ async fn notify(controller: &Controller, token: &str, key: &str, version: &str) 
 const STARTED: &str = "1 deployment will be started.";
 const KNOWN: &str = "Nothing new";
 
-/// Sends a notification of an object of a bucket that keeps no versions; gives what is answered.
+/// Sends a notification of an object in an unversioned bucket; returns the response.
 async fn notify_unversioned(controller: &Controller, etag: &str, sequencer: Option<&str>) -> String {
     let mut notification = json!({"Records": [{"eventName": "ObjectCreated:Put", "s3": {
         "bucket": {"name": "revisions"}, "object": {"key": "shop/app.zip", "eTag": etag}}}]});
@@ -125,11 +125,11 @@ async fn content_that_comes_back_is_deployed_again_and_a_late_notification_is_no
     for (number, (etag, sequencer, expected)) in [
         (one, Some("0A"), STARTED),
         (two, Some("0B"), STARTED),
-        // The first content is put back.
+        // The first content is uploaded again.
         (one, Some("0C"), STARTED),
         (one, Some("0C"), KNOWN),
         (two, Some("0B"), KNOWN),
-        // From a store that tells no order.
+        // From a store without a sequencer.
         (one, None, KNOWN),
         (two, None, STARTED),
         (one, None, STARTED),
@@ -171,12 +171,12 @@ async fn a_new_object_is_deployed_and_everyone_is_told_though_they_were_away() {
     assert_eq!(notify(&controller, "guessed", "shop/app.zip", "1").await, 401);
     assert_eq!(notify(&controller, TOKEN, "other/app.zip", "1").await, 200);
     assert_eq!(deployments(&client).await, Vec::<String>::new());
-    // It comes twice, as notifications may.
+    // It arrives twice, as notifications may.
     for _ in 0..2 {
         assert_eq!(notify(&controller, TOKEN, "shop/app.zip", "1").await, 200);
     }
     let first = eventually("the deployment", async || deployments(&client).await.pop()).await;
-    // While it is active, a newer version has to wait; what is wished for is on disk.
+    // While it is active, a newer version must wait; the pending deployment is on disk.
     assert_eq!(notify(&controller, TOKEN, "shop/app.zip", "2").await, 200);
     controller.crash_and_restart();
     let client = controller.client("operator");
@@ -226,7 +226,7 @@ async fn a_new_object_is_deployed_and_everyone_is_told_though_they_were_away() {
     assert_eq!(statuses[..2], [("CREATED".to_owned(), json!("ops")), ("SUCCEEDED".to_owned(), json!("ops"))]);
 }
 
-/// The statuses, deployments and errors of what a topic was told.
+/// The statuses, deployments and errors that a topic received.
 fn of_topic(told: &[(HeaderMap, Value)]) -> Vec<(String, String, String)> {
     let read = |text: &Value| serde_json::from_str(text.as_str().unwrap_or("{}")).unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -263,7 +263,7 @@ async fn a_deployment_whose_group_is_deleted_ends_for_everyone() {
             client.delete_application().application_name("shop").send().await.unwrap();
             "DEPLOYMENT_GROUP_MISSING"
         };
-        // The host was still at it.
+        // The host was still working on it.
         host.succeed(&command).await;
         assert_eq!(host.acknowledge(&command).await, "Failed");
         expected.push(("CREATED".to_owned(), id.clone(), String::new()));

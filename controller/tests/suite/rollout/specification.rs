@@ -1,4 +1,4 @@
-//! What a host reads about its deployment, checked by a program that is not ours.
+//! The specification that a host reads, checked by an independent program.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::signed::verified;
 use crate::support::{Controller, QUICK, eventually, shop, text};
 
-/// Takes out when the specification was signed, which is at most five minutes ago.
+/// Removes the signing time, which must be at most five minutes ago.
 fn signed_at(document: &mut Value) {
     let at = document.as_object_mut().unwrap().remove("SignedAt").unwrap().as_f64().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
@@ -62,7 +62,7 @@ async fn a_specification_is_signed_and_carries_everything_an_agent_needs() {
         })
     );
 
-    // The key outlives the process.
+    // The key survives the process.
     controller.crash_and_restart();
     agent.address = controller.address;
     let payload =

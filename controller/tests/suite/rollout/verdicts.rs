@@ -1,4 +1,4 @@
-//! How deployments in place end, what they leave of their group's history, and which of them are undone.
+//! The endings of deployments in place, their effect on the group's history, and their rollbacks.
 
 use std::time::Duration;
 
@@ -39,10 +39,10 @@ fn a_host_that_was_registered_anew_is_outdated() {
 fn a_host_whose_last_deployment_failed_is_outdated() {
     let mut fleet = in_place(2, &[]);
     fleet.deploy("r1.zip");
-    // box1 keeps r1 while the group goes on.
+    // box1 keeps r1 while the group continues.
     fleet.let_host("box1", Conduct::Fails("BeforeInstall"));
     fleet.deploy("r2.zip");
-    // On top of that, half of r3 is installed.
+    // In addition, half of r3 is installed.
     fleet.let_host("box1", Conduct::Fails("AfterInstall"));
     fleet.deploy("r3.zip");
     fleet.let_host("box1", Conduct::Good);
@@ -77,7 +77,7 @@ fn a_stop_does_not_replace_the_verdict_of_a_deployment_that_failed() {
     let mut fleet = in_place(1, &["DEPLOYMENT_FAILURE"]);
     fleet.deploy("good.zip");
     fleet.update(json!({"deploymentConfigName": "CodeDeployDefault.OneAtATime"}));
-    // More hosts than one transaction cuts off; the first fails.
+    // More hosts than one transaction skips; the first fails.
     for number in 100..400 {
         fleet.enroll(&format!("box{number}"), "blue");
     }
@@ -104,17 +104,17 @@ fn what_touched_no_host_is_not_rolled_back() {
     fleet.deploy("good.zip");
     fleet.configure("all", json!({"type": "HOST_COUNT", "value": 2}));
 
-    // Stopped before its targets were known.
+    // Stopped before its targets are known.
     let created = fleet.create("new.zip", json!({}));
     fleet.stop(&created);
-    // Stopped before any host took a command.
+    // Stopped before any host takes a command.
     for name in ["box1", "box2"] {
         fleet.let_host(name, Conduct::Silent);
     }
     let offered = fleet.create("new.zip", json!({}));
     fleet.settle();
     fleet.stop(&offered);
-    // A minimum that no host is left by.
+    // A minimum that leaves no host.
     let invalid = fleet.create("new.zip", json!({"deploymentConfigName": "all"}));
     fleet.settle();
     assert_eq!(fleet.error(&invalid), Some(ErrorCode::HealthConstraintsInvalid));

@@ -1,4 +1,4 @@
-//! What is kept when things go wrong around the data directory: root's files, keys, databases, revocations.
+//! Protection of the data directory: root's files, keys, databases, revocations.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -9,7 +9,7 @@ use crate::support::{Controller, QUICK, command, pem, text};
 /// A user that no machine has.
 const USER: u32 = 54_321;
 
-/// Runs a command on a data directory; its output, whatever it is, comes last.
+/// Runs a command on a data directory; returns whether it succeeded, and its output.
 fn admin(data: &Path, args: &[&str]) -> (bool, String) {
     let mut program = command(env!("CARGO_BIN_EXE_codedeploy-controller"));
     let output = program.args(args).arg("--data-dir").arg(data).output().unwrap();
@@ -28,7 +28,7 @@ fn refused(data: &Path, args: &[&str]) -> String {
     text
 }
 
-/// Gives a folder, which only its owner may open, to the other user, who can get to it.
+/// Gives a folder to the other user; only its owner may open it.
 fn give_away(data: &Path) {
     let parent = data.parent().unwrap();
     std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o711)).unwrap();
@@ -144,7 +144,7 @@ fn as_root_settings_are_looked_at_as_the_service_will_read_them() {
     assert!(said.contains("k.pem cannot be read by this user"), "{said}");
     readable(&key, 0o644);
     done(&data, &config);
-    // Root could give the file to a service that it starts itself; the unit's reads it as its user.
+    // Root could pass the file to a service that it starts itself; the unit's service reads it as its own user.
     readable(&file, 0o600);
     let said = done(&data, &config);
     assert!(said.contains("warning: ") && said.contains("cannot be read by the owner of"), "{said}");
@@ -174,7 +174,7 @@ fn as_root_the_packaged_file_is_read_where_none_is_named() {
 fn as_root_who_may_not_look_is_told_to_be_root() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    // Where it is built, others may not get to it.
+    // Other users may not be able to reach it where it is built.
     let program = folder.path().join("controller");
     std::fs::copy(env!("CARGO_BIN_EXE_codedeploy-controller"), &program).unwrap();
     let data = folder.path().join("data");
@@ -200,7 +200,7 @@ fn as_root_a_data_directory_that_everyone_may_write_to_is_refused() {
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }
 
-/// What a service that does not start says.
+/// The message of a service that does not start.
 fn not_served(data: &Path) -> String {
     refused(data, &["serve", "--listen", "127.0.0.1:0"])
 }
@@ -234,7 +234,7 @@ fn a_key_that_is_lost_or_another_is_not_made_anew() {
     let text = refused(&data, &["credentials", "create", "--role", "operator"]);
     assert!(text.contains("master.key is missing"), "{text}");
 
-    // What is lost for good is replaced, and what hung on it is said.
+    // A lost key is replaced, and the consequences are reported.
     let text = done(&data, &["replace-key", "master"]);
     assert!(text.contains("1 access keys are revoked"), "{text}");
     let text = done(&data, &["replace-key", "signer"]);
@@ -249,8 +249,8 @@ fn a_key_that_is_lost_or_another_is_not_made_anew() {
     assert!(text.contains("stop it first"), "{text}");
 }
 
-/// A service that was stopped, with two keys and two hosts, half of them revoked; the backup from before that, and the id
-/// of the key that was revoked.
+/// A stopped service with two keys and two hosts, half of them revoked; the backup from before that, and the id of the
+/// revoked key.
 fn revoked_after_a_backup() -> (Controller, String, String) {
     let mut controller = Controller::start(QUICK);
     done(&controller.data(), &["backup", &empty_backup(&controller)]);
@@ -268,7 +268,7 @@ fn revoked_after_a_backup() -> (Controller, String, String) {
     (controller, backup, id)
 }
 
-/// Where its backup from before all of that is.
+/// The path of its backup from before all of that.
 fn empty_backup(controller: &Controller) -> String {
     controller.folder.path().join("empty").to_str().unwrap().to_owned()
 }
@@ -288,7 +288,7 @@ fn what_was_revoked_after_a_backup_stays_so_when_it_is_put_back() {
     assert!(refused(&data, &["host", "remove", "box1"]).contains("no on-premises instance"));
     assert!(refused(&data, &["credentials", "revoke", &id]).contains("revoked already"));
 
-    // Also by way of a backup that knows nothing of them.
+    // Also through a backup without any of them.
     done(&data, &["restore", &empty_backup(&controller)]);
     assert_eq!(states(&data), ["revoked", "revoked"]);
     done(&data, &["restore", &backup]);
@@ -312,7 +312,7 @@ fn a_second_restore_keeps_what_the_first_one_kept() {
     let (controller, backup, _) = revoked_after_a_backup();
     let data = controller.data();
     let database = || std::fs::read(data.join("codedeploy.sqlite3")).unwrap();
-    // A journal that nobody folded in, as a kill leaves it.
+    // A write-ahead log that was not checkpointed, as after a kill.
     let connection = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
     connection.execute("DELETE FROM instances WHERE name = 'box1'", []).unwrap();
     let raw = controller.folder.path().join("raw");
@@ -371,7 +371,7 @@ fn secrets_that_everyone_may_read_are_warned_about() {
         let (config, data) = (folder.path().join("controller.yml"), folder.path().join("data"));
         std::fs::write(&config, settings).unwrap();
         std::fs::set_permissions(&config, std::fs::Permissions::from_mode(mode)).unwrap();
-        // It ends as soon as it has warned, or not: there is a file where its data directory should be.
+        // It ends as soon as it has warned, or not: a file blocks its data directory.
         std::fs::write(&data, "").unwrap();
         refused(&data, &["serve", "--listen", "127.0.0.1:0", "--config-file", config.to_str().unwrap()])
             .contains("every user of this machine can read the secrets")

@@ -1,4 +1,4 @@
-//! The data directory over time: schemas of earlier versions, backups, one service at a time.
+//! The data directory over time: earlier schemas, backups, one service at a time.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -12,10 +12,10 @@ use serde_json::json;
 
 use crate::support::{Agent, Controller, Held, QUICK, command, eventually, shop};
 
-/// What every version of the schema left: the same application, deployments, host and operator.
+/// The databases of every schema version: the same application, deployments, host and operator.
 const SCHEMAS: [&str; 1] = [include_str!("schemas/v1.sql")];
 
-/// The key file and the operator's access key of those databases.
+/// The key file and the operator's access key for those databases.
 const MASTER_KEY: &str = "87a364a650d05c091595e062f65ff1a85e89e313f3aacc37dd9730b6e4bf9faa";
 const OPERATOR: (&str, &str) = ("AKIAZF5UU6VLC6V7JRWP", "FZzz9ExzVhY3cSTqGI1JIFm0rRLZccgOf4OgydZV");
 
@@ -41,14 +41,14 @@ async fn databases_of_every_earlier_schema_go_on() {
         assert_eq!(deployments.deployments(), ["d-S4PPINKI8", "d-TEREFL8Z0"]);
         let ended = client.get_deployment().deployment_id("d-TEREFL8Z0").send().await.unwrap();
         assert_eq!(ended.deployment_info().unwrap().status(), Some(&DeploymentStatus::Failed));
-        // The active one goes on: nobody takes its command.
+        // The active one continues: nobody takes its command.
         eventually("the end of the deployment", async || {
             let found = client.get_deployment().deployment_id("d-S4PPINKI8").send().await.unwrap();
             (found.deployment_info()?.status()? == &DeploymentStatus::Failed).then_some(())
         })
         .await;
         client.create_application().application_name("another").send().await.unwrap();
-        // What it was is kept, for the version that wrote it.
+        // The old database is kept, for the version that wrote it.
         let copies = std::fs::read_dir(controller.data()).unwrap().map(|entry| entry.unwrap().path());
         let mut copies = copies.filter(|path| path.to_str().unwrap().contains("codedeploy.before-v"));
         let (copy, None) = (copies.next().expect("a copy"), copies.next()) else { panic!("one copy") };
@@ -108,7 +108,7 @@ async fn a_backup_is_made_while_the_service_runs_and_put_back_while_it_does_not(
     };
     assert_eq!(names(&controller).await, ["before"]);
 
-    // What was there before the restore can be put back as well.
+    // The database from before the restore can be restored as well.
     controller.terminate();
     let before = controller.data().join("codedeploy.before-restore");
     assert!(admin(&controller, &["restore", before.to_str().unwrap()]).0);
@@ -187,7 +187,7 @@ async fn a_damaged_record_of_a_deployment_is_a_problem_of_that_deployment() {
     let client = controller.client_with(&key);
     for (host, damage) in hosts.iter().zip(damages) {
         let agent = Agent { address: controller.address, ..host.agent.clone() };
-        // The outcome is taken, whatever is known of the deployment.
+        // The outcome is accepted, whatever is known of the deployment.
         agent.succeed(&host.command).await;
         let info = shop::ended(&client, &host.deployment).await;
         assert_eq!(info.status(), Some(&DeploymentStatus::Failed), "{damage:?}");
@@ -215,19 +215,19 @@ async fn a_damaged_record_of_a_deployment_is_a_problem_of_that_deployment() {
         let delete = client.delete_deployment_group().application_name("shop");
         delete.deployment_group_name(&host.group).send().await.unwrap();
     }
-    // Others go on where they were.
+    // Other deployments continue where they were.
     let agent = Agent { address: controller.address, ..well.agent.clone() };
     agent.succeed(&well.command).await;
     agent.run_to("ValidateService").await;
     assert_eq!(shop::ended(&client, &well.deployment).await.status(), Some(&DeploymentStatus::Succeeded));
 
-    // What is damaged while the service runs is noticed by whoever needs it.
+    // Damage while the service runs is noticed when the record is read.
     let database = rusqlite::Connection::open(controller.data().join("codedeploy.sqlite3")).unwrap();
     alive.damage(&database, "deployments", "snapshot", "{");
     let stopped = client.stop_deployment().deployment_id(&alive.deployment).send().await.unwrap();
     assert!(stopped.status_message().unwrap().contains("damaged"), "{stopped:?}");
     assert_eq!(shop::info(&client, &alive.deployment).await.status(), Some(&DeploymentStatus::Failed));
-    // Of one that is over, what can be read is shown.
+    // For an ended deployment, the readable part is shown.
     alive.damage(&database, "deployments", "relations", "{");
     second_look(&client, &database, &well).await;
 }
@@ -299,7 +299,7 @@ async fn deployments_are_listed_by_status_page_after_page_the_newest_first() {
                 list.into_paginator().items().send().collect::<Result<_, _>>().await.unwrap();
             assert_eq!(ids.len(), expected, "{group:?} {statuses:?}");
             let numbers = ids.iter().filter_map(|id| id[2..].parse::<u32>().ok());
-            // Three were made in the same millisecond, of which the last has the highest number.
+            // Three were made in the same millisecond; the last of them has the highest number.
             let order = numbers.map(|number| (number / 3, u32::MAX - number)).collect::<Vec<_>>();
             assert!(order.is_sorted(), "{order:?}");
         }

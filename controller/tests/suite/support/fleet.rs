@@ -1,5 +1,4 @@
-//! A deployment group on a database in memory: the real decisions, hosts that do what a test says, and a clock that
-//! moves when it is told to.
+//! A deployment group on an in-memory database: the real decisions, hosts that a test controls, and a simulated clock.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -22,13 +21,13 @@ use codedeploy_controller::vault::Vault;
 use codedeploy_planner::Timers;
 use serde_json::{Value, json};
 
-/// What a transaction is given, and does not use.
+/// Required by transactions, but unused here.
 static VAULT: LazyLock<Vault> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     Vault::open(&Keys::of(folder.path(), &Store::in_memory().unwrap())).unwrap()
 });
 
-/// How a host answers its commands.
+/// The way in which a host handles its commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conduct {
     Good,
@@ -52,7 +51,7 @@ pub(crate) struct Fleet {
     store: Store,
     now: Timestamp,
     hosts: Vec<Host>,
-    /// What was performed since it was last taken, as "box1 Install".
+    /// The events that were performed since the last read, as "box1 Install".
     performed: Vec<String>,
 }
 
@@ -73,8 +72,7 @@ fn in_fleet(fleet: &str) -> Value {
 }
 
 impl Fleet {
-    /// The group `web` of the hosts in the fleet `blue`, in place and one after the other, unless `settings` say
-    /// otherwise.
+    /// The group `web` of the hosts in the fleet `blue`, in place and one at a time, unless `settings` override that.
     pub(crate) fn new(settings: Value) -> Fleet {
         let mut fleet = Fleet {
             store: Store::in_memory().unwrap(),
@@ -96,7 +94,7 @@ impl Fleet {
         fleet
     }
 
-    /// A blue/green group with hosts called `blue1`, `green1` and so on, that rolls failures and stops back.
+    /// A blue/green group with hosts called `blue1`, `green1` and so on, that rolls back failures and stops.
     pub(crate) fn blue_green(blue: usize, green: usize, settings: Value) -> Fleet {
         let mut fleet = Fleet::new(with(
             json!({
@@ -128,7 +126,7 @@ impl Fleet {
         self.transact(move |context| groups::update(context, request(input)?));
     }
 
-    /// Gives the group the hosts of another fleet.
+    /// Changes the group to the hosts of another fleet.
     pub(crate) fn serve_from(&mut self, colour: &str) {
         self.update(json!({"onPremisesInstanceTagFilters": in_fleet(colour)}));
     }
@@ -165,7 +163,7 @@ impl Fleet {
         found.instance_info.unwrap().deregister_time.is_none()
     }
 
-    /// From now on the host behaves so; what it holds it completes when it is good again.
+    /// Sets the host's conduct; a host that becomes good completes its held commands.
     pub(crate) fn let_host(&mut self, name: &str, conduct: Conduct) {
         self.hosts.iter_mut().find(|host| host.name == name).unwrap().conduct = conduct;
     }
@@ -199,7 +197,7 @@ impl Fleet {
         self.attempt(work).unwrap()
     }
 
-    /// Creates a deployment of a revision; a blue/green group's is to the fleet that it has not.
+    /// Creates a deployment of a revision; in a blue/green group, to the other fleet.
     pub(crate) fn create(&mut self, key: &str, members: Value) -> String {
         let input = with(
             json!({"applicationName": "shop", "deploymentGroupName": "web",
@@ -220,13 +218,13 @@ impl Fleet {
         self.transact(move |context| intervene::stop(context, request(input)?));
     }
 
-    /// Lets a deployment go on that waits.
+    /// Lets a waiting deployment continue.
     pub(crate) fn proceed(&mut self, id: &str, wait: &str) -> Result<(), ApiError> {
         let input = json!({"deploymentId": id, "deploymentWaitType": wait});
         self.attempt(move |context| intervene::proceed(context, request(input)?).map(|_| ()))
     }
 
-    /// Decides about everything once; says whether anything changed.
+    /// Decides about everything once; returns whether anything changed.
     pub(crate) fn decide(&mut self) -> bool {
         let changes: usize = self.transact(|context| {
             let mut changes = 0;
@@ -258,7 +256,7 @@ impl Fleet {
         }
     }
 
-    /// Every host does what it can do now.
+    /// Lets every host do what it can do now.
     pub(crate) fn hosts_act(&mut self) {
         for index in 0..self.hosts.len() {
             match self.hosts[index].conduct {
@@ -298,7 +296,7 @@ impl Fleet {
         let Host { identifier, conduct, held, .. } = &mut self.hosts[index];
         let (identifier, conduct) = (identifier.clone(), *conduct);
         for id in std::mem::take(held) {
-            // The name of its event is in a command's identifier.
+            // A command's identifier contains the name of its event.
             let fails = matches!(conduct, Conduct::Fails(event) if id.contains(&format!(".{event}.")));
             let host = identifier.clone();
             self.transact(move |context| commands::complete(context, &host, &id, !fails, None));
@@ -315,7 +313,7 @@ impl Fleet {
         self.now = self.now + duration;
     }
 
-    /// Lets time pass until nothing is under way.
+    /// Lets time pass until nothing is in progress.
     pub(crate) fn finish(&mut self) {
         for _ in 0..10_000 {
             self.settle();
@@ -373,13 +371,13 @@ impl Fleet {
         found.deployment_group_info.unwrap()
     }
 
-    /// What was performed since it was last asked.
+    /// The events that were performed since the last call.
     pub(crate) fn performed(&mut self) -> Vec<String> {
         std::mem::take(&mut self.performed)
     }
 }
 
-/// A blue/green configuration that goes on at once.
+/// A blue/green configuration that continues at once.
 pub(crate) fn reroutes(action: &str) -> Value {
     json!({
         "deploymentReadyOption": {"actionOnTimeout": "CONTINUE_DEPLOYMENT"},

@@ -1,10 +1,10 @@
-//! What a host reads about its deployment, checked by a program that is not ours.
+//! The specification that a host reads, checked by an independent program.
 
 use serde_json::Value;
 
 use super::{Controller, command};
 
-/// The content, when `openssl` finds it signed by the certificate that the service shows, with the pin it shows.
+/// The content, if `openssl` verifies its signature against the certificate and the pin that the service shows.
 pub(crate) fn verified(controller: &Controller, payload: &str, shown: &str) -> Value {
     let folder = controller.folder.path();
     std::fs::write(folder.join("spec.pem"), payload).unwrap();

@@ -1,4 +1,4 @@
-//! Any input at all has an answer.
+//! Every input gets a result.
 
 use codedeploy_hooks::appspec::parse;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use super::reading::{HEAD, with_permission, with_script};
 /// A well-formed file, to be mangled.
 const WHOLE: &str = include_str!("aws-permissions.yml");
 
-/// Whatever is given, there is an answer, and one that can be printed.
+/// Reads any input; the result must be printable.
 fn answered(bytes: &[u8]) {
     match parse(bytes) {
         Ok(parsed) => assert!(parsed.warnings.iter().all(|warning| !warning.to_string().is_empty())),

@@ -88,7 +88,7 @@ fn timeouts_that_aws_would_not_wait_for_are_warned_about() {
           ends a lifecycle event after 3600"
         ]
     );
-    // Whoever names none has not asked for two hours.
+    // The default timeout does not count as asking for two hours.
     clean(hook(&["timeout: 1800", "timeout: 1800", "sudo: false", "sudo: false"]));
 }
 

@@ -79,7 +79,7 @@ fn an_entry_that_can_apply_to_nothing_is_ignored_with_a_warning() {
     for text in ["\"\"", "\"/\\0\""] {
         problem(object(text));
     }
-    // What is wrong beside the object is told all the same.
+    // Mistakes beside the object are still reported.
     assert!(problem(object("lib\n    owner: 'a:b'")).contains("permissions[0].owner"));
 }
 

@@ -1,4 +1,4 @@
-//! Reading a text and seeing what is said about it.
+//! Reads a text and returns the findings about it.
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{AppSpec, Finding, Invalid, Permission, Script, parse};
@@ -9,7 +9,7 @@ pub(crate) fn told(findings: &[Finding]) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// The AppSpec of a file that is right, and its warnings.
+/// Returns the AppSpec of a valid file, and its warnings.
 #[track_caller]
 pub(crate) fn read(text: impl AsRef<[u8]>) -> (AppSpec, Vec<String>) {
     match parse(text.as_ref()) {
@@ -18,7 +18,7 @@ pub(crate) fn read(text: impl AsRef<[u8]>) -> (AppSpec, Vec<String>) {
     }
 }
 
-/// The AppSpec of a file about which there is nothing to say.
+/// Returns the AppSpec of a file without findings.
 #[track_caller]
 pub(crate) fn clean(text: impl AsRef<[u8]>) -> AppSpec {
     let (appspec, warnings) = read(&text);
@@ -37,7 +37,7 @@ pub(crate) fn refused(text: impl AsRef<[u8]>) -> Invalid {
     }
 }
 
-/// The only problem of a file.
+/// Returns the only problem of a file.
 #[track_caller]
 pub(crate) fn problem(text: impl AsRef<[u8]>) -> String {
     let problems = told(&refused(text).problems);

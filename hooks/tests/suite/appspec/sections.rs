@@ -1,4 +1,4 @@
-//! What users write in AppSpec files, and what they are told about it.
+//! AppSpec files as users write them, and the findings about them.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! YAML as users write it, and what is no YAML.
+//! YAML as users write it, and text that is not YAML.
 
 use std::path::Path;
 use std::time::Duration;

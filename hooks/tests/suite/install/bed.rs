@@ -1,4 +1,4 @@
-//! A host folder, a revision and a deployment group's records in a temporary folder, and trees compared whole.
+//! A host folder, a revision and a deployment group's records in a temporary folder, with comparison of whole trees.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -32,9 +32,9 @@ pub(crate) struct Seen {
     pub(crate) what: What,
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
-    /// Access and default list, as the kernel stores them.
+    /// The access and default ACLs in the kernel's form.
     pub(crate) acl: [Vec<u8>; 2],
-    /// Seconds and nanoseconds; folders change theirs whenever something comes or goes.
+    /// Seconds and nanoseconds; a folder's time changes with its contents.
     pub(crate) modified: Option<(i64, i64)>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum What {
 
 pub(crate) type Tree = BTreeMap<PathBuf, Seen>;
 
-/// The folder of a bed, which goes with it when the bed has made it.
+/// The folder of a bed, removed with the bed that made it.
 pub(crate) enum Root {
     Own(tempfile::TempDir),
     Borrowed(PathBuf),
@@ -67,7 +67,7 @@ impl Bed {
         Self::make(tempfile::Builder::new().prefix("install-").tempdir().unwrap())
     }
 
-    /// Where syncing costs nothing, if this host has such a place.
+    /// In a place where syncing is free, if this host has one.
     pub(crate) fn in_memory() -> Self {
         let memory = tempfile::Builder::new().prefix("install-").tempdir_in("/dev/shm");
         memory.map_or_else(|_| Self::new(), Self::make)
@@ -80,7 +80,7 @@ impl Bed {
         Self::of(Root::Own(root))
     }
 
-    /// The bed that another process has made.
+    /// The bed that another process made.
     pub(crate) fn at(root: &Path) -> Self {
         Self::of(Root::Borrowed(root.to_path_buf()))
     }
@@ -135,7 +135,7 @@ impl Bed {
         install::install(self.plan(appspec)?, &turn)
     }
 
-    /// What a restarted agent does.
+    /// Recovers like a restarted agent.
     pub(crate) fn recover(&self) -> Recovery {
         install::recover(&self.records.journal, &self.turn()).unwrap()
     }
@@ -181,7 +181,7 @@ impl Bed {
         HostPath::new(self.host(below).to_str().unwrap()).unwrap()
     }
 
-    /// A permission on everything below `object`, that asks for nothing yet.
+    /// A permission on everything below `object` without any wish.
     pub(crate) fn permission(&self, object: &str) -> Permission {
         Permission {
             object: self.host_path(object),
@@ -205,7 +205,7 @@ impl Bed {
         tree
     }
 
-    /// Paths below the host folder and what is there, in short: a file's text, `/` for a folder, `-> target`.
+    /// Paths below the host folder with their contents, in short: a file's text, `/` for a folder, `-> target`.
     pub(crate) fn listing(&self) -> Vec<String> {
         let line = |(path, seen): (PathBuf, Seen)| match seen.what {
             What::File(bytes) => format!("{} {}", path.display(), String::from_utf8_lossy(&bytes)),
@@ -215,7 +215,7 @@ impl Bed {
         tree(&self.host("")).into_iter().filter(|(path, _)| path != Path::new("")).map(line).collect()
     }
 
-    /// The cleanup file's lines, relative to the host folder.
+    /// The lines of the cleanup file, relative to the host folder.
     pub(crate) fn cleanup(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.records.cleanup).unwrap();
         let host = self.host("");
@@ -277,7 +277,7 @@ fn walk(root: &Path, below: &Path, tree: &mut Tree) {
     tree.insert(below.to_path_buf(), Seen { what, mode, owner, acl, modified });
 }
 
-/// The conflicts of a refused Install.
+/// The conflicts of a rejected Install.
 pub(crate) fn conflicts<T: std::fmt::Debug>(result: Result<T, InstallError>) -> Vec<Conflict> {
     match result {
         Err(InstallError::Conflicts(conflicts)) => conflicts,
@@ -285,7 +285,7 @@ pub(crate) fn conflicts<T: std::fmt::Debug>(result: Result<T, InstallError>) -> 
     }
 }
 
-/// Whether this test acts as root.
+/// Whether this test runs as root.
 pub(crate) fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -1,4 +1,4 @@
-//! What an operator finds on the host after an Install, and after one that was refused or failed.
+//! The files that an operator finds on the host after an Install, and after a rejected or failed one.
 
 use std::path::Path;
 
@@ -205,7 +205,7 @@ fn corrupt_records_are_set_aside_with_a_warning() {
 #[test]
 fn noise_in_place_of_the_records_is_one_warning_each_and_removes_nothing() {
     let bed = Bed::new();
-    // Lines of every length and byte, among them absolute paths that are too long for any host.
+    // Lines of every length and byte, including absolute paths that are too long for any host.
     let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let path = |length: usize| [b"/", "n".repeat(length).as_bytes(), b"\n"].concat();
     let noise = [path(300), path(5000), "/deep".repeat(1000).into_bytes(), b"\n".to_vec(), noise].concat();

@@ -1,4 +1,4 @@
-//! Journals that were cut off or damaged: what was written is followed, and nothing is guessed.
+//! Truncated or damaged journals: written records are followed, and nothing is guessed.
 
 use std::hash::Hasher as _;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use codedeploy_hooks::install::{self, JournalError, Kind, Phase, RecoverError, R
 
 use super::bed::{Bed, link, mode, tree, write};
 
-/// A host on which version 2 is installed over version 1, and the complete journal of that.
+/// A host on which version 2 is installed over version 1, with the complete journal of that.
 fn second_install() -> (Bed, Vec<u8>) {
     second_install_on(Bed::new())
 }
@@ -25,7 +25,7 @@ fn second_install_on(mut bed: Bed) -> (Bed, Vec<u8>) {
     (bed, journal)
 }
 
-/// As if it had ended before the commit, with what was displaced still beside its place.
+/// The state before the commit, with the displaced objects still beside their places.
 fn before_the_commit(bed: &Bed, journal: &[u8]) -> Vec<u8> {
     let lines: Vec<&[u8]> = journal.split_inclusive(|byte| *byte == b'\n').collect();
     let put_away = tree(&bed.deployment().join("displaced")).into_keys();
@@ -44,19 +44,19 @@ fn text(line: &[u8]) -> String {
     String::from_utf8(line.to_vec()).unwrap()
 }
 
-/// A line without its checksum.
+/// Removes a line's checksum.
 fn unsealed(line: &[u8]) -> String {
     format!("{{{}", text(line).split_once(',').unwrap().1)
 }
 
-/// A line with the checksum of what it says now.
+/// Adds the checksum for a line's present contents.
 fn sealed(line: &str) -> String {
     let mut hasher = fnv::FnvHasher::default();
     hasher.write(line.strip_prefix('{').unwrap().trim_end().as_bytes());
     format!("{{\"sum\":\"{:016x}\",{}", hasher.finish(), &line[1..])
 }
 
-/// A journal as agents wrote it when there were no checksums.
+/// A journal in the form without checksums.
 pub(crate) fn of_version_1(journal: &[u8]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in journal.split_inclusive(|byte| *byte == b'\n') {
@@ -86,7 +86,7 @@ fn recover(bed: &Bed) -> Result<Recovery, RecoverError> {
     install::recover(&bed.records.journal, &bed.turn())
 }
 
-/// Everything but the records' folder, which the journal is in.
+/// Everything but the folder of the records, which contains the journal.
 fn everything(bed: &Bed) -> super::bed::Tree {
     let mut all = bed.tree();
     all.extend(
@@ -263,7 +263,7 @@ fn what_somebody_puts_in_place_of_new_files_before_recovery_stays_whatever_inode
         let (bed, journal) = second_install_on(bed());
         std::fs::write(&bed.records.journal, before_the_commit(&bed, &journal)).unwrap();
         for path in ["app/a", "app/new"] {
-            // Some file systems give the same inode number again.
+            // Some file systems reuse the inode number.
             std::fs::remove_file(bed.host(path)).unwrap();
             write(&bed.host(path), "by hand");
         }

@@ -1,4 +1,5 @@
-//! Kills a process at each of its system calls in turn, by ptrace(2): this test's own binary, playing a part.
+//! Kills a process at each of its system calls in turn, by ptrace(2). The process is this test's own binary in another
+//! role.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -14,11 +15,11 @@ use nix::unistd::Pid;
 use super::bed::Bed;
 use super::scene::{Scene, second_version};
 
-/// Where the process that is killed finds its stage and its part.
+/// The variables that name the stage and the part of the killed process.
 const STAGE: &str = "CODEDEPLOY_TEST_STAGE";
 const PART: &str = "CODEDEPLOY_TEST_PART";
 
-/// What the killed process does.
+/// The action of the killed process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Act {
     Install,
@@ -28,7 +29,7 @@ pub(crate) enum Act {
     RecoverAfter(usize),
 }
 
-/// Plays the part that the environment names; without one, this is no child.
+/// Plays the part that the environment names; without one, this is not the child.
 #[allow(clippy::disallowed_methods, reason = "a test binary has no other way to be told")]
 pub(crate) fn play() {
     let (Ok(stage), Ok(part)) = (std::env::var(STAGE), std::env::var(PART)) else {
@@ -37,7 +38,7 @@ pub(crate) fn play() {
     let mut bed = Bed::at(Path::new(&stage));
     bed.behavior = FileExistsBehavior::Overwrite;
     bed.deployment = "d-2".into();
-    // From here on, system calls count.
+    // System calls count from here on.
     raise(Signal::SIGSTOP).unwrap();
     match part.as_str() {
         "restore" => drop(bed.restore().unwrap()),
@@ -50,7 +51,7 @@ pub(crate) fn play() {
 }
 
 /// From the beginning of the scene, lets a process do `act` and kills it at its first system call, then another one at
-/// its second, until one is through; `check` is called after each kill. Gives the number of kills.
+/// its second, until one finishes; calls `check` after each kill. Returns the number of kills.
 pub(crate) fn kill_at_every_system_call(act: Act, scene: &Scene, mut check: impl FnMut(usize)) -> usize {
     let mut at = 0;
     loop {
@@ -77,7 +78,7 @@ pub(crate) fn kill_at_every_system_call(act: Act, scene: &Scene, mut check: impl
     }
 }
 
-/// Whether the process lived to be killed at its system call number `at`.
+/// Whether the process reached its system call number `at` and was killed there.
 #[allow(clippy::disallowed_methods, reason = "this test starts itself")]
 #[allow(unsafe_code, reason = "asking to be traced between fork and exec is one system call")]
 fn killed(part: &str, scene: &Scene, at: usize) -> bool {
@@ -95,14 +96,14 @@ fn killed(part: &str, scene: &Scene, at: usize) -> bool {
         | ptrace::Options::PTRACE_O_TRACECLONE;
     ptrace::setoptions(pid, options).unwrap();
     ptrace::cont(pid, None).unwrap();
-    // The part is played on a thread of its own, which stops when it is born, and where it raises a signal.
+    // The part runs on a thread of its own, which stops at its start and where it raises a signal.
     stops(pid, WaitStatus::PtraceEvent(pid, Signal::SIGTRAP, ptrace::Event::PTRACE_EVENT_CLONE as i32));
     let thread = Pid::from_raw(ptrace::getevent(pid).unwrap().try_into().unwrap());
     ptrace::cont(pid, None).unwrap();
     stops(thread, WaitStatus::Stopped(thread, Signal::SIGSTOP));
     ptrace::cont(thread, None).unwrap();
     stops(thread, WaitStatus::Stopped(thread, Signal::SIGSTOP));
-    // Each system call stops twice: before it is done, and after. The first stop is the end of raising the signal.
+    // Each system call stops twice: before and after. The first stop is the end of raising the signal.
     for _ in 0..=2 * at + 1 {
         ptrace::syscall(thread, None).unwrap();
         match waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap() {

@@ -7,7 +7,7 @@ use codedeploy_hooks::install::{self, Phase, Recovery};
 use super::kill::{Act, kill_at_every_system_call, play};
 use super::scene::Scene;
 
-/// Not a test of its own: what the processes that are killed do.
+/// Not a test of its own: the action of the killed processes.
 #[test]
 fn the_part_of_the_process_that_is_killed() {
     play();
@@ -29,7 +29,7 @@ fn an_install_that_is_killed_anywhere_is_taken_back_or_completed() {
                 assert_eq!(summary.warnings, [] as [&str; 0]);
                 &scene.new
             }
-            // Before the journal was begun, or after it was closed.
+            // Before the journal began, or after it was closed.
             Recovery::Nothing => {
                 if forward == 0 {
                     &scene.old

@@ -1,4 +1,4 @@
-//! How much one Install may be, and where nothing is installed.
+//! The largest Install, and the places where nothing is installed.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use codedeploy_hooks::install::{Conflict, InstallError};
 
 use super::bed::{Bed, conflicts, link, write};
 
-/// Far more than it takes, in a build without optimisation on a machine that others use too.
+/// Far more than necessary in an unoptimised build on a shared machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn texts(found: &[Conflict]) -> Vec<String> {
@@ -47,7 +47,7 @@ fn nothing_is_installed_in_folders_of_the_agent_or_through_what_the_kernel_makes
         assert!(found[0].contains(expected), "{destination:?}: {found:?}");
         assert_eq!(bed.tree(), before);
     }
-    // From outside as well.
+    // From outside, too.
     let found = texts(&conflicts(bed.install_all("")));
     assert!(found[0].contains("agent/y: inside") && found.len() == 1, "{found:?}");
     bed.install(&bed.appspec(&[("x", "agents")])).unwrap();
@@ -70,7 +70,7 @@ fn what_is_too_deep_or_too_long_for_a_host_is_refused_by_name() {
     let depth = bed.host("").components().count() - 1;
     let deep = |count: usize| "d/".repeat(count);
     bed.revision(&[("a/b/c", "1")]);
-    // The folders, then a, b and c.
+    // First the folders, then a, b and c.
     bed.install_all(&deep(256 - depth - 3)).unwrap();
     let bed = Bed::new();
     bed.revision(&[("a/b/c", "1"), ("x", "1")]);

@@ -1,4 +1,4 @@
-//! Symbolic links: those of a revision, those of an operator, and those that stand where clean-up goes.
+//! Symbolic links: of a revision, of an operator, and on the paths of clean-up.
 
 use codedeploy_api::specification::FileExistsBehavior;
 
@@ -199,7 +199,7 @@ fn a_release_stays_when_the_link_to_it_is_turned() {
     bed.install_all("current").unwrap();
     let expected = ["current -> r2", "r1/", "r1/sub/", "r1/sub/x 1", "r1/v 1", "r2/", "r2/v 2"];
     assert_eq!(bed.listing(), expected, "the release before is whole");
-    // Back to the first one: what was deployed there is in nobody's way.
+    // Back to the first target: the files that were deployed there do not conflict.
     turn("r1");
     std::fs::remove_dir_all(bed.host("r2")).unwrap();
     bed.revision(&[("w", "3")]);
@@ -221,7 +221,7 @@ fn what_was_installed_through_a_link_is_taken_back_where_it_was() {
     assert_eq!(bed.listing(), ["data/", "data/app/", "data/app/of-operator mine", "www -> data"]);
 }
 
-/// A link of user 4321 in a folder of theirs, that leads to a folder of user `owner`.
+/// A link of user 4321 in a folder of that user; it leads to a folder of user `owner`.
 fn planted(bed: &Bed, owner: u32) {
     for (path, uid) in [("home", 4321), ("target", owner)] {
         std::fs::create_dir(bed.host(path)).unwrap();

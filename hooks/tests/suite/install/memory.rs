@@ -1,23 +1,23 @@
-//! How much memory an Install of many small files takes, at its peak, beside what it takes with one.
+//! The peak memory of an Install of many small files, compared with that of one file.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::bed::{Bed, write};
 
-/// Enough to tell what each costs from what a process costs.
+/// Enough to separate the cost per file from that of a process.
 const FILES: usize = 10_000;
 
-/// Bytes for each planned object, beside its path.
+/// Bytes for each planned object, in addition to its path.
 const MOST_PER_OBJECT: usize = 200;
 
-/// Bytes of the longest name below the destination, and that of the same file in the revision.
+/// The length of the longest name below the destination, plus that of the same file in the revision.
 const PATHS: usize = 2 * "folder-00/file-00000".len();
 
-/// Where a child finds the bed that it installs in.
+/// The variable that names the bed of a child.
 const BED: &str = "CODEDEPLOY_TEST_MEMORY_BED";
 
-/// Plays a child: installs, and says how much memory that took.
+/// Runs as the child: installs, and reports its peak memory.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a test binary has no other way to be told")]
 fn child() {
@@ -31,7 +31,7 @@ fn child() {
     std::fs::write(bed.root.path().join("peak"), (peak * 1024).to_string()).unwrap();
 }
 
-/// Bytes that a process takes to install the bed's revision.
+/// The bytes that a process needs to install the bed's revision.
 #[allow(clippy::disallowed_methods, reason = "this test starts itself")]
 fn peak(bed: &Bed, deployment: &str) -> usize {
     std::fs::create_dir_all(bed.root.path().join("deployments").join(deployment)).unwrap();
@@ -58,7 +58,7 @@ fn an_install_takes_at_most_200_bytes_for_each_object_beside_its_path() {
     let base = peak(&one, "d-1");
     let bed = Bed::in_memory();
     files(&bed, FILES);
-    // So that each file has a step of its own.
+    // This gives each file a step of its own.
     for folder in 0..20 {
         write(&bed.host(&format!("app/folder-{folder:02}/of-the-operator")), "");
     }

@@ -1,4 +1,4 @@
-//! Random revisions, hosts and earlier Installs against a naive model of what the AppSpec promises.
+//! Random revisions, hosts and earlier Installs, compared with a naive model of the AppSpec's guarantees.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::bed::{Bed, What, link, tree, write};
 
 type Model = BTreeMap<PathBuf, What>;
 
-/// Up to a dozen objects at short paths, so that trees collide; a path below something that is no folder is dropped.
+/// Up to a dozen objects at short paths, so that trees collide; paths below anything but a folder are dropped.
 fn trees() -> impl Strategy<Value = Model> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let path = prop::collection::vec(name, 1..4).prop_map(|names| names.iter().collect::<PathBuf>());
@@ -52,7 +52,7 @@ fn seen(root: &Path) -> Model {
     tree.map(|(path, seen)| (path, seen.what)).collect()
 }
 
-/// What the host looks like afterwards, and what the next Install may remove; `None` for a conflict.
+/// The expected host afterwards, and the objects that the next Install may remove; `None` for a conflict.
 fn expected(
     revision: &Model,
     host: &Model,

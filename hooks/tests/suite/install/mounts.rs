@@ -1,4 +1,4 @@
-//! Installs over file systems of their own: full, read-only, and several of them. All of this needs root.
+//! Installs across several file systems, also full and read-only ones. All of these tests need root.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use codedeploy_hooks::install::{self, Conflict};
 
 use super::bed::{Bed, conflicts, mode, owner, root, tree, write};
 
-/// Runs `test` on a thread that has mounts of its own, which end with it.
+/// Runs `test` on a thread with mounts of its own, which end with it.
 fn with_mounts(test: impl FnOnce() + Send + 'static) {
     assert!(root(), "mounts of its own need root");
     std::thread::spawn(|| {
@@ -45,7 +45,7 @@ fn mount_as(kind: &std::ffi::CStr, flags: libc::c_ulong, at: &Path, options: &st
     assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// Mounts what is at `at` once more on itself, with `flags`.
+/// Bind-mounts `at` on itself, with `flags`.
 #[allow(unsafe_code, reason = "mounting has no safe interface here; the strings end in NUL")]
 fn bind(at: &Path, flags: libc::c_ulong) {
     use std::os::unix::ffi::OsStrExt as _;
@@ -58,7 +58,7 @@ fn bind(at: &Path, flags: libc::c_ulong) {
     }
 }
 
-/// The names below the host folder under which something is kept, the outermost ones.
+/// The outermost hidden names below the host folder that keep something.
 fn kept(bed: &Bed) -> Vec<std::path::PathBuf> {
     let temporary = |name: &std::ffi::OsStr| name.to_str().unwrap().starts_with(".codedeploy-");
     let mut kept: Vec<_> = tree(&bed.host("")).into_keys().collect();
@@ -69,7 +69,7 @@ fn kept(bed: &Bed) -> Vec<std::path::PathBuf> {
     kept
 }
 
-/// Installs the next version, `d-N` with one file for each of `folders`, of which the odd versions have one more.
+/// Installs the next version, `d-N`, with one file in each of `folders`; odd versions have one more.
 fn deploy(bed: &mut Bed, number: usize, folders: &[&str]) {
     bed.deployment = format!("d-{number}");
     std::fs::create_dir_all(bed.deployment()).unwrap();
@@ -81,7 +81,7 @@ fn deploy(bed: &mut Bed, number: usize, folders: &[&str]) {
     bed.install(&bed.appspec(&mappings)).unwrap();
 }
 
-/// What an operator sees; what is kept for a way back stays on its file system, under a hidden name.
+/// The files that an operator sees; files for a rollback stay on their file system, under a hidden name.
 fn visible(bed: &Bed) -> Vec<String> {
     bed.listing().into_iter().filter(|line| !line.contains(".codedeploy-")).collect()
 }
@@ -233,7 +233,7 @@ fn a_mount_point_below_an_installed_folder_stays() {
 #[ignore = "needs root"]
 fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its_time_is_over() {
     with_mounts(|| {
-        // A docroot that is a mount itself, and two in one mount.
+        // A docroot that is itself a mount, and two in one mount.
         let folders = ["docroot", "srv/a", "srv/deep/b"];
         let mut bed = Bed::new();
         mount(&bed.host("docroot"), c"mode=755");
@@ -281,8 +281,8 @@ fn what_is_kept_on_another_file_system_is_nobody_elses_to_read_and_goes_when_its
 fn what_is_kept_stays_on_its_mount_and_is_known_by_its_group() {
     with_mounts(|| {
         let mut bed = Bed::new();
-        // The root of the file system is read-only, and one folder in it is not; another one is on the very file system of
-        // the deployment's folder, but a mount of its own.
+        // The root of the file system is read-only, except for one folder; another folder is on the file system of the
+        // deployment's folder, but on a separate mount.
         mount(&bed.host("data"), c"mode=755");
         std::fs::create_dir(bed.host("data/www")).unwrap();
         bind(&bed.host("data/www"), 0);

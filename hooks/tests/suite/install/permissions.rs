@@ -1,4 +1,4 @@
-//! The `permissions` section: whom it means, and what they get.
+//! The `permissions` section: its objects, and their access.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Plans that cannot succeed: every reason at once, and nothing changed.
+//! Plans that cannot succeed: all conflicts at once, and no change.
 
 use codedeploy_hooks::appspec::{
     Acl, AclEntry, AclTag, Mode, NamePattern, Pattern, Principal, SelinuxContext,
@@ -116,7 +116,7 @@ fn an_unconfined_context_is_refused_where_the_host_says_so() {
         Err(InstallError::Conflicts(conflicts)) => {
             conflicts.iter().filter(|conflict| matches!(conflict, Conflict::Unconfined { .. })).count()
         }
-        // Where there are SELinux tools.
+        // On hosts with SELinux tools.
         Ok(_) => 0,
         Err(other) => panic!("{other}"),
     };

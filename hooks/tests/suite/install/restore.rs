@@ -1,4 +1,4 @@
-//! What an operator finds after an Install that succeeded was taken back.
+//! The host that an operator finds after a successful Install was taken back.
 
 use codedeploy_api::specification::FileExistsBehavior;
 use codedeploy_hooks::install::{self, InstallError, RestoreError};

@@ -1,5 +1,5 @@
-//! A host with an earlier version, and a second version that creates, replaces, removes, links, and changes modes, owners
-//! and access control lists. It can be put back to the beginning.
+//! A host with an earlier version, and a second version that creates, replaces, removes and links files, and changes
+//! modes, owners and access control lists. The scene can be reset.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use super::bed::{Bed, Tree, chmod, link, tree, write};
 
 pub(crate) struct Scene {
     pub(crate) bed: Bed,
-    /// What is seen before and after the second version.
+    /// The tree before and after the second version.
     pub(crate) old: Tree,
     pub(crate) new: Tree,
-    /// The beginning, in a copy.
+    /// A copy of the initial state.
     template: PathBuf,
 }
 
-/// What an Install changes, beside the revision, which it reads.
+/// The folders that an Install changes; it only reads the revision.
 const CHANGED: [&str; 3] = ["host", "records", "deployments"];
 
 impl Scene {
@@ -47,7 +47,7 @@ impl Scene {
         }
     }
 
-    /// The host and the records; these are written anew, so their times say nothing.
+    /// The host and the records; the records are rewritten, so their times do not count.
     pub(crate) fn seen(&self) -> Tree {
         let mut tree = self.bed.tree();
         for (path, seen) in &mut tree {
@@ -58,7 +58,7 @@ impl Scene {
         tree
     }
 
-    /// What differs from `expected`, in short.
+    /// The differences to `expected`, in short.
     pub(crate) fn differences(&self, expected: &Tree) -> Vec<String> {
         let seen = self.seen();
         let paths: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
@@ -68,7 +68,7 @@ impl Scene {
             .collect()
     }
 
-    /// Nothing temporary is left anywhere.
+    /// Checks that no temporary name is left.
     pub(crate) fn assert_clean(&self) {
         for name in ["host", "records"] {
             for path in tree(&self.bed.root.path().join(name)).into_keys() {
@@ -108,7 +108,7 @@ fn first_version(bed: &mut Bed) {
     link("config", &bed.archive("link"));
 }
 
-/// The second version goes over the first.
+/// Installs the second version over the first.
 pub(crate) fn second_version(bed: &Bed) -> AppSpec {
     let mut appspec = bed.all_to("app");
     let mut exact = bed.permission("etc/exact");

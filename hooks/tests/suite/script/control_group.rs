@@ -1,5 +1,5 @@
-//! What an agent whose control group was delegated to it gains: not even a process that wiped out every trace of its
-//! origin outlives a timeout.
+//! The benefit of a delegated control group: not even a process that erased every trace of its origin survives a
+//! timeout.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use codedeploy_hooks::script::Outcome;
 use super::host::{Host, timeout, until};
 use crate::own_process;
 
-/// A delegated control group with this process in it, as systemd arranges it for a unit.
+/// A delegated control group with this process in it, as systemd sets it up for a unit.
 struct Unit {
     folder: PathBuf,
     before: PathBuf,
@@ -49,7 +49,7 @@ impl Drop for Unit {
 #[tokio::test]
 #[ignore = "needs root"]
 async fn a_control_group_finds_what_left_no_trace_which_needs_root() {
-    // It moves its whole process.
+    // The test moves its whole process.
     if !own_process::is_here(module_path!(), "a_control_group_finds_what_left_no_trace_which_needs_root") {
         return;
     }
@@ -61,7 +61,7 @@ async fn a_control_group_finds_what_left_no_trace_which_needs_root() {
     let pid_file = host.path("traceless").display().to_string();
     let daemon =
         host.file("daemon.sh", 0o755, format!("#!/bin/sh\necho $$ > {pid_file}; exec /bin/sleep 60\n"));
-    // An empty environment, a session of its own, and parents that are gone before anybody looks.
+    // An empty environment, its own session, and parents that end before anybody looks.
     let lines = format!("(env -i setsid {} </dev/null >/dev/null 2>&1 &)\n", daemon.display());
 
     let report = host.run_lines(&format!("{lines}while [ ! -s {pid_file} ]; do sleep 0.01; done")).await;

@@ -1,4 +1,4 @@
-//! What the service is told of every ending, and that it always fits.
+//! The report to the service for every ending, which always fits.
 
 use std::time::Duration;
 

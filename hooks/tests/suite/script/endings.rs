@@ -1,4 +1,4 @@
-//! How a script ends, and what becomes of the processes that it started.
+//! The end of a script, and the fate of the processes that it started.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! A revision with real scripts in a temporary folder, and what running them leaves behind.
+//! A revision with real scripts in a temporary folder, and the results of running them.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const DEPLOYMENT: &str = "d-ABCDEFGHI";
 
-/// The program that watches over scripts.
+/// The keeper program.
 pub(crate) const KEEPER: &str = env!("CARGO_BIN_EXE_keep-script");
 
-/// How long a condition is waited for that must come about.
+/// The time within which a condition must become true.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Host {
@@ -32,7 +32,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // As a deployment folder is: other users may pass.
+        // Like a deployment folder: other users may enter it.
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         std::fs::create_dir(folder.path().join("archive")).unwrap();
         Self {
@@ -61,7 +61,7 @@ impl Host {
         path
     }
 
-    /// Puts an executable shell script into the revision, and says how an AppSpec names it.
+    /// Puts an executable shell script into the revision, and returns its AppSpec entry.
     pub(crate) fn script(&self, name: &str, lines: &str) -> Script {
         self.file(name, 0o755, format!("#!/bin/sh\n{lines}\n"));
         named(name)
@@ -91,7 +91,7 @@ impl Host {
         .await
     }
 
-    /// Runs one shell script that is allowed to take long.
+    /// Runs one shell script with a long timeout.
     pub(crate) async fn run_lines(&self, lines: &str) -> Report {
         self.run(&[self.script("run.sh", lines)]).await
     }
@@ -105,7 +105,7 @@ impl Host {
             .unwrap_or_default()
     }
 
-    /// The pid that a script wrote to a file in the host's folder, once it is there.
+    /// The pid that a script writes to a file in the host's folder.
     pub(crate) async fn pid_in(&self, name: &str) -> Pid {
         let path = self.path(name);
         let read = || std::fs::read_to_string(&path).ok()?.trim().parse().ok();
@@ -114,7 +114,7 @@ impl Host {
     }
 }
 
-/// A script as an AppSpec names it, with nothing but a location.
+/// An AppSpec entry with only a location.
 pub(crate) fn named(location: &str) -> Script {
     let location = ArchivePath::new(location).unwrap();
     Script { location, timeout: Duration::from_secs(60), runas: None, sudo: false }
@@ -128,7 +128,7 @@ pub(crate) fn runas(script: Script, user: &str) -> Script {
     Script { runas: Some(user.to_owned()), ..script }
 }
 
-/// A process that a script of this test started; ended when the test does.
+/// A process that a script of this test started; it ends with the test.
 #[derive(Debug)]
 pub(crate) struct Pid(pub(crate) i32);
 
@@ -146,7 +146,7 @@ impl Pid {
         fields.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).unwrap_or_default()
     }
 
-    /// Lets it live on.
+    /// Lets the process live.
     pub(crate) fn leave(self) {
         std::mem::forget(self);
     }
@@ -167,7 +167,7 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Runs `test` on a thread of its own, which as root becomes another user first; gives the user's name.
+/// Runs `test` on a thread of its own, which as root first becomes another user; passes the user's name.
 pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -175,7 +175,7 @@ pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
                 let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
                 let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
                 let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-                // Of this thread, and those that it starts, alone.
+                // This affects only this thread and those that it starts.
                 rustix::thread::set_thread_groups(&[]).unwrap();
                 rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
                 rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
@@ -187,7 +187,7 @@ pub(crate) fn as_ordinary_user(test: impl AsyncFnOnce(&str) + Send) {
     });
 }
 
-/// A log without its times, every one of which must look like `shape`, where `0` stands for a digit.
+/// A log without its times, each of which must look like `shape`, where `0` stands for a digit.
 pub(crate) fn without_times(log: &str, shape: &str) -> String {
     log.split_inclusive('\n')
         .map(|line| {
@@ -203,7 +203,7 @@ pub(crate) fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// The message of a report, which must be of the given code and script.
+/// The message of a report, which must have this code and script.
 pub(crate) fn message(report: &Report, code: ErrorCode, script: &str) -> String {
     let payload = report.outcome.diagnostics(&report.log_tail);
     assert_eq!((payload.error_code, payload.script_name.as_str()), (code, script), "{report:?}");

@@ -1,4 +1,5 @@
-//! What a script has from the agent's process: no open files, no blocked or ignored signals, the same umask and limits.
+//! The state that a script inherits from the agent's process: no open files, no blocked or ignored signals, the same
+//! umask and limits.
 
 use std::os::fd::AsRawFd;
 
@@ -55,7 +56,7 @@ async fn a_script_has_the_limits_of_the_agent() {
 #[ignore = "needs root"]
 async fn runas_gives_the_groups_of_the_user_and_takes_those_of_root_which_needs_root() {
     let host = Host::new();
-    // The group of a file that only the user's group may read; root's own groups open nothing.
+    // A file that only the user's group may read; root's own groups do not matter.
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     for (name, group, readable) in [("own", user.gid.as_raw(), true), ("roots", 0, false)] {
         let path = host.file(name, 0o640, "secret\n");
@@ -72,7 +73,7 @@ async fn runas_gives_the_groups_of_the_user_and_takes_those_of_root_which_needs_
 #[ignore = "needs root"]
 async fn root_runs_scripts_without_sudo_even_where_the_appspec_asks_for_it_which_needs_root() {
     let mut host = Host::new();
-    // One that would want a terminal, or is not allowed to root, as some hosts have it.
+    // A sudo that requires a terminal, or that root may not use, as on some hosts.
     host.file("bin/sudo", 0o755, "#!/bin/sh\necho you must have a tty to run sudo >&2\nexit 1\n");
     let path = format!("{}:/usr/bin:/bin", host.archive().join("bin").display());
     host.environment = vec![("PATH".into(), path.into())];

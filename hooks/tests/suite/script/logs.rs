@@ -1,4 +1,4 @@
-//! What scripts write: the logs, the tail that is reported, and the limits of both.
+//! The output of scripts: the logs, the reported tail, and the limits of both.
 
 use std::path::Path;
 
@@ -66,7 +66,7 @@ async fn output_is_made_plain_text() {
 
 #[tokio::test]
 async fn a_script_that_writes_without_end_costs_neither_memory_nor_disk() {
-    // Other tests need memory too.
+    // Other tests allocate memory, too.
     if !own_process::is_here(module_path!(), "a_script_that_writes_without_end_costs_neither_memory_nor_disk")
     {
         return;

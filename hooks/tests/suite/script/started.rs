@@ -1,4 +1,4 @@
-//! Which files are run, as whom and with what.
+//! The files that are executed, their user and their environment.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::{Duration, Instant};
@@ -100,7 +100,7 @@ async fn what_is_wrong_with_the_interpreter_line_is_said() {
 async fn a_program_that_was_built_for_another_host_is_said_to_be() {
     let host = Host::new();
     let mut foreign = std::fs::read("/usr/bin/env").unwrap();
-    // A processor that there is none of.
+    // A processor that does not exist.
     foreign[18..20].copy_from_slice(&[0xfe, 0xfe]);
     host.file("foreign", 0o755, foreign);
     let report = host.run(&[named("foreign")]).await;
@@ -301,7 +301,7 @@ fn an_agent_that_is_not_root_runs_scripts_as_its_own_user_alone() {
 fn an_agent_that_is_not_root_uses_sudo_where_the_appspec_asks_for_it() {
     as_ordinary_user(async |_| {
         let mut host = Host::new();
-        // A sudo that shows what it was asked for.
+        // A sudo that prints its arguments.
         host.file("bin/sudo", 0o755, "#!/bin/sh\necho sudo \"$@\"\n");
         host.environment = vec![("PATH".into(), host.archive().join("bin").into_os_string())];
         let script = host.script("run.sh", "exit 0");
@@ -310,7 +310,7 @@ fn an_agent_that_is_not_root_uses_sudo_where_the_appspec_asks_for_it() {
         let root = nix::unistd::User::from_name("root").unwrap().unwrap();
         let shell = root.shell.display();
         let cases = [
-            // Without an interpreter of its own, for the shell of the user.
+            // Without an interpreter line, for the user's shell.
             (
                 Script { sudo: true, ..runas(named("plain.sh"), "root") },
                 format!("[stdout]sudo -n -u root -- {shell} -c {}\n", plain.display()),

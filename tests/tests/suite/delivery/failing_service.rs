@@ -1,5 +1,5 @@
-//! A command service that fails in every way at each of its calls: what it is told in the end, and that the agent goes
-//! on as if nothing had been.
+//! A command service that fails in every way at each of its calls: its final reports, and an agent that continues
+//! unharmed.
 
 use std::fs;
 use std::path::Path;
@@ -39,14 +39,14 @@ fn failed(completion: &Completion, expected: &str) {
     assert!(completion.message.contains(expected), "{:?} not in {:?}", expected, completion.message);
 }
 
-/// The agent still does what it is there for.
+/// Checks that the agent still works.
 async fn works(host: &Lone) {
     downloaded(host, "d-next").await;
     succeeded(&host.perform("d-next", HOOK).await);
     assert_eq!(runs(host, "d-next"), 1);
 }
 
-/// Faults that pass.
+/// Transient faults.
 fn passing() -> Vec<(&'static str, Fault)> {
     vec![
         ("an internal error", Fault::Error(500, "ServerException")),
@@ -223,7 +223,7 @@ async fn a_specification_counts_for_its_host_its_command_and_its_time_only() {
         changed[member] = value;
         changed
     };
-    // Known to the command's host, signed, and about something else.
+    // For the command's host, signed, but about another deployment.
     host.stub.specify("d-2", &signed(json!({})));
     failed(&host.perform("d-2", "DownloadBundle").await, "about the deployment d-1");
     for (members, expected) in [
@@ -241,7 +241,7 @@ async fn a_specification_counts_for_its_host_its_command_and_its_time_only() {
         host.stub.forget();
     }
 
-    // Whom this host trusts says it always, once it has said it.
+    // A trusted signer that has once sent the binding must always send it.
     let configuration = fs::read_to_string(host.path("agent.yml")).unwrap();
     let authority = format!("{configuration}deployment_signer_ca: {}\n", host.path("cert.pem").display());
     fs::write(host.path("agent.yml"), authority).unwrap();
@@ -354,7 +354,7 @@ async fn the_service_may_have_ended_a_command_before_it_began() {
         assert_eq!(host.stub.completions("d-1/BeforeInstall").len(), 0, "it was over");
         assert_eq!(runs(&host, "d-1"), 0);
     }
-    // No AppSpec can have scripts for a command that nobody knows.
+    // No AppSpec can have scripts for an unknown command.
     let acknowledged = host.stub.requests(ACKNOWLEDGE);
     let mut unknown = acknowledged.iter().filter(|request| {
         request.body["HostCommandIdentifier"].as_str().is_some_and(|id| id.contains("/Noop"))

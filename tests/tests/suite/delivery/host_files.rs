@@ -1,4 +1,4 @@
-//! What the agent leaves on its host while it works and afterwards, and what settings change about it.
+//! The files that the agent leaves on its host during and after its work, and the effect of settings on them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use codedeploy_tests::wait;
 
 const EVENTS: [&str; 3] = ["DownloadBundle", "BeforeInstall", "Install"];
 
-/// Makes `d-1` of the group `g1` known: a file, and a script that runs until `gate` exists.
+/// Defines `d-1` of the group `g1`: a file, and a script that runs until `gate` exists.
 fn deployment(host: &Lone, gate: &Path) {
     let appspec = format!(
         "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\nhooks:\n  BeforeInstall:\n    - location: hook.sh\n",

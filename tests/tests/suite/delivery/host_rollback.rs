@@ -1,4 +1,4 @@
-//! A host that its agent rolls back: what its service is told, and what a killed agent makes of it.
+//! A host that its agent rolls back: the reports to the service, and recovery after a kill.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ async fn an_agent_that_is_killed_in_a_script_rolls_back_when_it_starts_again() {
     assert_eq!(fs::read_to_string(host.path("notes")).unwrap(), "second\nfirst\n");
 }
 
-/// A revision with one file, whose scripts note what they do.
+/// A revision with one file, whose scripts record their actions.
 fn noting(host: &Lone, version: &str, start: &str, validate: &str) -> Vec<(&'static str, String)> {
     let folder = host.path("srv");
     let note = format!("echo \"{version} $LIFECYCLE_EVENT\" >> {}", host.path("notes").display());

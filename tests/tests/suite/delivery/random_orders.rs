@@ -1,5 +1,5 @@
-//! Every order in which a service and a network can deliver the commands of a deployment: doubled, late, lost, and with
-//! an agent that is killed in between. Each command runs once, and the service has one outcome of it.
+//! Random orders in which a service and a network deliver the commands of a deployment: doubled, late, lost, and with
+//! kills of the agent. Each command runs once, and the service gets one outcome of it.
 
 use std::fs;
 
@@ -8,11 +8,11 @@ use codedeploy_tests::stub::lone::Lone;
 use codedeploy_tests::stub::{ACKNOWLEDGE, COMPLETE, Fault, POLL, SPECIFICATION};
 use codedeploy_tests::wait;
 
-/// Deployments, and how many of them one agent performs.
+/// The number of deployments, and the number that one agent performs.
 const SEEDS: u64 = 120;
 const SEEDS_PER_HOST: u64 = 10;
 
-/// The scripts of a deployment, in order. Those of one event cannot run before those of the one before.
+/// The scripts of a deployment, in order. The scripts of an event never run before those of the previous one.
 const EVENTS: [&str; 4] = ["BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn whatever_is_doubled_late_or_lost_every_command_runs_once_and_has_one_ou
     side_by_side(hosts.collect()).await;
 }
 
-/// One deployment. What goes wrong, and when, follows from the seed.
+/// Runs one deployment. The seed decides about its disturbances.
 async fn deploy(host: &mut Lone, seed: u64) {
     let (mut dice, id) = (Dice(seed), format!("d-{seed}"));
     let log = host.path(&format!("runs-{seed}"));
@@ -46,7 +46,7 @@ async fn deploy(host: &mut Lone, seed: u64) {
             let call = [SPECIFICATION, ACKNOWLEDGE, COMPLETE][dice.roll(3)];
             host.stub.fail(call, &fault[dice.roll(3)], 1);
         }
-        // Copies of what was delivered before come at any time, and so do those of this command.
+        // Copies of earlier deliveries arrive at any time, and so do copies of this command.
         let mut deliveries: Vec<&str> =
             (0..dice.roll(3)).filter_map(|_| delivered.get(dice.roll(5)).copied()).collect();
         deliveries.extend(std::iter::repeat_n(event, 1 + dice.roll(3)));
@@ -66,13 +66,13 @@ async fn deploy(host: &mut Lone, seed: u64) {
             })
             .await;
             host.kill_and_restart().await;
-            // Nobody knows whether the agent had the command; a service that delivers at least once repeats it.
+            // It is unknown whether the agent got the command; a service with at-least-once delivery repeats it.
             host.command(&id, event);
         }
         let outcome = host.stub.taken(&command).await;
         match outcome.error_code {
             0 => {}
-            // Killed while the script ran: nobody knows how far it came.
+            // Killed while the script ran: its progress is unknown.
             7 if event != "DownloadBundle" => {}
             _ => panic!("seed {seed}: {command}: {outcome:?}"),
         }
@@ -87,9 +87,9 @@ async fn deploy(host: &mut Lone, seed: u64) {
     check(host, seed, &expected).await;
 }
 
-/// What ran, and what the service was told, after everything was delivered.
+/// Checks the scripts that ran and the reports, after everything was delivered.
 async fn check(host: &Lone, seed: u64, told: &[(&str, u64)]) {
-    // Later than every other command of the group: nothing of them is still to come.
+    // Later than every other command of the group, so none of them is still to come.
     let last = format!("d-{seed}/AfterAllowTraffic");
     host.command(&format!("d-{seed}"), "AfterAllowTraffic");
     host.stub.taken(&last).await;
@@ -107,7 +107,7 @@ async fn check(host: &Lone, seed: u64, told: &[(&str, u64)]) {
     assert_eq!(ran.next(), None, "seed {seed}: something ran twice, or out of order");
 }
 
-/// Numbers that only look random: a seed that fails, fails again.
+/// Pseudo-random numbers: a failing seed fails again.
 struct Dice(u64);
 
 impl Dice {

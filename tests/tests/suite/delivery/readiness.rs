@@ -1,4 +1,5 @@
-//! When an agent says that it is ready: once the service was reached, whether it answers a poll or holds it open.
+//! The time at which an agent reports readiness: when it has reached the service, which answers a poll or holds it
+//! open.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use codedeploy_tests::stub::lone::Lone;
 use codedeploy_tests::stub::{Fault, POLL};
 use codedeploy_tests::wait;
 
-/// What systemd would be told.
+/// Receives the messages for systemd.
 struct Systemd(UnixDatagram);
 
 impl Systemd {
-    /// Of the agent of a host whose service holds empty polls open for longer than a test takes, and does `fault` at
-    /// all polls, if any.
+    /// For the agent of a host whose service holds empty polls open for longer than a test takes, with `fault` at all
+    /// polls, if any.
     async fn of_agent(fault: Option<&Fault>) -> (Self, Lone) {
         let mut socket = None;
         let host = Lone::prepared("", Duration::from_secs(3600), |root, stub| {
@@ -26,7 +27,7 @@ impl Systemd {
         (Self(socket.unwrap()), host)
     }
 
-    /// What has come since the last time, a line each.
+    /// The messages since the last call, one per line.
     fn told(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let messages =
@@ -58,7 +59,7 @@ async fn a_first_poll_that_the_service_holds_open_does_not_hold_up_readiness() {
     let status = Programs::built().agent.output(words).await.stdout;
     let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
     assert_eq!(status["agent"]["activity"], "waiting");
-    // And it is a poll like any other.
+    // It is also an ordinary poll.
     host.deployment("g1", "d-1", &[("appspec.yml", "version: 0.0\nos: linux\n")]);
     assert_eq!(host.perform("d-1", "DownloadBundle").await.status, "Succeeded");
     assert!(host.agent.stop().await.success());

@@ -1,5 +1,5 @@
-//! Commands that come twice, late, all at once or while the agent stops: each is performed at most once, and its
-//! outcome is told.
+//! Commands that arrive twice, late, all at once or while the agent stops: each runs at most once, and its outcome is
+//! reported.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn deployment(host: &Lone, group: &str, id: &str, events: &[&str], script: &str)
     host.deployment(group, id, &[("appspec.yml", &appspec), ("hook.sh", &format!("#!/bin/sh\n{script}"))]);
 }
 
-/// A script that notes its beginning and its end in `log`, and ends when `go` is there.
+/// A script that records its beginning and its end in `log`, and ends when `go` exists.
 fn waiting(log: &Path, go: &Path) -> String {
     format!(
         "echo begin >> {log}\nwhile [ ! -e {go} ]; do sleep 0.05; done\necho end >> {log}\n",
@@ -76,14 +76,14 @@ async fn a_service_that_repeats_itself_is_not_asked_without_a_pause() {
     let host = Lone::prepared("wait_between_runs: 3600\n", Duration::from_secs(2), |_, _| {}).await;
     let (log, go) = (host.path("log-of-runs"), host.path("go"));
     deployment(&host, "web", "d-1", &["BeforeInstall"], &waiting(&log, &go));
-    // The first poll is held until these are there; commands one after another need no pause.
+    // The first poll is held until these are delivered; consecutive commands need no pause.
     host.perform("d-1", "DownloadBundle").await;
     host.command("d-1", "BeforeInstall");
     until_lines(&log, 1).await;
     host.command("d-1", "BeforeInstall");
     host.stub.requested(POLL, 3).await;
     let before = host.stub.requests(POLL).len();
-    // The agent waits an hour now, were it not for the end of the command: that wakes the poll at once.
+    // The agent would now wait for an hour, but the end of the command starts the poll at once.
     let began = Instant::now();
     fs::write(&go, "").unwrap();
     let completed = host.stub.completed("d-1/BeforeInstall", 1).await;
@@ -273,7 +273,7 @@ async fn patience_ends_with_a_second_signal_from_a_keyboard_or_with_time() {
         let asked = host.stub.requests(SPECIFICATION).len();
         let behind = host.command("d-2", "BeforeInstall");
         host.stub.requested(SPECIFICATION, asked + 1).await;
-        // The service is gone, too: the agent tries once more, and ends.
+        // The service is unreachable, too: the agent retries once, and exits.
         host.stub.fail(COMPLETE, &Fault::Error(500, "ServerException"), 1000);
         for signal in signals {
             host.agent.signal(signal).await;
@@ -291,7 +291,7 @@ async fn patience_ends_with_a_second_signal_from_a_keyboard_or_with_time() {
     }
 }
 
-/// What a network and a service do to one deployment, by dice.
+/// Random disturbances of one deployment by a network and a service.
 #[tokio::test]
 async fn whatever_is_lost_late_or_doubled_every_command_runs_once_and_is_answered() {
     let ten = |tens: u64| async move {
@@ -323,7 +323,7 @@ async fn lost_late_or_doubled(host: &Lone, seed: u64) {
     let mut delivered: Vec<&str> = Vec::new();
     for event in ["DownloadBundle"].iter().chain(&EVENTS) {
         let again = dice.roll(3);
-        // A late copy of what was delivered before, in front of the new one.
+        // A late copy of an earlier delivery, in front of the new one.
         if let Some(late) = delivered.get(dice.roll(4)) {
             host.command(&id, late);
         }
@@ -345,7 +345,7 @@ async fn lost_late_or_doubled(host: &Lone, seed: u64) {
     host.stub.recover();
 }
 
-/// Numbers that only look random: a seed that fails, fails again.
+/// Pseudo-random numbers: a failing seed fails again.
 struct Dice(u64);
 
 impl Dice {

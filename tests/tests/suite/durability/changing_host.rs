@@ -1,4 +1,4 @@
-//! A host that changes while a deployment runs: a file system that fills up or becomes read-only, and somebody else who
+//! A host that changes during a deployment: a file system that fills up or becomes read-only, and somebody else who
 //! works in the same folders.
 
 use std::fs;
@@ -33,7 +33,7 @@ struct Used {
     inodes: u64,
 }
 
-/// Deploys with ever more room, until it suffices.
+/// Deploys with more and more space, until it suffices.
 async fn fills_up(what: &str, limit: impl Fn(&Used, u64) -> String) {
     let Bed { pair, reference, folder: _folder } = one_bed().await;
     let mounted = Mounted::in_memory(&pair.live()).unwrap();
@@ -80,7 +80,7 @@ fn a_file_system_that_becomes_read_only_has_the_old_or_the_new_revision_at_the_n
         pair.reset().await;
         let program = Programs::built().local;
         let counted = Strike::COUNT.run(&program, &pair.arguments(Revision::New)).await;
-        // Not while a file is open for writing; that is tried, too, and does nothing.
+        // This fails while a file is open for writing; the attempt has no effect then.
         let script = format!("mount -o remount,ro {live} 2>/dev/null || true", live = pair.live().display());
         let script = executable(&pair.path("read-only"), &script);
         let tally = Tally::new("A file system that becomes read-only");
@@ -108,14 +108,14 @@ fn a_file_system_that_becomes_read_only_has_the_old_or_the_new_revision_at_the_n
     });
 }
 
-/// What somebody else does in the middle of a deployment.
+/// An action of somebody else in the middle of a deployment.
 struct Intrusion {
     name: &'static str,
-    /// Runs in the folder `srv`, and may fail when there is nothing to do any more.
+    /// Runs in the folder `srv`, and may fail when there is nothing left to do.
     script: &'static str,
-    /// What nothing is said about afterwards.
+    /// Paths that are not checked afterwards.
     paths: &'static [&'static str],
-    /// A file that must be there with the text `theirs` whatever happens.
+    /// A file that must exist with the text `theirs` in any case.
     stays: Option<&'static str>,
 }
 

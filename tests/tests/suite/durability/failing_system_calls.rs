@@ -1,4 +1,5 @@
-//! A deployment that meets an error of the host ends, says so, leaves the old or the new revision, and can be repeated.
+//! A deployment that meets an error of the host ends, reports it, leaves the old or the new revision, and can be
+//! repeated.
 
 use codedeploy_tests::pair::{Bed, Found, Revision};
 use codedeploy_tests::programs::Programs;
@@ -6,7 +7,7 @@ use codedeploy_tests::strike::{Blow, Report, Strike};
 use codedeploy_tests::sweep::{self, Tally, sweep};
 use nix::errno::Errno;
 
-/// Whether the end of a disturbed deployment is one that an operator can do something with.
+/// Checks that the end of a disturbed deployment is useful to an operator.
 fn ended_well(report: &Report, found: &Found) -> Result<(), String> {
     if report.output.contains("panicked") {
         return Err(format!("a panic:\n{}", report.output));
@@ -18,7 +19,7 @@ fn ended_well(report: &Report, found: &Found) -> Result<(), String> {
     }
 }
 
-/// Beds, and every call of a deployment that each error can come from: about `most` of them for each.
+/// Beds, and about `most` calls of a deployment for each error that they can return.
 async fn points(errnos: &[Errno], most: usize, blow: fn(Errno) -> Blow) -> (Vec<Bed>, Vec<(Errno, Strike)>) {
     let beds = Bed::several(sweep::AT_ONCE).await;
     let counted = Strike::COUNT.run(&Programs::built().local, &beds[0].pair.arguments(Revision::New)).await;

@@ -1,5 +1,5 @@
-//! An agent that is killed in the middle of a deployment answers every command once, runs no script twice, and leaves the
-//! old revision or the new one.
+//! An agent that is killed during a deployment reports every command once, runs no script twice, and leaves the old or
+//! the new revision.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 const GROUP: &str = "web";
 
-/// What the service has a host do, in order.
+/// The commands of the service, in order.
 const COMMANDS: [&str; 6] =
     ["ApplicationStop", "DownloadBundle", "BeforeInstall", "Install", "AfterInstall", "ApplicationStart"];
 
@@ -22,14 +22,14 @@ const COMMANDS: [&str; 6] =
 struct Host {
     lone: Lone,
     pair: Pair,
-    /// Deployments so far: each has an identifier of its own.
+    /// The number of deployments so far, which makes identifiers unique.
     deployments: usize,
 }
 
-/// A deployment in the middle of which the agent was killed, as the service saw it.
+/// A deployment during which the agent was killed, as the service saw it.
 struct Deployed {
     id: String,
-    /// The outcomes of its commands, in order; the last one failed unless there is one for each.
+    /// The outcomes of its commands, in order; the last one failed unless all commands have one.
     outcomes: Vec<(&'static str, Completion)>,
 }
 
@@ -49,7 +49,7 @@ impl Host {
         (host, reference)
     }
 
-    /// Makes a deployment of a revision known to the service.
+    /// Defines a deployment of a revision at the service.
     fn create(&mut self, revision: Revision) -> String {
         self.deployments += 1;
         let id = format!("d-{}", self.deployments);
@@ -64,7 +64,7 @@ impl Host {
 
     /// Deploys without any disturbance.
     async fn deploy(&mut self, revision: Revision) {
-        // Whoever exchanges the host's files does it while no agent runs.
+        // The host's files are replaced while no agent runs.
         self.restart().await;
         let deployed = self.perform(revision).await;
         self.lone.agent.signal("TERM").await;
@@ -73,7 +73,7 @@ impl Host {
         assert_eq!((*event, last.error_code), ("ApplicationStart", 0), "{last:?}");
     }
 
-    /// Performs a deployment, in which the agent is started again as soon as it ends.
+    /// Performs a deployment; the agent is started again as soon as it ends.
     async fn perform(&mut self, revision: Revision) -> Deployed {
         let mut deployed = Deployed { id: self.create(revision), outcomes: Vec::new() };
         for event in COMMANDS {
@@ -81,7 +81,7 @@ impl Host {
             let outcome = wait::until(&format!("an outcome of {command}"), async || {
                 if self.lone.agent.ended().is_some() {
                     self.restart().await;
-                    // A service delivers again what nobody has answered.
+                    // A service redelivers unacknowledged commands.
                     self.lone.command(&deployed.id, event);
                 }
                 let told = self.lone.stub.completions(&command);
@@ -106,7 +106,7 @@ impl Host {
         self.lone.kill_and_restart().await;
     }
 
-    /// What one blow did; what is wrong is told to `tally`.
+    /// Records the result of one fault in `tally`.
     async fn struck(&mut self, reference: &Reference, strike: Strike, tally: &Tally) {
         self.pair.reset().await;
         let _ = fs::remove_file(self.pair.ran());

@@ -1,4 +1,4 @@
-//! A program that is killed in the middle of a deployment leaves the old revision or the new one, and nothing between.
+//! A program that is killed during a deployment leaves the old or the new revision, and nothing in between.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ async fn a_local_deployment_that_is_killed_at_a_system_call_leaves_the_old_or_th
         let found = pair.recover(reference).await;
         tally.found(&point, &found);
         tally.expect(&point, pair.leaves_nothing_behind());
-        // Both ways to go on, in turn.
+        // Both continuations, alternately.
         let goes_on = if strike.at().is_multiple_of(2) {
             pair.goes_on(reference, &found).await
         } else {
@@ -70,7 +70,7 @@ async fn a_recovery_that_is_killed_at_a_system_call_leaves_the_old_or_the_new_re
     tally.conclude();
 }
 
-/// The proof of the proof: what copies in place is found out.
+/// A check of the test itself: it detects a program that copies in place.
 #[tokio::test]
 async fn a_copy_in_place_that_is_killed_is_found_to_be_mixed() {
     let folder = sweep::folder();

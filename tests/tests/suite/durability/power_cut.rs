@@ -1,4 +1,4 @@
-//! A power cut in the middle of a deployment leaves the old revision or the new one; after a reported success, the new one.
+//! A power cut during a deployment leaves the old or the new revision; after a reported success, the new one.
 
 use codedeploy_tests::blockdev::{Disk, Image, Kind, Told};
 use codedeploy_tests::bundle;
@@ -12,11 +12,11 @@ use codedeploy_tests::sweep::{self, Tally};
 struct Recorded {
     before: Image,
     told: Vec<Told>,
-    /// How much the disk had been told when the program reported its success.
+    /// The position in the disk's requests when the program reported its success.
     reported: usize,
 }
 
-/// What was on the disk when the power went.
+/// The contents of the disk when the power went.
 struct Cut {
     name: String,
     image: Image,
@@ -36,10 +36,10 @@ fn xfs_has_the_old_or_the_new_revision_after_a_power_cut_which_takes_minutes() {
     in_own_mounts(|| cut_everywhere(Kind::Xfs));
 }
 
-/// How many disks are made of one recording.
+/// The number of disks made from one recording.
 #[derive(Clone, Copy)]
 struct Cuts {
-    /// As they are after one more write.
+    /// In the state after one more write.
     after_writes: usize,
     /// With some of the unflushed writes missing.
     reordered: usize,
@@ -79,8 +79,8 @@ async fn cut_everywhere(kind: Kind) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Deploys the new revision over the old one. With `written_back` the kernel writes everything back before every system
-/// call that changes files, as it may.
+/// Deploys the new revision over the old one. With `written_back`, the kernel writes everything back before every
+/// system call that changes files, as it may.
 async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recorded {
     let mounted = disk.mount(&pair.live()).unwrap();
     pair.reset().await;
@@ -104,7 +104,7 @@ async fn record(disk: &Disk, pair: &Pair, written_back: bool) -> Recorded {
     Recorded { before, told: disk.told(), reported }
 }
 
-/// What is on a disk after the next start; `left` is told whether anything else is there.
+/// The revision on a disk after the next start; `left` receives other findings.
 async fn found(
     disk: &Disk,
     pair: &Pair,
@@ -136,8 +136,8 @@ impl Recorded {
         ends.map(cut).collect()
     }
 
-    /// The disk at `count` moments, each with only some of what was written since the last flush; half of them just before
-    /// the next.
+    /// The disk at `count` moments, each with only some of the writes since the last flush; half of them just before
+    /// the next flush.
     fn reordered(&self, count: usize) -> Vec<Cut> {
         let flushes: Vec<usize> =
             (0..self.told.len()).filter(|at| matches!(self.told[*at], Told::Flush)).collect();
@@ -154,7 +154,7 @@ impl Recorded {
         (0..count).map(cut).collect()
     }
 
-    /// The first `end` entries, of which those that were not flushed are there only as `keeps` says.
+    /// The first `end` entries; unflushed ones are included only if `keeps` says so.
     fn image(&self, end: usize, mut keeps: impl FnMut(u64) -> bool) -> Image {
         let told = &self.told[..end];
         let flushed = told.iter().rposition(|told| matches!(told, Told::Flush)).unwrap_or(0);

@@ -1,5 +1,5 @@
-//! What a service is told by an agent that is killed at the worst moments, while the service fails at its worst: one
-//! outcome per command, and no script runs twice.
+//! The reports of an agent that is killed at the worst moments while the service fails: one outcome per command, and no
+//! script runs twice.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 
 const HOOK: &str = "BeforeInstall";
 
-/// Makes a deployment known whose only script is this.
+/// Defines a deployment with only this script.
 fn known(host: &Lone, id: &str, script: &str) {
     let appspec = format!("version: 0.0\nos: linux\nhooks:\n  {HOOK}:\n    - location: hook.sh\n");
     host.deployment("web", id, &[("appspec.yml", &appspec), ("hook.sh", &format!("#!/bin/sh\n{script}"))]);
 }
 
-/// Makes a deployment known whose script notes each run, and has the host download it.
+/// Defines a deployment whose script records each run, and has the host download it.
 async fn counting(host: &Lone, id: &str) -> PathBuf {
     let runs = host.path(&format!("runs-{id}"));
     known(host, id, &format!("echo run >> {}\n", runs.display()));
@@ -43,7 +43,7 @@ async fn until_logged(host: &Lone, words: &str) {
     wait::until(words, async || host.log().contains(words).then_some(()).ok_or(host.log())).await;
 }
 
-/// What happens to the service at one of its calls.
+/// A fault of the service at one of its calls.
 #[derive(Debug, Clone)]
 enum Trouble {
     Answers(Fault),
@@ -90,7 +90,7 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     let asked = host.stub.requests(call).len();
     host.stub.fail(call, &fault, 1);
     let command = if call == POLL {
-        // A poll that was held open before would take it.
+        // A poll that was already held open would take it.
         host.stub.requested(call, asked + 1).await;
         host.command(id, HOOK)
     } else {
@@ -101,7 +101,7 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     if matches!(trouble, Trouble::Vanishes) {
         host.stub.vanish();
     }
-    // A call that was answered at once when it was made again may have let the script begin before the kill.
+    // A call that was answered when it was repeated may have let the script begin before the kill.
     let mut begun = false;
     if killed == Killed::During {
         host.agent.kill().await;
@@ -113,7 +113,7 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     if matches!(trouble, Trouble::Vanishes) {
         host.stub.come_back().await;
     }
-    // Only what the agent never had is delivered again by the service.
+    // The service redelivers only commands that the agent never had.
     if call == POLL && matches!(fault, Fault::LostAnswer) {
         host.command(id, HOOK);
     }
@@ -126,7 +126,7 @@ async fn trouble_and_kill(host: &mut Lone, id: &str, call: &'static str, trouble
     if killed == Killed::After {
         host.kill_and_restart().await;
     }
-    // It comes late, and once more: it is answered, not performed.
+    // It arrives late, and once more: it is answered, but does not run.
     let told = host.stub.completions(&command).len();
     host.command(id, HOOK);
     host.stub.completed(&command, told + 1).await;
@@ -231,7 +231,7 @@ async fn what_can_be_repeated_is_repeated_and_a_script_is_not() {
     );
 }
 
-/// Writes a record of a command in progress as an agent leaves it that was killed.
+/// Writes the record of a command in progress that a killed agent leaves.
 fn leave_in_progress(host: &Lone, id: &str, name: &str, starts: u32) {
     let record = in_progress(id, name, starts).to_string();
     write_record(host, "in-progress", &format!("{id}/{name}"), record.as_bytes());
@@ -268,7 +268,7 @@ async fn a_command_with_which_the_agent_ends_again_and_again_is_given_up() {
     assert!(!host.path("root/web/d-2").exists());
 }
 
-/// A host whose revisions come from a bucket that keeps silent until `opened`, and a deployment from there.
+/// A host whose revisions come from a bucket that is silent until `opened`, and a deployment from there.
 async fn from_a_silent_bucket(opened: &Arc<AtomicBool>) -> (Lone, S3Stub) {
     let folder = tempfile::tempdir().unwrap();
     codedeploy_tests::bundle::write(folder.path(), &[("appspec.yml", "version: 0.0\nos: linux\n")]);
@@ -350,7 +350,7 @@ async fn an_agent_that_is_stopped_before_the_service_answers_is_no_crash() {
     assert_eq!(lines(&runs), 1);
 }
 
-/// Waits until the agent has noted that the service took the outcome.
+/// Waits until the agent has recorded that the service accepted the outcome.
 async fn until_remembered(host: &Lone, command: &str) {
     let told = host.record("told", command);
     wait::until("it is noted", async || told.exists().then_some(()).ok_or(())).await;
@@ -371,8 +371,8 @@ async fn an_install_that_only_nobody_took_note_of_is_not_repeated() {
     host.agent.kill().await;
     let undo = fs::read_to_string(host.path("root/web/d-1/undo.json")).unwrap();
     let undo: Value = serde_json::from_str(undo.lines().next().unwrap()).unwrap();
-    // As if the agent had been killed before it could write down the outcome, and the clock set back since; and as if it
-    // had been killed in a second Install of the same deployment.
+    // As if the agent had been killed before it recorded the outcome, and the clock had been set back; and as if it had
+    // been killed in a second Install of the same deployment.
     for (before, repeated) in [(&Value::Null, false), (&undo["begun"]["token"], true)] {
         let mut record = in_progress("d-1", "Install", 1);
         record["begun"] = json!({
@@ -433,7 +433,7 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
         fs::write(at("x").with_file_name("notes.txt"), "somebody's").unwrap();
         count += contents.len() + 3;
     }
-    // What is good is not hidden by that.
+    // That does not hide good records.
     leave_in_progress(&host, "d-1", HOOK, 1);
     host.restart();
     succeeded(&host.stub.taken("d-1/BeforeInstall").await);
@@ -446,7 +446,7 @@ async fn records_of_no_use_are_set_aside_and_the_rest_goes_on() {
         count
     };
     assert_eq!((damaged("in-progress"), damaged("outbox")), (count / 3, count / 3));
-    // Those of the past are looked at when somebody asks.
+    // Old records are read when they are needed.
     host.stub.deliver(codedeploy_tests::stub::lone::command("told 1", "d-1", HOOK));
     succeeded(&host.stub.taken("told 1").await);
     assert_eq!(damaged("told"), 1);

@@ -1,4 +1,4 @@
-//! The agent's own commands beside real deployments: what is in progress, what has been, and a stop in the middle.
+//! The agent's own commands beside real deployments: the command in progress, the history, and a stop in the middle.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -21,7 +21,7 @@ async fn status(fleet: &Fleet) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// An agent in the background does not outlive its test, however that ends.
+/// Ends a background agent with its test in any case.
 struct EndsWithTest(PathBuf);
 
 impl Drop for EndsWithTest {
@@ -87,7 +87,7 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     let forced = forced.await.unwrap();
     assert!(forced.status.success(), "{forced:?}");
 
-    // The history is there without the agent, and with the next one.
+    // The history is available without the agent, and with the next one.
     let after = status(&fleet).await;
     assert_eq!(after["state"], "stopped");
     let kept = &after["deployments"][0];
@@ -104,7 +104,7 @@ async fn a_stop_is_refused_during_a_deployment_and_forced_waits_for_the_lifecycl
     assert_eq!(again["agent"]["deployments"][0]["deployment_id"], id.as_str());
     assert_eq!(again["agent"]["deployments"].as_array().unwrap().len(), 1, "{again:#}");
 
-    // A restart that could not start an agent does not stop the one there is.
+    // A restart that could not start a new agent does not stop the present one.
     let identity = fleet.hosts[0].folder.join("codedeploy.onpremises.yml");
     std::fs::write(&identity, "region: us-east-1\n").unwrap();
     let pid = &status(&fleet).await["pid"];

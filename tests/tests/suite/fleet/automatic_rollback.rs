@@ -1,5 +1,4 @@
-//! What becomes of a host when a deployment to it fails, is stopped, or an alarm goes off: real agents, and what is on their
-//! disks.
+//! The host after a deployment fails, is stopped, or meets an alarm: real agents, and their files.
 
 use std::fs;
 use std::path::Path;
@@ -21,14 +20,14 @@ use serde_json::json;
 const HOOKS: [&str; 5] =
     ["ApplicationStop", "BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
 
-/// Creates a deployment of a revision with a file that all have, and one that only it has.
+/// Creates a deployment of a revision with a file common to all revisions, and one of its own.
 async fn create(fleet: &Fleet, name: &str) -> String {
     let own = format!("only-in-{name}");
     let files = [("page", name), (own.as_str(), "")];
     fleet.create(Scripted::new(name).installs(&fleet.path("app"), &files).push(fleet).await).await
 }
 
-/// Deploys a revision with success; gives the id and what is on disk then.
+/// Deploys a revision successfully; returns the id and the files on disk.
 async fn deploy(fleet: &Fleet, name: &str) -> (String, String) {
     let id = create(fleet, name).await;
     let deployed = fleet.outcome(&id).await;
@@ -55,7 +54,7 @@ async fn a_deployment_that_fails_is_rolled_back_once() {
     fleet.roll_back_on(&[AutoRollbackEvent::DeploymentFailure]).await;
     let host = &fleet.hosts[0];
 
-    // There is nothing to go back to.
+    // There is nothing to roll back to.
     set_failing(host, "one.ApplicationStart", true);
     let first = fleet.outcome(&create(&fleet, "one").await).await;
     assert_eq!((first.status(), first.failed_event().name.as_str()), ("Failed", "ApplicationStart"));
@@ -79,7 +78,7 @@ async fn a_deployment_that_fails_is_rolled_back_once() {
     let rollback = fleet.outcome(&by).await;
     assert_eq!(rollback.status(), "Succeeded", "{:#?}", rollback.events);
     assert_eq!(installed(&fleet), as_good);
-    // The failed revision was on the host: its script stops what it had started.
+    // The failed revision was on the host: its script stops the application that it had started.
     assert_eq!(
         runs(host, &by),
         [scripts("two", &HOOKS[..1]), scripts("one", &HOOKS[1..])].concat(),
@@ -92,7 +91,7 @@ async fn a_deployment_that_fails_is_rolled_back_once() {
     assert_eq!((group.target_revision, rollback.info.revision), (revision.clone(), revision));
     assert_eq!(fleet.deployments().await, 4);
 
-    // A rollback that fails as well is the end of it.
+    // A rollback that fails as well is the last attempt.
     set_failing(host, "one.ValidateService", true);
     let failed = fleet.outcome(&create(&fleet, "two").await).await;
     let second = fleet.outcome(&fleet.rollback_of(&failed.id).await).await;
@@ -138,7 +137,7 @@ async fn a_stop_waits_for_the_script_that_runs_and_is_rolled_back_when_it_says_s
         let held = hold(host, "two.AfterInstall");
         held.runs(&id).await;
         assert_eq!(stop(&id, !rollback).await.unwrap(), StopStatus::Pending);
-        // Whoever asks last has said it.
+        // The last request counts.
         assert_eq!(stop(&id, rollback).await.unwrap(), StopStatus::Pending);
         let running = fleet.service.deployment(&id).await;
         assert_eq!((running.status, running.rollback_info), (Some(DeploymentStatus::InProgress), None));
@@ -150,7 +149,7 @@ async fn a_stop_waits_for_the_script_that_runs_and_is_rolled_back_when_it_says_s
         let stopped = fleet.outcome(&id).await;
         assert_eq!(stopped.status(), "Stopped");
         assert_eq!(stopped.info.error_information.unwrap().code, Some(ErrorCode::ManualStop));
-        // That of the last success stops it.
+        // The last successful revision stops it.
         assert_eq!(
             runs(host, &id),
             [scripts("one", &HOOKS[..1]), scripts("two", &HOOKS[1..3])].concat(),
@@ -169,22 +168,22 @@ async fn a_stop_waits_for_the_script_that_runs_and_is_rolled_back_when_it_says_s
             assert_eq!(stopped.info.rollback_info, None);
             assert_eq!(fs::read_to_string(fleet.path("app/page")).unwrap(), "two", "it is left as it is");
             assert_eq!(last_successful(&fleet).await.as_deref(), Some(good.as_str()));
-            // So that the next one replaces the same files.
+            // This makes the next one replace the same files.
             deploy(&fleet, "one").await;
         }
     }
     fleet.stop().await;
 }
 
-/// The alert `slow` of a server that answers as Prometheus does.
+/// The alert `slow` of a server that responds like Prometheus.
 #[derive(Default)]
 struct Alert {
     fires: AtomicBool,
-    /// How often it was said that it fires.
+    /// The number of responses in which it fired.
     told: AtomicUsize,
 }
 
-/// Gives the server's URL.
+/// Returns the server's URL.
 async fn prometheus(alert: Arc<Alert>) -> String {
     let answer = async move |uri: Uri| {
         let asked = uri.query().unwrap_or_default().contains("alertname%3D%22slow%22");
@@ -218,7 +217,7 @@ async fn an_alarm_stops_a_deployment_and_does_not_stop_its_rollback() {
     let held = hold(host, "two.ApplicationStart");
     held.runs(&id).await;
     alert.fires.store(true, Ordering::SeqCst);
-    // When it is asked for again, the first answer has had its effect.
+    // The second request shows that the first response has had its effect.
     wait::until("the alarm has stopped it", async || {
         let told = alert.told.load(Ordering::SeqCst);
         if told > 1 { Ok(()) } else { Err(told) }
@@ -232,7 +231,7 @@ async fn an_alarm_stops_a_deployment_and_does_not_stop_its_rollback() {
     assert_eq!(error.message.as_deref(), Some("The alarm slow is active."));
     assert!(!runs(host, &id).contains(&"two.ValidateService".to_owned()));
 
-    // It fires still.
+    // It is still firing.
     let back = fleet.outcome(&fleet.rollback_of(&id).await).await;
     assert_eq!(back.status(), "Succeeded", "{:#?}", back.events);
     assert_eq!(installed(&fleet), as_good);
@@ -257,7 +256,7 @@ async fn a_controller_that_dies_in_a_rollback_goes_on_with_it() {
     }
 
     let killed = fleet.service.kill().await;
-    // The scripts end while nobody hears of it.
+    // The scripts end while the controller is down.
     drop(held);
     for host in &fleet.hosts {
         wait::until("the script has ended", async || {

@@ -1,4 +1,4 @@
-//! The real aws CLI, unmodified, against the service: what an operator types, from the application to the page.
+//! The real, unmodified aws CLI against the service: an operator's commands, from the application to the page.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ impl Answer {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
-    /// The call was refused with this exception.
+    /// Expects this exception.
     fn refused(&self, exception: &str) {
         assert_eq!(self.code, Some(255), "{}{}", self.stdout, self.stderr);
         assert!(self.stderr.contains(&format!("({exception})")), "{}", self.stderr);

@@ -1,5 +1,5 @@
-//! Blue/green deployments of real web servers, by real agents, behind a real HAProxy: where the requests go when all is well
-//! and when it is not. None may fail.
+//! Blue/green deployments of real web servers, by real agents, behind a real HAProxy: the path of requests in good and
+//! bad cases. No request may fail.
 
 use aws_sdk_codedeploy::types::{
     AutoRollbackEvent, DeploymentInfo, DeploymentStatus, DeploymentWaitType, StopStatus,
@@ -27,7 +27,7 @@ async fn stop_all(site: Site, clients: Clients) {
     site.stop().await;
 }
 
-/// How a deployment ended.
+/// The end of a deployment.
 async fn ended(site: &Site, id: &str) -> DeploymentInfo {
     site.fleet.service.follow(id, "green1", |_| ()).await
 }
@@ -94,7 +94,7 @@ async fn what_ends_before_traffic_moves_leaves_it_with_the_originals() {
     site.fleet.roll_back_on(&events).await;
     let good = site.fleet.group().await.last_successful_deployment;
 
-    // A replacement that is no good.
+    // A replacement that fails.
     set_failing(site.host("green1"), "bad.ValidateService", true);
     let failed = site.create_green("bad").await;
     let info = ended(&site, &failed).await;
@@ -104,7 +104,7 @@ async fn what_ends_before_traffic_moves_leaves_it_with_the_originals() {
         [&all(&["ValidateService"], "Failed")[..], &all(&ALLOW, "Skipped")].concat()
     );
 
-    // One that is good, and nobody wants.
+    // A good one that nobody continues.
     let stopped = site.create_green("green").await;
     until_ready(&site, &stopped).await;
     let answer = site.fleet.service.client.stop_deployment().deployment_id(&stopped).send().await.unwrap();
@@ -131,7 +131,7 @@ async fn a_failure_once_traffic_has_moved_gives_it_back_to_the_originals() {
     let (mut site, clients) = start(Waits::default(), "timers: {poll: 2, lease: 2}\n").await;
     site.fleet.roll_back_on(&[AutoRollbackEvent::DeploymentFailure]).await;
     let good = site.fleet.service.deployment(&last_successful(&site).await).await.revision;
-    // In the last case, the originals are out of the balancer when it fails.
+    // In the last case, the originals are out of rotation when it fails.
     for (instance, script, controller_dies) in [
         ("green1", "green.AfterAllowTraffic", false),
         ("box1", "blue.BeforeBlockTraffic", false),
@@ -197,7 +197,7 @@ async fn a_replacement_whose_agent_is_dead_loses_its_traffic_all_the_same() {
     let by = site.fleet.rollback_of(&id).await;
     held.runs(&by).await;
 
-    // Its server answers still.
+    // Its server still responds.
     site.fleet.agents.pop().unwrap().kill().await;
     let green = site.fleet.hosts.pop().unwrap();
     assert_eq!(clients.pages().await, ["blue", "green"]);

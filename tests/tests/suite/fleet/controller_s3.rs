@@ -1,5 +1,5 @@
-//! The controller's own S3 endpoint, over TLS with a certificate of its own making: the real aws CLI puts revisions there,
-//! and a real agent, started on nothing but the files of `host add`, deploys them.
+//! The controller's own S3 endpoint, over TLS with a self-made certificate: the real aws CLI uploads revisions, and a
+//! real agent with only the files of `host add` deploys them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ impl Place {
         Self { service: self.service.kill_and_restart().await, ..self }
     }
 
-    /// The ids of the versions whose keys begin so, the newest of each first; the marks of deletions have a minus.
+    /// The ids of the versions whose keys have this prefix, the newest of each first; delete markers have a minus.
     async fn versions(&self, prefix: &str) -> Vec<String> {
         let list = ["s3api", "list-object-versions", "--bucket", "revisions", "--prefix", prefix];
         let listed = self.aws(&list).await;
@@ -50,7 +50,7 @@ impl Place {
         [ids("DeleteMarkers", "-"), ids("Versions", "")].concat()
     }
 
-    /// Runs a script of Python with boto3 as the operator, and gives what it prints.
+    /// Runs a Python script with boto3 as the operator; returns its output.
     async fn python(&self, script: &str) -> String {
         let ran = self.run("python3", &self.service.operator, &["-c", script]).await;
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -61,7 +61,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// A Python program that is given the service and someone's keys as operators give them: by the environment.
+    /// Runs a Python program with the service and keys in its environment, as operators set them.
     async fn run(&self, program: &str, keys: &Keys, arguments: &[&str]) -> Output {
         let mut command = Program::at(python_tool(program)).command(arguments);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.path("nobody"));
@@ -74,7 +74,7 @@ impl Place {
         command.output().await.unwrap()
     }
 
-    /// What the aws CLI prints when it succeeds.
+    /// The output of a successful aws CLI command.
     async fn aws(&self, arguments: &[&str]) -> String {
         let output = self.run("aws", &self.service.operator, arguments).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -101,7 +101,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Starts an agent whose default folders are its own, in a mount namespace; `None` where the system allows none.
+/// Starts an agent that sees its own default folders in a mount namespace; `None` if the system does not allow one.
 async fn start_agent(conf: &Path, log: &Path) -> Option<Running> {
     let namespace = ["--mount", "--map-root-user"];
     let allowed = Program::at("unshare").output([&namespace[..], &["true"]].concat()).await;
@@ -141,7 +141,7 @@ async fn a_new_host_deploys_from_the_controller_with_nothing_but_the_files_of_ho
     let www = place.path("www");
     let appspec =
         format!("version: 0.0\nos: linux\nfiles:\n  - source: /\n    destination: {}\n", www.display());
-    // Large enough for an upload in parts, and a download of several ranges.
+    // Large enough for a multipart upload, and for a download of several ranges.
     let numbers = (0..1_500_000u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let noise: String = numbers.map(|number| format!("{number:x}")).collect();
     bundle::write(&source, &[("appspec.yml", &appspec), ("page", "one\n"), ("noise", &noise)]);
@@ -155,7 +155,7 @@ async fn a_new_host_deploys_from_the_controller_with_nothing_but_the_files_of_ho
     let etag = location.split(',').find_map(|member| member.strip_prefix("eTag=")).unwrap();
     assert!(etag.contains('-'), "it was not uploaded in parts: {location}");
 
-    // A newer version under the same key is not what was deployed.
+    // A newer version under the same key is not the deployed one.
     let other = place.path("other");
     fs::write(&other, "not a zip").unwrap();
     place.aws(&["s3", "cp", other.to_str().unwrap(), "s3://revisions/site.zip"]).await;
@@ -221,7 +221,7 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     let status = place.aws(&["s3api", "get-bucket-versioning", "--bucket", "more"]).await;
     assert_eq!(json(&status)["Status"], "Enabled");
 
-    // In parts, and back.
+    // A multipart upload and its download.
     let large = place.path("large");
     let noise: Vec<u8> =
         (0..20 * 1024 * 1024u64).map(|number| (number.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
@@ -232,7 +232,7 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     place.aws(&["s3", "cp", "s3://more/large", out]).await;
     assert!(fs::read(out).unwrap() == noise);
 
-    // Deleted is marked; what was there can still be had by its version.
+    // A deletion sets a marker; earlier versions are still available.
     place.aws(&["s3", "rm", "s3://more/a b/small.txt"]).await;
     assert!(!place.aws(&["s3", "ls", "s3://more/"]).await.contains("PRE"));
     place.aws(&[&get[..], &[out]].concat()).await;
@@ -259,7 +259,7 @@ async fn the_aws_cli_keeps_objects_and_their_versions() {
     place.service.stop().await;
 }
 
-/// An upload in chunks that announces 1000 bytes, and sends five of them.
+/// A chunked upload that announces 1000 bytes, and sends five of them.
 const CUT_UPLOAD: &str = "\
 import os, ssl, urllib.request, urllib.error, boto3
 from botocore.auth import S3SigV4Auth
@@ -315,7 +315,7 @@ async fn hosts_read_and_strangers_do_nothing() {
     let fetched = String::from_utf8(fetched.stdout).unwrap();
     assert!(fetched.starts_with("403 ") && fetched.contains("Authorization header"), "{fetched}");
 
-    // boto3 trusts the authority too, with every check that Python has.
+    // boto3 trusts the authority too, with all checks of Python.
     let script = "import boto3\n\
         body = boto3.client('s3').get_object(Bucket='revisions', Key='one')['Body'].read()\n\
         print(boto3.client('codedeploy').list_applications()['applications'], body)";
@@ -323,7 +323,7 @@ async fn hosts_read_and_strangers_do_nothing() {
     let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert_eq!(printed, "[] b'one\\n'\n", "{}", String::from_utf8_lossy(&ran.stderr));
 
-    // What ends early is not kept.
+    // An incomplete upload is not stored.
     let cut = place.run("python3", &place.service.operator, &["-c", CUT_UPLOAD]).await;
     let printed = String::from_utf8_lossy(&cut.stdout).into_owned();
     assert!(
@@ -332,7 +332,7 @@ async fn hosts_read_and_strangers_do_nothing() {
         String::from_utf8_lossy(&cut.stderr)
     );
 
-    // A host that is removed reads nothing any more.
+    // A removed host can no longer read anything.
     let data = place.service.data.display().to_string();
     let removed = Programs::built().controller.output(["host", "remove", "box1", "--data-dir", &data]).await;
     assert!(removed.status.success());
@@ -360,7 +360,7 @@ async fn objects_are_copied_without_leaving_the_service() {
     place.aws(&["s3", "mv", "s3://more/copy", "s3://more/moved"]).await;
     assert!(place.aws(&["s3", "ls", "s3://more/"]).await.trim_end().ends_with(" 4 moved"));
 
-    // In parts, as the aws CLI copies what is large.
+    // A multipart copy, as the aws CLI copies large objects.
     let noise: Vec<u8> =
         (0..20 * 1024 * 1024u64).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
     fs::write(&large, &noise).unwrap();
@@ -370,7 +370,7 @@ async fn objects_are_copied_without_leaving_the_service() {
     place.aws(&["s3", "cp", "s3://more/large", out]).await;
     assert!(fs::read(out).unwrap() == noise);
 
-    // An earlier version becomes the newest, as boto3 asks for it.
+    // An earlier version becomes the newest, through boto3.
     fs::write(&small, "two\n").unwrap();
     place.aws(&["s3", "cp", one, "s3://revisions/a b+c"]).await;
     let first = place.versions("a b").await.remove(1);
@@ -399,7 +399,7 @@ async fn objects_are_copied_without_leaving_the_service() {
     let copy = ["s3", "cp", "s3://revisions/large", "s3://revisions/other"];
     assert!(place.refused(&reader, &copy).await.contains("AccessDenied"));
 
-    // Everything at once, with every version: then the bucket can go.
+    // Everything at once, with every version: then the bucket can be deleted.
     let script = "import boto3\n\
         bucket = boto3.resource('s3').Bucket('more')\n\
         print(sorted(one.key for one in bucket.objects.all()))\n\
@@ -430,7 +430,7 @@ async fn old_versions_are_deleted_but_none_that_a_deployment_may_come_back_to() 
     let role = "--service-role-arn arn:aws:iam::123456789012:role/cd";
     place.aws_line(&format!("deploy create-deployment-group {group} {role}")).await;
     let location = format!("bucket=revisions,key=shop.zip,bundleType=zip,version={first}");
-    // It fails for want of hosts, and is what the group is meant to have all the same.
+    // It fails because there are no hosts, but it sets the group's target revision.
     place.aws_line(&format!("deploy create-deployment {group} --s3-location {location}")).await;
 
     place = place.restarted("keep_versions: 2").await;
@@ -441,7 +441,7 @@ async fn old_versions_are_deleted_but_none_that_a_deployment_may_come_back_to() 
     })
     .await;
     assert_eq!(place.versions("gone.zip").await.len(), 2);
-    // From then on, they go when a new one comes.
+    // From then on, old versions are deleted when a new one arrives.
     place
         .python("import boto3; boto3.client('s3').put_object(Bucket='revisions', Key='shop.zip', Body='new')")
         .await;

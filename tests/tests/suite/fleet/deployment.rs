@@ -1,4 +1,4 @@
-//! Deployments from end to end: a real service tells real agents to deploy revisions from a real S3 server.
+//! Deployments from end to end: a real service, real agents, and revisions in a real S3 server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn succeeded(deployed: &Deployed) {
     assert_eq!(deployed.status(), "Succeeded");
 }
 
-/// What the service tells of the event that failed: code, script, message, log.
+/// The details of the failed event: code, script, message, log.
 fn failure(deployed: &Deployed) -> (LifecycleErrorCode, String, String, String) {
     assert_eq!(deployed.status(), "Failed");
     let diagnostics = deployed.failed_event().diagnostics.clone().expect("a failure is explained");
@@ -48,7 +48,7 @@ fn failure(deployed: &Deployed) -> (LifecycleErrorCode, String, String, String) 
     )
 }
 
-/// A deployment whose BeforeInstall runs until it is let go.
+/// A deployment whose BeforeInstall waits for the test.
 struct Held {
     id: String,
     started: PathBuf,
@@ -72,7 +72,7 @@ impl Held {
         fs::write(self.started.with_extension("go"), "").unwrap();
     }
 
-    /// How often the script was started.
+    /// The number of starts of the script.
     fn starts(&self) -> usize {
         fs::read_to_string(&self.started).unwrap().lines().count()
     }
@@ -117,7 +117,7 @@ async fn a_failing_script_is_reported_with_its_name_and_last_lines() {
     assert_eq!(name, "hook.sh");
     assert!(message.contains("failed with exit code 3"), "{message}");
     let mut lines: Vec<&str> = log.lines().collect();
-    // Which of two pipes is read first is nobody's promise.
+    // The order in which the two pipes are read is unspecified.
     lines[2..].sort_unstable();
     let expected = [
         "LifecycleEvent - AfterInstall",
@@ -209,7 +209,7 @@ async fn a_specification_that_somebody_else_signed_is_not_performed() {
     let fleet = Fleet::start(1, "").await;
     let appspec = appspec(&fleet.path("app"), &[]);
     succeeded(&fleet.deploy(&[("appspec.yml", &appspec), ("page", "x")]).await);
-    // Another service with the same state would sign with the same key; this one has lost its own.
+    // Another service with the same state would sign with the same key; this one has lost its key.
     let data = fleet.service.data.display().to_string();
     let Fleet { service, bucket, hosts, agents, .. } = fleet;
     let service = service.kill().await;
@@ -238,7 +238,7 @@ async fn a_specification_that_somebody_else_signed_is_not_performed() {
 #[tokio::test]
 async fn every_host_of_the_group_gets_the_revision_at_once() {
     let fleet = Fleet::start(3, "").await;
-    // All hosts of a test share the machine, so they install nothing: each notes that it was there.
+    // All hosts of a test share the machine, so they install nothing: each records its visit.
     let appspec = "version: 0.0\nos: linux\nhooks:\n  ValidateService:\n    - location: hook.sh\n";
     let hosts = fleet.path("hosts");
     let script = format!(

@@ -1,4 +1,5 @@
-//! Who an agent is and how it reaches its service: EC2 instances with rotating keys, private authorities, proxies.
+//! The identity of an agent and its connection to the service: EC2 instances with rotating keys, private authorities,
+//! proxies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ impl Instance {
         let arguments = |command: &mut tokio::process::Command| {
             command.args(["run", "--config-file"]).arg(configuration).env_clear();
             command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &self.metadata);
-            // A stray variable must not change who the agent is, nor which way it goes.
+            // A stray variable must change neither the agent's identity nor its connection.
             command.env("AWS_ACCESS_KEY_ID", "AKIASTRAY").env("AWS_SECRET_ACCESS_KEY", "stray");
             command.env("HTTP_PROXY", "http://127.0.0.1:9").env("HTTPS_PROXY", "http://127.0.0.1:9");
             command.env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
@@ -64,7 +65,7 @@ impl Instance {
         fs::read_to_string(self.path("log/codedeploy-agent.log")).unwrap_or_default()
     }
 
-    /// A revision whose script waits until `go` is there.
+    /// A revision whose script waits until `go` exists.
     fn bundle(&self, go: &Path) -> Vec<u8> {
         let appspec = format!(
             "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\nhooks:\n  BeforeInstall:\n    - location: wait.sh\n",
@@ -415,7 +416,7 @@ async fn files_that_are_none_end_the_start_with_their_name() {
             assert!(agent.output().contains(path.to_str().unwrap()), "{key}: {}", agent.output());
         }
         if ["empty", "cut"].contains(&name) {
-            // As the agent's configuration, these are no mistake, or one that is told of elsewhere.
+            // In the agent's configuration, these are no mistakes, or are reported elsewhere.
             continue;
         }
         let shown = Programs::built().agent.output(["config", "--config-file", path.to_str().unwrap()]).await;

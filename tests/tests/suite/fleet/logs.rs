@@ -1,4 +1,4 @@
-//! What a deployment leaves in the logs, from end to end: a story for a person, fields for a program, no secrets.
+//! The log entries of a deployment, from end to end: a story for a person, fields for a program, no secrets.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -59,7 +59,7 @@ async fn a_deployment_reads_like_a_story_and_every_line_says_where_it_belongs() 
         "ValidateService begins",
         "ValidateService succeeded",
     ];
-    // Each command comes with a specification of its own.
+    // Each command has a specification of its own.
     let expected: Vec<&str> = lines_of_events
         .into_iter()
         .flat_map(|line| {
@@ -154,7 +154,8 @@ async fn a_disk_that_is_full_for_a_while_joins_no_two_lines_of_output() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root");
     let revision = folder.path().join("revision");
-    // Fills the agent's files up to its limit, then lifts the limit. Above the script is its keeper, above that the agent.
+    // Fills the agent's files up to its limit, then removes the limit. The script's parent is its keeper, whose parent
+    // is the agent.
     let script = format!(
         "#!/bin/sh\nagent=$(ps -o ppid= \"$PPID\")\nyes 0123456789 | head -n 9000\n\
          until [ \"$(cat {root}/*/d-*/logs/scripts.log | wc -c)\" -ge 65536 ]; do sleep 0.05; done\n\
@@ -175,7 +176,7 @@ async fn a_disk_that_is_full_for_a_while_joins_no_two_lines_of_output() {
     assert!(all.ends_with("[stdout]after\n"), "{}", &all[all.len() - 200..]);
     assert!(all.matches("[stdout]0123456789\n").count() < 9000, "the limit was met");
     for line in all.lines() {
-        // Every one begins with its time.
+        // Every line begins with its time.
         assert!(line.rfind("[20").is_none_or(|start| start == 0), "two lines in one: {line}");
     }
 }
@@ -270,7 +271,7 @@ async fn the_password_of_a_proxy_is_never_logged() {
     agent.stop().await;
     assert!(!log().contains("hunter2"), "{}", log());
 
-    // Neither is it when the value is no URL.
+    // Nor is it shown if the value is not a URL.
     configure("htp://operator:hunter2@127.0.0.1:1");
     let mut agent = start();
     wait::until("the agent gives up", async || agent.ended().ok_or("it runs")).await;

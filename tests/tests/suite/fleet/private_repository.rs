@@ -1,4 +1,4 @@
-//! A revision in a private repository on GitHub: the controller keeps the token, the host fetches with it.
+//! A revision in a private repository on GitHub: the controller keeps the token, and the host fetches with it.
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ async fn it_is_deployed_where_the_application_is_linked_to_a_token_and_the_token
     let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: env.sh\n";
     bundle::write(source.path(), &[("appspec.yml", appspec), ("env.sh", "#!/bin/sh\nenv\n")]);
     let archive = bundle::tgz(source.path());
-    // GitHub says of a private repository that there is none to whoever may not see it.
+    // GitHub reports a private repository as missing to callers without access.
     let github = S3Stub::serve(move |_, request| match request.header("authorization") {
         Some(word) if word == format!("token {SECRET}") => Reply::new(200, archive.clone()),
         _ => Reply::error(404, "NotFound"),

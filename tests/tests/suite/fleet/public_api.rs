@@ -1,7 +1,7 @@
-//! The public API as its clients know it: the aws CLI line by line, and boto3 against AWS's own model of the service.
+//! The public API for its clients: the aws CLI line by line, and boto3 against AWS's own model of the service.
 //!
-//! The cases are Python in `public_api/`, where the CLI and boto3 live; both are real and unmodified, and every answer
-//! of the service that they see is held against the model too (`world.py`).
+//! The cases are Python in `public_api/`, where the CLI and boto3 live. Both are real and unmodified, and every
+//! response that they get is checked against the model too (`world.py`).
 
 use std::path::Path;
 

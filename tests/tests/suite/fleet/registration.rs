@@ -11,7 +11,7 @@ use codedeploy_tests::service::{REGION, Service, keys};
 const ARN: &str = "arn:aws:iam::123456789012:user/AWS/CodeDeploy/box1";
 const SESSION_ARN: &str = "arn:aws:sts::123456789012:assumed-role/hosts/box2";
 
-/// A controller, and a machine that is to become its host.
+/// A controller, and a machine that will become its host.
 struct Place {
     folder: tempfile::TempDir,
     service: Service,
@@ -66,7 +66,7 @@ impl Place {
         self.run(&[&user[..], &["--secret-access-key-file", &secret], more].concat()).await
     }
 
-    /// Whether the instance is registered, and its tags as `key=value`; `None` when there never was one.
+    /// Whether the instance is registered, and its tags as `key=value`; `None` if there was never one.
     async fn instance(&self, name: &str) -> Option<(bool, Vec<String>)> {
         let answer = self.service.client.get_on_premises_instance().instance_name(name).send().await.ok()?;
         let info = answer.instance_info.unwrap();
@@ -133,7 +133,7 @@ box1 is deregistered; if its agent runs here, stop it: systemctl stop codedeploy
 #[tokio::test]
 async fn a_registration_whose_file_cannot_be_written_is_taken_back() {
     let place = Place::new().await;
-    // A file where the folder must be stops root as well.
+    // A file in place of the folder stops root as well.
     fs::write(place.path("conf"), "").unwrap();
     let ran = place.register(&["--tag", "env=prod", "--force"]).await;
     assert_eq!(ran.code, 1, "{}", ran.text);

@@ -1,5 +1,4 @@
-//! How many hosts of a fleet are out of service at once, and what becomes of the others when one dies: real agents, as
-//! processes.
+//! The number of hosts that are out of service at once, and the other hosts after one dies: real agents, as processes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,8 +7,8 @@ use aws_sdk_codedeploy::types::DeploymentInfo;
 use codedeploy_tests::fleet::{APPLICATION, Fleet, GROUP};
 use codedeploy_tests::wait;
 
-/// Deploys a revision whose scripts note when their host goes out of service (`+box1`) and is back (`-box1`). In between
-/// they wait until the file `go` is there.
+/// Deploys a revision whose scripts record when their host goes out of service (`+box1`) and is back (`-box1`). In
+/// between they wait until the file `go` exists.
 async fn deploy(fleet: &Fleet, config: &str) -> String {
     let note = |sign: &str| {
         format!(
@@ -40,7 +39,7 @@ fn notes(fleet: &Fleet) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The most hosts that were out of service at once, and how many were in all.
+/// The largest number of hosts out of service at once, and the number in all.
 fn out_of_service(fleet: &Fleet) -> (usize, usize) {
     let (mut out, mut all, mut most) = (BTreeSet::new(), BTreeSet::new(), 0);
     for note in notes(fleet) {
@@ -102,7 +101,7 @@ async fn a_host_that_dies_in_the_middle_costs_its_own_success_only() {
     assert_eq!(back.len(), 3, "{back:?}");
     assert!(!back.contains(&format!("-{}", host.name)));
 
-    // When the host is up again, nothing of the deployment is run there a second time.
+    // When the host is up again, nothing of the deployment runs there a second time.
     let agent = host.start_agent();
     fleet.agents.push(agent);
     fleet.hosts.push(host);

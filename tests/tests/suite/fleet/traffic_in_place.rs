@@ -6,7 +6,7 @@ use codedeploy_tests::scripts::{hold, runs, set_failing};
 use codedeploy_tests::site::Site;
 use codedeploy_tests::wait;
 
-/// The hooks of the revision that is replaced, and those of the new one.
+/// The hooks of the replaced revision, and those of the new one.
 const OF_THE_OLD: [&str; 3] = ["BeforeBlockTraffic", "AfterBlockTraffic", "ApplicationStop"];
 const OF_THE_NEW: [&str; 6] = [
     "BeforeInstall",
@@ -56,7 +56,7 @@ async fn a_host_whose_new_server_is_bad_gets_no_request_until_the_rollback_has_m
     site.deploy("one").await;
     let clients = site.visit().await;
 
-    // Its server runs and answers, with a page that nobody should see.
+    // Its server runs and responds, with a page that nobody should see.
     set_failing(site.host("box1"), "two.BeforeAllowTraffic", true);
     let held = hold(site.host("box1"), "one.BeforeInstall");
     let id = site.create("two").await;
@@ -76,7 +76,7 @@ async fn a_host_whose_new_server_is_bad_gets_no_request_until_the_rollback_has_m
     assert_eq!(runs(site.host("box1"), &by), scripts("two", "one"));
     assert_eq!(runs(site.host("box2"), &by), scripts("one", "one"));
     assert_eq!(clients.pages().await, ["one"]);
-    // Both serve: each alone has to, while the other is out.
+    // Both serve, because each must serve alone while the other is out.
     site.deploy("three").await;
     let tally = clients.stop().await;
     assert_eq!(tally.failures, Vec::<String>::new(), "{:?}", tally.answers);
@@ -90,7 +90,7 @@ async fn a_host_that_a_stop_left_in_the_middle_gets_no_request_until_it_is_deplo
     site.deploys_in_place().await;
     site.deploy("one").await;
     let clients = site.visit().await;
-    // Its server runs, and is not to be seen.
+    // Its server runs, but must not be visible.
     let held = hold(site.host("box1"), "two.ValidateService");
     let id = site.create("two").await;
     held.runs(&id).await;
@@ -101,7 +101,7 @@ async fn a_host_that_a_stop_left_in_the_middle_gets_no_request_until_it_is_deplo
     assert_eq!((stopped.status(), &stopped.info.rollback_info), ("Stopped", &None));
     assert_eq!(runs(site.host("box1"), &id), scripts("one", "two")[..7]);
     assert_eq!(clients.pages().await, ["one"], "from the host that was not reached");
-    // It is the first now: the other one serves meanwhile, and then has its turn.
+    // It is now the first: the other one serves meanwhile, and then has its turn.
     site.deploy("three").await;
     assert_eq!(clients.pages().await, ["three"]);
     let tally = clients.stop().await;
@@ -117,7 +117,7 @@ async fn a_controller_that_dies_while_sessions_drain_waits_for_them_when_it_is_b
     site.deploy("one").await;
     let held: Vec<_> = site.fleet.hosts.iter().map(|host| host.folder.join("held")).collect();
     held.iter().for_each(|file| std::fs::write(file, "").unwrap());
-    // As many as servers, and again: each has one.
+    // As many requests as servers, twice: each gets one.
     let address = site.balancer.address;
     let sessions: Vec<_> = (0..4).map(|_| tokio::spawn(async move { get(address, "/held").await })).collect();
     let clients = site.visit().await;

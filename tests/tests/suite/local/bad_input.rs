@@ -1,4 +1,4 @@
-//! Bundles, AppSpec files and configurations that are none: an error that names the file, at once, and a host as before.
+//! Invalid bundles, AppSpec files and configurations: an immediate error that names the file, and an unchanged host.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -12,7 +12,7 @@ use codedeploy_tests::programs::{Program, Programs};
 /// A user who is not root.
 const NOBODY: u32 = 65534;
 
-/// Longer than any refusal takes, shorter than anybody waits.
+/// Longer than any rejection takes, shorter than anybody waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Machine {
@@ -38,15 +38,15 @@ impl Machine {
         self.folder.path().join(name)
     }
 
-    /// Deploys, as somebody who is not root if this is; says what is told, and must fail soon.
+    /// Deploys, as an ordinary user if this is one, with `what` in messages; it must fail soon. Returns the output.
     async fn refused(&self, arguments: &[&str], what: &str) -> String {
         let mut command = if nix::unistd::geteuid().is_root() {
             chown(self.path("state"), Some(NOBODY), Some(NOBODY)).unwrap();
             let local = self.path("codedeploy-local");
             if !local.exists() {
                 let built = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
-                // By a process of its own: a child of another test that begins meanwhile would hold a file of ours open
-                // for writing, and nobody can execute that.
+                // In a process of its own: a child of another test that starts meanwhile would inherit the file open
+                // for writing, and nobody could execute it.
                 let copied = Program::at("cp").command([built.as_os_str(), local.as_os_str()]).status().await;
                 assert!(copied.unwrap().success());
             }
@@ -77,7 +77,7 @@ fn fifo(path: &Path) {
 }
 
 fn closed(path: &Path) {
-    // The owner is not asked, but the mode: whoever runs the tests may own it.
+    // The mode counts, not the owner: the user of the tests may own it.
     fs::set_permissions(path, PermissionsExt::from_mode(0o000)).unwrap();
 }
 

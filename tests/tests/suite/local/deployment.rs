@@ -205,10 +205,10 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
 async fn a_person_without_configuration_and_root_deploys_into_their_own_folders() {
     let machine = Machine::new();
     let revision = machine.revision("one");
-    // Somewhere that everybody may read and run it, and a place of their own.
+    // In a place where everybody may read and execute it, with a folder of their own.
     let program = machine.path("codedeploy-local");
     let built = Programs::built().local.command::<&str>([]).as_std().get_program().to_owned();
-    // By a process of its own: what a child of another test holds open for writing cannot be executed.
+    // In a process of its own: a file that a child of another test holds open for writing cannot be executed.
     let copied = Program::at("cp").command([built.as_os_str(), program.as_os_str()]).status().await;
     assert!(copied.unwrap().success());
     let home = machine.path("home");

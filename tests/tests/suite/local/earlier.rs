@@ -1,4 +1,4 @@
-//! What an earlier deployment left, by whatever agent: this host goes on from it.
+//! The state of an earlier deployment by any agent: this host continues from it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use codedeploy_tests::bundle;
 use super::machine::Machine;
 
 impl Machine {
-    /// Makes the folders and records of a deployment to `group` that AWS's agent has done.
+    /// Makes the folders and records of a deployment to `group` by AWS's agent.
     fn deployed_before(&self, group: &str, files: &[(&str, &str)]) {
         let deployment = self.path(&format!("root/{group}/d-EARLIER00"));
         let instructions = self.path("root/deployment-instructions");

@@ -1,5 +1,5 @@
-//! Every folder of `appspec-examples` is deployed as its README says, twice, and does what it promises; the
-//! checks that it makes fail when it is broken.
+//! Every folder of `appspec-examples` is deployed twice as its README describes, and works as promised; its checks fail
+//! when it is broken.
 
 mod deployment;
 mod observe;
@@ -15,7 +15,7 @@ use observe::{acl, get, listing, post, running};
 use serde_json::json;
 use world::World;
 
-/// Deploys `example` as a folder, then, as its next release, as a zip file. Gives the folder's path and both
+/// Deploys `example` as a folder, then, as its next release, as a zip file. Returns the folder's path and both
 /// deployments.
 fn deployed_twice(world: &mut World, example: &str) -> (String, [Deployment; 2]) {
     let bundle = world.bring(&readme::folder().join(example), example);
@@ -43,7 +43,7 @@ fn the_host_does_not_notice_a_world_as_root() {
     assert!(elsewhere.output.contains("Read-only file system"), "{}", elsewhere.output);
 }
 
-/// A home that has what the installing lines of the README put there; root needs no `sudo`.
+/// A home with the results of the README's installation lines; root needs no `sudo`.
 const HOME: &str = r#"
 mkdir -p /tmp/home/.cargo /tmp/home/aws/bin
 ln -s /mnt/programs /tmp/home/.cargo/bin
@@ -52,14 +52,14 @@ printf '#!/bin/sh\nexec "$@"\n' > /tmp/home/aws/bin/sudo
 chmod 755 /tmp/home/aws/bin/*
 "#;
 
-/// The journal of the controller, which has lines of systemd's own.
+/// The controller's journal, including systemd's own lines.
 const JOURNALCTL: &str = r#"
 printf '#!/bin/sh\necho "Started codedeploy-controller.service."\ncat /tmp/home/codedeploy/log\n' \
   > /tmp/home/aws/bin/journalctl
 chmod 755 /tmp/home/aws/bin/journalctl
 "#;
 
-/// Every line of the shell text must succeed, in a home of its own and the folder of the repository.
+/// Runs shell text whose every line must succeed, in a temporary home and in the repository's folder.
 fn at_home(shell: &str) -> String {
     format!("export HOME=/tmp/home PATH=/tmp/home/aws/bin:$PATH\ncd /mnt/repository\n{shell}")
 }
@@ -78,7 +78,7 @@ fn the_walk_of_the_readme_works_as_it_stands_as_root() {
     let page = std::fs::read_to_string(readme::folder().join("static-site/site/index.html")).unwrap();
     assert!(said.ends_with(page.trim_end()), "{said}");
 
-    // The recipes for both logs, over the logs that this has left.
+    // The recipes for both logs, applied to the present logs.
     let logs = walk::recipes("docs/logs.md", "## Fields");
     let agents = world.say(&at_home(&logs));
     assert!(agents.lines().any(|line| line.parse::<u64>().is_ok_and(|bytes| bytes > 0)), "{agents}");
@@ -264,7 +264,7 @@ fn permissions_acl_are_set_as_root() {
     let default = access.lines().map(|entry| format!("\ndefault:{entry}")).collect::<String>();
     assert_eq!(shared, format!("{access}{default}"));
 
-    // What the team made itself stays through a deployment, in a folder that keeps its permissions.
+    // The team's own files survive a deployment, in a folder that keeps its permissions.
     world.say("echo ours > /srv/team-data/shared/ours.txt");
     let again = deploy(&mut world, &bundle, "");
     assert!(again.succeeded, "{}", again.output);
@@ -294,14 +294,14 @@ fn model_server_predicts_what_was_measured_as_root() {
     let link = |world: &mut World, name: &str| world.say(&format!("readlink /var/lib/model-server/{name}"));
     assert_eq!(link(&mut world, "previous"), format!("models/{}", first.id));
 
-    // A third release: the first model is two behind and goes.
+    // A third release: the first model is two releases old and is removed.
     let third = deploy(&mut world, &bundle, "");
     assert!(third.succeeded, "{}", third.output);
     let mut kept = [second.id.as_str(), third.id.as_str()];
     kept.sort_unstable();
     assert_eq!(world.say("ls /var/lib/model-server/models"), kept.join("\n"));
 
-    // A model that predicts something else than was measured never stays in service.
+    // A model whose predictions differ from the measured ones never stays in service.
     world.say(&format!(
         "sed -i '/\"labels\"/,/]/ {{ s/bolt/x/; s/rivet/bolt/; s/x/rivet/ }}' {bundle}/app/model.json"
     ));

@@ -36,7 +36,7 @@ pub(crate) const DEFAULT_ORDER: [&str; 11] = [
 impl Machine {
     pub(crate) fn new() -> Self {
         let machine = Self { folder: tempfile::tempdir().unwrap() };
-        // The deployed folder must be reachable for hooks of other users.
+        // Hooks of other users must be able to reach the deployed folder.
         fs::set_permissions(machine.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = machine.path("root");
         fs::write(machine.path("conf.yml"), format!("root_dir: {}\n", root.display())).unwrap();
@@ -51,7 +51,7 @@ impl Machine {
         self.path("app").display().to_string()
     }
 
-    /// Writes a revision that installs `page` and whose scripts note their event.
+    /// Writes a revision that installs `page` and whose scripts record their event.
     pub(crate) fn revision(&self, page: &str) -> PathBuf {
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);

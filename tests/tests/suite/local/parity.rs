@@ -1,7 +1,7 @@
-//! What AWS's agents do with a revision, ours does: AppSpec and bundle in, files and script log out.
+//! Parity with AWS's agents: AppSpec and bundle in, files and script log out.
 //!
 //! Every case runs in a process of its own, as a person would deploy it. `@` is the host's folder; expectations follow
-//! the behaviour of agents 1.8.1 and 2.1 except where a case says why it differs.
+//! the behaviour of agents 1.8.1 and 2.1, except where a case explains a difference.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -102,14 +102,14 @@ impl Machine {
         assert_eq!(self.log(), case.log, "{name}, {kind}:\n{told}");
     }
 
-    /// Everything on the host but owners, which are those of who runs this.
+    /// Everything on the host except owners, which depend on the user of the tests.
     fn seen(&self) -> Vec<String> {
         let own = fs::metadata(self.path("host")).unwrap();
         let listing = tree::listing(&self.path("host")).replace(&format!(" {}:{}", own.uid(), own.gid()), "");
         listing.replace(&self.host(), "@").lines().map(str::to_owned).collect()
     }
 
-    /// The only deployment's script log without its times.
+    /// The script log of the only deployment, without its times.
     fn log(&self) -> Vec<String> {
         let folders = |path: PathBuf| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
         let deployments =
@@ -142,7 +142,7 @@ async fn scripts_of_a_revision_in_s3_see_where_it_came_from_even_when_nobody_nam
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "id")
             .env("AWS_SECRET_ACCESS_KEY", "key");
-        // Another deployment's: what is inherited does not count.
+        // From another deployment: an inherited value must not count.
         command.env("BUNDLE_VERSION", "inherited");
         let output = command.output().await.unwrap();
         assert!(output.status.success(), "{output:?}");

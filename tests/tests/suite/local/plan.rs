@@ -1,4 +1,4 @@
-//! `codedeploy-local plan`: what a deployment would do, told without touching anything.
+//! `codedeploy-local plan`: the effect of a deployment, without changing anything.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +31,7 @@ impl Machine {
         self.path(name).display().to_string()
     }
 
-    /// A revision with this AppSpec, `APP` standing for the folder that is deployed to, and these files.
+    /// A revision with this AppSpec, in which `APP` stands for the destination folder, and these files.
     fn revision(&self, appspec: &str, files: &[(&str, &str)]) -> String {
         let folder = self.path("revision");
         let _ = fs::remove_dir_all(&folder);
@@ -48,7 +48,7 @@ impl Machine {
         command.env("TMPDIR", self.path("tmp")).output().await.unwrap()
     }
 
-    /// Plans, checks that nothing at all was touched, and gives the exit code and what was printed.
+    /// Plans, checks that nothing was changed, and returns the exit code and the output.
     async fn plan(&self, first: &[&str], location: &str) -> (i32, String) {
         let before = tree::listing(self.folder.path());
         let output = self.run(first, location).await;

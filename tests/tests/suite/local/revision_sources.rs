@@ -1,4 +1,4 @@
-//! Where revisions come from, when the way there is bad: `codedeploy-local` against servers that fail on purpose.
+//! Sources of revisions over a bad connection: `codedeploy-local` against servers that fail on purpose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use codedeploy_tests::wait;
 
 const MIB: usize = 1024 * 1024;
 
-/// Who deploys.
+/// The keys for the deployment.
 const KEYS: [(&str, &str); 3] = [
     ("AWS_REGION", "us-east-1"),
     ("AWS_ACCESS_KEY_ID", "AKIAPERSON"),
@@ -43,7 +43,7 @@ impl Machine {
         self.folder.path().join(name)
     }
 
-    /// A tar whose only installed file has `size` bytes that do not repeat.
+    /// A tar whose only installed file has `size` incompressible bytes.
     fn revision(&self, size: usize) -> Arc<Vec<u8>> {
         let folder = self.path("revision");
         let appspec = format!(
@@ -78,7 +78,7 @@ impl Machine {
         assert!(fs::read(self.path("app/data")).unwrap() == noise(size), "the file is not what was uploaded");
     }
 
-    /// What DownloadBundle left in the deployment's folder, logs aside.
+    /// The files of DownloadBundle in the deployment's folder, except logs.
     fn left(&self) -> Vec<String> {
         let group = self.path("root/default-local-deployment-group");
         let deployments = fs::read_dir(group).unwrap().map(|entry| entry.unwrap().path());
@@ -379,7 +379,7 @@ async fn a_bucket_in_another_region_is_found_by_what_s3_says_once_and_not_behind
     assert_eq!(stub.requests().len(), 1);
 }
 
-/// A repository's archive as `git archive` makes it: a pax header, and one folder around everything.
+/// A repository's archive in the form of `git archive`: a pax header, and one folder around everything.
 fn git_archive(machine: &Machine) -> Vec<u8> {
     machine.revision(MIB);
     let repository = machine.path("revision");
@@ -400,7 +400,7 @@ fn git_archive(machine: &Machine) -> Vec<u8> {
 async fn a_commit_on_github_is_deployed_and_the_token_stays_with_the_api() {
     let archives = Machine::new("");
     let archive = git_archive(&archives);
-    // Where GitHub keeps archives: another host, which must not see the token.
+    // GitHub stores archives on another host, which must not see the token.
     let storage = S3Stub::serve(move |_, _| Reply::new(200, archive.clone())).await;
     let elsewhere = format!("{}/octo/shop/tar.gz/HEAD?sig=1", storage.endpoint);
     let api = S3Stub::serve(move |number, _| match number {

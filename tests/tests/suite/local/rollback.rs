@@ -1,4 +1,4 @@
-//! A host that goes back: by itself after a failure, and when somebody says so.
+//! A host that rolls back: automatically after a failure, and on request.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use codedeploy_tests::programs::Programs;
 use codedeploy_tests::{bundle, tree};
 
-/// A machine with one application, whose revisions say which files they have and whether they are healthy.
+/// A machine with one application; its revisions differ in their files and in their health.
 struct Machine {
     folder: tempfile::TempDir,
 }
@@ -32,7 +32,7 @@ impl Machine {
         tree::listing(&self.path("app"))
     }
 
-    /// What the revisions' start scripts have noted since this was last asked.
+    /// The records of the revisions' start scripts since the last call.
     fn started(&self) -> String {
         let notes = fs::read_to_string(self.path("notes")).unwrap_or_default();
         let _ = fs::remove_file(self.path("notes"));
@@ -138,7 +138,7 @@ async fn the_last_deployment_is_taken_back_by_hand_once() {
     let before = machine.app();
     machine.deploy("v2", &SECOND, true).await;
     machine.started();
-    // What somebody wrote since is not lost.
+    // Changes made since are not lost.
     fs::write(machine.path("app/index.html"), "changed by hand").unwrap();
 
     let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", "LocalFleet"]).await;
@@ -163,7 +163,7 @@ async fn a_revision_that_does_not_start_again_is_said_to_be() {
     let machine = Machine::new("rollback_on_failure: true");
     machine.deploy("v1", &FIRST, true).await;
     let before = machine.app();
-    // The earlier revision needs something that is not there any more.
+    // The earlier revision needs something that no longer exists.
     let needed = machine.path("needed");
     fs::write(&needed, "").unwrap();
     let archives = fs::read_dir(machine.path("root").join(GROUP)).unwrap();

@@ -1,4 +1,4 @@
-//! What the agent's configuration, and the machine that it is on, change about a local deployment.
+//! The effect of the agent's configuration, and of the machine, on a local deployment.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -88,7 +88,7 @@ async fn on_an_ec2_instance_its_profile_has_the_keys_for_s3() {
     let machine = Machine::new();
     let keys = KeyRing { rotation: Duration::from_secs(86_400), overlap: Duration::from_secs(3600) };
     let metadata = MetadataServer::start(keys.clone()).await;
-    // Checks every signature.
+    // It verifies every signature.
     let cloud = Cloud::start(&machine.path("cloud"), keys, None).await;
     cloud.serve_bundle(bundle::tgz(&machine.revision("one")));
     let configuration = format!(
@@ -142,7 +142,7 @@ async fn scripts_have_the_variables_of_the_agent_and_of_the_deployment_and_no_ot
     let deployed = ran(command.output().await.unwrap());
     assert!(deployed.succeeded, "{}", deployed.everything());
     let seen = fs::read_to_string(env).unwrap();
-    // Python's own, where the host has no locale.
+    // Python sets it on hosts without a locale.
     let mut seen: Vec<&str> = seen.lines().filter(|name| *name != "LC_CTYPE").collect();
     seen.sort_unstable();
     let expected = [

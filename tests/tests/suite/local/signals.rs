@@ -1,4 +1,4 @@
-//! A signal ends a local deployment in order; a plan leaves nothing behind.
+//! A signal ends a local deployment properly; a plan leaves nothing behind.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

@@ -1,4 +1,4 @@
-//! What a deployment leaves below `root_dir`: for hooks, log shippers, and the agent that comes next.
+//! The state of a deployment below `root_dir`: for hooks, log shippers, and the next agent.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -143,7 +143,7 @@ async fn the_times_of_deployments_tell_their_order_whatever_is_cleaned_up_later(
         for (path, time) in &earlier {
             assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), *time, "after {count} deployments");
         }
-        // Long ago: what touches it now would show.
+        // Long ago, so that a later change would show.
         for (number, path) in deployments(&machine).into_iter().enumerate() {
             if !earlier.iter().any(|(known, _)| *known == path) {
                 let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + number as u64);

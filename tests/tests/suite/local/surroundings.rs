@@ -1,4 +1,5 @@
-//! What scripts get from the machine that they run on: shell, limits, environment and umask, and none of the agent's secrets.
+//! The environment that scripts get from their machine: shell, limits, variables and umask, and none of the agent's
+//! secrets.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +13,7 @@ use super::machine::{Machine, Ran, ran};
 
 const APPSPEC: &str = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n";
 
-/// An account that only this test's machine has, and files of /etc that only it sees.
+/// An account and files of /etc that only this test's machine has.
 struct Accounts {
     folder: PathBuf,
 }
@@ -35,7 +36,7 @@ impl Accounts {
         accounts
     }
 
-    /// Puts a file of this content over one that there is.
+    /// Mounts a file with this content over an existing one.
     fn replace(&self, path: &str, content: &str) {
         let own = self.folder.join(path.trim_start_matches('/').replace('/', "-"));
         fs::write(&own, content).unwrap();
@@ -46,7 +47,7 @@ impl Accounts {
         bind(&own, path);
     }
 
-    /// Puts an empty folder over one that there is.
+    /// Mounts an empty folder over an existing one.
     fn empty(&self, path: &str) {
         let own = self.folder.join("empty");
         fs::create_dir_all(&own).unwrap();
@@ -59,7 +60,7 @@ fn bind(own: &Path, path: &str) {
     nix::mount::mount(Some(own), path, none, nix::mount::MsFlags::MS_BIND, none).unwrap();
 }
 
-/// Fails on a machine that lacks what a test of its logins covers with files of its own.
+/// Fails on a machine that lacks a path over which a test mounts its own files.
 fn needs(paths: &[&str]) {
     let missing: Vec<_> = paths.iter().filter(|path| !Path::new(path).exists()).collect();
     assert!(missing.is_empty(), "this machine has no {missing:?}");
@@ -84,7 +85,7 @@ impl Machine {
         fs::write(self.path("conf.yml"), format!("{configured}{line}\n")).unwrap();
     }
 
-    /// What scripts have written.
+    /// The output of scripts.
     fn script_output(&self) -> String {
         let log = self.path("root/deployment-logs/codedeploy-agent-deployments.log");
         let log = fs::read_to_string(log).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whatever a bundle, a script or a command line says, nothing that is printed acts upon a terminal.
+//! No output affects a terminal, whatever a bundle, a script or a command line contains.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::machine::{Machine, ran};
 
 /// Clears the screen, rings, colours by a C1 control, reorders, isolates, deletes.
 const HOSTILE: &str = "\u{1b}[2J\u{7}\u{9b}31m\u{202e}\u{2066}\u{200f}\u{7f}";
-/// The same in a double-quoted scalar of YAML.
+/// The same in a double-quoted YAML scalar.
 const WRITTEN: &str = r"\e[2J\a\x9b31m\u202E\u2066\u200F\x7f";
 
 fn hostile(c: char) -> bool {
@@ -50,7 +50,7 @@ async fn names_of_a_bundle_are_escaped_on_every_output() {
     for (name, appspec) in cases {
         let folder = machine.path(name);
         let evil = format!("e{HOSTILE}vil");
-        // What a script writes: an escape sequence is dropped, the marks are left to whoever shows them.
+        // A script's output: escape sequences are dropped, and marks are left to the program that shows them.
         let bad = format!("#!/bin/sh\nprintf 'said {HOSTILE}\\n'\nexit 3\n");
         let appspec = format!("version: 0.0\nos: linux\n{appspec}");
         bundle::write(

@@ -14,7 +14,7 @@ const BAD: &str = "version: 0.0\nos: linux\nfiles:\n  - source: site\n    destin
                    - location: a.sh\n      timeout: 5m\n";
 const ODD: &str = "version: 0.0\nos: linux\nhooks:\n  BeforeInstal:\n    - location: a.sh\n";
 
-/// Runs in `folder`, so that names are short; gives the exit code and the output.
+/// Runs in `folder`, so that names are short; returns the exit code and the output.
 async fn validate(folder: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = Programs::built().local.command([&["validate"][..], arguments].concat());
     let output = command.current_dir(folder).output().await.unwrap();

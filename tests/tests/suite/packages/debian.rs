@@ -1,4 +1,4 @@
-//! The packages, on a Debian system with a systemd of its own: installed, started, deployed with, upgraded, removed.
+//! The packages on a Debian system with its own systemd: installed, started, used, upgraded, removed.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
 const ON_PREMISES: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
 const LOG: &str = "/var/log/aws/codedeploy-agent/codedeploy-agent.log";
 
-/// A machine, a service and a bucket that it reaches, and packages to install.
+/// A machine, a service and a bucket for it, and packages to install.
 struct Site {
     machine: Machine,
     service: Service,
@@ -29,7 +29,7 @@ impl Site {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let machine = Machine::boot(folder.path()).await;
-        // The agent is ready when its first poll is answered, which must not take long here.
+        // The agent is ready when its first poll gets a response, which must not take long here.
         let data = folder.path().join("controller");
         std::fs::create_dir(&data).unwrap();
         std::fs::write(data.join(SETTINGS), "timers: {poll: 2}\n").unwrap();
@@ -39,13 +39,13 @@ impl Site {
         Self { machine, service, bucket, folder }
     }
 
-    /// Registers the machine, and puts the two files there as an operator would.
+    /// Registers the machine, and copies the two files there as an operator would.
     async fn register(&self) {
         let registered =
             self.service.administer(&["host", "add", "box1", "--tag", "env=test", "--json"]).await;
         self.machine.write(ON_PREMISES, registered["codedeploy.onpremises.yml"].as_str().unwrap());
         let lines = registered["codedeployagent.yml"].as_str().unwrap();
-        // An operator keeps what is there, and adds what is not.
+        // An operator keeps the present settings, and adds missing ones.
         let there = self.machine.read(CONFIGURATION);
         let key = |line: &str| line.split_inclusive(": ").next().unwrap_or_default().to_owned();
         let new = lines.lines().filter(|line| !there.contains(&key(line))).collect::<Vec<_>>().join("\n");
@@ -53,7 +53,7 @@ impl Site {
         self.machine.write(CONFIGURATION, &text);
     }
 
-    /// Puts the package of a version into the machine, and says where it is there.
+    /// Copies the package of a version into the machine, and returns its path there.
     async fn package(&self, name: &str, version: &str) -> String {
         let built = build(self.folder.path(), version).await;
         let file = built.into_iter().find(|path| path.to_string_lossy().contains(name)).unwrap();
@@ -114,7 +114,8 @@ fn appspec(hooks: &[(&str, &str)]) -> String {
     )
 }
 
-/// A hook has what a program of root has that init started: none of the agent's files, signals, limits or terminal.
+/// Checks that a hook's process is like one that init starts: it has none of the agent's files, signals, limits or
+/// terminal.
 fn assert_private(machine: &Machine) {
     assert_eq!(machine.read("/srv/fds"), "0\n1\n2\n3\n", "the last is that of ls");
     assert_eq!(machine.read("/srv/terminal"), "0\n");
@@ -125,7 +126,7 @@ fn assert_private(machine: &Machine) {
     };
     assert_eq!(field("Umask:"), "0022");
     assert_eq!(field("SigBlk:"), "0000000000000000");
-    // Signals from 32 on, some of which the C library keeps for itself, aside.
+    // Except for signals from 32 on, some of which belong to the C library.
     assert_eq!(u64::from_str_radix(&field("SigIgn:"), 16).unwrap() & 0x7fff_ffff, 0);
     assert!(field("Max core file size").contains("unlimited"), "{process}");
     assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
@@ -137,7 +138,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     let site = Site::open().await;
     let machine = &site.machine;
 
-    // Installed: enabled, and not started on a host that nobody knows.
+    // Installed: enabled, but not started on an unregistered host.
     let first = site.package("codedeploy-agent", "0.1.0").await;
     let said = machine.succeed(&format!("dpkg --install {first} 2>&1")).await;
     assert!(said.contains("systemctl start codedeploy-agent"), "{said}");
@@ -146,7 +147,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     assert_eq!(machine.read("/opt/codedeploy-agent/.version"), "agent_version: 0.1.0\n");
     machine.succeed("codedeploy-local --help && command -v codedeploy-agent").await;
 
-    // Registered and started: ready once the service answered.
+    // Registered and started: ready once the service has responded.
     site.register().await;
     machine.write(
         "/etc/profile.d/site.sh",
@@ -185,7 +186,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     assert_private(machine);
     let server = machine.read("/srv/server.pid").trim().to_owned();
 
-    // A stop waits for the hook in progress, which ends well and is reported.
+    // A stop waits for the hook in progress, which succeeds and is reported.
     let waits =
         "#!/bin/sh\ntouch /srv/began\nwhile [ ! -e /srv/go ]; do sleep 0.05; done\ntouch /srv/ended\n";
     let slow = appspec(&[("BeforeInstall", "wait.sh")]);
@@ -207,14 +208,14 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     let reported = events.iter().any(|e| e.name == "BeforeInstall" && e.status.as_str() == "Succeeded");
     assert!(reported, "{events:#?}");
 
-    // Started again, it goes on; a restart leaves what hooks started alone.
+    // Started again, it continues; a restart leaves applications of hooks alone.
     machine.succeed("systemctl start codedeploy-agent").await;
     succeeded(&site.outcome(&id).await);
     assert_eq!(machine.read("/srv/app/page"), "two");
     machine.succeed("systemctl restart codedeploy-agent").await;
     machine.succeed(&format!("kill -0 {server}")).await;
 
-    // Upgraded in the middle of a deployment: the package is in place at once, the agent follows when the hook is done.
+    // Upgraded during a deployment: the package is in place at once, the agent follows when the hook is done.
     for name in ["/srv/began", "/srv/go", "/srv/ended"] {
         std::fs::remove_file(machine.path(name)).unwrap();
     }
@@ -238,7 +239,7 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     .await;
     machine.succeed(&format!("kill -0 {server}")).await;
 
-    // A timeout ends even what hid: no trace in its environment, a session of its own, no parent.
+    // A timeout ends even a hidden process: no trace in its environment, its own session, no parent.
     let hides = "#!/bin/sh\n(env -i /usr/bin/setsid /bin/sh -c 'echo $$ > /srv/hidden; exec /bin/sleep 1000' \
          </dev/null >/dev/null 2>&1 &)\nsleep 1000\n";
     let short = slow.replace("timeout: 60", "timeout: 2");
@@ -247,7 +248,8 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     machine.succeed("test -s /srv/hidden && ! kill -0 $(cat /srv/hidden)").await;
     machine.succeed(&format!("kill -0 {server}")).await;
 
-    // Removed: everything that is not the package's stays, and so does what hooks started. Purged: the agent's own goes.
+    // Removed: everything outside the package stays, including applications of hooks. Purged: the agent's own files are
+    // removed.
     machine.succeed("dpkg --remove codedeploy-agent 2>&1").await;
     machine.succeed(&format!("kill -0 {server}")).await;
     for path in
@@ -304,7 +306,7 @@ async fn a_service_that_does_not_answer_holds_up_neither_boot_nor_agent_which_ne
     let Site { machine, service, bucket, folder } = site;
     let service = service.kill().await;
 
-    // As at boot: the target that wants the unit is reached while the unit is still on its way.
+    // As at boot: the target that wants the unit is reached while the unit is still starting.
     machine
         .write("/etc/systemd/system/codedeploy-agent.service.d/watchdog.conf", "[Service]\nWatchdogSec=2\n");
     machine.succeed("systemctl daemon-reload && systemctl --no-block start codedeploy-agent").await;
@@ -317,7 +319,7 @@ async fn a_service_that_does_not_answer_holds_up_neither_boot_nor_agent_which_ne
     machine.succeed("timeout 20 systemctl restart multi-user.target").await;
     assert_eq!(machine.property(UNIT, "ActiveState").await, "activating");
 
-    // It comes up by itself, and then proves that it lives.
+    // It starts by itself, and then sends watchdog messages.
     let agent = machine.property(UNIT, "MainPID").await;
     let service = service.restart().await;
     machine.until_property(UNIT, "ActiveState", "active").await;
@@ -329,7 +331,7 @@ async fn a_service_that_does_not_answer_holds_up_neither_boot_nor_agent_which_ne
     .await;
     assert_eq!(machine.property(UNIT, "MainPID").await, agent);
 
-    // One that does not is replaced.
+    // An agent that sends none is replaced.
     machine.succeed(&format!("kill -STOP {agent}")).await;
     wait::until("another agent", async || {
         let now = machine.property(UNIT, "MainPID").await;
@@ -343,7 +345,7 @@ async fn a_service_that_does_not_answer_holds_up_neither_boot_nor_agent_which_ne
     drop(folder);
 }
 
-/// A package with the files of AWS's, that far.
+/// A package with the files of AWS's package, as far as needed.
 const OF_AWS: &str = r#"
 set -e
 cd "$(mktemp -d)"
@@ -401,7 +403,7 @@ async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root()
     let site = Site::open().await;
     let machine = &site.machine;
     let package = site.package("codedeploy-controller", "0.1.0").await;
-    // The host's network is the machine's: any port but the usual one, so that tests do not meet there.
+    // The machine shares the host's network, so it uses any port but the usual one, to keep tests apart.
     machine.write("/etc/codedeploy-controller/controller.yml", "listen: 127.0.0.1:0\n");
     machine.succeed(&format!("dpkg --force-confold --install {package} 2>&1")).await;
     machine.until_property(UNIT, "ActiveState", "active").await;
@@ -416,7 +418,7 @@ async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root()
     let config = "stat -c '%U:%G %a' /etc/codedeploy-controller/controller.yml";
     assert_eq!(machine.succeed(config).await, "root:codedeploy-controller 640");
 
-    // Root administers it while it runs, and takes nothing from it.
+    // Root administers it while it runs, and does not change the owner of its files.
     machine.succeed("codedeploy-controller host add box1 --tag env=test --json").await;
     assert_eq!(machine.succeed(&format!("find {state} -user root")).await, "");
     machine.succeed("systemctl restart codedeploy-controller").await;
@@ -431,7 +433,7 @@ async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root()
     machine.until_property(UNIT, "ActiveState", "active").await;
     assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
 
-    // A port that is taken is tried again now and then, until it is free.
+    // A busy port is retried from time to time, until it is free.
     machine.succeed("systemctl stop codedeploy-controller").await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! One run of `codedeploy-local` in a world, and what it says it did.
+//! One run of `codedeploy-local` in a world, and its output.
 
 use super::readme::Step;
 use super::world::World;
@@ -6,15 +6,15 @@ use super::world::World;
 pub(crate) struct Deployment {
     pub(crate) id: String,
     pub(crate) succeeded: bool,
-    /// Lifecycle events in the order in which they were printed.
+    /// Lifecycle events in the order of the output.
     events: Vec<String>,
-    /// From the deployment's script log; events first to last.
+    /// From the deployment's script log; the events from the first to the last.
     scripts: Vec<Step>,
-    /// All that was printed.
+    /// The whole output.
     pub(crate) output: String,
 }
 
-/// Deploys the folder or zip file `bundle` with `environment` (`NAME=value …`) added to what hooks see.
+/// Deploys the folder or zip file `bundle` with `environment` (`NAME=value …`) added to the hooks' environment.
 pub(crate) fn deploy(world: &mut World, bundle: &str, environment: &str) -> Deployment {
     let kind = if bundle.ends_with(".zip") { "zip" } else { "directory" };
     let command = format!(
@@ -60,7 +60,7 @@ fn scripts(log: &str) -> Vec<Step> {
 }
 
 impl Deployment {
-    /// It succeeded; its events and scripts are `steps`, in that order.
+    /// Checks that it succeeded with the events and scripts in `steps`, in that order.
     pub(crate) fn went_as(&self, steps: &[Step]) {
         assert!(self.succeeded, "{}", self.output);
         assert!(self.output.contains("AppSpec file valid. Local deployment successful"), "{}", self.output);
@@ -74,7 +74,7 @@ impl Deployment {
         assert_eq!(self.scripts, scripts, "scripts differ from the README's table:\n{}", self.output);
     }
 
-    /// It failed, in `script`, and told a cause that contains `cause`.
+    /// Checks that it failed in `script`, with a cause that contains `cause`.
     pub(crate) fn failed_in(&self, event: &str, script: &str, cause: &str) {
         assert!(!self.succeeded, "{}", self.output);
         assert_eq!(self.events.last().map(String::as_str), Some(event), "{}", self.output);
@@ -83,13 +83,13 @@ impl Deployment {
         assert!(self.output.contains(cause), "{cause:?} is not in:\n{}", self.output);
     }
 
-    /// Whether anything happens at `event` in this deployment.
+    /// Whether `event` has an effect in this deployment.
     fn acts(&self, event: &str) -> bool {
         ["DownloadBundle", "Install"].contains(&event) || self.scripts.iter().any(|step| step.event == event)
     }
 }
 
-/// Zips the folder `bundle` as `aws deploy push` does; gives the file's path in the world.
+/// Zips the folder `bundle` as `aws deploy push` does; returns the file's path in the world.
 pub(crate) fn zipped(world: &mut World, bundle: &str) -> String {
     let file = format!("{bundle}.zip");
     world.say(&format!(

@@ -1,8 +1,8 @@
-//! What an example's README promises, read from its table of lifecycle events.
+//! The promises of an example's README, read from its table of lifecycle events.
 
 use std::path::{Path, PathBuf};
 
-/// A line of the table: an event, and its script unless the agent itself does the work.
+/// A line of the table: an event, and its script unless the agent performs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) event: String,
@@ -31,7 +31,7 @@ pub(crate) fn text(example: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The steps of a deployment of `example` onto a host that has it already.
+/// The steps of a deployment of `example` to a host that already has it.
 pub(crate) fn steps(example: &str) -> Vec<Step> {
     let text = text(example);
     let table = text.lines().skip_while(|line| *line != "| Event | Script | What it does |").skip(2);

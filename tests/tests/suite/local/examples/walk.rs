@@ -1,4 +1,4 @@
-//! The walk of the project's README and the recipes of its pages, as they stand there.
+//! The walkthrough of the project's README and the recipes of the pages, taken literally.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub(crate) fn recipes(page: &str, heading: &str) -> String {
     shell
 }
 
-/// The same without the lines that build programs or fetch them: a test has them already.
+/// The same without the lines that build or download programs: a test has these already.
 pub(crate) fn without_installations(recipes: &str) -> String {
     let installs =
         |line: &&str| line.starts_with("cargo install --locked ") || line.starts_with("python3 -m venv ");

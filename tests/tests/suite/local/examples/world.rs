@@ -1,8 +1,7 @@
-//! A world of its own for one test: root inside it installs, makes users and starts services, and the host
-//! notices nothing.
+//! An isolated world for one test: root inside it installs, makes users and starts services without affecting the host.
 //!
-//! Mounts, processes and network are private (`unshare`). `/etc` is a copy; `/opt`, `/run`, `/srv`, `/tmp` and
-//! `/var` are empty; all else is read-only. When the world is dropped, all its processes end.
+//! Mounts, processes and network are private (`unshare`). `/etc` is a copy; `/opt`, `/run`, `/srv`, `/tmp` and `/var`
+//! are empty; everything else is read-only. When the world is dropped, all its processes end.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,28 +13,28 @@ use tempfile::TempDir;
 
 use super::walk;
 
-/// Files of the stage: the world's first process, and the client that asks its servers.
+/// The files of the stage: the world's first process, and the HTTP client for its servers.
 const SCRIPTS: [(&str, &str); 2] =
     [("world.sh", include_str!("world.sh")), ("ask.py", include_str!("ask.py"))];
 
 /// A running world.
 pub(crate) struct World {
     process: Child,
-    /// Taken only to end the world.
+    /// Dropped only to end the world.
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     stage: TempDir,
 }
 
-/// What a command in a world did.
+/// The result of a command in a world.
 pub(crate) struct Ran {
     pub(crate) status: i32,
-    /// Standard output and error, as they came.
+    /// Standard output and error, interleaved.
     pub(crate) output: String,
 }
 
 impl World {
-    /// A fresh world; the test must be run by root.
+    /// Makes a fresh world; only root can.
     pub(crate) fn of_root() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").expect("/proc is mounted");
         let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a process has a user");
@@ -78,14 +77,14 @@ impl World {
         Ran { status, output: String::from_utf8_lossy(&output).into_owned() }
     }
 
-    /// Runs shell text that must succeed; gives what it printed, without the last line's end.
+    /// Runs shell text that must succeed; returns its output without the final newline.
     pub(crate) fn say(&mut self, command: &str) -> String {
         let Ran { status, output } = self.run(command);
         assert_eq!(status, 0, "{command}\n{output}");
         output.trim_end().to_owned()
     }
 
-    /// Puts a copy of `bundle` into the world; gives its path there.
+    /// Copies `bundle` into the world; returns its path there.
     pub(crate) fn bring(&mut self, bundle: &Path, name: &str) -> String {
         let target = self.stage.path().join(name);
         let copied = Command::new("cp").arg("-a").args([bundle, &target]).status().expect("cp starts");

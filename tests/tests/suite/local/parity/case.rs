@@ -1,4 +1,4 @@
-//! What a case of the comparison says: what is deployed, and what is seen afterwards.
+//! A case of the comparison: the deployment, and the expected result.
 
 /// One deployment to one host.
 #[derive(Clone, Copy)]
@@ -6,12 +6,12 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// Path and text, or a link's target after `->`.
     pub(crate) bundle: &'static [(&'static str, &'static str)],
-    /// What follows `version` and `os`.
+    /// The AppSpec after `version` and `os`.
     pub(crate) appspec: &'static str,
-    /// What is on the host before: as in `bundle`, a folder ends in `/`.
+    /// The host's files before, as in `bundle`; a folder ends in `/`.
     pub(crate) before: &'static [(&'static str, &'static str)],
     pub(crate) options: &'static [&'static str],
-    /// Part of what is told about a failure; empty for a success.
+    /// A part of the failure message; empty for a success.
     pub(crate) failure: &'static str,
     /// Everything on the host afterwards: path, mode, text or target.
     pub(crate) host: &'static [&'static str],

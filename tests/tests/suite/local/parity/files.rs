@@ -1,4 +1,4 @@
-//! Where files go.
+//! Destinations of files.
 
 use super::case::{Case, PLAIN};
 
@@ -180,14 +180,14 @@ pub(crate) const FILES: &[Case] = &[
         failure: "the revision has no d/E; did you mean \"d/e\"?",
         ..PLAIN
     },
-    // AWS's agents resolve it against the folder they happen to run in.
+    // AWS's agents resolve it against their current folder.
     Case {
         name: "a relative destination is refused",
         appspec: "files: [{source: f, destination: app}]\n",
         failure: "files[0].destination: found \"app\", which is not absolute; write the whole path on the host (\"/app\",",
         ..PLAIN
     },
-    // AWS's agents copy from wherever it leads.
+    // AWS's agents copy the target, wherever it is.
     Case {
         name: "a source outside the revision is refused",
         appspec: "files: [{source: ../../../f, destination: @/app}]\n",

@@ -1,4 +1,4 @@
-//! How scripts run and what is logged of them.
+//! The execution of scripts and their logs.
 
 use super::case::{Case, INSTALLED, PLAIN};
 
@@ -38,7 +38,7 @@ pub(crate) const HOOKS: &[Case] = &[
         log: &["LifecycleEvent - BeforeInstall"],
         ..PLAIN
     },
-    // Agent 1.8.1 splits the path at its spaces; agent 2 cannot run what has no #! line.
+    // Agent 1.8.1 splits the path at its spaces; agent 2 cannot run a script without a #! line.
     Case {
         name: "a script with spaces in its path, no #! line, and no permission to run",
         bundle: &[("my scripts/a b.sh", "echo \"${0##*/}\" $LIFECYCLE_EVENT $#\n")],
@@ -132,7 +132,7 @@ pub(crate) const HOOKS: &[Case] = &[
         failure: "After Install (did you mean AfterInstall?)",
         ..PLAIN
     },
-    // AWS's agents run it; here only what is in the revision runs.
+    // AWS's agents run it; this agent runs only scripts in the revision.
     Case {
         name: "a script that is a link out of the revision is refused before anything changes",
         bundle: &[("d/g", "x"), ("l.sh", "->/bin/true")],

@@ -1,4 +1,4 @@
-//! What permissions do.
+//! The effect of permissions.
 
 use super::case::{Case, INSTALLED, PLAIN};
 
@@ -58,7 +58,7 @@ pub(crate) const PERMISSIONS: &[Case] = &[
         host: &["app/ 0755", r#"app/empty 0040 """#],
         ..PLAIN
     },
-    // YAML 1.1 reads 0644 as 420, which AWS's agent 1.8.1 then refuses or sets.
+    // YAML 1.1 reads 0644 as 420, which AWS's agent 1.8.1 then rejects or sets.
     Case {
         name: "a mode with a leading zero is octal, with or without quotes",
         appspec: "files: [{source: d, destination: @/app}]\npermissions:\n- {object: @/app/g, mode: 0600}\n- {object: @/app/e/h, mode: \"0640\"}\n",
@@ -109,7 +109,7 @@ pub(crate) const PERMISSIONS: &[Case] = &[
         failure: "cannot have default ACL entries",
         ..PLAIN
     },
-    // AWS's agent 2 ignores it silently, and 1.8.1 has changed half of the host by then.
+    // AWS's agent 2 silently ignores it, and 1.8.1 has changed half of the host by then.
     Case {
         name: "an owner that the host does not know",
         appspec: "files: [{source: d, destination: @/app}]\npermissions: [{object: @/app, owner: nobody-of-that-name}]\n",
