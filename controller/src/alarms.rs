@@ -10,6 +10,7 @@ use codedeploy_planner::rules::Watch;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures_util::stream::FuturesUnordered;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use crate::config::alarms::{Alarms, Prometheus, Source};
@@ -142,17 +143,16 @@ impl Prometheus {
             format!("ALERTS{{alertname=\"{name}\",alertstate=\"firing\"}}")
         };
         let query = self.query.clone().unwrap_or_else(alert);
-        format!("{}/api/v1/query?query={}", self.url.trim_end_matches('/'), percent_encode(&query))
+        format!(
+            "{}/api/v1/query?query={}",
+            self.url.trim_end_matches('/'),
+            utf8_percent_encode(&query, ESCAPED)
+        )
     }
 }
 
-/// RFC 3986, section 2.1: everything but unreserved characters.
-fn percent_encode(text: &str) -> String {
-    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode =
-        |byte: u8| if unreserved(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(encode).collect()
-}
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn read_state(body: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]

@@ -22,9 +22,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::{Arguments, ConfigError, Settings};
 use crate::credentials::Role;
-use crate::custody::CustodyError;
 use crate::error::chain;
 use crate::keys::Key;
+use crate::privileges::PrivilegesError;
 use crate::server::{self, ServeError};
 use crate::service::OpenError;
 use crate::tls::TlsError;
@@ -258,7 +258,7 @@ enum CliError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Custody(#[from] CustodyError),
+    Privileges(#[from] PrivilegesError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -281,7 +281,7 @@ impl CliError {
     /// The advice for an operation that the system denied.
     fn advice(&self) -> &'static str {
         let own_data = match self {
-            Self::Admin(_) | Self::Custody(_) | Self::Config(_) => false,
+            Self::Admin(_) | Self::Privileges(_) | Self::Config(_) => false,
             Self::Serve(ServeError::Open(_)) => true,
             Self::Serve(_) | Self::Tls(_) | Self::Console(_) | Self::Runtime(_) => return "",
         };

@@ -2,12 +2,14 @@
 //!
 //! Out: the transaction that changes a state notes it in the database by itself (triggers of the schema). Of what was
 //! noted, [`outbox`] makes messages ([`message`]: as EventBridge and as SNS have them), and [`delivery`] takes them to
-//! their receivers until they are taken or a day is over. In: [`incoming`] reads notifications of buckets.
+//! their receivers until they are taken or a day is over. In: [`bucket_notification`] reads notifications of buckets, and
+//! [`pending_deployments`] starts what they ask for.
 
+pub mod bucket_notification;
 pub mod delivery;
-pub mod incoming;
 pub mod message;
 mod outbox;
+pub mod pending_deployments;
 
 use std::sync::Arc;
 

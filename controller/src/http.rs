@@ -1,16 +1,16 @@
 //! The HTTP side: one endpoint for both APIs. A request is identified, verified and handed to its API.
 
+mod bucket_notifications;
 pub(crate) mod connections;
 mod elsewhere;
 mod host;
-mod notices;
 mod operator;
 mod protocol;
 mod query;
 mod ready;
 mod s3;
 mod sigv4;
-mod strangers;
+mod unauthenticated;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::error::{ApiError, ErrorName};
 use crate::service::Service;
 use connections::Client;
 use protocol::{Message, Protocol, Target};
-use strangers::Stranger;
+use unauthenticated::Slot;
 
 /// Most bytes of a request's body; the largest legitimate one is a batch of names.
 const MAX_BODY: usize = 1024 * 1024;
@@ -44,7 +44,7 @@ pub fn router(service: Arc<Service>) -> Router {
     let ready = ready::Readiness::default();
     Router::new()
         .route("/", post(call).fallback(rest.clone()))
-        .route(notices::PATH, post(notices::take).fallback(rest.clone()))
+        .route(bucket_notifications::PATH, post(bucket_notifications::take).fallback(rest.clone()))
         .route(ready::PATH, get(move |state| ready.tell(state)).fallback(rest.clone()))
         .fallback(rest)
         .layer(from_fn(traced))
@@ -150,18 +150,18 @@ async fn answer(
     claimed.is_for(&service.settings.partition.region, services)?;
     let body = receive(body, service.settings.timers.request).await?;
     let principal = claimed.verify(service, &head, &body)?;
-    if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
-        stranger.known();
+    if let Some(slot) = head.extensions.get::<Arc<Slot>>() {
+        slot.authenticated();
     }
     span.record("by", &principal.arn);
     let message = Message::new(protocol, &head.headers, body)?;
     match target {
         Target::Operator(operation) => operator::call(service, principal, operation, message).await,
         Target::Host(operation) => {
-            let (operation, host) = (operation.to_owned(), host::Host::new(principal, &head.headers));
+            let (operation, caller) = (operation.to_owned(), host::Caller::new(principal, &head.headers));
             // A poll is held for long, and the headers hold the buffer that they were read into.
             drop(head);
-            host::call(service, host, &operation, &message).await
+            host::call(service, caller, &operation, &message).await
         }
     }
 }

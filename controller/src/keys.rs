@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::hmac;
 use codedeploy_api::codedeploy::Timestamp;
 
-use crate::output::sync_folder_of;
+use crate::new_file::sync_folder_of;
 use crate::store::{SqlError, Store, StoreError, Tx};
 
 /// A key of the service.

@@ -11,7 +11,7 @@
 //!
 //! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
 //!
-//! Beside them: [`store`] owns the database, [`custody`] whose rights are used there, [`fleet`] which hosts a group
+//! Beside them: [`store`] owns the database, [`privileges`] whose rights are used there, [`fleet`] which hosts a group
 //! has, [`credentials`] and [`vault`] who may call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells
 //! others what happens, [`objects`] is the folder of revisions and [`pruning`] what deletes old ones, [`config`] the
 //! settings, [`logging`] the log, [`cli`] the command line.
@@ -26,7 +26,6 @@ pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod credentials;
-pub mod custody;
 pub mod deployment;
 pub mod error;
 pub mod events;
@@ -36,11 +35,12 @@ pub mod identity;
 mod ids;
 pub mod keys;
 pub mod logging;
+pub mod new_file;
 pub mod objects;
 pub mod options;
 pub mod outgoing;
-pub mod output;
-pub mod page;
+pub mod pagination;
+pub mod privileges;
 pub mod pruning;
 pub mod reconcile;
 mod records;

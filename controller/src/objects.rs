@@ -4,8 +4,8 @@
 //! content, and `<version>.json`, which describes it. A version is there once its description is; both are on disk before
 //! an upload is answered. What is under way is in `.staged` and `.uploads` beside the buckets.
 
-mod intake;
 mod name;
+mod receive;
 mod retention;
 mod uploads;
 
@@ -20,7 +20,7 @@ use std::time::SystemTime;
 use codedeploy_api::codedeploy::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use intake::{Algorithm, Checksums, Intake, Staged};
+pub use receive::{Algorithm, Checksums, Meter, Staged};
 pub use retention::Retention;
 pub use uploads::{Part, Upload};
 

@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::deployment::decide;
 use crate::deployment::resume::resume;
 use crate::error::{ApiError, ErrorName};
-use crate::registry::administration;
+use crate::registry::audit;
 use crate::service::Service;
 use crate::signals::lock;
 
@@ -152,8 +152,8 @@ async fn look_for_overdue(service: &Arc<Service>) {
 
 /// Logs what another process has changed.
 async fn tell_of_administration(service: &Arc<Service>) {
-    match service.transact(|_, context| administration::take(context)).await {
-        Ok(deeds) => deeds.iter().for_each(administration::Deed::log),
+    match service.transact(|_, context| audit::take(context)).await {
+        Ok(entries) => entries.iter().for_each(audit::AuditEntry::log),
         Err(error) => tracing::error!(%error, "changes of the command line could not be read; trying again"),
     }
 }

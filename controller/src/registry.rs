@@ -3,12 +3,12 @@
 //! Every operation is a function of one transaction and a [request](crate::request) that was checked; it looks for what
 //! the request names, then for what is in the way, and names a refusal as AWS does.
 
-pub mod administration;
 pub mod applications;
+pub mod audit;
 pub mod configs;
+pub mod dangling_references;
 pub mod groups;
 pub mod instances;
-pub mod loose_ends;
 pub mod partition;
 pub mod revisions;
 pub mod tags;

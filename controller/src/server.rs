@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::config::{Endpoint, Partition, Settings, Tls};
 use crate::error::ApiError;
 use crate::events::delivery;
-use crate::http::connections::{self, Door};
+use crate::http::connections::{self, Listener};
 use crate::service::{OpenError, Service};
 use crate::tls::{Certificates, TlsError};
 use crate::{alarms, http, pruning, reconcile, traffic};
@@ -129,7 +129,7 @@ pub async fn serve(
         "ready"
     );
     tell_systemd(NotifyState::Ready);
-    let door = Door { listener, tls: acceptor.map(connections::Tls) };
+    let listener = Listener { socket: listener, tls: acceptor.map(connections::Tls) };
     let file = config_file.map(Watched::new);
     let reload = reload.inspect(|()| file.iter().for_each(Watched::look));
     let fresh = async {
@@ -142,7 +142,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        ended = run(service, door, stop) => ended?,
+        ended = run(service, listener, stop) => ended?,
         () = fresh => {}
     }
     tracing::info!("stopped");
@@ -191,7 +191,11 @@ fn by_address(address: SocketAddr, tls: &Tls) -> Option<String> {
     Endpoint::read(&url).map(|endpoint| endpoint.url().to_owned())
 }
 
-async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+async fn run(
+    service: Arc<Service>,
+    listener: Listener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let stopping = |service: &Service| {
         let mut stopping = service.stopping();
         async move {
@@ -202,7 +206,7 @@ async fn run(service: Arc<Service>, door: Door, stop: impl Future<Output = ()>) 
     reconcile::give_time(&service).await.map_err(ServeError::Reconcile)?;
     let shutdown = stopping(&service);
     let patience = service.settings.timers.request;
-    let requests = connections::serve(door, http::router(Arc::clone(&service)), patience, shutdown);
+    let requests = connections::serve(listener, http::router(Arc::clone(&service)), patience, shutdown);
     let deployments = async { reconcile::run(Arc::clone(&service)).await.map_err(ServeError::Reconcile) };
     let stop = async {
         stop.await;

@@ -18,8 +18,8 @@ use crate::error::ApiError;
 use crate::keys::Keys;
 use crate::objects::{ObjectError, Objects};
 use crate::outgoing::{BundleError, Outgoing};
-use crate::page::Pages;
-use crate::registry::loose_ends;
+use crate::pagination::Pages;
+use crate::registry::dangling_references;
 use crate::registry::partition::{self, PartitionError};
 use crate::signals::Signals;
 use crate::signing::{Signer, SigningError};
@@ -172,7 +172,7 @@ impl Service {
         let names = known.clone();
         store.transact_blocking(move |tx| {
             partition::claim(tx, &wanted)?;
-            Ok::<_, OpenError>(loose_ends::warn(tx, &names).map_err(StoreError::Transaction)?)
+            Ok::<_, OpenError>(dangling_references::warn(tx, &names).map_err(StoreError::Transaction)?)
         })?;
         let keys = Keys::of(&settings.data_dir, &store);
         let vault = Vault::open(&keys)?;

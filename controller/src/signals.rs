@@ -22,8 +22,8 @@ pub struct Signals {
     pub alarms: Notify,
     /// Something has changed that others may be told of.
     pub happened: Notify,
-    /// A deployment is wished for.
-    pub wished: Notify,
+    /// A deployment is pending.
+    pub pending: Notify,
 }
 
 impl Signals {

@@ -6,7 +6,7 @@ use codedeploy_planner::Timers;
 use crate::config::known_names::KnownNames;
 use crate::config::load_balancers::Balancers;
 use crate::config::{Partition, Quotas};
-use crate::page::Pages;
+use crate::pagination::Pages;
 use crate::store::Tx;
 use crate::vault::Vault;
 

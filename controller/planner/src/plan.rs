@@ -76,7 +76,7 @@ pub enum Move {
 pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: Timestamp) -> Option<Stop> {
     match progress {
         DeploymentState::InProgress { stop: Some(stop), .. } => Some(stop.clone()),
-        DeploymentState::InProgress { started, .. } if *started + rules.patience(timers) <= now => {
+        DeploymentState::InProgress { started, .. } if *started + rules.time_limit(timers) <= now => {
             let message = "The deployment did not end within the time that deployments are given.";
             Some(Stop::failure(ErrorCode::Timeout, message))
         }
@@ -88,7 +88,7 @@ pub fn closing(rules: &Rules, progress: &DeploymentState, timers: &Timers, now: 
 /// The time of the next decision about a deployment if nothing else happens, apart from its targets' timers.
 pub fn deadline(rules: &Rules, progress: &DeploymentState, timers: &Timers) -> Option<Timestamp> {
     match progress {
-        DeploymentState::InProgress { stop: None, started, .. } => Some(*started + rules.patience(timers)),
+        DeploymentState::InProgress { stop: None, started, .. } => Some(*started + rules.time_limit(timers)),
         DeploymentState::Ready { until, .. } => Some(*until),
         DeploymentState::Ended { retire_at, .. } => *retire_at,
         DeploymentState::InProgress { .. } | DeploymentState::Created => None,

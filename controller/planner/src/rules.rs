@@ -44,7 +44,7 @@ impl Rules {
     }
 
     /// The time that a deployment of this kind may take.
-    pub fn patience(&self, timers: &Timers) -> Duration {
+    pub fn time_limit(&self, timers: &Timers) -> Duration {
         match self.strategy {
             Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => timers.blue_green,
             Strategy::InPlace | Strategy::InPlaceBehindLoadBalancer => timers.deployment,

@@ -47,7 +47,7 @@ pub enum TargetProgress {
 
 /// The timer of the service that expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silence {
+enum Timeout {
     /// The host did not acknowledge the command.
     PickUp,
     /// The host acknowledged the command, and did not report its end.
@@ -140,9 +140,9 @@ impl TargetState {
     pub fn prolong(&mut self, rules: &Rules, timers: &Timers, now: Timestamp) {
         let TargetProgress::Running(event) = standing(self, rules) else { return };
         let (deadline, margin) = match self.events.get(event).and_then(|event| self.timeout(event, timers)) {
-            Some((deadline, Silence::PickUp | Silence::Run)) => (deadline, Duration::ZERO),
-            Some((deadline, Silence::Traffic)) => (deadline, MARGIN),
-            Some((_, Silence::Departure)) | None => return,
+            Some((deadline, Timeout::PickUp | Timeout::Run)) => (deadline, Duration::ZERO),
+            Some((deadline, Timeout::Traffic)) => (deadline, MARGIN),
+            Some((_, Timeout::Departure)) | None => return,
         };
         if let Some(event) = self.events.get_mut(event) {
             event.state.postpone((now + timers.pick_up + margin).since(deadline));
@@ -158,25 +158,25 @@ impl TargetState {
     }
 
     /// The time at which the service gives up on an event whose command is out, and the reason.
-    fn timeout(&self, event: &Event, timers: &Timers) -> Option<(Timestamp, Silence)> {
-        let (since, silence) = match event.state {
-            EventState::Queued { since } => (since, Silence::PickUp),
-            EventState::Leased { queued, .. } => (queued, Silence::PickUp),
-            EventState::Acknowledged { since, .. } => (since, Silence::Run),
+    fn timeout(&self, event: &Event, timers: &Timers) -> Option<(Timestamp, Timeout)> {
+        let (since, timeout) = match event.state {
+            EventState::Queued { since } => (since, Timeout::PickUp),
+            EventState::Leased { queued, .. } => (queued, Timeout::PickUp),
+            EventState::Acknowledged { since, .. } => (since, Timeout::Run),
             _ => return None,
         };
-        let silence = match silence {
-            _ if is_performed_here(&event.name) => Silence::Traffic,
-            _ if self.departed => Silence::Departure,
-            silence => silence,
+        let timeout = match timeout {
+            _ if is_performed_here(&event.name) => Timeout::Traffic,
+            _ if self.departed => Timeout::Departure,
+            timeout => timeout,
         };
-        let patience = match silence {
-            Silence::PickUp => timers.pick_up,
-            Silence::Run => timers.run,
-            Silence::Traffic => timers.traffic + MARGIN,
-            Silence::Departure => Duration::ZERO,
+        let limit = match timeout {
+            Timeout::PickUp => timers.pick_up,
+            Timeout::Run => timers.run,
+            Timeout::Traffic => timers.traffic + MARGIN,
+            Timeout::Departure => Duration::ZERO,
         };
-        Some((since + patience, silence))
+        Some((since + limit, timeout))
     }
 
     fn has_begun_stage_of(&self, event: usize) -> bool {
@@ -206,11 +206,11 @@ impl TargetState {
         now: Timestamp,
     ) -> Result<Option<usize>, IllegalEvent> {
         if let TargetProgress::Running(event) = standing(self, rules)
-            && let Some((deadline, silence)) =
+            && let Some((deadline, timeout)) =
                 self.events.get(event).and_then(|event| self.timeout(event, timers))
             && deadline <= now
         {
-            self.advance(event, EventInput::Expire { diagnostics: silence.diagnostics() }, now)?;
+            self.advance(event, EventInput::Expire { diagnostics: timeout.diagnostics() }, now)?;
         }
         match standing(self, rules) {
             TargetProgress::Next(event) if !closing && self.has_begun_stage_of(event) => {
@@ -246,23 +246,23 @@ impl TargetState {
     }
 }
 
-impl Silence {
+impl Timeout {
     /// The diagnostics that clients see for an event that the service failed.
     fn diagnostics(self) -> Diagnostics {
         let message = match self {
-            Silence::PickUp => {
+            Timeout::PickUp => {
                 "CodeDeploy agent was not able to receive the lifecycle event. Check the CodeDeploy agent logs on \
                  your host and make sure the agent is running and can connect to the CodeDeploy server."
             }
-            Silence::Run => {
+            Timeout::Run => {
                 "CodeDeploy agent received the lifecycle event and did not report how it ended in time. Check the \
                  CodeDeploy agent logs on your host and make sure the agent is running."
             }
-            Silence::Traffic => {
+            Timeout::Traffic => {
                 "The CodeDeploy service did not change the traffic of the instance at its load balancers in time. Check \
                  the service's log."
             }
-            Silence::Departure => {
+            Timeout::Departure => {
                 "The on-premises instance was deregistered before its CodeDeploy agent reported how the lifecycle event \
                  ended. Register the instance again if it is to have the revision."
             }

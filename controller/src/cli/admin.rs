@@ -12,13 +12,13 @@ use super::hosts::HostError;
 use super::table::{table, when};
 use crate::config::{ConfigError, Partition};
 use crate::credentials::{self, AccessKey, Listed, Role};
-use crate::custody::CustodyError;
 use crate::error::ApiError;
 use crate::identity::Identity;
 use crate::keys::{Key, KeyError, Keys};
-use crate::output::{NewFile, OutputError};
+use crate::new_file::{NewFile, NewFileError};
+use crate::privileges::PrivilegesError;
 use crate::registry::tokens::TokenError;
-use crate::registry::{administration, partition};
+use crate::registry::{audit, partition};
 use crate::server::Announcement;
 use crate::service::{Lock, OpenError, database, must_exist, open_store, prepare};
 use crate::signing::{Signer, SigningError};
@@ -64,9 +64,9 @@ pub(super) enum AdminError {
     #[error(transparent)]
     Console(#[from] ConsoleError),
     #[error(transparent)]
-    Custody(#[from] CustodyError),
+    Privileges(#[from] PrivilegesError),
     #[error(transparent)]
-    Output(#[from] OutputError),
+    Output(#[from] NewFileError),
     #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]
@@ -123,7 +123,7 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     /// Records a change for the service's log.
     pub(super) fn note(&self, command: &str, resource: &str) -> Result<(), SqlError> {
-        administration::note(self.tx, self.now, command, resource)
+        audit::note(self.tx, self.now, command, resource)
     }
 }
 
@@ -228,7 +228,7 @@ pub(super) fn announce_key(data_dir: &Path, key: Key) -> Result<(), AdminError> 
     if is_new {
         let what = format!("signer: {next} is announced");
         store.transact_blocking(move |tx| {
-            administration::note(tx, Timestamp::now(), "replace-key", &what).map_err(AdminError::Database)
+            audit::note(tx, Timestamp::now(), "replace-key", &what).map_err(AdminError::Database)
         })?;
     }
     console::show(format_args!("deployment_signer_pin: [\"{present}\", \"{next}\"]"))?;
@@ -259,12 +259,7 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     match key {
         Key::Master => {
             let keys = store.transact_blocking(|tx| {
-                administration::note(
-                    tx,
-                    Timestamp::now(),
-                    "replace-key",
-                    "master: every access key is revoked",
-                )?;
+                audit::note(tx, Timestamp::now(), "replace-key", "master: every access key is revoked")?;
                 Ok::<_, AdminError>(credentials::revoke_all(tx)?)
             })?;
             console::remark(format_args!(

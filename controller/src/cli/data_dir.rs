@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::DEFAULT_DATA_DIR;
-use crate::custody::{self, CustodyError};
+use crate::privileges::{self, PrivilegesError};
 use crate::service::DATA_DIR_VARIABLE;
 
 #[derive(Debug, Args)]
@@ -17,14 +17,14 @@ pub(super) struct DataDir {
 
 impl DataDir {
     /// Returns it for the rest of the program, which then acts as its owner.
-    pub(super) fn enter(&self) -> Result<&Path, CustodyError> {
-        custody::act_as_owner(&self.data_dir)?;
+    pub(super) fn enter(&self) -> Result<&Path, PrivilegesError> {
+        privileges::act_as_owner(&self.data_dir)?;
         Ok(&self.data_dir)
     }
 
     /// Runs `work` in it as its owner; the caller stays who it is.
-    pub(super) fn visit<T: Send>(&self, work: impl FnOnce(&Path) -> T + Send) -> Result<T, CustodyError> {
-        custody::as_owner(&self.data_dir, work)
+    pub(super) fn visit<T: Send>(&self, work: impl FnOnce(&Path) -> T + Send) -> Result<T, PrivilegesError> {
+        privileges::as_owner(&self.data_dir, work)
     }
 
     /// Whether it contains a file, so that its owner could have replaced the file by anything.

@@ -19,7 +19,7 @@ use crate::credentials::{self, AccessKey, Role};
 use crate::deployment::removal;
 use crate::identity::Identity;
 use crate::keys::Keys;
-use crate::output::NewFile;
+use crate::new_file::NewFile;
 use crate::registry::instances;
 use crate::request::{Field as _, NewInstanceName};
 use crate::server::Announcement;

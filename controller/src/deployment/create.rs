@@ -12,7 +12,7 @@ use crate::ids::random_text;
 use crate::options::{Alarms, BlueGreen, Replacement, Style};
 use crate::records::definition::{Creator, Definition};
 use crate::records::{Record, Relations};
-use crate::registry::{applications, configs, groups, loose_ends, revisions, tokens};
+use crate::registry::{applications, configs, dangling_references, groups, revisions, tokens};
 use crate::request::members::shorten;
 use crate::request::{self, References, Source};
 use crate::revision::Revision;
@@ -113,7 +113,7 @@ fn unknown_alarms(
 ) -> Result<Vec<String>, ApiError> {
     let alarms = alarms.into_iter().flat_map(Alarms::names).map(str::to_owned).collect();
     let references = References { alarms, topics: Vec::new() };
-    let found = loose_ends::look(context.known, (application, group), &references)?;
+    let found = dangling_references::report(context.known, (application, group), &references)?;
     Ok(found.iter().map(ToString::to_string).collect())
 }
 

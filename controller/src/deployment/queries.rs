@@ -3,7 +3,7 @@
 use codedeploy_api::codedeploy::*;
 
 use crate::error::{ApiError, ErrorName};
-use crate::page::PAGE;
+use crate::pagination::PAGE;
 use crate::records::listing::{Made, Wanted, newest};
 use crate::records::{Record, overview};
 use crate::registry::{applications, groups};

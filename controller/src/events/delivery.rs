@@ -8,8 +8,8 @@ use codedeploy_api::codedeploy::Timestamp;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::incoming;
 use super::outbox::{self, Message, Next, Reception};
+use super::pending_deployments;
 use crate::config::events::Receiver;
 use crate::error::{ApiError, chain};
 use crate::outgoing;
@@ -34,7 +34,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     tokio::select! {
         _ = join_all(deliveries.collect::<Vec<_>>()), if service.settings.events.receivers().next().is_some() => {}
         () = compose(&service, &made) => {}
-        () = incoming::run(&service) => {}
+        () = pending_deployments::run(&service) => {}
         _ = stop.wait_for(|stopping| *stopping) => {}
     }
     Ok(())

@@ -21,21 +21,21 @@ use tokio_rustls::TlsAcceptor;
 use tower::util::MapRequest;
 
 use super::elsewhere;
-use super::strangers::{Stranger, Strangers};
+use super::unauthenticated::{Slot, UnauthenticatedConnections};
 
 /// Most bytes of a request's head; a signed one has about two thousand.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Most connections without a signed request, where there may be many files.
-const MAX_STRANGERS: u64 = 4096;
+const MAX_UNAUTHENTICATED: u64 = 4096;
 
 /// How long to wait when no connection can be accepted, which mostly means that all file descriptors are in use.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where connections come from.
+/// A socket that accepts connections.
 #[derive(Debug)]
-pub(crate) struct Door {
-    pub(crate) listener: TcpListener,
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
     /// Absent for plain http.
     pub(crate) tls: Option<Tls>,
 }
@@ -56,37 +56,42 @@ pub(super) struct Client(pub(super) SocketAddr);
 
 /// Serves until `stop` is ready, and then until every request that has arrived is answered.
 ///
-/// A client must have ended its TLS handshake within `patience`, sent the head of its next request, and taken what it
+/// A client must have ended its TLS handshake within `timeout`, sent the head of its next request, and taken what it
 /// was sent; an idle connection is closed after it.
-pub(crate) async fn serve(door: Door, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
+pub(crate) async fn serve(
+    listener: Listener,
+    router: Router,
+    timeout: Duration,
+    stop: impl Future<Output = ()>,
+) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
+    http.timer(TokioTimer::new()).header_read_timeout(timeout).max_buf_size(MAX_HEAD);
     let open = GracefulShutdown::new();
-    let strangers = Strangers::new(room_for_strangers());
+    let unauthenticated = UnauthenticatedConnections::new(most_unauthenticated());
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = door.listener.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
             Ok((stream, client)) => {
-                let guest = Guest {
+                let connection = Connection {
                     http: http.clone(),
                     router: router.clone(),
                     watcher: open.watcher(),
                     client,
-                    patience,
+                    timeout,
                 };
-                let stranger = tokio::select! {
-                    stranger = strangers.admit() => Arc::new(stranger),
+                let slot = tokio::select! {
+                    slot = unauthenticated.admit() => Arc::new(slot),
                     () = &mut stop => break,
                 };
-                let tls = door.tls.clone();
+                let tls = listener.tls.clone();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = guest.serve(stream, tls, Arc::clone(&stranger)) => {}
-                        () = stranger.shown_out() => {}
+                        () = connection.serve(stream, tls, Arc::clone(&slot)) => {}
+                        () = slot.evicted() => {}
                     }
                 });
             }
@@ -97,55 +102,51 @@ pub(crate) async fn serve(door: Door, router: Router, patience: Duration, stop: 
             }
         }
     }
-    drop(door);
+    drop(listener);
     open.shutdown().await;
 }
 
 /// A connection that was accepted, and what it is served with.
-struct Guest {
+struct Connection {
     http: http1::Builder,
     router: Router,
     watcher: Watcher,
     client: SocketAddr,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl Guest {
-    async fn serve(self, stream: TcpStream, tls: Option<Tls>, stranger: Arc<Stranger>) {
+impl Connection {
+    async fn serve(self, stream: TcpStream, tls: Option<Tls>, slot: Arc<Slot>) {
         match tls {
-            None => self.answer(stream, stranger).await,
+            None => self.answer(stream, slot).await,
             // Plain connections, of which there may be thousands, shall not be as large as those with TLS.
-            Some(tls) => Box::pin(self.answer_by_tls(stream, tls, stranger)).await,
+            Some(tls) => Box::pin(self.answer_by_tls(stream, tls, slot)).await,
         }
     }
 
-    async fn answer_by_tls(mut self, stream: TcpStream, Tls(acceptor): Tls, stranger: Arc<Stranger>) {
+    async fn answer_by_tls(mut self, stream: TcpStream, Tls(acceptor): Tls, slot: Arc<Slot>) {
         let client = self.client;
         let mut first = [0; 1];
-        let peeked = tokio::time::timeout(self.patience, stream.peek(&mut first)).await;
+        let peeked = tokio::time::timeout(self.timeout, stream.peek(&mut first)).await;
         // No record of TLS begins with a letter, and every method of http does.
         if matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_alphabetic() {
             tracing::info!(%client, "a client spoke plain http, and this service answers https:// alone");
             self.router = elsewhere::plain_http();
-            return self.answer(stream, stranger).await;
+            return self.answer(stream, slot).await;
         }
-        match tokio::time::timeout(self.patience, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.answer(stream, stranger).await,
+        match tokio::time::timeout(self.timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.answer(stream, slot).await,
             Ok(Err(error)) => tracing::info!(%client, %error, "a TLS handshake failed"),
             Err(_) => tracing::info!(%client, "a TLS handshake took too long"),
         }
     }
 
-    async fn answer(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        stranger: Arc<Stranger>,
-    ) {
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, slot: Arc<Slot>) {
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.patience));
+        stream.set_write_timeout(Some(self.timeout));
         let client = Client(self.client);
         let introduce = move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&stranger));
+            request.extensions_mut().insert(Arc::clone(&slot));
             request.extensions_mut().insert(client);
             request
         };
@@ -168,9 +169,9 @@ pub(crate) fn raise_file_limit() {
 }
 
 /// A quarter of what there may be of files.
-fn room_for_strangers() -> usize {
+fn most_unauthenticated() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from((files / 4).clamp(16, MAX_STRANGERS)).unwrap_or(16)
+    usize::try_from((files / 4).clamp(16, MAX_UNAUTHENTICATED)).unwrap_or(16)
 }
 
 /// A client that went away before it was accepted is no trouble of the service.

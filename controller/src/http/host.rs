@@ -18,39 +18,39 @@ use crate::transaction::Context;
 
 pub(super) async fn call(
     service: &Arc<Service>,
-    host: Host,
+    caller: Caller,
     operation: &str,
     message: &Message,
 ) -> Result<Vec<u8>, ApiError> {
     match operation {
         PollHostCommandInput::NAME => {
             let input: PollHostCommandInput = message.read()?;
-            host.owns(&input.host_identifier)?;
-            message.answer(&poll(service, host).await?)
+            caller.owns(&input.host_identifier)?;
+            message.answer(&poll(service, caller).await?)
         }
         GetDeploymentSpecificationInput::NAME => {
             let input: GetDeploymentSpecificationInput = message.read()?;
-            host.owns(&input.host_identifier)?;
-            message.answer(&specification(service, host, input.deployment_execution_id).await?)
+            caller.owns(&input.host_identifier)?;
+            message.answer(&specification(service, caller, input.deployment_execution_id).await?)
         }
         PutHostCommandAcknowledgementInput::NAME => {
-            message.answer(&acknowledge(service, host, message.mended().read()?).await?)
+            message.answer(&acknowledge(service, caller, message.mended().read()?).await?)
         }
         PutHostCommandCompleteInput::NAME => {
-            message.answer(&complete(service, host, message.mended().read()?).await?)
+            message.answer(&complete(service, caller, message.mended().read()?).await?)
         }
         PostHostCommandUpdateInput::NAME => {
             let input: PostHostCommandUpdateInput = message.read()?;
             let id = input.host_command_identifier;
             let status =
-                service.transact(move |_, context| commands::current(context, host.admit(context)?, &id));
+                service.transact(move |_, context| commands::current(context, caller.admit(context)?, &id));
             message.answer(&PostHostCommandUpdateOutput { command_status: Some(status.await?) })
         }
         PostHostRollbackInput::NAME => {
             let input: PostHostRollbackInput = message.read()?;
-            host.owns(&input.host_identifier)?;
+            caller.owns(&input.host_identifier)?;
             service
-                .transact(move |_, context| commands::rolled_back(context, host.admit(context)?, &input))
+                .transact(move |_, context| commands::rolled_back(context, caller.admit(context)?, &input))
                 .await?;
             message.answer(&PostHostRollbackOutput {})
         }
@@ -63,12 +63,12 @@ pub(super) async fn call(
 
 /// Who signed a request of the agents' API.
 #[derive(Debug, Clone)]
-pub(super) struct Host {
+pub(super) struct Caller {
     principal: Principal,
     agent: fleet::Agent,
 }
 
-impl Host {
+impl Caller {
     pub(super) fn new(principal: Principal, headers: &HeaderMap) -> Self {
         let said = |name| header_text(headers, name);
         let agent = fleet::Agent {
@@ -77,7 +77,7 @@ impl Host {
                 .filter(|said| said.len() <= 2048)
                 .map(str::to_owned),
         };
-        Host { principal, agent }
+        Caller { principal, agent }
     }
 
     /// The identifier of the host that the principal is: its ARN is that of a registered instance.
@@ -111,16 +111,16 @@ impl Host {
 }
 
 /// Answers as soon as there is a command, and without one when the poll's time is over or the service stops.
-async fn poll(service: &Arc<Service>, host: Host) -> Result<PollHostCommandOutput, ApiError> {
+async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandOutput, ApiError> {
     let until = Timestamp::now() + service.settings.timers.poll;
-    let signal = service.signals.of_host(&host.principal.arn);
+    let signal = service.signals.of_host(&caller.principal.arn);
     let mut stop = service.stopping();
     loop {
         let mut woken = std::pin::pin!(signal.notified());
         woken.as_mut().enable();
-        let host = host.clone();
+        let caller = caller.clone();
         // That a command is given out is told whether or not anyone hears the answer.
-        let offer = service.change(move |_, context| commands::lease(context, host.admit(context)?));
+        let offer = service.change(move |_, context| commands::lease(context, caller.admit(context)?));
         let again_at = match offer.await? {
             Offer::Command(command) => return Ok(PollHostCommandOutput { host_command: Some(command) }),
             Offer::Nothing { again_at } => again_at.map_or(until, |at| at.min(until)),
@@ -139,11 +139,11 @@ async fn poll(service: &Arc<Service>, host: Host) -> Result<PollHostCommandOutpu
 
 async fn specification(
     service: &Arc<Service>,
-    host: Host,
+    caller: Caller,
     execution_id: String,
 ) -> Result<GetDeploymentSpecificationOutput, ApiError> {
     let document = service
-        .transact(move |_, context| commands::specification(context, host.admit(context)?, &execution_id))
+        .transact(move |_, context| commands::specification(context, caller.admit(context)?, &execution_id))
         .await?;
     let (document, signer) = (to_json(&document)?, Arc::clone(&service.signer));
     // A signature takes longer than everything else that is done for an agent.
@@ -164,7 +164,7 @@ async fn specification(
 
 async fn acknowledge(
     service: &Arc<Service>,
-    host: Host,
+    caller: Caller,
     input: PutHostCommandAcknowledgementInput,
 ) -> Result<PutHostCommandAcknowledgementOutput, ApiError> {
     // Its outcome makes the command's run timer begin.
@@ -172,7 +172,7 @@ async fn acknowledge(
         .change(move |_, context| {
             let id = &input.host_command_identifier;
             let (status, outcome) =
-                commands::acknowledge(context, host.admit(context)?, id, input.diagnostics.as_ref())?;
+                commands::acknowledge(context, caller.admit(context)?, id, input.diagnostics.as_ref())?;
             Ok((status, Some(outcome)))
         })
         .await?;
@@ -181,7 +181,7 @@ async fn acknowledge(
 
 async fn complete(
     service: &Arc<Service>,
-    host: Host,
+    caller: Caller,
     input: PutHostCommandCompleteInput,
 ) -> Result<PutHostCommandCompleteOutput, ApiError> {
     let succeeded = match input.command_status {
@@ -194,8 +194,13 @@ async fn complete(
     service
         .change(move |_, context| {
             let id = &input.host_command_identifier;
-            let outcome =
-                commands::complete(context, host.admit(context)?, id, succeeded, input.diagnostics.as_ref())?;
+            let outcome = commands::complete(
+                context,
+                caller.admit(context)?,
+                id,
+                succeeded,
+                input.diagnostics.as_ref(),
+            )?;
             Ok(((), Some(outcome)))
         })
         .await?;

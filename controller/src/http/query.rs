@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
-use super::strangers::Stranger;
+use super::unauthenticated::Slot;
 use super::{Claimed, RequestId, header_text, receive, sigv4};
 use crate::credentials::Principal;
 use crate::error::{ApiError, ErrorName};
@@ -63,8 +63,8 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
     claimed.is_for(region, &[STS])?;
     let body = receive(body, service.settings.timers.request).await?;
     let principal = claimed.verify(service, head, &body)?;
-    if let Some(stranger) = head.extensions.get::<Arc<Stranger>>() {
-        stranger.known();
+    if let Some(slot) = head.extensions.get::<Arc<Slot>>() {
+        slot.authenticated();
     }
     let span = tracing::Span::current();
     span.record("by", &principal.arn);

@@ -1,13 +1,13 @@
 //! The S3 side: a folder of revisions for clients and agents that have no other store. The protocol and its signatures
 //! are `s3s`'s; who may do what is decided here, what is kept where in [`crate::objects`].
 
+mod complete_upload;
 mod copy;
 mod deletion;
 mod folder;
+mod integrity;
 mod listing;
 mod operations;
-mod parts;
-mod said;
 
 use std::borrow::Cow;
 use std::io;
@@ -25,7 +25,7 @@ use s3s::validation::NameValidation;
 use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::sigv4::Claim;
-use super::strangers::Stranger;
+use super::unauthenticated::Slot;
 use crate::credentials::{self, Kept, Role};
 use crate::error::{ApiError, ErrorName};
 use crate::fleet;
@@ -239,8 +239,8 @@ impl S3Access for Gate {
             Role::ReadOnly => READS.iter().chain(&FETCHES).any(|one| *one == operation),
             Role::Host => registered && FETCHES.iter().any(|one| *one == operation),
         };
-        if let Some(stranger) = request.extensions_mut().get::<Arc<Stranger>>() {
-            stranger.known();
+        if let Some(slot) = request.extensions_mut().get::<Arc<Slot>>() {
+            slot.authenticated();
         }
         let span = tracing::Span::current();
         span.record("by", &principal.arn);

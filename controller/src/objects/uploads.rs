@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use s3s::crypto::{Checksum as _, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::intake::Temporary;
-use super::{Intake, Labels, ObjectError, Objects, Staged, failed, make, name, sync};
+use super::receive::Temporary;
+use super::{Labels, Meter, ObjectError, Objects, Staged, failed, make, name, sync};
 
 const UPLOADS: &str = ".uploads";
 const UPLOAD: &str = "upload.json";
@@ -107,7 +107,7 @@ impl Objects {
         &self,
         id: &str,
         chosen: &[(i32, Option<String>)],
-        mut intake: Intake,
+        mut meter: Meter,
     ) -> Result<Staged, ObjectError> {
         let folder = self.upload_folder(id)?;
         let parts = self.parts(id)?;
@@ -130,12 +130,12 @@ impl Objects {
                 let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
                     break;
                 };
-                intake.update(bytes);
+                meter.update(bytes);
                 whole.write_all(bytes).map_err(failed(&path))?;
             }
         }
         whole.sync_all().map_err(failed(&path))?;
-        let mut staged = intake.finish(staged);
+        let mut staged = meter.finish(staged);
         // As S3 makes it: the digest of the parts' digests, and their number.
         staged.etag = format!("{}-{}", hex::encode(of_parts.finalize()), chosen.len());
         Ok(staged)

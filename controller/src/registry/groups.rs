@@ -3,7 +3,7 @@
 use codedeploy_api::codedeploy::*;
 
 use super::applications::{self, Application};
-use super::{by_name, configs, loose_ends};
+use super::{by_name, configs, dangling_references};
 use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::records::Record;
@@ -158,7 +158,7 @@ pub fn create(
     let settings = request.settings.complete()?;
     let references = settings.references();
     refuse_foreign_topics(context, &references)?;
-    loose_ends::look(context.known, (&application.name, &name), &references)?;
+    dangling_references::report(context.known, (&application.name, &name), &references)?;
     let id = new_id()?;
     context.tx.execute(
         "INSERT INTO deployment_groups (id, application_id, name, settings, tags)
@@ -243,7 +243,7 @@ pub fn update(
     let given = request.settings.references();
     let settings = request.settings.replace(group.settings)?;
     refuse_foreign_topics(context, &settings.references())?;
-    loose_ends::look(context.known, (&application.name, &name), &given)?;
+    dangling_references::report(context.known, (&application.name, &name), &given)?;
     context.tx.execute(
         "UPDATE deployment_groups SET name = ?2, settings = ?3 WHERE id = ?1",
         (group.id, name, Json(settings)),

@@ -10,16 +10,16 @@ use crate::request::{self, MAX_RESOURCE_TAGS, Resource, ResourceArn};
 use crate::store::Json;
 use crate::transaction::Context;
 
-/// Where a resource keeps its tags.
-struct Place {
+/// A resource and its tags.
+struct Tagged {
     table: &'static str,
     rowid: i64,
     tags: Vec<Tag>,
 }
 
-impl Place {
+impl Tagged {
     /// A client that was told no account or region leaves it out.
-    fn find(context: &Context<'_>, arn: &ResourceArn) -> Result<Option<Place>, ApiError> {
+    fn find(context: &Context<'_>, arn: &ResourceArn) -> Result<Option<Tagged>, ApiError> {
         let Partition { region, account_id } = context.partition;
         let foreign = |given: &str, own: &str| !given.is_empty() && given != own;
         if foreign(&arn.region, region) || foreign(&arn.account_id, account_id) {
@@ -41,14 +41,14 @@ impl Place {
         };
         let sql = format!("SELECT rowid, tags FROM {table} WHERE name = ?1 AND {of_owner}");
         let found = context.tx.query_opt(&sql, (name, owner), |row| {
-            Ok(Place { table, rowid: row.get(0)?, tags: row.get::<Json<_>>(1)?.0 })
+            Ok(Tagged { table, rowid: row.get(0)?, tags: row.get::<Json<_>>(1)?.0 })
         })?;
         Ok(found)
     }
 
-    fn demand(context: &Context<'_>, arn: &ResourceArn) -> Result<Place, ApiError> {
-        if let Some(place) = Place::find(context, arn)? {
-            return Ok(place);
+    fn demand(context: &Context<'_>, arn: &ResourceArn) -> Result<Tagged, ApiError> {
+        if let Some(tagged) = Tagged::find(context, arn)? {
+            return Ok(tagged);
         }
         Err(match &arn.resource {
             Resource::Application(name) => applications::does_not_exist(name),
@@ -70,27 +70,27 @@ impl Place {
 
 /// A tag with a key that is there gives it another value.
 pub fn tag(context: &Context<'_>, request: request::TagResource) -> Result<Empty, ApiError> {
-    let mut place = Place::demand(context, &request.resource_arn)?;
+    let mut tagged = Tagged::demand(context, &request.resource_arn)?;
     for tag in request.tags.0 {
-        match place.tags.iter_mut().find(|present| present.key == tag.key) {
+        match tagged.tags.iter_mut().find(|present| present.key == tag.key) {
             Some(same) => same.value = tag.value,
-            None => place.tags.push(tag),
+            None => tagged.tags.push(tag),
         }
     }
-    if place.tags.len() > MAX_RESOURCE_TAGS {
+    if tagged.tags.len() > MAX_RESOURCE_TAGS {
         return Err(ErrorName::InvalidTagsToAdd.because(format!(
             "The resource would have {} tags; at most {MAX_RESOURCE_TAGS} are allowed.",
-            place.tags.len()
+            tagged.tags.len()
         )));
     }
-    place.save(context)
+    tagged.save(context)
 }
 
 /// Removing a tag that is not there succeeds.
 pub fn untag(context: &Context<'_>, request: request::UntagResource) -> Result<Empty, ApiError> {
-    let mut place = Place::demand(context, &request.resource_arn)?;
-    place.tags.retain(|tag| !request.tag_keys.0.iter().any(|key| tag.key.as_ref() == Some(key)));
-    place.save(context)
+    let mut tagged = Tagged::demand(context, &request.resource_arn)?;
+    tagged.tags.retain(|tag| !request.tag_keys.0.iter().any(|key| tag.key.as_ref() == Some(key)));
+    tagged.save(context)
 }
 
 /// What does not exist has no tags; AWS has no error for it here.
@@ -98,6 +98,6 @@ pub fn list(
     context: &Context<'_>,
     request: request::ListTagsForResource,
 ) -> Result<ListTagsForResourceOutput, ApiError> {
-    let tags = Place::find(context, &request.resource_arn)?.map(|place| place.tags);
+    let tags = Tagged::find(context, &request.resource_arn)?.map(|tagged| tagged.tags);
     Ok(ListTagsForResourceOutput { tags: Some(tags.unwrap_or_default()), next_token: None })
 }

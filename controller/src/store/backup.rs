@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{StoreError, sqlite};
-use crate::output::{OpenFile, OutputError, sync_folder_of};
+use crate::new_file::{NewFileError, OpenFile, sync_folder_of};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -19,7 +19,7 @@ pub enum BackupError {
     #[error("cannot copy the database to {}", path.display())]
     Copy { path: PathBuf, source: rusqlite::Error },
     #[error(transparent)]
-    Output(#[from] OutputError),
+    Output(#[from] NewFileError),
     #[error("cannot read the backup {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the backup {} is not a database of this service", path.display())]

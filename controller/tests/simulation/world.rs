@@ -18,7 +18,7 @@ use codedeploy_controller::deployment::resume::resume;
 use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::keys::Keys;
-use codedeploy_controller::page::Pages;
+use codedeploy_controller::pagination::Pages;
 use codedeploy_controller::signals::agenda::Agenda;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::transaction::Context;

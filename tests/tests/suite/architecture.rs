@@ -38,12 +38,12 @@ const FLOORS: [&[&str]; 19] = [
     &["config"],
     &["request"],
     &["options"],
-    &["credentials", "fleet", "identity", "objects", "outgoing", "page", "signing"],
+    &["credentials", "fleet", "identity", "objects", "outgoing", "pagination", "signing"],
     &["ids", "revision"],
     &["vault"],
     &["error", "keys"],
     &["store"],
-    &["custody", "logging", "output"],
+    &["logging", "new_file", "privileges"],
 ];
 
 /// A module's path below its crate, such as `["script", "process"]`; the crate's root is empty.

@@ -7,7 +7,7 @@ use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result, s3_error};
 
 use super::folder::{Folder, Wanted, etag, labels, timestamp};
-use crate::objects::{Algorithm, Intake, Labels, ObjectError, Objects, Staged, Version};
+use crate::objects::{Algorithm, Labels, Meter, ObjectError, Objects, Staged, Version};
 
 impl Folder {
     /// Makes a version of one object the newest of another, or an earlier one the newest of its own.
@@ -130,6 +130,6 @@ impl Folder {
         algorithms: &[Algorithm],
     ) -> S3Result<Staged> {
         let content = self.content(source, path, range).await?;
-        Ok(self.objects.receive(content, Intake::new(algorithms), self.patience()).await?)
+        Ok(self.objects.receive(content, Meter::new(algorithms), self.patience()).await?)
     }
 }

@@ -11,7 +11,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, Take};
 use tokio_util::io::ReaderStream;
 
-use crate::events::incoming::{self, Created};
+use crate::events::bucket_notification::Created;
+use crate::events::pending_deployments;
 use crate::objects::{ObjectError, Objects, Version};
 use crate::pruning;
 use crate::service::Service;
@@ -84,7 +85,7 @@ impl Folder {
             version: Some(version.id.clone()),
             sequencer: None,
         };
-        if let Err(error) = incoming::notice(&self.service, vec![created]).await {
+        if let Err(error) = pending_deployments::accept(&self.service, vec![created]).await {
             tracing::error!(bucket, key, %error, "a new object may not be deployed by itself");
         }
     }

@@ -4,9 +4,9 @@ use s3s::dto::{self, *};
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
 use super::folder::{Folder, Wanted, checksums, etag, labels, size, timestamp};
+use super::integrity::{DeclaredContent, may_replace};
 use super::listing;
-use super::said::{Said, may_replace};
-use crate::objects::{Checksums, Intake, Labels, Objects};
+use crate::objects::{Checksums, Labels, Meter, Objects};
 
 #[async_trait::async_trait]
 impl S3 for Folder {
@@ -94,13 +94,13 @@ impl S3 for Folder {
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let said = Said::new(&req, req.input.content_md5.clone(), checksums!(req.input));
+        let declared = DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
         let labels = labels!(req.input);
         let PutObjectInput { bucket, key, body, if_match, if_none_match, .. } = req.input;
         self.bucket(bucket.clone()).await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience()).await?;
-        said.check(&staged)?;
+        let staged = self.objects.receive(body, Meter::new(&declared.algorithms), self.patience()).await?;
+        declared.check(&staged)?;
         let version = self
             .keep(bucket, key, move |objects, bucket, key| {
                 objects.add(bucket, key, staged, labels, may_replace(if_match, if_none_match))
@@ -227,13 +227,13 @@ impl S3 for Folder {
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
-        let said = Said::new(&req, req.input.content_md5.clone(), checksums!(req.input));
+        let declared = DeclaredContent::new(&req, req.input.content_md5.clone(), checksums!(req.input));
         let UploadPartInput { bucket, key, upload_id, part_number, body, .. } = req.input;
         let id = upload_id.clone();
         self.on_disk(move |objects| objects.upload(&bucket, &key, &id)).await?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let staged = self.objects.receive(body, Intake::new(&said.algorithms), self.patience()).await?;
-        said.check(&staged)?;
+        let staged = self.objects.receive(body, Meter::new(&declared.algorithms), self.patience()).await?;
+        declared.check(&staged)?;
         let sums = staged.checksums().clone();
         let part = self.on_disk(move |objects| objects.add_part(&upload_id, part_number, &staged)).await?;
         Ok(S3Response::new(UploadPartOutput {

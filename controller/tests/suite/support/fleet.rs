@@ -12,7 +12,7 @@ use codedeploy_controller::deployment::{create, decide, intervene, queries, remo
 use codedeploy_controller::error::ApiError;
 use codedeploy_controller::identity::Identity;
 use codedeploy_controller::keys::Keys;
-use codedeploy_controller::page::Pages;
+use codedeploy_controller::pagination::Pages;
 use codedeploy_controller::registry::{applications, configs, groups, instances};
 use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use codedeploy_controller::store::Store;

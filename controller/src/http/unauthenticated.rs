@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a connection has to send a signed request while others wait. A fleet that comes back all at once needs less.
-const COURTESY: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
 
-/// The connections of strangers, by their age.
+/// The connections on which no request was verified yet, by their age.
 #[derive(Debug, Clone)]
-pub(super) struct Strangers {
+pub(super) struct UnauthenticatedConnections {
     most: usize,
     waiting: Arc<Mutex<Waiting>>,
     room: Arc<Notify>,
@@ -23,30 +23,30 @@ pub(super) struct Strangers {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    doors: BTreeMap<u64, (Instant, CancellationToken)>,
+    by_age: BTreeMap<u64, (Instant, CancellationToken)>,
     /// Whether it was said that there are too many, since there were few.
     crowded: bool,
 }
 
-/// A connection's place among the strangers, until it is [`known`](Self::known) or gone.
+/// A connection's slot among the unauthenticated ones, until it is [`authenticated`](Self::authenticated) or gone.
 #[derive(Debug)]
-pub(super) struct Stranger {
+pub(super) struct Slot {
     number: u64,
-    others: Strangers,
-    shown_out: CancellationToken,
+    others: UnauthenticatedConnections,
+    evicted: CancellationToken,
 }
 
-impl Strangers {
+impl UnauthenticatedConnections {
     pub(super) fn new(most: usize) -> Self {
         Self { most, waiting: Arc::default(), room: Arc::default() }
     }
 
-    /// Lets one in, as soon as there is room.
-    pub(super) async fn admit(&self) -> Stranger {
+    /// Waits for a slot.
+    pub(super) async fn admit(&self) -> Slot {
         loop {
             let room = self.room.notified();
-            match self.try_admit(COURTESY) {
-                Ok(stranger) => return stranger,
+            match self.try_admit(GRACE) {
+                Ok(slot) => return slot,
                 Err(until) => tokio::select! {
                     () = room => {}
                     () = tokio::time::sleep_until(until) => {}
@@ -55,14 +55,14 @@ impl Strangers {
         }
     }
 
-    /// Lets one in, or says when the oldest has had its time.
-    fn try_admit(&self, courtesy: Duration) -> Result<Stranger, Instant> {
+    /// Takes a slot, or returns when the oldest connection has had its time.
+    fn try_admit(&self, grace: Duration) -> Result<Slot, Instant> {
         let now = Instant::now();
         let mut waiting = self.waiting();
-        if waiting.doors.len() >= self.most
-            && let Some(oldest) = waiting.doors.first_entry()
+        if waiting.by_age.len() >= self.most
+            && let Some(oldest) = waiting.by_age.first_entry()
         {
-            let until = oldest.get().0 + courtesy;
+            let until = oldest.get().0 + grace;
             if until > now {
                 return Err(until);
             }
@@ -74,11 +74,11 @@ impl Strangers {
                 );
             }
         }
-        let (number, shown_out) = (waiting.next, CancellationToken::new());
+        let (number, evicted) = (waiting.next, CancellationToken::new());
         waiting.next += 1;
-        waiting.doors.insert(number, (now, shown_out.clone()));
+        waiting.by_age.insert(number, (now, evicted.clone()));
         drop(waiting);
-        Ok(Stranger { number, others: self.clone(), shown_out })
+        Ok(Slot { number, others: self.clone(), evicted })
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
@@ -86,25 +86,25 @@ impl Strangers {
     }
 }
 
-impl Stranger {
-    /// Nobody's request was verified on this connection before; now one was.
-    pub(super) fn known(&self) {
+impl Slot {
+    /// Frees the slot: a request was verified on this connection.
+    pub(super) fn authenticated(&self) {
         let mut waiting = self.others.waiting();
-        if waiting.doors.remove(&self.number).is_some() {
-            waiting.crowded &= waiting.doors.len() > self.others.most / 2;
+        if waiting.by_age.remove(&self.number).is_some() {
+            waiting.crowded &= waiting.by_age.len() > self.others.most / 2;
             self.others.room.notify_one();
         }
     }
 
-    /// Ready when this connection has to give way to others.
-    pub(super) async fn shown_out(&self) {
-        self.shown_out.cancelled().await;
+    /// Waits until this connection has to give way to others.
+    pub(super) async fn evicted(&self) {
+        self.evicted.cancelled().await;
     }
 }
 
-impl Drop for Stranger {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.known();
+        self.authenticated();
     }
 }
 
@@ -114,16 +114,16 @@ mod tests {
 
     #[test]
     fn new_ones_wait_for_room_or_for_the_oldest_to_have_had_its_time() {
-        let strangers = Strangers::new(2);
-        let admit = || strangers.try_admit(Duration::ZERO).unwrap();
+        let unauthenticated = UnauthenticatedConnections::new(2);
+        let admit = || unauthenticated.try_admit(Duration::ZERO).unwrap();
         let (first, second) = (admit(), admit());
-        assert!(strangers.try_admit(COURTESY).is_err());
+        assert!(unauthenticated.try_admit(GRACE).is_err());
         let third = admit();
-        assert!(first.shown_out.is_cancelled() && !second.shown_out.is_cancelled());
-        second.known();
-        let fourth = strangers.try_admit(COURTESY).unwrap();
+        assert!(first.evicted.is_cancelled() && !second.evicted.is_cancelled());
+        second.authenticated();
+        let fourth = unauthenticated.try_admit(GRACE).unwrap();
         drop(third);
-        assert!(strangers.try_admit(COURTESY).is_ok());
-        assert!(!second.shown_out.is_cancelled() && !fourth.shown_out.is_cancelled());
+        assert!(unauthenticated.try_admit(GRACE).is_ok());
+        assert!(!second.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
     }
 }

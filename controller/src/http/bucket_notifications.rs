@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::receive;
 use crate::config::events::Secret;
-use crate::events::incoming::{self, Notice, Wishes};
+use crate::events::bucket_notification::{self, BucketNotification};
+use crate::events::pending_deployments::{self, Noted};
 use crate::service::Service;
 
 pub(super) const PATH: &str = "/events";
@@ -39,16 +40,16 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
         Ok(body) => body,
         Err(error) => return (StatusCode::BAD_REQUEST, error.message),
     };
-    match incoming::read(&body) {
-        Some(Notice::Created(created)) => {
+    match bucket_notification::read(&body) {
+        Some(BucketNotification::Created(created)) => {
             let objects = created.iter().map(|object| format!("{}/{}", object.bucket, object.key));
             let objects = objects.collect::<Vec<_>>().join(", ");
-            match incoming::notice(service, created).await {
-                Ok(wishes) => (StatusCode::OK, effect(wishes, &objects)),
+            match pending_deployments::accept(service, created).await {
+                Ok(noted) => (StatusCode::OK, effect(noted, &objects)),
                 Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message),
             }
         }
-        Some(Notice::Confirm(url)) => {
+        Some(BucketNotification::Confirm(url)) => {
             tracing::warn!(
                 url,
                 "a topic asks to be confirmed: open this URL, if it is one that you subscribed to"
@@ -64,10 +65,10 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
 }
 
 /// What becomes of new objects.
-fn effect(wishes: Wishes, objects: &str) -> String {
-    match wishes.new {
+fn effect(noted: Noted, objects: &str) -> String {
+    match noted.new {
         0 if objects.is_empty() => "The notification tells of no new object.".into(),
-        0 if wishes.watched > 0 => {
+        0 if noted.watched > 0 => {
             "Nothing new: this content is deployed, or a newer notification was taken.".into()
         }
         0 => {

@@ -7,7 +7,7 @@ use s3s::{S3Request, S3Result, s3_error};
 use crate::objects::{Algorithm, Checksums, Staged, Version};
 
 /// Its length, digests and checksums: in headers before it, or in trailers after it.
-pub(super) struct Said {
+pub(super) struct DeclaredContent {
     /// Of content that comes in chunks, which might end early.
     length: Option<u64>,
     md5: Option<String>,
@@ -16,7 +16,7 @@ pub(super) struct Said {
     trailers: Option<s3s::TrailingHeaders>,
 }
 
-impl Said {
+impl DeclaredContent {
     pub(super) fn new<T>(request: &S3Request<T>, md5: Option<String>, headers: Checksums) -> Self {
         let announced = request.headers.get_all("x-amz-trailer").iter();
         let announced: Vec<_> = announced.filter_map(|value| value.to_str().ok()).collect();
@@ -29,7 +29,7 @@ impl Said {
         let algorithms = Algorithm::ALL.into_iter().filter(named).collect();
         let length = request.headers.get("x-amz-decoded-content-length");
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        Said { length, md5, algorithms, headers, trailers: request.trailing_headers.clone() }
+        DeclaredContent { length, md5, algorithms, headers, trailers: request.trailing_headers.clone() }
     }
 
     pub(super) fn check(&self, content: &Staged) -> S3Result<()> {
@@ -44,16 +44,21 @@ impl Said {
             content.check_md5(md5)?;
         }
         for algorithm in &self.algorithms {
-            let trailer = |headers: &HeaderMap| {
-                headers.get(algorithm.header()).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            let declared = self.headers.of(*algorithm).cloned().or_else(|| self.trailer(*algorithm));
+            let Some(declared) = declared else {
+                return Err(s3_error!(InvalidRequest, "The trailer with the checksum is missing."));
             };
-            let trailer = self.trailers.as_ref().and_then(|trailers| trailers.read(trailer)).flatten();
-            let said = self.headers.of(*algorithm).cloned().or(trailer);
-            let said =
-                said.ok_or_else(|| s3_error!(InvalidRequest, "The trailer with the checksum is missing."))?;
-            content.checksums().check(*algorithm, &said)?;
+            content.checksums().check(*algorithm, &declared)?;
         }
         Ok(())
+    }
+
+    /// A checksum that came after the content.
+    fn trailer(&self, algorithm: Algorithm) -> Option<String> {
+        let read = |headers: &HeaderMap| {
+            headers.get(algorithm.header()).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        self.trailers.as_ref()?.read(read).flatten()
     }
 }
 

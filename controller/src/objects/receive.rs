@@ -129,19 +129,19 @@ impl Drop for Temporary {
 }
 
 /// Measures content as it passes.
-pub struct Intake {
+pub struct Meter {
     md5: Md5,
     hasher: ChecksumHasher,
     size: u64,
 }
 
-impl std::fmt::Debug for Intake {
+impl std::fmt::Debug for Meter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Intake").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("Meter").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
-impl Intake {
+impl Meter {
     pub fn new(algorithms: &[Algorithm]) -> Self {
         let mut hasher = ChecksumHasher::default();
         for algorithm in algorithms {
@@ -153,7 +153,7 @@ impl Intake {
                 Algorithm::Sha256 => hasher.sha256 = Some(Default::default()),
             }
         }
-        Intake { md5: Md5::new(), hasher, size: 0 }
+        Meter { md5: Md5::new(), hasher, size: 0 }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -181,7 +181,7 @@ impl Objects {
     pub async fn receive<E>(
         &self,
         content: impl Stream<Item = Result<Bytes, E>>,
-        mut intake: Intake,
+        mut meter: Meter,
         patience: Duration,
     ) -> Result<Staged, ObjectError>
     where
@@ -199,10 +199,10 @@ impl Objects {
                 break;
             };
             let bytes = bytes.map_err(|error| ObjectError::Incomplete(error.into()))?;
-            intake.update(&bytes);
+            meter.update(&bytes);
             file.write_all(&bytes).await.map_err(failed(&path))?;
         }
         file.sync_all().await.map_err(failed(&path))?;
-        Ok(intake.finish(staged))
+        Ok(meter.finish(staged))
     }
 }

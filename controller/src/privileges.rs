@@ -10,7 +10,7 @@ use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 #[derive(Debug, thiserror::Error)]
-pub enum CustodyError {
+pub enum PrivilegesError {
     #[error("cannot look at the data directory {}", path.display())]
     Look { path: PathBuf, source: io::Error },
     #[error(
@@ -28,17 +28,17 @@ pub enum CustodyError {
 /// no way back.
 ///
 /// Only root can change, and only root needs to: for others nothing happens, nor while there is no such directory.
-pub fn act_as_owner(data_dir: &Path) -> Result<(), CustodyError> {
+pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
     if !geteuid().is_root() {
         return Ok(());
     }
     let path = || data_dir.to_owned();
     let folder = match std::fs::metadata(data_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(|source| CustodyError::Look { path: path(), source })?,
+        found => found.map_err(|source| PrivilegesError::Look { path: path(), source })?,
     };
     if folder.uid() == 0 {
-        return if folder.mode() & 0o002 == 0 { Ok(()) } else { Err(CustodyError::Shared(path())) };
+        return if folder.mode() & 0o002 == 0 { Ok(()) } else { Err(PrivilegesError::Shared(path())) };
     }
     let uid = Uid::from_raw(folder.uid());
     // A folder that was given to its user but not to a group would else keep the rights of root's group.
@@ -46,19 +46,22 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), CustodyError> {
     set_thread_groups(&[])
         .and_then(|()| set_thread_res_gid(gid, gid, gid))
         .and_then(|()| set_thread_res_uid(uid, uid, uid))
-        .map_err(|error| CustodyError::Become { path: path(), uid: folder.uid(), source: error.into() })
+        .map_err(|error| PrivilegesError::Become { path: path(), uid: folder.uid(), source: error.into() })
 }
 
 /// Does `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the caller stays who it
 /// is: for what is read or written elsewhere.
-pub fn as_owner<T: Send>(data_dir: &Path, work: impl FnOnce(&Path) -> T + Send) -> Result<T, CustodyError> {
+pub fn as_owner<T: Send>(
+    data_dir: &Path,
+    work: impl FnOnce(&Path) -> T + Send,
+) -> Result<T, PrivilegesError> {
     thread::scope(|scope| {
         let owner = thread::Builder::new().name("owner".into());
         let working = owner.spawn_scoped(scope, || {
             act_as_owner(data_dir)?;
             Ok(work(data_dir))
         });
-        match working.map_err(CustodyError::Thread)?.join() {
+        match working.map_err(PrivilegesError::Thread)?.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),
         }

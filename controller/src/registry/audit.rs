@@ -17,7 +17,7 @@ const NOBODY: &str = "4294967295";
 
 /// A change that was made at the command line.
 #[derive(Debug)]
-pub struct Deed {
+pub struct AuditEntry {
     done: Timestamp,
     command: String,
     resource: String,
@@ -36,15 +36,15 @@ pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Resu
 }
 
 /// What is not logged yet. The caller logs it once this is on disk.
-pub fn take(context: &Context<'_>) -> Result<Vec<Deed>, ApiError> {
+pub fn take(context: &Context<'_>) -> Result<Vec<AuditEntry>, ApiError> {
     if !context.tx.exists("SELECT 1 FROM administration LIMIT 1", ())? {
         return Ok(Vec::new());
     }
-    let deeds = context.tx.query_all(
+    let entries = context.tx.query_all(
         "SELECT done, command, resource, by FROM administration ORDER BY number",
         (),
         |row| {
-            Ok(Deed {
+            Ok(AuditEntry {
                 done: row.get("done")?,
                 command: row.get("command")?,
                 resource: row.get("resource")?,
@@ -53,12 +53,12 @@ pub fn take(context: &Context<'_>) -> Result<Vec<Deed>, ApiError> {
         },
     )?;
     context.tx.execute("DELETE FROM administration", ())?;
-    Ok(deeds)
+    Ok(entries)
 }
 
-impl Deed {
+impl AuditEntry {
     pub fn log(&self) {
-        let Deed { command, resource, by, .. } = self;
+        let AuditEntry { command, resource, by, .. } = self;
         // A service that did not run then hears of it later.
         let done = rfc3339(OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(self.done.millis()));
         tracing::info!(by, operation = command, resource, done, "changed at the command line");

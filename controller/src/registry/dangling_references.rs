@@ -12,15 +12,15 @@ use crate::store::{Json, SqlError, Tx};
 
 /// A name that the settings do not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LooseEnd {
+pub enum DanglingReference {
     Alarm { name: String, near: Option<String> },
     Topic { arn: String, near: Option<String> },
 }
 
-impl fmt::Display for LooseEnd {
+impl fmt::Display for DanglingReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let near = match self {
-            LooseEnd::Alarm { name, near } => {
+            DanglingReference::Alarm { name, near } => {
                 let name = shorten(name);
                 write!(
                     f,
@@ -28,7 +28,7 @@ impl fmt::Display for LooseEnd {
                 )?;
                 near
             }
-            LooseEnd::Topic { arn, near } => {
+            DanglingReference::Topic { arn, near } => {
                 let arn = shorten(arn);
                 write!(
                     f,
@@ -41,25 +41,25 @@ impl fmt::Display for LooseEnd {
     }
 }
 
-impl LooseEnd {
+impl DanglingReference {
     fn refusal(&self) -> ApiError {
         let name = match self {
-            LooseEnd::Alarm { .. } => ErrorName::InvalidAlarmConfig,
-            LooseEnd::Topic { .. } => ErrorName::InvalidTriggerConfig,
+            DanglingReference::Alarm { .. } => ErrorName::InvalidAlarmConfig,
+            DanglingReference::Topic { .. } => ErrorName::InvalidTriggerConfig,
         };
         name.because(self.to_string())
     }
 
     fn warn(&self, application: &str, deployment_group: &str) {
         match self {
-            LooseEnd::Alarm { name: alarm, near } => tracing::warn!(
+            DanglingReference::Alarm { name: alarm, near } => tracing::warn!(
                 application,
                 deployment_group,
                 alarm,
                 did_you_mean = near,
                 "an alarm that alarms does not name in the configuration is never active"
             ),
-            LooseEnd::Topic { arn: topic, near } => tracing::warn!(
+            DanglingReference::Topic { arn: topic, near } => tracing::warn!(
                 application,
                 deployment_group,
                 topic,
@@ -72,15 +72,15 @@ impl LooseEnd {
 
 /// What is said of a group's alarms and topics that are not known: a warning in the log, or a refusal where names are strict.
 /// Gives what was warned of.
-pub(crate) fn look(
+pub(crate) fn report(
     known: &KnownNames,
     (application, deployment_group): (&str, &str),
     references: &References,
-) -> Result<Vec<LooseEnd>, ApiError> {
-    let found = loose_ends(known, references);
+) -> Result<Vec<DanglingReference>, ApiError> {
+    let found = find(known, references);
     match found.first() {
         Some(first) if known.strict => return Err(first.refusal()),
-        _ => found.iter().for_each(|end| end.warn(application, deployment_group)),
+        _ => found.iter().for_each(|reference| reference.warn(application, deployment_group)),
     }
     Ok(found)
 }
@@ -96,9 +96,9 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
             let deployment_group: String = row.get("deployment_group")?;
             match row.get::<Json<GroupSettings>>("settings") {
                 Ok(Json(settings)) => {
-                    loose_ends(known, &settings.references())
+                    find(known, &settings.references())
                         .iter()
-                        .for_each(|end| end.warn(&application, &deployment_group));
+                        .for_each(|reference| reference.warn(&application, &deployment_group));
                 }
                 // It is a problem of that group, which others need not share.
                 Err(error) => tracing::error!(
@@ -113,14 +113,14 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
     )
 }
 
-fn loose_ends(known: &KnownNames, References { alarms, topics }: &References) -> Vec<LooseEnd> {
+fn find(known: &KnownNames, References { alarms, topics }: &References) -> Vec<DanglingReference> {
     let alarms = alarms.iter().filter(|name| !known.alarms.contains(*name)).map(|name| {
         let near = nearest(name, &known.alarms);
-        LooseEnd::Alarm { name: name.clone(), near }
+        DanglingReference::Alarm { name: name.clone(), near }
     });
     let topics = topics.iter().filter(|arn| !known.topics.contains(*arn)).map(|arn| {
         let near = nearest(arn, &known.topics);
-        LooseEnd::Topic { arn: arn.clone(), near }
+        DanglingReference::Topic { arn: arn.clone(), near }
     });
     alarms.chain(topics).collect()
 }

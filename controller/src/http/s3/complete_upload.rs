@@ -4,8 +4,8 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Result, s3_error};
 
 use super::folder::{Folder, checksums, etag};
-use super::said::{Said, may_replace};
-use crate::objects::{Checksums, Intake};
+use super::integrity::{DeclaredContent, may_replace};
+use crate::objects::{Checksums, Meter};
 
 impl Folder {
     /// Puts the parts of an upload together.
@@ -14,10 +14,10 @@ impl Folder {
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<CompleteMultipartUploadOutput> {
         // A composite checksum is one of checksums, each of which was checked with its part.
-        let full = |kind: &ChecksumType| kind.as_str() == ChecksumType::FULL_OBJECT;
-        let full = req.input.checksum_type.as_ref().is_some_and(full);
-        let said = if full { checksums!(req.input) } else { Checksums::default() };
-        let said = Said::new(&req, None, said);
+        let kind = req.input.checksum_type.as_ref().map(ChecksumType::as_str);
+        let is_of_whole = kind == Some(ChecksumType::FULL_OBJECT);
+        let checksums = if is_of_whole { checksums!(req.input) } else { Checksums::default() };
+        let declared = DeclaredContent::new(&req, None, checksums);
         let CompleteMultipartUploadInput {
             bucket,
             key,
@@ -27,26 +27,26 @@ impl Folder {
             if_none_match,
             ..
         } = req.input;
-        let chosen = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
-        let chosen: Vec<_> = chosen
+        let named_parts = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let parts: Vec<_> = named_parts
             .into_iter()
             .map(|part| (part.part_number.unwrap_or(0), part.e_tag.map(ETag::into_value)))
             .collect();
-        if chosen.is_empty() {
+        if parts.is_empty() {
             return Err(s3_error!(MalformedXML, "At least one part is needed."));
         }
-        if !chosen.is_sorted_by(|(a, _), (b, _)| a < b) {
+        if !parts.is_sorted_by(|(a, _), (b, _)| a < b) {
             return Err(s3_error!(InvalidPartOrder));
         }
         let (named, of, id) = (bucket.clone(), key.clone(), upload_id.clone());
-        let intake = Intake::new(&said.algorithms);
+        let meter = Meter::new(&declared.algorithms);
         let (upload, staged) = self
             .on_disk(move |objects| {
                 let upload = objects.upload(&named, &of, &id)?;
-                Ok((upload, objects.join_parts(&id, &chosen, intake)?))
+                Ok((upload, objects.join_parts(&id, &parts, meter)?))
             })
             .await?;
-        said.check(&staged)?;
+        declared.check(&staged)?;
         let version = self
             .keep(bucket.clone(), key.clone(), move |objects, bucket, key| {
                 let may = may_replace(if_match, if_none_match);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
-pub enum OutputError {
+pub enum NewFileError {
     #[error("{} exists already: name a new file or folder", .0.display())]
     Exists(PathBuf),
     #[error("cannot write {}", path.display())]
@@ -30,11 +30,11 @@ pub struct OpenFile {
 
 impl NewFile {
     /// Makes it, empty. Whatever is there already, such as a link, is left alone.
-    pub fn create(path: PathBuf) -> Result<Self, OutputError> {
+    pub fn create(path: PathBuf) -> Result<Self, NewFileError> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => Ok(NewFile { open: Arc::new(OpenFile { path, file }), kept: false }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(OutputError::Exists(path)),
-            Err(source) => Err(OutputError::Write { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(NewFileError::Exists(path)),
+            Err(source) => Err(NewFileError::Write { path, source }),
         }
     }
 
@@ -43,12 +43,12 @@ impl NewFile {
     }
 
     /// It stays, and so does its name after a power cut.
-    pub fn keep(mut self) -> Result<PathBuf, OutputError> {
+    pub fn keep(mut self) -> Result<PathBuf, NewFileError> {
         self.kept = true;
         let path = self.open.path.clone();
         match sync_folder_of(&path) {
             Ok(()) => Ok(path),
-            Err(source) => Err(OutputError::Write { path, source }),
+            Err(source) => Err(NewFileError::Write { path, source }),
         }
     }
 }
@@ -64,10 +64,10 @@ impl Drop for NewFile {
 
 impl OpenFile {
     /// Writes all that `content` has; it is on disk when this returns.
-    pub fn write(&self, mut content: impl io::Read) -> Result<(), OutputError> {
+    pub fn write(&self, mut content: impl io::Read) -> Result<(), NewFileError> {
         io::copy(&mut content, &mut &self.file)
             .and_then(|_| self.file.sync_all())
-            .map_err(|source| OutputError::Write { path: self.path.clone(), source })
+            .map_err(|source| NewFileError::Write { path: self.path.clone(), source })
     }
 }
 
