@@ -1,5 +1,5 @@
-//! What this host has learned of its service, across restarts: which signers say for what they sign, so that nobody can
-//! repeat what they signed before they did; and whether the service is this project's controller.
+//! The agent's knowledge of its service, kept across restarts: the signers that send a binding, so that nobody can
+//! replay their older specifications without one; and whether the service is this project's controller.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use crate::config::KeyDigest;
 use crate::deployment_root::Store;
 use crate::regular;
 
-/// The one form of the file that there has been.
+/// The only version of the file so far.
 const VERSION: u32 = 1;
 
-/// Largest file that is read, in bytes.
+/// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// Signers that are remembered; the one that was learned first is forgotten first.
+/// The number of signers that are remembered; the oldest is dropped first.
 const MAX_SIGNERS: usize = 16;
 
 /// The memory of the running agent.
@@ -30,9 +30,9 @@ pub struct Acquaintance {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Learned {
     version: u32,
-    /// Digests of the keys whose specifications say for which host and command they are, oldest first.
+    /// The digests of the keys whose specifications name their host and command, oldest first.
     binding_signers: Vec<String>,
-    /// The endpoint at which this project's controller answered last.
+    /// The endpoint at which this project's controller last responded.
     controller: Option<String>,
 }
 
@@ -46,18 +46,18 @@ impl Acquaintance {
         Self { path, learned: Mutex::new(Learned { version: VERSION, ..learned }) }
     }
 
-    /// Whether the controller was met at `endpoint`, for a process that changes nothing.
+    /// Whether the controller was last found at `endpoint`, for a process that changes nothing.
     pub fn is_controller(store: &Store, endpoint: &str) -> bool {
         load(&file(store)).is_ok_and(|learned| learned.controller.as_deref() == Some(endpoint))
     }
 
-    /// Whether one of the keys signs specifications that say what they are for.
+    /// Whether one of the keys is known to sign specifications with a binding.
     pub fn binds(&self, keys: &[KeyDigest]) -> bool {
         let learned = self.lock();
         keys.iter().any(|key| learned.binding_signers.contains(&key.to_string()))
     }
 
-    /// Takes note of a specification that said what it is for.
+    /// Records the signers of a specification with a binding.
     pub fn bound(&self, keys: &[KeyDigest]) {
         self.learn(|learned| {
             for key in keys.iter().map(KeyDigest::to_string) {
@@ -70,7 +70,7 @@ impl Acquaintance {
         });
     }
 
-    /// Takes note of who answers at `endpoint`.
+    /// Records whether the controller responds at `endpoint`.
     pub fn answered(&self, endpoint: &str, is_controller: bool) {
         self.learn(|learned| learned.controller = is_controller.then(|| endpoint.to_owned()));
     }

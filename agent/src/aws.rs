@@ -1,4 +1,4 @@
-//! What every call to AWS, or to a service that speaks like it, has in common: HTTP and TLS, credentials, endpoints.
+//! The common parts of all calls to AWS, or to a compatible service: HTTP and TLS, credentials, endpoints.
 
 mod bounded;
 pub mod credentials;
@@ -20,7 +20,7 @@ use crate::identity::{CredentialSource, Region};
 const FIPS_REGIONS: [&str; 6] =
     ["us-east-1", "us-east-2", "us-west-1", "us-west-2", "us-gov-east-1", "us-gov-west-1"];
 
-/// How the agent reaches services: one HTTP client with one trust store, and one source of credentials.
+/// The agent's access to services: one HTTP client with one trust store, and one source of credentials.
 #[derive(Debug, Clone)]
 pub struct Access {
     pub http: SharedHttpClient,
@@ -28,9 +28,9 @@ pub struct Access {
     pub region: Region,
     pub endpoints: Endpoints,
     pub read_timeout: Duration,
-    /// How long a store is waited for that does not answer at all. Nobody looks on while a daemon waits.
+    /// The time to wait for a store that does not respond at all. Nobody watches while a daemon waits.
     pub outage: Duration,
-    /// Whose specifications are accepted.
+    /// The accepted signers of specifications.
     pub signer: SignerTrust,
 }
 
@@ -65,7 +65,7 @@ impl Access {
         })
     }
 
-    /// Where commands come from: the configured address, else the region's.
+    /// The command service's endpoint: the configured address, else the region's.
     pub fn command_endpoint(&self) -> String {
         if let Some(endpoint) = &self.endpoints.deploy_control {
             return endpoint.clone();
@@ -75,7 +75,7 @@ impl Access {
         format!("https://codedeploy-commands{secure}{fips}.{}.{}", self.region, self.region.domain())
     }
 
-    /// The endpoint of S3 where the SDK's own rules do not name the right one.
+    /// The endpoint of S3, if the SDK's own rules do not give the right one.
     pub fn s3_endpoint(&self) -> Option<String> {
         let sovereign = || {
             let region = self.region.as_str();

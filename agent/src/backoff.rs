@@ -1,32 +1,32 @@
-//! How long to wait after errors (spec: Errors while polling).
+//! The waits after errors (spec: Errors while polling).
 
 use std::time::Duration;
 
-/// After throttling, whatever the count.
+/// The wait after throttling, whatever the count.
 const THROTTLED: Duration = Duration::from_secs(60);
 const GROWTH: f64 = 1.2675;
 const CAP: i32 = 10;
 const LONGEST: f64 = 90.0;
 
-/// Counts errors in a row.
+/// Counts consecutive errors.
 #[derive(Debug, Default)]
 pub struct Backoff {
     errors: i32,
 }
 
-/// Anything up to `ceiling`, so that hosts which failed together do not try again together.
+/// A random time up to `ceiling`, so that hosts which failed together do not retry together.
 pub fn jittered(ceiling: Duration) -> Duration {
     ceiling.mul_f64(fastrand::f64())
 }
 
 impl Backoff {
-    /// Ends the row of errors; says whether there was one.
+    /// Resets the count; returns whether there were errors.
     pub fn reset(&mut self) -> bool {
         std::mem::take(&mut self.errors) > 0
     }
 
-    /// The pause after one more error, less the time that the failed call took; with jitter over the whole of it, so
-    /// that a fleet does not poll in step. Throttling is waited out in full.
+    /// Returns the pause after one more error, minus the time that the failed call took; with jitter over the whole
+    /// range, so that a fleet does not poll in step. After throttling, the pause is not reduced.
     pub fn after_error(&mut self, throttled: bool, call_took: Duration) -> Duration {
         self.errors = (self.errors + 1).min(CAP);
         if throttled {
@@ -36,7 +36,7 @@ impl Backoff {
         jittered(full.saturating_sub(call_took))
     }
 
-    /// Whole seconds.
+    /// In whole seconds.
     fn ceiling(&self) -> u64 {
         (GROWTH.powi(self.errors) * LONGEST / GROWTH.powi(CAP)).floor() as u64
     }

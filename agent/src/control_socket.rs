@@ -1,4 +1,4 @@
-//! How the daemon is asked what it does: a socket of its own, and what it answers.
+//! The daemon's status interface: its socket, and its responses.
 
 pub mod socket;
 pub mod status;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::config::Settings;
 use crate::deployment_root::HISTORY;
 
-/// Where the agent of a configuration keeps what says that it runs.
+/// The files that show whether the agent of a configuration is running.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub pid_file: PathBuf,

@@ -1,9 +1,9 @@
-//! The one place that turns an error and its sources into a sentence.
+//! Turns an error and its sources into a sentence.
 
 use std::error::Error;
 use std::fmt;
 
-/// Shows an error followed by what caused it, outermost first.
+/// Shows an error followed by its causes, outermost first.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 

@@ -1,5 +1,5 @@
-//! Who this host is to the service: its identifier, its region and where its credentials come from
-//! (spec: Identity, credentials, endpoint).
+//! The host's identity at the service: its identifier, its region and the source of its credentials (spec: Identity,
+//! credentials, endpoint).
 
 pub mod metadata;
 pub(crate) mod on_premises;
@@ -14,12 +14,12 @@ use crate::config::reader::ReadError;
 use crate::config::{Environment, Settings};
 use crate::systemd;
 
-/// How long a start waits for the instance metadata service, which can be late at boot.
+/// The time that a start waits for the instance metadata service, which can be late at boot.
 pub const METADATA_PATIENCE: Duration = Duration::from_secs(60);
-/// Between two rounds of asking; each asks several times itself.
+/// The pause between two rounds of requests; each round makes several attempts.
 const METADATA_PAUSE: Duration = Duration::from_secs(2);
 
-/// A host as the service knows it.
+/// A host, as the service identifies it.
 #[derive(Debug, Clone)]
 pub struct Identity {
     pub host_identifier: String,
@@ -27,26 +27,26 @@ pub struct Identity {
     pub credentials: CredentialSource,
 }
 
-/// A region's name, safe to be part of a host name, and the DNS suffix of its services.
+/// A region's name, checked to be safe in a host name, and the DNS suffix of its services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
     name: String,
     domain: String,
 }
 
-/// The one place that credentials come from; they sign commands and fetch revisions alike.
+/// The only source of credentials; they sign commands and fetch revisions.
 #[derive(Clone)]
 pub enum CredentialSource {
-    /// Keys that were named outright; `origin` says where.
+    /// Explicit keys; `origin` names their source.
     Keys {
         access_key_id: String,
         secret_access_key: String,
         session_token: Option<String>,
         origin: &'static str,
     },
-    /// The keys in the on-premises file, of an IAM user.
+    /// The keys of an IAM user in the on-premises file.
     OnPremisesFile(PathBuf),
-    /// Temporary keys of a role session in a shared credentials file, default profile, refreshed by somebody else.
+    /// Temporary keys of a role session in a shared credentials file, default profile, which another program renews.
     File(PathBuf),
     /// Temporary keys of the role of an EC2 instance's profile.
     InstanceProfile(Metadata),
@@ -78,8 +78,8 @@ fn bullets(problems: &[ReadError]) -> String {
 }
 
 impl Identity {
-    /// Who this host is: what the on-premises file says if there is one, else what EC2 says. Waits up to `patience` for
-    /// EC2's answer. `AWS_REGION` and `AWS_HOST_IDENTIFIER` override region and identifier.
+    /// Determines the host's identity: from the on-premises file if there is one, else from EC2. Waits up to `patience`
+    /// for EC2's response. `AWS_REGION` and `AWS_HOST_IDENTIFIER` override region and identifier.
     pub async fn find(
         settings: &Settings,
         environment: &Environment,
@@ -106,7 +106,7 @@ impl Identity {
         Ok(Self { credentials: kept.unwrap_or(found.credentials), ..found })
     }
 
-    /// Reads the on-premises file; `AWS_REGION` and `AWS_HOST_IDENTIFIER` override what it says.
+    /// Reads the on-premises file; `AWS_REGION` and `AWS_HOST_IDENTIFIER` override its values.
     pub fn on_premises(path: &Path, environment: &Environment) -> Result<Self, IdentityError> {
         let file = on_premises::read(path, environment.text("AWS_REGION"))?;
         for warning in &file.warnings {
@@ -135,12 +135,12 @@ impl Identity {
     }
 }
 
-/// Whether something is at `path`; what cannot be looked at counts, so that reading it says why.
+/// Whether something exists at `path`; a path that cannot be examined counts, so that reading it reports the error.
 pub(crate) fn is_there(path: &Path) -> bool {
     !matches!(path.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Asks until there is an answer, or one that will not change, or `patience` is over.
+/// Asks until there is a response, a permanent error, or `patience` is over.
 async fn wait_for(metadata: &Metadata, patience: Duration) -> Result<Instance, MetadataError> {
     let began = Instant::now();
     let mut told = false;
@@ -159,8 +159,8 @@ async fn wait_for(metadata: &Metadata, patience: Duration) -> Result<Instance, M
 }
 
 impl CredentialSource {
-    /// The keys in a person's environment, for commands that a person runs; the daemon looks there only with a test
-    /// profile.
+    /// Returns the keys in a person's environment, for commands that a person runs; the daemon uses them only with a
+    /// test profile.
     pub fn of_person(environment: &Environment) -> Option<Self> {
         Some(Self::Keys {
             access_key_id: environment.text("AWS_ACCESS_KEY_ID")?.to_owned(),
@@ -172,12 +172,12 @@ impl CredentialSource {
 }
 
 impl Region {
-    /// A region in the domain that its name implies.
+    /// Returns a region in the domain that its name implies.
     pub fn new(name: &str) -> Result<Self, IdentityError> {
         Self::in_domain(name, "amazonaws.com")
     }
 
-    /// A region whose services are in `domain`, unless its name says otherwise.
+    /// Returns a region whose services are in `domain`, unless its name implies another.
     pub fn in_domain(name: &str, domain: &str) -> Result<Self, IdentityError> {
         let allowed = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '-';
         if name.is_empty() || name.len() > 20 || !name.chars().all(allowed) {

@@ -1,17 +1,16 @@
-//! Reading small files that somebody else names or writes: regular ones only, without ever waiting, and no more of them
-//! than they could need.
+//! Reads small files that others name or write: only regular ones, without blocking, and up to a limit.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// More than any file has that configures the agent, in bytes.
+/// A limit above the size of any configuration file, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// Opens `path` for reading. A folder, FIFO, socket or device in its place is an error, not a wait.
+/// Opens `path` for reading. A folder, FIFO, socket or device is an error; it never blocks.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Without O_NONBLOCK, opening a FIFO waits for somebody to write to it.
+    // Without O_NONBLOCK, opening a FIFO waits for a writer.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let kind = file.metadata()?.file_type();
     let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -24,7 +23,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The contents of `path`, at most 1 MiB; what is larger is an error.
+/// Reads `path`, at most 1 MiB; a larger file is an error.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_up_to(path, LIMIT)
 }

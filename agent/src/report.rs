@@ -1,4 +1,4 @@
-//! Telling the service how a command ended, until it has taken the answer.
+//! Reports the outcome of a command to the service until the service accepts it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,29 +14,29 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::jittered;
 use crate::command::{CallError, CommandService};
 
-/// The first pause between two attempts is at most this; the limit doubles.
+/// The limit of the first pause between two attempts; the limit doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long the last attempt may take when the outcome is safe without it.
+/// The time of the last attempt, if the outcome is safe without it.
 const LAST_ATTEMPT: Duration = Duration::from_secs(10);
 
-/// What became of an outcome that the service was told.
+/// The fate of a reported outcome.
 #[derive(Debug)]
 pub enum Delivered {
     Taken,
-    /// The service will never take it.
+    /// The service will never accept it.
     Refused(CallError),
-    /// There was no more time; the last attempt that ended, if one did, ended like this.
+    /// There was no more time; with the error of the last finished attempt, if any.
     NotYet(Option<CallError>),
 }
 
-/// For how long an outcome is told.
+/// The limit of reporting an outcome.
 #[derive(Debug, Clone)]
 pub enum Patience {
-    /// The disk has it: once `one_more` is cancelled, one more attempt is made in a short time, and once `end` is, none.
+    /// It is on disk: once `one_more` is cancelled, one more attempt is made in a short time; once `end` is, none.
     Safe { one_more: CancellationToken, end: CancellationToken },
-    /// It exists nowhere else: once this is cancelled, one more attempt is made.
+    /// It exists only in memory: once this is cancelled, one more attempt is made.
     Unsafe(CancellationToken),
 }
 
@@ -47,7 +47,7 @@ impl Patience {
         }
     }
 
-    /// Returns when an attempt is no longer waited for.
+    /// Returns when an attempt is no longer awaited.
     async fn ends(&self) {
         let Self::Safe { one_more, end } = self else { return std::future::pending().await };
         let short = async {
@@ -61,7 +61,7 @@ impl Patience {
     }
 }
 
-/// What PutHostCommandComplete is told.
+/// The content of PutHostCommandComplete.
 pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostCommandCompleteInput {
     let status = if report.outcome.succeeded() { CommandStatus::Succeeded } else { CommandStatus::Failed };
     let payload = report.outcome.diagnostics(&report.log_tail);
@@ -73,7 +73,7 @@ pub fn completion(host_command_identifier: &str, report: &Report) -> PutHostComm
     }
 }
 
-/// What PutHostCommandComplete is told of a failure after which the host was rolled back, which came to `words`: both.
+/// The content of PutHostCommandComplete after a failure and a rollback with the result `words`.
 pub fn failed_and_rolled_back(
     host_command_identifier: &str,
     failure: CompletionPayload,
@@ -95,11 +95,11 @@ pub fn failed_and_rolled_back(
     }
 }
 
-/// Reports until the service has taken the outcome, refuses it for good, or `patience` ends; `failed` hears of every
-/// attempt in vain. Credentials that are not accepted are no refusal: somebody will renew them.
+/// Reports until the service accepts the outcome, rejects it for good, or `patience` ends; calls `failed` for every
+/// failed attempt. Rejected credentials are no rejection of the outcome: somebody will renew them.
 ///
-/// `maybe_told`: the service may have the outcome already, because nobody knows what came of an earlier attempt. A
-/// service that then refuses it has it.
+/// `maybe_told`: the service may already have the outcome, because the result of an earlier attempt is unknown. If the
+/// service then rejects it, the service has it.
 pub async fn complete(
     service: &CommandService,
     completion: &PutHostCommandCompleteInput,

@@ -1,12 +1,11 @@
-//! The one thread that a program of the agent works on.
+//! The single-threaded runtime of the agent's programs.
 
 use crate::memory;
 
-/// Threads for file work, beside the one that everything else shares.
+/// The number of threads for file work, besides the main thread.
 const BLOCKING_THREADS: usize = 4;
 
-/// Runs `work` on the one thread that the agent's own work needs. Threads that still look up a host name when it is
-/// over are not waited for.
+/// Runs `work` on the main thread. Threads that still look up a host name at its end are not waited for.
 pub(crate) fn on_runtime<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     memory::share_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! Stopping in two steps: "take no more work", and at a deadline "end what still runs". Reports are sent under neither.
+//! Stopping in two steps: "take no more work", and at a deadline "end running work". Reporting continues in both.
 
 use std::io;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 /// Both steps; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Cancelled: no new commands.
+    /// Cancelled: no new commands begin.
     pub no_more_work: CancellationToken,
-    /// Cancelled: scripts that still run are ended.
+    /// Cancelled: running scripts are ended.
     pub end_running: CancellationToken,
 }
 
 impl Shutdown {
-    /// Follows TERM, INT, QUIT and HUP: the first takes the first step at once and the second after `patience`. A second
-    /// INT or QUIT, from somebody at a keyboard, does not wait; a second TERM or HUP changes nothing. Where HUP is ignored
-    /// from the beginning, as with nohup(1), it stays so.
+    /// Handles TERM, INT, QUIT and HUP: the first signal takes the first step at once and the second step after
+    /// `patience`. A second INT or QUIT, from somebody at a keyboard, does not wait; a second TERM or HUP has no
+    /// effect. If HUP was ignored from the beginning, as with nohup(1), it stays ignored.
     pub fn on_signals(patience: Duration) -> io::Result<Self> {
         let shutdown = Self::default();
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
@@ -44,7 +44,7 @@ impl Shutdown {
     }
 }
 
-/// Whether whoever started this process had it ignore `signal` (proc(5)).
+/// Whether this process was started with `signal` ignored (proc(5)).
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask =

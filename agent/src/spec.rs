@@ -1,7 +1,7 @@
-//! What a command is about: the deployment specification, checked.
+//! The deployment specification of a command, checked.
 //!
-//! [`envelope`] opens and verifies, [`parse`] reads, [`binding`] says whether it is about the command at hand; only what was
-//! verified can be read.
+//! [`envelope`] opens and verifies, [`parse`] reads, [`binding`] checks that it belongs to the command at hand; only a
+//! verified specification can be read.
 
 pub mod binding;
 pub mod envelope;
@@ -17,15 +17,15 @@ use crate::revision::Revision;
 use binding::Binding;
 pub use parse::SpecError;
 
-/// What `ReuseArchiveFromDeploymentId` says.
+/// The value of `ReuseArchiveFromDeploymentId`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReuseFrom {
     Deployment(PathComponent),
-    /// Neither an id nor an ARN: the text as it was found.
+    /// Neither an id nor an ARN: the original text.
     Malformed(String),
 }
 
-/// One deployment as this host is told about it; every member checked.
+/// One deployment as the service describes it to this host; every member is checked.
 #[derive(Debug, Clone)]
 pub struct DeploymentSpec {
     pub deployment_id: PathComponent,
@@ -36,11 +36,11 @@ pub struct DeploymentSpec {
     /// Relative to the revision's root.
     pub appspec_filename: String,
     pub file_exists_behavior: FileExistsBehavior,
-    /// Absent: the standard events, and whatever the AppSpec names beside them is an error.
+    /// Absent: only the standard events are allowed, and any other event in the AppSpec is an error.
     pub all_possible_lifecycle_events: Option<Vec<LifecycleEvent>>,
     pub revision: Revision,
-    /// The earlier deployment whose unpacked archive may stand in for the revision.
+    /// The earlier deployment whose unpacked archive may replace the download.
     pub reuse_archive_from: Option<ReuseFrom>,
-    /// What the specification was signed for; empty from a service that does not say it.
+    /// The binding; empty from a service that does not send it.
     pub binding: Binding,
 }

@@ -1,4 +1,4 @@
-//! What systemd is told: readiness, proof of life, and in words what the agent is doing. Without systemd, nothing happens.
+//! The messages to systemd: readiness, watchdog, and status text. Without systemd, nothing is sent.
 
 use std::pin::pin;
 use std::sync::Once;
@@ -7,21 +7,21 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 
-/// For how long a stop in progress asks systemd to be patient at a time, and how often it asks.
+/// The extension that a stop in progress requests from systemd at a time, and the interval of requests.
 const PATIENCE: Duration = Duration::from_secs(300);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
-/// Proves to systemd's watchdog that the poll loop goes round: it is told during a step of the loop, not beside it, and
-/// only for as long as that step may take.
+/// Sends watchdog messages while the poll loop makes progress: during a step of the loop, and only as long as that step
+/// may take.
 #[derive(Debug)]
 pub struct Watchdog {
-    /// How often systemd is told; `None` where it does not ask to be.
+    /// The interval of messages; `None` if systemd does not expect any.
     every: Option<Duration>,
     next: Instant,
 }
 
 impl Watchdog {
-    /// The watchdog that systemd set for this process.
+    /// Returns the watchdog that systemd set for this process.
     pub fn of_process() -> Self {
         let mut microseconds = 0;
         let asked = sd_notify::watchdog_enabled(false, &mut microseconds);
@@ -32,8 +32,8 @@ impl Watchdog {
         Self { every: deadline.map(|deadline| deadline / 2), next: Instant::now() }
     }
 
-    /// Awaits one step of the loop. One that takes longer than `at_most` is no life any more, and systemd restarts the
-    /// agent; `None` is a step that may take any time.
+    /// Awaits one step of the loop. If it takes longer than `at_most`, the messages stop, and systemd restarts the
+    /// agent; `None` means no limit.
     pub async fn over<T>(&mut self, at_most: Option<Duration>, step: impl Future<Output = T>) -> T {
         self.over_telling(at_most, step, || notify(&[NotifyState::Watchdog])).await
     }
@@ -67,12 +67,12 @@ impl Watchdog {
 
 static READY: Once = Once::new();
 
-/// Told once: the service was reached.
+/// Sends readiness once: the service was reached.
 pub fn ready() {
     READY.call_once(|| notify(&[NotifyState::Ready, NotifyState::Status("waiting for deployments")]));
 }
 
-/// Whether that was told.
+/// Whether readiness was sent.
 pub fn is_ready() -> bool {
     READY.is_completed()
 }
@@ -81,7 +81,7 @@ pub fn status(text: &str) {
     notify(&[NotifyState::Status(text)]);
 }
 
-/// Awaits the end of `commands` in progress, `count` of them, keeping systemd patient for as long as the agent lives.
+/// Awaits the end of `commands` in progress, `count` of them, and extends systemd's timeout meanwhile.
 pub async fn stopping(count: usize, commands: impl Future<Output = ()>) {
     let text = match count {
         0 => "stopping".to_owned(),
@@ -111,7 +111,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(600);
 
-    /// How often systemd is told during a loop of `steps`, each with what it may and what it does take.
+    /// The number of messages during a loop of `steps`, each with its allowed and its actual time.
     async fn told(watchdog: &mut Watchdog, steps: &[(Option<u64>, u64)]) -> usize {
         let mut told = 0;
         for (at_most, seconds) in steps {

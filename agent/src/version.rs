@@ -1,4 +1,4 @@
-//! What the agent calls itself to the service: the version of the installed package, else its own.
+//! The version that the agent reports to the service: that of the installed package, else its own.
 
 use std::io;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn of_package(path: &Path) -> String {
     OWN.to_owned()
 }
 
-/// The version in a text, if it can stand in a header.
+/// Returns the version in a text, if it can stand in a header.
 fn parse(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     let version = text.lines().find_map(|line| line.trim().strip_prefix("agent_version:"))?.trim();

@@ -1,6 +1,6 @@
-//! Owns the alarms of deployments: where their states are read, and what an active one does.
+//! The alarms of deployments: reads their states, and stops deployments when an alarm is active.
 //!
-//! An alarm that the configuration does not name is never active.
+//! An alarm that is missing from the configuration is never active.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::outgoing::{self, Outgoing, OutgoingError};
 use crate::service::Service;
 use crate::tasks::Tasks;
 
-/// Why the state of an alarm is not known. Users of the API read it, so it tells neither paths nor answers: they may hold
-/// what gives access.
+/// The reason why the state of an alarm is unknown. Users of the API read it, so it contains neither paths nor
+/// responses, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
 enum AlarmError {
     #[error(transparent)]
@@ -32,20 +32,20 @@ enum AlarmError {
     Form { place: String, expected: &'static str },
 }
 
-/// What was found out about an alarm: whether it is active, or why that is not known.
+/// The state of an alarm: whether it is active, or why that is unknown.
 type Found = Result<bool, String>;
 
-/// A question about an alarm, for everyone who waits for its answer.
+/// A query of an alarm, shared by everyone who waits for its result.
 type Question = Shared<BoxFuture<'static, Found>>;
 
-/// The questions under way, by the names of alarms: who asks meanwhile gets the same answer.
+/// The queries in progress, by the names of alarms: concurrent callers share one result.
 #[derive(Debug, Default)]
 struct Questions {
     under_way: HashMap<String, WeakShared<BoxFuture<'static, Found>>>,
 }
 
 impl Questions {
-    /// Looks at the alarms of a deployment, all at once: the first that is active is told without waiting for others.
+    /// Queries the alarms of a deployment, all at once: the first active one is reported without waiting for others.
     fn look(
         &mut self,
         outgoing: &Arc<Outgoing>,
@@ -90,7 +90,7 @@ impl Questions {
 }
 
 impl Source {
-    /// A request that fails is made once more: a deployment should not end for one lost packet.
+    /// Retries a failed request once: one lost packet should not end a deployment.
     async fn state(&self, outgoing: &Outgoing, name: &str) -> Found {
         let found = match self.ask(outgoing, name).await {
             Ok(active) => Ok(active),
@@ -177,18 +177,17 @@ fn read_result(body: &[u8]) -> Option<bool> {
         "vector" | "matrix" => Some(!result.is_empty()),
         "scalar" => {
             let value: f64 = result.get(1)?.as_str()?.parse().ok()?;
-            // Without data, such as a ratio of nothing, it says nothing.
+            // Without data, such as a ratio of nothing, it is not active.
             Some(value != 0.0 && !value.is_nan())
         }
         _ => None,
     }
 }
 
-/// How soon a transaction that failed is tried again.
+/// The delay before a failed transaction is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Looks at the alarms of active deployments until the service is asked to stop. One whose alarms answer slowly holds up
-/// no other.
+/// Checks the alarms of active deployments until the service stops. A deployment with slow alarms delays no other.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
     let mut questions = Questions::default();
@@ -233,7 +232,7 @@ async fn look(service: Arc<Service>, deployment_id: String, sight: impl Future<O
     let reported = service.change(move |_, context| Ok(((), Some(alarm::report(context, &id, sight)?))));
     if let Err(error) = reported.await {
         tracing::error!(deployment_id, %error, "the state of alarms could not be noted");
-        // The next look comes soon.
+        // The next check comes soon.
     }
 }
 

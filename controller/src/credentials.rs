@@ -1,4 +1,4 @@
-//! Access keys: who may call which API, made and revoked by the administrator of the data directory.
+//! Access keys: the callers of each API; the administrator of the data directory makes and revokes them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ids::random_text;
 use crate::store::{SqlError, Tx, named};
 use crate::vault::{Vault, VaultError};
 
-/// What an access key is good for.
+/// The role of an access key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -19,7 +19,7 @@ pub enum Role {
     Operator,
     /// The operations of the public API that change nothing.
     ReadOnly,
-    /// The agents' API, as the one host whose ARN the key has.
+    /// The agents' API, as the host with the key's ARN.
     Host,
 }
 
@@ -37,7 +37,7 @@ impl Role {
     }
 }
 
-/// Whose request it is, once its signature is verified.
+/// The verified signer of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub access_key_id: String,
@@ -50,7 +50,7 @@ pub struct Principal {
 pub struct AccessKey {
     pub access_key_id: String,
     pub secret_access_key: String,
-    /// Goes with every request of a temporary key.
+    /// Required in every request with a temporary key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_token: Option<String>,
     pub role: Role,
@@ -59,7 +59,7 @@ pub struct AccessKey {
     pub expires: Option<Timestamp>,
 }
 
-/// An access key as it is listed.
+/// An access key in a list.
 #[derive(Debug, Serialize)]
 pub struct Listed {
     pub access_key_id: String,
@@ -86,7 +86,7 @@ impl Listed {
     }
 }
 
-/// An access key that is not revoked, as it is kept.
+/// An access key that is not revoked, as stored.
 #[derive(Debug)]
 pub struct Kept {
     principal: Principal,
@@ -96,12 +96,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// The secret that requests are signed with.
+    /// Decrypts the secret that requests are signed with.
     pub fn secret(&self, vault: &Vault) -> Result<String, VaultError> {
         vault.unseal(&self.principal.access_key_id, &self.secret)
     }
 
-    /// Its owner, if the session token that came with a signed request is the key's, and its time is not over.
+    /// Returns its owner, if the session token of a signed request is the key's, and the key has not expired.
     pub fn admit(self, token: Option<&str>, now: Timestamp) -> Result<Principal, ApiError> {
         let matches = match (&self.token, token) {
             (None, None) => true,
@@ -163,7 +163,7 @@ pub fn create(
     Ok(key)
 }
 
-/// The access key of an id, unless it is revoked.
+/// Returns the access key with an id, unless it is revoked.
 pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> {
     let kept = tx.query_opt(
         "SELECT * FROM credentials WHERE access_key_id = ?1 AND revoked IS NULL",
@@ -173,7 +173,7 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> 
             let (secret, token) = (row.get("secret")?, row.get("token")?);
             let expires = row.get("expires")?;
             let access_key_id = access_key_id.to_owned();
-            // A role that only a newer version knows lets nobody in.
+            // A role of a newer version gives no access.
             let principal = Role::read(&role).map(|role| Principal { access_key_id, role, arn });
             Ok(principal.map(|principal| Kept { principal, secret, token, expires }))
         },
@@ -181,7 +181,7 @@ pub fn find(tx: &Tx<'_>, access_key_id: &str) -> Result<Option<Kept>, SqlError> 
     Ok(kept.flatten())
 }
 
-/// Whether requests of a principal would still be let in, some time after one was.
+/// Whether requests of a principal would still be accepted, some time after one was.
 pub fn is_good(tx: &Tx<'_>, principal: &Principal, now: Timestamp) -> Result<bool, SqlError> {
     tx.exists(
         "SELECT 1 FROM credentials
@@ -203,7 +203,7 @@ pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
     })
 }
 
-/// Revokes every access key of role host that stands for an ARN.
+/// Revokes every access key of role host for an ARN.
 pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE credentials SET revoked = ?3 WHERE arn = ?1 AND role = ?2 AND revoked IS NULL",
@@ -212,12 +212,12 @@ pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// Revokes every access key; gives how many they were.
+/// Revokes every access key; returns their number.
 pub fn revoke_all(tx: &Tx<'_>) -> Result<usize, SqlError> {
     tx.execute("UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL", [Timestamp::now().millis()])
 }
 
-/// Revokes an access key at once; false when there is none to revoke.
+/// Revokes an access key at once; returns false if there is none to revoke.
 pub fn revoke(tx: &Tx<'_>, access_key_id: &str) -> Result<bool, SqlError> {
     let revoked = tx.execute(
         "UPDATE credentials SET revoked = ?2 WHERE access_key_id = ?1 AND revoked IS NULL",

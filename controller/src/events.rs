@@ -1,4 +1,4 @@
-//! Tells others what happens to deployments, and starts those that a new revision asks for.
+//! Reports deployments' changes to receivers, and starts deployments of new revisions.
 //!
 //! Out: the transaction that changes a state notes it in the database by itself (triggers of the schema). Of what was
 //! noted, [`outbox`] makes messages ([`message`]: as EventBridge and as SNS have them), and [`delivery`] takes them to
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::error::ApiError;
 use crate::service::Service;
 
-/// Makes messages of everything that has happened, before what it happened to is removed.
+/// Creates messages for all recorded changes, before the changed objects are removed.
 pub(crate) async fn catch_up(service: &Arc<Service>) -> Result<(), ApiError> {
     while service.transact(|service, context| outbox::compose(context, &service.settings.events)).await? {}
     Ok(())

@@ -1,6 +1,6 @@
-//! Who a host is.
+//! The identity of a host.
 
-/// The IAM identity of a host: what its access keys stand for, and what its agent polls with.
+/// The IAM identity of a host, which its access keys represent and its agent polls with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
     User(String),

@@ -1,4 +1,4 @@
-//! Identifiers that are drawn by lot.
+//! Random identifiers.
 
 use crate::error::ApiError;
 
@@ -10,10 +10,10 @@ pub(crate) fn new_id() -> Result<String, ApiError> {
     Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
-/// `length` random characters of `alphabet`, which has at most 256 of them.
+/// Returns `length` random characters of `alphabet`, which has at most 256 of them.
 pub(crate) fn random_text(alphabet: &[u8], length: usize) -> Result<String, ApiError> {
     let mut text = String::with_capacity(length);
-    // Bytes beyond the last whole multiple would make the first characters likelier.
+    // Bytes beyond the last whole multiple would favour the first characters.
     let usable = 256 - 256 % alphabet.len();
     while text.len() < length {
         let bytes: [u8; 32] = crate::vault::random()?;

@@ -1,4 +1,4 @@
-//! Files that a command makes outside the data directory: new ones, their owner's alone, and none when it fails.
+//! New files that a command makes outside the data directory: private, and removed if the command fails.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,14 +14,14 @@ pub enum NewFileError {
     Write { path: PathBuf, source: io::Error },
 }
 
-/// A new file with mode 0600. It is removed again unless it is [kept](Self::keep).
+/// A new file with mode 0600. It is removed unless it is [kept](Self::keep).
 #[derive(Debug)]
 pub struct NewFile {
     open: Arc<OpenFile>,
     kept: bool,
 }
 
-/// An open file. Whoever has it can write, also a thread that could not open it.
+/// An open file. Its holder can write to it, even on a thread that could not open it.
 #[derive(Debug)]
 pub struct OpenFile {
     path: PathBuf,
@@ -29,7 +29,7 @@ pub struct OpenFile {
 }
 
 impl NewFile {
-    /// Makes it, empty. Whatever is there already, such as a link, is left alone.
+    /// Makes it, empty. An existing object, such as a link, is left alone.
     pub fn create(path: PathBuf) -> Result<Self, NewFileError> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => Ok(NewFile { open: Arc::new(OpenFile { path, file }), kept: false }),
@@ -42,7 +42,7 @@ impl NewFile {
         Arc::clone(&self.open)
     }
 
-    /// It stays, and so does its name after a power cut.
+    /// Keeps the file; its name survives a power cut.
     pub fn keep(mut self) -> Result<PathBuf, NewFileError> {
         self.kept = true;
         let path = self.open.path.clone();
@@ -56,14 +56,14 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.kept {
-            // The caller tells of what went wrong before.
+            // The caller reports the original error.
             let _ = std::fs::remove_file(&self.open.path);
         }
     }
 }
 
 impl OpenFile {
-    /// Writes all that `content` has; it is on disk when this returns.
+    /// Writes everything from `content`; it is on disk when this returns.
     pub fn write(&self, mut content: impl io::Read) -> Result<(), NewFileError> {
         io::copy(&mut content, &mut &self.file)
             .and_then(|_| self.file.sync_all())

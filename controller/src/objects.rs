@@ -1,8 +1,8 @@
-//! Owns the folder of revisions: buckets of objects, every version of which stays until it is deleted by name, or is old.
+//! The folder of revisions: buckets of objects, whose versions stay until they are deleted by id or are old.
 //!
-//! A bucket is a folder; in it, an object is a folder of its versions (`objects::name`), and a version two files: its
-//! content, and `<version>.json`, which describes it. A version is there once its description is; both are on disk before
-//! an upload is answered. What is under way is in `.staged` and `.uploads` beside the buckets.
+//! A bucket is a folder; an object is a folder of its versions in it (`objects::name`), and a version is two files: its
+//! content, and `<version>.json`, its description. A version exists once its description exists; both are on disk
+//! before an upload is acknowledged. Incomplete uploads are in `.staged` and `.uploads` beside the buckets.
 
 mod name;
 mod receive;
@@ -30,29 +30,29 @@ const STAGED: &str = ".staged";
 #[derive(Debug)]
 pub struct Objects {
     folder: PathBuf,
-    /// Held while a version is added or deleted, so that versions of one key follow each other.
+    /// Held while a version is added or deleted, so that versions of one key are ordered.
     writing: Mutex<()>,
 }
 
-/// A version of an object, or the mark that the object was deleted.
+/// A version of an object, or a delete marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     pub id: String,
     /// Without quotes.
     pub etag: String,
-    /// Bytes of content.
+    /// The size of the content in bytes.
     pub size: u64,
     pub modified: Timestamp,
     #[serde(default)]
     pub deleted: bool,
     #[serde(default)]
     pub labels: Labels,
-    /// Of the whole content; none where it was uploaded in parts.
+    /// Of the whole content; empty for a multipart upload.
     #[serde(default)]
     pub checksums: Checksums,
 }
 
-/// What a client says of an object, given back with it.
+/// A client's metadata of an object, returned with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     pub content_type: Option<String>,
@@ -94,7 +94,7 @@ pub enum ObjectError {
 }
 
 impl Objects {
-    /// Opens the folder and its buckets, making what is missing, and clears away what earlier uploads left.
+    /// Opens the folder and its buckets, makes missing ones, and removes the remains of earlier uploads.
     pub fn open(folder: &Path, buckets: &[String]) -> Result<Self, ObjectError> {
         let objects = Objects { folder: folder.to_owned(), writing: Mutex::new(()) };
         make(folder)?;
@@ -110,7 +110,7 @@ impl Objects {
         Ok(objects)
     }
 
-    /// The buckets and when they were made, by name.
+    /// Returns the buckets and their creation times, by name.
     pub fn buckets(&self) -> Result<Vec<(String, SystemTime)>, ObjectError> {
         let mut buckets = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
@@ -128,7 +128,7 @@ impl Objects {
         Ok(buckets)
     }
 
-    /// Makes a bucket; one that exists is left as it is.
+    /// Makes a bucket; leaves an existing one unchanged.
     pub fn create_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
         if !is_bucket(bucket) {
             return Err(ObjectError::NoSuchBucket(bucket.to_owned()));
@@ -137,7 +137,7 @@ impl Objects {
         sync(&self.folder)
     }
 
-    /// Deletes a bucket that has no object in any version.
+    /// Deletes a bucket without any version of an object.
     pub fn delete_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
         let folder = self.bucket(bucket)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +147,7 @@ impl Objects {
         fs::remove_dir_all(&folder).map_err(failed(&folder))
     }
 
-    /// The folder of a bucket that exists.
+    /// Returns the folder of an existing bucket.
     pub fn bucket(&self, bucket: &str) -> Result<PathBuf, ObjectError> {
         let folder = self.folder.join(bucket);
         if is_bucket(bucket) && folder.is_dir() {
@@ -157,7 +157,7 @@ impl Objects {
         }
     }
 
-    /// The keys that begin with a prefix and have a version, in the order of their bytes.
+    /// Returns the keys with a prefix and at least one version, in byte order.
     pub fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, ObjectError> {
         let root = self.bucket(bucket)?;
         let mut keys = Vec::new();
@@ -181,7 +181,7 @@ impl Objects {
         Ok(keys)
     }
 
-    /// The versions of a key, the newest first; none for a key that never was.
+    /// Returns the versions of a key, the newest first; none for an unknown key.
     pub fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, ObjectError> {
         let folder = self.bucket(bucket)?.join(name::folder(key).ok_or(ObjectError::Key)?);
         let ids = match version_ids(&folder) {
@@ -191,7 +191,7 @@ impl Objects {
         ids.iter().rev().map(|id| read(&folder, id)).collect()
     }
 
-    /// A version of an object, or the newest if none is named, and where its content is.
+    /// Returns a version of an object, or the newest if none is named, and the path of its content.
     pub fn find(
         &self,
         bucket: &str,
@@ -216,7 +216,7 @@ impl Objects {
         Ok((found, content))
     }
 
-    /// Makes received content the newest version of a key, if what is there now passes `precondition`.
+    /// Makes received content the newest version of a key, if the present one passes `precondition`.
     pub fn add(
         &self,
         bucket: &str,
@@ -248,7 +248,7 @@ impl Objects {
         Ok(version)
     }
 
-    /// Deletes one version for good; without a version, marks the object as deleted and gives the mark.
+    /// Deletes one version for good; without a version, adds a delete marker and returns it.
     pub fn delete(
         &self,
         bucket: &str,
@@ -283,7 +283,7 @@ impl Objects {
         Ok(Some(gone))
     }
 
-    /// The buckets and keys of objects that have versions that may go.
+    /// Returns the buckets and keys of objects with expired versions.
     pub fn expired(
         &self,
         retention: Retention,
@@ -300,8 +300,8 @@ impl Objects {
         Ok(expired)
     }
 
-    /// Deletes the versions of an object that may go and are not `needed`, and gives them. The mark of a deletion that is
-    /// left alone goes with them.
+    /// Deletes the expired versions of an object that are not `needed`, and returns them. A delete marker that is left
+    /// alone is deleted, too.
     pub fn prune(
         &self,
         bucket: &str,
@@ -328,7 +328,7 @@ impl Objects {
         Ok(gone)
     }
 
-    /// Writes what makes a version one.
+    /// Writes the description that makes a version exist.
     fn describe(&self, folder: &Path, version: &Version) -> Result<(), ObjectError> {
         let target = description(folder, &version.id);
         let staged = self.staged_path()?;
@@ -347,7 +347,7 @@ impl Objects {
         Ok(path.join(hex::encode(name)))
     }
 
-    /// Puts the names on the way from the buckets to a folder on disk.
+    /// Syncs the names on the path from the buckets to a folder.
     fn sync_up(&self, folder: &Path) -> Result<(), ObjectError> {
         for folder in folder.ancestors().take_while(|folder| *folder != self.folder) {
             sync(folder)?;
@@ -356,7 +356,7 @@ impl Objects {
     }
 }
 
-/// Names of 3 to 63 lower-case letters, digits, dots and hyphens, as S3 has them: never one of the folders beside.
+/// Names of 3 to 63 lower-case letters, digits, dots and hyphens, as in S3: never one of the other folders.
 pub fn is_bucket(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -372,7 +372,7 @@ fn description(folder: &Path, id: &str) -> PathBuf {
     folder.join(format!("{id}.json"))
 }
 
-/// The ids of an object's versions, the newest last.
+/// Returns the ids of an object's versions, the newest last.
 fn version_ids(folder: &Path) -> io::Result<Vec<String>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -391,7 +391,7 @@ fn erase(folder: &Path, version: &Version) -> Result<(), ObjectError> {
         fs::remove_file(&content).map_err(failed(&content))?;
     }
     if version_ids(folder).is_ok_and(|ids| ids.is_empty()) {
-        // A folder with something in it is one of an upload under way.
+        // A folder that is not empty belongs to an upload in progress.
         let _ = fs::remove_dir(folder);
     }
     Ok(())
@@ -403,7 +403,7 @@ fn read(folder: &Path, id: &str) -> Result<Version, ObjectError> {
     serde_json::from_slice(&text).map_err(|error| failed(&path)(error.into()))
 }
 
-/// Ids sort by age: milliseconds, later than those of the version before, and enough that none can be guessed.
+/// Ids sort by age: milliseconds, later than those of the previous version, plus enough randomness to prevent guessing.
 fn next_id(before: Option<&Version>) -> Result<String, ObjectError> {
     let of_before = before.and_then(|version| i64::from_str_radix(version.id.get(..12)?, 16).ok());
     let millis = Timestamp::now().millis().max(of_before.unwrap_or(0) + 1);

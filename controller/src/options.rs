@@ -1,5 +1,5 @@
-//! The options of deployments and deployment groups, as they were checked: each tells what was decided, and keeps the form in
-//! which clients gave it and are shown it.
+//! The checked options of deployments and deployment groups: each has typed values, and keeps the form in which clients
+//! set and see it.
 
 use codedeploy_api::codedeploy::{
     AlarmConfiguration, AutoRollbackConfiguration, AutoRollbackEvent, BlueGreenDeploymentConfiguration,
@@ -12,7 +12,7 @@ use codedeploy_planner::strategy::Strategy;
 
 use crate::fleet::{Filters, Membership};
 
-/// Which fleet gets the revision, and whether it is taken out of its load balancers meanwhile.
+/// The fleet that gets the revision, and whether it is taken out of its load balancers meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     InPlace,
@@ -21,7 +21,7 @@ pub enum Style {
 }
 
 impl Style {
-    /// In place and without traffic control where nothing is said.
+    /// The default is in place without traffic control.
     pub(crate) fn of(given: Option<&DeploymentStyle>) -> Self {
         let kind = given.and_then(|style| style.deployment_type.as_ref());
         let option = given.and_then(|style| style.deployment_option.as_ref());
@@ -55,7 +55,7 @@ impl From<Style> for DeploymentStyle {
     }
 }
 
-/// What Install does about a file that no deployment created.
+/// The behaviour of Install with a file that no deployment created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileExists {
     Disallow,
@@ -64,7 +64,7 @@ pub enum FileExists {
 }
 
 impl FileExists {
-    /// The behavior that was asked for, unless the text is none.
+    /// Returns the requested behaviour; `None` for an unknown text.
     pub(crate) fn of(given: Option<&FileExistsBehavior>) -> Option<Self> {
         match given {
             None | Some(FileExistsBehavior::Disallow) => Some(FileExists::Disallow),
@@ -85,7 +85,7 @@ impl From<FileExists> for FileExistsBehavior {
     }
 }
 
-/// Options that keep the shape in which they were given.
+/// Options that keep their original shape.
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident($shape:ident);)*) => {$(
         $(#[$doc])*
@@ -93,12 +93,12 @@ macro_rules! options {
         pub struct $name($shape);
 
         impl $name {
-            /// Of a shape that was checked, by the request that is handled or by the one that stored it.
+            /// Wraps a checked shape, from the present request or from an earlier one that stored it.
             pub(crate) fn checked(shape: $shape) -> Self {
                 $name(shape)
             }
 
-            /// The form that is stored and shown.
+            /// The form that is stored and returned.
             pub(crate) fn into_shape(self) -> $shape {
                 self.0
             }
@@ -107,7 +107,7 @@ macro_rules! options {
 }
 
 options! {
-    /// The endings after which a deployment is rolled back by itself.
+    /// The endings after which a deployment is rolled back automatically.
     AutoRollback(AutoRollbackConfiguration);
     /// The alarms that stop a deployment.
     Alarms(AlarmConfiguration);
@@ -140,7 +140,7 @@ impl Alarms {
         alarms.filter_map(|alarm| alarm.name.as_deref())
     }
 
-    /// What is watched while a deployment runs, if there is an alarm that is enabled.
+    /// The alarms to watch while a deployment runs, if any is enabled.
     pub(crate) fn watch(&self) -> Option<Watch> {
         let names: Vec<_> = self.names().map(str::to_owned).collect();
         let ignore_poll_failure = self.0.ignore_poll_alarm_failure == Some(true);
@@ -175,7 +175,7 @@ impl Replacement {
 }
 
 impl BlueGreen {
-    /// Whether the replacement instances are those of an Auto Scaling group that is to be copied.
+    /// Whether the replacement instances are a copy of an Auto Scaling group.
     pub(crate) fn copies_auto_scaling_group(&self) -> bool {
         let option = self.0.green_fleet_provisioning_option.as_ref();
         option.and_then(|option| option.action.as_ref())
@@ -188,7 +188,7 @@ impl BlueGreen {
         let waits =
             ready.filter(|ready| ready.action_on_timeout == Some(DeploymentReadyAction::StopDeployment));
         let blue = self.0.terminate_blue_instances_on_deployment_success.as_ref();
-        // AWS terminates them unless it is told not to; nobody should lose hosts by leaving a member out.
+        // AWS terminates them by default; here, nobody should lose hosts by omitting a member.
         let retires = blue.filter(|blue| blue.action == Some(InstanceAction::Terminate));
         Strategy::BlueGreen {
             wait_minutes: waits.map(|ready| minutes(ready.wait_time_in_minutes)),

@@ -1,5 +1,4 @@
-//! Owns the requests that the service itself makes: HTTP and HTTPS, with the roots that the system trusts and those of
-//! `ca_bundle`.
+//! The service's own requests: HTTP and HTTPS, with the system's trusted roots and those of `ca_bundle`.
 
 use std::error::Error;
 use std::io;
@@ -18,24 +17,24 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 
-/// How long a request may take, its answer included.
+/// The timeout of a request, including its response.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most bytes of an answer.
+/// The largest response, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
-/// More bytes than any file of roots has.
+/// A limit above the size of any file of roots, in bytes.
 const MAX_BUNDLE: u64 = 16 * 1024 * 1024;
 
-/// Makes requests; the system's roots are read for the first of them.
+/// Sends requests; the system's roots are read for the first of them.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// Trusted beside what the system trusts.
+    /// Trusted in addition to the system's roots.
     more: Vec<CertificateDer<'static>>,
     client: OnceLock<Result<Https, rustls::Error>>,
 }
 
 type Https = Client<HttpsConnector<HttpConnector>, Body>;
 
-/// An answer, whatever its status.
+/// A response with any status.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -48,7 +47,7 @@ impl Answer {
     }
 }
 
-/// Why a file of roots cannot be used.
+/// The reason why a file of roots cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error("cannot read the file of ca_bundle, {}", path.display())]
@@ -61,7 +60,7 @@ pub enum BundleError {
     Certificate { path: PathBuf, number: usize, source: rustls::Error },
 }
 
-/// Why there is no answer.
+/// The reason why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum OutgoingError {
     #[error("TLS cannot be used")]
@@ -81,7 +80,7 @@ pub enum OutgoingError {
 }
 
 impl Outgoing {
-    /// Reads and checks the file of further roots, where there is one.
+    /// Reads and checks the file of additional roots, if there is one.
     pub fn open(ca_bundle: Option<&Path>) -> Result<Self, BundleError> {
         let more = ca_bundle.map(read).transpose()?.unwrap_or_default();
         Ok(Outgoing { more, client: OnceLock::new() })
@@ -95,7 +94,7 @@ impl Outgoing {
         self.post_with(url, content_type, &[], body).await
     }
 
-    /// [`post`](Self::post) with further headers.
+    /// [`post`](Self::post) with additional headers.
     pub async fn post_with(
         &self,
         url: &str,
@@ -137,7 +136,7 @@ impl Outgoing {
 fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
-    // Some systems have some that are not for TLS.
+    // Some systems include certificates that are not for TLS.
     roots.add_parsable_certificates(system.certs);
     if roots.is_empty() {
         tracing::warn!(
@@ -154,7 +153,8 @@ fn connect(more: &[CertificateDer<'static>]) -> Result<Https, rustls::Error> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// An address as it may be shown: scheme, host and port. The rest, and what is before an `@`, may hold what gives access.
+/// The part of an address that may be shown: scheme, host and port. The rest, and a part before `@`, may contain
+/// secrets.
 pub fn place(url: &str) -> String {
     let shown = || {
         let uri: Uri = url.parse().ok()?;
@@ -165,7 +165,7 @@ pub fn place(url: &str) -> String {
     shown().unwrap_or_else(|| "what is no address".into())
 }
 
-/// The certificates in a file, every one of which can be trusted.
+/// Returns the certificates in a file, all of which must be usable.
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, BundleError> {
     let unreadable = |source| BundleError::Read { path: path.to_owned(), source };
     let found = std::fs::metadata(path).map_err(unreadable)?;
@@ -189,12 +189,12 @@ fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, BundleError> {
     Ok(certificates)
 }
 
-/// Whether the other side showed a certificate that is not accepted.
+/// Whether the server's certificate was rejected.
 fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
         return true;
     }
-    // What an input/output error is made of is not its source, but its source's.
+    // The inner error of an input/output error is not its source, but its source's.
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     let cause = inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| error.source());
     cause.is_some_and(is_untrusted)

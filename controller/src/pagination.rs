@@ -1,4 +1,4 @@
-//! Pagination with tokens that the service does not keep: a token says where to go on, and proves that it is ours.
+//! Pagination with stateless tokens: a token contains the place to continue from, and a proof that the service made it.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{ApiError, ErrorName};
 use crate::store::{Params, Row, SqlError, Tx};
 
-/// Items on a page.
+/// The number of items on a page.
 pub const PAGE: usize = 100;
 
 /// Makes and checks tokens.
@@ -20,7 +20,7 @@ pub struct Pages {
     key: hmac::Key,
 }
 
-/// A list that is being read; `K` is what its items are sorted by.
+/// A list that is being read; `K` is the sort key of its items.
 #[derive(Debug)]
 pub struct Listing<'a, K> {
     pages: &'a Pages,
@@ -33,9 +33,9 @@ impl Pages {
         Pages { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
-    /// Goes on with a list where `token` says, or begins it.
+    /// Continues a list at `token`, or begins it.
     ///
-    /// A token is good for the same `name` only, which names the operation and its filters.
+    /// A token is valid only for the same `name`, which identifies the operation and its filters.
     pub fn listing<K: DeserializeOwned>(
         &self,
         name: impl Into<String>,
@@ -70,15 +70,14 @@ impl Pages {
 }
 
 impl<K: Serialize> Listing<'_, K> {
-    /// The sort key of the last item of the page before; none on the first page.
+    /// The sort key of the last item of the previous page; `None` on the first page.
     pub fn after(&self) -> Option<&K> {
         self.after.as_ref()
     }
 
-    /// The next page, and the token of the one after it, if there is one.
+    /// Returns the next page, and the token of the one after it, if there is one.
     ///
-    /// `items` are those after [`after`](Self::after) with their sort keys, in their order; no more of them are taken
-    /// than are needed.
+    /// `items` are those after [`after`](Self::after) with their sort keys, in order; only as many as needed are taken.
     pub fn page<T, E>(
         &self,
         items: impl IntoIterator<Item = Result<(K, T), E>>,
@@ -96,8 +95,8 @@ impl<K: Serialize> Listing<'_, K> {
         self.end(page)
     }
 
-    /// The next page of what a statement finds. It finds what comes after [`after`](Self::after), in order; `read` returns
-    /// nothing for a row that is not listed.
+    /// Returns the next page of a statement's results. The statement finds items after [`after`](Self::after), in
+    /// order; `read` returns `None` for a row that is not listed.
     pub fn query<T>(
         &self,
         tx: &Tx<'_>,
@@ -123,7 +122,7 @@ impl<K: Serialize> Listing<'_, K> {
 struct Page<K, T> {
     items: Vec<T>,
     last: Option<K>,
-    /// There is an item that it has no room for.
+    /// Whether there is an item that did not fit.
     is_full: bool,
 }
 
@@ -145,13 +144,13 @@ impl<K, T> Page<K, T> {
 }
 
 impl Listing<'_, String> {
-    /// The name after which this page begins; empty, which is before every name, on the first page.
+    /// The name after which this page begins; on the first page empty, which sorts before every name.
     pub fn after_name(&self) -> String {
         self.after.clone().unwrap_or_default()
     }
 }
 
-/// The length in front keeps two pairs from making one message.
+/// The length prefix keeps two different pairs from producing the same message.
 fn message(listing: &str, key: &str) -> Vec<u8> {
     format!("{}:{listing}{key}", listing.len()).into_bytes()
 }

@@ -1,5 +1,5 @@
-//! Who acts in a data directory: its owner, whoever runs the program. What root does there by path, such as opening,
-//! making or giving away a file, the owner could turn on any file of the system with a link.
+//! The user that acts in a data directory: its owner, whoever runs the program. If root opened, made or gave away a
+//! file there by path, the owner could redirect that to any file of the system with a link.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,10 +24,10 @@ pub enum PrivilegesError {
     Thread(#[source] io::Error),
 }
 
-/// From here on the calling thread, and every thread that it starts, acts as the owner of the data directory. There is
-/// no way back.
+/// From here on the calling thread, and every thread that it starts, acts as the owner of the data directory. This
+/// cannot be undone.
 ///
-/// Only root can change, and only root needs to: for others nothing happens, nor while there is no such directory.
+/// Only root can change, and only root needs to: for other users, or without such a directory, nothing happens.
 pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
     if !geteuid().is_root() {
         return Ok(());
@@ -41,7 +41,7 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
         return if folder.mode() & 0o002 == 0 { Ok(()) } else { Err(PrivilegesError::Shared(path())) };
     }
     let uid = Uid::from_raw(folder.uid());
-    // A folder that was given to its user but not to a group would else keep the rights of root's group.
+    // Otherwise, a folder that belongs to its user but to root's group would keep the rights of root's group.
     let gid = Gid::from_raw(if folder.gid() == 0 { folder.uid() } else { folder.gid() });
     set_thread_groups(&[])
         .and_then(|()| set_thread_res_gid(gid, gid, gid))
@@ -49,8 +49,8 @@ pub fn act_as_owner(data_dir: &Path) -> Result<(), PrivilegesError> {
         .map_err(|error| PrivilegesError::Become { path: path(), uid: folder.uid(), source: error.into() })
 }
 
-/// Does `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the caller stays who it
-/// is: for what is read or written elsewhere.
+/// Runs `work` in a thread that [acts as the owner](act_as_owner) of the data directory, while the caller keeps its
+/// user, for files elsewhere.
 pub fn as_owner<T: Send>(
     data_dir: &Path,
     work: impl FnOnce(&Path) -> T + Send,

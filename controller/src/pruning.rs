@@ -1,4 +1,4 @@
-//! Deletes old versions from the folder of revisions, as its settings say, and none that a deployment may come back to.
+//! Deletes old versions from the folder of revisions, by its settings, except those that a deployment may need again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::objects::{ObjectError, Objects, Retention};
 use crate::registry::revisions;
 use crate::service::Service;
 
-/// How often the whole folder is looked through.
+/// The interval of searches through the whole folder.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// Looks for versions to delete at once and then every hour, until the service is asked to stop.
+/// Searches for versions to delete at once and then every hour, until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
     let retention = service.settings.s3.as_ref().map(|s3| s3.retention).unwrap_or_default();
@@ -69,7 +69,7 @@ async fn prune_object(
     }
 }
 
-/// Runs what waits for the disk where it holds nobody up.
+/// Runs disk work on a thread that may block.
 async fn on_disk<T: Send + 'static>(
     objects: &Arc<Objects>,
     work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,

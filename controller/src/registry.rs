@@ -1,7 +1,7 @@
-//! What operators declare: applications, revisions, deployment groups and configurations, on-premises instances.
+//! Operators' objects: applications, revisions, deployment groups and configurations, on-premises instances.
 //!
-//! Every operation is a function of one transaction and a [request](crate::request) that was checked; it looks for what
-//! the request names, then for what is in the way, and names a refusal as AWS does.
+//! Every operation is a function of one transaction and a checked [request](crate::request). It first looks up the
+//! named objects, then checks for conflicts, and returns AWS's errors.
 
 pub mod applications;
 pub mod audit;
@@ -16,7 +16,7 @@ pub mod tokens;
 
 use crate::store::{Row, SqlError};
 
-/// A row whose only column is a name, which it is sorted by.
+/// A row whose only column is a name, by which it is sorted.
 fn by_name(row: &Row<'_>) -> Result<Option<(String, String)>, SqlError> {
     let name: String = row.get(0)?;
     Ok(Some((name.clone(), name)))

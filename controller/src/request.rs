@@ -1,9 +1,9 @@
-//! What operations demand of their input, as tables: each request lists its members in the order of AWS's model, with the
-//! type that says what is checked of each.
+//! The requirements of operations for their input, as tables: each request lists its members in the order of AWS's
+//! model, with the type that defines the check of each.
 //!
-//! A request is only made by [`Request::check`], which looks first for all members that must be there and then at the
-//! form of each, and names a refusal as AWS does. What depends on other members or on what is stored is left to the
-//! operation. The requests are in one file per subject; [`members`] has the types that their members share.
+//! Only [`Request::check`] makes a request: it first looks for all missing members and then checks the format of each,
+//! with AWS's errors. The operation checks everything that depends on other members or on stored data. The requests are
+//! in one file per subject; [`members`] has the types of shared members.
 
 mod deployments;
 mod fleet;
@@ -25,33 +25,33 @@ pub use tags::*;
 
 use crate::error::{ApiError, ErrorName};
 
-/// The input of an operation, checked.
+/// The checked input of an operation.
 pub trait Request: Sized {
-    /// The shape that crosses the wire.
+    /// The shape on the wire.
     type Input: serde::de::DeserializeOwned;
 
     fn check(input: Self::Input) -> Result<Self, ApiError>;
 
-    /// The names that it gives, unless the log tells of it in another way, or not at all.
+    /// The names in the request, unless the log reports it in another way, or not at all.
     fn subject(&self) -> Option<Subject> {
         None
     }
 }
 
-/// What a member of a request is once it was checked.
+/// A member of a request after its check.
 pub trait Member: Sized {
     /// Its form on the wire.
     type Raw;
 
-    /// What it is called in messages.
+    /// Its name in messages.
     const WHAT: &'static str = "value";
 
-    /// The refusal of a request that does not give this member and must.
+    /// The error if this required member is missing.
     fn missing() -> ApiError {
         ErrorName::InvalidInput.because("A required member is missing.")
     }
 
-    /// Whether a value says anything; a text or a list that is empty does not.
+    /// Whether a value counts as set; an empty text or list does not.
     fn is_given(_: &Self::Raw) -> bool {
         true
     }
@@ -59,11 +59,11 @@ pub trait Member: Sized {
     fn check(raw: Self::Raw) -> Result<Self, ApiError>;
 }
 
-/// A member together with whether it must be there: a [`Member`] must, an `Option` of one need not.
+/// A member with its presence rule: a [`Member`] is required, an `Option` of one is not.
 pub trait Field: Sized {
     type Raw;
 
-    /// Refuses the absence of a member that must be there.
+    /// Rejects the absence of a required member.
     fn demand(raw: &Option<Self::Raw>) -> Result<(), ApiError>;
 
     fn read(raw: Option<Self::Raw>) -> Result<Self, ApiError>;
@@ -94,7 +94,7 @@ impl<M: Member> Field for Option<M> {
     }
 }
 
-/// Requests: `name(shape on the wire) { member: what it is once checked, }`.
+/// Requests: `name(shape on the wire) { member: its type after the check, }`.
 macro_rules! requests {
     ($($(#[$doc:meta])* $name:ident($input:ident) { $($member:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*

@@ -7,7 +7,8 @@ use codedeploy_api::codedeploy::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A bundle, with everything that a host needs to fetch it. The Server compute platform has no other kinds of revisions.
+/// A bundle, with everything that a host needs to fetch it. The Server compute platform has no other kinds of
+/// revisions.
 ///
 /// It is stored in the shape of the API, whose text is the revision's identity in the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,10 +45,10 @@ pub enum Bundle {
     Zip,
 }
 
-/// Most characters of a client's text in a message.
+/// The number of characters of a client's text in a message.
 const SHOWN: usize = 100;
 
-/// A location that is not one of a revision.
+/// The location is not that of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotARevision {
     #[error("revisionType is missing: it must be S3 or GitHub.")]
@@ -71,7 +72,7 @@ pub enum NotARevision {
 }
 
 impl Bundle {
-    /// Its name in the API, in specifications, and at the end of a key.
+    /// Its name in the API, in specifications, and as the suffix of a key.
     pub fn name(self) -> &'static str {
         match self {
             Bundle::Tar => "tar",

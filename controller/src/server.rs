@@ -1,4 +1,4 @@
-//! Runs the service: listens, keeps deployments going, and ends in order.
+//! Runs the service: listens, advances deployments, and ends in order.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::service::{OpenError, Service};
 use crate::tls::{Certificates, TlsError};
 use crate::{alarms, http, pruning, reconcile, traffic};
 
-/// How long requests may take to end once the service stops.
+/// The time that requests may take to end once the service stops.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// Whether the service did not come up, for a reason that may pass.
+    /// Whether the start failed for a reason that may be temporary.
     pub(crate) fn is_of_a_start(&self) -> bool {
         match self {
             Self::Open(error) => !matches!(error, OpenError::Partition(_)),
@@ -48,19 +48,19 @@ impl ServeError {
     }
 }
 
-/// What a running service says of itself in its data directory, for the administrative commands and for scripts.
+/// The facts about a running service in its data directory, for the administrative commands and for scripts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Announcement {
     pub address: SocketAddr,
     pub region: String,
     pub account_id: String,
-    /// URL by which hosts reach it, where it has one that they could.
+    /// The URL by which hosts reach it, if there is one.
     #[serde(default)]
     pub endpoint: Option<String>,
-    /// Names in the certificate that it made itself; none where it did not.
+    /// The names in its self-made certificate; empty without one.
     #[serde(default)]
     pub self_signed_for: Vec<String>,
-    /// Whether it answers TLS, and nothing else.
+    /// Whether it accepts only TLS.
     #[serde(default)]
     pub tls: bool,
     /// Whether it serves revisions itself.
@@ -70,10 +70,10 @@ pub struct Announcement {
 
 impl Announcement {
     const FILE: &str = "service.json";
-    /// The address alone, for shell scripts.
+    /// Only the address, for shell scripts.
     const ADDRESS_FILE: &str = "address";
 
-    /// What the service of a data directory said last, if it ever ran.
+    /// Reads the last facts about the service of a data directory, if it ever ran.
     pub fn read(data_dir: &Path) -> Option<Announcement> {
         let text = std::fs::read(data_dir.join(Self::FILE)).ok()?;
         serde_json::from_slice(&text).ok()
@@ -85,7 +85,7 @@ impl Announcement {
     }
 }
 
-/// Replaces a file at once, so that no reader sees half of it.
+/// Replaces a file atomically, so that no reader sees half of it.
 fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
     let staged = path.with_extension("new");
     std::fs::write(&staged, text)
@@ -93,8 +93,8 @@ fn replace(path: &Path, text: &str) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Announce { path: path.to_owned(), source })
 }
 
-/// Serves until `stop` is ready; polls that are held then are answered at once. What comes from `reload` makes the
-/// service read its certificate again.
+/// Serves until `stop` is ready; held polls are answered then. An item from `reload` makes the service read its
+/// certificate again.
 pub async fn serve(
     settings: Settings,
     stop: impl Future<Output = ()>,
@@ -149,7 +149,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// The configuration file, which is read at the start alone.
+/// The configuration file, which is read only at the start.
 struct Watched {
     path: PathBuf,
     content: Option<Digest>,
@@ -165,7 +165,7 @@ impl Watched {
         std::fs::read(path).ok().map(|text| digest::digest(&digest::SHA256, &text))
     }
 
-    /// Whoever asks for a reload may expect more of it than it does.
+    /// A reload does not apply other changes, which its caller may expect.
     fn look(&self) {
         let found = Self::content(&self.path);
         if found.as_ref().map(Digest::as_ref) != self.content.as_ref().map(Digest::as_ref) {
@@ -177,14 +177,14 @@ impl Watched {
     }
 }
 
-/// Without systemd nobody is told.
+/// Without systemd, nothing is sent.
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(false, &[state]) {
         tracing::warn!(%error, "systemd could not be told");
     }
 }
 
-/// The URL of an address that others can use as it is.
+/// The URL of an address, if others can use it directly.
 fn by_address(address: SocketAddr, tls: &Tls) -> Option<String> {
     let scheme = if *tls == Tls::Off { "http" } else { "https" };
     let url = (!address.ip().is_unspecified()).then(|| format!("{scheme}://{address}"))?;
@@ -199,7 +199,7 @@ async fn run(
     let stopping = |service: &Service| {
         let mut stopping = service.stopping();
         async move {
-            // An error would mean that the service is gone, which is the same.
+            // An error means that the service is gone, which has the same effect.
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     };

@@ -1,4 +1,4 @@
-//! The running service: what every request and every decision shares.
+//! The running service: the state that every request and every decision share.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -27,10 +27,10 @@ use crate::store::{Store, StoreError, Tx, backup};
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
-/// The environment's word for the data directory, where the command line does not name one.
+/// The environment variable for the data directory, if the command line has none.
 pub const DATA_DIR_VARIABLE: &str = "CODEDEPLOY_CONTROLLER_DATA_DIR";
 
-/// Name of the database in the data directory.
+/// The name of the database in the data directory.
 const DATABASE: &str = "codedeploy.sqlite3";
 
 #[derive(Debug)]
@@ -38,12 +38,12 @@ pub struct Service {
     pub settings: Settings,
     pub vault: Vault,
     pub signer: Arc<Signer>,
-    /// What agents are told of the keys that sign, as a header has it.
+    /// The announcement of the signing keys to agents, as a header.
     pub signers: HeaderValue,
     pub signals: Signals,
-    /// Makes the service's own requests.
+    /// Sends the service's own requests.
     pub outgoing: Arc<Outgoing>,
-    /// The folder of revisions, where the service has one.
+    /// The folder of revisions, if the service has one.
     pub objects: Option<Arc<Objects>>,
     store: Store,
     pages: Pages,
@@ -91,7 +91,7 @@ pub enum OpenError {
     Look { path: PathBuf, source: std::io::Error },
 }
 
-/// A data directory has one service at a time, or none while its database is exchanged. Ends with the process.
+/// A data directory has one service at a time, or none while its database is replaced. The lock ends with the process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "it is locked while it is open")] File);
 
@@ -110,7 +110,7 @@ impl Lock {
     }
 }
 
-/// Makes the data directory, readable to its owner only, unless it exists.
+/// Makes the data directory, readable only for its owner, unless it exists.
 pub fn prepare(data_dir: &Path) -> Result<(), OpenError> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -119,18 +119,18 @@ pub fn prepare(data_dir: &Path) -> Result<(), OpenError> {
         .map_err(|source| OpenError::DataDir { path: data_dir.to_owned(), source })
 }
 
-/// The database of a data directory.
+/// The path of a data directory's database.
 pub fn database(data_dir: &Path) -> PathBuf {
     data_dir.join(DATABASE)
 }
 
-/// The database, unless a restore of it has begun and not ended.
+/// Returns the database, unless a restore of it was interrupted.
 fn finished(data_dir: &Path) -> Result<PathBuf, OpenError> {
     let database = database(data_dir);
     backup::unfinished(&database).map_or(Ok(database), |left| Err(OpenError::Unfinished(left)))
 }
 
-/// Refuses a directory that no service has used. To be asked before anything is made in it.
+/// Rejects a directory that no service has used. Call this before anything is made in it.
 pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
     match finished(data_dir)?.try_exists() {
         Ok(true) => Ok(()),
@@ -139,8 +139,8 @@ pub fn must_exist(data_dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Opens the database of a data directory beside a service that may run. Its schema is brought up to date only when none
-/// does: an older service would go on with a database that it does not know.
+/// Opens the database of a data directory beside a possibly running service. The schema is migrated only if none is
+/// running: an older service would continue with a database that it does not know.
 pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
     let database = finished(data_dir)?;
     match Store::open_current(&database) {
@@ -154,7 +154,7 @@ pub fn open_store(data_dir: &Path) -> Result<Store, OpenError> {
     Ok(Store::open(&database)?)
 }
 
-/// The digests of the key that signs and of the next one.
+/// Returns the digests of the present signing key and of the next one.
 fn announcement(signer: &Signer, next: Option<&Signer>) -> Result<HeaderValue, SigningError> {
     let pins = [Some(signer), next].into_iter().flatten().map(Signer::pin).collect::<Result<Vec<_>, _>>()?;
     let text = pins.join(&command::SIGNER_SEPARATOR.to_string());
@@ -162,7 +162,7 @@ fn announcement(signer: &Signer, next: Option<&Signer>) -> Result<HeaderValue, S
 }
 
 impl Service {
-    /// Opens everything in the data directory, making what is missing.
+    /// Opens everything in the data directory, and makes missing files.
     pub fn open(settings: Settings) -> Result<Arc<Service>, OpenError> {
         prepare(&settings.data_dir)?;
         let lock = Lock::take(&settings.data_dir)?;
@@ -200,7 +200,7 @@ impl Service {
         Keys::of(&self.settings.data_dir, &self.store)
     }
 
-    /// Runs `work` as one transaction, on disk when this returns.
+    /// Runs `work` as one transaction, which is on disk when this returns.
     pub async fn transact<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
@@ -210,7 +210,7 @@ impl Service {
         self.store.transact(move |tx| work(&service, &service.context(tx))).await
     }
 
-    /// Runs `work`, which writes nothing, beside the transactions that write.
+    /// Runs `work`, which only reads, concurrently with writing transactions.
     pub async fn read<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
@@ -234,10 +234,10 @@ impl Service {
         }
     }
 
-    /// Runs `work` as [`transact`](Self::transact) does, and tells those who wait of its outcome, if it has one.
+    /// Runs `work` as [`transact`](Self::transact) does, and announces its effects, if there are any.
     ///
-    /// Both are done even when the caller goes away meanwhile: what is on disk would else stay unknown until a timer
-    /// runs out.
+    /// Both happen even if the caller is gone meanwhile: otherwise the change would stay unnoticed until a timer
+    /// expires.
     pub async fn change<T, W>(self: &Arc<Self>, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
@@ -257,7 +257,7 @@ impl Service {
         }
     }
 
-    /// Asks everything that waits to end.
+    /// Asks all waiting tasks to end.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }

@@ -1,4 +1,4 @@
-//! Wakes whoever waits for something that was written down.
+//! Wakes the tasks that wait for a stored change.
 
 pub mod agenda;
 
@@ -10,31 +10,31 @@ use tokio::sync::Notify;
 use crate::deployment::effects::Effects;
 use agenda::Agenda;
 
-/// Who waits for what: the reconciler for deployments that something happened to or whose time has come, polls for their
-/// hosts' commands, the load balancers' side for its own, the alarms' for a deployment that waits for them.
+/// The waiting tasks: the reconciler for changed or due deployments, polls for their hosts' commands, the load balancer
+/// task for the service's own commands, the alarm task for a deployment that waits for its alarms.
 #[derive(Debug, Default)]
 pub struct Signals {
     pub(crate) agenda: Mutex<Agenda>,
-    /// The agenda has something earlier than it had.
+    /// The agenda has an earlier item than before.
     pub(crate) earlier: Notify,
     hosts: Mutex<HashMap<String, Arc<Notify>>>,
     pub traffic: Notify,
     pub alarms: Notify,
-    /// Something has changed that others may be told of.
+    /// Something has changed that receivers may get.
     pub happened: Notify,
     /// A deployment is pending.
     pub pending: Notify,
 }
 
 impl Signals {
-    /// Says that a deployment should be decided about.
+    /// Requests a decision about a deployment.
     pub fn deployment_changed(&self, id: &str) {
         if lock(&self.agenda).look_now(id) {
             self.earlier.notify_one();
         }
     }
 
-    /// What a poll of a host waits on. Enable the wait before looking for a command, and none is missed.
+    /// Returns the signal for a host's polls. Enable the wait before looking for a command, so that none is missed.
     pub fn of_host(&self, host: &str) -> Arc<Notify> {
         lock(&self.hosts).entry(host.to_owned()).or_default().clone()
     }
@@ -46,7 +46,7 @@ impl Signals {
         }
     }
 
-    /// Acts on what a decision did, once it is on disk.
+    /// Announces the effects of a decision, once it is on disk.
     pub fn announce(&self, outcome: &Effects) {
         outcome.log();
         self.wake_hosts(&outcome.hosts);

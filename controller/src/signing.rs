@@ -1,4 +1,4 @@
-//! Owns the signing key: deployment specifications leave the service as PKCS#7 SignedData with their content and the
+//! The signing key: deployment specifications leave the service as PKCS#7 SignedData with their content and the
 //! signer's certificate inside (RFC 5652), in PEM.
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub struct Signer {
     recent: Mutex<Recent>,
 }
 
-/// Signatures made lately, by the digest of the document: a host asks for the same document at each event.
+/// Recent signatures, by the digest of the document: a host asks for the same document at each event.
 #[derive(Debug, Default)]
 struct Recent {
     young: HashMap<[u8; 32], Box<[u8]>>,
@@ -41,7 +41,7 @@ struct Recent {
 }
 
 impl Recent {
-    /// Size of a generation; both together take about 10 MiB.
+    /// The size of a generation; both together take about 10 MiB.
     const MOST: usize = 16_384;
 
     fn get(&self, digest: &[u8; 32]) -> Option<&[u8]> {
@@ -73,17 +73,17 @@ pub enum SigningError {
 }
 
 impl Signer {
-    /// Opens the key of a data directory; at the first start, an RSA key and a certificate signed by it are made.
+    /// Opens the key of a data directory; the first start makes an RSA key and a self-signed certificate.
     pub fn open(keys: &Keys) -> Result<Signer, SigningError> {
         Self::of(keys, Key::Signer)
     }
 
-    /// The key that will sign next, if one was announced.
+    /// Returns the next signing key, if one was announced.
     pub fn announced(keys: &Keys) -> Result<Option<Signer>, SigningError> {
         keys.has(Key::NextSigner).then(|| Self::announce(keys)).transpose()
     }
 
-    /// The key that will sign next; the first time, it is made.
+    /// Returns the next signing key; the first call makes it.
     pub fn announce(keys: &Keys) -> Result<Signer, SigningError> {
         Self::of(keys, Key::NextSigner)
     }
@@ -104,18 +104,18 @@ impl Signer {
         Ok(Signer { key, certificate, certificate_der, recent: Mutex::default() })
     }
 
-    /// The certificate that is inside every signed document.
+    /// The certificate inside every signed document.
     pub fn certificate_pem(&self) -> Result<String, SigningError> {
         pem("CERTIFICATE", &self.certificate_der)
     }
 
-    /// SHA-256 of the public key (DER of SubjectPublicKeyInfo) in lower-case hexadecimal: what agents pin.
+    /// The SHA-256 of the public key (DER of SubjectPublicKeyInfo) in lower-case hexadecimal, which agents pin.
     pub fn pin(&self) -> Result<String, SigningError> {
         let key = self.certificate.tbs_certificate.subject_public_key_info.to_der()?;
         Ok(hex::encode(digest::digest(&digest::SHA256, &key)))
     }
 
-    /// The document, signed, as PEM with the label `PKCS7`.
+    /// Signs the document; returns PEM with the label `PKCS7`.
     pub fn sign(&self, document: &[u8]) -> Result<String, SigningError> {
         let mut of_content = [0; 32];
         of_content.copy_from_slice(digest::digest(&digest::SHA256, document).as_ref());
@@ -143,7 +143,7 @@ impl Signer {
     fn envelope(&self, document: &[u8], signature: Vec<u8>) -> Result<String, SigningError> {
         let sha256 = algorithm(ID_SHA256, None);
         let tbs = &self.certificate.tbs_certificate;
-        // Without signed attributes: the signature is over the content itself.
+        // Without signed attributes: the signature covers the content itself.
         let signer = SignerInfo {
             version: CmsVersion::V1,
             sid: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
@@ -182,7 +182,7 @@ fn pem(label: &'static str, der: &[u8]) -> Result<String, SigningError> {
     der::pem::encode_string(label, LineEnding::LF, der).map_err(|error| SigningError::Encode(error.into()))
 }
 
-/// Agents check no chain and no dates, or pin the key: the certificate has no end.
+/// Agents check neither chain nor dates, or pin the key: the certificate does not expire.
 fn self_signed(key_der: &[u8]) -> Result<Vec<u8>, SigningError> {
     let key = rcgen::KeyPair::try_from(key_der)?;
     let mut parameters = rcgen::CertificateParams::default();

@@ -1,4 +1,4 @@
-//! Owns tasks of which one at most runs for a key.
+//! Tasks, at most one per key.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,7 +21,7 @@ impl<K> Default for Tasks<K> {
 }
 
 impl<K: Clone + Eq + Hash> Tasks<K> {
-    /// Starts a task, unless one of that key is under way.
+    /// Starts a task, unless one with that key is running.
     pub fn start(&mut self, key: K, task: impl Future<Output = ()> + Send + 'static) {
         if self.under_way.contains_key(&key) {
             return;
@@ -39,14 +39,14 @@ impl<K: Clone + Eq + Hash> Tasks<K> {
         self.under_way.keys()
     }
 
-    /// Ends a task where it is.
+    /// Aborts a task.
     pub fn abort(&mut self, key: &K) {
         if let Some(handle) = self.under_way.get(key) {
             handle.abort();
         }
     }
 
-    /// Waits for the next task that ends, however it does, and gives its key; for ever while there is none.
+    /// Waits for the next task that ends in any way, and returns its key; waits for ever if there is none.
     pub async fn ended(&mut self) -> K {
         loop {
             let id = match self.tasks.join_next_with_id().await {
@@ -62,7 +62,7 @@ impl<K: Clone + Eq + Hash> Tasks<K> {
     }
 }
 
-/// A panic has said more where it happened.
+/// A panic has reported more at its place.
 fn reported(error: &JoinError) -> Id {
     if error.is_panic() {
         tracing::error!(%error, "a task of the service panicked");

@@ -1,5 +1,5 @@
-//! Owns the certificate that the service shows: read from files, or made here and signed by an authority of the data
-//! directory's own. It is replaced while the service runs, and connections that are open keep theirs.
+//! The service's certificate: read from files, or made here and signed by the data directory's own authority. It is
+//! replaced while the service runs; open connections keep theirs.
 
 use std::fs::Metadata;
 use std::io;
@@ -23,16 +23,16 @@ use crate::config::Tls;
 use crate::error::chain;
 use crate::keys::{Key, KeyError, Keys};
 
-/// How often files are looked at for a change, and a self-made certificate for its age.
+/// The interval of checks of files for a change, and of a self-made certificate for its age.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// A self-made certificate is good for this long, and renewed when the last third of it has begun.
+/// The lifetime of a self-made certificate, which is renewed in its last third.
 const LIFETIME: time::Duration = time::Duration::days(90);
 
-/// Clocks of hosts may be behind by this much.
+/// The tolerance for hosts' clocks that are behind.
 const SLACK: time::Duration = time::Duration::days(1);
 
-/// From when on the end of a given certificate is warned about.
+/// The time before the end of a configured certificate from which warnings begin.
 const WARN_BEFORE: time::Duration = time::Duration::days(14);
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum TlsError {
     Own(#[source] rustls::Error),
 }
 
-/// The authority that signs self-made certificates; clients trust it, and with it every renewal.
+/// The authority that signs self-made certificates; clients trust it, and so every renewal.
 #[derive(Debug)]
 pub struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -67,7 +67,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Opens the authority of a data directory, making it at first.
+    /// Opens the authority of a data directory; the first time, makes it.
     pub fn open(keys: &Keys) -> Result<Self, TlsError> {
         let key_der = keys.open(Key::Authority, || {
             rcgen::KeyPair::generate().map(|key| key.serialize_der()).map_err(|_| KeyError::Random)
@@ -79,7 +79,7 @@ impl Authority {
         Ok(Authority { issuer: rcgen::Issuer::new(parameters, key), certificate: kept.into() })
     }
 
-    /// The certificate of a data directory's authority, if one was ever made.
+    /// The certificate of a data directory's authority, if there is one.
     pub fn certificate_pem(data_dir: &Path) -> Option<String> {
         let der = std::fs::read(data_dir.join(Key::Authority.certificate()?)).ok()?;
         der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der).ok()
@@ -103,7 +103,7 @@ impl Authority {
     }
 }
 
-/// The same every time: its name and key are what a leaf says of its issuer.
+/// Always the same: a leaf certificate refers to its issuer by name and key.
 fn parameters() -> rcgen::CertificateParams {
     let mut parameters = rcgen::CertificateParams::default();
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
@@ -115,7 +115,7 @@ fn parameters() -> rcgen::CertificateParams {
     parameters
 }
 
-/// The certificate in use, shared with the handshakes that show it.
+/// The current certificate, shared with handshakes.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     source: Source,
@@ -137,7 +137,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// What tells one content of two files from another.
+/// Distinguishes contents of two files.
 type Stamp = [Option<(u64, u64, i64, i64)>; 2];
 
 fn stamp(certificate: &Path, key: &Path) -> Stamp {
@@ -146,7 +146,7 @@ fn stamp(certificate: &Path, key: &Path) -> Stamp {
 }
 
 impl Certificates {
-    /// The certificate that the settings name; `None` when they name none.
+    /// Returns the configured certificate; `None` if there is none.
     pub(crate) fn open(tls: &Tls, keys: &Keys) -> Result<Option<Self>, TlsError> {
         let now = OffsetDateTime::now_utc();
         let (source, current) = match tls {
@@ -167,7 +167,7 @@ impl Certificates {
         Ok(Some(Certificates { source, current }))
     }
 
-    /// Accepts TLS 1.2 and 1.3 connections with whatever certificate is current.
+    /// Accepts TLS 1.2 and 1.3 connections with the current certificate.
     pub(crate) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
         let versions = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
@@ -197,7 +197,7 @@ impl Certificates {
         }
     }
 
-    /// Whether the certificate was replaced. Files that are not usable are not looked at again until they change.
+    /// Returns whether the certificate was replaced. Unusable files are not read again until they change.
     fn renew(&mut self, insist: bool, now: OffsetDateTime) -> Result<bool, TlsError> {
         let fresh = match &mut self.source {
             Source::Files { certificate, key, seen, ending } => {
@@ -230,7 +230,7 @@ fn renewal(now: OffsetDateTime) -> OffsetDateTime {
     now + LIFETIME * 2 / 3
 }
 
-/// A file that this user may not read is not one with wrong content.
+/// Distinguishes a file that this user may not read from one with wrong content.
 fn refused(
     path: &Path,
     source: pem::Error,
@@ -268,7 +268,7 @@ fn read(certificate: &Path, key: &Path) -> Result<(CertifiedKey, Ending), TlsErr
     })
 }
 
-/// Whether the files that settings name can be used, and what their owner should know.
+/// Checks whether the configured files can be used; returns warnings for their owner.
 pub(crate) fn check(tls: &Tls) -> Result<Vec<String>, TlsError> {
     let Tls::Given { certificate, key } = tls else { return Ok(Vec::new()) };
     let (current, mut ending) = read(certificate, key)?;
@@ -289,7 +289,7 @@ fn has_no_names(leaf: &CertificateDer<'_>) -> bool {
     parsed.is_ok_and(|parsed| !matches!(parsed.tbs_certificate.get::<SubjectAltName>(), Ok(Some(_))))
 }
 
-/// The end of a given certificate, and when to warn of it next.
+/// The end of a configured certificate, and the time of the next warning.
 #[derive(Debug)]
 struct Ending {
     not_after: OffsetDateTime,
@@ -300,13 +300,13 @@ impl Ending {
     fn of(leaf: &CertificateDer<'_>) -> Self {
         let parsed = x509_cert::Certificate::from_der(leaf).ok();
         let end = parsed.map(|parsed| parsed.tbs_certificate.validity.not_after.to_system_time());
-        // What cannot be read here is refused, or not, by those who check it.
+        // An unreadable certificate is handled by its check.
         let not_after =
             end.map_or(OffsetDateTime::new_utc(time::Date::MAX, time::Time::MIDNIGHT), Into::into);
         Ending { not_after, warn_at: not_after - WARN_BEFORE }
     }
 
-    /// How long the certificate is still good, zero when it is not: once a day while the end is near.
+    /// Returns the remaining validity of the certificate, zero if it has expired: once a day near its end.
     fn due(&mut self, now: OffsetDateTime) -> Option<time::Duration> {
         if now < self.warn_at {
             return None;

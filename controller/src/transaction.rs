@@ -10,7 +10,7 @@ use crate::pagination::Pages;
 use crate::store::Tx;
 use crate::vault::Vault;
 
-/// A transaction and what every operation needs beside its input.
+/// A transaction and everything that operations need besides their input.
 #[derive(Debug)]
 pub struct Context<'a> {
     pub tx: &'a Tx<'a>,
@@ -19,9 +19,9 @@ pub struct Context<'a> {
     pub quotas: &'a Quotas,
     pub timers: &'a Timers,
     pub balancers: &'a Balancers,
-    /// The names that groups may have of alarms and topics.
+    /// The names of alarms and topics that groups may use.
     pub known: &'a KnownNames,
     pub pages: &'a Pages,
-    /// Opens the secrets that are stored.
+    /// Decrypts the stored secrets.
     pub vault: &'a Vault,
 }

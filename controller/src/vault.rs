@@ -1,7 +1,7 @@
-//! Owns the service's symmetric key: secrets are sealed with it before they enter the database.
+//! The service's symmetric key: secrets are encrypted with it before they enter the database.
 //!
-//! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the database alone gives
-//! none of them away; the key is in a file of its own beside it.
+//! SigV4 is symmetric, so the service must know the secret of every access key. A copy of the database alone reveals
+//! none of them; the key is in a separate file beside it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
@@ -57,7 +57,7 @@ impl Vault {
         &self.page_key
     }
 
-    /// Seals a secret for what it belongs to, such as an access key.
+    /// Encrypts a secret for its owner, such as an access key.
     pub fn seal(&self, owner: &str, secret: &str) -> Result<Vec<u8>, VaultError> {
         let nonce = random::<NONCE_LEN>()?;
         let mut sealed = secret.as_bytes().to_vec();
@@ -67,7 +67,7 @@ impl Vault {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Opens what [`seal`](Self::seal) made for the same owner.
+    /// Decrypts the output of [`seal`](Self::seal) for the same owner.
     pub fn unseal(&self, owner: &str, sealed: &[u8]) -> Result<String, VaultError> {
         let wrong = || VaultError::Sealed(owner.to_owned());
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(wrong)?;
@@ -79,7 +79,7 @@ impl Vault {
     }
 }
 
-/// Random bytes of the operating system's generator.
+/// Returns random bytes from the operating system.
 pub fn random<const N: usize>() -> Result<[u8; N], VaultError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| VaultError::Random)?;

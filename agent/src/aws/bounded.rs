@@ -1,4 +1,4 @@
-//! No answer may fill this host's memory: all that is read into it is bounded, whoever answers.
+//! Bounds all responses that are read into memory, whoever sends them.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -9,11 +9,11 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 
-/// Largest answer that is read, in bytes: a specification of 1 MiB in JSON, twice over.
+/// The largest response that is read, in bytes: a specification of 1 MiB in JSON, twice.
 const MAX_ANSWER: usize = 2 * 1024 * 1024;
 
-/// `client`, breaking off what is longer than any answer. Only what a GET brings is a stream of any length, which goes
-/// to the disk; an error in its place is an answer like others.
+/// Wraps `client` to cut off responses that are too long. Only the response to a GET is a stream of any length, which
+/// goes to the disk; an error in its place is bounded like other responses.
 pub(super) fn bounded(client: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Bounded(client))
 }

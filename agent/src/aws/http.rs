@@ -1,4 +1,4 @@
-//! The one HTTP client: its trust store and its proxy.
+//! The agent's HTTP client, with its trust store and its proxy.
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -10,8 +10,8 @@ use super::bounded::bounded;
 use super::{AccessError, trust, wire};
 use crate::config::Endpoints;
 
-/// The client of every outgoing call. It trusts the system's certificates and the configured ones, and goes through the
-/// configured proxy only: proxies that the environment names are for hooks.
+/// Builds the client of all outgoing calls. It trusts the system's certificates and the configured ones, and uses only
+/// the configured proxy: proxies in the environment are for hooks.
 pub fn client(endpoints: &Endpoints) -> Result<SharedHttpClient, AccessError> {
     let tls = TlsContext::builder().with_trust_store(trust::store(&endpoints.trust)?).build();
     let tls = tls.map_err(|source| AccessError::Tls { source: source.into() })?;
@@ -50,13 +50,13 @@ fn proxy(uri: &str) -> Result<ProxyConfig, AccessError> {
     if !is_percent_encoded(login) {
         return Err(refused("user or password have a wrong % sign; write % as %25"));
     }
-    // The client decodes user and password, and takes the first @ for their end.
+    // The client decodes user and password, and splits at the first @.
     let uri = format!("{scheme}://{}@{address}", login.replace('@', "%40"));
     ProxyConfig::all(uri)
         .map_err(|_| refused("it is no address; percent-encode what is special in user and password"))
 }
 
-/// Whether every % sign begins the two digits of a byte.
+/// Whether every % sign precedes two hexadecimal digits.
 fn is_percent_encoded(text: &str) -> bool {
     let digits =
         |part: &str| part.get(..2).is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));

@@ -1,4 +1,4 @@
-//! Whose certificates are trusted: the system's store, and the files and folders that an operator names.
+//! The trusted certificates: the system's store, and the files and folders that an operator names.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use super::AccessError;
 use crate::regular;
 
-/// Where distributions keep the system's store; the first that exists counts.
+/// The places of the system's store in the distributions; the first existing one is used.
 const SYSTEM: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -24,7 +24,8 @@ const SYSTEM: [&str; 6] = [
 /// More bytes than any store has.
 const LIMIT: u64 = 16 << 20;
 
-/// The system's certificates and those of `named`, files or folders. A file without any is an error, except in a folder.
+/// Builds the store from the system's certificates and those of `named`, files or folders. A file without any is an
+/// error, except in a folder.
 pub(super) fn store(named: &[PathBuf]) -> Result<TrustStore, AccessError> {
     let mut store = TrustStore::empty();
     match SYSTEM.map(Path::new).into_iter().find(|path| path.exists()) {
@@ -40,7 +41,7 @@ pub(super) fn store(named: &[PathBuf]) -> Result<TrustStore, AccessError> {
     Ok(store)
 }
 
-/// What `path` holds, or what the files in it do when it is a folder.
+/// Returns the certificates in `path`, or in the files of the folder `path`.
 fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     if !path.is_dir() {
         return certificates(path);
@@ -68,7 +69,7 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     Ok(found)
 }
 
-/// The certificates in a file that TLS can use; others are passed over when there are some.
+/// Returns the certificates in a file that TLS can use; others are skipped if at least one is usable.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
     let bytes = regular::read_up_to(path, LIMIT);
     let bytes = bytes.map_err(|source| AccessError::Trust { path: path.into(), source })?;

@@ -1,4 +1,4 @@
-//! `codedeploy-local` as a program of its own.
+//! `codedeploy-local` as a separate program.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Who answers: this project's controller says in every answer with which keys it signs. Only to it the agent says which of
-//! them it accepts; nobody else is sent anything that AWS's service does not know.
+//! The responder: this project's controller announces its signing keys in every response. Only the controller gets the
+//! list of accepted signers; no other service gets anything beyond AWS's protocol.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,10 +16,10 @@ use codedeploy_api::command::{
 
 use crate::config::{KeyDigest, SignerTrust};
 
-/// Longest header that is remembered; two digests have 129 characters.
+/// The longest header that is remembered; two digests have 129 characters.
 const MAX_SIGNERS: usize = 1024;
 
-/// What the latest answer said of its giver.
+/// The headers of the latest response.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     accepts: Arc<str>,
@@ -39,7 +39,7 @@ impl Peer {
         Self { accepts: accepts.into(), signers: Arc::default() }
     }
 
-    /// The digests of the keys that a controller signs with; `None` when what answered last is none.
+    /// The digests of the controller's signing keys; `None` if the latest response did not come from a controller.
     pub(super) fn signers(&self) -> Option<Arc<str>> {
         self.signers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

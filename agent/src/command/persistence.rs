@@ -1,4 +1,4 @@
-//! How long a call is repeated that no answer comes to.
+//! How long a call without a response is repeated.
 
 use std::time::Instant;
 
@@ -6,12 +6,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::CallError;
 
-/// For how long an answer is waited for, with a service that is away.
+/// The limit of waiting for a service that is unreachable.
 #[derive(Debug, Clone, Copy)]
 pub enum Persistence<'a> {
-    /// Nobody delivers the command once more: until the agent stops, whatever the service finds wrong with who calls.
+    /// The command is not delivered again: wait until the agent stops, even if the service rejects the credentials.
     Recovered { end: &'a CancellationToken },
-    /// The service delivers it again: as long as it may be wanted.
+    /// The service delivers it again: wait as long as the command may be wanted.
     Delivered { end: &'a CancellationToken, until: Instant },
 }
 

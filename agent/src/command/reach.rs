@@ -1,4 +1,4 @@
-//! Whether the service was reached by a call that it has not answered yet.
+//! Whether a call without a response has reached the service.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
-/// Follows the connection of the newest call.
+/// Tracks the connection of the newest call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reach(Arc<Mutex<CaptureSmithyConnection>>);
 

@@ -1,7 +1,7 @@
-//! The local control socket: one JSON line asks, one JSON line answers, then the connection ends.
+//! The local control socket: one JSON line of request, one JSON line of response, then the connection ends.
 //!
-//! Only root and the agent's own user are answered. Clients are served one after another and each has a short time, so
-//! that the worst of them delays the next one and nothing else. Nothing wakes the agent while nobody asks.
+//! Only root and the agent's own user get responses. Clients are served one after another, each for a short time, so a
+//! bad client only delays the next one. While there is no request, the agent does not wake up.
 
 use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,19 +18,19 @@ use crate::control_socket::status::{Report, Status};
 /// The version of the protocol.
 const VERSION: u32 = 1;
 
-/// Longest request, in bytes.
+/// The longest request, in bytes.
 const MAX_REQUEST: u64 = 4096;
 
-/// Longest answer that a client reads, in bytes.
+/// The longest response that a client reads, in bytes.
 const MAX_ANSWER: u64 = 1024 * 1024;
 
-/// How long one client may take to ask and to take its answer.
+/// The time for one client's request and response.
 const CLIENT_TIME: Duration = Duration::from_secs(2);
 
-/// How long a client waits: clients before it are served first.
+/// The time that a client waits: earlier clients are served first.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// Pause after the system could not accept a connection, such as for lack of file descriptors.
+/// The pause after the system could not accept a connection, for example without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub enum SocketError {
 }
 
 impl ControlSocket {
-    /// Listens at `path`, replacing a socket that an earlier agent left. Needs a runtime, and the lock on the pid file.
+    /// Listens at `path`, and replaces a socket of an earlier agent. Needs a runtime, and the lock on the pid file.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
             return Err(SocketError::Obstructed { path: path.into() });
@@ -97,7 +97,7 @@ impl ControlSocket {
         Ok(Self { path: path.into(), listener })
     }
 
-    /// Answers whoever may ask, for as long as it is polled.
+    /// Serves permitted clients for as long as it is polled.
     pub async fn serve(&self, status: &Status) {
         loop {
             match self.listener.accept().await {
@@ -118,7 +118,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // The next agent replaces what stays.
+        // If this fails, the next agent replaces the socket.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -155,7 +155,7 @@ fn refusal(reason: &str) -> Answer {
     Answer { version: VERSION, status: None, error: Some(reason.to_owned()) }
 }
 
-/// Asks the agent that listens at `path`.
+/// Queries the agent that listens at `path`.
 pub fn ask(path: &Path) -> Result<Report, SocketError> {
     let failed = |source| SocketError::Ask { path: path.into(), source };
     let talk = || {
@@ -177,8 +177,7 @@ pub fn ask(path: &Path) -> Result<Report, SocketError> {
     answer.status.ok_or(SocketError::Refused { reason })
 }
 
-/// A name for `path` that fits into a socket's address, of 107 bytes, however long `path` is; good while the folder
-/// beside it is open.
+/// Returns a name for `path` that fits into a socket's address of 107 bytes; valid while the returned folder is open.
 fn short_path(path: &Path) -> io::Result<(File, PathBuf)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a socket in a folder"));

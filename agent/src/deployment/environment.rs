@@ -10,11 +10,11 @@ use crate::config::{Environment, Hardening};
 use crate::revision::Revision;
 use crate::spec::DeploymentSpec;
 
-/// Tells a script which event it runs for.
+/// The name of the variable with the script's event.
 const EVENT: &str = "LIFECYCLE_EVENT";
 
-/// What systemd tells the agent alone: a hook that inherited it would speak for the agent, or take the agent's folders for
-/// its own.
+/// Variables that systemd sets for the agent alone: a hook that inherited them would speak for the agent, or take the
+/// agent's folders for its own.
 const OF_THE_UNIT: [&str; 13] = [
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -31,7 +31,7 @@ const OF_THE_UNIT: [&str; 13] = [
     "WATCHDOG_USEC",
 ];
 
-/// What `restrict_hook_env_to_allowlist` leaves of the agent's environment.
+/// The variables that remain under `restrict_hook_env_to_allowlist`.
 const ALLOWED: [&str; 13] = [
     "PATH",
     "HOME",
@@ -48,8 +48,8 @@ const ALLOWED: [&str; 13] = [
     "no_proxy",
 ];
 
-/// The agent's environment without its secrets, and what a script may want to know of its deployment. `downloaded` is
-/// the ETag that the deployment's bundle had: the service does not always name one.
+/// Returns the agent's environment without its secrets, plus the variables that describe the deployment. `downloaded`
+/// is the ETag of the downloaded bundle, because the service does not always send one.
 pub(super) fn for_hooks(
     own: &Environment,
     hardening: &Hardening,
@@ -69,7 +69,7 @@ pub(super) fn for_hooks(
     inherited.chain([(EVENT.into(), event.to_string().into())]).chain(added).collect()
 }
 
-/// What scripts are told of their deployment, beside the event.
+/// The variables that describe the deployment to its scripts, except for the event.
 pub(super) fn variables(spec: &DeploymentSpec, downloaded: Option<String>) -> BTreeMap<String, String> {
     let mut variables = vec![
         ("DEPLOYMENT_ID", spec.deployment_id.to_string()),
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::spec::envelope;
 
-    /// What a script sees of the agent's own variables.
+    /// The agent's own variables that a script may see.
     fn passed_on(hardening: &Hardening) -> Vec<String> {
         let own = ["PATH", "LC_ALL", "MINE", "LD_PRELOAD", "PYTHONPATH", "BASH_FUNC_ls%%", "BUNDLE_KEY"];
         let secret = [

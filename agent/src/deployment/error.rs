@@ -1,4 +1,4 @@
-//! Why a command ended without a script of its own.
+//! The errors that end a command other than a failing script.
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::install::InstallError;

@@ -1,5 +1,5 @@
-//! What the folder of a deployment says of it beside its revision, so that it can still be taken back when nobody knows
-//! its specification any more.
+//! The description of a deployment in its folder, so that it can be taken back when its specification is no longer
+//! available.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,21 +14,21 @@ use crate::deployment_root::DeploymentFolder;
 use crate::regular;
 use crate::spec::DeploymentSpec;
 
-/// The one form of the file that there has been.
+/// The only version of the file so far.
 const VERSION: u32 = 1;
 
-/// A deployment whose Install was begun on this host.
+/// A deployment whose Install began on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installed {
     version: u32,
     #[serde(flatten)]
     pub about: About,
     pub appspec_filename: String,
-    /// What scripts are told of the deployment, beside the event.
+    /// The variables that describe the deployment to scripts, except for the event.
     pub variables: BTreeMap<String, String>,
 }
 
-/// Why nothing is known of a deployment.
+/// The reason why a deployment's description is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum InstalledError {
     #[error("cannot read {}, which says what the deployment is; it was not installed by this agent", path.display())]
@@ -58,7 +58,7 @@ impl Installed {
             .map_err(|source| InstalledError::Write { path, source })
     }
 
-    /// What `folder` says.
+    /// Reads the description in `folder`.
     pub fn read(folder: &DeploymentFolder) -> Result<Self, InstalledError> {
         let path = folder.description();
         let bytes = match regular::read(&path) {

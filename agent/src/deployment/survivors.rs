@@ -1,4 +1,5 @@
-//! What still runs of a lifecycle event whose agent is gone. It is named, and left alone: scripts start applications.
+//! The processes of a lifecycle event whose agent is gone. They are reported and left alone, because scripts start
+//! applications.
 
 use std::fmt;
 use std::fs::File;
@@ -10,14 +11,14 @@ use codedeploy_hooks::script::MARK;
 
 use crate::path_component::PathComponent;
 
-/// Most bytes of a process's environment, and of its command line, that are looked at.
+/// The number of bytes of a process's environment, and of its command line, that are read.
 const MAX_ENVIRONMENT: u64 = 4 * 1024 * 1024;
 const MAX_COMMAND_LINE: u64 = 4096;
 
-/// Most characters of a command line that are shown.
+/// The number of characters of a command line in a message.
 const SHOWN: usize = 200;
 
-/// A process that a script of the event started, directly or not.
+/// A process that a script of the event started, directly or indirectly.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Survivor {
     pub pid: i32,
@@ -25,7 +26,7 @@ pub struct Survivor {
 }
 
 impl Survivor {
-    /// Whether it is a script in `folder`, not what such a script has started.
+    /// Whether it is a script in `folder`, and not a process that such a script has started.
     pub fn runs_from(&self, folder: &Path) -> bool {
         self.command_line.contains(&*folder.to_string_lossy())
     }
@@ -37,8 +38,8 @@ impl fmt::Display for Survivor {
     }
 }
 
-/// The processes whose environment says that they belong to `event` of `deployment`, by process id. Those that this user
-/// may not look at are not among them.
+/// Returns the processes whose environment belongs to `event` of `deployment`, by process id. Processes that this user
+/// may not inspect are not included.
 pub fn of(deployment: &PathComponent, event: &LifecycleEvent) -> Vec<Survivor> {
     let id = format!("DEPLOYMENT_ID={deployment}").into_bytes();
     let event = format!("LIFECYCLE_EVENT={event}").into_bytes();
@@ -61,7 +62,7 @@ pub fn of(deployment: &PathComponent, event: &LifecycleEvent) -> Vec<Survivor> {
     survivors
 }
 
-/// The command line of a process in one line; its name in brackets when it has none.
+/// The command line of a process on one line; its name in brackets if it has none.
 fn command_line(pid: i32) -> String {
     let arguments = read(&format!("/proc/{pid}/cmdline"), MAX_COMMAND_LINE);
     let text = String::from_utf8_lossy(&arguments);
@@ -73,7 +74,7 @@ fn command_line(pid: i32) -> String {
     text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// What can be read of a file that may go away any moment.
+/// Reads as much as possible of a file that may disappear at any moment.
 fn read(path: &str, most: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(Path::new(path)) {
@@ -104,7 +105,7 @@ mod tests {
             sleeper("d-other", "ApplicationStart"),
         ];
         let id = PathComponent::new(&unique).unwrap();
-        // The environment is there once the program has been started.
+        // The environment exists once the program has started.
         let found = loop {
             let found = of(&id, &LifecycleEvent::ApplicationStart);
             if found.iter().any(|survivor| survivor.command_line == "sh -c read line") {

@@ -1,4 +1,4 @@
-//! The on-premises file: the identity that somebody gave to a host outside EC2, in one of two forms.
+//! The on-premises file: the identity of a host outside EC2, in one of two forms.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::IdentityError;
 use crate::config::reader::{ReadError, Reader, Warning};
 use crate::regular;
 
-/// What the file says, complete in one of its forms.
+/// The contents of the file, complete in one of its forms.
 pub(crate) struct OnPremises {
     pub(crate) arn: String,
     pub(crate) region: String,
@@ -14,15 +14,15 @@ pub(crate) struct OnPremises {
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// How a host of each form shows who it is.
+/// The credentials of a host in each form.
 pub(crate) enum Login {
-    /// `iam_user_arn`: with these keys.
+    /// `iam_user_arn`: these keys.
     User { access_key_id: String, secret_access_key: String },
-    /// `iam_session_arn`: with the keys in this shared credentials file.
+    /// `iam_session_arn`: the keys in this shared credentials file.
     Session(PathBuf),
 }
 
-/// Reads the file; `region` wins over the one that it names.
+/// Reads the file; `region` overrides the file's region.
 pub(crate) fn read(path: &Path, region: Option<&str>) -> Result<OnPremises, IdentityError> {
     let text = regular::read(path).map_err(|source| IdentityError::Read { path: path.into(), source })?;
     parse(&text, region).map_err(|problems| IdentityError::Invalid { path: path.into(), problems })

@@ -1,13 +1,12 @@
-//! The commands this process knows: those in progress, and how the last of the others ended. A command that is
-//! delivered again is therefore never performed again.
+//! The commands that this process knows: those in progress, and the outcomes of the last ended ones, so that a
+//! redelivered command never runs again.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use codedeploy_api::command::PutHostCommandCompleteInput as Completion;
 
-/// Outcomes that are remembered here; the oldest is forgotten first, and then the ledger is asked. Each takes a few
-/// kilobytes.
+/// The number of outcomes that are remembered here; older ones are looked up in the ledger. Each takes a few kilobytes.
 const REMEMBERED: usize = 64;
 
 #[derive(Debug, Default)]
@@ -20,19 +19,19 @@ struct Lists {
     ended: VecDeque<(String, Arc<Completion>)>,
 }
 
-/// What a delivered command is.
+/// The kind of a delivery.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// In progress from now on.
+    /// New; in progress from now on.
     New,
-    /// Delivered before, and not at its end yet.
+    /// Redelivered, and still in progress.
     InProgress,
-    /// Delivered before, and over; in progress again until its outcome is reported once more.
+    /// Redelivered after its end; in progress again until its outcome is reported once more.
     Ended(Arc<Completion>),
 }
 
 impl KnownCommands {
-    /// Takes note of a delivery.
+    /// Records a delivery.
     pub(super) fn delivered(&self, id: &str) -> Delivery {
         let mut lists = self.lock();
         if !lists.in_progress.insert(id.to_owned()) {
@@ -44,7 +43,7 @@ impl KnownCommands {
         }
     }
 
-    /// Takes note of the end of a command in progress; without an outcome, it was never begun.
+    /// Records the end of a command in progress; without an outcome, it never began.
     pub(super) fn ended(&self, id: &str, completion: Option<Arc<Completion>>) {
         let mut lists = self.lock();
         lists.in_progress.remove(id);

@@ -1,4 +1,4 @@
-//! One at a time per key, in the order of asking.
+//! A lock per key, granted in the order of requests.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Who has the turn of which key, and who waits for it.
+/// The holder of each key's lock, and the waiters.
 #[derive(Debug)]
 pub(super) struct Turns<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
 
-/// Dropped: the next one's turn.
+/// Dropping it passes the lock on.
 pub(super) type Turn = OwnedMutexGuard<()>;
 
 impl<K> Default for Turns<K> {
@@ -20,11 +20,11 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Eq + Hash + Clone> Turns<K> {
-    /// Waits for the turn of `key`.
+    /// Waits for the lock of `key`.
     pub(super) async fn take(&self, key: &K) -> Turn {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever has a turn or waits for it holds its count above one; nobody else needs it.
+            // A holder or waiter keeps its count above one; other entries are unused.
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(turns.entry(key.clone()).or_default())
         };

@@ -1,5 +1,5 @@
-//! Whether a specification is about the command at hand: for the deployment that the command names and, as far as its
-//! signer says, for this host and signed just now.
+//! Checks that a specification belongs to the command at hand: to its deployment and, as far as the signer states it,
+//! to this host and this time.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use time::OffsetDateTime;
 
 use super::DeploymentSpec;
 
-/// How far apart the signature and this host's clock may be: the clocks of both sides, and the time that an answer takes.
-/// Requests are refused long before clocks differ so much.
+/// The tolerance between the signing time and this host's clock: it covers both clocks and the duration of a call.
+/// Requests are rejected long before clocks differ that much.
 const AROUND: Duration = Duration::from_secs(3600);
 
-/// What a specification was signed for.
+/// The host, command and time for which a specification was signed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Binding {
     pub host_identifier: Option<String>,
@@ -20,7 +20,7 @@ pub struct Binding {
     pub signed_at: Option<OffsetDateTime>,
 }
 
-/// A specification that was signed for something else.
+/// The specification was signed for something else.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum BindingError {
     #[error(
@@ -45,7 +45,7 @@ pub enum BindingError {
     Missing { missing: &'static str },
 }
 
-/// Whether `spec` is about `command` of the host `own`.
+/// Checks that `spec` belongs to `command` of the host `own`.
 pub fn check(spec: &DeploymentSpec, command: &HostCommand, own: &str) -> Result<(), BindingError> {
     let execution = &command.deployment_execution_id;
     let deployment = execution.rsplit('/').next().unwrap_or_default();
@@ -69,7 +69,7 @@ pub fn check(spec: &DeploymentSpec, command: &HostCommand, own: &str) -> Result<
 }
 
 impl Binding {
-    /// Whether it was signed about `now`, as far as it says when.
+    /// Checks that it was signed near `now`, if it states a time.
     pub fn check_time(&self, now: OffsetDateTime) -> Result<(), BindingError> {
         match self.signed_at {
             Some(signed_at) if (now - signed_at).unsigned_abs() > AROUND => {
@@ -79,7 +79,7 @@ impl Binding {
         }
     }
 
-    /// Whether it says everything, as our controller does.
+    /// Checks that it states everything, as this project's controller does.
     pub fn check_complete(&self) -> Result<(), BindingError> {
         let said = [
             ("HostIdentifier", self.host_identifier.is_some()),

@@ -1,5 +1,5 @@
-//! The specification's JSON into a [`DeploymentSpec`]: null is absent, unknown members are ignored, everything else
-//! is checked by name.
+//! Parses the specification's JSON into a [`DeploymentSpec`]: null counts as absent, unknown members are ignored, all
+//! others are checked by name.
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
@@ -24,10 +24,10 @@ pub enum SpecError {
     Member { member: String, problem: String },
 }
 
-/// Names a deployment whose unpacked archive is used again.
+/// The member that names a deployment whose unpacked archive is reused.
 pub const REUSE_ARCHIVE_FROM: &str = "ReuseArchiveFromDeploymentId";
 
-/// The file names that an AppSpec may have when the specification names none that exists.
+/// The file names of an AppSpec if the specification names none that exists.
 pub const APPSPEC_FILENAMES: [&str; 2] = ["appspec.yml", "appspec.yaml"];
 
 impl DeploymentSpec {
@@ -81,14 +81,14 @@ fn signed_at(top: &Members) -> Result<Option<OffsetDateTime>, SpecError> {
     time.map(Some).ok_or_else(|| top.wrong("SignedAt", "expected a number of seconds since 1970"))
 }
 
-/// An id or ARN like `DeploymentId`. What is wrong with it is kept, because it must not fail the deployment.
+/// Reads an id or ARN like `DeploymentId`. A malformed one is kept, because it must not fail the deployment.
 fn reuse_archive_from(top: &Members) -> Option<ReuseFrom> {
     let value = top.value(REUSE_ARCHIVE_FROM)?;
     let id = value.as_str().and_then(|text| PathComponent::new(after_slash(text)));
     Some(id.map_or_else(|| ReuseFrom::Malformed(value.to_string()), ReuseFrom::Deployment))
 }
 
-/// What counts of an ARN; all of what is no ARN.
+/// The part of an ARN after the slash; the whole text if it is no ARN.
 fn after_slash(text: &str) -> &str {
     let arn = text.strip_prefix("arn:").and_then(|arn| arn.split_once('/'));
     arn.map_or(text, |(_, id)| id)
@@ -171,7 +171,7 @@ fn bundle_type(members: &Members, text: &str) -> Result<BundleType, SpecError> {
     text.parse().map_err(|_| members.wrong("BundleType", format!("found {text:?}; expected tar, tgz or zip")))
 }
 
-/// The members of one object, and where it stands.
+/// The members of one object, and its path.
 struct Members {
     path: String,
     map: Map<String, Value>,

@@ -1,7 +1,7 @@
-//! PKCS#7 SignedData through AWS-LC, the library that TLS uses: the one page of foreign calls in this crate.
+//! PKCS#7 SignedData through AWS-LC, the library that TLS uses: all foreign calls of this crate are here.
 //!
-//! Every object that a call allocates is owned by an [`Owned`] at once; pointers that a call lends stay inside the
-//! function that asked for them, while their owner lives.
+//! An [`Owned`] immediately takes every object that a call allocates; borrowed pointers stay inside the function that
+//! asked for them, while their owner lives.
 #![allow(unsafe_code, reason = "AWS-LC's PKCS#7 functions have no safe wrapper")]
 
 use std::ffi::{CStr, c_int, c_long};
@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 
 use aws_lc_sys as lc;
 
-/// What a signature covered, and by whom.
+/// The signed content, and its signers.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub content: Vec<u8>,
@@ -89,7 +89,7 @@ impl Authorities {
         Owned::new(store, lc::X509_STORE_free).map(Self).ok_or(Pkcs7Error::Memory)
     }
 
-    /// The certificates in a text in PEM form, of which there must be one at least.
+    /// Reads the certificates in a PEM text, which must contain at least one.
     pub(super) fn read(pem: &[u8]) -> Result<Self, Pkcs7Error> {
         let authorities = Self::none()?;
         // SAFETY: the BIO reads from `pem`, which outlives it; the store takes its own reference to each certificate.

@@ -1,5 +1,5 @@
-//! The file of the agent's log: rotated at midnight and by size, followed when somebody else moves it, and held in
-//! memory while it cannot be written.
+//! The file of the agent's log: rotated at midnight and by size, reopened when somebody else moves it, and buffered
+//! while it cannot be written.
 
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use codedeploy_hooks::clock::{Day, LocalTime};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// Rotated files that are kept, beside the one that is written.
+/// The number of rotated files that are kept, besides the current one.
 pub(super) const KEPT: usize = 7;
 
-/// Most bytes that wait in memory for a file that cannot be written.
+/// The number of bytes that wait in memory while the file cannot be written.
 const MAX_HELD: usize = 256 * 1024;
 
-/// The files of one log: where they are and how they are called.
+/// The files of one log: their folder and name.
 #[derive(Debug, Clone)]
 pub struct LogName {
     folder: PathBuf,
@@ -24,12 +24,12 @@ pub struct LogName {
     readers: Readers,
 }
 
-/// Who may read a log that is new. One that is there stays as it is, also when it is rotated.
+/// The readers of a new log. An existing one keeps its readers, also when it is rotated.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) enum Readers {
     #[default]
     Everybody,
-    /// This group, if there is one.
+    /// This group, if it exists.
     Group(Option<u32>),
 }
 
@@ -38,14 +38,14 @@ pub(super) enum Readers {
 pub(super) struct LogFile {
     name: LogName,
     file: File,
-    /// The day whose lines the file has; none while it is empty.
+    /// The day of the file's lines; none while it is empty.
     day: Option<Day>,
     max_size: u64,
-    /// Lines that are not in the file, `done` bytes of the first one excepted.
+    /// Lines that are not in the file, except for `done` bytes of the first one.
     held: VecDeque<Vec<u8>>,
     done: usize,
     held_bytes: usize,
-    /// Lines for which there was no room.
+    /// The number of lines that were dropped.
     dropped: u64,
     warned_of_rotation: bool,
 }
@@ -59,12 +59,12 @@ impl LogName {
         Self { readers, ..self }
     }
 
-    /// The file that is written.
+    /// The current file.
     pub fn current(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.program))
     }
 
-    /// Those that are not written any more, oldest first.
+    /// The rotated files, oldest first.
     pub fn rotated(&self) -> io::Result<Vec<PathBuf>> {
         Ok(self.rotations()?.into_iter().map(|(day, number)| self.of(day, number)).collect())
     }
@@ -94,7 +94,7 @@ impl LogName {
 }
 
 impl LogFile {
-    /// Opens the log for appending; makes it, and its folder, when they are missing.
+    /// Opens the log for appending; makes it, and its folder, if they are missing.
     pub(super) fn open(name: LogName, max_size: u64) -> io::Result<Self> {
         let (file, day) = open(&name)?;
         Ok(Self {
@@ -114,8 +114,8 @@ impl LogFile {
         self.name.current()
     }
 
-    /// Adds `line`, which ends with a newline, as one of `today`. After an error it is held, and written before the
-    /// next one that can be. What the log's reader should know beside it is returned as a sentence.
+    /// Appends `line`, which ends with a newline, as one of `today`. After an error it is buffered, and written before
+    /// the next line. Returns a sentence that the log's reader should know, if there is one.
     pub(super) fn append(&mut self, line: &str, today: Day) -> io::Result<Option<String>> {
         self.hold(line);
         self.follow()?;
@@ -154,7 +154,7 @@ impl LogFile {
         self.held.push_back(line.as_bytes().to_vec());
     }
 
-    /// Opens the path again when it no longer names the open file.
+    /// Opens the path again if it no longer names the open file.
     fn follow(&mut self) -> io::Result<()> {
         let open_file = self.file.metadata()?;
         match std::fs::metadata(self.name.current()) {
@@ -167,7 +167,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Sets the file aside when it is of an earlier day, or would outgrow its size.
+    /// Rotates the file if it is from an earlier day, or would exceed its size.
     fn rotate(&mut self, today: Day) -> io::Result<()> {
         let size = self.file.metadata()?.len();
         let Some(day) = self.day.filter(|_| size > 0 && self.done == 0) else {
@@ -182,7 +182,7 @@ impl LogFile {
         let before = self.file.metadata()?;
         renameat_with(CWD, self.name.current(), CWD, &aside, RenameFlags::NOREPLACE)?;
         (self.file, self.day) = open(&self.name)?;
-        // Only root can give it away.
+        // Only root can change the owner.
         let _ = fchown(&self.file, Some(before.uid()), Some(before.gid()));
         self.file.set_permissions(before.permissions())?;
         let surplus = (taken.len() + 1).saturating_sub(KEPT);
@@ -193,7 +193,7 @@ impl LogFile {
     }
 }
 
-/// Opens the log, and finds out of which day its lines are.
+/// Opens the log, and determines the day of its lines.
 fn open(name: &LogName) -> io::Result<(File, Option<Day>)> {
     let path = name.current();
     let is_new = match std::fs::metadata(&path) {
@@ -211,7 +211,7 @@ fn open(name: &LogName) -> io::Result<(File, Option<Day>)> {
     if is_new {
         DirBuilder::new().recursive(true).mode(0o755).create(&name.folder)?;
     }
-    // Not blocking: something else may stand there by now.
+    // Non-blocking, because it may have been replaced.
     let file =
         OpenOptions::new().append(true).create(true).mode(mode).custom_flags(libc::O_NONBLOCK).open(&path)?;
     let metadata = file.metadata()?;
@@ -220,7 +220,7 @@ fn open(name: &LogName) -> io::Result<(File, Option<Day>)> {
         if group.is_some() {
             fchown(&file, None, group)?;
         }
-        // Whatever the umask.
+        // Independent of the umask.
         file.set_permissions(Permissions::from_mode(mode))?;
     }
     let day = (metadata.len() > 0).then(|| metadata.modified().map(|time| LocalTime::of(time).day()));
@@ -276,7 +276,7 @@ mod tests {
         for (line, day) in [("a\n", 20261121), ("b\n", 20261121), ("c\n", 20261122), ("d\n", 20261121)] {
             assert_eq!(log.append(line, Day(day)).unwrap(), None);
         }
-        // A clock that is set back does not bring a day back.
+        // Setting the clock back does not bring a day back.
         expect(folder.path(), &[("agent.20261121.log", "a\nb\n"), ("agent.log", "c\nd\n")]);
         let mode = folder.path().join("agent.log").metadata().unwrap().mode() & 0o777;
         assert_eq!(mode, 0o644);
@@ -350,7 +350,7 @@ mod tests {
         let big = format!("{}\n", "x".repeat(MAX_HELD / 2));
         (0..3).for_each(|_| drop(log.append(&big, TODAY).unwrap_err()));
         fs::remove_dir(&path).unwrap();
-        // The one that had room, and what comes after.
+        // The line that had room, and the next one.
         let notice = log.append("c\n", TODAY).unwrap().unwrap();
         assert!(notice.starts_with("2 lines are missing here"), "{notice}");
         expect(folder.path(), &[("agent.log", &format!("b\n{big}c\n"))]);

@@ -1,4 +1,4 @@
-//! systemd's journal, in its native protocol: every field of a record is one there.
+//! systemd's journal, in its native protocol: every field of a record becomes a journal field.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -11,13 +11,13 @@ use super::record::{Record, harmless};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Stands before the names of our fields.
+/// The prefix of our fields' names.
 const PREFIX: &str = "CODEDEPLOY_";
 
-/// Most bytes of one value: a record stays below what a datagram takes.
+/// The largest value in bytes: a record must fit into a datagram.
 const MAX_VALUE: usize = 32 * 1024;
 
-/// How long a journal that does not read may hold the agent up.
+/// The time that an unresponsive journal may delay the agent.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The journal, when `stream` (`JOURNAL_STREAM`, device and inode) says that `output` goes there.
+    /// Returns the journal, if `stream` (`JOURNAL_STREAM`, device and inode) identifies `output`.
     pub(super) fn behind(output: impl AsFd, stream: &str, identifier: &str) -> Option<Self> {
         let (device, inode) = stream.split_once(':')?;
         let open = rustix::fs::fstat(output).ok()?;
@@ -45,7 +45,7 @@ impl Journal {
         Some(Self { socket, address: address.to_owned(), identifier: identifier.to_owned() })
     }
 
-    /// Sends `record`; one that the journal does not take is in the log's file alone.
+    /// Sends `record`; if the journal does not accept it, only the log file has it.
     pub(super) fn send(&self, record: &Record) {
         let _ = self.socket.send_to(&self.datagram(record), &self.address);
     }
@@ -68,7 +68,7 @@ impl Journal {
     }
 }
 
-/// Adds a field in the form that every value can have: its length comes first.
+/// Adds a field in the form for any value: with its length first.
 fn put(datagram: &mut Vec<u8>, name: &str, value: &str) {
     let value = &value[..value.floor_char_boundary(MAX_VALUE)];
     datagram.extend_from_slice(name.as_bytes());
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::telemetry::record::Fields;
 
-    /// What systemd's side reads.
+    /// Reads the fields like systemd.
     fn fields(mut datagram: &[u8]) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::new();
         while let Some(end) = datagram.iter().position(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! One line of a log: what it says, and its layouts. Nothing that a terminal would act upon is ever written raw.
+//! One line of a log, and its layouts. Characters that affect a terminal are never written raw.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tracing::Level;
 
-/// Fields that come first, in this order, whatever the order in which they were recorded.
+/// Fields that come first, in this order, regardless of the order in which they were recorded.
 const FIRST: [&str; 7] = [
     "deployment_id",
     "deployment_group",
@@ -22,7 +22,7 @@ const FIRST: [&str; 7] = [
     "duration_ms",
 ];
 
-/// Names that a line has in any case.
+/// Names that every line has.
 const RESERVED: [&str; 4] = ["time", "level", "message", "target"];
 
 /// The values of a line, each name once.
@@ -34,7 +34,7 @@ pub struct Fields(Vec<(Cow<'static, str>, Value)>);
 pub struct Record {
     pub time: SystemTime,
     pub level: Level,
-    /// The module that says it.
+    /// The module that wrote it.
     pub target: Cow<'static, str>,
     pub message: String,
     pub fields: Fields,
@@ -53,7 +53,7 @@ impl Fields {
         }
     }
 
-    /// Sets everything that `others` has.
+    /// Sets all fields of `others`.
     pub fn extend(&mut self, others: &Fields) {
         for (name, value) in &others.0 {
             self.set(name.clone(), value.clone());
@@ -64,12 +64,12 @@ impl Fields {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// The text called `name`.
+    /// Returns the text field `name`.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
     }
 
-    /// All of them, those with a meaning of their own first.
+    /// Returns all fields, the well-known ones first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let first = FIRST.iter().filter_map(|name| Some((*name, self.get(name)?)));
         let others = self.0.iter().map(|(name, value)| (name.as_ref(), value));
@@ -78,7 +78,7 @@ impl Fields {
 }
 
 impl Record {
-    /// A JSON object on one line, without its end.
+    /// Formats a JSON object on one line, without its newline.
     pub fn json(&self) -> String {
         let mut line = format!(
             r#"{{"time":"{}","level":"{}","message":{}"#,
@@ -98,7 +98,8 @@ impl Record {
         line
     }
 
-    /// A line as AWS's agent 1.8.1 lays it out, without its end: the host's time, the level, and what was said.
+    /// Formats a line in the layout of AWS's agent 1.8.1, without its newline: the host's time, the level, and the
+    /// message.
     pub fn text(&self, program: &str, pid: u32) -> String {
         let time = LocalTime::of(self.time).seconds().replace(' ', "T");
         format!("{time} {:<5} [{program}({pid})]: {}", self.level, self.sentence())
@@ -114,7 +115,7 @@ impl Record {
     }
 }
 
-/// A value as a word: in quotes when it would not be one otherwise.
+/// Formats a value as a word, in quotes if necessary.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => {
@@ -148,7 +149,7 @@ fn quoted(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            // All of them have one UTF-16 unit.
+            // Each of them is one UTF-16 unit.
             c if is_hostile(c) => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
             c => quoted.push(c),
         }

@@ -1,4 +1,4 @@
-//! Records as a person reads them, in colour on a terminal.
+//! Records as text for people, in colour on a terminal.
 
 use std::fmt::Write;
 
@@ -8,17 +8,17 @@ use tracing::Level;
 
 use super::record::{Record, harmless, shown};
 
-/// What a person's line shows.
+/// The contents of a line for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Style {
     pub colour: bool,
-    /// The time of day comes first.
+    /// Show the time of day first.
     pub time: bool,
-    /// The deployment is told elsewhere: its names are left out.
+    /// Leave out the deployment's names, because they are shown elsewhere.
     pub in_deployment: bool,
 }
 
-/// Fields that say to which deployment a line belongs, and those that a line shows in another way.
+/// The fields that name a line's deployment, and those that a line shows in another way.
 const OF_DEPLOYMENT: [&str; 3] = ["deployment_id", "deployment_group", "application"];
 const SHOWN_APART: [&str; 4] = ["lifecycle_event", "script", "duration_ms", "command"];
 
@@ -33,7 +33,7 @@ pub enum Colour {
 }
 
 impl Style {
-    /// `text` in `colour`, when there are colours.
+    /// Returns `text` in `colour`, if colours are on.
     pub fn paint(self, colour: Colour, text: &str) -> String {
         let code = match colour {
             Colour::Bold => 1,
@@ -45,7 +45,7 @@ impl Style {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    /// `record` as one line, or as several when its message has them; without the end of the last.
+    /// Formats `record` as one line, or as several if its message has them; without the last newline.
     pub fn words(self, record: &Record) -> String {
         let mut line = String::new();
         if self.time {

@@ -1,17 +1,17 @@
-//! What hosts report about a command, as clients are shown it.
+//! Hosts' reports about commands, in the form for clients.
 
 use codedeploy_api::codedeploy::{Diagnostics, LifecycleErrorCode};
 use codedeploy_api::command::Envelope;
 use codedeploy_api::diagnostics::{AcknowledgementPayload, ErrorCode};
 use serde_json::Value;
 
-/// Most characters of a log that are kept.
+/// The number of characters of a log that are kept.
 const MAX_LOG: usize = 4096;
-/// Most characters of a message or a script's name that are kept.
+/// The number of characters of a message or a script's name that are kept.
 const MAX_TEXT: usize = 2048;
 
-/// Reads the diagnostics of a completed command. A report that cannot be read is shown as it came: losing a host's
-/// result over its form would help nobody.
+/// Reads the diagnostics of a completed command. An unreadable report is shown unchanged: its form is no reason to lose
+/// a host's result.
 pub fn read(succeeded: bool, envelope: Option<&Envelope>) -> Diagnostics {
     if succeeded {
         let payload = envelope.and_then(payload);
@@ -33,13 +33,14 @@ fn payload(envelope: &Envelope) -> Option<Value> {
     serde_json::from_str(json).ok().filter(Value::is_object)
 }
 
-/// The message of a success that has a sentence for people; a single word is for the service (`BundleSource=downloaded`).
+/// Returns the message of a success, if it is a sentence for people; a single word is for the service
+/// (`BundleSource=downloaded`).
 fn note(payload: &Value) -> Option<&str> {
     let message = payload.get("message")?.as_str()?;
     message.strip_prefix("Succeeded: ").filter(|note| note.trim().contains(' ')).map(|_| message)
 }
 
-/// Whether an acknowledgement says that no script is listed for the event.
+/// Whether an acknowledgement reports that there is no script for the event.
 pub fn is_noop(envelope: Option<&Envelope>) -> Option<bool> {
     let envelope = envelope.filter(|envelope| envelope.format == Envelope::JSON)?;
     let payload: AcknowledgementPayload = serde_json::from_str(&envelope.payload).ok()?;
@@ -53,7 +54,7 @@ fn code(code: Option<&Value>) -> LifecycleErrorCode {
         Some(ErrorCode::ScriptNotExecutable) => LifecycleErrorCode::ScriptNotExecutable,
         Some(ErrorCode::ScriptTimedOut) => LifecycleErrorCode::ScriptTimedOut,
         Some(ErrorCode::ScriptFailed | ErrorCode::OutputLeftOpen) => LifecycleErrorCode::ScriptFailed,
-        // A failure that calls itself a success is not known to be anything.
+        // A failure that calls itself a success has an unknown cause.
         Some(ErrorCode::Success | ErrorCode::UnknownError | ErrorCode::FailedAfterRestart) | None => {
             LifecycleErrorCode::UnknownError
         }

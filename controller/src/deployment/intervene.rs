@@ -1,4 +1,4 @@
-//! StopDeployment, ContinueDeployment and what ends a wait by its older name.
+//! StopDeployment, ContinueDeployment, and the older operation that ends a wait.
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
@@ -13,7 +13,7 @@ use crate::records::Record;
 use crate::request;
 use crate::transaction::Context;
 
-/// Ends a deployment as soon as no host runs a command of it; hosts are not told to abort.
+/// Ends a deployment as soon as no host runs a command of it; hosts are not asked to abort.
 pub fn stop(
     context: &Context<'_>,
     request: request::StopDeployment,
@@ -50,7 +50,7 @@ pub fn stop(
     Ok((output, outcome))
 }
 
-/// What to say when it is too late for what is wished about the rollback.
+/// The message if it is too late for the wish about the rollback.
 fn ignored_wish(record: &Record, rollback: Option<bool>) -> Option<&'static str> {
     let made = record.relations.rollback.as_ref().and_then(|made| made.rollback_deployment_id.as_ref());
     match (rollback?, made) {
@@ -60,7 +60,7 @@ fn ignored_wish(record: &Record, rollback: Option<bool>) -> Option<&'static str>
     }
 }
 
-/// Asks a deployment that is not over to end.
+/// Asks an active deployment to end.
 pub(super) fn end_early(
     context: &Context<'_>,
     record: &mut Record,
@@ -77,7 +77,7 @@ pub(super) fn end_early(
     }
 }
 
-/// Lets a blue/green deployment go on that waits: for its traffic, or for the end of the original instances.
+/// Lets a waiting blue/green deployment continue: it waits for its traffic, or for the end of the original instances.
 pub fn proceed(
     context: &Context<'_>,
     request: request::ContinueDeployment,
@@ -112,7 +112,7 @@ pub fn proceed(
     }
 }
 
-/// The older name of the end of the wait for the original instances' end.
+/// The older operation that ends the wait for the original instances.
 pub fn skip_wait(
     context: &Context<'_>,
     request: request::SkipWaitTimeForInstanceTermination,

@@ -1,4 +1,4 @@
-//! What operators see of deployments.
+//! The operators' view of deployments.
 
 use codedeploy_api::codedeploy::*;
 
@@ -10,7 +10,7 @@ use crate::registry::{applications, groups};
 use crate::request;
 use crate::transaction::Context;
 
-/// The deployment named by a request.
+/// Returns the deployment that a request names.
 pub(super) fn find(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     Record::load(context.tx, id)?.ok_or_else(|| {
         ErrorName::DeploymentDoesNotExist.because(format!("The deployment {id} could not be found."))
@@ -74,7 +74,7 @@ pub fn list(
     let (statuses, created) = (request.include_only_statuses, request.created);
     let name = format!("deployments of {group_id:?} {statuses:?} {created:?}");
     let listing = context.pages.listing::<Made>(name, request.next_token.as_deref())?;
-    // Only CloudFormation gives deployments an external id.
+    // Only CloudFormation sets external ids of deployments.
     if request.external_id.is_some() {
         return Ok(ListDeploymentsOutput { deployments: Some(Vec::new()), next_token: None });
     }
@@ -86,7 +86,7 @@ pub fn list(
         end: created.end.map_or(i64::MAX, Timestamp::millis).min(before.0),
         before,
     };
-    // One more than a page has says whether there is another.
+    // One more than a page shows whether there is another page.
     let newest = newest(context.tx, &wanted, PAGE + 1)?;
     let (deployments, next_token) = listing.page(newest.into_iter().map(Ok::<_, ApiError>))?;
     Ok(ListDeploymentsOutput { deployments: Some(deployments), next_token })
@@ -104,7 +104,7 @@ pub fn put_hook_status(
     )))
 }
 
-/// Only CloudFormation gives resources an external id: there is nothing to delete.
+/// Only CloudFormation sets external ids of resources: there is nothing to delete.
 pub fn delete_by_external_id(
     _: &Context<'_>,
     _: request::DeleteResourcesByExternalId,

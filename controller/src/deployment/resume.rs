@@ -1,7 +1,8 @@
-//! What hosts are owed when the service was away: its absence is not theirs.
+//! Extends hosts' timeouts after a downtime of the service, which must not count against them.
 //!
-//! A command that is out has a timer, and no host can beat it while the service does not answer. So each gets at least a
-//! whole pick-up period from the moment on in which the service is back. The limits of deployments as a whole go on.
+//! A command in progress has a timeout, and no host can meet it while the service does not respond. So each command
+//! gets at least a whole pick-up period from the time on at which the service is back. The limits of deployments as a
+//! whole are not extended.
 
 use codedeploy_api::codedeploy::Timestamp;
 
@@ -10,10 +11,10 @@ use crate::error::ApiError;
 use crate::records::{Record, Target};
 use crate::transaction::Context;
 
-/// Most targets that one transaction gives time to.
+/// The number of targets whose timeouts one transaction extends.
 const BATCH: usize = 250;
 
-/// Gives the commands of a deployment that are out their time from `back` on. Says whether there may be more of them.
+/// Extends the timeouts of a deployment's running commands from `back` on. Returns whether there may be more of them.
 pub fn resume(context: &Context<'_>, id: &str, back: Timestamp) -> Result<(bool, Effects), ApiError> {
     let mut outcome = Effects::none(id);
     let Some(record) = Record::load(context.tx, id)? else {
@@ -25,10 +26,10 @@ pub fn resume(context: &Context<'_>, id: &str, back: Timestamp) -> Result<(bool,
     let more = targets.len() == BATCH;
     for mut target in targets {
         target.state.prolong(&record.rules, context.timers, back);
-        // Nothing happened to the target that its clients should see.
+        // Clients should not see this as a change of the target.
         let updated = target.updated;
         target.save(context.tx, &record.rules, context.timers, updated)?;
-        // A poll that came before took the command for overdue.
+        // An earlier poll found the command overdue.
         if target.state.running(&record.rules).is_some_and(|event| event.state.is_offered()) {
             outcome.hosts.push(target.member.host);
         }

@@ -1,4 +1,4 @@
-//! What operators see of a deployment's targets, in the present and in the older shape.
+//! The operators' view of a deployment's targets, in the present and in the older shape.
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::deployment_state::DeploymentState;
@@ -11,7 +11,7 @@ use crate::request;
 use crate::request::members::{once_each, shorten};
 use crate::transaction::Context;
 
-/// Why a deployment has no targets yet, if it has none for that.
+/// The message for a deployment that has no targets yet, because it has not started.
 fn not_started(record: &Record, what: &str) -> Option<String> {
     let is_created = matches!(record.progress, DeploymentState::Created);
     // Clients look for the words "hasn't completed adding instances".
@@ -23,10 +23,10 @@ fn not_started(record: &Record, what: &str) -> Option<String> {
     })
 }
 
-/// A deployment whose targets are known.
+/// Returns a deployment whose targets are known.
 fn started(context: &Context<'_>, id: &str) -> Result<Record, ApiError> {
     let record = find(context, id)?;
-    // One that ended before it started has no targets; clients that wait for them would wait for ever.
+    // A deployment that ended before it started has no targets; clients that wait for them would wait for ever.
     match not_started(&record, "targets") {
         Some(reason) => Err(ErrorName::DeploymentNotStarted.because(reason)),
         None => Ok(record),
@@ -87,7 +87,7 @@ fn names_with(
     )
 }
 
-/// Labels tell the fleets of a blue/green deployment apart; a deployment in place has none.
+/// Labels distinguish the fleets of a blue/green deployment; a deployment in place has none.
 fn refuse_labels(record: &Record, labels: &[TargetLabel]) -> Result<(), ApiError> {
     match record.rules.strategy {
         Strategy::BlueGreen { .. } | Strategy::BlueGreenRollback => return Ok(()),
@@ -176,7 +176,7 @@ pub fn get_instance(
     Ok(GetDeploymentInstanceOutput { instance_summary: Some(summary(target)) })
 }
 
-/// Instances that the deployment does not have are left out, and named in the message.
+/// Instances that the deployment lacks are left out, and named in the message.
 pub fn batch_get_instances(
     context: &Context<'_>,
     request: request::BatchGetDeploymentInstances,

@@ -1,4 +1,4 @@
-//! The service's own hand in a deployment: lifecycle events that it performs at load balancers instead of a host.
+//! The lifecycle events that the service performs itself, at load balancers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::records::command::{Command, SERVICE};
 use crate::records::{Record, Target, set_aside};
 use crate::transaction::Context;
 
-/// Which way the traffic of an instance is changed.
+/// The change of an instance's traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum Direction {
     #[serde(rename = "BlockTraffic")]
@@ -25,7 +25,7 @@ pub enum Direction {
 /// A lifecycle event that the service performs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Identifies the job towards [`complete`].
+    /// Identifies the job for [`complete`].
     pub command: String,
     pub deployment_id: String,
     pub application: String,
@@ -35,23 +35,23 @@ pub struct Job {
     pub direction: Direction,
     /// The load balancers of the deployment group, by name.
     pub balancers: Vec<String>,
-    /// When it was begun, perhaps by an earlier run of the service.
+    /// The time of its beginning, perhaps in an earlier run of the service.
     pub since: Timestamp,
 }
 
-/// Most commands that one transaction looks at. Hosts wait meanwhile.
+/// The number of commands that one transaction examines. Hosts wait meanwhile.
 const BATCH: usize = 250;
 
-/// Some of the jobs there are.
+/// A part of the jobs.
 #[derive(Debug, Default)]
 pub struct Taken {
     pub jobs: Vec<Job>,
     pub outcomes: Vec<Effects>,
-    /// After which others follow, if there are any.
+    /// The place to continue from, if there are more.
     pub next: Option<i64>,
 }
 
-/// Takes the next jobs that were not begun, those after `after`; there is none before 1.
+/// Takes the next jobs that have not begun, those after `after`; sequence numbers begin with 1.
 pub fn take(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
     let commands = Command::offered_here(context.tx, after, BATCH)?;
     each(context, commands, |record, target, command, state| {
@@ -63,7 +63,7 @@ pub fn take(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
     })
 }
 
-/// The next jobs that an earlier run of the service began and did not end.
+/// Returns the next jobs that an earlier run of the service began and did not end.
 pub fn begun(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
     let commands = Command::begun_here(context.tx, after, BATCH)?;
     each(context, commands, |_, _, _, state| match state {
@@ -72,7 +72,7 @@ pub fn begun(context: &Context<'_>, after: i64) -> Result<Taken, ApiError> {
     })
 }
 
-/// Those of some jobs that nobody waits for any more: their event has ended, or the deployment is gone.
+/// Returns those of the jobs that nobody waits for any more: their event has ended, or the deployment is gone.
 pub fn abandoned(context: &Context<'_>, mut jobs: Vec<String>) -> Result<Vec<String>, ApiError> {
     let mut wanted = HashSet::new();
     for job in &jobs {
@@ -84,7 +84,7 @@ pub fn abandoned(context: &Context<'_>, mut jobs: Vec<String>) -> Result<Vec<Str
     Ok(jobs)
 }
 
-/// Makes jobs of commands that `begin` says the beginning of.
+/// Makes jobs of commands; `begin` returns the time of their beginning.
 fn each(
     context: &Context<'_>,
     commands: Vec<Command>,
@@ -99,7 +99,7 @@ fn each(
     let mut taken = Taken { next, ..Taken::default() };
     let mut records = HashMap::new();
     for command in commands {
-        // What cannot be read keeps no other instance from its traffic.
+        // An unreadable record must not keep other instances from their traffic.
         let (record, mut target) = match look_up(context, &mut records, &command) {
             Ok(Some(found)) => found,
             Ok(None) => continue,
@@ -152,7 +152,7 @@ fn look_up<'a>(
     Ok(records.get(id).filter(|record| !record.is_over()).zip(target))
 }
 
-/// Notes how a job ended: with a remark for those who look at the event, or with what went wrong.
+/// Records the end of a job: with a remark for people, or with the error.
 pub fn complete(
     context: &Context<'_>,
     command: &str,

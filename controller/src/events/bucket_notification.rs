@@ -7,26 +7,26 @@ use serde_json::Value;
 
 use crate::revision::{Bundle, Revision, S3Object};
 
-/// A version of an object that is new in a bucket.
+/// A new version of an object in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub bucket: String,
     pub key: String,
     pub etag: Option<String>,
     pub version: Option<String>,
-    /// Hexadecimal digits that tell the order of notifications of one object.
+    /// Hexadecimal digits that order the notifications of one object.
     pub sequencer: Option<String>,
 }
 
-/// What a notification says.
+/// The contents of a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BucketNotification {
     Created(Vec<Created>),
-    /// A topic asks whether it may send: someone has to open this URL.
+    /// A topic asks for confirmation: somebody must open this URL.
     Confirm(String),
 }
 
-/// Reads a notification of S3: as it sends it itself, through EventBridge, or through a topic of SNS.
+/// Reads a notification of S3: sent directly, through EventBridge, or through an SNS topic.
 pub fn read(body: &[u8]) -> Option<BucketNotification> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let body = match body["Type"].as_str() {
@@ -78,7 +78,7 @@ fn form_decode(text: &str) -> Option<String> {
     percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// The revision that an object is, as its name says.
+/// Returns the revision of an object, with its format taken from its name.
 pub(super) fn revision(created: &Created) -> Option<Revision> {
     let kinds =
         [(".zip", Bundle::Zip), (".tar", Bundle::Tar), (".tgz", Bundle::Tgz), (".tar.gz", Bundle::Tgz)];

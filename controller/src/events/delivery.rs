@@ -1,4 +1,4 @@
-//! Takes messages to their receivers, one after the other for each; a receiver that is away holds up nobody else.
+//! Sends messages to their receivers, one after the other for each; an unreachable receiver delays no other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::error::{ApiError, chain};
 use crate::outgoing;
 use crate::service::Service;
 
-/// How soon it is tried again when the database refused.
+/// The delay before a failed transaction is retried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Runs until the service is asked to stop.
+/// Runs until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let made = watch::Sender::new(());
     service.transact(|service, context| outbox::listen(context, &service.settings.events)).await?;
-    // A receiver that is named twice is one.
+    // A receiver that is configured twice counts once.
     let receivers: BTreeMap<_, _> = service
         .settings
         .events
@@ -40,7 +40,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Makes messages whenever something happened. Never ends.
+/// Creates messages whenever something has changed. Never ends.
 async fn compose(service: &Arc<Service>, made: &watch::Sender<()>) {
     if service.settings.events.receivers().next().is_none() {
         return std::future::pending().await;
@@ -79,7 +79,7 @@ async fn deliver(service: &Arc<Service>, receiver: Receiver, mut made: watch::Re
         match message {
             Some(message) if message.is_due(now) => attempt(service, &receiver, message).await,
             Some(message) => tokio::time::sleep(message.due.since(now) + Duration::from_millis(1)).await,
-            // An error would mean that nobody makes messages any more; then there are none to wait for.
+            // An error means that nobody creates messages any more, so there are none to wait for.
             None => {
                 if made.changed().await.is_err() {
                     return std::future::pending().await;
@@ -127,7 +127,7 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
     }
     let sequence = message.sequence;
     if let Err(error) = service.transact(move |_, context| outbox::settle(context, sequence, next)).await {
-        // It is sent once more: receivers hear of a change at least once.
+        // It is sent once more: receivers get every change at least once.
         tracing::error!(%error, "a message that was sent could not be settled");
         tokio::time::sleep(RETRY).await;
     }

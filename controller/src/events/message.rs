@@ -1,4 +1,4 @@
-//! Notifications of changes of state, in the forms of EventBridge and of SNS. Pure.
+//! Notifications of state changes, in the formats of EventBridge and SNS. Pure.
 
 use codedeploy_api::codedeploy::{DeploymentOverview, ErrorCode, ErrorInformation, Timestamp};
 use codedeploy_planner::target_state::Event;
@@ -9,10 +9,10 @@ use time::macros::format_description;
 
 use crate::config::Partition;
 
-/// The notification of a change of the state of a deployment, or of one of its targets.
+/// The notification of a state change of a deployment, or of one of its targets.
 #[derive(Debug, Clone)]
 pub struct Notification {
-    /// Unique, the same however often it is told.
+    /// Unique, and the same for every repetition.
     pub id: String,
     pub time: Timestamp,
     pub state: State,
@@ -20,7 +20,7 @@ pub struct Notification {
     pub deployment: Deployment,
 }
 
-/// The deployment that a notification is about.
+/// The deployment of a notification.
 #[derive(Debug, Clone)]
 pub struct Deployment {
     pub id: String,
@@ -29,7 +29,7 @@ pub struct Deployment {
     pub group_id: String,
     pub created: Timestamp,
     pub completed: Option<Timestamp>,
-    /// Its targets per status, once it has some.
+    /// The number of its targets per status, once it has targets.
     pub overview: Option<DeploymentOverview>,
     pub error: Option<ErrorInformation>,
     pub undoes: Option<Undoes>,
@@ -42,7 +42,7 @@ pub struct Undoes {
     pub message: Option<String>,
 }
 
-/// The target that a notification is about.
+/// The target of a notification.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub id: String,
@@ -60,7 +60,7 @@ pub enum State {
 }
 
 impl State {
-    /// The state that a status of a deployment or a target begins.
+    /// Returns the state that a status of a deployment or a target begins.
     pub fn of(status: &str) -> Option<Self> {
         Some(match status {
             "Created" | "InProgress" => State::Start,
@@ -94,7 +94,7 @@ impl State {
 }
 
 impl Notification {
-    /// The types of trigger that are about it.
+    /// The trigger types for it.
     pub fn trigger_events(&self) -> Vec<&'static str> {
         match (&self.target, self.state) {
             (Some(_), State::Start) => vec!["InstanceStart"],
@@ -113,7 +113,7 @@ impl Notification {
         }
     }
 
-    /// The event as EventBridge has it, as JSON.
+    /// Formats the event for EventBridge, as JSON.
     pub fn event_bridge(&self, partition: &Partition) -> String {
         let Partition { region, account_id } = partition;
         let Deployment { id, application, group, group_id, .. } = &self.deployment;
@@ -143,7 +143,7 @@ impl Notification {
         })
     }
 
-    /// The notification as a topic's subscriber gets it, as JSON.
+    /// Formats the notification for a topic's subscriber, as JSON.
     pub fn sns(&self, partition: &Partition, topic: &str, trigger: &str) -> String {
         to_json(&SnsNotification {
             kind: "Notification",
@@ -170,7 +170,7 @@ impl Notification {
         }
     }
 
-    /// In the form that the live service sends; members that hold JSON are texts there.
+    /// In the format of the live service; members with JSON are texts there.
     fn of_deployment<'a>(&'a self, partition: &'a Partition, trigger: &'a str) -> OfDeployment<'a> {
         let deployment = &self.deployment;
         let count = |count: Option<i64>| count.unwrap_or(0);
@@ -230,7 +230,7 @@ impl Notification {
     }
 }
 
-/// Structures of what is told: receivers that look at texts find the members where AWS has them.
+/// Structures of messages, with their members in AWS's order, for receivers that parse the text.
 macro_rules! told {
     ($case:literal: $($name:ident { $($(#[$attribute:meta])* $member:ident: $type:ty,)* })*) => {$(
         #[derive(Serialize)]
@@ -336,7 +336,7 @@ impl<'a> OfEvent<'a> {
     }
 }
 
-/// Texts and numbers have a form in JSON, whatever they are.
+/// Texts and numbers always have a JSON form.
 fn to_json<T: Serialize>(told: &T) -> String {
     serde_json::to_string(told).unwrap_or_default()
 }

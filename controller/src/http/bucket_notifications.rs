@@ -1,4 +1,4 @@
-//! Where buckets tell of new objects: `POST /events`, with the token of the configuration.
+//! The endpoint for buckets' notifications of new objects: `POST /events`, with the token of the configuration.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
     }
 }
 
-/// What becomes of new objects.
+/// Describes the effect of new objects.
 fn effect(noted: Noted, objects: &str) -> String {
     match noted.new {
         0 if objects.is_empty() => "The notification tells of no new object.".into(),
@@ -83,7 +83,7 @@ fn effect(noted: Noted, objects: &str) -> String {
     }
 }
 
-/// As a bearer's token, or as the password of any user, which is what a topic of SNS can send.
+/// As a bearer token, or as the password of any user, which is what an SNS topic can send.
 fn is_let_in(headers: &HeaderMap, token: &Secret) -> bool {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let given = match given.split_once(' ') {

@@ -1,4 +1,4 @@
-//! Owns the connections: accepts them, and lets no client hold one for longer than its request needs.
+//! Accepts connections, and lets no client hold one for longer than its request needs.
 
 use std::future::Future;
 use std::io;
@@ -23,13 +23,13 @@ use tower::util::MapRequest;
 use super::elsewhere;
 use super::unauthenticated::{Slot, UnauthenticatedConnections};
 
-/// Most bytes of a request's head; a signed one has about two thousand.
+/// The largest head of a request, in bytes; a signed one has about two thousand.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Most connections without a signed request, where there may be many files.
+/// The largest number of connections without a signed request, if there may be many files.
 const MAX_UNAUTHENTICATED: u64 = 4096;
 
-/// How long to wait when no connection can be accepted, which mostly means that all file descriptors are in use.
+/// The pause after no connection could be accepted, which mostly means that all file descriptors are in use.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A socket that accepts connections.
@@ -40,7 +40,7 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<Tls>,
 }
 
-/// What makes a connection one that nobody between can read.
+/// Encrypts a connection.
 #[derive(Clone)]
 pub(crate) struct Tls(pub(crate) TlsAcceptor);
 
@@ -50,7 +50,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Where a request is from: its client, or a proxy in front.
+/// The origin of a request: its client, or a proxy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client(pub(super) SocketAddr);
 
@@ -106,7 +106,7 @@ pub(crate) async fn serve(
     open.shutdown().await;
 }
 
-/// A connection that was accepted, and what it is served with.
+/// An accepted connection, and everything for serving it.
 struct Connection {
     http: http1::Builder,
     router: Router,
@@ -119,7 +119,7 @@ impl Connection {
     async fn serve(self, stream: TcpStream, tls: Option<Tls>, slot: Arc<Slot>) {
         match tls {
             None => self.answer(stream, slot).await,
-            // Plain connections, of which there may be thousands, shall not be as large as those with TLS.
+            // Plain connections, of which there may be thousands, should not be as large as those with TLS.
             Some(tls) => Box::pin(self.answer_by_tls(stream, tls, slot)).await,
         }
     }
@@ -128,7 +128,7 @@ impl Connection {
         let client = self.client;
         let mut first = [0; 1];
         let peeked = tokio::time::timeout(self.timeout, stream.peek(&mut first)).await;
-        // No record of TLS begins with a letter, and every method of http does.
+        // No TLS record begins with a letter, and every http method does.
         if matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_alphabetic() {
             tracing::info!(%client, "a client spoke plain http, and this service answers https:// alone");
             self.router = elsewhere::plain_http();
@@ -159,7 +159,7 @@ impl Connection {
     }
 }
 
-/// Lets the process have as many files as it may: every host holds a connection.
+/// Raises the process's file limit to its maximum: every host holds a connection.
 pub(crate) fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -168,13 +168,13 @@ pub(crate) fn raise_file_limit() {
     }
 }
 
-/// A quarter of what there may be of files.
+/// A quarter of the file limit.
 fn most_unauthenticated() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from((files / 4).clamp(16, MAX_UNAUTHENTICATED)).unwrap_or(16)
 }
 
-/// A client that went away before it was accepted is no trouble of the service.
+/// A client that disconnects before it is accepted does not affect the service.
 fn of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

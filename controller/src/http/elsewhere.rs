@@ -1,4 +1,4 @@
-//! Requests that came to the wrong place: an answer in words, in the form that their client reads.
+//! Requests to the wrong place: an explanation in the format of their client.
 
 use axum::Router;
 use axum::body::Body;
@@ -9,7 +9,7 @@ use super::protocol::Protocol;
 use super::{header_text, query, sigv4};
 use crate::error::ErrorName;
 
-/// What a client takes for an answer.
+/// The response format that a client expects.
 enum Form {
     Api(Protocol),
     Query,
@@ -19,7 +19,7 @@ enum Form {
     Text,
 }
 
-/// Services whose operations are paths too, and that answer as those of the query protocol.
+/// Services whose operations are paths, too, and whose responses have the format of the query protocol.
 const IN_XML: [&str; 2] = ["route53", "cloudfront"];
 
 impl Form {
@@ -47,7 +47,7 @@ impl Form {
     }
 }
 
-/// What answers plain http where only TLS is spoken.
+/// Answers plain http on an endpoint with TLS.
 pub(super) fn plain_http() -> Router {
     Router::new().fallback(|request: Request<Body>| async move {
         let message = "This port speaks TLS and got plain http: use https:// in the endpoint's URL.";
@@ -63,7 +63,7 @@ pub(super) fn plain_http() -> Router {
     })
 }
 
-/// What answers requests for objects where none are served.
+/// Answers requests for objects if none are served.
 pub(super) fn no_s3(request: &Request<Body>) -> Response<Body> {
     tracing::info!(path = request.uri().path(), "a request for S3 was refused: s3 is not set");
     match Form::of(request) {
@@ -84,14 +84,14 @@ pub(super) fn no_s3(request: &Request<Body>) -> Response<Body> {
     }
 }
 
-/// What is said of a service that is not here.
+/// The message about a service that is not available here.
 fn no_service(request: &Request<Body>) -> String {
     query::no_service(sigv4::claimed_service(request.headers()).unwrap_or_default())
 }
 
 fn json(status: StatusCode, message: &str) -> Response<Body> {
     let mut response = api(Protocol::AwsJson, status, message);
-    // Where operations are paths, the name of an error is in a header.
+    // If operations are paths, a header has the name of an error.
     let name = HeaderValue::from_static("UnknownOperationException");
     response.headers_mut().insert("x-amzn-errortype", name);
     response

@@ -1,4 +1,4 @@
-//! The agents' API: five operations, each for a host about itself.
+//! The agents' API: operations that a host calls about itself.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub(super) async fn call(
     }
 }
 
-/// Who signed a request of the agents' API.
+/// The signer of a request to the agents' API.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     principal: Principal,
@@ -80,7 +80,7 @@ impl Caller {
         Caller { principal, agent }
     }
 
-    /// The identifier of the host that the principal is: its ARN is that of a registered instance.
+    /// Returns the identifier of the principal's host: the principal's ARN is that of a registered instance.
     fn admit(&self, context: &Context<'_>) -> Result<&str, ApiError> {
         let arn = &self.principal.arn;
         let registered = fleet::instance_of_host(context.tx, arn)?;
@@ -110,7 +110,7 @@ impl Caller {
     }
 }
 
-/// Answers as soon as there is a command, and without one when the poll's time is over or the service stops.
+/// Responds as soon as there is a command, and without one when the poll's time is over or the service stops.
 async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandOutput, ApiError> {
     let until = Timestamp::now() + service.settings.timers.poll;
     let signal = service.signals.of_host(&caller.principal.arn);
@@ -119,7 +119,7 @@ async fn poll(service: &Arc<Service>, caller: Caller) -> Result<PollHostCommandO
         let mut woken = std::pin::pin!(signal.notified());
         woken.as_mut().enable();
         let caller = caller.clone();
-        // That a command is given out is told whether or not anyone hears the answer.
+        // The lease is announced whether or not anyone receives the response.
         let offer = service.change(move |_, context| commands::lease(context, caller.admit(context)?));
         let again_at = match offer.await? {
             Offer::Command(command) => return Ok(PollHostCommandOutput { host_command: Some(command) }),
@@ -146,7 +146,7 @@ async fn specification(
         .transact(move |_, context| commands::specification(context, caller.admit(context)?, &execution_id))
         .await?;
     let (document, signer) = (to_json(&document)?, Arc::clone(&service.signer));
-    // A signature takes longer than everything else that is done for an agent.
+    // Signing takes longer than everything else that is done for an agent.
     let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
     let payload = signed.unwrap_or(Err(SigningError::Sign)).map_err(|error| {
         tracing::error!(error = %crate::error::chain(&error), "a deployment specification could not be signed");
@@ -167,7 +167,7 @@ async fn acknowledge(
     caller: Caller,
     input: PutHostCommandAcknowledgementInput,
 ) -> Result<PutHostCommandAcknowledgementOutput, ApiError> {
-    // Its outcome makes the command's run timer begin.
+    // The result starts the command's run timer.
     let status = service
         .change(move |_, context| {
             let id = &input.host_command_identifier;

@@ -18,16 +18,16 @@ use crate::request::{Request, Subject};
 use crate::service::Service;
 use crate::transaction::Context;
 
-/// An operation of the public API. Its request is read and checked before the transaction, and its answer written after it: the
-/// thread of the database does neither.
+/// An operation of the public API. Its request is read and checked before the transaction, and its response is encoded
+/// after it, both outside of the database's thread.
 struct Operation {
     name: &'static str,
-    /// Whether it changes nothing.
+    /// Whether it only reads.
     reads: bool,
     prepare: fn(&Message) -> Result<Prepared, ApiError>,
 }
 
-/// A request that was checked, as a function of one transaction. It can be carried out more than once.
+/// A checked request, as a function of one transaction. It can be carried out more than once.
 struct Prepared {
     work: Work,
     subject: Option<Subject>,
@@ -37,12 +37,12 @@ type Work = Arc<dyn Fn(&Context<'_>) -> Result<Reply, ApiError> + Send + Sync>;
 
 /// The result of one transaction.
 enum Reply {
-    /// The operation has to go on in another one.
+    /// The operation must continue in another transaction.
     More(Box<Effects>),
     Done(Answer, Option<Effects>),
 }
 
-/// An answer that is not written yet.
+/// An output that is not encoded yet.
 enum Answer {
     Empty,
     Output(Box<dyn Output>),
@@ -91,7 +91,7 @@ async fn read(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> {
     let reading = Arc::clone(&work);
     match service.read(move |_, context| reading(context)).await {
         Ok(Reply::Done(answer, _)) => Ok(answer),
-        // Only who writes can set aside what cannot be read.
+        // Only a writing transaction can set an unreadable record aside.
         Err(error) if error.name == ErrorName::DamagedRecord => change(service, work).await,
         Ok(Reply::More(_)) => change(service, work).await,
         Err(error) => Err(error),
@@ -110,7 +110,7 @@ async fn change(service: &Arc<Service>, work: Work) -> Result<Answer, ApiError> 
         if let Some(answer) = step.await? {
             return Ok(answer);
         }
-        // Notifications of what has ended are made before its rows are deleted.
+        // Flush notifications before the rows are deleted.
         events::catch_up(service).await?;
     }
 }
@@ -133,9 +133,9 @@ impl Operation {
     }
 }
 
-/// Operations by name: the kind of the function that carries each out.
+/// Operations by name, with the kind of the function that carries each out.
 ///
-/// * `read`: it changes nothing, and its output is sent;
+/// * `read`: it only reads, and its output is sent;
 /// * `answer`: its output is sent;
 /// * `silent`: it has no output, and the body is empty;
 /// * `decide`: its output is sent, and its effects are announced;
@@ -144,7 +144,7 @@ impl Operation {
 /// * `erase`: the same without an output.
 macro_rules! operations {
     ($($kind:ident $name:ident => $function:path,)*) => {
-        /// Every operation there is.
+        /// All operations.
         static OPERATIONS: &[Operation] = &[$(
             Operation {
                 name: stringify!($name),
@@ -166,7 +166,7 @@ fn prepare<R: Request + Clone + Send + Sync + 'static>(
     Ok(Prepared { work: Arc::new(move |context| work(context, request.clone())), subject })
 }
 
-/// What becomes of the result of an operation, by its kind.
+/// Handles the result of an operation, by its kind.
 mod reply {
     use super::{Answer, Effects, Nothing, Output, Reply, Step};
 

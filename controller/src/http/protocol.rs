@@ -1,7 +1,7 @@
-//! The protocols: how a request says its operation, and how shapes and errors become bytes.
+//! The protocols: find a request's operation, and convert shapes and errors into bytes.
 //!
-//! The public API has two, AWS JSON 1.1 and RPC v2 CBOR (smithy.io, "Smithy RPC v2 CBOR protocol"), the agents' API the
-//! first of them. Operations take and give shapes; which protocol carries them, they do not know.
+//! The public API has two protocols, AWS JSON 1.1 and RPC v2 CBOR (smithy.io, "Smithy RPC v2 CBOR protocol"); the
+//! agents' API has the former. Operations take and return shapes, independent of the protocol.
 
 mod cbor;
 
@@ -21,17 +21,17 @@ const SMITHY_PROTOCOL: &str = "smithy-protocol";
 const RPC_V2_CBOR: &str = "rpc-v2-cbor";
 const CBOR_CONTENT_TYPE: &str = "application/cbor";
 
-/// Headers that name an operation in protocols that have it in a header.
+/// Headers that name the operation, in protocols with a header for it.
 const TARGET_HEADERS: [&str; 2] = ["x-amz-target", "x-amzn-target"];
 
-/// How a request is written, and its answer.
+/// The format of a request and its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     AwsJson,
     RpcV2Cbor,
 }
 
-/// The API that a request is for, and the operation.
+/// The API and the operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     Operator(&'a str),
@@ -46,7 +46,7 @@ impl Protocol {
         }
     }
 
-    /// The text in which a request names its operation, whatever it is.
+    /// The text with which a request names its operation.
     pub(super) fn target(self, head: &Parts) -> &str {
         match self {
             Self::AwsJson => super::header_text(&head.headers, TARGET_HEADERS[0]).unwrap_or_default(),
@@ -70,7 +70,7 @@ impl Protocol {
                 ))),
             },
             Self::RpcV2Cbor => {
-                // Who signed one operation must not be taken to have asked for another.
+                // A signature for one operation must not be used for another.
                 if let Some(name) = TARGET_HEADERS.into_iter().find(|name| head.headers.contains_key(*name)) {
                     return Err(ErrorName::UnknownOperation.because(format!(
                         "A request of the protocol {RPC_V2_CBOR} has its operation in the path, and no header {name}."
@@ -89,7 +89,7 @@ impl Protocol {
         }
     }
 
-    /// The body that tells of an error.
+    /// Returns the body of an error response.
     pub(super) fn refusal(self, error: &ApiError) -> Vec<u8> {
         let mut body = error.body();
         let written = match self {
@@ -102,13 +102,13 @@ impl Protocol {
         written.unwrap_or_default()
     }
 
-    /// Marks an answer as one of this protocol.
+    /// Adds the protocol's headers to a response.
     pub(super) fn mark(self, headers: &mut HeaderMap, body: &[u8]) {
         let content_type = match self {
             Self::AwsJson => Some(command::CONTENT_TYPE),
             Self::RpcV2Cbor => {
                 headers.insert(SMITHY_PROTOCOL, HeaderValue::from_static(RPC_V2_CBOR));
-                // An operation without output has no body, and nothing is no CBOR.
+                // An operation without output has no body, and an empty body is not CBOR.
                 (!body.is_empty()).then_some(CBOR_CONTENT_TYPE)
             }
         };
@@ -118,8 +118,8 @@ impl Protocol {
     }
 }
 
-/// The operation in a path that ends as RPC v2's do: `/service/<service>/operation/<operation>`. The service may be named
-/// with its namespace, the operation may not.
+/// Returns the operation in an RPC v2 path: `/service/<service>/operation/<operation>`. The service may have its
+/// namespace, the operation may not.
 fn operation_in(path: &str) -> Option<&str> {
     let mut segments = path.rsplit('/');
     let operation = segments.next()?;
@@ -133,7 +133,7 @@ fn operation_in(path: &str) -> Option<&str> {
     (service == Some(codedeploy::TARGET_PREFIX)).then_some(operation)
 }
 
-/// The body of a request, to be read as an input; its answer is written in the same protocol.
+/// The body of a request, to be read as an input; its response is written in the same protocol.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     protocol: Protocol,
@@ -153,7 +153,7 @@ impl Message {
         Ok(Message { protocol, body })
     }
 
-    /// The input of an operation; no body is an input without members.
+    /// Reads the input of an operation; an empty body is an input without members.
     pub(super) fn read<I: DeserializeOwned>(&self) -> Result<I, ApiError> {
         let read = match self.protocol {
             Protocol::AwsJson => from_json(&self.body),
@@ -168,8 +168,8 @@ impl Message {
         })
     }
 
-    /// The same message with its text mended where it is none. A host's scripts print what they like, and its report is
-    /// worth more than their bytes.
+    /// Returns the same message with invalid text repaired. A host's scripts may print any bytes, and its report
+    /// matters more than they do.
     pub(super) fn mended(&self) -> Self {
         let body = match String::from_utf8_lossy(&self.body) {
             Cow::Borrowed(_) => self.body.clone(),
@@ -186,7 +186,7 @@ impl Message {
     }
 }
 
-/// What is JSON in every protocol: the answers of one, and documents in the answers of all.
+/// The JSON of every protocol: the responses of one, and documents in the responses of all.
 pub(super) fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(value).map_err(|error| unwritten(&error))
 }
@@ -204,21 +204,21 @@ fn from_json<I: DeserializeOwned>(body: &[u8]) -> Result<I, String> {
     Ok(read)
 }
 
-/// An error with the member that it is about.
+/// Formats an error with its member.
 fn placed<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> String {
     let member = error.path().to_string();
-    // The whole of the input, or what the reader did not get to the place of.
+    // The whole input, or a place that the reader did not reach.
     if member == "." || member.starts_with('?') {
         return error.inner().to_string();
     }
     format!("{}: {}", shorten(&member), error.inner())
 }
 
-/// Most characters of a client's value in a message.
+/// The number of characters of a client's value in a message.
 const QUOTED: usize = 100;
 
-/// What a reader says, with no more than the beginning of the value that it quotes: as a text between quotation marks, or as
-/// something else between backquotes.
+/// Shortens the value that a reader's message quotes: a text between quotation marks, or another value between
+/// backquotes.
 fn quoted_in_part(said: &str) -> String {
     let quoted = |mark: char| {
         let start = said.find(mark)? + 1;

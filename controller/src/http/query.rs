@@ -1,5 +1,5 @@
-//! AWS's query protocol: operations as forms, answers in XML. Of the services that speak it, clients first ask STS who they
-//! are; everything else is refused in a form that they read.
+//! AWS's query protocol: operations as forms, responses in XML. Of its services, only STS's GetCallerIdentity is
+//! available, the first call of many clients; everything else is rejected in a format that they read.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ const STS: &str = "sts";
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The region in which global services are signed for.
+/// The region that signatures for global services use.
 const GLOBAL: &str = "us-east-1";
 
-/// Whether a request is one of this protocol: a form, or a query that has an action.
+/// Whether a request uses this protocol: a form, or a query with an action.
 pub(super) fn is_query(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let media_type = header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -51,9 +51,9 @@ pub(super) async fn call(service: &Arc<Service>, request: Request<Body>) -> Resp
     }
 }
 
-/// Who asks STS who they are. The key alone is asked for, and no right.
+/// Handles GetCallerIdentity of STS. It requires only a valid key, and no role.
 async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Principal, ApiError> {
-    // Nothing is read for a service that is not here.
+    // No body is read for an unavailable service.
     if let Some(other) = sigv4::claimed_service(&head.headers).filter(|service| *service != STS) {
         return Err(ErrorName::InvalidOperation.because(no_service(other)));
     }
@@ -82,7 +82,7 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
     )))
 }
 
-/// What is said of a service that is not here.
+/// The message about a service that is not available here.
 pub(super) fn no_service(service: &str) -> String {
     format!(
         "This controller has no service {:?}: it has CodeDeploy, and of STS GetCallerIdentity. For AWS's other services, set \
@@ -91,7 +91,7 @@ pub(super) fn no_service(service: &str) -> String {
     )
 }
 
-/// The status and the code of an error, as this protocol has them.
+/// The status and the code of an error, in this protocol.
 fn code(error: &ApiError) -> (StatusCode, String) {
     let forbidden = |code: &str| (StatusCode::FORBIDDEN, code.to_owned());
     match error.name {
@@ -110,7 +110,7 @@ fn code(error: &ApiError) -> (StatusCode, String) {
 fn identity(principal: &Principal, request_id: &str) -> String {
     let arn = &principal.arn;
     let account = arn.split(':').nth(4).unwrap_or_default();
-    // Of a session, AWS's has the session's name behind a colon.
+    // For a session, AWS appends the session's name after a colon.
     let session = arn.contains(":assumed-role/").then(|| arn.rsplit('/').next()).flatten();
     let user_id = match session {
         Some(session) => format!("{}:{session}", principal.access_key_id),
@@ -139,7 +139,7 @@ pub(super) fn refusal(status: StatusCode, code: &str, message: &str, request_id:
     xml(status, error)
 }
 
-/// EC2 has a form of its own.
+/// EC2 has its own format.
 fn ec2_refusal(code: &str, message: &str, request_id: &str) -> String {
     format!(
         "<Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors><RequestID>{}</RequestID></Response>",
@@ -157,7 +157,7 @@ fn xml(status: StatusCode, document: String) -> Response<Body> {
     response
 }
 
-/// A text as XML can hold it.
+/// Escapes a text for XML.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

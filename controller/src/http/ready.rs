@@ -1,4 +1,4 @@
-//! Whether the service can do its work, for load balancers and monitors: `GET /-/ready`, without a signature.
+//! The readiness check for load balancers and monitors: `GET /-/ready`, unsigned.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use crate::error::ApiError;
 use crate::registry::partition;
 use crate::service::Service;
 
-/// No name of a bucket begins so.
+/// No bucket's name begins like this.
 pub(super) const PATH: &str = "/-/ready";
 
-/// How long an answer is given again: whoever asks more often costs nothing.
+/// The time for which a result is cached, so that frequent checks cost nothing.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// What was found out last.
+/// The last result.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Readiness(Arc<Mutex<Option<(Instant, bool)>>>);
 
@@ -47,7 +47,7 @@ impl Readiness {
     }
 }
 
-/// Every request of a host or an operator needs the database; a full disk shows only when something is written.
+/// Every request of a host or an operator needs the database; a full disk shows only on a write.
 async fn writes(service: &Arc<Service>) -> bool {
     let written = service.transact(|service, context| {
         Ok::<_, ApiError>(partition::touch(context.tx, &service.settings.partition)?)

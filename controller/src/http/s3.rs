@@ -1,5 +1,5 @@
-//! The S3 side: a folder of revisions for clients and agents that have no other store. The protocol and its signatures
-//! are `s3s`'s; who may do what is decided here, what is kept where in [`crate::objects`].
+//! The S3 side: a folder of revisions for clients and agents without another store. `s3s` implements the protocol and
+//! its signatures; this module decides about permissions, [`crate::objects`] about storage.
 
 mod complete_upload;
 mod copy;
@@ -33,10 +33,10 @@ use crate::objects::Objects;
 use crate::service::Service;
 use crate::transaction::Context;
 
-/// What a host needs to fetch a revision.
+/// The operations that a host needs to fetch a revision.
 const FETCHES: [&str; 2] = ["GetObject", "HeadObject"];
 
-/// What changes nothing, beside that.
+/// The other operations that change nothing.
 const READS: [&str; 9] = [
     "GetBucketLocation",
     "GetBucketVersioning",
@@ -49,10 +49,10 @@ const READS: [&str; 9] = [
     "ListParts",
 ];
 
-/// What an object needs more of before it is one, or has left behind.
+/// Steps of an operation that do not change an object by themselves.
 const STEPS: [&str; 4] = ["AbortMultipartUpload", "CreateMultipartUpload", "UploadPart", "UploadPartCopy"];
 
-/// Parameters of requests that are signed in the query, by any of its versions.
+/// The query parameters of requests that are signed in the query, in any version.
 const QUERY_SIGNATURES: [&str; 4] = ["X-Amz-Algorithm", "X-Amz-Signature", "Signature", "AWSAccessKeyId"];
 
 const FORM: &[u8] = b"multipart/form-data";
@@ -98,14 +98,14 @@ impl Store {
         answer.map_or_else(|error| failed(&error), |response| response.map(Body::new))
     }
 
-    /// Refuses what the protocol's library would keep in memory, or accept, before it knows whose it is.
+    /// Rejects requests that the protocol's library would keep in memory, or accept, before it knows the caller.
     fn screen(&self, request: &Request<Body>) -> Result<(), ApiError> {
         let headers = request.headers();
         let said = |what: &str| Err(ErrorName::AccessDenied.because(what));
         if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
             return said("The request has more than one Authorization header.");
         }
-        // Signatures in the query are for ever in logs and histories; those of version 2 are SHA-1's.
+        // Signatures in the query stay in logs and histories; version 2 uses SHA-1.
         let query = request.uri().query().unwrap_or_default();
         let signs = |(name, _): (Cow<'_, str>, _)| QUERY_SIGNATURES.contains(&&*name);
         if form_urlencoded::parse(query.as_bytes()).any(signs) {
@@ -124,11 +124,11 @@ impl Store {
     }
 }
 
-/// The operation of a request that was let in.
+/// The operation of an admitted request.
 #[derive(Debug, Clone)]
 struct Admitted(Arc<OnceLock<String>>);
 
-/// Tells of a request that changed something, and of one that was refused; the operation is that of a request let in.
+/// Logs a request that changed something, and a rejected one; `operation` is that of an admitted request.
 fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
     let is = |names: &[&str]| operation.is_some_and(|operation| names.contains(&operation.as_str()));
     let status = answer.status();
@@ -153,9 +153,9 @@ fn log(operation: Option<&String>, answer: &Response<s3s::Body>) {
     }
 }
 
-/// A body that fails when nothing of it arrives for as long as `patience`.
+/// A body that fails if nothing arrives for `patience`.
 fn unhurried(body: Body, patience: Duration) -> Body {
-    // Only of an empty body does the library know the length without being told.
+    // The library knows the length of an empty body only.
     if body.is_end_stream() {
         return body;
     }
@@ -179,7 +179,7 @@ fn refusal(error: &ApiError) -> S3Error {
     S3Error::with_message(code, error.message.clone())
 }
 
-/// `s3s` refuses a name without a word; the folder knows what names it can have, and says so.
+/// `s3s` rejects a name without a message; the folder checks names, and explains.
 struct AnyName;
 
 impl NameValidation for AnyName {
@@ -188,7 +188,7 @@ impl NameValidation for AnyName {
     }
 }
 
-/// Lets in whom the rest of the service lets in.
+/// Admits the callers that the rest of the service admits.
 struct Gate(Arc<Service>);
 
 impl Gate {
@@ -219,7 +219,7 @@ impl S3Auth for Gate {
 
 #[async_trait::async_trait]
 impl S3Access for Gate {
-    /// Called when the signature was verified.
+    /// Called after the signature is verified.
     async fn check(&self, request: &mut S3AccessContext<'_>) -> S3Result<()> {
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let Some(credentials) = request.credentials() else {

@@ -12,33 +12,33 @@ use time::macros::format_description;
 
 use crate::error::{ApiError, ErrorName};
 
-/// Most difference between the clocks of client and service.
+/// The largest difference between the clocks of client and service.
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// Headers that a signature must cover.
 const MUST_SIGN: [&str; 2] = ["host", "x-amz-date"];
 
-/// Headers that a signature must cover where they are sent: the operation, if it is not in the path, and the token of
+/// Headers that a signature must cover if they are sent: the operation, if it is not in the path, and the token of
 /// temporary credentials.
 const MUST_SIGN_IF_SENT: [&str; 2] = ["x-amz-target", TOKEN];
 
-/// Most headers that a signature may name; a client names about ten.
+/// The number of headers that a signature may name; a client names about ten.
 const MAX_SIGNED: usize = 100;
 
 const TOKEN: &str = "x-amz-security-token";
 
-/// What a request claims: whose it is, and what it is signed for.
+/// The claims of a request: its signer, and the scope of its signature.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     pub(super) access_key_id: String,
-    /// `x-amz-date` as it was sent, `20261123T101112Z`.
+    /// The original `x-amz-date`, `20261123T101112Z`.
     stamp: String,
     time: Timestamp,
     scope: Scope,
     signed_headers: Vec<String>,
     signature: Vec<u8>,
-    /// `x-amz-security-token`, which temporary keys come with.
+    /// `x-amz-security-token`, which temporary keys require.
     pub(super) token: Option<String>,
 }
 
@@ -49,7 +49,7 @@ struct Scope {
     service: String,
 }
 
-/// A request as it is signed.
+/// The signed form of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub(super) method: &'a Method,
@@ -58,13 +58,13 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// The access key that a request claims to be signed with, whether or not it is.
+/// The access key that a request claims, verified or not.
 pub(super) fn claimed_key(headers: &HeaderMap) -> Option<&str> {
     let (_, credential) = super::header_text(headers, "authorization")?.split_once("Credential=")?;
     credential.split(['/', ',', ' ']).next()
 }
 
-/// The service that a request claims to be signed for.
+/// The service that a request's signature claims.
 pub(super) fn claimed_service(headers: &HeaderMap) -> Option<&str> {
     let (_, credential) = super::header_text(headers, "authorization")?.split_once("Credential=")?;
     credential.split([',', ' ']).next()?.split('/').nth(3)
@@ -75,7 +75,7 @@ impl Claim {
         &self.scope.region
     }
 
-    /// Reads the claim off a request's headers.
+    /// Reads the claim from a request's headers.
     pub(super) fn read(headers: &HeaderMap) -> Result<Claim, ApiError> {
         let incomplete = |what: &str| ErrorName::IncompleteSignature.because(what);
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -100,7 +100,7 @@ impl Claim {
         let signed =
             field("SignedHeaders").ok_or_else(|| incomplete("Authorization has no SignedHeaders."))?;
         let signed: Vec<String> = signed.split(';').take(MAX_SIGNED + 1).map(str::to_owned).collect();
-        // A name that is repeated would have its value copied as often, for a request that nobody may have signed.
+        // A repeated name would copy its value that often, for a request that may be unsigned.
         if signed.len() > MAX_SIGNED || !signed.is_sorted_by(|one, next| one < next) {
             return Err(incomplete("SignedHeaders are not header names in their order, each once."));
         }
@@ -135,7 +135,7 @@ impl Claim {
         })
     }
 
-    /// Whether the request says that it is for one of `services` in `region`, and of about `now`.
+    /// Checks that the request is signed for one of `services` in `region`, and at about `now`.
     pub(super) fn is_for(&self, region: &str, services: &[&str], now: Timestamp) -> Result<(), ApiError> {
         let invalid = |what: String| Err(ErrorName::InvalidSignature.because(what));
         if self.time.since(now).max(now.since(self.time)) > MAX_SKEW {
@@ -206,7 +206,7 @@ impl Claim {
     }
 }
 
-/// The path as all services but S3 have it signed: encoded once more than it was sent.
+/// The path as every service but S3 signs it: encoded once more than it was sent.
 fn path(uri: &Uri) -> String {
     let mut path = String::new();
     for byte in uri.path().bytes() {
@@ -220,7 +220,7 @@ fn path(uri: &Uri) -> String {
     path
 }
 
-/// A header's value without spaces at its ends, and single ones within.
+/// A header's value without leading and trailing spaces, and with single ones inside.
 fn squeeze(value: &http::HeaderValue) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
     text.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")

@@ -1,5 +1,5 @@
-//! Owns the connections on which no request was signed yet. When there are too many, new ones wait, and the oldest gives way
-//! once it has had its time: nobody without a key can keep those out who have one.
+//! The connections without a signed request so far. If there are too many, new ones wait, and the oldest is closed
+//! after its grace period: clients without a key cannot keep out those with one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection has to send a signed request while others wait. A fleet that comes back all at once needs less.
+/// The time that a connection has to send a signed request while others wait. A fleet that returns all at once needs
+/// less.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The connections on which no request was verified yet, by their age.
@@ -24,7 +25,7 @@ pub(super) struct UnauthenticatedConnections {
 struct Waiting {
     next: u64,
     by_age: BTreeMap<u64, (Instant, CancellationToken)>,
-    /// Whether it was said that there are too many, since there were few.
+    /// Whether the overload was logged since it began.
     crowded: bool,
 }
 

@@ -1,19 +1,19 @@
-//! How an object's key is written as a path: readable where it can be, and never anything but a folder below its bucket.
+//! Maps an object's key to a path: readable if possible, and always a folder below its bucket.
 //!
-//! Each part of the key between slashes is one folder, in which other characters than those of usual file names are
-//! percent-encoded. The last part ends with `%v`, which no encoding does: an object and a folder of others can have one name.
+//! Each part of the key between slashes is one folder, in which unusual characters are percent-encoded. The last part
+//! ends with `%v`, which no encoding produces: an object and a folder of other objects can have the same name.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Most bytes of a key.
+/// The longest key, in bytes.
 const MAX_KEY: usize = 1024;
 
-/// Most bytes of a file's name.
+/// The longest file name, in bytes.
 const MAX_NAME: usize = 255;
 
 const OBJECT: &str = "%v";
 
-/// The folder of a key's versions, relative to its bucket; `None` for a key that can have none.
+/// Returns the folder of a key's versions, relative to its bucket; `None` for an impossible key.
 pub(super) fn folder(key: &str) -> Option<PathBuf> {
     if key.is_empty() || key.len() > MAX_KEY || key.chars().any(|c| c.is_control()) {
         return None;
@@ -23,7 +23,7 @@ pub(super) fn folder(key: &str) -> Option<PathBuf> {
     parts.iter().all(|part| part.len() <= MAX_NAME).then(|| parts.iter().collect())
 }
 
-/// The key of an object's folder; `None` for other folders.
+/// Returns the key of an object's folder; `None` for other folders.
 pub(super) fn key(folder: &Path) -> Option<String> {
     let parts: Option<Vec<&str>> = folder
         .components()
@@ -36,7 +36,7 @@ pub(super) fn key(folder: &Path) -> Option<String> {
 }
 
 fn encode(part: &str) -> String {
-    // Keys have no control characters, so this stands for nothing else.
+    // Keys have no control characters, so this is unambiguous.
     if part.is_empty() {
         return "%00".into();
     }

@@ -1,4 +1,4 @@
-//! Content on its way in: received into a file beside the buckets, measured, and checked against what the client says.
+//! Incoming content: received into a file beside the buckets, measured, and checked against the client's declarations.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{ObjectError, Objects, failed};
 
-/// A way to tell one content from another that clients may use.
+/// A checksum algorithm that clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     Crc32,
@@ -29,7 +29,7 @@ impl Algorithm {
     pub const ALL: [Algorithm; 5] =
         [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme, Algorithm::Sha1, Algorithm::Sha256];
 
-    /// What requests call it.
+    /// Its name in requests.
     pub fn name(self) -> &'static str {
         match self {
             Algorithm::Crc32 => "CRC32",
@@ -40,7 +40,7 @@ impl Algorithm {
         }
     }
 
-    /// The header or trailer of a request that has it.
+    /// The header or trailer with it.
     pub fn header(self) -> &'static str {
         match self {
             Algorithm::Crc32 => "x-amz-checksum-crc32",
@@ -52,7 +52,7 @@ impl Algorithm {
     }
 }
 
-/// Checksums in base64, where they are known.
+/// Checksums in base64, as far as known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checksums {
     pub crc32: Option<String>,
@@ -73,7 +73,7 @@ impl Checksums {
         }
     }
 
-    /// Refuses content whose checksum is not what was said of it.
+    /// Rejects content whose checksum differs from the declared one.
     pub fn check(&self, algorithm: Algorithm, said: &str) -> Result<(), ObjectError> {
         if self.of(algorithm).is_some_and(|found| found == said) {
             Ok(())
@@ -83,7 +83,7 @@ impl Checksums {
     }
 }
 
-/// Content that has been received; gone again unless it becomes a version.
+/// Received content; removed unless it becomes a version.
 #[derive(Debug)]
 pub struct Staged {
     file: Temporary,
@@ -98,7 +98,7 @@ impl Staged {
         &self.file.0
     }
 
-    /// Its bytes.
+    /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -107,7 +107,7 @@ impl Staged {
         &self.checksums
     }
 
-    /// Refuses content whose MD5, in base64 as the header `Content-MD5` has it, is another.
+    /// Rejects content whose MD5 differs from the header `Content-MD5`, in base64.
     pub fn check_md5(&self, said: &str) -> Result<(), ObjectError> {
         if STANDARD.decode(said).is_ok_and(|said| said == self.md5) {
             Ok(())
@@ -117,13 +117,13 @@ impl Staged {
     }
 }
 
-/// A file that is removed when nobody needs it any more.
+/// A file that is removed when it is no longer needed.
 #[derive(Debug)]
 pub(super) struct Temporary(pub(super) PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It is gone when it became a version; what a crash leaves is cleared away at the next start.
+        // It is gone if it became a version; the next start removes the remains of a crash.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -177,7 +177,7 @@ impl Meter {
 }
 
 impl Objects {
-    /// Receives content; a client that sends nothing for `patience` is given up.
+    /// Receives content; gives up if the client sends nothing for `patience`.
     pub async fn receive<E>(
         &self,
         content: impl Stream<Item = Result<Bytes, E>>,

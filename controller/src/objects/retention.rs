@@ -1,4 +1,4 @@
-//! Which versions of an object are old enough to go.
+//! Determines the expired versions of an object.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use codedeploy_api::codedeploy::Timestamp;
 
 use super::Version;
 
-/// How long versions stay that newer ones have replaced. One that either bound keeps stays, and so does the newest.
+/// The retention of replaced versions. A version that either bound keeps stays, and so does the newest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// So many of the newest versions of an object that have content.
+    /// This number of the newest versions of an object that have content.
     pub versions: Option<usize>,
-    /// Those that were replaced or deleted within this time.
+    /// Versions that were replaced or deleted within this time.
     pub time: Option<Duration>,
 }
 
@@ -21,7 +21,7 @@ impl Retention {
         self.versions.is_none() && self.time.is_none()
     }
 
-    /// The versions that may go, of all the `versions` of one object, the newest of which is first.
+    /// Returns the expired versions among the `versions` of one object, the newest of which is first.
     pub fn expired<'a>(&self, versions: &'a [Version], now: Timestamp) -> Vec<&'a Version> {
         if self.is_endless() {
             return Vec::new();
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::objects::{Checksums, Labels};
 
-    /// Versions that were made on these days, the newest first; those that begin with a minus are deletions.
+    /// Versions that were made on these days, the newest first; a minus marks deletions.
     fn expired(retention: Retention, made: &[&str], today: i64) -> Vec<String> {
         let day = |number: i64| Timestamp::from_millis(number * 86_400_000);
         let version = |made: &&str| Version {

@@ -1,4 +1,4 @@
-//! Objects that arrive in parts: kept beside the buckets until they are put together.
+//! Multipart uploads: kept beside the buckets until their parts are joined.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -15,13 +15,13 @@ use super::{Labels, Meter, ObjectError, Objects, Staged, failed, make, name, syn
 const UPLOADS: &str = ".uploads";
 const UPLOAD: &str = "upload.json";
 
-/// An upload that nobody has gone on with for this long is forgotten at the next start.
+/// The next start drops an upload that was abandoned for this long.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Most parts of an object.
+/// The number of parts of an object.
 const MAX_PARTS: i32 = 10_000;
 
-/// An upload in parts.
+/// A multipart upload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Upload {
     bucket: String,
@@ -29,7 +29,7 @@ pub struct Upload {
     pub labels: Labels,
 }
 
-/// A part as it was received.
+/// A received part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     pub number: i32,
@@ -44,7 +44,7 @@ impl Objects {
         if known && folder.is_dir() { Ok(folder) } else { Err(ObjectError::NoSuchUpload(id.to_owned())) }
     }
 
-    /// Begins an upload and gives its id.
+    /// Begins an upload and returns its id.
     pub fn begin_upload(&self, bucket: &str, key: &str, labels: Labels) -> Result<String, ObjectError> {
         self.bucket(bucket)?;
         name::folder(key).ok_or(ObjectError::Key)?;
@@ -60,7 +60,7 @@ impl Objects {
         Ok(id)
     }
 
-    /// An upload of this key that was begun and not ended.
+    /// Returns an unfinished upload of this key.
     pub fn upload(&self, bucket: &str, key: &str, id: &str) -> Result<Upload, ObjectError> {
         let path = self.upload_folder(id)?.join(UPLOAD);
         let text = fs::read(&path).map_err(failed(&path))?;
@@ -72,7 +72,7 @@ impl Objects {
         }
     }
 
-    /// Keeps received content as a part; a part of the same number is replaced.
+    /// Stores received content as a part, and replaces a part with the same number.
     pub fn add_part(&self, id: &str, number: i32, content: &Staged) -> Result<Part, ObjectError> {
         if !(1..=MAX_PARTS).contains(&number) {
             return Err(ObjectError::NoSuchPart(number));
@@ -87,7 +87,7 @@ impl Objects {
         Ok(part)
     }
 
-    /// The parts that were received, by number.
+    /// Returns the received parts, by number.
     pub fn parts(&self, id: &str) -> Result<Vec<Part>, ObjectError> {
         let folder = self.upload_folder(id)?;
         let mut parts = Vec::new();
@@ -102,7 +102,7 @@ impl Objects {
         Ok(parts)
     }
 
-    /// Puts the chosen parts together; the upload stays until [`end_upload`](Self::end_upload).
+    /// Joins the chosen parts; the upload stays until [`end_upload`](Self::end_upload).
     pub fn join_parts(
         &self,
         id: &str,
@@ -136,12 +136,12 @@ impl Objects {
         }
         whole.sync_all().map_err(failed(&path))?;
         let mut staged = meter.finish(staged);
-        // As S3 makes it: the digest of the parts' digests, and their number.
+        // In S3's form: the digest of the parts' digests, and their number.
         staged.etag = format!("{}-{}", hex::encode(of_parts.finalize()), chosen.len());
         Ok(staged)
     }
 
-    /// Forgets an upload and its parts.
+    /// Removes an upload and its parts.
     pub fn end_upload(&self, id: &str) -> Result<(), ObjectError> {
         let folder = self.upload_folder(id)?;
         fs::remove_dir_all(&folder).map_err(failed(&folder))

@@ -1,11 +1,11 @@
-//! How the planner's values are written in a row.
+//! The column formats of the planner's values.
 
 use codedeploy_planner::deployment_state::Stage;
 use codedeploy_planner::plan::Class;
 
 use crate::store::{FromValue, SqlError, ToValue, Unreadable, Value};
 
-/// A value of the planner's in a column of its own.
+/// A planner's value in a column of its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column<T>(pub(crate) T);
 

@@ -1,4 +1,4 @@
-//! The definition of a deployment: its revision and its options, which do not change once it is created.
+//! The definition of a deployment: its revision and its options, which do not change after its creation.
 
 use codedeploy_api::codedeploy::{
     AutoRollbackConfiguration, ComputePlatform, DeploymentCreator, DeploymentInfo, DeploymentMode,
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::options::{Alarms, AutoRollback, BlueGreen, FileExists, LoadBalancers, Replacement, Style};
 use crate::revision::{NotARevision, Revision};
 
-/// What a deployment brings to hosts, and how.
+/// The contents and options of a deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Definition {
     pub(crate) revision: Revision,
-    /// The revision that the group had.
+    /// The group's previous revision.
     pub(crate) previous_revision: Option<Revision>,
     pub(crate) config_name: String,
     pub(crate) description: Option<String>,
     pub(crate) creator: Creator,
     pub(crate) style: Style,
-    /// It restarts the application with the revision that hosts have.
+    /// Whether it restarts the application with the hosts' present revision.
     pub(crate) restarts: bool,
     pub(crate) file_exists: FileExists,
     pub(crate) ignore_application_stop_failures: bool,
@@ -29,19 +29,19 @@ pub(crate) struct Definition {
     pub(crate) replacement: Option<Replacement>,
     pub(crate) blue_green: Option<BlueGreen>,
     pub(crate) load_balancers: Option<LoadBalancers>,
-    /// Alarms in the place of the group's.
+    /// Alarms that replace the group's.
     pub(crate) override_alarms: Option<Alarms>,
-    /// Of no effect here, where no Auto Scaling group is.
+    /// No effect here, because there are no Auto Scaling groups.
     pub(crate) ec2_options: Option<Ec2DeploymentOptions>,
-    /// Warnings for those who look at it.
+    /// Warnings for people.
     pub(crate) messages: Vec<String>,
 }
 
-/// Who made a deployment.
+/// The creator of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Creator {
     User,
-    /// The service, to undo another one.
+    /// The service, for a rollback.
     Rollback,
 }
 
@@ -54,8 +54,8 @@ impl From<Creator> for DeploymentCreator {
     }
 }
 
-/// A definition in its row; none in that of a deployment whose definition was lost with a damage. The form is that of the API,
-/// for all versions of this program.
+/// A definition in its row; `None` if damage destroyed it. The format is that of the API, for all versions of this
+/// program.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "DeploymentInfo", into = "DeploymentInfo")]
 pub(super) struct Stored(pub(super) Option<Definition>);
@@ -108,7 +108,7 @@ impl From<Stored> for DeploymentInfo {
     }
 }
 
-/// The members of a deployment that its definition decides.
+/// The members of a deployment that its definition determines.
 impl From<Definition> for DeploymentInfo {
     fn from(definition: Definition) -> Self {
         DeploymentInfo {

@@ -1,4 +1,4 @@
-//! What the administrative commands change, on its way to the log of the service: each is a process of its own, whose
+//! Changes by the administrative commands, on their way to the service's log: each command is a separate process, whose
 //! standard error nobody keeps.
 
 use codedeploy_api::codedeploy::Timestamp;
@@ -9,10 +9,10 @@ use crate::logging::rfc3339;
 use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
 
-/// Where Linux keeps who has logged in, whatever user they have become since.
+/// The file in which Linux keeps the login user of a process, even after a change of user.
 const LOGIN: &str = "/proc/self/loginuid";
 
-/// Of processes that no login is behind.
+/// The value for processes without a login.
 const NOBODY: &str = "4294967295";
 
 /// A change that was made at the command line.
@@ -24,7 +24,7 @@ pub struct AuditEntry {
     by: String,
 }
 
-/// Notes what the transaction changes.
+/// Records the transaction's change.
 pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Result<(), SqlError> {
     let login = std::fs::read_to_string(LOGIN).unwrap_or_default();
     let by = match login.trim() {
@@ -35,7 +35,7 @@ pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Resu
     tx.execute(insert, (done.millis(), command, resource, by)).map(drop)
 }
 
-/// What is not logged yet. The caller logs it once this is on disk.
+/// Returns the changes that are not logged yet. The caller logs them once this is on disk.
 pub fn take(context: &Context<'_>) -> Result<Vec<AuditEntry>, ApiError> {
     if !context.tx.exists("SELECT 1 FROM administration LIMIT 1", ())? {
         return Ok(Vec::new());
@@ -59,7 +59,7 @@ pub fn take(context: &Context<'_>) -> Result<Vec<AuditEntry>, ApiError> {
 impl AuditEntry {
     pub fn log(&self) {
         let AuditEntry { command, resource, by, .. } = self;
-        // A service that did not run then hears of it later.
+        // A service that was down logs it later.
         let done = rfc3339(OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(self.done.millis()));
         tracing::info!(by, operation = command, resource, done, "changed at the command line");
     }

@@ -1,4 +1,4 @@
-//! What deployment groups name and the settings do not: it has no effect, and nobody would notice.
+//! Names in deployment groups that are missing from the settings: they would silently have no effect.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::request::members::shorten;
 use crate::request::{GroupSettings, References};
 use crate::store::{Json, SqlError, Tx};
 
-/// A name that the settings do not have.
+/// A name that is missing from the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DanglingReference {
     Alarm { name: String, near: Option<String> },
@@ -70,8 +70,8 @@ impl DanglingReference {
     }
 }
 
-/// What is said of a group's alarms and topics that are not known: a warning in the log, or a refusal where names are strict.
-/// Gives what was warned of.
+/// Handles a group's unknown alarms and topics: warns in the log, or rejects them if names are strict. Returns the
+/// warnings.
 pub(crate) fn report(
     known: &KnownNames,
     (application, deployment_group): (&str, &str),
@@ -85,7 +85,7 @@ pub(crate) fn report(
     Ok(found)
 }
 
-/// Warns of every alarm and topic of a deployment group that is not set up.
+/// Warns of every unknown alarm and topic of a deployment group.
 pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
     tx.query_while(
         "SELECT a.name AS application, g.name AS deployment_group, settings
@@ -100,7 +100,7 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
                         .iter()
                         .for_each(|reference| reference.warn(&application, &deployment_group));
                 }
-                // It is a problem of that group, which others need not share.
+                // It is a problem of that group only.
                 Err(error) => tracing::error!(
                     application,
                     deployment_group,
@@ -125,7 +125,7 @@ fn find(known: &KnownNames, References { alarms, topics }: &References) -> Vec<D
     alarms.chain(topics).collect()
 }
 
-/// The name that was probably meant.
+/// Returns the name that was probably meant.
 fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
     let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known));
     near.filter(|(far, _)| *far <= 2).min().map(|(_, known)| known.clone())

@@ -1,4 +1,4 @@
-//! The region and the account of a database: its ARNs have them, and its hosts and clients sign for them.
+//! The region and the account of a database: its ARNs contain them, and its hosts and clients use them in signatures.
 
 use crate::config::Partition;
 use crate::store::{SqlError, Tx};
@@ -16,19 +16,19 @@ pub enum PartitionError {
     Database(#[from] SqlError),
 }
 
-/// What a database was first used with, if it was.
+/// Returns the partition that a database was first used with, if any.
 pub fn of(tx: &Tx<'_>) -> Result<Option<Partition>, SqlError> {
     tx.query_opt("SELECT region, account_id FROM own_partition", (), |row| {
         Ok(Partition { region: row.get(0)?, account_id: row.get(1)? })
     })
 }
 
-/// Writes to the database what it has.
+/// Writes the present values to the database again.
 pub fn touch(tx: &Tx<'_>, own: &Partition) -> Result<usize, SqlError> {
     tx.execute("UPDATE own_partition SET region = ?1", [&own.region])
 }
 
-/// Makes a partition the database's own, as long as there is no key and no host that signs for another.
+/// Sets a database's partition, as long as no key and no host signs for another one.
 pub fn claim(tx: &Tx<'_>, wanted: &Partition) -> Result<(), PartitionError> {
     if let Some(found) = of(tx)?.filter(|found| found != wanted) {
         let used = "SELECT EXISTS (SELECT 1 FROM credentials) OR EXISTS (SELECT 1 FROM instances)";

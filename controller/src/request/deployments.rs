@@ -49,7 +49,7 @@ requests! {
     }
 }
 
-/// Which targets ListDeploymentTargets gives; none of a kind stands for all.
+/// The targets that ListDeploymentTargets returns; an empty filter stands for all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TargetFilters {
     pub statuses: Vec<TargetStatus>,
@@ -118,7 +118,7 @@ impl Request for ListDeployments {
     }
 }
 
-/// What CreateDeployment is asked for, as far as it can be judged without the group.
+/// The input of CreateDeployment, as far as it can be checked without the group.
 #[derive(Debug, Clone)]
 pub struct CreateDeployment {
     pub application_name: ApplicationName,
@@ -135,11 +135,12 @@ pub struct CreateDeployment {
     pub ec2_options: Option<Ec2DeploymentOptions>,
 }
 
-/// What hosts are to run after a deployment.
+/// The revision that hosts run after a deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     Revision(Revision),
-    /// Mode RESTART: what the group's last successful deployment put there. It contradicts a revision beside it.
+    /// Mode RESTART: the revision of the group's last successful deployment. A revision in the same request is a
+    /// contradiction.
     LastSuccessful {
         has_revision: bool,
     },
@@ -169,7 +170,7 @@ impl CreateDeployment {
         })
     }
 
-    /// Refuses members that contradict each other.
+    /// Rejects contradictory members.
     pub(crate) fn check_together(&self) -> Result<(), ApiError> {
         let Source::LastSuccessful { has_revision } = self.source else {
             return Ok(());

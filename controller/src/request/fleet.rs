@@ -28,7 +28,7 @@ requests! {
     }
 }
 
-/// An instance is known by a user or by a session, never by both.
+/// An instance has a user or a session, never both.
 #[derive(Debug, Clone)]
 pub struct RegisterOnPremisesInstance {
     pub instance_name: NewInstanceName,

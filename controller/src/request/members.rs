@@ -1,4 +1,4 @@
-//! The members that requests share, and what is checked of each.
+//! The members that requests share, and their checks.
 
 use std::ops::Deref;
 
@@ -8,22 +8,22 @@ use super::Member;
 use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 
-/// Most names or ids in one batch.
+/// The number of names or ids in one batch.
 const BATCH: usize = 100;
-/// Most characters of a description.
+/// The longest description, in characters.
 const MAX_DESCRIPTION: usize = 256;
 
-/// A client's text for a message or a log: never long, never more than one line once quoted.
+/// Shortens a client's text for a message or a log: never long, never more than one line once quoted.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-/// Whether a text has at most so many characters.
+/// Whether a text has at most `most` characters.
 pub(super) fn fits(text: &str, most: usize) -> bool {
     text.chars().nth(most).is_none()
 }
 
-/// Texts of one kind: what they are called, how they are refused, and which are allowed.
+/// Texts of one kind: their name in messages, their error, and the allowed ones.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident {
         $what:literal, missing: $missing:ident, invalid: $invalid:ident, allowed: $allowed:expr, $expected:expr
@@ -79,7 +79,7 @@ macro_rules! texts {
     )*};
 }
 
-/// What [`is_name`] allows.
+/// The texts that [`is_name`] allows.
 macro_rules! a_name {
     () => {
         "1 to 100 letters, digits and the characters + = , . @ _ -"
@@ -124,7 +124,7 @@ texts! {
         "target id", missing: DeploymentTargetIdRequired, invalid: InvalidDeploymentTargetId,
         allowed: is_target_id, "an instance name or an instance ARN"
     }
-    /// A target by its id or its ARN, as the older operations call it.
+    /// A target by its id or its ARN, under the name of the older operations.
     InstanceId {
         "instance id", missing: InstanceIdRequired, invalid: InvalidInstanceName,
         allowed: is_target_id, "an instance name or an instance ARN"
@@ -135,7 +135,7 @@ texts! {
         missing: GitHubAccountTokenNameRequired, invalid: InvalidGitHubAccountTokenName,
         allowed: is_name, a_name!()
     }
-    /// The id that another service gave a deployment.
+    /// The id that another service set for a deployment.
     ExternalId {
         "external id", missing: InvalidExternalId, invalid: InvalidExternalId,
         allowed: |text| (1..=256).contains(&text.chars().count()) && !text.contains(char::is_control),
@@ -162,7 +162,7 @@ fn is_target_id(text: &str) -> bool {
     )
 }
 
-/// Enumerations: what a text that is none of them is refused with.
+/// Enumerations, with the error for an unknown text.
 macro_rules! choices {
     ($($type:ident: $what:literal, $invalid:ident;)*) => {$(
         impl Member for $type {
@@ -213,7 +213,7 @@ impl Member for bool {
     }
 }
 
-/// As many as there are.
+/// Any number of them.
 impl<M: Member> Member for Vec<M> {
     type Raw = Vec<M::Raw>;
 
@@ -231,7 +231,7 @@ impl<M: Member> Member for Vec<M> {
     }
 }
 
-/// Each value of a choice once: a list that is longer repeats itself.
+/// Each value of a choice once: a longer list has repetitions.
 pub(crate) fn once_each<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     let mut once = Vec::new();
     for value in values {
@@ -249,7 +249,7 @@ fn refuse_more_than<M: Member>(most: usize, given: usize, refusal: ErrorName) ->
     Err(refusal.because(format!("{given} {}s were given; at most {most} can be given at once.", M::WHAT)))
 }
 
-/// What a batch operation asks about; `MOST` of them at once.
+/// The names or ids of a batch operation; at most `MOST`.
 #[derive(Debug, Clone)]
 pub struct Batch<M, const MOST: usize = BATCH>(pub Vec<M>);
 
@@ -270,7 +270,7 @@ impl<M: Member, const MOST: usize> Member for Batch<M, MOST> {
     }
 }
 
-/// Lists that are refused by a name of their own when they are too long.
+/// Lists with an error of their own for too many items.
 macro_rules! limited {
     ($($name:ident($member:ident): $limit:ident;)*) => {$(
         #[derive(Debug, Clone)]
@@ -300,7 +300,7 @@ limited! {
     TargetIds(TargetId): InvalidDeploymentTargetId;
 }
 
-/// What a deployment or a revision is for, in a person's words.
+/// The purpose of a deployment or a revision, in a person's words.
 #[derive(Debug, Clone)]
 pub struct Description(pub String);
 
@@ -317,7 +317,7 @@ impl Member for Description {
     }
 }
 
-/// The one platform of this service.
+/// The only platform of this service.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerPlatform;
 
@@ -335,7 +335,7 @@ impl Member for ServerPlatform {
     }
 }
 
-/// From when to when; either end may be open.
+/// A period; either end may be open.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Period {
     pub start: Option<Timestamp>,

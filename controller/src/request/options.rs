@@ -1,4 +1,4 @@
-//! The members that deployment groups and deployments are set up with.
+//! The members with the options of deployment groups and deployments.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,17 @@ use crate::error::{ApiError, ErrorName};
 use crate::fleet::TagTest;
 use crate::options::{Alarms, AutoRollback, BlueGreen, LoadBalancers, Replacement, names};
 
-/// Most of anything that is listed: filters, triggers, alarms, load balancers, target groups.
+/// The length of lists: filters, triggers, alarms, load balancers, target groups.
 pub(super) const MAX_LISTED: usize = 10;
 
-/// Most groups in a set of tags.
+/// The number of groups in a set of tags.
 pub(super) const MAX_TAG_GROUPS: usize = 3;
 
-/// Most characters of a trigger's name, and of an ARN.
+/// The longest name of a trigger, and the longest ARN, in characters.
 const MAX_TRIGGER_NAME: usize = 256;
 const MAX_ARN: usize = 1024;
 
-/// An instance has to match a filter of every group, and matches none of no filters.
+/// An instance must match a filter of every group, and an empty group matches nothing.
 pub(super) const EMPTY_TAG_GROUP: &str = "A tag group is empty: give each group at least one filter.";
 
 /// The ARN of a role.
@@ -47,7 +47,7 @@ impl Member for Role {
                 return Ok(Role);
             }
         }
-        // Not InvalidRole, at which Terraform tries again for minutes: it expects the role to be on its way.
+        // Not InvalidRole, after which Terraform retries for minutes, because it expects the role to appear.
         Err(ErrorName::InvalidInput.because(format!(
             "The service role {:?} is not a role ARN such as arn:aws:iam::123456789012:role/name.",
             shorten(&raw)
@@ -55,7 +55,7 @@ impl Member for Role {
     }
 }
 
-/// Who is told what of a group's deployments.
+/// The triggers: the receivers of a group's events.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Triggers;
 
@@ -77,7 +77,7 @@ impl Member for Triggers {
                     shorten(name)
                 ));
             }
-            // Clients retry when a message has the words "Topic ARN"; this will not get better.
+            // Clients retry if a message contains the words "Topic ARN"; here, a retry does not help.
             if !is_topic(arn) {
                 return invalid(format!(
                     "The target of the trigger {:?} is {:?}, which is not the ARN of an SNS topic.",
@@ -236,7 +236,7 @@ impl Member for LoadBalancers {
     }
 }
 
-/// Members that mean something by being left out: said, as clients expect them to be.
+/// Fills in the defaults of omitted members, which clients expect.
 pub(super) trait InFull {
     fn complete(&mut self);
 }

@@ -1,4 +1,4 @@
-//! Requests about what operators declare: applications, revisions, configurations, groups, GitHub tokens.
+//! Requests about operators' objects: applications, revisions, configurations, groups, GitHub tokens.
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::health::MinimumHealthy;
@@ -66,7 +66,7 @@ requests! {
     DeleteGitHubAccountToken(DeleteGitHubAccountTokenInput) { token_name: TokenName, }
 }
 
-/// A configuration of this service's one platform.
+/// A configuration of this service's only platform.
 #[derive(Debug, Clone)]
 pub struct CreateDeploymentConfig {
     pub deployment_config_name: NewConfigName,
@@ -77,7 +77,7 @@ pub struct CreateDeploymentConfig {
 impl Request for CreateDeploymentConfig {
     type Input = CreateDeploymentConfigInput;
 
-    /// Those of other platforms have other members, and lack none of this one's.
+    /// Configurations of other platforms have other members, and do not need this one's.
     fn check(input: Self::Input) -> Result<Self, ApiError> {
         NewConfigName::demand(&input.deployment_config_name)?;
         if input.compute_platform.as_ref().is_none_or(|platform| *platform == ComputePlatform::Server) {
@@ -97,7 +97,7 @@ impl Request for CreateDeploymentConfig {
     }
 }
 
-/// The settings are members of the input like the others, and are checked together.
+/// The settings are members of the input like the others, and are checked together with them.
 #[derive(Debug, Clone)]
 pub struct CreateDeploymentGroup {
     pub application_name: ApplicationName,
@@ -131,7 +131,7 @@ impl Request for CreateDeploymentGroup {
     }
 }
 
-/// A member of the settings that is absent keeps its value.
+/// An absent member of the settings keeps its value.
 #[derive(Debug, Clone)]
 pub struct UpdateDeploymentGroup {
     pub application_name: ApplicationName,
@@ -165,13 +165,13 @@ impl Request for UpdateDeploymentGroup {
     }
 }
 
-/// What ListApplicationRevisions is asked for: its members depend on each other.
+/// The input of ListApplicationRevisions, whose members depend on each other.
 #[derive(Debug, Clone)]
 pub struct ListApplicationRevisions {
     pub application_name: ApplicationName,
     pub sort_by: ApplicationRevisionSortBy,
     pub descending: bool,
-    /// A bucket, and what keys in it begin with.
+    /// A bucket, and a prefix of its keys.
     pub place: Option<(String, String)>,
     /// Only target revisions of groups, or only the others.
     pub deployed: Option<bool>,
@@ -229,7 +229,7 @@ impl Request for ListApplicationRevisions {
 #[derive(Debug, Clone)]
 pub struct NewConfigName(pub ConfigName);
 
-/// What the names of predefined configurations begin with.
+/// The prefix of the names of predefined configurations.
 pub(crate) const PREDEFINED_PREFIX: &str = "CodeDeployDefault.";
 
 impl Member for NewConfigName {
@@ -254,7 +254,7 @@ impl Member for NewConfigName {
     }
 }
 
-/// AWS's model has integers of 32 bits.
+/// AWS's model has 32-bit integers.
 const MAX_HOST_COUNT: i64 = i32::MAX as i64;
 
 impl Member for MinimumHealthy {
@@ -286,7 +286,7 @@ impl Member for MinimumHealthy {
     }
 }
 
-/// The absence of what a Server configuration cannot have.
+/// A member that must be absent in a Server configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct NoTrafficRouting;
 

@@ -1,4 +1,4 @@
-//! The revisions that requests give.
+//! The revisions in requests.
 
 use codedeploy_api::codedeploy::RevisionLocation;
 
@@ -6,14 +6,14 @@ use super::Member;
 use crate::error::{ApiError, ErrorName};
 use crate::revision::{Commit, Revision, S3Object};
 
-/// Most characters of a bucket's name, and most bytes of a key.
+/// The longest bucket name, in characters, and the longest key, in bytes.
 pub(super) const MAX_BUCKET: usize = 63;
 pub(super) const MAX_KEY: usize = 1024;
 
-/// Most characters of an object's version and of its ETag.
+/// The longest version and ETag of an object, in characters.
 const MAX_VERSION: usize = 1024;
 
-/// Most characters of `account/repository`: GitHub allows 39 and 100.
+/// The longest `account/repository`, in characters: GitHub allows 39 and 100.
 const MAX_REPOSITORY: usize = 140;
 
 impl Member for Revision {
@@ -41,7 +41,7 @@ fn check_object(S3Object { bucket, key, version, etag, .. }: &mut S3Object) -> R
     if let Some(etag) = etag {
         *etag = etag.trim_matches('"').to_owned();
     }
-    // Agents would compare an empty text with what the bucket says.
+    // Agents would compare an empty text with the bucket's value.
     version.take_if(|version| version.is_empty());
     etag.take_if(|etag| etag.is_empty());
     if bucket.len() > MAX_BUCKET {

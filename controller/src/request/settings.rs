@@ -1,4 +1,4 @@
-//! What a deployment group may be set to, and how new settings replace those it has.
+//! The settings of a deployment group, and the rules for replacing them.
 
 use codedeploy_api::codedeploy::*;
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ use crate::error::{ApiError, ErrorName};
 use crate::fleet::{Filters, Membership, TagTest};
 use crate::options::{self, Alarms, AutoRollback, BlueGreen, LoadBalancers, Style};
 
-/// What a request gives of a group's settings, each member checked by itself.
+/// The settings in a request, each member checked by itself.
 #[derive(Debug, Clone, Default)]
 pub struct Settings(DeploymentGroupSettings);
 
 impl Settings {
     pub(super) fn check(given: DeploymentGroupSettings) -> Result<Self, ApiError> {
-        /// Members that say by their types what is checked of them.
+        /// Members whose types define their checks.
         macro_rules! read {
             ($($member:ident: $type:ty,)*) => { $(<Option<$type>>::read(given.$member.clone())?;)* };
         }
@@ -45,12 +45,12 @@ impl Settings {
         Ok(Settings(given))
     }
 
-    /// The configuration that is named, if one is.
+    /// The name of the configuration, if there is one.
     pub(crate) fn config_name(&self) -> Option<&str> {
         self.0.deployment_config_name.as_deref()
     }
 
-    /// The names that are given of what the configuration of the service has.
+    /// The names that refer to the service's configuration.
     pub(crate) fn references(&self) -> References {
         References::of(&self.0)
     }
@@ -62,7 +62,7 @@ impl Settings {
         Ok(GroupSettings(self.0))
     }
 
-    /// The settings of a group once these replaced its own: a member that is given as a whole, the others not.
+    /// The settings of a group after these have replaced its own: each member that is set, as a whole.
     pub(crate) fn replace(self, stored: GroupSettings) -> Result<GroupSettings, ApiError> {
         let (Settings(given), GroupSettings(stored)) = (self, stored);
         refuse_both_forms(&given)?;
@@ -109,12 +109,12 @@ impl Settings {
     }
 }
 
-/// The settings of a deployment group, which fit each other. They are stored in the form in which they were given.
+/// The consistent settings of a deployment group. They are stored in the form in which they were set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "DeploymentGroupSettings", into = "DeploymentGroupSettings")]
 pub struct GroupSettings(DeploymentGroupSettings);
 
-/// What is left out of stored settings is said, as clients expect it to be.
+/// Omitted fields are returned with their defaults, which clients expect.
 impl From<DeploymentGroupSettings> for GroupSettings {
     fn from(mut stored: DeploymentGroupSettings) -> Self {
         stored.load_balancer_info.take_if(|info| options::names(info).flatten().next().is_none());
@@ -135,7 +135,7 @@ impl From<GroupSettings> for DeploymentGroupSettings {
 }
 
 impl GroupSettings {
-    /// The configuration that is named, if one is.
+    /// The name of the configuration, if there is one.
     pub(crate) fn config_name(&self) -> Option<&str> {
         self.0.deployment_config_name.as_deref()
     }
@@ -165,18 +165,18 @@ impl GroupSettings {
         self.0.blue_green_deployment_configuration.clone().map(BlueGreen::checked)
     }
 
-    /// Those who are told of the group's deployments.
+    /// The receivers of the group's events.
     pub(crate) fn triggers(&self) -> impl Iterator<Item = Trigger<'_>> {
         self.0.trigger_configurations.iter().flatten().filter_map(Trigger::of)
     }
 
-    /// The names of what the configuration of the service has.
+    /// The names that refer to the service's configuration.
     pub(crate) fn references(&self) -> References {
         References::of(&self.0)
     }
 }
 
-/// A topic that is told of some events of a group's deployments.
+/// A topic that receives some events of a group's deployments.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trigger<'a> {
     pub(crate) name: &'a str,
@@ -185,7 +185,7 @@ pub(crate) struct Trigger<'a> {
 }
 
 impl<'a> Trigger<'a> {
-    /// One that is stored has all of it.
+    /// A stored one has all members.
     fn of(stored: &'a TriggerConfig) -> Option<Self> {
         Some(Trigger {
             name: stored.trigger_name.as_deref()?,
@@ -195,7 +195,7 @@ impl<'a> Trigger<'a> {
     }
 }
 
-/// Names that settings give of what the configuration of the service has, or should have.
+/// Names in settings that refer to the service's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct References {
     pub alarms: Vec<String>,
@@ -217,7 +217,7 @@ fn groups(list: &Option<Vec<Vec<TagFilter>>>) -> usize {
     list.as_ref().map_or(0, Vec::len)
 }
 
-/// What members demand of each other.
+/// Checks the consistency of members.
 fn check_together(settings: &DeploymentGroupSettings) -> Result<(), ApiError> {
     let style = settings.deployment_style.clone().unwrap_or_default();
     let shifts_traffic = style.deployment_option == Some(DeploymentOption::WithTrafficControl);
@@ -347,7 +347,7 @@ mod tests {
             let refused = Settings::check(settings).and_then(Settings::complete).unwrap_err();
             assert_eq!(refused.name.text(), expected, "{json}");
         }
-        // What Terraform sends to clear settings.
+        // Terraform sends this to clear settings.
         let cleared = r#"{"alarmConfiguration":{"enabled":false,"alarms":[]},"autoRollbackConfiguration":{"enabled":false,"events":[]}}"#;
         let settings: DeploymentGroupSettings = serde_json::from_str(cleared).unwrap();
         assert!(Settings::check(settings).and_then(Settings::complete).is_ok());

@@ -1,6 +1,6 @@
-//! The subject of a request: whatever it names, for the line that the log has of a change.
+//! The subject of a request: the names in it, for the log line about a change.
 
-/// The names that a request gives.
+/// The names in a request.
 #[derive(Debug, Clone, Default)]
 pub struct Subject {
     pub(super) application: Option<String>,
@@ -30,7 +30,7 @@ impl Subject {
     }
 }
 
-/// Notes a member in a subject if it is one that names something.
+/// Records a member in a subject, if it is a name.
 macro_rules! name {
     ($subject:ident, application_name, $value:expr) => {
         $subject.application = Some($value.to_string());

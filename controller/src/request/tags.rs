@@ -15,7 +15,7 @@ requests! {
     ListTagsForResource(ListTagsForResourceInput) { resource_arn: ResourceArn, }
 }
 
-/// An ARN in the tag operations. Of whom it is, only the service can compare.
+/// An ARN in the tag operations. Only the service can compare its account and region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceArn {
     pub text: String,
@@ -24,7 +24,7 @@ pub struct ResourceArn {
     pub resource: Resource,
 }
 
-/// What the tag operations can name.
+/// The resources that the tag operations accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
     Application(String),
@@ -116,7 +116,7 @@ impl Member for TagKeys {
     }
 }
 
-/// Most tags of one resource.
+/// The number of tags of one resource.
 pub(crate) const MAX_RESOURCE_TAGS: usize = 50;
 
 /// Tags of a resource of this service.
@@ -171,7 +171,7 @@ impl Member for InstanceTags {
     }
 }
 
-/// Tags that are complete and within their lengths, each key once.
+/// Checks that tags are complete and within their lengths, each key once.
 pub(crate) fn check_tags(tags: &[Tag], refusal: ErrorName) -> Result<(), ApiError> {
     let mut keys = BTreeSet::new();
     for tag in tags {
@@ -209,7 +209,7 @@ mod tests {
         };
         let arn = |resource: &str| format!("arn:aws:codedeploy:us-east-1:123456789012:{resource}");
         assert_eq!(read(&arn("application:shop")), Ok(Resource::Application("shop".into())));
-        // Terraform that was told no account.
+        // From Terraform without an account.
         assert_eq!(
             read("arn:aws:codedeploy:us-east-1::deploymentgroup:shop/web"),
             Ok(Resource::Group { application: "shop".into(), name: "web".into() })

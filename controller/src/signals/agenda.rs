@@ -1,4 +1,4 @@
-//! Which deployments to decide about, and when.
+//! The deployments to decide about, and their times.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -7,17 +7,17 @@ use codedeploy_api::codedeploy::Timestamp;
 
 use crate::deployment::effects::Effects;
 
-/// The deployments to decide about: those that something happened to, and each of the others at its time.
+/// The deployments to decide about: changed ones at once, each of the others at its time.
 #[derive(Debug, Default)]
 pub struct Agenda {
     now: BTreeSet<String>,
-    /// When to look at a deployment to which nothing happens.
+    /// The time of the next decision about an unchanged deployment.
     timers: HashMap<String, Timestamp>,
     by_time: BTreeSet<(Timestamp, String)>,
 }
 
 impl Agenda {
-    /// Notes what a decision wants to be looked at. Says whether something is earlier now than anything was.
+    /// Takes over the requests of a decision. Returns whether the earliest time has moved forward.
     pub fn hear(&mut self, outcome: &Effects) -> bool {
         let mut earlier = outcome.again_at.is_some_and(|at| self.look_at(&outcome.deployment_id, at));
         for id in &outcome.recheck {
@@ -26,12 +26,13 @@ impl Agenda {
         earlier
     }
 
-    /// Looks at a deployment next. Says whether that is news.
+    /// Schedules a deployment next. Returns whether it was not scheduled already.
     pub fn look_now(&mut self, id: &str) -> bool {
         self.now.insert(id.to_owned())
     }
 
-    /// Looks at a deployment at `at`, unless it is looked at earlier. Says whether this is the first of all timers now.
+    /// Schedules a deployment at `at`, unless it is scheduled earlier. Returns whether this is now the first of all
+    /// timers.
     pub fn look_at(&mut self, id: &str, at: Timestamp) -> bool {
         match self.timers.get(id) {
             Some(earlier) if *earlier <= at => return false,
@@ -45,7 +46,7 @@ impl Agenda {
         self.by_time.first().is_some_and(|(first, _)| *first == at)
     }
 
-    /// Takes the deployments whose time has come.
+    /// Takes the deployments that are due.
     pub fn due(&mut self, now: Timestamp) -> BTreeSet<String> {
         let mut due = std::mem::take(&mut self.now);
         while let Some((at, id)) = self.by_time.pop_first() {
@@ -56,7 +57,7 @@ impl Agenda {
             self.timers.remove(&id);
             due.insert(id);
         }
-        // The decision says when to look again.
+        // The decision sets the next time.
         for id in &due {
             if let Some(at) = self.timers.remove(id) {
                 self.by_time.remove(&(at, id.clone()));
@@ -65,7 +66,7 @@ impl Agenda {
         due
     }
 
-    /// How long nothing is due; without a deployment to look at, for ever.
+    /// The time until a deployment is due; `None` if there is none.
     pub fn idle(&self, now: Timestamp) -> Option<Duration> {
         let first = self.by_time.first().map(|(at, _)| at.since(now));
         if self.now.is_empty() { first } else { Some(Duration::ZERO) }

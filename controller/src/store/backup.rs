@@ -1,4 +1,4 @@
-//! Copies of the database: made while the service runs, and put back while it does not.
+//! Copies of the database: made while the service runs, and restored while it does not.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -30,10 +30,10 @@ pub enum BackupError {
     Damaged(#[from] StoreError),
 }
 
-/// Copies the database as it is at one moment. The service goes on meanwhile.
+/// Copies a snapshot of the database. The service continues meanwhile.
 ///
-/// The copy is made beside the database first: only the folder's owner may open that, and only somebody else the file
-/// that it goes to.
+/// The copy is made beside the database first: only the folder's owner may open that, and only somebody else the target
+/// file.
 pub fn backup(database: &Path, to: &OpenFile) -> Result<(), BackupError> {
     if !database.is_file() {
         return Err(BackupError::NoDatabase(database.to_owned()));
@@ -49,7 +49,7 @@ pub fn backup(database: &Path, to: &OpenFile) -> Result<(), BackupError> {
     Ok(to.write(content)?)
 }
 
-/// Copies a database into a file that is replaced if there is one.
+/// Copies a database into a file, and replaces an existing one.
 pub(super) fn copy(database: &Path, to: &Path) -> Result<(), BackupError> {
     drop(private(to)?);
     let copying = || {
@@ -62,7 +62,7 @@ pub(super) fn copy(database: &Path, to: &Path) -> Result<(), BackupError> {
     synced.map_err(|source| BackupError::Write { path: to.to_owned(), source })
 }
 
-/// Keeps a copy of the database beside it, in the place of an earlier one of the same name.
+/// Keeps a copy of the database beside it, and replaces an earlier one of the same name.
 pub(super) fn keep(database: &Path, name: &str) -> Result<(), BackupError> {
     let (staged, kept) = (beside(database, &format!("{name}.new")), beside(database, name));
     copy(database, &staged)?;
@@ -71,27 +71,27 @@ pub(super) fn keep(database: &Path, name: &str) -> Result<(), BackupError> {
         .map_err(|source| BackupError::Write { path: kept, source })
 }
 
-/// A backup, opened by somebody who may read it.
+/// An open backup; its opener may read it.
 #[derive(Debug)]
 pub struct Backup {
     path: PathBuf,
     content: File,
 }
 
-/// What a restored data directory has.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// Where the database that was there is kept.
+    /// The path of the replaced database.
     pub kept: Option<PathBuf>,
     pub revocations: Revocations,
 }
 
-/// What became of the keys that were revoked, and the hosts that were removed, since the backup was made.
+/// The revocations of keys and removals of hosts since the backup.
 #[derive(Debug)]
 pub enum Revocations {
-    /// They stay so; how many they are.
+    /// They stay in effect; with their numbers.
     Kept { keys: usize, hosts: usize },
-    /// There was no database that could tell of them. The keys that are good now, one a line.
+    /// The replaced database was missing or unreadable. The valid keys, one per line.
     Unknown { good: Vec<String> },
 }
 
@@ -104,10 +104,10 @@ impl Backup {
         Ok(Backup { path: path.to_owned(), content: File::open(path).map_err(unreadable)? })
     }
 
-    /// Puts it in the place of the database, which is kept beside it.
+    /// Replaces the database by the backup, and keeps the old one beside it.
     ///
-    /// Nobody may have the database open: the caller holds the data directory's lock. A process that ends half-way leaves
-    /// both of them, and [`unfinished`] says so.
+    /// Nobody may have the database open: the caller holds the data directory's lock. After an interruption, both of
+    /// them exist, and [`unfinished`] reports it.
     pub fn restore(self, database: &Path) -> Result<Restored, BackupError> {
         let incomplete = beside(database, "restoring");
         let staged = self.stage(&incomplete);
@@ -134,7 +134,7 @@ impl Backup {
         Ok(Restored { kept, revocations })
     }
 
-    /// Copies it into a file, checks that it is a whole database that this program can go on with, and opens it.
+    /// Copies it into a file, checks that it is a complete database that this program can use, and opens it.
     fn stage(&self, to: &Path) -> Result<Connection, BackupError> {
         let mut file = private(to)?;
         io::copy(&mut &self.content, &mut file)
@@ -153,12 +153,12 @@ impl Backup {
     }
 }
 
-/// The backup that takes the database's place, complete.
+/// The complete backup that will replace the database.
 const STAGED: &str = "restored";
 const KEPT: &str = "before-restore";
 
-/// A file that a restore left and that the service must not start beside: one that did not end, or the database itself
-/// where none is in its place.
+/// Returns a file of an interrupted restore, beside which the service must not start: the staged one, or the database
+/// itself if it was not replaced yet.
 pub fn unfinished(database: &Path) -> Option<PathBuf> {
     let staged = beside(database, STAGED);
     let kept = beside(database, KEPT);
@@ -168,9 +168,9 @@ pub fn unfinished(database: &Path) -> Option<PathBuf> {
     (!database.exists() && kept.exists()).then_some(kept)
 }
 
-/// Gives the database and its journal another name, so that the database's own can be taken at once by another.
+/// Renames the database and its journal, so that the database's name is free at once.
 fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
-    // What is in the journal belongs to what is kept. A damaged database is kept as it is, with its journal.
+    // The journal belongs to the kept database. A damaged database is kept with its journal.
     let _ = open(database).and_then(|connection| connection.pragma_update(None, "journal_mode", "DELETE"));
     let [journal, index] = ["-wal", "-shm"].map(|suffix| with_suffix(database, suffix));
     if !database.exists() && !journal.exists() {
@@ -185,7 +185,7 @@ fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
         match std::fs::hard_link(database, &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            // Without a database there is a journal alone.
+            // Without a database, there is only a journal.
             _ => {}
         }
         sync_folder_of(database)?;
@@ -204,8 +204,8 @@ fn set_aside(database: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// What the database that is replaced took from hosts and users, the restored one does not give back: also what it does
-/// not know, for an older backup may be put back after it.
+/// Applies the replaced database's revocations and removals to the restored one, even for unknown keys: an older backup
+/// may be restored later.
 fn carry_over(restored: &Connection, database: &Path) -> rusqlite::Result<Revocations> {
     restored.execute("ATTACH ?1 AS replaced", [database.to_string_lossy()])?;
     let carried = restored.unchecked_transaction().and_then(|transaction| {
@@ -245,13 +245,13 @@ fn good_keys(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         .collect()
 }
 
-/// Opens a database that is there.
+/// Opens an existing database.
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
 }
 
-/// An empty file, its owner's alone.
+/// Makes an empty, private file.
 fn private(path: &Path) -> Result<File, BackupError> {
     OpenOptions::new()
         .write(true)

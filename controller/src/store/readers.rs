@@ -1,4 +1,4 @@
-//! Connections that only read. They see what was committed last, and wait for no writer.
+//! Read-only connections. They see the last committed state, and wait for no writer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::{StoreError, Tx, sqlite};
 
-/// How many there are: none is held up by one long list.
+/// The number of connections, so that one long list blocks nobody.
 const NUMBER: usize = 2;
 
 /// A piece of work, which answers its caller.
@@ -22,7 +22,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Opens connections to a database that has the schema of this program.
+    /// Opens connections to a database with the schema of this program.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
@@ -42,11 +42,11 @@ impl Readers {
     }
 }
 
-/// Whether there may be more to do.
+/// Returns whether there may be more to do.
 fn carry_out_next(connection: &mut Connection, queue: &Mutex<mpsc::Receiver<Job>>) -> bool {
     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
     let Ok(job) = next else { return false };
-    // A panic costs its own caller the answer, and nobody else anything.
+    // A panic only costs its own caller the answer.
     let _ = catch_unwind(AssertUnwindSafe(|| match connection.transaction() {
         Ok(transaction) => job(Ok(&Tx::for_reading(&transaction))),
         Err(error) => job(Err(StoreError::Transaction(error.into()))),

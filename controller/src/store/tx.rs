@@ -1,12 +1,12 @@
-//! Statements: the one way from the code above to an engine.
+//! Statements: the only interface between the code above and an engine.
 //!
 //! ```text
 //! tx.query_one("SELECT name FROM applications WHERE id = ?1", (id,), |row| row.get("name"))
 //! tx.execute("UPDATE applications SET name = :name WHERE id = :id", named! {":id": id, ":name": name})
 //! ```
 //!
-//! A statement is one text for every engine: standard SQL where there is some, `?1` or `:name` for parameters. It is
-//! prepared once and kept.
+//! A statement has one text for every engine: standard SQL if possible, `?1` or `:name` for parameters. It is prepared
+//! once and cached.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,17 +17,17 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::value::{FromValue, ToValue, Unreadable, Value};
 
-/// One transaction, to which the statements of a piece of work belong.
+/// One transaction with the statements of a piece of work.
 #[derive(Debug)]
 pub struct Tx<'c> {
     connection: &'c Connection,
     is_readonly: bool,
 }
 
-/// Why a statement gave nothing that can be used.
+/// The reason why a statement returned nothing usable.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// The row is the problem, and not the database.
+    /// The row is damaged, not the database.
     #[error("{column}: {reason}")]
     Damaged { column: String, reason: Unreadable },
     #[error("the statement found no row where there is always one")]
@@ -44,18 +44,18 @@ pub enum SqlError {
     Engine(#[from] EngineError),
 }
 
-/// What the engine said.
+/// The engine's error.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct EngineError(#[from] rusqlite::Error);
 
 impl SqlError {
-    /// What a row has does not fit, although each of its columns can be read.
+    /// The contents of a row are inconsistent, although each column is readable.
     pub(crate) fn damaged(column: &str, reason: impl Into<String>) -> Self {
         SqlError::Damaged { column: column.to_owned(), reason: Unreadable(reason.into()) }
     }
 
-    /// Whether it is about what a row has, and not about the database as a whole.
+    /// Whether it concerns a row's contents, and not the database as a whole.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, SqlError::Damaged { .. })
     }
@@ -71,7 +71,7 @@ impl From<rusqlite::Error> for SqlError {
 #[derive(Debug)]
 pub struct Row<'r>(&'r rusqlite::Row<'r>);
 
-/// Names a column: by its name, or by its number from 0.
+/// Identifies a column by its name, or by its number from 0.
 pub trait ColumnIndex: rusqlite::RowIndex + Copy {}
 impl ColumnIndex for &str {}
 impl ColumnIndex for usize {}
@@ -104,17 +104,17 @@ impl Tx<'_> {
         Tx { connection, is_readonly: true }
     }
 
-    /// Whether nothing can be written.
+    /// Whether the transaction is read-only.
     pub(crate) fn is_readonly(&self) -> bool {
         self.is_readonly
     }
 
-    /// Carries out a statement that finds nothing, and returns how many rows it wrote.
+    /// Runs a statement without results, and returns the number of rows that it wrote.
     pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize, SqlError> {
         Ok(self.prepare(sql, &params)?.raw_execute()?)
     }
 
-    /// The row of a statement that always finds one.
+    /// Returns the row of a statement that always finds one.
     pub fn query_one<T>(
         &self,
         sql: &str,
@@ -124,7 +124,7 @@ impl Tx<'_> {
         self.query_opt(sql, params, read)?.ok_or(SqlError::NoRow)
     }
 
-    /// The first row of a statement, if it finds any.
+    /// Returns the first row of a statement, if there is one.
     pub fn query_opt<T>(
         &self,
         sql: &str,
@@ -136,7 +136,7 @@ impl Tx<'_> {
         rows.next()?.map(|row| read(&Row(row))).transpose()
     }
 
-    /// All rows of a statement.
+    /// Returns all rows of a statement.
     pub fn query_all<T>(
         &self,
         sql: &str,
@@ -151,7 +151,7 @@ impl Tx<'_> {
         Ok(all)
     }
 
-    /// Shows rows one by one until `look` has seen enough of them.
+    /// Passes rows one by one until `look` has seen enough of them.
     pub fn query_while(
         &self,
         sql: &str,
@@ -168,12 +168,12 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whether a statement finds anything.
+    /// Whether a statement finds a row.
     pub fn exists(&self, sql: &str, params: impl Params) -> Result<bool, SqlError> {
         Ok(self.query_opt(sql, params, |_| Ok(()))?.is_some())
     }
 
-    /// How the engine goes about a statement, whatever values it is given: its steps.
+    /// Returns the engine's query plan of a statement, independent of its values.
     #[cfg(test)]
     pub(super) fn explain(&self, sql: &str) -> Result<Vec<String>, SqlError> {
         let mut statement = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
@@ -199,7 +199,7 @@ pub trait Params {
     fn bind(&self, binder: &mut Binder<'_, '_>) -> Result<(), SqlError>;
 }
 
-/// Gives a statement its values.
+/// Binds values to a statement.
 #[derive(Debug)]
 pub struct Binder<'s, 'c> {
     statement: &'s mut rusqlite::Statement<'c>,
@@ -209,7 +209,7 @@ pub struct Binder<'s, 'c> {
 impl Binder<'_, '_> {
     fn next(&mut self, value: &(impl ToValue + ?Sized)) -> Result<(), SqlError> {
         self.given += 1;
-        // The count is compared afterwards, and says more than an index.
+        // The count is compared afterwards, with a clearer error.
         if self.given <= self.statement.parameter_count() {
             self.statement.raw_bind_parameter(self.given, Parameter(value.to_value()?))?;
         }

@@ -1,4 +1,4 @@
-//! The values that statements take and rows have, whatever engine keeps them: integers, texts and bytes.
+//! The values of statements and rows, independent of the engine: integers, texts and bytes.
 
 use std::borrow::Cow;
 
@@ -8,27 +8,27 @@ use serde::de::DeserializeOwned;
 
 use super::SqlError;
 
-/// A value on its way into a statement or out of a row. Nothing is copied where it can be borrowed.
+/// A value on its way into a statement or out of a row. It is borrowed if possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
     Null,
-    /// Truth values are 0 and 1, times are milliseconds since the epoch.
+    /// Booleans are 0 and 1, times are milliseconds since the epoch.
     Integer(i64),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
 }
 
-/// Becomes a value of a statement.
+/// Converts into a value of a statement.
 pub trait ToValue {
     fn to_value(&self) -> Result<Value<'_>, SqlError>;
 }
 
-/// Is read from a column.
+/// Converts from a column.
 pub trait FromValue: Sized {
     fn from_value(value: Value<'_>) -> Result<Self, Unreadable>;
 }
 
-/// Why a value is not one of the type that was expected.
+/// The reason why a value does not have the expected type.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(pub(crate) String);
@@ -154,7 +154,7 @@ impl FromValue for Timestamp {
     }
 }
 
-/// A value kept as JSON in a column of text.
+/// A value stored as JSON in a text column.
 #[derive(Debug, Clone)]
 pub struct Json<T>(pub T);
 

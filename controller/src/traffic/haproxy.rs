@@ -1,4 +1,4 @@
-//! HAProxy: an instance is drained, or made ready, through its runtime API.
+//! HAProxy: drains an instance, or makes it ready, through the runtime API.
 
 mod runtime;
 
@@ -12,14 +12,14 @@ use crate::deployment::traffic::Direction;
 pub(super) use runtime::HaproxyError;
 use runtime::Runtime;
 
-/// A backend of an HAProxy, and what is known of its servers.
+/// A backend of an HAProxy, and the known state of its servers.
 #[derive(Debug)]
 pub(super) struct Haproxy {
     settings: Settings,
     runtime: Runtime,
 }
 
-/// How often a server is looked at.
+/// The interval of checks of a server.
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Haproxy {
@@ -27,7 +27,7 @@ impl Haproxy {
         Haproxy { settings, runtime: Runtime::default() }
     }
 
-    /// Gives what there is to remark.
+    /// Returns a remark, if there is one.
     pub(super) async fn perform(
         &self,
         direction: Direction,
@@ -40,7 +40,7 @@ impl Haproxy {
         }
     }
 
-    /// New sessions go elsewhere, and those under way are waited for.
+    /// Stops new sessions, and waits for running ones.
     async fn drain(&self, server: &str) -> Result<Option<String>, Arc<HaproxyError>> {
         let mut told = self.set(server, "drain").await?;
         let until = Instant::now() + self.settings.drain;
@@ -48,7 +48,7 @@ impl Haproxy {
             let seen = self.runtime.look(&self.settings.socket, &self.settings.backend, server, told).await?;
             told = Instant::now();
             if !seen.is_taken_out() {
-                // An HAProxy that was started anew has forgotten; of a server that is down it does not show whether.
+                // A restarted HAProxy has lost the state, and does not show it for a server that is down.
                 told = self.set(server, "drain").await?;
             }
             if !seen.takes_traffic() && seen.sessions == 0 {
@@ -68,7 +68,7 @@ impl Haproxy {
         }
     }
 
-    /// New sessions come, once HAProxy shows the server up.
+    /// Allows new sessions, and waits until HAProxy reports the server as up.
     async fn make_ready(&self, server: &str) -> Result<(), Arc<HaproxyError>> {
         let mut told = self.set(server, "ready").await?;
         loop {
@@ -84,7 +84,7 @@ impl Haproxy {
         }
     }
 
-    /// Gives when it was done: what is seen later is as it was told, unless HAProxy has forgotten.
+    /// Returns the time of the change: later states reflect it, unless HAProxy has lost it.
     async fn set(&self, server: &str, state: &str) -> Result<Instant, Arc<HaproxyError>> {
         let command = format!("set server {}/{server} state {state}", self.settings.backend);
         let answer = self.runtime.tell(&self.settings.socket, &command).await?;

@@ -1,4 +1,4 @@
-//! A load balancer that something else speaks to, asked by HTTP.
+//! A load balancer behind an HTTP webhook.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::sync::Semaphore;
 use crate::deployment::traffic::Job;
 use crate::outgoing::{self, Outgoing, OutgoingError};
 
-/// A load balancer's address, and the requests under way to it.
+/// A load balancer's address, and the requests in progress to it.
 #[derive(Debug)]
 pub(super) struct Webhook {
     url: String,
     calls: Semaphore,
 }
 
-/// Most requests at a time.
+/// The number of requests at a time.
 const CALLS: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +28,9 @@ pub(super) enum WebhookError {
     Refused { name: String, place: String, status: u16 },
 }
 
-/// How often one that is not done, or does not answer, is asked again.
+/// The interval of repeated requests to one that is not done, or does not respond.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often in a row it may give no answer.
+/// The number of consecutive failures to respond.
 const PATIENCE: u32 = 5;
 
 impl Webhook {
@@ -64,7 +64,7 @@ impl Webhook {
                     202 => failures = 0,
                     429 | 502..=504 if failures < PATIENCE => failures += 1,
                     status => {
-                        // It may hold what users of the API shall not read.
+                        // It may contain text that users of the API must not read.
                         let text: String = answer.text().chars().take(200).collect();
                         tracing::info!(load_balancer = name, status, text, "a load balancer refused");
                         let (name, place) = (name.to_owned(), outgoing::place(&self.url));

@@ -1,9 +1,9 @@
-//! CBOR (RFC 8949) as RPC v2 has it, between shapes and bytes. The items are `minicbor`'s, the shapes are serde's; this
-//! module says which item stands for what.
+//! CBOR (RFC 8949) in RPC v2's form, between shapes and bytes. `minicbor` reads and writes items, serde the shapes;
+//! this module maps items to shapes.
 //!
-//! A structure is a map of its members, a [`Timestamp`](codedeploy_api::codedeploy::Timestamp) a number of seconds with
-//! tag 1; the type says that it is one. Lengths are read in both forms, definite and not, and written as definite. No
-//! room is made for a length that is only claimed, and depth and number of items are bounded.
+//! A structure is a map of its members; a [`Timestamp`](codedeploy_api::codedeploy::Timestamp), recognised by its type,
+//! is a number of seconds with tag 1. Lengths are read in definite and indefinite form, and written as definite. A
+//! claimed length never allocates memory, and depth and number of items are bounded.
 
 mod reader;
 mod writer;
@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 /// A map without members.
 pub(super) const EMPTY: &[u8] = &[0xa0];
 
-/// Why bytes are not a shape, or a shape has no bytes. It is only said; and it is small, since whatever reads may give it.
+/// The reason why bytes are not a shape, or a shape has no bytes. It is only displayed; and it is small, because every
+/// read may return it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Error(Box<str>);
@@ -46,7 +47,7 @@ impl serde::ser::Error for Error {
     }
 }
 
-/// Reads the one item that `bytes` are.
+/// Reads `bytes`, which must be exactly one item.
 pub(super) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut reader = reader::Reader::new(bytes);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| super::placed(&error));

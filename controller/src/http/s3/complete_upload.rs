@@ -1,4 +1,4 @@
-//! The end of an upload in parts.
+//! The completion of a multipart upload.
 
 use s3s::dto::*;
 use s3s::{S3Request, S3Result, s3_error};
@@ -8,12 +8,12 @@ use super::integrity::{DeclaredContent, may_replace};
 use crate::objects::{Checksums, Meter};
 
 impl Folder {
-    /// Puts the parts of an upload together.
+    /// Joins the parts of an upload.
     pub(super) async fn complete(
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<CompleteMultipartUploadOutput> {
-        // A composite checksum is one of checksums, each of which was checked with its part.
+        // A composite checksum consists of checksums that were verified with their parts.
         let kind = req.input.checksum_type.as_ref().map(ChecksumType::as_str);
         let is_of_whole = kind == Some(ChecksumType::FULL_OBJECT);
         let checksums = if is_of_whole { checksums!(req.input) } else { Checksums::default() };

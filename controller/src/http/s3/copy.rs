@@ -1,4 +1,4 @@
-//! Copies of objects, whole or as parts of uploads: the content does not leave the service on its way.
+//! Copies of objects, whole or as parts of uploads, without sending the content to the client.
 
 use std::ops;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::folder::{Folder, Wanted, etag, labels, timestamp};
 use crate::objects::{Algorithm, Labels, Meter, ObjectError, Objects, Staged, Version};
 
 impl Folder {
-    /// Makes a version of one object the newest of another, or an earlier one the newest of its own.
+    /// Makes a version of one object the newest of another, or an earlier version the newest of its own object.
     pub(super) async fn copy(&self, req: S3Request<CopyObjectInput>) -> S3Result<CopyObjectOutput> {
         let input = req.input;
         let replaces = input
@@ -96,7 +96,7 @@ impl Folder {
         })
     }
 
-    /// The version that is to be copied, if it passes the conditions.
+    /// Returns the version to copy, if it passes the conditions.
     async fn source(
         &self,
         source: CopySource,
@@ -121,7 +121,7 @@ impl Folder {
         })
     }
 
-    /// The content of a version, or a range of it, once more.
+    /// Duplicates the content of a version, or a range of it.
     async fn duplicate(
         &self,
         source: &Version,

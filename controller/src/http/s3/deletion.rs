@@ -6,11 +6,11 @@ use s3s::{S3Error, S3Request, S3Result, s3_error};
 use super::folder::Folder;
 use crate::objects::ObjectError;
 
-/// Most objects in one request.
+/// The number of objects in one request.
 const MOST: usize = 1000;
 
 impl Folder {
-    /// Deletes each object by itself, as `DeleteObject` does: what goes wrong with one is told beside the others.
+    /// Deletes each object separately, as `DeleteObject` does: errors are reported beside the results of others.
     pub(super) async fn delete_many(
         &self,
         req: S3Request<DeleteObjectsInput>,

@@ -1,4 +1,4 @@
-//! What the operations of S3 share: the folder of objects behind them, and its terms in those of `s3s`.
+//! The common parts of the S3 operations: the folder of objects behind them, in the terms of `s3s`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::objects::{ObjectError, Objects, Version};
 use crate::pruning;
 use crate::service::Service;
 
-/// How much of an object is read at once.
+/// The number of bytes of an object that are read at once.
 const CHUNK: usize = 64 * 1024;
 
 #[derive(Clone)]
@@ -53,12 +53,12 @@ impl From<ObjectError> for S3Error {
 }
 
 impl Folder {
-    /// How long a client may send nothing in the middle of its content.
+    /// The time for which a client may send nothing in the middle of its content.
     pub(super) fn patience(&self) -> Duration {
         self.service.settings.timers.request
     }
 
-    /// Adds a version and has it deployed where it is watched, also when the client does not wait for the answer.
+    /// Adds a version and has it deployed if it is watched, even if the client does not wait for the response.
     pub(super) async fn keep(
         &self,
         bucket: String,
@@ -76,7 +76,7 @@ impl Folder {
         kept.await.map_err(|error| s3_error!(error, InternalError))?
     }
 
-    /// Has a new version deployed where it is watched. The version is there in any case.
+    /// Has a new version deployed if it is watched. The version exists in any case.
     async fn tell(&self, bucket: &str, key: &str, version: &Version) {
         let created = Created {
             bucket: bucket.to_owned(),
@@ -90,7 +90,7 @@ impl Folder {
         }
     }
 
-    /// Runs what waits for the disk where it holds nobody up.
+    /// Runs disk work on a thread that may block.
     pub(super) async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Objects) -> Result<T, ObjectError> + Send + 'static,
@@ -100,12 +100,12 @@ impl Folder {
         Ok(done.map_err(|error| s3_error!(error, InternalError))??)
     }
 
-    /// Refuses a request about a bucket that does not exist.
+    /// Rejects a request about a bucket that does not exist.
     pub(super) async fn bucket(&self, name: String) -> S3Result<()> {
         self.on_disk(move |objects| objects.bucket(&name).map(drop)).await
     }
 
-    /// A range of a version's content.
+    /// Returns a range of a version's content.
     pub(super) async fn content(
         &self,
         version: &Version,
@@ -113,7 +113,7 @@ impl Folder {
         range: ops::Range<u64>,
     ) -> S3Result<ReaderStream<Take<File>>> {
         let failed = |source: io::Error| match source.kind() {
-            // Deleted since it was found.
+            // It was deleted since it was found.
             io::ErrorKind::NotFound => ObjectError::NoSuchVersion(version.id.clone()),
             _ => ObjectError::Io { path: path.clone(), source },
         };
@@ -122,7 +122,7 @@ impl Folder {
         Ok(ReaderStream::with_capacity(file.take(range.end.saturating_sub(range.start)), CHUNK))
     }
 
-    /// The version that a request is about, if it passes the request's conditions.
+    /// Returns the version of a request, if it passes the request's conditions.
     pub(super) async fn find(&self, wanted: Wanted) -> S3Result<(Version, PathBuf)> {
         let Wanted { bucket, key, version, if_match, if_none_match } = wanted;
         let found = self.on_disk(move |objects| objects.find(&bucket, &key, version.as_deref())).await?;
@@ -151,7 +151,7 @@ pub(super) struct Wanted {
     pub(super) if_none_match: Option<ETagCondition>,
 }
 
-/// The fields of a checksum, which many inputs and outputs have.
+/// The checksum fields of many inputs and outputs.
 macro_rules! checksums {
     ($input:expr) => {
         Checksums {

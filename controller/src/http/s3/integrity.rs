@@ -1,4 +1,4 @@
-//! What a client says of the content that it sends, and whether that is so.
+//! The content's properties that a client declares, and their verification.
 
 use axum::http::HeaderMap;
 use s3s::dto::ETagCondition;
@@ -8,7 +8,7 @@ use crate::objects::{Algorithm, Checksums, Staged, Version};
 
 /// Its length, digests and checksums: in headers before it, or in trailers after it.
 pub(super) struct DeclaredContent {
-    /// Of content that comes in chunks, which might end early.
+    /// For content in chunks, which might end early.
     length: Option<u64>,
     md5: Option<String>,
     pub(super) algorithms: Vec<Algorithm>,
@@ -62,7 +62,7 @@ impl DeclaredContent {
     }
 }
 
-/// Whether what is there may be replaced, as the conditions of an upload say.
+/// Whether an existing object may be replaced, by the conditions of an upload.
 pub(super) fn may_replace(
     if_match: Option<ETagCondition>,
     if_none_match: Option<ETagCondition>,

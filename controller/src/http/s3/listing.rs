@@ -7,10 +7,10 @@ use s3s::dto::*;
 use super::folder::{etag, size, timestamp};
 use crate::objects::{ObjectError, Objects};
 
-/// Most keys in one answer.
+/// The number of keys in one response.
 const PAGE: usize = 1000;
 
-/// The objects that are there, the newest version of each.
+/// Lists the existing objects, the newest version of each.
 pub(super) fn objects(
     objects: &Objects,
     input: ListObjectsV2Input,
@@ -24,7 +24,7 @@ pub(super) fn objects(
     let (name, wanted, by) = (bucket.clone(), prefix.clone().unwrap_or_default(), delimiter.clone());
     let most = most(max_keys);
     let mut keys = objects.keys(&bucket, &wanted)?;
-    // Deleted ones are not among the most that a page has.
+    // Deleted objects do not count against the page's limit.
     let mut versions = HashMap::new();
     let mut kept = Vec::with_capacity(keys.len());
     for key in keys.drain(..) {
@@ -65,7 +65,7 @@ pub(super) fn objects(
     })
 }
 
-/// The same as clients of long ago ask for it.
+/// The same for the older operation.
 pub(super) fn plain(objects: &Objects, input: ListObjectsInput) -> Result<ListObjectsOutput, ObjectError> {
     let ListObjectsInput { bucket, delimiter, marker, max_keys, prefix, .. } = input;
     let asked = ListObjectsV2Input {
@@ -91,13 +91,13 @@ pub(super) fn plain(objects: &Objects, input: ListObjectsInput) -> Result<ListOb
     })
 }
 
-/// A token is where the page before ended, in hexadecimal as keys may have any character.
+/// A token is the end of the previous page, in hexadecimal because keys may have any character.
 fn read_token(token: &str) -> Result<String, ObjectError> {
     let bytes = hex::decode(token).map_err(|_| ObjectError::Token)?;
     String::from_utf8(bytes).map_err(|_| ObjectError::Token)
 }
 
-/// Every version of every object, and the marks of deletions.
+/// Lists every version of every object, and the delete markers.
 pub(super) fn versions(
     objects: &Objects,
     input: ListObjectVersionsInput,
@@ -150,7 +150,7 @@ pub(super) fn versions(
     })
 }
 
-/// The keys of one page, with those behind a delimiter put together; `after` is excluded.
+/// The keys of one page, with those behind a delimiter grouped; `after` is excluded.
 struct Page {
     keys: Vec<String>,
     prefixes: Vec<String>,
@@ -168,12 +168,12 @@ fn page(keys: Vec<String>, prefix: &str, delimiter: Option<&str>, after: &str, m
             .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()))
             .and_then(|end| key.get(..end));
         let entry = folder.unwrap_or(&key);
-        // A page that ended with a folder was told of all that is in it.
+        // A page that ended with a folder included everything in it.
         if key.as_str() <= after || entry == after || page.prefixes.last().is_some_and(|last| last == entry) {
             continue;
         }
         if page.keys.len() + page.prefixes.len() >= most {
-            // Who asks for nothing is told that there is no more, or would ask for ever.
+            // A request for zero keys is reported as complete, or it would be repeated for ever.
             page.next = (most > 0).then_some(last);
             break;
         }

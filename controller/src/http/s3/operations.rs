@@ -66,7 +66,7 @@ impl S3 for Folder {
         Ok(S3Response::new(GetBucketVersioningOutput { status, ..GetBucketVersioningOutput::default() }))
     }
 
-    /// Buckets have versions from the start, and keep them.
+    /// Buckets are always versioned.
     async fn put_bucket_versioning(
         &self,
         req: S3Request<PutBucketVersioningInput>,
@@ -82,7 +82,7 @@ impl S3 for Folder {
         Ok(S3Response::new(PutBucketVersioningOutput::default()))
     }
 
-    /// New objects are watched by the service's own settings.
+    /// The service's own settings watch new objects.
     async fn put_bucket_notification_configuration(
         &self,
         _: S3Request<PutBucketNotificationConfigurationInput>,
@@ -197,7 +197,7 @@ impl S3 for Folder {
         Ok(S3Response::new(self.copy(req).await?))
     }
 
-    /// Objects have no tags; clients ask for them before they copy one in parts.
+    /// Objects have no tags; clients ask for them before a multipart copy.
     async fn get_object_tagging(
         &self,
         req: S3Request<GetObjectTaggingInput>,

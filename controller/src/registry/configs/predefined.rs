@@ -1,5 +1,5 @@
-//! The configurations that always exist: those of the Server platform, which groups use, and those of the other
-//! platforms, which are listed as AWS lists them.
+//! The predefined configurations: those of the Server platform, which groups use, and those of the other platforms,
+//! which are listed as on AWS.
 
 use codedeploy_api::codedeploy::*;
 use codedeploy_planner::health::MinimumHealthy;
@@ -15,13 +15,13 @@ enum Kind {
 
 enum Routing {
     AllAtOnce,
-    /// Ten percent, and the rest after so many minutes.
+    /// Ten percent, and the rest after this number of minutes.
     Canary(i64),
-    /// Ten percent every so many minutes.
+    /// Ten percent after each of these minutes.
     Linear(i64),
 }
 
-/// The name behind the prefix, and what the configuration says; the position is the configuration's number.
+/// The name after the prefix, and the contents; the position is the configuration's number.
 const PREDEFINED: [(&str, Kind); 17] = {
     use ComputePlatform::{Ecs, Lambda};
     use Kind::{Other, Server};
@@ -61,7 +61,7 @@ pub(super) fn platform(name: &str) -> Option<ComputePlatform> {
     find(name).map(|(_, kind)| kind.platform())
 }
 
-/// What a configuration of the Server platform demands.
+/// Returns the minimum of a configuration of the Server platform.
 pub(super) fn minimum(name: &str) -> Option<MinimumHealthy> {
     match find(name)? {
         (_, Kind::Server(minimum)) => Some(*minimum),
@@ -79,7 +79,7 @@ pub(super) fn info(name: &str) -> Option<DeploymentConfigInfo> {
         deployment_config_id: Some(format!("00000000-0000-0000-0000-{number:012}")),
         deployment_config_name: Some(name.to_owned()),
         minimum_healthy_hosts,
-        // The day the API was published.
+        // The day on which the API was published.
         create_time: Some(Timestamp::from_millis(1_412_553_600_000)),
         compute_platform: Some(kind.platform()),
         traffic_routing_config,

@@ -1,7 +1,7 @@
-//! HAProxy's runtime API (HAProxy Management Guide, "Unix Socket commands"), told things on short connections.
+//! HAProxy's runtime API (HAProxy Management Guide, "Unix Socket commands"), called on short connections.
 //!
-//! Any number of instances can be drained at a time, and HAProxy takes few connections at a time, so these are counted,
-//! and a look at a backend is a look for everyone who waits for one of its servers.
+//! Any number of instances can be drained at a time, but HAProxy accepts few connections, so these are limited, and all
+//! waiters for a backend share one query.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,13 +23,13 @@ pub(in crate::traffic) enum HaproxyError {
     NoServer { socket: String, backend: String, server: String },
 }
 
-/// An answer is not waited for longer.
+/// The timeout of a response.
 const ANSWER: Duration = Duration::from_secs(10);
-/// No answer is longer: a server takes half a KiB.
+/// The largest response: a server takes half a KiB.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
-/// Most connections at a time; HAProxy takes ten unless `stats maxconn` says otherwise, and others want some.
+/// The number of connections at a time; HAProxy accepts ten by default (`stats maxconn`), and others need some.
 const CONNECTIONS: usize = 4;
-/// HAProxy may be away for so long, as while it is started anew, and is told again after each pause.
+/// The time that HAProxy may be unreachable, for example during a restart; commands are retried after each pause.
 const AWAY: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,18 +40,18 @@ pub(super) struct Runtime {
     seen: Mutex<Option<Look>>,
 }
 
-/// A look at a backend.
+/// A query of a backend.
 #[derive(Debug, Clone)]
 struct Look {
     began: Instant,
     servers: Result<Arc<HashMap<String, Server>>, Arc<HaproxyError>>,
 }
 
-/// What HAProxy shows of a server.
+/// The state of a server that HAProxy reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Server {
     status: String,
-    /// Under way and queued.
+    /// Running and queued.
     pub(super) sessions: u64,
 }
 
@@ -62,7 +62,7 @@ impl Default for Runtime {
 }
 
 impl Runtime {
-    /// Sees a server as it was after `told`.
+    /// Returns the state of a server after `told`.
     pub(super) async fn look(
         &self,
         socket: &str,
@@ -97,7 +97,7 @@ impl Runtime {
         })
     }
 
-    /// One command on a connection of its own, as HAProxy expects it. An HAProxy that is away is waited for.
+    /// Sends one command on its own connection, as HAProxy expects. Waits for an unreachable HAProxy.
     pub(super) async fn tell(&self, socket: &str, command: &str) -> Result<String, HaproxyError> {
         let since = Instant::now();
         loop {
@@ -137,7 +137,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str
     stream.write_all(format!("{command}\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
-    // Every answer ends with an empty line.
+    // Every response ends with an empty line.
     if answer != b"\n" && !answer.ends_with(b"\n\n") {
         let found = format!("the answer ends after {} bytes, before its last line", answer.len());
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, found));
@@ -165,12 +165,12 @@ fn read(statistics: &str) -> Option<HashMap<String, Server>> {
 }
 
 impl Server {
-    /// Whether it is up, or not checked at all.
+    /// Whether it is up, or has no check at all.
     pub(super) fn takes_traffic(&self) -> bool {
         self.status.starts_with("UP") || self.status == "no check"
     }
 
-    /// Whether it was told to take no new sessions. Of one that is down this is not shown.
+    /// Whether it accepts no new sessions. This is not shown for a server that is down.
     pub(super) fn is_taken_out(&self) -> bool {
         self.status.starts_with("DRAIN") || self.status.starts_with("MAINT")
     }

@@ -12,10 +12,11 @@ use serde::{Deserializer, forward_to_deserialize_any};
 
 use super::{Error, time_tag};
 
-/// Most lists, maps and tags in each other, as many as `serde_json` takes. Shapes have fewer than ten.
+/// The deepest nesting of lists, maps and tags, as in `serde_json`. Shapes have fewer than ten levels.
 const MAX_DEPTH: usize = 128;
 
-/// Most items of a list or a map: an item of one byte may become a shape of hundreds. Operations take far fewer.
+/// The largest number of items in a list or a map: an item of one byte may become a shape of hundreds. Operations
+/// accept far fewer.
 const MAX_ITEMS: usize = 65_536;
 
 pub(super) struct Reader<'de> {
@@ -32,7 +33,7 @@ impl<'de> Reader<'de> {
         self.items.position()
     }
 
-    /// Nothing comes after what was read.
+    /// Checks that nothing follows.
     pub(super) fn end(&self) -> Result<(), Error> {
         if self.position() == self.items.input().len() {
             Ok(())
@@ -41,7 +42,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// What is read until [`leave`](Self::leave) is within an item.
+    /// Enters an item, until [`leave`](Self::leave).
     fn enter(&mut self) -> Result<(), Error> {
         if self.depth == MAX_DEPTH {
             return Err(Error::custom(format_args!("there are more than {MAX_DEPTH} items in each other")));
@@ -61,7 +62,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// A number without a fraction may have the form of one that has none.
+    /// A number without a fraction may have the form of an integer.
     fn number(&mut self) -> Result<f64, Error> {
         match self.items.datatype()? {
             Type::F16 | Type::F32 | Type::F64 => Ok(self.items.f64()?),
@@ -74,7 +75,7 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Ways to read a scalar: what serde calls it, the item, and what serde calls its value.
+/// Readers of scalars: serde's method, the item, and serde's visitor method.
 macro_rules! scalars {
     ($($($name:ident)* => $item:ident, $visit:ident;)*) => {$($(
         fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -127,7 +128,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         Ok(map)
     }
 
-    /// A structure is a map; an array of its members is none.
+    /// A structure is a map, never an array of its members.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -137,7 +138,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         self.deserialize_map(visitor)
     }
 
-    /// What no shape asks for by a type: members that nobody knows, and those of a shape that is part of another.
+    /// Reads a value without an expected type: unknown members, and members of a shape that is part of another.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.items.datatype()? {
             Type::Bool => self.deserialize_bool(visitor),
@@ -151,7 +152,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                 self.skip_byte();
                 visitor.visit_unit()
             }
-            // What a tag makes of an item is a value of its own, which the item alone is not.
+            // A tagged item is not equal to the item alone.
             Type::Tag => {
                 self.items.tag()?;
                 self.enter()?;
@@ -159,7 +160,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
                 self.leave();
                 Ok(tagged)
             }
-            // No shape is made of these.
+            // No shape consists of these.
             Type::Bytes | Type::BytesIndef | Type::Int | Type::Simple => {
                 self.items.skip()?;
                 visitor.visit_newtype_struct(().into_deserializer())
@@ -201,12 +202,12 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 }
 
-/// The next item is not one that `visitor` expects.
+/// The error if the next item is not one that `visitor` expects.
 fn unexpected<'v, V: Visitor<'v>>(found: Type, visitor: &V) -> Error {
     Error::invalid_type(Unexpected::Other(&format!("CBOR {found}")), visitor)
 }
 
-/// The items of a list or a map, as they come.
+/// The items of a list or a map.
 struct Items<'a, 'de> {
     reader: &'a mut Reader<'de>,
     /// Absent: a break ends them.
@@ -243,7 +244,7 @@ impl<'a, 'de> Items<'a, 'de> {
     }
 }
 
-// Neither has a `size_hint`: a length that is claimed is no reason to make room.
+// Neither has a `size_hint`, because a claimed length must not allocate memory.
 impl<'de> SeqAccess<'de> for Items<'_, 'de> {
     type Error = Error;
 

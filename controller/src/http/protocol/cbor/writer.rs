@@ -1,4 +1,4 @@
-//! Writes shapes as items: maps, lists, texts, numbers, truth values and times, which is all that shapes are made of.
+//! Writes shapes as items: maps, lists, texts, numbers, booleans and times, of which all shapes consist.
 
 use codedeploy_api::codedeploy::Timestamp;
 use minicbor::Encoder;
@@ -21,12 +21,12 @@ impl Writer {
     }
 }
 
-/// No shape of the API is made of this.
+/// No shape of the API consists of this.
 fn foreign<T>(what: &str) -> Result<T, Error> {
     Err(Error::custom(format_args!("{what} has no form in RPC v2 CBOR")))
 }
 
-/// Ways to write a scalar: what serde calls it, its type, and what the encoder calls its item.
+/// Writers of scalars: serde's method, its type, and the encoder's method.
 macro_rules! scalars {
     ($($name:ident($type:ty) => $item:ident,)*) => {$(
         fn $name(self, value: $type) -> Result<(), Error> {
@@ -71,7 +71,7 @@ impl<'a> Serializer for &'a mut Writer {
         Ok(())
     }
 
-    /// Absent members are not written; what is absent from elsewhere has no other form.
+    /// Absent members are not written; other absent values have no form.
     fn serialize_none(self) -> Result<(), Error> {
         self.0.null()?;
         Ok(())
@@ -174,7 +174,7 @@ impl<'a> Serializer for &'a mut Writer {
 /// A list or a map that is being written.
 pub(super) struct Items<'a> {
     writer: &'a mut Writer,
-    /// Its length was not known, and a break ends it.
+    /// Its length was unknown, so a break ends it.
     open: bool,
 }
 
