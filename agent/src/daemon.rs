@@ -126,14 +126,14 @@ async fn start(settings: Settings, environment: Environment, place: &Place) -> R
     let shutdown = Shutdown::on_signals(settings.kill_agent_max_wait_time).map_err(StartError::Signals)?;
     let service = CommandService::new(&access, identity.host_identifier.clone());
     let host = Host::new(settings, environment, Some(access));
-    let ledger = Ledger::open(&host.store)?;
+    let ledger = Ledger::open(host.store())?;
     tracing::info!(
         version = crate::version::reported(),
         host = identity.host_identifier,
         region = identity.region.as_str(),
         credentials = %identity.credentials,
         endpoint,
-        root = %host.settings.root_dir.display(),
+        root = %host.settings().root_dir.display(),
         "agent started",
     );
     let status = Status::new(&identity.host_identifier, History::open(&place.history));

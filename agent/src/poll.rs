@@ -21,7 +21,8 @@ use crate::cli::rollback::notice;
 use crate::command::{CallError, CommandService};
 use crate::control_socket::status::Status;
 use crate::deployment::Host;
-use crate::deployment::ledger::{Ledger, Outgoing};
+use crate::deployment::ledger::{About, Ledger, Outgoing};
+use crate::deployment::rollback::journal::Journal;
 use crate::path_component::PathComponent;
 use crate::report::{self, Delivered, Patience};
 use crate::shutdown::Shutdown;
@@ -77,7 +78,7 @@ impl Next {
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
         let (known, groups) = (KnownCommands::default(), Turns::default());
-        let acquaintance = Acquaintance::open(&host.store);
+        let acquaintance = Acquaintance::open(host.store());
         Self {
             host,
             service,
@@ -107,8 +108,8 @@ impl Agent {
     async fn poll(self: &Arc<Self>, commands: &mut Commands, shutdown: &Shutdown) {
         let mut backoff = Backoff::default();
         let mut watchdog = Watchdog::of_process();
-        let longest_poll = self.host.settings.http_read_timeout + AROUND_POLL;
-        watchdog.over(None, Box::pin(self.recover(commands, shutdown))).await;
+        let longest_poll = self.host.settings().http_read_timeout + AROUND_POLL;
+        watchdog.over(None, Box::pin(recover::recover(self, commands, shutdown))).await;
         loop {
             while commands.try_join_next().is_some() {}
             // Given back at once: whoever carries a command out takes its own.
@@ -126,7 +127,7 @@ impl Agent {
                     }
                     match command {
                         Some(command) => self.begin(command, commands, shutdown),
-                        None => Next::Idle(self.host.settings.wait_between_runs),
+                        None => Next::Idle(self.host.settings().wait_between_runs),
                     }
                 }
                 Err(error) => Next::Spare(self.after_error(&error, began.elapsed(), &mut backoff)),
@@ -140,14 +141,14 @@ impl Agent {
 
     /// Has the controller told of rollbacks that no command tells of; another service does not want to know.
     fn tell_rollbacks(self: &Arc<Self>, commands: &mut Commands) {
-        if !notice::is_waiting(&self.host.store) {
+        if !notice::is_waiting(self.host.store()) {
             return;
         }
         if self.service.signers().is_none() {
-            return notice::drop_all(&self.host.store);
+            return notice::drop_all(self.host.store());
         }
         let agent = Arc::clone(self);
-        commands.spawn(async move { notice::tell(&agent.host.store, &agent.service).await });
+        commands.spawn(async move { notice::tell(agent.host.store(), &agent.service).await });
     }
 
     /// A poll. With nothing to do, services hold it open for a minute; whoever waits for readiness need not wait that long.
@@ -167,19 +168,19 @@ impl Agent {
 
     fn after_error(&self, error: &CallError, took: Duration, backoff: &mut Backoff) -> Duration {
         let pause = backoff.after_error(error.is_throttling(), took);
-        let pause = if error.is_temporary() { pause } else { self.host.settings.wait_after_error + pause };
+        let pause = if error.is_temporary() { pause } else { self.host.settings().wait_after_error + pause };
         tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "cannot poll for commands");
         systemd::status(&format!("cannot poll for commands: {error}"));
         self.status.poll_failed(&error.to_string());
         pause
     }
 
-    /// Starts a command that was delivered. Of one that was delivered before, only the outcome is told again; and to
-    /// a service that repeats itself, the poll brought nothing.
+    /// Starts a command that was delivered. For a redelivered one, reports the recorded outcome again and pauses as if the
+    /// poll had been empty.
     fn begin(self: &Arc<Self>, command: HostCommand, commands: &mut Commands, shutdown: &Shutdown) -> Next {
         let span = span_of(&command);
         let (agent, shutdown) = (Arc::clone(self), shutdown.clone());
-        let again = Next::Idle(self.host.settings.wait_between_runs);
+        let again = Next::Idle(self.host.settings().wait_between_runs);
         let id = &command.host_command_identifier;
         let delivery = match self.known.delivered(id) {
             Delivery::New => {
@@ -189,8 +190,8 @@ impl Agent {
         };
         match delivery {
             Delivery::New => {
-                commands
-                    .spawn(async move { agent.carry_out(command, None, shutdown).await }.instrument(span));
+                let task = async move { received::carry_out(&agent, command, &shutdown).await };
+                commands.spawn(task.instrument(span));
                 Next::Now
             }
             Delivery::InProgress => {
@@ -239,13 +240,21 @@ impl Agent {
         }
         self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
     }
+
+    /// The outcome of a command is on record: so is the rollback that followed it.
+    fn close_rollback(&self, about: &About, command: &str) {
+        if let Some(words) = Journal::close(self.host.store(), about, command) {
+            self.status.rolled_back(about, &words);
+        }
+    }
 }
 
 fn patience(safe: bool, shutdown: &Shutdown) -> Patience {
     let Shutdown { no_more_work, end_running } = shutdown.clone();
-    match safe {
-        true => Patience::Safe { one_more: no_more_work, end: end_running },
-        false => Patience::Unsafe(end_running),
+    if safe {
+        Patience::Safe { one_more: no_more_work, end: end_running }
+    } else {
+        Patience::Unsafe(end_running)
     }
 }
 

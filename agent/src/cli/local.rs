@@ -19,7 +19,7 @@ use crate::config::reader::Warning;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::console;
 use crate::console::fail;
-use crate::deployment::Host;
+use crate::deployment::{Host, preview};
 use crate::deployment_root::DeploymentFolder;
 use crate::errors::Chain;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
@@ -161,8 +161,9 @@ async fn check_events(
     if !order.iter().any(events::is_custom) {
         return Ok(());
     }
-    let scratch = Scratch::new(&host.environment).map_err(LocalError::Scratch)?;
-    let defined = scratch.with(shutdown, Box::pin(host.defined_events(spec, scratch.path()))).await?;
+    let scratch = Scratch::new(host.environment()).map_err(LocalError::Scratch)?;
+    let defined =
+        scratch.with(shutdown, Box::pin(preview::defined_events(host, spec, scratch.path()))).await?;
     if let Err(error) = &defined {
         // The deployment will report the same.
         tracing::debug!(error = %Chain(error), "the revision's lifecycle events are not known beforehand");
@@ -175,16 +176,17 @@ async fn deploy(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = prepare(&arguments).await?;
     let shutdown = Shutdown::on_signals(Duration::ZERO)?;
     check_events(&host, &spec, &order, &shutdown).await?;
-    let folder = host.store.deployment(&spec.deployment_group_id, &spec.deployment_id);
+    let folder = host.store().deployment(&spec.deployment_group_id, &spec.deployment_id);
 
-    recovery::at_start(&host.store)?;
+    recovery::at_start(host.store())?;
     console::say(format_args!(
         "Starting to execute deployment from within folder {}",
         folder.path().display()
     ));
     for event in &order {
         let began = Instant::now();
-        let report = host.perform(event, &spec, None, shutdown.end_running.clone()).await;
+        let plan = host.plan(event, &spec).await;
+        let report = host.perform(plan, None, shutdown.end_running.clone()).await;
         let seconds = began.elapsed().as_secs_f64();
         if !report.outcome.succeeded() {
             console::say(format_args!("  {event:<20} failed after {seconds:.2} s"));

@@ -19,7 +19,7 @@ use crate::control_socket::Place;
 use crate::deployment::Host;
 use crate::deployment::installed::Installed;
 use crate::deployment::rollback::journal::Cause;
-use crate::deployment::rollback::{RollbackError, RolledBack};
+use crate::deployment::rollback::{self, RollbackError, RolledBack};
 use crate::deployment_root::{DeploymentFolder, StoreError};
 use crate::history::History;
 use crate::identity::Identity;
@@ -94,14 +94,14 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
     console::say(format_args!("Taking back deployment {} of deployment group {wanted}", folder.id()));
     tracing::info!(deployment_id = %about.deployment_id, "a rollback by hand begins");
     let cause = Cause::new(about.clone(), None, None);
-    let (rolled_back, journal) = host.roll_back(cause, shutdown.end_running.clone()).await?;
+    let (rolled_back, journal) = rollback::roll_back(&host, cause, shutdown.end_running.clone()).await?;
     tell(&rolled_back);
     let words = rolled_back.to_string();
     // These were already printed.
     rolled_back.warnings.iter().for_each(|warning| tracing::info!("{warning}"));
     tracing::info!(deployment_id = %about.deployment_id, "deployment {} was taken back by hand: {words}", about.deployment_id);
     History::open(&place.history).rolled_back(&about, &words);
-    notice::keep(&host.store, &journal, &words)?;
+    notice::keep(host.store(), &journal, &words)?;
     journal.remove();
     tell_service(&host).await;
     Ok(rolled_back.succeeded())
@@ -111,11 +111,11 @@ async fn run(wanted: &str, config_file: Option<&Path>) -> Result<bool, RollbackC
 /// into account. If it does not answer, or is not known yet, the agent reports later.
 async fn tell_service(host: &Host) {
     let told = async {
-        let identity = Identity::find(&host.settings, &host.environment, Duration::ZERO).await.ok()?;
-        let access = Access::new(&host.settings, identity.region, &identity.credentials).ok()?;
+        let identity = Identity::find(host.settings(), host.environment(), Duration::ZERO).await.ok()?;
+        let access = Access::new(host.settings(), identity.region, &identity.credentials).ok()?;
         let service = CommandService::new(&access, identity.host_identifier);
-        if Acquaintance::is_controller(&host.store, service.endpoint()) {
-            notice::tell(&host.store, &service).await;
+        if Acquaintance::is_controller(host.store(), service.endpoint()) {
+            notice::tell(host.store(), &service).await;
         }
         Some(())
     };
@@ -126,7 +126,7 @@ async fn tell_service(host: &Host) {
 
 /// Finds the last deployment of the group with this id or name.
 fn find(host: &Host, wanted: &str) -> Result<DeploymentFolder, RollbackCommandError> {
-    let installed = host.store.installed()?;
+    let installed = host.store().installed()?;
     if let Some((_, folder)) = installed.iter().find(|(id, _)| id.as_str() == wanted) {
         return Ok(folder.clone());
     }

@@ -161,13 +161,13 @@ impl Status {
     }
 
     pub fn began(&self, event: &LifecycleEvent, spec: &DeploymentSpec) -> Running {
-        self.began_at(event.name(), &About::of(spec), now())
+        self.began_at(event, &About::of(spec), now())
     }
 
     /// A command that began before this agent did.
-    pub fn began_at(&self, event: &str, about: &About, began_at: OffsetDateTime) -> Running {
+    pub fn began_at(&self, event: &LifecycleEvent, about: &About, began_at: OffsetDateTime) -> Running {
         self.begin(Command {
-            lifecycle_event: event.to_owned(),
+            lifecycle_event: event.name().to_owned(),
             deployment_id: about.deployment_id.as_str().to_owned(),
             application: about.application.clone(),
             deployment_group: about.deployment_group.clone(),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::appspec::{self, AppSpec, Invalid, Parsed, Script, closest_event};
@@ -121,13 +122,38 @@ fn is_like_appspec(name: &str, named: &str) -> bool {
     name.eq_ignore_ascii_case(named) || (stem == "appspec" && plain != "appspec")
 }
 
-/// The AppSpec of the revision in `archive`. `earlier` says that a revision that was deployed before is deployed again.
-pub(super) fn read(archive: &Path, named: &str, earlier: bool) -> Result<AppSpec, AppSpecError> {
-    let (path, parsed) = parsed(archive, named, earlier)?;
-    for warning in parsed.warnings {
-        tracing::warn!(file = %path.display(), "AppSpec: {warning}");
+/// The AppSpec files whose warnings were logged: every event of a deployment reads the same one. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Announced(Arc<Mutex<VecDeque<PathBuf>>>);
+
+/// Files that are remembered; the oldest is forgotten first.
+const MAX_ANNOUNCED: usize = 64;
+
+impl Announced {
+    /// Logs what is odd about the AppSpec file at `path`, once. Without a path, the warnings belong to this event alone.
+    pub(super) fn warn(&self, path: &Path, warnings: &[String]) {
+        if path.as_os_str().is_empty() {
+            return warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
+        if warnings.is_empty() || !self.is_first(path) {
+            return;
+        }
+        for warning in warnings {
+            tracing::warn!(file = %path.display(), "{warning}");
+        }
     }
-    Ok(parsed.appspec)
+
+    fn is_first(&self, path: &Path) -> bool {
+        let mut announced = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.iter().any(|known| known == path) {
+            return false;
+        }
+        announced.push_back(path.to_owned());
+        if announced.len() > MAX_ANNOUNCED {
+            announced.pop_front();
+        }
+        true
+    }
 }
 
 /// The scripts of `event` in the AppSpec file of the earlier revision in `archive`, and a warning when there is anything
@@ -169,7 +195,8 @@ fn counted(number: usize, word: &str) -> String {
     if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
-/// The AppSpec file of the revision in `archive`, where it is, and what is odd about it.
+/// The AppSpec file of the revision in `archive`, where it is, and what is odd about it. `earlier` says that a revision
+/// that was deployed before is deployed again.
 pub(super) fn parsed(archive: &Path, named: &str, earlier: bool) -> Result<(PathBuf, Parsed), AppSpecError> {
     let path = find(archive, named)?;
     let text =
@@ -348,7 +375,7 @@ mod tests {
     fn an_appspec_that_leads_out_of_the_revision_is_not_read() {
         let archive = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/hostname", archive.path().join("appspec.yml")).unwrap();
-        let error = read(archive.path(), "appspec.yml", false).unwrap_err();
+        let error = parsed(archive.path(), "appspec.yml", false).unwrap_err();
         assert!(matches!(error, AppSpecError::Read { .. }), "{error}");
     }
 }

@@ -28,7 +28,7 @@ use crate::errors::Chain;
 use crate::path_component::PathComponent;
 use crate::spec::DeploymentSpec;
 pub use official::Bare;
-pub use record::{About, Begun, Ended, InProgress};
+pub use record::{About, Begun, Ended, InProgress, Noted};
 use record::{Record, file_name};
 
 /// Outcomes that are remembered after the service has taken them; the oldest are forgotten first. Each takes a block.
@@ -49,6 +49,8 @@ pub struct Ledger {
 #[must_use]
 pub struct Entry {
     record: InProgress,
+    /// The name in the record, read once.
+    event: LifecycleEvent,
 }
 
 /// An outcome that the service is to be told, until [`Ledger::close`].
@@ -69,6 +71,8 @@ pub struct Left {
     pub interrupted: Vec<Entry>,
     /// Commands of an official agent, or of a record that is no use any more.
     pub bare: Vec<Bare>,
+    /// Commands of this agent that another one has reported meanwhile.
+    pub reported: Vec<Entry>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +90,10 @@ impl Ledger {
             if fs::metadata(folder).is_ok_and(|metadata| !metadata.is_dir()) {
                 set_aside(folder, "it is not a folder");
             }
-            match *folder == ledger.ongoing {
-                true => store.make_records_folder(folder)?,
-                false => store.make_folder(folder, 0o700)?,
+            if *folder == ledger.ongoing {
+                store.make_records_folder(folder)?;
+            } else {
+                store.make_folder(folder, 0o700)?;
             }
         }
         Ok(ledger)
@@ -113,9 +118,9 @@ impl Ledger {
         waiting
     }
 
-    /// Records that `command` was delivered.
-    pub fn receive(&self, command: &HostCommand) -> Result<Entry, LedgerError> {
-        let entry = Entry { record: InProgress::new(command) };
+    /// Records that `command` was delivered, which asks for `event`.
+    pub fn receive(&self, command: HostCommand, event: LifecycleEvent) -> Result<Entry, LedgerError> {
+        let entry = Entry { record: InProgress::new(command), event };
         self.save(&entry)?;
         Ok(entry)
     }
@@ -143,14 +148,15 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let before = entry.record.begun.take();
         let began_at = before.map_or_else(OffsetDateTime::now_utc, |before| before.began_at);
-        let completed_before = match entry.record.command.command_name == LifecycleEvent::Install.name() {
-            true => self.store.completed_install(&spec.deployment_group_id, &spec.deployment_id),
-            false => None,
-        };
+        let completed_before = (entry.event == LifecycleEvent::Install)
+            .then(|| self.store.completed_install(&spec.deployment_group_id, &spec.deployment_id))
+            .flatten();
+        // The note first: where the record says that it was written and it is gone, another agent has removed it.
+        official::write(&self.ongoing, &spec.deployment_id, entry.host_command_identifier())?;
+        let noted = Some(Noted { folder: self.folder_of_notes(), at: OffsetDateTime::now_utc() });
         entry.record.begun =
-            Some(Begun { began_at, about: About::of(spec), completed_before, specification });
-        self.save(entry)?;
-        official::write(&self.ongoing, &spec.deployment_id, entry.host_command_identifier())
+            Some(Begun { began_at, about: About::of(spec), completed_before, noted, specification });
+        self.save(entry)
     }
 
     /// The command is over, and the service does not want to know how it ended.
@@ -160,15 +166,17 @@ impl Ledger {
 
     /// Records how a command ended, before the service is told. When that is not possible, the outcome can still be
     /// told, and the command stays recorded as in progress until then.
-    pub fn end(
-        &self,
-        entry: Option<Entry>,
-        lifecycle_event: &str,
-        completion: PutHostCommandCompleteInput,
-    ) -> Outgoing {
-        let begun = entry.and_then(|entry| entry.record.begun);
-        let deployment = begun.map(|begun| begun.about.deployment_id);
-        self.keep(Ended::new(lifecycle_event, deployment, completion))
+    pub fn end(&self, entry: Entry, completion: PutHostCommandCompleteInput) -> Outgoing {
+        let (deployment, noted) =
+            entry.record.begun.map(|begun| (begun.about.deployment_id, begun.noted)).unzip();
+        let mut ended = Ended::new(&entry.record.command.command_name, deployment, completion);
+        ended.noted = noted.flatten();
+        self.keep(ended)
+    }
+
+    /// The same for a command that was never in progress, because of its `name` or because nothing could be recorded.
+    pub fn end_unbegun(&self, name: &str, completion: PutHostCommandCompleteInput) -> Outgoing {
+        self.keep(Ended::new(name, None, completion))
     }
 
     /// The same for a command of which nothing but the note of an official agent is known.
@@ -197,10 +205,11 @@ impl Ledger {
         let id = ended.host_command_identifier();
         let name = file_name(id);
         let told = self.told.join(&name);
-        let kept = match safe {
+        let kept = if safe {
             // Should a power cut undo it, the service is told twice.
-            true => fs::rename(self.outbox.join(&name), &told).map_err(|source| (told, source)),
-            false => save(&told, &ended).map_err(|error| (error.path, error.source)),
+            fs::rename(self.outbox.join(&name), &told).map_err(|source| (told, source))
+        } else {
+            save(&told, &ended).map_err(|error| (error.path, error.source))
         };
         if let Err((path, error)) = kept {
             tracing::warn!(path = %path.display(), %error, "a command that is over cannot be remembered beyond a restart");
@@ -235,22 +244,64 @@ impl Ledger {
                 remove(&path);
                 continue;
             }
-            left.interrupted.extend(usable::<InProgress>(&path).map(|record| Entry { record }));
+            match usable::<InProgress>(&path).map(Entry::read) {
+                Some(Ok(entry)) => left.interrupted.push(entry),
+                Some(Err(bare)) => left.bare.push(bare),
+                None => {}
+            }
         }
         left.interrupted.sort_by_key(|entry| entry.record.received_at);
-        left.bare = official::all(&self.ongoing);
-        left.bare.retain(|bare| self.is_bare(bare));
+        self.set_apart_reported(&mut left);
+        let notes = official::all(&self.ongoing).into_iter();
+        left.bare.extend(notes.filter(|note| self.is_bare(note, &left.interrupted)));
         left
     }
 
-    /// Whether nothing but the note of an official agent is known of the command.
-    fn is_bare(&self, bare: &Bare) -> bool {
+    /// Moves the command that another agent has reported out of what is owed. An official agent that finds notes at its
+    /// start reports the newest one's command and clears the folder.
+    fn set_apart_reported(&self, left: &mut Left) {
+        let of_outcomes = left.outcomes.iter().map(|outgoing| &outgoing.ended).filter_map(|ended| {
+            Some((ended.noted.as_ref()?, ended.deployment_id.as_ref()?, ended.host_command_identifier()))
+        });
+        let of_entries = left.interrupted.iter().filter_map(|entry| {
+            let begun = entry.record.begun.as_ref()?;
+            Some((begun.noted.as_ref()?, &begun.about.deployment_id, entry.host_command_identifier()))
+        });
+        let folder = self.folder_of_notes();
+        let gone = of_outcomes.chain(of_entries).filter(|(noted, deployment, id)| {
+            noted.folder == folder && official::is_gone(&self.ongoing, deployment, id)
+        });
+        let Some(newest) = gone.max_by_key(|(noted, ..)| noted.at).map(|(.., id)| id.to_owned()) else {
+            return;
+        };
+        let is_newest = |outgoing: &mut Outgoing| outgoing.ended.host_command_identifier() == newest;
+        for outgoing in left.outcomes.extract_if(.., is_newest) {
+            tracing::warn!(
+                deployment_id = outgoing.ended.deployment_id.as_ref().map(tracing::field::display),
+                lifecycle_event = outgoing.ended.lifecycle_event,
+                "the outcome is not reported: another agent took over and has reported the command"
+            );
+            self.close(outgoing);
+        }
+        let is_newest = |entry: &mut Entry| entry.host_command_identifier() == newest;
+        left.reported = left.interrupted.extract_if(.., is_newest).collect();
+    }
+
+    /// Whether nothing but the note of an official agent is known of the command. A note that nobody needs is removed.
+    fn is_bare(&self, bare: &Bare, interrupted: &[Entry]) -> bool {
         let name = file_name(&bare.host_command_identifier);
-        if self.told.join(&name).exists() {
+        let is_unbegun = |entry: &Entry| {
+            entry.record.begun.is_none() && entry.host_command_identifier() == bare.host_command_identifier
+        };
+        if self.told.join(&name).exists() || interrupted.iter().any(is_unbegun) {
             official::remove(&self.ongoing, &bare.deployment_id, &bare.host_command_identifier);
             return false;
         }
         !self.outbox.join(&name).exists() && !self.in_progress.join(&name).exists()
+    }
+
+    fn folder_of_notes(&self) -> String {
+        self.ongoing.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     fn save(&self, entry: &Entry) -> Result<(), LedgerError> {
@@ -277,8 +328,33 @@ impl Ledger {
 }
 
 impl Entry {
+    /// The entry of a record; a command whose name earlier versions kept though it is no event's has nothing but its
+    /// identifier.
+    pub fn read(record: InProgress) -> Result<Self, Bare> {
+        match record.command.command_name.parse() {
+            Ok(event) => Ok(Self { record, event }),
+            Err(_) => Err(Bare {
+                deployment_id: String::new(),
+                host_command_identifier: record.command.host_command_identifier,
+            }),
+        }
+    }
+
     pub fn record(&self) -> &InProgress {
         &self.record
+    }
+
+    pub fn command(&self) -> &HostCommand {
+        &self.record.command
+    }
+
+    pub fn event(&self) -> &LifecycleEvent {
+        &self.event
+    }
+
+    /// The deployment, once the command has begun.
+    pub fn about(&self) -> Option<&About> {
+        self.record.begun.as_ref().map(|begun| &begun.about)
     }
 
     fn host_command_identifier(&self) -> &str {

@@ -12,7 +12,8 @@ use codedeploy_hooks::lifecycle::{Origin, origin};
 use codedeploy_hooks::script::{ScriptFinding, inspect};
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandError, Host, appspec, blocking, own_folders};
+use super::install::own_folders;
+use super::{CommandError, Host, appspec, blocking, download};
 use crate::config::Settings;
 use crate::deployment::appspec::AppSpecError;
 use crate::deployment_root::{DeploymentFolder, Pointer};
@@ -67,160 +68,154 @@ impl Preview {
     }
 }
 
-impl Host {
-    /// What `spec` would do, event by event in `order`; `scratch` is an empty folder for the unpacked revision.
-    /// Nothing outside `scratch` is touched.
-    pub async fn preview(
-        &self,
-        spec: &DeploymentSpec,
-        order: &[LifecycleEvent],
-        scratch: &Path,
-    ) -> Result<Preview, PreviewError> {
-        if self.store.is_own_name(&spec.deployment_group_id) {
-            let error = CommandError::ReservedGroup(spec.deployment_group_id.clone());
-            return Err(PreviewError(error.to_string()));
-        }
-        let settings = Settings { root_dir: scratch.to_owned(), ..self.settings.clone() };
-        let elsewhere = Host::new(settings, self.environment.clone(), self.access.clone());
-        let archive = elsewhere.folder(spec).archive();
-        let named = |error: CommandError| {
-            // The scratch folder is gone when this is read.
-            let text = Chain(&error).to_string();
-            PreviewError(text.replace(&format!("{}/", archive.display()), ""))
-        };
-        elsewhere.download(spec).await.map_err(named)?;
-        self.look(spec, order, &elsewhere, &archive).await.map_err(named)
+/// What `spec` would do, event by event in `order`; `scratch` is an empty folder for the unpacked revision.
+/// Nothing outside `scratch` is touched.
+pub async fn preview(
+    host: &Host,
+    spec: &DeploymentSpec,
+    order: &[LifecycleEvent],
+    scratch: &Path,
+) -> Result<Preview, PreviewError> {
+    if host.store.is_own_name(&spec.deployment_group_id) {
+        let error = CommandError::ReservedGroup(spec.deployment_group_id.clone());
+        return Err(PreviewError(error.to_string()));
     }
+    let settings = Settings { root_dir: scratch.to_owned(), ..host.settings.clone() };
+    let elsewhere = Host::new(settings, host.environment.clone(), host.access.clone());
+    let archive = elsewhere.folder(spec).archive();
+    let named = |error: CommandError| {
+        // The scratch folder is gone when this is read.
+        let text = Chain(&error).to_string();
+        PreviewError(text.replace(&format!("{}/", archive.display()), ""))
+    };
+    download::download(&elsewhere, spec).await.map_err(named)?;
+    look(host, spec, order, &elsewhere, &archive).await.map_err(named)
+}
 
-    /// The lifecycle events for which the AppSpec file of the revision has scripts; `scratch` is an empty folder for a
-    /// bundle that must be unpacked to be looked into.
-    pub async fn defined_events(
-        &self,
-        spec: &DeploymentSpec,
-        scratch: &Path,
-    ) -> Result<Vec<LifecycleEvent>, PreviewError> {
-        let named = |error: &dyn std::error::Error| PreviewError(error.to_string());
-        let archive = match &spec.revision {
-            Revision::Local(LocalRevision::Directory { location }) => location.clone(),
-            _ => {
-                let settings = Settings { root_dir: scratch.to_owned(), ..self.settings.clone() };
-                let elsewhere = Host::new(settings, self.environment.clone(), self.access.clone());
-                elsewhere.download(spec).await.map_err(|error| named(&error))?;
-                elsewhere.folder(spec).archive()
-            }
-        };
-        let (_, parsed) = appspec::parsed(&archive, &spec.appspec_filename, self.is_deployed_again(spec))
-            .map_err(|error| named(&error))?;
-        Ok(parsed.appspec.hooks.into_iter().map(|(event, _)| event).collect())
+/// The lifecycle events for which the AppSpec file of the revision has scripts; `scratch` is an empty folder for a
+/// bundle that must be unpacked to be looked into.
+pub async fn defined_events(
+    host: &Host,
+    spec: &DeploymentSpec,
+    scratch: &Path,
+) -> Result<Vec<LifecycleEvent>, PreviewError> {
+    let named = |error: &dyn std::error::Error| PreviewError(error.to_string());
+    let archive = match &spec.revision {
+        Revision::Local(LocalRevision::Directory { location }) => location.clone(),
+        _ => {
+            let settings = Settings { root_dir: scratch.to_owned(), ..host.settings.clone() };
+            let elsewhere = Host::new(settings, host.environment.clone(), host.access.clone());
+            download::download(&elsewhere, spec).await.map_err(|error| named(&error))?;
+            elsewhere.folder(spec).archive()
+        }
+    };
+    let (_, parsed) = appspec::parsed(&archive, &spec.appspec_filename, host.is_deployed_again(spec))
+        .map_err(|error| named(&error))?;
+    Ok(parsed.appspec.hooks.into_iter().map(|(event, _)| event).collect())
+}
+
+async fn look(
+    host: &Host,
+    spec: &DeploymentSpec,
+    order: &[LifecycleEvent],
+    elsewhere: &Host,
+    archive: &Path,
+) -> Result<Preview, CommandError> {
+    let again = host.is_deployed_again(spec);
+    let (_, parsed) = appspec::parsed(archive, &spec.appspec_filename, again)?;
+    let odd = parsed.lint(archive);
+    let Parsed { appspec, warnings, .. } = parsed;
+    appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
+    let mut warnings: Vec<String> = warnings.iter().chain(&odd).map(ToString::to_string).collect();
+
+    let records = match host.store.recorded(&spec.deployment_group_id) {
+        Some(records) => records,
+        None => elsewhere.store.records(&spec.deployment_group_id)?,
+    };
+    let behavior = spec.file_exists_behavior;
+    let reject_unconfined = host.settings.hardening.reject_unconfined_selinux;
+    let deployment = elsewhere.folder(spec);
+    let install = {
+        let (archive, appspec, reserved) = (archive.to_owned(), appspec.clone(), own_folders(&host.settings));
+        let stop = CancellationToken::new();
+        // Nobody waits any more when this future is gone.
+        let _stopped = stop.clone().drop_guard();
+        let planned = blocking(move || {
+            install::preview(&install::Request {
+                deployment: deployment.path(),
+                archive: &archive,
+                appspec: &appspec,
+                behavior,
+                records: &records,
+                given: None,
+                reject_unconfined,
+                reserved: &reserved,
+                stop: &stop,
+            })
+        });
+        planned.await??
+    };
+
+    let mut events = Vec::new();
+    let mut downloaded = false;
+    let mut scripts_ran = false;
+    let mut conflicts = Vec::new();
+    for event in order {
+        if *event == LifecycleEvent::Install {
+            conflicts.extend(judge(install.conflicts(), scripts_ran, &mut warnings));
+        }
+        downloaded |= *event == LifecycleEvent::DownloadBundle;
+        let own = downloaded.then_some((archive, &appspec));
+        let event = event_preview(host, event, spec, own, scripts_ran, &mut warnings)?;
+        scripts_ran |= !event.scripts.is_empty();
+        events.push(event);
     }
+    warnings.extend(install.warnings().iter().cloned());
+    Ok(Preview { events, install, conflicts, warnings })
+}
 
-    async fn look(
-        &self,
-        spec: &DeploymentSpec,
-        order: &[LifecycleEvent],
-        elsewhere: &Host,
-        archive: &Path,
-    ) -> Result<Preview, CommandError> {
-        let again = self.is_deployed_again(spec);
-        let (_, parsed) = appspec::parsed(archive, &spec.appspec_filename, again)?;
-        let odd = parsed.lint(archive);
-        let Parsed { appspec, warnings, .. } = parsed;
-        appspec::check_events(&appspec, spec.all_possible_lifecycle_events.as_deref())?;
-        let mut warnings: Vec<String> = warnings.iter().chain(&odd).map(ToString::to_string).collect();
-
-        let records = match self.store.recorded(&spec.deployment_group_id) {
-            Some(records) => records,
-            None => elsewhere.store.records(&spec.deployment_group_id)?,
-        };
-        let behavior = spec.file_exists_behavior;
-        let reject_unconfined = self.settings.hardening.reject_unconfined_selinux;
-        let deployment = elsewhere.folder(spec);
-        let install = {
-            let (archive, appspec, reserved) =
-                (archive.to_owned(), appspec.clone(), own_folders(&self.settings));
-            let stop = CancellationToken::new();
-            // Nobody waits any more when this future is gone.
-            let _stopped = stop.clone().drop_guard();
-            let planned = blocking(move || {
-                install::preview(&install::Request {
-                    deployment: deployment.path(),
-                    archive: &archive,
-                    appspec: &appspec,
-                    behavior,
-                    records: &records,
-                    given: None,
-                    reject_unconfined,
-                    reserved: &reserved,
-                    stop: &stop,
-                })
-            });
-            planned.await??
-        };
-
-        let mut events = Vec::new();
-        let mut downloaded = false;
-        let mut scripts_ran = false;
-        let mut conflicts = Vec::new();
-        for event in order {
-            if *event == LifecycleEvent::Install {
-                conflicts.extend(judge(install.conflicts(), scripts_ran, &mut warnings));
-            }
-            downloaded |= *event == LifecycleEvent::DownloadBundle;
-            let own = downloaded.then_some((archive, &appspec));
-            let event = self.event(event, spec, own, scripts_ran, &mut warnings)?;
-            scripts_ran |= !event.scripts.is_empty();
-            events.push(event);
-        }
-        warnings.extend(install.warnings().iter().cloned());
-        Ok(Preview { events, install, conflicts, warnings })
+/// `own` is this deployment's revision, from DownloadBundle on.
+fn event_preview(
+    host: &Host,
+    event: &LifecycleEvent,
+    spec: &DeploymentSpec,
+    own: Option<(&Path, &AppSpec)>,
+    scripts_ran: bool,
+    warnings: &mut Vec<String>,
+) -> Result<EventPreview, CommandError> {
+    let nothing = |origin| EventPreview { event: event.clone(), origin, archive: None, scripts: Vec::new() };
+    if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
+        return Ok(nothing(None));
     }
-
-    /// `own` is this deployment's revision, from DownloadBundle on.
-    fn event(
-        &self,
-        event: &LifecycleEvent,
-        spec: &DeploymentSpec,
-        own: Option<(&Path, &AppSpec)>,
-        scripts_ran: bool,
-        warnings: &mut Vec<String>,
-    ) -> Result<EventPreview, CommandError> {
-        let nothing =
-            |origin| EventPreview { event: event.clone(), origin, archive: None, scripts: Vec::new() };
-        if matches!(event, LifecycleEvent::DownloadBundle | LifecycleEvent::Install) {
-            return Ok(nothing(None));
+    let origin = origin(event, spec.kind, own.is_some());
+    let judge = |archive: &Path, scripts: &[Script]| {
+        scripts.iter().map(|script| judged(archive, script, scripts_ran)).collect()
+    };
+    let pointer = match (origin, own) {
+        (Origin::ThisDeployment, Some((archive, appspec))) => {
+            let scripts = judge(archive, appspec.scripts(event));
+            return Ok(EventPreview { scripts, ..nothing(Some(origin)) });
         }
-        let origin = origin(event, spec.kind, own.is_some());
-        let judge = |archive: &Path, scripts: &[Script]| {
-            scripts.iter().map(|script| judged(archive, script, scripts_ran)).collect()
-        };
-        let pointer = match (origin, own) {
-            (Origin::ThisDeployment, Some((archive, appspec))) => {
-                let scripts = judge(archive, appspec.scripts(event));
-                return Ok(EventPreview { scripts, ..nothing(Some(origin)) });
-            }
-            (Origin::ThisDeployment, None) => return Ok(nothing(Some(origin))),
-            (Origin::LastSuccessful, _) => Pointer::LastSuccessful,
-            (Origin::MostRecent, _) => Pointer::MostRecent,
-        };
-        let earlier = self.store.pointed(&spec.deployment_group_id, pointer);
-        let Some(archive) = earlier.as_ref().map(DeploymentFolder::archive) else {
-            return Ok(nothing(Some(origin)));
-        };
-        match appspec::scripts_of_earlier(&archive, &spec.appspec_filename, event) {
-            Ok((scripts, warning)) => {
-                warnings.extend(warning);
-                let scripts = judge(&archive, &scripts);
-                Ok(EventPreview { scripts, archive: Some(archive), ..nothing(Some(origin)) })
-            }
-            Err(AppSpecError::Missing { .. }) => {
-                warnings.push(format!(
-                    "{event} does nothing: the earlier revision {} is gone",
-                    archive.display()
-                ));
-                Ok(nothing(Some(origin)))
-            }
-            Err(error) => Err(error.into()),
+        (Origin::ThisDeployment, None) => return Ok(nothing(Some(origin))),
+        (Origin::LastSuccessful, _) => Pointer::LastSuccessful,
+        (Origin::MostRecent, _) => Pointer::MostRecent,
+    };
+    let earlier = host.store.pointed(&spec.deployment_group_id, pointer);
+    let Some(archive) = earlier.as_ref().map(DeploymentFolder::archive) else {
+        return Ok(nothing(Some(origin)));
+    };
+    match appspec::scripts_of_earlier(&archive, &spec.appspec_filename, event) {
+        Ok((scripts, warning)) => {
+            warnings.extend(warning);
+            let scripts = judge(&archive, &scripts);
+            Ok(EventPreview { scripts, archive: Some(archive), ..nothing(Some(origin)) })
         }
+        Err(AppSpecError::Missing { .. }) => {
+            warnings
+                .push(format!("{event} does nothing: the earlier revision {} is gone", archive.display()));
+            Ok(nothing(Some(origin)))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

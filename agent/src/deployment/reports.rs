@@ -24,7 +24,8 @@ pub(super) fn succeeded(note: Option<&str>) -> Report {
     Report { outcome: Outcome::Succeeded { note: note.map(str::to_owned) }, log_tail: String::new() }
 }
 
-pub(super) fn stopped() -> Report {
+/// The report of a command that did nothing, because the agent ends.
+pub fn stopped() -> Report {
     Report { outcome: Outcome::Stopped { location: None }, log_tail: String::new() }
 }
 

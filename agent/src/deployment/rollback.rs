@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::installed::{Installed, InstalledError};
 use super::ledger::About;
-use super::{CommandError, Host, appspec, blocking, survivors};
+use super::{CommandError, Host, appspec, blocking, scripts, survivors};
 use crate::deployment_root::{DeploymentFolder, Pointer, StoreError};
 use crate::errors::Chain;
 use crate::path_component::PathComponent;
@@ -75,223 +75,221 @@ pub enum RollbackError {
     Journal(#[source] io::Error),
 }
 
-impl Host {
-    /// Whether the files on this host are those of the deployment, and can be taken back.
-    pub fn is_installed(&self, group: &PathComponent, deployment: &PathComponent) -> bool {
-        let folder = self.store.deployment(group, deployment);
-        self.store.pointed(group, Pointer::LastSuccessful).as_ref() == Some(&folder)
-            && install::can_restore(folder.path()).unwrap_or(false)
-    }
+/// Whether the files on this host are those of the deployment, and can be taken back.
+pub fn is_installed(host: &Host, group: &PathComponent, deployment: &PathComponent) -> bool {
+    let folder = host.store.deployment(group, deployment);
+    host.store.pointed(group, Pointer::LastSuccessful).as_ref() == Some(&folder)
+        && install::can_restore(folder.path()).unwrap_or(false)
+}
 
-    /// What is reported of an event that failed: the same, and, where the settings want that, that the host was rolled
-    /// back. The journal of a rollback that follows a `command` stays until its outcome is on record.
-    pub async fn after_failure(
-        &self,
-        about: &About,
-        command: Option<&str>,
-        mut report: Report,
-        stop: CancellationToken,
-    ) -> Report {
-        let (group, deployment) = (&about.deployment_group_id, &about.deployment_id);
-        let wanted = self.settings.rollback_on_failure && !stop.is_cancelled();
-        if !wanted || !self.is_installed(group, deployment) {
-            return report;
-        }
-        tracing::warn!("the deployment failed after its Install; this host is rolled back");
-        let failure = report.outcome.diagnostics(&report.log_tail);
-        let cause = Cause::new(about.clone(), command.map(str::to_owned), Some(failure));
-        let line = match self.roll_back(cause, stop).await {
-            Ok((rolled_back, journal)) => {
-                if command.is_none() {
-                    journal.remove();
-                }
-                rolled_back.log();
-                rolled_back.to_string()
-            }
-            Err(error) => not_rolled_back(&error),
-        };
-        if !report.log_tail.is_empty() && !report.log_tail.ends_with('\n') {
-            report.log_tail.push('\n');
-        }
-        report.log_tail.push_str(&line);
-        report.log_tail.push('\n');
-        report
+/// What is reported of an event that failed: the same, and, where the settings want that, that the host was rolled
+/// back. The journal of a rollback that follows a `command` stays until its outcome is on record.
+pub async fn after_failure(
+    host: &Host,
+    about: &About,
+    command: Option<&str>,
+    mut report: Report,
+    stop: CancellationToken,
+) -> Report {
+    let (group, deployment) = (&about.deployment_group_id, &about.deployment_id);
+    let wanted = host.settings.rollback_on_failure && !stop.is_cancelled();
+    if !wanted || !is_installed(host, group, deployment) {
+        return report;
     }
-
-    /// Takes back the deployment of `cause`, the last that was installed of its group. The journal is to be removed when
-    /// everybody who has to know of the rollback does.
-    pub async fn roll_back(
-        &self,
-        cause: Cause,
-        stop: CancellationToken,
-    ) -> Result<(RolledBack, Journal), RollbackError> {
-        Installed::read(&self.folder_of(&cause.about))?;
-        self.store.make_records_folder(&self.store.instructions())?;
-        let mut journal = Journal::begin(&self.store, cause).map_err(RollbackError::Journal)?;
-        match self.go_back(&mut journal, stop).await {
-            Ok(rolled_back) => Ok((rolled_back, journal)),
-            // Once the files are back, the next start does the rest.
-            Err(error) if journal.restored().is_some() => Err(error),
-            Err(error) => {
+    tracing::warn!("the deployment failed after its Install; this host is rolled back");
+    let failure = report.outcome.diagnostics(&report.log_tail);
+    let cause = Cause::new(about.clone(), command.map(str::to_owned), Some(failure));
+    let line = match roll_back(host, cause, stop).await {
+        Ok((rolled_back, journal)) => {
+            if command.is_none() {
                 journal.remove();
-                Err(error)
             }
+            rolled_back.log();
+            rolled_back.to_string()
+        }
+        Err(error) => not_rolled_back(&error),
+    };
+    if !report.log_tail.is_empty() && !report.log_tail.ends_with('\n') {
+        report.log_tail.push('\n');
+    }
+    report.log_tail.push_str(&line);
+    report.log_tail.push('\n');
+    report
+}
+
+/// Takes back the deployment of `cause`, the last that was installed of its group. The journal is to be removed when
+/// everybody who has to know of the rollback does.
+pub async fn roll_back(
+    host: &Host,
+    cause: Cause,
+    stop: CancellationToken,
+) -> Result<(RolledBack, Journal), RollbackError> {
+    Installed::read(&folder_of(host, &cause.about))?;
+    host.store.make_records_folder(&host.store.instructions())?;
+    let mut journal = Journal::begin(&host.store, cause).map_err(RollbackError::Journal)?;
+    match go_back(host, &mut journal, stop).await {
+        Ok(rolled_back) => Ok((rolled_back, journal)),
+        // Once the files are back, the next start does the rest.
+        Err(error) if journal.restored().is_some() => Err(error),
+        Err(error) => {
+            journal.remove();
+            Err(error)
         }
     }
+}
 
-    /// Ends a rollback that was interrupted; gives what it came to, in words.
-    pub async fn finish_rollback(&self, journal: &mut Journal, stop: CancellationToken) -> String {
-        if let Some(words) = journal.done() {
-            return words.to_owned();
-        }
-        let about = &journal.cause.about;
-        tracing::warn!(deployment_id = %about.deployment_id, "a rollback of this host was interrupted; it is finished now");
-        match self.go_back(journal, stop).await {
-            Ok(rolled_back) => {
-                rolled_back.log();
-                rolled_back.to_string()
-            }
-            Err(error) => not_rolled_back(&error),
-        }
+/// Ends a rollback that was interrupted; gives what it came to, in words.
+pub async fn finish(host: &Host, journal: &mut Journal, stop: CancellationToken) -> String {
+    if let Some(words) = journal.done() {
+        return words.to_owned();
     }
-
-    /// The folder of the deployment, as the group's pointer names it.
-    fn folder_of(&self, about: &About) -> DeploymentFolder {
-        let (group, id) = (&about.deployment_group_id, &about.deployment_id);
-        let pointed = self.store.pointed(group, Pointer::LastSuccessful);
-        pointed
-            .filter(|folder| folder.id() == id.as_str())
-            .unwrap_or_else(|| self.store.deployment(group, id))
-    }
-
-    /// Does what the journal does not say is done.
-    async fn go_back(
-        &self,
-        journal: &mut Journal,
-        stop: CancellationToken,
-    ) -> Result<RolledBack, RollbackError> {
-        let about = journal.cause.about.clone();
-        let (group, folder) = (&about.deployment_group_id, self.folder_of(&about));
-        let installed = Installed::read(&folder)?;
-        let pointed = || self.store.pointed(group, Pointer::LastSuccessful);
-        if journal.restored().is_none() {
-            // The files may be back already: only that nobody took note of it.
-            let warnings = match pointed() {
-                Some(pointed) if pointed == folder => self.restore(&folder, group).await?.warnings,
-                _ => Vec::new(),
-            };
-            let previous = pointed().map(|previous| previous.path().to_owned());
-            journal.note_restored(previous, warnings).map_err(RollbackError::Journal)?;
+    let about = &journal.cause.about;
+    tracing::warn!(deployment_id = %about.deployment_id, "a rollback of this host was interrupted; it is finished now");
+    match go_back(host, journal, stop).await {
+        Ok(rolled_back) => {
+            rolled_back.log();
+            rolled_back.to_string()
         }
-        let (previous, warnings) = journal.restored().unwrap_or_default();
-        let (previous, warnings) =
-            (previous.map(|path| DeploymentFolder::at(path.to_owned())), warnings.to_vec());
-        let superseded = pointed() != previous;
-        let started = match &previous {
-            Some(previous) if !superseded => self
-                .start(previous, &folder, &installed, journal, stop)
-                .await
-                .map_err(RollbackError::Journal)?,
+        Err(error) => not_rolled_back(&error),
+    }
+}
+
+/// The folder of the deployment, as the group's pointer names it.
+fn folder_of(host: &Host, about: &About) -> DeploymentFolder {
+    let (group, id) = (&about.deployment_group_id, &about.deployment_id);
+    let pointed = host.store.pointed(group, Pointer::LastSuccessful);
+    pointed.filter(|folder| folder.id() == id.as_str()).unwrap_or_else(|| host.store.deployment(group, id))
+}
+
+/// Does what the journal does not say is done.
+async fn go_back(
+    host: &Host,
+    journal: &mut Journal,
+    stop: CancellationToken,
+) -> Result<RolledBack, RollbackError> {
+    let about = journal.cause.about.clone();
+    let (group, folder) = (&about.deployment_group_id, folder_of(host, &about));
+    let installed = Installed::read(&folder)?;
+    let pointed = || host.store.pointed(group, Pointer::LastSuccessful);
+    if journal.restored().is_none() {
+        // The files may be back already: only that nobody took note of it.
+        let warnings = match pointed() {
+            Some(pointed) if pointed == folder => restore(host, &folder, group).await?.warnings,
             _ => Vec::new(),
         };
-        let previous = previous.map(|previous| previous.id());
-        let rolled_back = RolledBack { warnings, previous, started, superseded };
-        journal.note_done(rolled_back.to_string()).map_err(RollbackError::Journal)?;
-        Ok(rolled_back)
+        let previous = pointed().map(|previous| previous.path().to_owned());
+        journal.note_restored(previous, warnings).map_err(RollbackError::Journal)?;
     }
-
-    async fn restore(
-        &self,
-        folder: &DeploymentFolder,
-        group: &PathComponent,
-    ) -> Result<Summary, RollbackError> {
-        let records = self.store.records(group)?;
-        let turn = self.installing.clone().lock_owned().await;
-        let (store, folder, group) = (self.store.clone(), folder.path().to_owned(), group.clone());
-        let restored = blocking(move || {
-            let _turn = turn;
-            let turn = recovery::before_install(&store, &group)?;
-            Ok::<_, RollbackError>(install::restore(&folder, &records, &turn)?)
-        });
-        Ok(restored.await??.summary)
-    }
-
-    /// Runs what starts the revision of `previous`, as far as the journal does not say that it has run; its output goes to
-    /// the log of the deployment that is taken back.
-    async fn start(
-        &self,
-        previous: &DeploymentFolder,
-        taken_back: &DeploymentFolder,
-        installed: &Installed,
-        journal: &mut Journal,
-        stop: CancellationToken,
-    ) -> io::Result<Vec<(LifecycleEvent, Started)>> {
-        let mut started = Vec::new();
-        for event in STARTING {
-            let known = match journal.came(&event) {
-                Came::NotBegun => None,
-                Came::Ended(result) => Some(result),
-                Came::Interrupted(times) => {
-                    let id = &installed.about.deployment_id;
-                    let ran_on = self.ran_on(id, &event, &previous.archive(), &stop).await;
-                    interrupted(times, ran_on)
-                }
-            };
-            let result = match known {
-                Some(result) => result,
-                None => {
-                    journal.note_begun(&event)?;
-                    let run = self.start_with(&event, previous, taken_back, installed, stop.clone());
-                    let result = Started::of(run.await);
-                    journal.note_ended(&event, result.clone())?;
-                    result
-                }
-            };
-            let ended = !result.succeeded;
-            started.push((event, result));
-            if ended {
-                break;
-            }
+    let (previous, warnings) = journal.restored().unwrap_or_default();
+    let (previous, warnings) =
+        (previous.map(|path| DeploymentFolder::at(path.to_owned())), warnings.to_vec());
+    let superseded = pointed() != previous;
+    let started = match &previous {
+        Some(previous) if !superseded => {
+            start(host, previous, &folder, &installed, journal, stop).await.map_err(RollbackError::Journal)?
         }
-        Ok(started)
-    }
+        _ => Vec::new(),
+    };
+    let previous = previous.map(|previous| previous.id());
+    let rolled_back = RolledBack { warnings, previous, started, superseded };
+    journal.note_done(rolled_back.to_string()).map_err(RollbackError::Journal)?;
+    Ok(rolled_back)
+}
 
-    /// Whether a script of the event outlived its agent; waits for its end.
-    async fn ran_on(
-        &self,
-        deployment: &PathComponent,
-        event: &LifecycleEvent,
-        archive: &Path,
-        stop: &CancellationToken,
-    ) -> bool {
-        let mut ran_on = false;
-        while survivors::of(deployment, event).iter().any(|survivor| survivor.runs_from(archive)) {
-            ran_on = true;
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                () = stop.cancelled() => break,
+async fn restore(
+    host: &Host,
+    folder: &DeploymentFolder,
+    group: &PathComponent,
+) -> Result<Summary, RollbackError> {
+    let records = host.store.records(group)?;
+    let turn = host.installing.clone().lock_owned().await;
+    let (store, folder, group) = (host.store.clone(), folder.path().to_owned(), group.clone());
+    let restored = blocking(move || {
+        let _turn = turn;
+        let turn = recovery::before_install(&store, &group)?;
+        Ok::<_, RollbackError>(install::restore(&folder, &records, &turn)?)
+    });
+    Ok(restored.await??.summary)
+}
+
+/// Runs what starts the revision of `previous`, as far as the journal does not say that it has run; its output goes to
+/// the log of the deployment that is taken back.
+async fn start(
+    host: &Host,
+    previous: &DeploymentFolder,
+    taken_back: &DeploymentFolder,
+    installed: &Installed,
+    journal: &mut Journal,
+    stop: CancellationToken,
+) -> io::Result<Vec<(LifecycleEvent, Started)>> {
+    let mut started = Vec::new();
+    for event in STARTING {
+        let known = match journal.came(&event) {
+            Came::NotBegun => None,
+            Came::Ended(result) => Some(result),
+            Came::Interrupted(times) => {
+                let id = &installed.about.deployment_id;
+                let ran_on = ran_on(id, &event, &previous.archive(), &stop).await;
+                interrupted(times, ran_on)
             }
+        };
+        let result = match known {
+            Some(result) => result,
+            None => {
+                journal.note_begun(&event)?;
+                let run = start_with(host, &event, previous, taken_back, installed, stop.clone());
+                let result = Started::of(run.await);
+                journal.note_ended(&event, result.clone())?;
+                result
+            }
+        };
+        let ended = !result.succeeded;
+        started.push((event, result));
+        if ended {
+            break;
         }
-        ran_on
     }
+    Ok(started)
+}
 
-    async fn start_with(
-        &self,
-        event: &LifecycleEvent,
-        previous: &DeploymentFolder,
-        taken_back: &DeploymentFolder,
-        installed: &Installed,
-        stop: CancellationToken,
-    ) -> Result<Report, CommandError> {
-        let archive = previous.archive();
-        let (scripts, warning) = appspec::scripts_of_earlier(&archive, &installed.appspec_filename, event)?;
+/// Whether a script of the event outlived its agent; waits for its end.
+async fn ran_on(
+    deployment: &PathComponent,
+    event: &LifecycleEvent,
+    archive: &Path,
+    stop: &CancellationToken,
+) -> bool {
+    let mut ran_on = false;
+    while survivors::of(deployment, event).iter().any(|survivor| survivor.runs_from(archive)) {
+        ran_on = true;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => break,
+        }
+    }
+    ran_on
+}
+
+async fn start_with(
+    host: &Host,
+    event: &LifecycleEvent,
+    previous: &DeploymentFolder,
+    taken_back: &DeploymentFolder,
+    installed: &Installed,
+    stop: CancellationToken,
+) -> Result<Report, CommandError> {
+    let archive = previous.archive();
+    let (for_event, named) = (event.clone(), installed.appspec_filename.clone());
+    let plan = blocking(move || {
+        let (scripts, warning) = appspec::scripts_of_earlier(&archive, &named, &for_event)?;
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
         }
-        let plan = HookPlan { event: event.clone(), archive, scripts };
-        let id = &installed.about.deployment_id;
-        self.run_plan(&plan, taken_back, id, &installed.variables, stop).await
-    }
+        Ok::<_, CommandError>(HookPlan { event: for_event, archive, scripts })
+    });
+    let plan = plan.await??;
+    let id = &installed.about.deployment_id;
+    scripts::run(host, &plan, taken_back, id, &installed.variables, stop).await
 }
 
 /// What is known of an event whose scripts were interrupted; `None`: they are run again.

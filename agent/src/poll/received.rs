@@ -1,9 +1,8 @@
-//! One command, from its delivery until the service has taken its outcome: specification → acknowledge → perform →
+//! One command, from its delivery until the service has taken its outcome: specification → plan → acknowledge → perform →
 //! complete. Whatever goes wrong on the way is the command's outcome.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codedeploy_api::command::{
@@ -15,13 +14,14 @@ use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_hooks::script::{Outcome, Report};
 use futures_util::FutureExt;
 use time::OffsetDateTime;
+use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::Agent;
 use super::turns::Turn;
 use crate::command::{CallError, Persistence};
 use crate::config::{KeyDigest, SignerTrust};
-use crate::deployment::failed;
 use crate::deployment::ledger::{Entry, LedgerError};
+use crate::deployment::{Plan, failed, stopped};
 use crate::errors::Chain;
 use crate::memory;
 use crate::report;
@@ -30,6 +30,7 @@ use crate::spec::binding::{self, BindingError};
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::systemd;
+use crate::telemetry::milliseconds_since;
 
 /// How long a command that has not begun is kept while the service does not answer: no service waits longer for a
 /// lifecycle event.
@@ -68,8 +69,8 @@ enum ReceivedError {
     Panic { message: String },
 }
 
-/// How far a command came.
-enum Came {
+/// How an attempt to carry out a command ended.
+enum End {
     Over(Report),
     /// The service had ended it before it began.
     Unwanted,
@@ -79,100 +80,157 @@ enum Came {
     Dropped,
 }
 
-impl Agent {
-    /// Performs a command, and reports how it ended. `entry`: what an earlier run recorded of it.
-    pub(super) async fn carry_out(&self, command: HostCommand, mut entry: Option<Entry>, shutdown: Shutdown) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let work = Box::pin(self.receive(&command, &shutdown, &mut entry));
-        let came = uninterrupted(work).await.unwrap_or_else(|error| {
-            let report = failed(&error);
-            tracing::error!(outcome = %report.outcome, "the command was not performed");
-            Came::Over(report)
-        });
-        drop(place);
-        let id = &command.host_command_identifier;
-        match (came, entry) {
-            (Came::Over(report), entry) => {
-                let completion = report::completion(id, &report);
-                let about = entry
-                    .as_ref()
-                    .and_then(|entry| entry.record().begun.as_ref())
-                    .map(|begun| begun.about.clone());
-                let outgoing = self.ledger.end(entry, &command.command_name, completion);
-                about.iter().for_each(|about| self.close_rollback(about, id));
-                self.tell(outgoing, false, &shutdown).await;
-            }
-            (Came::Unwanted, entry) => {
-                entry.into_iter().for_each(|entry| self.ledger.forget(entry));
-                self.known.ended(id, None);
-            }
-            (Came::Dropped, entry) => {
-                tracing::warn!(
-                    waited_seconds = WANTED.as_secs(),
-                    "the service did not answer, and nothing was done; the command is dropped, and taken when it is delivered again"
-                );
-                entry.into_iter().for_each(|entry| self.ledger.forget(entry));
-                self.known.ended(id, None);
-            }
-            (Came::Left, entry) => entry.into_iter().for_each(|entry| self.ledger.leave(entry)),
+/// What the service says to an acknowledgement.
+enum Acknowledged {
+    Run,
+    /// There was nothing to do, and the service has taken that for the outcome.
+    NoopCompleted,
+    /// It has ended the command itself.
+    AlreadyEnded,
+    Unanswered,
+}
+
+/// Carries out a command that was delivered, and reports how it ended.
+pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Shutdown) {
+    let place = agent.places.acquire().await;
+    let event = event_of(agent, &command);
+    let entry = event.and_then(|event| Ok(agent.ledger.receive(command.clone(), event)?));
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            drop(place);
+            return refuse(agent, &command, &error, shutdown).await;
         }
-        memory::give_back();
+    };
+    let until = Instant::now() + WANTED;
+    let persistence = Persistence::Delivered { end: &shutdown.no_more_work, until };
+    see_through(Attempt { agent, shutdown, persistence }, entry, place).await;
+}
+
+/// Carries out from its beginning a command that an earlier run left, and reports how it ended.
+pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown) {
+    let place = agent.places.acquire().await;
+    if let Err(error) = agent.ledger.resume(&mut entry) {
+        drop(place);
+        return report(agent, entry, failure(&error), shutdown).await;
+    }
+    let persistence = Persistence::Recovered { end: &shutdown.no_more_work };
+    see_through(Attempt { agent, shutdown, persistence }, entry, place).await;
+}
+
+/// The lifecycle event that the command asks for, if it asks this host for something that a host does.
+fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
+    let (found, own) = (&command.host_identifier, agent.service.host_identifier());
+    let is_own = match agent.host.settings().signer {
+        // As AWS's agents compare.
+        SignerTrust::Anyone => !found.is_empty() && own.contains(found.as_str()),
+        SignerTrust::Authority(_) | SignerTrust::Pins(_) => found == own,
+    };
+    if !is_own {
+        let found = found.chars().take(200).collect();
+        return Err(ReceivedError::Foreign { found, own: own.to_owned() });
+    }
+    match command.command_name.as_str() {
+        "" => Err(ReceivedError::NoName),
+        "UpdateDeploymentAgent" => Err(ReceivedError::UpdateAgent),
+        name => Ok(name.parse()?),
+    }
+}
+
+/// Reports that a command was not even begun.
+async fn refuse(agent: &Agent, command: &HostCommand, error: &ReceivedError, shutdown: &Shutdown) {
+    let completion = report::completion(&command.host_command_identifier, &failure(error));
+    let outgoing = agent.ledger.end_unbegun(&command.command_name, completion);
+    agent.tell(outgoing, false, shutdown).await;
+}
+
+/// Makes the attempt, and does with the command as it ended.
+async fn see_through(
+    attempt: Attempt<'_>,
+    mut entry: Entry,
+    place: Result<SemaphorePermit<'_>, AcquireError>,
+) {
+    let Attempt { agent, shutdown, .. } = attempt;
+    let end = uninterrupted(Box::pin(attempt.make(&mut entry))).await;
+    // Outcomes that wait for the service take no place.
+    drop(place);
+    let id = entry.command().host_command_identifier.clone();
+    match end.unwrap_or_else(|error| End::Over(failure(&error))) {
+        End::Over(ended) => report(agent, entry, ended, shutdown).await,
+        End::Unwanted => {
+            agent.ledger.forget(entry);
+            agent.known.ended(&id, None);
+        }
+        End::Dropped => {
+            tracing::warn!(
+                waited_seconds = WANTED.as_secs(),
+                "the service did not answer, and nothing was done; the command is dropped, and taken when it is delivered again"
+            );
+            agent.ledger.forget(entry);
+            agent.known.ended(&id, None);
+        }
+        End::Left => agent.ledger.leave(entry),
+    }
+    memory::give_back();
+}
+
+/// Records and reports the end of a command.
+pub(super) async fn report(agent: &Agent, entry: Entry, ended: Report, shutdown: &Shutdown) {
+    let id = entry.command().host_command_identifier.clone();
+    let about = entry.about().cloned();
+    let outgoing = agent.ledger.end(entry, report::completion(&id, &ended));
+    about.iter().for_each(|about| agent.close_rollback(about, &id));
+    agent.tell(outgoing, false, shutdown).await;
+}
+
+fn failure(error: &(dyn std::error::Error + 'static)) -> Report {
+    let report = failed(error);
+    tracing::error!(outcome = %report.outcome, "the command was not performed");
+    report
+}
+
+/// A command that is being carried out, and for how long its calls are repeated.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    agent: &'a Agent,
+    shutdown: &'a Shutdown,
+    persistence: Persistence<'a>,
+}
+
+impl Attempt<'_> {
+    /// Performs the command unless the service has ended it. `entry` says what a restart would have to account for.
+    async fn make(&self, entry: &mut Entry) -> Result<End, ReceivedError> {
+        let Some((spec, envelope)) = self.specification(entry).await? else { return Ok(self.unanswered()) };
+        let Some(_turn) = self.turn(&spec).await else { return Ok(End::Over(stopped())) };
+        let event = entry.event().clone();
+        let plan = self.agent.host.plan(&event, &spec).await;
+        match self.acknowledge(entry, plan.is_noop()).await? {
+            Acknowledged::Run => {}
+            Acknowledged::NoopCompleted => return Ok(End::Over(completed_noop())),
+            Acknowledged::AlreadyEnded => {
+                tracing::info!("{event} is not performed: the service has ended it already");
+                return Ok(End::Unwanted);
+            }
+            Acknowledged::Unanswered => return Ok(self.unanswered()),
+        }
+        self.agent.ledger.begin(entry, &spec, envelope)?;
+        Ok(End::Over(self.perform(entry, plan, &spec).await))
     }
 
-    /// Performs the command unless the service has ended it. `entry` says what a restart would have to account for.
-    async fn receive(
-        &self,
-        command: &HostCommand,
-        shutdown: &Shutdown,
-        entry: &mut Option<Entry>,
-    ) -> Result<Came, ReceivedError> {
-        let end = &shutdown.no_more_work;
-        let persistence = match entry {
-            Some(_) => Persistence::Recovered { end },
-            None => Persistence::Delivered { end, until: Instant::now() + WANTED },
-        };
-        let unanswered = || if end.is_cancelled() { Came::Left } else { Came::Dropped };
-        let entry = match entry {
-            Some(entry) => {
-                self.ledger.resume(entry)?;
-                entry
-            }
-            None => entry.insert(self.ledger.receive(command)?),
-        };
-        let event = self.event(command)?;
-        let Some((spec, envelope)) = self.specification(entry, persistence).await? else {
-            return Ok(unanswered());
-        };
-        let Some(_turn) = self.turn(&spec, shutdown).await else {
-            let outcome = Outcome::Stopped { location: None };
-            return Ok(Came::Over(Report { outcome, log_tail: String::new() }));
-        };
-        let noop = self.host.is_noop(&event, &spec);
-        let begun = entry.record().begun.is_some();
-        match self.acknowledge(command, noop, persistence).await {
-            None => return Ok(unanswered()),
-            // It took the first acknowledgement.
-            Some(Err(error)) if begun => {
-                tracing::info!(%error, "the service does not take a second acknowledgement")
-            }
-            Some(answer) => match answer.map_err(ReceivedError::Acknowledge)? {
-                Some(CommandStatus::Failed) if noop => return Ok(Came::Over(completed_noop())),
-                Some(CommandStatus::Succeeded | CommandStatus::Failed) => {
-                    tracing::info!("{event} is not performed: the service has ended it already");
-                    return Ok(Came::Unwanted);
-                }
-                Some(CommandStatus::Pending | CommandStatus::InProgress) | None => {}
-            },
-        }
-        self.ledger.begin(entry, &spec, envelope)?;
+    fn unanswered(&self) -> End {
+        if self.shutdown.no_more_work.is_cancelled() { End::Left } else { End::Dropped }
+    }
+
+    async fn perform(&self, entry: &Entry, plan: Plan<'_>, spec: &DeploymentSpec) -> Report {
+        let event = entry.event();
         tracing::info!("{event} begins");
         systemd::status(&format!("{event} of {} ({})", spec.deployment_id, spec.application_name));
-        let running = self.status.began(&event, &spec);
+        let running = self.agent.status.began(event, spec);
         let began = Instant::now();
-        let id = Some(command.host_command_identifier.as_str());
-        let report = self.host.perform(&event, &spec, id, shutdown.end_running.clone()).await;
+        let id = Some(entry.command().host_command_identifier.as_str());
+        let report = self.agent.host.perform(plan, id, self.shutdown.end_running.clone()).await;
         running.ended(&report.outcome);
-        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = milliseconds_since(began);
         if report.outcome.succeeded() {
             tracing::info!(duration_ms, "{event} succeeded");
         } else {
@@ -180,47 +238,28 @@ impl Agent {
             let script = Some(report.outcome.script_name()).filter(|script| !script.is_empty());
             tracing::error!(duration_ms, code, script, "{event} failed: {}", report.outcome);
         }
-        Ok(Came::Over(report))
-    }
-
-    /// What the command asks for, if it asks this host for something that a host does.
-    fn event(&self, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
-        let (found, own) = (&command.host_identifier, self.service.host_identifier());
-        let is_own = match self.host.settings.signer {
-            // As AWS's agents compare.
-            SignerTrust::Anyone => !found.is_empty() && own.contains(found.as_str()),
-            SignerTrust::Authority(_) | SignerTrust::Pins(_) => found == own,
-        };
-        if !is_own {
-            let found = found.chars().take(200).collect();
-            return Err(ReceivedError::Foreign { found, own: own.to_owned() });
-        }
-        match command.command_name.as_str() {
-            "" => Err(ReceivedError::NoName),
-            "UpdateDeploymentAgent" => Err(ReceivedError::UpdateAgent),
-            name => Ok(name.parse()?),
-        }
+        report
     }
 
     /// Waits until no other command of the deployment group is performed; `None` when the agent must end first.
-    async fn turn(&self, spec: &DeploymentSpec, shutdown: &Shutdown) -> Option<Turn> {
+    async fn turn(&self, spec: &DeploymentSpec) -> Option<Turn> {
         tokio::select! {
             biased;
-            () = shutdown.end_running.cancelled() => None,
-            turn = self.groups.take(&spec.deployment_group_id) => Some(turn),
+            () = self.shutdown.end_running.cancelled() => None,
+            turn = self.agent.groups.take(&spec.deployment_group_id) => Some(turn),
         }
     }
 
-    /// The specification of the command, as it was recorded, or as the service gives it; with the envelope that it came in.
+    /// The specification of the command, as it was recorded, or as the service gives it; with the envelope that it came
+    /// in. `None` when the service does not answer.
     async fn specification(
         &self,
         entry: &Entry,
-        persistence: Persistence<'_>,
     ) -> Result<Option<(DeploymentSpec, Envelope)>, ReceivedError> {
-        let record = entry.record();
-        if let Some(begun) = &record.begun {
+        let command = entry.command();
+        if let Some(begun) = &entry.record().begun {
             // When it was signed was looked at when it came.
-            match self.verified(&record.command, &begun.specification).map(|(spec, _)| spec) {
+            match self.verified(command, &begun.specification).map(|(spec, _)| spec) {
                 Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "the specification on record is not usable; it is fetched again");
@@ -228,21 +267,21 @@ impl Agent {
             }
         }
         let input = GetDeploymentSpecificationInput {
-            deployment_execution_id: record.command.deployment_execution_id.clone(),
-            host_identifier: record.command.host_identifier.clone(),
+            deployment_execution_id: command.deployment_execution_id.clone(),
+            host_identifier: command.host_identifier.clone(),
         };
-        let Some(answer) = self.service.call_patiently(&input, persistence).await else { return Ok(None) };
-        let answer = answer.map_err(ReceivedError::Fetch)?;
+        let answer = self.agent.service.call_patiently(&input, self.persistence).await;
+        let Some(answer) = answer.transpose().map_err(ReceivedError::Fetch)? else { return Ok(None) };
         if answer.deployment_system != command::DEPLOYMENT_SYSTEM {
             return Err(ReceivedError::System { found: answer.deployment_system });
         }
         let specification =
             answer.deployment_specification.and_then(|specification| specification.generic_envelope);
         let envelope = specification.ok_or(ReceivedError::NoSpecification)?;
-        let (spec, signers) = self.verified(&record.command, &envelope)?;
+        let (spec, signers) = self.verified(command, &envelope)?;
         spec.binding.check_time(OffsetDateTime::now_utc())?;
         if spec.binding.check_complete().is_ok() {
-            self.acquaintance.bound(&signers);
+            self.agent.acquaintance.bound(&signers);
         }
         Ok(Some((spec, envelope)))
     }
@@ -254,7 +293,7 @@ impl Agent {
         command: &HostCommand,
         envelope: &Envelope,
     ) -> Result<(DeploymentSpec, Vec<KeyDigest>), ReceivedError> {
-        let trust = &self.host.settings.signer;
+        let trust = &self.agent.host.settings().signer;
         let verified = envelope::verify(envelope, trust)?;
         let spec = DeploymentSpec::parse(&verified)?;
         let span = tracing::Span::current();
@@ -262,28 +301,37 @@ impl Agent {
         span.record("deployment_group", &spec.deployment_group_name);
         span.record("application", &spec.application_name);
         verified.log_signers();
-        binding::check(&spec, command, self.service.host_identifier())?;
+        binding::check(&spec, command, self.agent.service.host_identifier())?;
+        let keys: Vec<KeyDigest> = verified.keys().collect();
         // Without a pin or an authority, who leaves something out signs with another key.
-        if *trust != SignerTrust::Anyone && self.acquaintance.binds(&verified.keys().collect::<Vec<_>>()) {
+        if *trust != SignerTrust::Anyone && self.agent.acquaintance.binds(&keys) {
             spec.binding.check_complete()?;
         }
-        Ok((spec, verified.keys().collect()))
+        Ok((spec, keys))
     }
 
-    async fn acknowledge(
-        &self,
-        command: &HostCommand,
-        noop: bool,
-        persistence: Persistence<'_>,
-    ) -> Option<Result<Option<CommandStatus>, CallError>> {
+    /// Tells the service that this host has the command, and whether there is anything to do.
+    async fn acknowledge(&self, entry: &Entry, noop: bool) -> Result<Acknowledged, ReceivedError> {
         let payload =
             serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();
         let input = PutHostCommandAcknowledgementInput {
-            host_command_identifier: command.host_command_identifier.clone(),
+            host_command_identifier: entry.command().host_command_identifier.clone(),
             diagnostics: Some(Envelope { format: Envelope::JSON.into(), payload }),
         };
-        let answer = self.service.call_patiently(&input, persistence).await?;
-        Some(answer.map(|answer| answer.command_status))
+        let answer = match self.agent.service.call_patiently(&input, self.persistence).await {
+            None => return Ok(Acknowledged::Unanswered),
+            // It took the first acknowledgement.
+            Some(Err(error)) if entry.record().begun.is_some() => {
+                tracing::info!(%error, "the service does not take a second acknowledgement");
+                return Ok(Acknowledged::Run);
+            }
+            Some(answer) => answer.map_err(ReceivedError::Acknowledge)?,
+        };
+        Ok(match answer.command_status {
+            Some(CommandStatus::Failed) if noop => Acknowledged::NoopCompleted,
+            Some(CommandStatus::Succeeded | CommandStatus::Failed) => Acknowledged::AlreadyEnded,
+            Some(CommandStatus::Pending | CommandStatus::InProgress) | None => Acknowledged::Run,
+        })
     }
 }
 

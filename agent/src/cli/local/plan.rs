@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use codedeploy_hooks::plain::harmless_lines;
 
 use crate::console;
+use crate::deployment::preview;
 use crate::errors::Chain;
 use crate::shutdown::Shutdown;
 
@@ -29,11 +30,12 @@ pub(super) struct Arguments {
 /// Shows the plan, and returns whether the deployment could start.
 pub(super) async fn plan(arguments: Arguments) -> Result<bool, LocalError> {
     let (host, spec, order) = crate::cli::local::prepare(&arguments.deployment).await?;
-    let paint = Paint::new(io::stdout().is_terminal(), host.environment.text("NO_COLOR"));
+    let paint = Paint::new(io::stdout().is_terminal(), host.environment().text("NO_COLOR"));
     let shutdown = Shutdown::on_signals(std::time::Duration::ZERO)?;
     crate::cli::local::check_events(&host, &spec, &order, &shutdown).await?;
-    let scratch = Scratch::new(&host.environment).map_err(LocalError::Scratch)?;
-    let preview = scratch.with(&shutdown, Box::pin(host.preview(&spec, &order, scratch.path()))).await?;
+    let scratch = Scratch::new(host.environment()).map_err(LocalError::Scratch)?;
+    let preview =
+        scratch.with(&shutdown, Box::pin(preview::preview(&host, &spec, &order, scratch.path()))).await?;
     let mut out = io::stdout().lock();
     match &preview {
         Ok(preview) if arguments.json => writeln!(out, "{}", console::json(&document::plan(preview)))?,

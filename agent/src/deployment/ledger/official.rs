@@ -57,6 +57,15 @@ pub(super) fn remove(folder: &Path, deployment: &str, host_command_identifier: &
     }
 }
 
+/// Whether there is no note of this command any more, or another command's in its place.
+pub(super) fn is_gone(folder: &Path, deployment: &PathComponent, host_command_identifier: &str) -> bool {
+    match read(&folder.join(deployment.as_str())) {
+        Ok(current) => current != host_command_identifier,
+        Err(Useless::Read(error)) => error.kind() == io::ErrorKind::NotFound,
+        Err(Useless::Kind | Useless::Noise) => false,
+    }
+}
+
 /// All notes in the folder, in the order of their names. Whatever else is there is removed, with a warning.
 pub(super) fn all(folder: &Path) -> Vec<Bare> {
     if let Err(error) = sweep(folder) {

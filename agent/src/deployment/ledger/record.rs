@@ -43,8 +43,20 @@ pub struct Begun {
     /// Of an Install: which one of the same deployment had come to its end before. Another one now is this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_before: Option<String>,
+    /// Absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noted: Option<Noted>,
     /// As the service sent it: it is verified again before anything is redone.
     pub specification: Envelope,
+}
+
+/// The note from which an official agent would know of a command, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// The folder's name in the root folder, which is a setting.
+    pub(super) folder: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(super) at: OffsetDateTime,
 }
 
 /// A deployment, as people know it.
@@ -65,6 +77,8 @@ pub struct Ended {
     pub deployment_id: Option<PathComponent>,
     #[serde(with = "time::serde::rfc3339")]
     pub ended_at: OffsetDateTime,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noted: Option<Noted>,
     pub completion: PutHostCommandCompleteInput,
 }
 
@@ -87,9 +101,9 @@ pub(super) enum Useless {
 }
 
 impl InProgress {
-    pub(super) fn new(command: &HostCommand) -> Self {
+    pub(super) fn new(command: HostCommand) -> Self {
         let received_at = OffsetDateTime::now_utc();
-        Self { version: VERSION, command: command.clone(), received_at, starts: 1, begun: None }
+        Self { version: VERSION, command, received_at, starts: 1, begun: None }
     }
 }
 
@@ -101,7 +115,7 @@ impl Ended {
     ) -> Self {
         let lifecycle_event = lifecycle_event.chars().take(128).collect();
         let ended_at = OffsetDateTime::now_utc();
-        Self { version: VERSION, lifecycle_event, deployment_id, ended_at, completion }
+        Self { version: VERSION, lifecycle_event, deployment_id, ended_at, noted: None, completion }
     }
 }
 

@@ -29,13 +29,13 @@ fn a_command_moves_from_in_progress_to_the_outbox_and_is_remembered() {
     let root = tempfile::tempdir().unwrap();
     // An opaque identifier that no file could have as its name.
     let id = "arn:aws/…\"".repeat(100);
-    let _entry = ledger(root.path()).receive(&command(&id)).unwrap();
+    let _entry = ledger(root.path()).receive(command(&id), LifecycleEvent::Install).unwrap();
 
     let left = ledger(root.path()).left();
     assert_eq!((left.outcomes.len(), left.bare.len()), (0, 0));
     let [entry] = <[Entry; 1]>::try_from(left.interrupted).unwrap();
     assert_eq!((entry.record().command.clone(), entry.record().starts), (command(&id), 1));
-    let outgoing = ledger(root.path()).end(Some(entry), "Install", completion(&id));
+    let outgoing = ledger(root.path()).end(entry, completion(&id));
     assert!(outgoing.is_safe());
 
     let left = ledger(root.path()).left();
@@ -51,9 +51,9 @@ fn a_command_moves_from_in_progress_to_the_outbox_and_is_remembered() {
 fn an_agent_that_ended_between_two_changes_owes_the_later() {
     let root = tempfile::tempdir().unwrap();
     let ledger = ledger(root.path());
-    let entry = ledger.receive(&command("a")).unwrap();
+    let entry = ledger.receive(command("a"), LifecycleEvent::Install).unwrap();
     let record = fs::read(ledger.in_progress.join(file_name("a"))).unwrap();
-    let outgoing = ledger.end(Some(entry), "Install", completion("a"));
+    let outgoing = ledger.end(entry, completion("a"));
     for _ in 0..2 {
         fs::write(ledger.in_progress.join(file_name("a")), &record).unwrap();
         let left = ledger.left();
@@ -69,10 +69,10 @@ fn an_agent_that_ended_between_two_changes_owes_the_later() {
 fn a_disk_that_takes_no_outcome_keeps_none_that_was_told() {
     let root = tempfile::tempdir().unwrap();
     let ledger = ledger(root.path());
-    let entry = ledger.receive(&command("a")).unwrap();
+    let entry = ledger.receive(command("a"), LifecycleEvent::Install).unwrap();
     fs::remove_dir(&ledger.outbox).unwrap();
     fs::remove_dir(&ledger.told).unwrap();
-    let outgoing = ledger.end(Some(entry), "Install", completion("a"));
+    let outgoing = ledger.end(entry, completion("a"));
     assert!(!outgoing.is_safe());
     assert_eq!(ledger.left().interrupted.len(), 1, "until it is told, the next agent accounts for it");
     ledger.close(outgoing);
@@ -93,4 +93,19 @@ fn what_is_remembered_is_bounded_in_number() {
     ledger.prune();
     assert_eq!(files(&ledger.told).len(), REMEMBERED);
     assert!(!told(9).exists() && told(10).exists(), "the oldest are forgotten");
+}
+
+#[test]
+fn a_record_of_an_earlier_version_whose_command_is_no_event_is_answered() {
+    let root = tempfile::tempdir().unwrap();
+    let ledger = ledger(root.path());
+    let unnamed = HostCommand { command_name: "not a name".into(), ..command("a") };
+    save(&ledger.in_progress.join(file_name("a")), &InProgress::new(unnamed)).unwrap();
+    let left = ledger.left();
+    assert_eq!(left.interrupted.len(), 0);
+    let [bare] = <[Bare; 1]>::try_from(left.bare).unwrap();
+    assert_eq!(bare.host_command_identifier, "a");
+    ledger.close(ledger.end_bare(&bare, completion("a")));
+    let left = ledger.left();
+    assert_eq!((left.interrupted.len(), left.bare.len()), (0, 0));
 }

@@ -70,6 +70,18 @@ impl Host {
 
     /// Performs one command of the deployment `id`; `more` members go into its specification.
     pub(crate) async fn perform(&self, event: &str, id: &str, location: &Path, more: &Value) -> Report {
+        self.perform_after(event, id, location, more, || {}).await
+    }
+
+    /// The same with something that happens between the plan and its performance.
+    pub(crate) async fn perform_after(
+        &self,
+        event: &str,
+        id: &str,
+        location: &Path,
+        more: &Value,
+        between: impl FnOnce(),
+    ) -> Report {
         let (kind, bundle_type) = match location.is_dir() {
             true => ("Local Directory", "directory"),
             false => ("Local File", "tar"),
@@ -85,9 +97,12 @@ impl Host {
         }
         let spec = DeploymentSpec::parse(&trusted(document.to_string().into_bytes())).unwrap();
         let path = std::iter::once(("PATH".into(), "/usr/bin:/bin".into()));
-        let mut agent = Agent::new(self.settings.clone(), Environment::new(path), None);
-        agent.keeper = env!("CARGO_BIN_EXE_codedeploy-agent").into();
-        agent.perform(&event.parse().unwrap(), &spec, None, CancellationToken::new()).await
+        let agent = Agent::new(self.settings.clone(), Environment::new(path), None)
+            .with_keeper(env!("CARGO_BIN_EXE_codedeploy-agent"));
+        let event = event.parse().unwrap();
+        let plan = agent.plan(&event, &spec).await;
+        between();
+        agent.perform(plan, None, CancellationToken::new()).await
     }
 
     /// Performs commands that must succeed; returns the last one's note.

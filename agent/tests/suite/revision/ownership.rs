@@ -131,6 +131,26 @@ async fn the_next_deployment_does_not_run_what_somebody_else_put_in_the_scripts_
 
 #[tokio::test]
 #[ignore = "needs root"]
+async fn a_script_that_is_exchanged_after_the_event_was_planned_does_not_run_which_needs_root() {
+    let host = Host::new();
+    let bundle = bundle(&host, STOP);
+    host.succeed(&["DownloadBundle", "Install"], "d-1", &bundle, &json!({})).await;
+    let script = host.archive("d-1").join("scripts/stop.sh");
+    let exchange = || {
+        fs::write(&script, format!("#!/bin/sh\nid -un >{}/who\n", host.path("drop").display())).unwrap();
+        lchown(&script, Some(USER.1), None).unwrap();
+    };
+    let report = host.perform_after("ApplicationStop", "d-2", &bundle, &json!({}), exchange).await;
+    assert!(
+        report.outcome.to_string().contains("scripts/stop.sh is not as it was deployed"),
+        "{}",
+        report.outcome
+    );
+    assert!(!host.path("drop/who").exists());
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
 async fn a_script_that_root_changed_runs_which_needs_root() {
     let host = Host::new();
     let bundle = bundle(&host, STOP);

@@ -1,0 +1,125 @@
+//! DownloadBundle: the revision is fetched and unpacked beside its place, and published there when it is whole.
+
+use std::time::Instant;
+
+use codedeploy_hooks::script::Report;
+
+use super::reports::succeeded;
+use super::{CommandError, Host, appspec, blocking, reuse};
+use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
+use crate::errors::Chain;
+use crate::revision::archive::{self, UnpackError};
+use crate::revision::manifest;
+use crate::revision::{FetchedBundle, fetch};
+use crate::spec::DeploymentSpec;
+use crate::telemetry::milliseconds_since;
+
+/// Makes the deployment's archive. It is published by rename, so later events never see a partial one.
+pub(super) async fn download(host: &Host, spec: &DeploymentSpec) -> Result<Report, CommandError> {
+    let folder = host.folder(spec);
+    make_room(host, spec, &folder).await?;
+    let brought = bring(host, spec, &folder).await;
+    let (store, group) = (host.store.clone(), spec.deployment_group_id.clone());
+    let source = blocking(move || {
+        if brought.is_err() {
+            store.clear_incoming(&folder)?;
+        }
+        let source = brought?;
+        store.point(&group, Pointer::MostRecent, &folder)?;
+        Ok::<_, CommandError>(source)
+    });
+    Ok(succeeded(Some(&format!("BundleSource={}", source.await??))))
+}
+
+/// Removes the group's oldest deployments, and leaves an empty folder for this one.
+async fn make_room(
+    host: &Host,
+    spec: &DeploymentSpec,
+    folder: &DeploymentFolder,
+) -> Result<(), CommandError> {
+    let keep = host.settings.max_revisions;
+    let reuses = host.is_deployed_again(spec);
+    let (store, spec, folder) = (host.store.clone(), spec.clone(), folder.clone());
+    blocking(move || {
+        let wanted = spec.reuse_archive_from.as_ref().filter(|_| reuses);
+        let earlier = wanted.and_then(|from| reuse::folder(from, &store, &spec));
+        store.prune(&spec.deployment_group_id, &folder, earlier.as_ref(), keep)?;
+        Ok(store.create(&folder)?)
+    })
+    .await?
+}
+
+/// Makes the deployment's archive; says where it came from.
+async fn bring(
+    host: &Host,
+    spec: &DeploymentSpec,
+    folder: &DeploymentFolder,
+) -> Result<&'static str, CommandError> {
+    let reused = reused(host, spec, folder).await?;
+    let source = if reused {
+        "archive-reuse"
+    } else {
+        let bundle = fetch(&spec.revision, folder, host.access.as_ref(), &host.settings).await?;
+        if let FetchedBundle::File { file, bundle_type } = bundle {
+            unpack(host, spec, folder, file, bundle_type).await?;
+        }
+        "downloaded"
+    };
+    let (store, folder) = (host.store.clone(), folder.clone());
+    let named = spec.appspec_filename.clone();
+    blocking(move || {
+        let archive = folder.incoming_archive();
+        // The message names the place that the archive will have.
+        appspec::find(&archive, &named).map_err(|error| error.in_archive(&folder.archive(), &named))?;
+        let written = if reused { Ok(()) } else { manifest::write(&archive, &folder.manifest()) };
+        match written {
+            // A user who is not root can be unable to read what the bundle gave him, and has nothing to guard.
+            Err(error) if !rustix::process::geteuid().is_root() => {
+                tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
+            }
+            written => written.and_then(|()| manifest::hold(&archive, &folder.manifest()))?,
+        }
+        Ok(store.publish(&folder)?)
+    })
+    .await?
+    .map(|()| source)
+}
+
+/// Whether an earlier deployment's archive stands in for the revision now.
+async fn reused(host: &Host, spec: &DeploymentSpec, folder: &DeploymentFolder) -> Result<bool, CommandError> {
+    let Some(from) = spec.reuse_archive_from.clone() else { return Ok(false) };
+    if !host.settings.enable_archive_reuse {
+        tracing::info!("enable_archive_reuse is off; the revision is downloaded");
+        return Ok(false);
+    }
+    let (store, spec, folder) = (host.store.clone(), spec.clone(), folder.clone());
+    Ok(blocking(move || reuse::reuse(&from, &store, &spec, &folder)).await?)
+}
+
+async fn unpack(
+    host: &Host,
+    spec: &DeploymentSpec,
+    folder: &DeploymentFolder,
+    bundle: std::fs::File,
+    kind: archive::BundleType,
+) -> Result<(), CommandError> {
+    let hardening = &host.settings.hardening;
+    let limits = archive::Limits {
+        max_extracted_bytes: hardening.archive_max_extraction_size,
+        reject_symlinks: hardening.reject_symlinks,
+        reject_unsafe_permissions: hardening.reject_unsafe_permissions,
+        ignore_ownership: hardening.ignore_ownership,
+    };
+    let (target, names) = (folder.incoming_archive(), appspec::file_names(&spec.appspec_filename));
+    let began = Instant::now();
+    blocking(move || {
+        create_folders(&target, INCOMING)?;
+        let unpacked = archive::unpack(&bundle, kind, &target, &limits)?;
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        archive::flatten_single_folder(&target, &names).map_err(UnpackError::from)?;
+        let duration_ms = milliseconds_since(began);
+        tracing::info!(duration_ms, entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
+        Ok(())
+    })
+    .await?
+}

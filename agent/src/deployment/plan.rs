@@ -1,0 +1,130 @@
+//! The plan of a command: which files are read and which scripts are chosen before the service hears that it begins.
+
+use std::path::PathBuf;
+
+use codedeploy_api::lifecycle::LifecycleEvent;
+use codedeploy_hooks::appspec::{AppSpec, Parsed};
+use codedeploy_hooks::lifecycle::{HookPlan, Origin, origin};
+
+use super::CommandError;
+use super::appspec::{self, AppSpecError};
+use crate::deployment_root::{Pointer, Store};
+use crate::spec::DeploymentSpec;
+
+/// One command, planned. Scripts are compared with the manifest of their revision only when they run.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub(super) event: &'a LifecycleEvent,
+    pub(super) spec: &'a DeploymentSpec,
+    pub(super) work: Result<Work, CommandError>,
+}
+
+/// The work of a command.
+#[derive(Debug)]
+pub(super) enum Work {
+    Download,
+    Install(Box<Installable>),
+    Scripts(Scripts),
+}
+
+/// The AppSpec file of the revision that is to be installed.
+#[derive(Debug)]
+pub(super) struct Installable {
+    pub(super) path: PathBuf,
+    pub(super) appspec: AppSpec,
+    pub(super) warnings: Vec<String>,
+    /// For whoever started the deployment.
+    pub(super) note: Option<String>,
+}
+
+/// The scripts of an event, and whose they are.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) plan: HookPlan,
+    /// The id of the earlier deployment whose revision holds them, when it is not this one's.
+    pub(super) earlier: Option<String>,
+    /// The AppSpec file that lists them; empty when there is none.
+    pub(super) appspec: PathBuf,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Plan<'_> {
+    /// Whether the command has nothing to do on this host.
+    pub fn is_noop(&self) -> bool {
+        matches!(&self.work, Ok(Work::Scripts(scripts)) if scripts.plan.is_noop())
+    }
+}
+
+/// Decides what `event` does. `again` says that a revision that was deployed before is deployed again. Blocks.
+pub(super) fn work(
+    store: &Store,
+    event: &LifecycleEvent,
+    spec: &DeploymentSpec,
+    again: bool,
+) -> Result<Work, CommandError> {
+    if store.is_own_name(&spec.deployment_group_id) {
+        return Err(CommandError::ReservedGroup(spec.deployment_group_id.clone()));
+    }
+    match event {
+        LifecycleEvent::DownloadBundle => Ok(Work::Download),
+        LifecycleEvent::Install => Ok(Work::Install(Box::new(installable(store, spec, again)?))),
+        LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => {
+            Err(CommandError::NotForHosts(event.clone()))
+        }
+        hook => Ok(Work::Scripts(scripts(store, hook, spec, again)?)),
+    }
+}
+
+fn installable(store: &Store, spec: &DeploymentSpec, again: bool) -> Result<Installable, CommandError> {
+    let archive = store.deployment(&spec.deployment_group_id, &spec.deployment_id).archive();
+    let (path, parsed) = appspec::parsed(&archive, &spec.appspec_filename, again)?;
+    let warnings = warnings_of(&parsed);
+    let appspec = parsed.appspec;
+    let possible = spec.all_possible_lifecycle_events.as_deref();
+    appspec::check_events(&appspec, possible)?;
+    appspec::check_links(&archive, &appspec)?;
+    let note = appspec::idle_hooks(&appspec, possible);
+    Ok(Installable { path, appspec, warnings, note })
+}
+
+/// The scripts of `event`, from the revision that they come from. None, when that revision is gone.
+fn scripts(
+    store: &Store,
+    event: &LifecycleEvent,
+    spec: &DeploymentSpec,
+    again: bool,
+) -> Result<Scripts, CommandError> {
+    let group = &spec.deployment_group_id;
+    let archive = store.deployment(group, &spec.deployment_id).archive();
+    let earlier = match origin(event, spec.kind, archive.is_dir()) {
+        Origin::ThisDeployment => {
+            let (path, parsed) = appspec::parsed(&archive, &spec.appspec_filename, again)?;
+            let warnings = warnings_of(&parsed);
+            let plan = HookPlan::new(event.clone(), archive, &parsed.appspec);
+            return Ok(Scripts { plan, earlier: None, appspec: path, warnings });
+        }
+        Origin::LastSuccessful => store.pointed(group, Pointer::LastSuccessful),
+        Origin::MostRecent => store.pointed(group, Pointer::MostRecent),
+    };
+    let nothing = |warnings| {
+        let plan = HookPlan::nothing(event.clone());
+        Ok(Scripts { plan, earlier: None, appspec: PathBuf::new(), warnings })
+    };
+    let Some(earlier) = earlier else { return nothing(Vec::new()) };
+    let archive = earlier.archive();
+    match appspec::scripts_of_earlier(&archive, &spec.appspec_filename, event) {
+        Ok((scripts, warning)) => {
+            let plan = HookPlan { event: event.clone(), archive, scripts };
+            let warnings = Vec::from_iter(warning);
+            Ok(Scripts { plan, earlier: Some(earlier.id()), appspec: PathBuf::new(), warnings })
+        }
+        Err(AppSpecError::Missing { .. }) => {
+            nothing(vec![format!("the earlier revision {} is gone; {event} does nothing", archive.display())])
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn warnings_of(parsed: &Parsed) -> Vec<String> {
+    parsed.warnings.iter().map(|warning| format!("AppSpec: {warning}")).collect()
+}
