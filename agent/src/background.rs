@@ -11,7 +11,7 @@ use nix::unistd::{ForkResult, chdir, fork, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
 use crate::console;
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 /// How long a caller waits for the daemon to be up: longer than EC2 may take to say who this host is.
 const PATIENCE: Duration = Duration::from_secs(90);

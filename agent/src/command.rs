@@ -38,7 +38,7 @@ use serde::de::Error as _;
 use crate::aws::Access;
 use crate::aws::credentials::{self, Credentials};
 use crate::backoff::jittered;
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 use peer::Peer;
 pub use persistence::Persistence;
 use reach::Reach;
@@ -92,14 +92,14 @@ pub struct ServiceError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    #[error("{operation}: {source}")]
-    Service { operation: &'static str, source: ServiceError },
+    #[error("{operation}: {answer}")]
+    Service { operation: &'static str, answer: ServiceError },
     /// Nothing usable came back: no connection, no credentials, time-out, an answer that breaks off or never ends.
     #[error("{operation} did not reach the service: {reason}")]
     Transport { operation: &'static str, reason: String },
     /// Something other than the service answered, such as a proxy's page.
-    #[error("{operation}: the answer is not the service's: {source}")]
-    Answer { operation: &'static str, source: serde_json::Error },
+    #[error("{operation}: the answer is not the service's: {reason}")]
+    Answer { operation: &'static str, reason: serde_json::Error },
 }
 
 /// Errors that are about who calls, not about what is asked; somebody can put that right while the agent runs.
@@ -134,30 +134,30 @@ impl ServiceError {
 impl CallError {
     /// Whether the service asks to be called less often.
     pub fn is_throttling(&self) -> bool {
-        matches!(self, Self::Service { source, .. } if source.is_throttling())
+        matches!(self, Self::Service { answer, .. } if answer.is_throttling())
     }
 
     /// Whether the service itself says no to what was asked: the same call can never succeed.
     pub fn is_refusal(&self) -> bool {
-        let Self::Service { source, .. } = self else {
+        let Self::Service { answer, .. } = self else {
             return false;
         };
-        (400..500).contains(&source.status)
-            && source.status != 408
-            && !matches!(source.kind.as_str(), NAMELESS | "RequestTimeout" | "RequestTimeoutException")
-            && !source.is_throttling()
-            && !source.is_about_credentials()
+        (400..500).contains(&answer.status)
+            && answer.status != 408
+            && !matches!(answer.kind.as_str(), NAMELESS | "RequestTimeout" | "RequestTimeoutException")
+            && !answer.is_throttling()
+            && !answer.is_about_credentials()
     }
 
     /// Whether the service does not take the credentials; others may come.
     fn is_refusal_of_credentials(&self) -> bool {
-        matches!(self, Self::Service { source, .. } if credentials::is_refusal(&source.kind))
+        matches!(self, Self::Service { answer, .. } if credentials::is_refusal(&answer.kind))
     }
 
     /// Whether the service may have acted on the call all the same.
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Service { source, .. } => source.status >= 500,
+            Self::Service { answer, .. } => answer.status >= 500,
             Self::Transport { .. } | Self::Answer { .. } => true,
         }
     }
@@ -165,7 +165,7 @@ impl CallError {
     /// Whether the same call can succeed soon, with nobody doing anything about it.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Service { source, .. } => !self.is_refusal() && !source.is_about_credentials(),
+            Self::Service { answer, .. } => !self.is_refusal() && !answer.is_about_credentials(),
             Self::Transport { .. } | Self::Answer { .. } => true,
         }
     }
@@ -265,7 +265,7 @@ impl CommandService {
     /// Calls once; and once more when the credentials are refused and their source has others.
     pub async fn attempt<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
-        let body = serde_json::to_string(input).map_err(|source| CallError::Answer { operation, source })?;
+        let body = serde_json::to_string(input).map_err(|reason| CallError::Answer { operation, reason })?;
         let used = self.credentials.generation();
         let mut answer = self.exchange(operation, body.clone()).await;
         if answer.as_ref().is_err_and(CallError::is_refusal_of_credentials)
@@ -274,20 +274,23 @@ impl CommandService {
             answer = self.exchange(operation, body).await;
         }
         let Answer { body, of_service, numbered } = answer?;
-        let foreign = |source| CallError::Answer { operation, source };
-        let read = |body: &[u8]| serde_json::from_slice(body).map_err(foreign);
-        match body.is_empty() {
-            true if O::MAY_BE_EMPTY && numbered => read(b"{}"),
-            true => Err(foreign(serde_json::Error::custom("it is empty"))),
-            false if of_service => read(&body),
-            false => Err(foreign(serde_json::Error::custom(format!("it begins with {:?}", excerpt(&body))))),
-        }
+        let foreign = |reason| CallError::Answer { operation, reason };
+        let body = if !body.is_empty() && of_service {
+            body
+        } else if body.is_empty() && O::MAY_BE_EMPTY && numbered {
+            b"{}".to_vec()
+        } else if body.is_empty() {
+            return Err(foreign(serde_json::Error::custom("it is empty")));
+        } else {
+            return Err(foreign(serde_json::Error::custom(format!("it begins with {:?}", excerpt(&body)))));
+        };
+        serde_json::from_slice(&body).map_err(foreign)
     }
 
     async fn exchange(&self, operation: &'static str, body: String) -> Result<Answer, CallError> {
         let request = Request { target: format!("{}.{operation}", self.target_prefix), body };
         self.transport.invoke(request).await.map_err(|error| match error {
-            SdkError::ServiceError(context) => CallError::Service { operation, source: context.into_err() },
+            SdkError::ServiceError(context) => CallError::Service { operation, answer: context.into_err() },
             other => CallError::Transport { operation, reason: in_words(&other) },
         })
     }
@@ -368,13 +371,19 @@ fn deserialize(response: &HttpResponse) -> Result<Answer, OrchestratorError<Serv
         let typed = header("content-type").is_some_and(|kind| kind.starts_with("application/x-amz-json-"));
         return Ok(Answer { body: body.to_vec(), of_service: numbered || typed, numbered });
     }
-    let parsed: Option<ErrorBody> = serde_json::from_slice(body).ok();
-    let header = response.headers().get("x-amzn-errortype").map(str::to_owned);
-    let kind = parsed.as_ref().map(|error| error.kind.clone()).filter(|kind| !kind.is_empty()).or(header);
-    let kind = kind.unwrap_or_else(|| NAMELESS.into());
-    let message = parsed.map_or_else(|| excerpt(body), |error| error.message);
-    let kind = kind.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
+    let document: Option<ErrorBody> = serde_json::from_slice(body).ok();
+    let header = response.headers().get("x-amzn-errortype").unwrap_or_default();
+    let named = document.as_ref().map_or("", |error| &error.kind);
+    let kind = bare_name(if named.is_empty() { header } else { named });
+    let kind = if kind.is_empty() { NAMELESS.to_owned() } else { kind.to_owned() };
+    let message = document.map_or_else(|| excerpt(body), |error| error.message);
     Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
+}
+
+/// The name of an error without its namespace, and without the address that some services put behind it.
+fn bare_name(kind: &str) -> &str {
+    let name = kind.rsplit('#').next().unwrap_or_default();
+    name.split(':').next().unwrap_or_default()
 }
 
 /// What libraries call the stages of a call; what follows says it better.

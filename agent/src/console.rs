@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use codedeploy_hooks::plain::{harmless_json, harmless_lines};
 use serde_json::Value;
 
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 /// To the standard output.
 pub fn say(line: impl Display) {

@@ -16,7 +16,6 @@ use crate::control_socket::status::Status;
 use crate::deployment::Host;
 use crate::deployment::ledger::Ledger;
 use crate::deployment_root::StoreError;
-use crate::errors::Chain;
 use crate::history::History;
 use crate::identity::{Identity, IdentityError, METADATA_PATIENCE, is_there};
 use crate::pidfile::{PidFile, PidFileError};
@@ -25,6 +24,7 @@ use crate::runtime::on_runtime;
 use crate::shutdown::Shutdown;
 use crate::spec::envelope::{self, EnvelopeError};
 use crate::telemetry;
+use codedeploy_api::chain::Chain;
 
 /// How long the daemon waits for a store that does not answer at all: a lifecycle event may last for an hour, and a store
 /// that is restarted comes back sooner.

@@ -2,24 +2,24 @@
 
 mod files;
 mod folder;
+mod state;
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use codedeploy_hooks::fs::{replace_record, sweep};
 use codedeploy_hooks::install::{self, Records};
 
-use crate::errors::Chain;
 use crate::path_component::PathComponent;
+use codedeploy_api::chain::Chain;
 pub use files::create_folders;
 use files::folders;
 pub(crate) use files::remove;
 pub use folder::DeploymentFolder;
+use state::{MAX_POINTER, deployment_path, read_state, set_aside, set_aside_unless_file};
 
 /// The folder `deployment-root`. Every method names paths the official agents know.
 #[derive(Debug, Clone)]
@@ -352,61 +352,6 @@ const ARCHIVE: u32 = 0o755;
 
 /// The end of the name of the journal of a group's rollback.
 const ROLLBACK: &str = "-rollback.jsonl";
-
-/// Longest text of a pointer, in bytes; no path is longer.
-const MAX_POINTER: u64 = 4096;
-
-/// Longest name in a folder, in bytes (limits.h).
-const NAME_MAX: usize = 255;
-
-/// The path that a pointer holds. Official agents write it without a newline; an editor adds one.
-fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
-    let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)));
-    let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
-    let plain = path.is_absolute()
-        && path.components().all(possible)
-        && !bytes.contains(&0)
-        && path.file_name().is_some();
-    plain.then_some(path)
-}
-
-/// The contents of a small regular file; `None` when there is nothing at all. Never waits for a FIFO.
-fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
-    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    if metadata.len() > most {
-        return Err(io::Error::other(format!("it has {} bytes, more than {most}", metadata.len())));
-    }
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
-}
-
-fn set_aside_unless_file(path: &Path) -> Result<(), StoreError> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.is_file() => set_aside(path, "it is not a regular file"),
-        _ => Ok(()),
-    }
-}
-
-/// Renames a state file that is of no use, so that the agent can go on and somebody can look at it.
-fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".unusable");
-    let aside = PathBuf::from(aside);
-    remove(&aside)?;
-    fs::rename(path, &aside).map_err(failed("set aside", path))?;
-    tracing::warn!(path = %path.display(), kept = %aside.display(), "set aside: {problem}");
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -86,7 +86,7 @@ impl History {
     pub fn open(path: &Path) -> Self {
         let deployments = load(path).unwrap_or_else(|error| {
             let aside = path.with_extension("json.damaged");
-            let reason = crate::errors::Chain(&error).to_string();
+            let reason = codedeploy_api::chain::Chain(&error).to_string();
             match std::fs::rename(path, &aside) {
                 Ok(()) => {
                     tracing::warn!(path = %path.display(), kept_as = %aside.display(), reason, "the history of deployments is not usable; it begins anew")

@@ -23,7 +23,6 @@ pub mod control_socket;
 pub mod daemon;
 pub mod deployment;
 pub mod deployment_root;
-pub mod errors;
 pub mod history;
 pub mod identity;
 mod memory;

@@ -274,7 +274,7 @@ mod tests {
                 _ => std::os::unix::fs::symlink(&elsewhere, &path).unwrap(),
             }
             let error = PidFile::acquire(&path).unwrap_err();
-            let text = crate::errors::Chain(&error).to_string();
+            let text = codedeploy_api::chain::Chain(&error).to_string();
             assert!(text.contains(&path.display().to_string()) && text.contains(expected), "{text}");
             assert!(holder(&path).is_err());
         }

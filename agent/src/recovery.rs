@@ -4,8 +4,8 @@
 use codedeploy_hooks::install::{self, RecoverError, Recovery, Turn, TurnError};
 
 use crate::deployment_root::{Store, StoreError};
-use crate::errors::Chain;
 use crate::path_component::PathComponent;
+use codedeploy_api::chain::Chain;
 
 /// Why no Install can begin.
 #[derive(Debug, thiserror::Error)]

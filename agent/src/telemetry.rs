@@ -71,9 +71,10 @@ struct Output {
 /// Logs to `<log_dir>/<program>.log` in the configured layout; to the journal or, in words, to a terminal when stderr is
 /// one of them.
 pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
-    let readers = match settings.hardening.restrict_log_dir {
-        true => Readers::Group(log_readers(&settings.log_group)),
-        false => Readers::Everybody,
+    let readers = if settings.hardening.restrict_log_dir {
+        Readers::Group(log_readers(&settings.log_group))
+    } else {
+        Readers::Everybody
     };
     let name = LogName::new(&settings.log_dir, &settings.program_name).readable_by(readers);
     let path = name.current();

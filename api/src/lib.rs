@@ -6,8 +6,11 @@
 //! * [`specification`]: the deployment specification, the signed document inside a command's envelope;
 //! * [`diagnostics`]: a host's report about a finished command.
 //!
+//! Besides them, [`chain`] shows an error with its causes, for all programs alike.
+//!
 //! Shapes only: the agent decides what a member means for a host, the controller what it means for a fleet.
 
+pub mod chain;
 pub mod codedeploy;
 pub mod command;
 pub mod diagnostics;

@@ -1,5 +1,6 @@
 //! The errors of both APIs, by the names AWS gives them.
 
+use codedeploy_api::chain::Chain;
 use codedeploy_api::command::ErrorBody;
 
 use crate::store::{SqlError, StoreError};
@@ -44,14 +45,7 @@ impl From<SqlError> for ApiError {
 
 /// An error and its causes on one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    Chain(error).to_string()
 }
 
 macro_rules! error_names {

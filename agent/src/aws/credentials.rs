@@ -11,11 +11,11 @@ use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
-use crate::errors::Chain;
 use crate::identity::metadata::MetadataError;
 use crate::identity::on_premises::{self, Login};
 use crate::identity::{CredentialSource, IdentityError};
 use crate::regular;
+use codedeploy_api::chain::Chain;
 
 /// How long keys are used before their source is read again.
 const REREAD_AFTER: Duration = Duration::from_secs(30 * 60);

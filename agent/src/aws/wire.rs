@@ -14,8 +14,8 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use serde_json::Value;
 
-use crate::errors::Chain;
 use crate::telemetry::milliseconds_since;
+use codedeploy_api::chain::Chain;
 
 const HIDDEN: &str = "(hidden)";
 /// Query parameters that say nothing secret; signed URLs have others.

@@ -18,9 +18,9 @@ use crate::control_socket::status::{Activity, Outbox, Report};
 use crate::control_socket::{self, Place};
 use crate::deployment::ledger::Ledger;
 use crate::deployment_root::Store;
-use crate::errors::Chain;
 use crate::history::{Deployment, History};
 use crate::pidfile::{self, Holder, PidFileError};
+use codedeploy_api::chain::Chain;
 
 /// The official agent's message if no agent is running.
 const NOT_RUNNING: &str = "No AWS CodeDeploy agent running";

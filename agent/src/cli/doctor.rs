@@ -18,9 +18,9 @@ use crate::aws::Access;
 use crate::config::{Environment, Settings};
 use crate::console;
 use crate::control_socket::Place;
-use crate::errors::Chain;
 use crate::identity::Identity;
 use crate::spec::envelope;
+use codedeploy_api::chain::Chain;
 
 /// The time that EC2's metadata may take to identify this host: somebody is waiting for the checks.
 const EC2_PATIENCE: Duration = Duration::from_secs(3);

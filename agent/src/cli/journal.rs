@@ -12,7 +12,7 @@ use crate::config::{ConfigError, Environment, Settings};
 use crate::console;
 use crate::console::fail;
 use crate::deployment_root::{Store, StoreError};
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 /// The number of changes that the text lists; JSON has all.
 const LISTED: usize = 20;

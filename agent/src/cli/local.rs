@@ -21,7 +21,6 @@ use crate::console;
 use crate::console::fail;
 use crate::deployment::{Host, preview};
 use crate::deployment_root::DeploymentFolder;
-use crate::errors::Chain;
 use crate::identity::{CredentialSource, Identity, IdentityError, Region, is_there};
 use crate::recovery::{self, RecoveryError};
 use crate::revision::Revision;
@@ -32,6 +31,7 @@ use crate::spec::{DeploymentSpec, SpecError};
 use crate::telemetry;
 use arguments::Arguments;
 use arguments::UsageError;
+use codedeploy_api::chain::Chain;
 use scratch::Scratch;
 
 /// Deploys a bundle on this machine without a service.

@@ -140,7 +140,7 @@ fn tell(problems: &[Problem]) {
     if problems.len() > MAX_PROBLEMS {
         console::complain(format_args!("not shown: {} more files", problems.len() - MAX_PROBLEMS));
     }
-    if problems.iter().any(|problem| problem.source.kind() == io::ErrorKind::PermissionDenied) {
+    if problems.iter().any(|problem| problem.reason.kind() == io::ErrorKind::PermissionDenied) {
         console::complain("script output is for root and the group that reads logs: run this with sudo");
     }
 }

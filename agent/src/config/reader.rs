@@ -35,9 +35,10 @@ impl Warning {
         let mut lines: Vec<_> = lines_of(text, &key).collect();
         let line = lines.pop();
         let earlier: Vec<_> = lines.iter().map(|line| format!("line {line}")).collect();
-        let what = match earlier.is_empty() {
-            true => "stands there more than once; the last one counts".to_owned(),
-            false => format!("stands on {} already; this one, the last, counts", earlier.join(" and ")),
+        let what = if earlier.is_empty() {
+            "stands there more than once; the last one counts".to_owned()
+        } else {
+            format!("stands on {} already; this one, the last, counts", earlier.join(" and "))
         };
         Self { place: Place { line, key: Some(key) }, what }
     }

@@ -28,7 +28,7 @@ pub struct KeyDigest(pub [u8; 32]);
 
 impl fmt::Display for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -65,13 +65,8 @@ fn pins(file: &mut Reader) -> Option<Vec<KeyDigest>> {
 
 fn sha256_digest(text: &str) -> Option<KeyDigest> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
+    hex::decode_to_slice(digits, &mut digest).ok()?;
     Some(KeyDigest(digest))
 }
 

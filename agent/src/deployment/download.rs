@@ -7,12 +7,12 @@ use codedeploy_hooks::script::Report;
 use super::reports::succeeded;
 use super::{CommandError, Host, appspec, blocking, reuse};
 use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
-use crate::errors::Chain;
 use crate::revision::archive::{self, UnpackError};
 use crate::revision::manifest;
 use crate::revision::{FetchedBundle, fetch};
 use crate::spec::DeploymentSpec;
 use crate::telemetry::milliseconds_since;
+use codedeploy_api::chain::Chain;
 
 /// Makes the deployment's archive. It is published by rename, so later events never see a partial one.
 pub(super) async fn download(host: &Host, spec: &DeploymentSpec) -> Result<Report, CommandError> {

@@ -24,9 +24,9 @@ use codedeploy_hooks::fs::replace_file;
 use time::OffsetDateTime;
 
 use crate::deployment_root::{Store, StoreError};
-use crate::errors::Chain;
 use crate::path_component::PathComponent;
 use crate::spec::DeploymentSpec;
+use codedeploy_api::chain::Chain;
 pub use official::Bare;
 pub use record::{About, Begun, Ended, InProgress, Noted};
 use record::{Record, file_name};

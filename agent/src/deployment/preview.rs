@@ -17,9 +17,9 @@ use super::{CommandError, Host, appspec, blocking, download};
 use crate::config::Settings;
 use crate::deployment::appspec::AppSpecError;
 use crate::deployment_root::{DeploymentFolder, Pointer};
-use crate::errors::Chain;
 use crate::revision::{LocalRevision, Revision};
 use crate::spec::DeploymentSpec;
+use codedeploy_api::chain::Chain;
 
 /// A deployment as it would be.
 #[derive(Debug)]

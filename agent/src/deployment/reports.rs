@@ -3,7 +3,7 @@
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::{Outcome, Report};
 
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 /// The report of a script of the earlier deployment that failed: what is broken is not in the bundle that is being deployed.
 pub(super) fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) -> Report {

@@ -4,11 +4,11 @@
 //! that the revision is downloaded, with a warning.
 
 use crate::deployment_root::{DeploymentFolder, INCOMING, Store, StoreError, create_folders};
-use crate::errors::Chain;
 use crate::path_component::PathComponent;
 use crate::revision::copy::{CopyError, Keep, copy_tree};
 use crate::revision::manifest::{self, ManifestError};
 use crate::spec::{DeploymentSpec, ReuseFrom};
+use codedeploy_api::chain::Chain;
 
 #[derive(Debug, thiserror::Error)]
 enum ReuseError {

@@ -20,9 +20,9 @@ use super::installed::{Installed, InstalledError};
 use super::ledger::About;
 use super::{CommandError, Host, appspec, blocking, scripts, survivors};
 use crate::deployment_root::{DeploymentFolder, Pointer, StoreError};
-use crate::errors::Chain;
 use crate::path_component::PathComponent;
 use crate::recovery::{self, RecoveryError};
+use codedeploy_api::chain::Chain;
 use journal::{Came, Cause, Journal};
 
 /// What starts the revision that is back, in order.

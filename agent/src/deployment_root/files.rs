@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use codedeploy_hooks::fs::remove_tree;
+
 use crate::deployment_root::{StoreError, failed};
 
 /// Makes `path` with this mode, whatever the umask, and its missing parents so that everybody can pass them.
@@ -26,28 +28,14 @@ pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
 
 /// Removes whatever is at `path`; links are removed, not followed.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !metadata.is_dir() {
-        return fs::remove_file(path).map_err(failed("remove", path));
+    match remove_tree(path) {
+        Err(error) if is_nowhere(&error) => Ok(()),
+        removed => removed.map_err(failed("remove", path)),
     }
-    let removed = fs::remove_dir_all(path).or_else(|_| {
-        // Folders of a revision may be read-only, which stops everybody but root.
-        make_writable(path);
-        fs::remove_dir_all(path)
-    });
-    removed.map_err(failed("remove", path))
 }
 
-fn make_writable(folder: &Path) {
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
+fn is_nowhere(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The folders in `folder`, none when it is missing.
@@ -66,4 +54,23 @@ pub(super) fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     folders.sort();
     Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_removed_however_deep_it_is_and_what_its_links_lead_to_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let (tree, kept) = (root.path().join("tree"), root.path().join("kept"));
+        fs::create_dir_all(tree.join("d/".repeat(1500))).unwrap();
+        fs::write(&kept, "").unwrap();
+        std::os::unix::fs::symlink(&kept, tree.join("link")).unwrap();
+        fs::set_permissions(tree.join("d"), fs::Permissions::from_mode(0o500)).unwrap();
+        remove(&tree).unwrap();
+        assert!(!tree.exists() && kept.exists());
+        remove(&tree).unwrap();
+        remove(&kept.join("below")).unwrap();
+    }
 }

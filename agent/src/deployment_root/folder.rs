@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use codedeploy_hooks::fs::replace_record;
 
-use crate::deployment_root::{MAX_POINTER, StoreError, failed, read_state};
+use crate::deployment_root::state::{MAX_POINTER, read_state};
+use crate::deployment_root::{StoreError, failed};
 
 /// The folder of one deployment of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]

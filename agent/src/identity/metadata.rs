@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::IdentityError;
 use crate::config::Environment;
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 const DEFAULT_ENDPOINT: &str = "http://169.254.169.254";
 const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";

@@ -22,7 +22,6 @@ use crate::command::{CallError, Persistence};
 use crate::config::{KeyDigest, SignerTrust};
 use crate::deployment::ledger::{Entry, LedgerError};
 use crate::deployment::{Plan, failed, stopped};
-use crate::errors::Chain;
 use crate::memory;
 use crate::report;
 use crate::shutdown::Shutdown;
@@ -31,6 +30,7 @@ use crate::spec::envelope::{self, EnvelopeError};
 use crate::spec::{DeploymentSpec, SpecError};
 use crate::systemd;
 use crate::telemetry::milliseconds_since;
+use codedeploy_api::chain::Chain;
 
 /// How long a command that has not begun is kept while the service does not answer: no service waits longer for a
 /// lifecycle event.

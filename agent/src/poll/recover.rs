@@ -16,10 +16,10 @@ use crate::deployment::ledger::{About, Bare, Begun, Entry, Ledger, Left};
 use crate::deployment::rollback::{self, journal::Journal};
 use crate::deployment::survivors;
 use crate::deployment_root::Store;
-use crate::errors::Chain;
 use crate::recovery;
 use crate::report;
 use crate::shutdown::Shutdown;
+use codedeploy_api::chain::Chain;
 
 /// A command with which the agent ended unexpectedly so often is not taken up once more.
 const MAX_STARTS: u32 = 3;

@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::vec;
 
+use codedeploy_hooks::appspec::MAX_FOLDERS;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -30,6 +32,8 @@ pub(crate) enum Keep {
 pub enum CopyError {
     #[error("cannot copy {}", path.display())]
     Copy { path: PathBuf, source: io::Error },
+    #[error("{} is more than {MAX_FOLDERS} folders deep, which no revision may be", path.display())]
+    TooDeep { path: PathBuf },
     #[error("{} is {found}; a revision holds only files, folders and links", path.display())]
     Kind { path: PathBuf, found: &'static str },
 }
@@ -42,7 +46,7 @@ pub(crate) fn copy_tree(from: &Path, to: &Path, except: Option<&Path>, keep: Kee
     };
     let (source, target) = (open(from)?, open(to)?);
     let mut copier = Copier { except, keep, root: to, made: HashMap::new() };
-    copier.below(&source, &target, from, Path::new(""))
+    copier.copy(Level::new(source, target, from.to_owned(), PathBuf::new(), None)?)
 }
 
 struct Copier<'a> {
@@ -53,11 +57,47 @@ struct Copier<'a> {
     made: HashMap<(u64, u64), PathBuf>,
 }
 
+/// A folder that is being copied, and the names in it that are still to come.
+struct Level {
+    from: OwnedFd,
+    to: OwnedFd,
+    path: PathBuf,
+    /// Below the root.
+    relative: PathBuf,
+    names: vec::IntoIter<OsString>,
+    /// What the copy gets when it is complete; nothing for the root.
+    stat: Option<Stat>,
+}
+
+impl Level {
+    fn new(
+        from: OwnedFd,
+        to: OwnedFd,
+        path: PathBuf,
+        relative: PathBuf,
+        stat: Option<Stat>,
+    ) -> Result<Self, CopyError> {
+        match names(&from) {
+            Ok(names) => Ok(Self { from, to, path, relative, names: names.into_iter(), stat }),
+            Err(source) => Err(CopyError::Copy { path, source }),
+        }
+    }
+}
+
 impl Copier<'_> {
-    fn below(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path, relative: &Path) -> Result<(), CopyError> {
-        let names = names(from).map_err(|source| CopyError::Copy { path: path.to_owned(), source })?;
-        for name in names {
-            let (path, relative) = (path.join(&name), relative.join(&name));
+    /// Copies a folder with all that is below it.
+    fn copy(&mut self, top: Level) -> Result<(), CopyError> {
+        let mut open = vec![top];
+        while let Some(level) = open.last_mut() {
+            let Some(name) = level.names.next() else {
+                // Last, because it may forbid writing, and writing changes its times.
+                if let Some(Level { to, path, stat: Some(stat), .. }) = open.pop() {
+                    self.finish(&to, &stat).map_err(|source| CopyError::Copy { path, source })?;
+                }
+                continue;
+            };
+            let (from, to) = (&level.from, &level.to);
+            let (path, relative) = (level.path.join(&name), level.relative.join(&name));
             let failed = |source: io::Error| CopyError::Copy { path: path.clone(), source };
             let stat = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|errno| failed(errno.into()))?;
@@ -65,9 +105,10 @@ impl Copier<'_> {
                 FileType::Directory if self.except == Some(&*path) => {}
                 FileType::Directory => {
                     let (source, target) = self.folder(from, to, &name, &stat).map_err(failed)?;
-                    self.below(&source, &target, &path, &relative)?;
-                    // Last, because the mode may forbid writing, and writing changes the times.
-                    self.finish(&target, &stat).map_err(failed)?;
+                    if open.len() > MAX_FOLDERS {
+                        return Err(CopyError::TooDeep { path });
+                    }
+                    open.push(Level::new(source, target, path, relative, Some(stat))?);
                 }
                 FileType::RegularFile => self.file(from, to, &name, &stat, &relative).map_err(failed)?,
                 FileType::Symlink => self.link(from, to, &name, &stat).map_err(failed)?,

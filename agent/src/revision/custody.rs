@@ -24,10 +24,9 @@ pub(super) fn hold(archive: &OwnedFd, path: &Path, given: Access) -> io::Result<
     let (uid, gid) = (Uid::from_raw(held.uid), Gid::from_raw(held.gid));
     let stat = rustix::fs::fstat(&file)?;
     // It is a copy of an archive that root holds already, in which a script may have been made executable.
-    let executable = match (stat.st_uid, stat.st_gid) == (held.uid, held.gid) {
-        true if FileType::from_raw_mode(stat.st_mode).is_file() => stat.st_mode & 0o111,
-        _ => 0,
-    };
+    let is_held = (stat.st_uid, stat.st_gid) == (held.uid, held.gid);
+    let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+    let executable = if is_held && is_file { stat.st_mode & 0o111 } else { 0 };
     rustix::fs::chownat(&file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     let own_path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     rustix::fs::chmod(&own_path, Mode::from_raw_mode(held.mode | executable))?;

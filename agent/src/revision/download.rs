@@ -45,10 +45,10 @@ impl Incoming {
         let space = rustix::fs::fstatvfs(&self.file).map_err(|errno| self.failed(errno.into()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize);
         let folder = self.path.parent().unwrap_or(Path::new("/")).to_owned();
-        match bytes > free {
-            true => Err(DownloadError::NoSpace { path: folder, needed: bytes, free }),
-            false => Ok(()),
+        if bytes > free {
+            return Err(DownloadError::NoSpace { path: folder, needed: bytes, free });
         }
+        Ok(())
     }
 
     /// Discards everything written so far.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::archive::BundleType;
 use super::download::{DownloadError, Incoming};
@@ -136,7 +137,7 @@ impl GitHub<'_> {
             let chunk = match tokio::time::timeout(self.patience, body.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(error))) => {
-                    return Err(Failure::Temporary(crate::errors::Chain(&error).to_string()));
+                    return Err(Failure::Temporary(codedeploy_api::chain::Chain(&error).to_string()));
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -228,23 +229,16 @@ fn path(revision: &GitHubRevision) -> String {
         BundleType::Zip => "zipball",
         BundleType::Tar | BundleType::Tgz => "tarball",
     };
-    let (account, repository) = (escaped(account, ""), escaped(repository, ""));
-    format!("/repos/{account}/{repository}/{form}/{}", escaped(commit_id, "/"))
+    let (account, repository) =
+        (utf8_percent_encode(account, &RESERVED), utf8_percent_encode(repository, &RESERVED));
+    let commit = utf8_percent_encode(commit_id, &RESERVED_IN_PATH);
+    format!("/repos/{account}/{repository}/{form}/{commit}")
 }
 
-/// Percent-encodes everything but letters, digits, `-._~` and `also`.
-fn escaped(text: &str, also: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        let plain =
-            byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.as_bytes().contains(&byte);
-        match plain {
-            true => escaped.push(char::from(byte)),
-            false => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
-}
+/// Everything but letters, digits and `-._~` (RFC 3986, section 2.3).
+const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The same without `/`, which names of branches have.
+const RESERVED_IN_PATH: AsciiSet = RESERVED.remove(b'/');
 
 #[cfg(test)]
 mod tests {

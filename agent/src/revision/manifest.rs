@@ -6,16 +6,17 @@
 //! target.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fmt::Write as _;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::vec;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use codedeploy_hooks::appspec::MAX_FOLDERS;
 use codedeploy_hooks::custody::{Access, Deployed};
 use codedeploy_hooks::install::Tell;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -46,6 +47,8 @@ pub enum ManifestError {
     Changed { path: PathBuf },
     #[error("{} was not there when the archive was unpacked", path.display())]
     Added { path: PathBuf },
+    #[error("{} is more than {MAX_FOLDERS} folders deep, which no revision may be", path.display())]
+    TooDeep { path: PathBuf },
     #[error("cannot give {} to root until it is installed", path.display())]
     Hold { path: PathBuf, source: io::Error },
     #[error("cannot copy the manifest {}", path.display())]
@@ -143,10 +146,10 @@ pub fn verify(archive: &Path, manifest: &Path) -> Result<(), ManifestError> {
     examine(archive, &mut |path, entry| {
         let before =
             expected.remove(&path).ok_or_else(|| ManifestError::Added { path: archive.join(&path) })?;
-        match before.agrees(&entry) {
-            true => Ok(()),
-            false => Err(ManifestError::Changed { path: archive.join(path) }),
+        if !before.agrees(&entry) {
+            return Err(ManifestError::Changed { path: archive.join(path) });
         }
+        Ok(())
     })?;
     match expected.into_keys().next() {
         Some(path) => Err(ManifestError::Gone { path: archive.join(path) }),
@@ -242,23 +245,22 @@ type Visit<'a> = dyn FnMut(PathBuf, Entry) -> Result<(), ManifestError> + 'a;
 fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
     let root = rustix::fs::openat(CWD, archive, FOLDER, Mode::empty())
         .map_err(|errno| ManifestError::Examine { path: archive.to_owned(), source: errno.into() })?;
-    let mut buffer = vec![0; BUFFER];
-    below(archive, &root, Path::new(""), &mut buffer, visit)
-}
-
-fn below(
-    archive: &Path,
-    folder: &OwnedFd,
-    relative: &Path,
-    buffer: &mut [u8],
-    visit: &mut Visit<'_>,
-) -> Result<(), ManifestError> {
     let failed = |path: &Path| {
         let path = archive.join(path);
         move |source| ManifestError::Examine { path, source }
     };
-    for name in names(folder).map_err(failed(relative))? {
-        let path = relative.join(&name);
+    let level = |folder: OwnedFd, path: PathBuf| {
+        let names = names(&folder).map_err(failed(&path))?.into_iter();
+        Ok::<_, ManifestError>(Level { folder, path, names })
+    };
+    let mut buffer = vec![0; BUFFER];
+    let mut open = vec![level(root, PathBuf::new())?];
+    while let Some(current) = open.last_mut() {
+        let Some(name) = current.names.next() else {
+            open.pop();
+            continue;
+        };
+        let (folder, path) = (&current.folder, current.path.join(&name));
         let stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW);
         let stat = stat.map_err(io::Error::from).map_err(failed(&path))?;
         let entry = |kind, content| {
@@ -269,29 +271,36 @@ fn below(
             FileType::Directory => {
                 visit(path.clone(), entry(Kind::Folder, "- -".to_owned()))?;
                 let child = rustix::fs::openat(folder, &name, FOLDER, Mode::empty());
-                below(
-                    archive,
-                    &child.map_err(io::Error::from).map_err(failed(&path))?,
-                    &path,
-                    buffer,
-                    visit,
-                )?;
+                let child = child.map_err(io::Error::from).map_err(failed(&path))?;
+                if open.len() > MAX_FOLDERS {
+                    return Err(ManifestError::TooDeep { path: archive.join(path) });
+                }
+                open.push(level(child, path)?);
             }
             FileType::RegularFile => {
                 let file = rustix::fs::openat(folder, &name, READ, Mode::empty()).map_err(io::Error::from);
-                let digest = file.and_then(|file| digest(File::from(file), buffer)).map_err(failed(&path))?;
+                let digest =
+                    file.and_then(|file| digest(File::from(file), &mut buffer)).map_err(failed(&path))?;
                 visit(path, entry(Kind::File, format!("{} {digest}", stat.st_size)))?;
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(folder, &name, Vec::new()).map_err(io::Error::from);
                 let target = target.map_err(failed(&path))?.into_bytes();
-                let digest = digest(&*target, buffer).map_err(failed(&path))?;
+                let digest = digest(&*target, &mut buffer).map_err(failed(&path))?;
                 visit(path, entry(Kind::Link, format!("{} {digest}", target.len())))?;
             }
             _ => return Err(ManifestError::Changed { path: archive.join(path) }),
         }
     }
     Ok(())
+}
+
+/// An open folder on the way down, and the names in it that are still to come.
+struct Level {
+    folder: OwnedFd,
+    /// Below the archive.
+    path: PathBuf,
+    names: vec::IntoIter<OsString>,
 }
 
 /// SHA-256 in hexadecimal digits.
@@ -303,10 +312,5 @@ fn digest(mut source: impl Read, buffer: &mut [u8]) -> io::Result<String> {
             read => context.update(&buffer[..read]),
         }
     }
-    let mut text = String::with_capacity(64);
-    for byte in context.finish().as_ref() {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex::encode(context.finish()))
 }

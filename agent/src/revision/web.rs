@@ -18,7 +18,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::timeout::TimeoutConfig;
 
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

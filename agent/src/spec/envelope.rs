@@ -42,12 +42,12 @@ pub enum EnvelopeError {
     TooLarge { found: usize },
     #[error("the specification is neither PEM with the label PKCS7 nor base64")]
     Encoding,
-    #[error("the specification {source}")]
-    Signature { source: Pkcs7Error },
+    #[error("the specification {problem}")]
+    Signature { problem: Pkcs7Error },
     #[error("cannot read deployment_signer_ca {}", path.display())]
     Authority { path: PathBuf, source: std::io::Error },
-    #[error("deployment_signer_ca {} is of no use: it {source}", path.display())]
-    NoAuthority { path: PathBuf, source: Pkcs7Error },
+    #[error("deployment_signer_ca {} is of no use: it {problem}", path.display())]
+    NoAuthority { path: PathBuf, problem: Pkcs7Error },
     #[error(
         "the specification is signed by {subject} with the key {found}, which deployment_signer_pin does not have; if the \
          service's key was changed on purpose, add its digest there"
@@ -63,7 +63,7 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
     let der = decode(&envelope.payload)?;
     let authorities = authorities(trust)?;
     let opened =
-        pkcs7::open(&der, authorities.as_ref()).map_err(|source| EnvelopeError::Signature { source })?;
+        pkcs7::open(&der, authorities.as_ref()).map_err(|problem| EnvelopeError::Signature { problem })?;
     for signer in &opened.signers {
         let found = KeyDigest(signer.key_sha256);
         if let SignerTrust::Pins(pins) = trust
@@ -88,7 +88,7 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
     let pem =
         regular::read(path).map_err(|source| EnvelopeError::Authority { path: path.clone(), source })?;
     let found = Authorities::read(&pem);
-    found.map(Some).map_err(|source| EnvelopeError::NoAuthority { path: path.clone(), source })
+    found.map(Some).map_err(|problem| EnvelopeError::NoAuthority { path: path.clone(), problem })
 }
 
 /// A specification that this process wrote for itself, as the local command does.

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::record::{Fields, Record};
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 /// A layer that hands every record on.
 pub(super) struct Recorder<W>(pub(super) W);

@@ -25,9 +25,9 @@ use crate::aws::Access;
 use crate::cli::doctor::{Check, Verdict};
 use crate::command::ServiceError;
 use crate::config::Settings;
-use crate::errors::Chain;
 use crate::identity::Identity;
 use clock::Clocks;
+use codedeploy_api::chain::Chain;
 use trouble::Unreached;
 
 /// The timeout of one check.

@@ -95,8 +95,8 @@ pub(super) enum UsageError {
     Closed { path: PathBuf, source: std::io::Error },
     #[error("--bundle-location: the folder {} has no AppSpec file {name}; {}", path.display(), where_it_belongs(path, name))]
     NoAppSpec { path: PathBuf, name: String },
-    #[error("--events: {source}{}", meant(*nearest))]
-    EventName { source: InvalidEventName, nearest: Option<&'static str> },
+    #[error("--events: {problem}{}", meant(*nearest))]
+    EventName { problem: InvalidEventName, nearest: Option<&'static str> },
     #[error("--events: {event} is no standard lifecycle event, and the AppSpec file has no scripts for it{}", meant(nearest.as_deref()))]
     UnknownEvent { event: LifecycleEvent, nearest: Option<String> },
     #[error("--events: {event} is performed by a service with a load balancer; there is none here")]

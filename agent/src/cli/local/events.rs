@@ -20,7 +20,7 @@ pub(super) fn order(named: Option<&str>) -> Result<Vec<LifecycleEvent>, UsageErr
     let mut events = Vec::new();
     for name in named.unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let event: LifecycleEvent =
-            name.parse().map_err(|source| UsageError::EventName { source, nearest: nearest(name) })?;
+            name.parse().map_err(|problem| UsageError::EventName { problem, nearest: nearest(name) })?;
         if matches!(event, BlockTraffic | AllowTraffic) {
             return Err(UsageError::ServiceEvent { event });
         }

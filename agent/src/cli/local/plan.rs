@@ -9,8 +9,8 @@ use codedeploy_hooks::plain::harmless_lines;
 
 use crate::console;
 use crate::deployment::preview;
-use crate::errors::Chain;
 use crate::shutdown::Shutdown;
+use codedeploy_api::chain::Chain;
 
 use crate::cli::local::LocalError;
 use crate::cli::local::scratch::Scratch;

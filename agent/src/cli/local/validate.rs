@@ -105,7 +105,7 @@ impl Arguments {
         text: Result<Vec<u8>, UnreadableError>,
         folder: Option<&Path>,
     ) -> Checked {
-        let findings = text.map_err(|error| crate::errors::Chain(&error).to_string());
+        let findings = text.map_err(|error| codedeploy_api::chain::Chain(&error).to_string());
         let findings = findings.map(|text| {
             let mut findings = check(&text, folder);
             if self.strict {

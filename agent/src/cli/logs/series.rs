@@ -40,10 +40,10 @@ pub(super) struct Series {
 
 /// A file that was left out.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", path.display())]
+#[error("{}: {reason}", path.display())]
 pub(super) struct Problem {
     path: PathBuf,
-    pub(super) source: io::Error,
+    pub(super) reason: io::Error,
 }
 
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Series {
 
     fn leave_out(&mut self, path: PathBuf, source: io::Error) {
         if source.kind() != io::ErrorKind::NotFound && self.unreadable.insert(path.clone()) {
-            self.problems.push(Problem { path, source });
+            self.problems.push(Problem { path, reason: source });
         }
     }
 

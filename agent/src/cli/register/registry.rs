@@ -8,7 +8,7 @@ use aws_sdk_codedeploy::{Client, Config};
 
 use crate::aws::Access;
 use crate::cli::register::request::{Identification, Tag};
-use crate::errors::Chain;
+use codedeploy_api::chain::Chain;
 
 /// The service, called with an operator's keys.
 pub(super) struct Registry {

@@ -145,8 +145,8 @@ impl Record for Ended {
 /// The name of the file about a command. Identifiers are opaque, and may be longer than a name can be.
 pub(super) fn file_name(host_command_identifier: &str) -> String {
     let digest = digest(&SHA256, host_command_identifier.as_bytes());
-    let half = digest.as_ref().iter().take(16).fold(0_u128, |half, byte| half << 8 | u128::from(*byte));
-    format!("{half:032x}.json")
+    let (half, _) = digest.as_ref().split_at(16);
+    format!("{}.json", hex::encode(half))
 }
 
 /// Reads what is at `path`, if it is a record of the command that this name stands for.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::super::ledger::About;
 use super::Started;
 use crate::deployment_root::{Store, StoreError};
-use crate::errors::Chain;
 use crate::regular;
+use codedeploy_api::chain::Chain;
 
 /// The one form of the file that there has been.
 const VERSION: u32 = 1;

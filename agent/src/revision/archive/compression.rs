@@ -115,10 +115,10 @@ impl<'a> Decompressed<'a> {
         let length = input.get_ref().peek(input.buffer().len(), &mut start)?;
         let start = &start[..length];
         if Compression::of(start) != Some(self.compression) {
-            return match only_zeros(&mut input)? {
-                true => Ok(State::Ended),
-                false => Err(io::Error::other(StreamProblem::Behind(self.compression.name()))),
-            };
+            if only_zeros(&mut input)? {
+                return Ok(State::Ended);
+            }
+            return Err(io::Error::other(StreamProblem::Behind(self.compression.name())));
         }
         Ok(match self.compression {
             Compression::Gzip => State::Gzip(Box::new(GzDecoder::new(input))),
@@ -190,10 +190,10 @@ impl<'a> Zstd<'a> {
             Ok(()) => Ok(true),
             Err(Error::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
                 let length = u64::from(length);
-                match io::copy(&mut (&mut self.input).take(length), &mut io::sink())? == length {
-                    true => Ok(false),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
+                if io::copy(&mut (&mut self.input).take(length), &mut io::sink())? < length {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                Ok(false)
             }
             Err(
                 Error::WindowSizeTooBig { .. }

@@ -42,13 +42,12 @@ pub fn flatten_single_folder(dir: &Path, appspec_names: &[&str]) -> Result<bool,
 
     // The folder is about to be removed; until then its children must be movable.
     rustix::fs::fchmod(&folder, Mode::RWXU).map_err(failed("open up", only))?;
-    let emptied = match children.contains(only) {
-        false => only.clone(),
-        true => {
-            let free = unlike(&children);
-            rename(root.as_fd(), only, root.as_fd(), &free).map_err(failed("move aside", only))?;
-            free
-        }
+    let emptied = if children.contains(only) {
+        let free = unlike(&children);
+        rename(root.as_fd(), only, root.as_fd(), &free).map_err(failed("move aside", only))?;
+        free
+    } else {
+        only.clone()
     };
     for child in &children {
         move_up(folder.as_fd(), root.as_fd(), child).map_err(failed("move up", child))?;

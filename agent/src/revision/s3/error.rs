@@ -6,10 +6,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use crate::errors::Chain;
 use crate::identity::Region;
 use crate::revision::S3Revision;
 use crate::revision::download::DownloadError;
+use codedeploy_api::chain::Chain;
 
 /// An object's name in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

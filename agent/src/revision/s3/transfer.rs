@@ -133,7 +133,9 @@ impl Transfer<'_> {
             }
             let chunk = match tokio::time::timeout(patience, stream.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
-                Ok(Some(Err(error))) => break Ended::Broken(crate::errors::Chain(&error).to_string()),
+                Ok(Some(Err(error))) => {
+                    break Ended::Broken(codedeploy_api::chain::Chain(&error).to_string());
+                }
                 Ok(None) if to.is_none() => break Ended::Complete,
                 Ok(None) => break Ended::Broken("the stream ended early".into()),
                 Err(_) => break Ended::Broken(format!("nothing arrived for {} s", patience.as_secs())),

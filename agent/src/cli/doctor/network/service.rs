@@ -54,7 +54,7 @@ pub(super) async fn ask(access: &Access, identity: &Identity) -> Asked {
 pub(super) fn signature(answer: Option<&Answer>) -> Signature {
     match answer {
         Some(Ok(())) => Signature::Accepted,
-        Some(Err(CallError::Service { source, .. })) => match said_of(&source.kind) {
+        Some(Err(CallError::Service { answer, .. })) => match said_of(&answer.kind) {
             Said::NoSuchDeployment => Signature::Accepted,
             Said::WrongSignature | Said::Expired => Signature::Refused,
             _ => Signature::Unknown,
@@ -107,8 +107,8 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
             );
         }
         Some(Ok(())) => return Check::ok(NAME, format!("{endpoint} accepts this host")),
-        Some(Err(CallError::Service { source, .. })) => {
-            (source.status, source.kind.as_str(), &source.message)
+        Some(Err(CallError::Service { answer, .. })) => {
+            (answer.status, answer.kind.as_str(), &answer.message)
         }
         Some(Err(CallError::Transport { reason, .. })) => {
             let text = format!("no signed request reached {endpoint}: {reason}");
@@ -172,8 +172,8 @@ mod tests {
     use crate::command::ServiceError;
 
     fn refused(status: u16, kind: &str) -> Answer {
-        let source = ServiceError { status, kind: kind.into(), message: "because".into() };
-        Err(CallError::Service { operation: "X", source })
+        let answer = ServiceError { status, kind: kind.into(), message: "because".into() };
+        Err(CallError::Service { operation: "X", answer })
     }
 
     fn clocks(apart: i64) -> Clocks {

@@ -55,9 +55,10 @@ pub(super) fn is_header(block: &[u8; BLOCK]) -> bool {
 pub(super) fn own_name(header: &Header) -> Vec<u8> {
     let block = header.as_bytes();
     let (name, prefix) = (text(&block[..100]), text(&block[345..500]));
-    match block[257..263] == *b"ustar\0" && !prefix.is_empty() {
-        true => [prefix, b"/", name].concat(),
-        false => name.to_vec(),
+    if block[257..263] == *b"ustar\0" && !prefix.is_empty() {
+        [prefix, b"/", name].concat()
+    } else {
+        name.to_vec()
     }
 }
 

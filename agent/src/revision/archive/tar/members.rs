@@ -227,10 +227,10 @@ impl<'a, R: Read> Members<'a, R> {
             self.finish()?;
             return Ok(None);
         }
-        match is_header(&block) {
-            true => Ok(Some(Header::from_byte_slice(&block).clone())),
-            false => Err(self.damaged("a header's checksum is wrong")),
+        if !is_header(&block) {
+            return Err(self.damaged("a header's checksum is wrong"));
         }
+        Ok(Some(Header::from_byte_slice(&block).clone()))
     }
 
     /// Reads a record that describes another member.
@@ -243,10 +243,7 @@ impl<'a, R: Read> Members<'a, R> {
         let mut record = Vec::new();
         let read = self.content().read_to_end(&mut record);
         read.map_err(|source| self.failed(source))?;
-        match record.len() as u64 == size {
-            true => Ok(record),
-            false => Err(self.truncated()),
-        }
+        if record.len() as u64 == size { Ok(record) } else { Err(self.truncated()) }
     }
 
     /// A GNU long name, up to its NUL.

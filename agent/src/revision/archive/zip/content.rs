@@ -87,10 +87,7 @@ impl<'a> Content<'a> {
         if !packed.fill_buf()?.is_empty() {
             return invalid("bytes follow its compressed content, which would be dropped");
         }
-        match self.crc.sum() == self.expected {
-            true => Ok(()),
-            false => invalid("its checksum is wrong"),
-        }
+        if self.crc.sum() == self.expected { Ok(()) } else { invalid("its checksum is wrong") }
     }
 }
 

@@ -133,10 +133,7 @@ fn find_end(bundle: &File) -> Result<(End, Behind), UnpackError> {
     if any_mark(&record[END..]) {
         return Err(contradiction("behind the end record is what another reader would take for entries"));
     }
-    let behind = match record.len() == END + comment {
-        true => Behind::Nothing,
-        false => Behind::Bytes,
-    };
+    let behind = if record.len() == END + comment { Behind::Nothing } else { Behind::Bytes };
     if [u16_at(record, 4), u16_at(record, 6)].iter().any(|disk| !matches!(disk, 0 | 0xffff)) {
         return Err(contradiction("the zip is one of several volumes"));
     }
@@ -200,10 +197,10 @@ pub(super) fn any_mark(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn read_whole(bundle: &File, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-    match Source::at(bundle, at).peek(0, buffer)? == buffer.len() {
-        true => Ok(()),
-        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    if Source::at(bundle, at).peek(0, buffer)? < buffer.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    Ok(())
 }
 
 /// One entry of a central directory.
