@@ -194,11 +194,7 @@ pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now_millis: i64) -> Result<(
                 OR agent_version IS DISTINCT FROM coalesce(:version, agent_version)
                 OR accepted_signers IS DISTINCT FROM coalesce(:signers, accepted_signers))",
         named! {
-            ":now": now_millis,
-            ":before": now_millis - 60_000,
-            ":version": agent.version,
-            ":signers": agent.accepted_signers,
-            ":host": host,
+            ":now": now_millis, ":before": now_millis - 60_000, ":version": agent.version, ":signers": agent.accepted_signers, ":host": host
         },
     )?;
     Ok(())

@@ -113,7 +113,7 @@ impl Keys {
         }
         self.store.transact_blocking(move |tx| {
             let sql = "INSERT INTO keys (file, fingerprint) VALUES (?1, ?2)
-                       ON CONFLICT (file) DO UPDATE SET fingerprint = ?2 WHERE fingerprint IS NULL";
+                       ON CONFLICT (file) DO UPDATE SET fingerprint = ?2 WHERE keys.fingerprint IS NULL";
             tx.execute(sql, (key.file(), found)).map_err(KeyError::Database)
         })?;
         Ok(content)

@@ -43,7 +43,7 @@ pub mod pagination;
 pub mod privileges;
 pub mod pruning;
 pub mod reconcile;
-mod records;
+pub mod records;
 pub mod registry;
 pub mod request;
 pub mod revision;

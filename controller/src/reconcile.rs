@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::deployment::decide;
 use crate::deployment::resume::resume;
 use crate::error::{ApiError, ErrorName};
+use crate::records::unfinished;
 use crate::registry::audit;
 use crate::service::Service;
 use crate::signals::lock;
@@ -31,7 +32,8 @@ const ABSENCE: Duration = Duration::from_secs(60);
 pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     let back = Timestamp::now();
     let doubtful = service.transact(|_, context| {
-        Ok(decide::active(context)?.into_iter().chain(decide::strange(context)?).collect::<Vec<_>>())
+        let (active, strange) = (unfinished::all(context.tx)?, unfinished::strange(context.tx)?);
+        Ok(active.into_iter().chain(strange).collect::<Vec<_>>())
     });
     for deployment_id in doubtful.await? {
         loop {
@@ -57,7 +59,7 @@ pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
 
 /// Runs until the service is asked to stop.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
-    let active = service.transact(|_, context| decide::active(context)).await?;
+    let active = service.transact(|_, context| Ok(unfinished::all(context.tx)?)).await?;
     tracing::info!(deployments = active.len(), "going on with active deployments");
     for id in active {
         service.signals.deployment_changed(&id);
@@ -139,7 +141,7 @@ async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &m
 
 /// Timers say when a command has waited too long; but another process may have ended the wait.
 async fn look_for_overdue(service: &Arc<Service>) {
-    match service.transact(|_, context| decide::overdue(context)).await {
+    match service.transact(|_, context| Ok(unfinished::overdue(context.tx, context.now)?)).await {
         Ok(overdue) => {
             let mut agenda = lock(&service.signals.agenda);
             for id in overdue {

@@ -1,12 +1,17 @@
-//! The rows of deployments. Those of targets are in [`target`], those of commands in [`command`], lists of deployments in
-//! [`listing`]; [`set_aside`] ends a deployment whose rows cannot be read.
+//! The rows of deployments, of their targets and commands, and of what they left behind.
+//!
+//! Lists of deployments are in [`listing`] and [`unfinished`], the health of instances in [`health`], changes that
+//! receivers are to hear of in [`state_changes`]. A row that cannot be read is [set aside](set_aside).
 
 pub(crate) mod columns;
 pub(crate) mod command;
 pub(crate) mod definition;
+pub(crate) mod health;
 pub(crate) mod listing;
 mod set_aside;
+pub(crate) mod state_changes;
 mod target;
+pub mod unfinished;
 
 use codedeploy_api::codedeploy::{
     ErrorInformation, LastDeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
@@ -121,8 +126,9 @@ impl Record {
 
     pub(crate) fn insert(&self, tx: &Tx<'_>) -> Result<(), SqlError> {
         tx.execute(
-            "INSERT INTO deployments (id, group_id, created, status, progress, rules, snapshot, relations)
-             VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot, :relations)",
+            "INSERT INTO deployments
+             (id, group_id, created, status, progress, rules, snapshot, revision, relations)
+             VALUES (:id, :group, :created, :status, :progress, :rules, :snapshot, :revision, :relations)",
             named! {
                 ":id": self.id,
                 ":group": self.group_id,
@@ -131,6 +137,7 @@ impl Record {
                 ":progress": Json(&self.progress),
                 ":rules": Json(&self.rules),
                 ":snapshot": Json(Stored(self.definition.clone())),
+                ":revision": Json(self.revision()),
                 ":relations": Json(&self.relations),
             },
         )?;
@@ -144,7 +151,7 @@ impl Record {
                 &self.id,
                 self.progress.status().as_str(),
                 Json(&self.progress),
-                self.progress.retire_at().map(Timestamp::millis),
+                self.progress.retire_at(),
                 Json(&self.relations),
             ),
         )?;
@@ -198,15 +205,30 @@ impl Record {
 
     /// The targets of one kind of each.
     pub(crate) fn counts(&self, tx: &Tx<'_>) -> Result<Vec<Count>, SqlError> {
-        let counts = tx.query_all("SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1 GROUP BY class, stage, label", [&self.id], |row| {
-            Ok(Count {
-                label: row.get::<Option<String>>(0)?.map(TargetLabel::from),
-                class: row.get::<Column<Class>>(1)?.0,
-                stage: row.get::<Column<Stage>>(2)?.0,
-                targets: row.get(3)?,
-            })
-        })?;
-        Ok(counts)
+        tx.query_all(
+            "SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1
+             GROUP BY class, stage, label",
+            [&self.id],
+            |row| {
+                Ok(Count {
+                    label: row.get::<Option<String>>(0)?.map(TargetLabel::from),
+                    class: row.get::<Column<Class>>(1)?.0,
+                    stage: row.get::<Column<Stage>>(2)?.0,
+                    targets: row.get(3)?,
+                })
+            },
+        )
+    }
+
+    /// The oldest deployment of a group.
+    pub(crate) fn oldest_of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<String>, SqlError> {
+        let sql = "SELECT id FROM deployments WHERE group_id = ?1 ORDER BY created LIMIT 1";
+        tx.query_opt(sql, [group_id], |row| row.get(0))
+    }
+
+    /// Deletes a deployment with what is left of its targets.
+    pub(crate) fn delete(tx: &Tx<'_>, id: &str) -> Result<(), SqlError> {
+        tx.execute("DELETE FROM deployments WHERE id = ?1", [id]).map(drop)
     }
 
     /// When the first of the commands that are out has waited too long.
@@ -214,7 +236,7 @@ impl Record {
         tx.query_one(
             "SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL",
             [&self.id],
-            |row| Ok(row.get(0)?),
+            |row| row.get(0),
         )
     }
 }

@@ -318,4 +318,49 @@ mod tests {
             .unwrap();
         assert_eq!(found, (sqlite::VERSION, "shop".to_owned(), 0));
     }
+
+    #[test]
+    fn a_migration_keeps_every_row_and_the_order_in_which_rows_were_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let schema = include_str!("../tests/suite/storage/schemas/v12.sql");
+        Connection::open(&path).unwrap().execute_batch(schema).unwrap();
+        let store = Store::open(&path).unwrap();
+        let column = |sql: &'static str| -> Vec<String> {
+            store
+                .transact_blocking(move |tx| Ok::<_, StoreError>(tx.query_all(sql, (), |row| row.get(0))?))
+                .unwrap()
+        };
+        let revision =
+            r#"{"revisionType":"S3","s3Location":{"bucket":"b","key":"k.zip","bundleType":"zip"}}"#;
+        for (sql, expected) in [
+            ("SELECT id FROM deployments ORDER BY sequence", &["d-TEREFL8Z0", "d-S4PPINKI8"][..]),
+            ("SELECT revision FROM deployments", &[revision, revision]),
+            ("SELECT substr(arn, -2) FROM instances WHERE name = 'box0' ORDER BY sequence", &["Aa", "Zz"]),
+            ("SELECT location FROM revisions WHERE sequence = 1", &[revision]),
+            ("SELECT target_id || status FROM targets", &["box1Pending"]),
+            ("SELECT deployment_id FROM commands", &["d-S4PPINKI8"]),
+            (
+                "SELECT name FROM deployment_groups WHERE config_name = 'CodeDeployDefault.AllAtOnce'",
+                &["web"],
+            ),
+            (
+                "SELECT coalesce(target_id, '') || status FROM state_changes ORDER BY sequence",
+                &["Created", "box1Failed"],
+            ),
+            ("SELECT group_name FROM pending_deployments", &["gone"]),
+            ("SELECT sequencer FROM bucket_notifications", &["0055AED6DCD90281E5"]),
+        ] {
+            assert_eq!(column(sql), expected, "{sql}");
+        }
+        // What belongs to a row goes with it, as before.
+        store
+            .transact_blocking(|tx| Ok::<_, StoreError>(tx.execute("DELETE FROM applications", ())?))
+            .unwrap();
+        for table in
+            ["SELECT id FROM deployments", "SELECT target_id FROM targets", "SELECT id FROM commands"]
+        {
+            assert!(column(table).is_empty(), "{table}");
+        }
+    }
 }

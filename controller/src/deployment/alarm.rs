@@ -7,7 +7,7 @@ use codedeploy_planner::rules::Watch;
 use super::{decide, intervene, start};
 use crate::deployment::effects::Effects;
 use crate::error::ApiError;
-use crate::records::Record;
+use crate::records::{Record, unfinished};
 use crate::transaction::Context;
 
 /// A deployment that its alarms can stop.
@@ -29,7 +29,7 @@ pub enum Sight {
 /// The deployments whose alarms matter now.
 pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
     let mut watched = Vec::new();
-    for id in decide::active(context)? {
+    for id in unfinished::all(context.tx)? {
         // One that cannot be read keeps nobody from seeing the alarms of others.
         let record = Record::load(context.tx, &id).unwrap_or_else(|error| {
             tracing::error!(deployment_id = id, %error, "the alarms of a deployment cannot be read");

@@ -21,12 +21,11 @@ use crate::deployment::effects::Effects;
 use crate::error::{ApiError, ErrorName};
 use crate::records::command::Command;
 use crate::records::definition::Definition;
-use crate::records::{Record, Target, set_aside};
+use crate::records::{Record, Target, health, listing, set_aside};
 use crate::registry::tokens::{self, Token};
 use crate::request::Member;
 use crate::request::members::{DeploymentId, shorten};
 use crate::revision::{Commit, Revision, S3Object};
-use crate::store::Json;
 use crate::transaction::Context;
 
 /// How long a host gets the same document, so that it is signed once. Agents accept one for an hour.
@@ -150,25 +149,11 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     let not_of_host =
         || ErrorName::Client.because(format!("{:?} is not a deployment of this host.", shorten(id)));
     let record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
-    let target: Option<String> = context.tx.query_opt(
-        "SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2",
-        (id, host),
-        |row| row.get(0),
-    )?;
-    let target = target.ok_or_else(not_of_host)?;
-    let latest: String = context
-        .tx
-        .query_opt(
-            "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
-             WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
-             ORDER BY deployments.created DESC LIMIT 1",
-            (&record.group_id, host),
-            |row| row.get(0),
-        )?
-        .unwrap_or_default();
+    let target = Target::id_of_host(context.tx, id, host)?.ok_or_else(not_of_host)?;
+    let latest = listing::last_on_host(context.tx, &record.group_id, host)?;
     let message: String = input.message.chars().take(1000).collect();
     tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), message, "a deployment was taken back on a host");
-    if latest != *id {
+    if latest.as_ref() != Some(id) {
         return Ok(());
     }
     let previous = match &input.previous_deployment_id {
@@ -176,10 +161,8 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
         None => None,
     };
     let previous = previous.filter(|previous| previous.group_id == record.group_id);
-    context.tx.execute(
-        "UPDATE health SET revision = ?3 WHERE group_id = ?1 AND target_id = ?2",
-        (&record.group_id, target, previous.as_ref().and_then(Record::revision).map(Json)),
-    )?;
+    let revision = previous.as_ref().and_then(Record::revision);
+    health::note_revision(context.tx, &record.group_id, &target, revision)?;
     Ok(())
 }
 
@@ -209,7 +192,7 @@ pub fn specification(
     if execution_id != self::execution_id(context.partition, id) {
         return Err(refused());
     }
-    if !context.tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND host = ?2", (id, host))? {
+    if !Target::is_host_of(context.tx, id, host)? {
         return Err(refused());
     }
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;

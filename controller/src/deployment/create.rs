@@ -11,7 +11,7 @@ use crate::fleet;
 use crate::ids::random_text;
 use crate::options::{Alarms, BlueGreen, Replacement, Style};
 use crate::records::definition::{Creator, Definition};
-use crate::records::{Record, Relations};
+use crate::records::{Record, Relations, unfinished};
 use crate::registry::{applications, configs, dangling_references, groups, revisions, tokens};
 use crate::request::members::shorten;
 use crate::request::{self, References, Source};
@@ -80,11 +80,8 @@ pub fn create(
     publish(context, &group, &record, Some(&revision))?;
     let mut outcome = Effects::none(&id);
     outcome.recheck_self();
-    outcome.changes.push(Change::Created {
-        application: application.name,
-        deployment_group: group.name,
-        revision,
-    });
+    let (application, deployment_group) = (application.name, group.name);
+    outcome.note(context, Change::Created { application, deployment_group, revision })?;
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 
@@ -97,11 +94,7 @@ pub(super) fn publish(
 ) -> Result<(), ApiError> {
     record.insert(context.tx)?;
     revisions::mark_used(context, &group.application_id, &record.definition()?.revision, &record.id)?;
-    context.tx.execute(
-        "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
-        (&group.id, target_revision.map(crate::store::Json), &record.id),
-    )?;
-    Ok(())
+    Ok(groups::note_attempt(context.tx, &group.id, target_revision, &record.id)?)
 }
 
 /// What is said of alarms that can never stop the deployment.
@@ -215,21 +208,12 @@ fn check_replacement(context: &Context<'_>, replacement: Option<&Replacement>) -
 
 /// CI plug-ins find the running deployment's id in this text.
 fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Result<(), ApiError> {
-    let running: Option<String> = context.tx.query_opt(
-        "SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1",
-        [group_id],
-        |row| row.get(0),
-    )?;
-    if let Some(running) = running {
+    if let Some(running) = unfinished::of_group(context.tx, group_id)? {
         return Err(ErrorName::DeploymentLimitExceeded.because(format!(
             "The Deployment Group '{group_name}' already has an active Deployment '{running}'"
         )));
     }
-    let active: usize = context.tx.query_one(
-        "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')",
-        (),
-        |row| row.get(0),
-    )?;
+    let active = unfinished::count(context.tx)?;
     if active >= context.quotas.active_deployments {
         return Err(ErrorName::DeploymentLimitExceeded.because(format!(
             "There are {active} active deployments, which is the quota (quotas.active_deployments in the \

@@ -9,6 +9,7 @@ use super::effects::Effects;
 use super::{end, start};
 use crate::deployment::effects::Change;
 use crate::error::{ApiError, ErrorName};
+use crate::fleet::Member;
 use crate::records::command::{Command, SERVICE};
 use crate::records::{Record, Target, set_aside};
 use crate::transaction::Context;
@@ -86,7 +87,7 @@ pub(super) fn advance(
                 }
                 Move::AwaitContinue { until } => {
                     record.step(context, DeploymentInput::AwaitContinue { until })?;
-                    outcome.changes.push(Change::Ready);
+                    outcome.note(context, Change::Ready)?;
                     break;
                 }
                 Move::End { ending, retire_at } => {
@@ -165,75 +166,20 @@ impl Effects {
             if old.state.name() != new.state.name() && !skipped {
                 let diagnostics = new.state.diagnostics();
                 let message = diagnostics.and_then(|diagnostics| diagnostics.message.clone());
-                self.changes.push(Change::Event {
+                let change = Change::Event {
                     target: target.member.name.clone(),
                     event: new.name.name().to_owned(),
                     state: new.state.name(),
                     message: message.unwrap_or_default(),
-                });
+                };
+                self.note(context, change)?;
             }
         }
         if status != target.status {
-            self.changes
-                .push(Change::Target { target: target.member.name.clone(), status: target.status.clone() });
+            let Member { name, arn, .. } = &target.member;
+            let (name, arn, status) = (name.clone(), arn.clone(), target.status.clone());
+            self.note(context, Change::Target { name, arn, status })?;
         }
         Ok(())
-    }
-}
-
-/// By their indexes: there may be any number of deployments that are over.
-const ACTIVE: &str = "SELECT id FROM (
-        SELECT id, created, rowid AS number FROM deployments INDEXED BY deployments_active
-        WHERE status IN ('Created', 'InProgress', 'Ready')
-        UNION ALL SELECT id, created, rowid FROM deployments INDEXED BY deployments_retiring
-        WHERE retire_at IS NOT NULL AND status NOT IN ('Created', 'InProgress', 'Ready'))
-    ORDER BY created, number";
-
-/// Between the known statuses, so that the index has few of them.
-const STRANGE: &str = "SELECT id FROM deployments INDEXED BY deployments_by_status
-    WHERE status < 'Created' OR (status > 'Created' AND status < 'Failed') OR (status > 'Failed' AND status < 'InProgress')
-       OR (status > 'InProgress' AND status < 'Ready') OR (status > 'Ready' AND status < 'Stopped')
-       OR (status > 'Stopped' AND status < 'Succeeded') OR status > 'Succeeded'";
-
-/// The deployments that are not over: what the service goes on with after a restart.
-pub fn active(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let ids = context.tx.query_all(ACTIVE, (), |row| row.get(0))?;
-    Ok(ids)
-}
-
-/// The deployments of which nobody knows whether they are over: no status is theirs.
-pub fn strange(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let ids = context.tx.query_all(STRANGE, (), |row| row.get(0))?;
-    Ok(ids)
-}
-
-/// The deployments that are not over and of which a command has waited too long.
-pub fn overdue(context: &Context<'_>) -> Result<Vec<String>, ApiError> {
-    let ids = context.tx.query_all(
-        "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
-         AND EXISTS (SELECT 1 FROM targets WHERE deployment_id = deployments.id AND deadline <= ?1)",
-        [context.now.millis()],
-        |row| row.get(0),
-    )?;
-    Ok(ids)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_deployment_that_is_over_is_looked_at_to_find_those_that_are_not() {
-        let way = crate::store::way_of(ACTIVE);
-        for index in
-            ["deployments USING INDEX deployments_active", "deployments USING INDEX deployments_retiring"]
-        {
-            assert!(way.contains(index), "{way}");
-        }
-        let way = crate::store::way_of(STRANGE);
-        assert!(
-            way.contains("deployments_by_status (status>? AND status<?)") && !way.contains("SCAN"),
-            "{way}"
-        );
     }
 }

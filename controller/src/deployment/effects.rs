@@ -4,6 +4,10 @@ use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 
 use crate::revision::Revision;
 
+use crate::records::state_changes;
+use crate::store::SqlError;
+use crate::transaction::Context;
+
 /// What a decision did, for those who act on it once it is on disk.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -18,7 +22,7 @@ pub struct Effects {
     pub traffic: bool,
     /// The deployment waits for the first look at its alarms.
     pub alarms: bool,
-    pub changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
 }
 
 impl Effects {
@@ -30,6 +34,33 @@ impl Effects {
     /// Something was done that the deployment as a whole may follow.
     pub(crate) fn recheck_self(&mut self) {
         self.recheck.push(self.deployment_id.clone());
+    }
+
+    /// The changes that were noted.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Notes a change of the deployment: for the log, and for the receivers of events where it is one of a status.
+    pub(super) fn note(&mut self, context: &Context<'_>, change: Change) -> Result<(), SqlError> {
+        let Context { tx, now, .. } = *context;
+        let id = self.deployment_id.as_str();
+        match &change {
+            Change::Created { .. } => {
+                state_changes::note_deployment(tx, id, &DeploymentStatus::Created, now)?
+            }
+            Change::Ready => state_changes::note_deployment(tx, id, &DeploymentStatus::Ready, now)?,
+            Change::Ended { status, .. } => state_changes::note_deployment(tx, id, status, now)?,
+            Change::RollingBack { by, .. } => {
+                state_changes::note_deployment(tx, by, &DeploymentStatus::Created, now)?;
+            }
+            Change::Target { name, arn, status } => {
+                state_changes::note_target(tx, id, (name, arn), status, now)?;
+            }
+            Change::Started { .. } | Change::Retired { .. } | Change::Event { .. } => {}
+        }
+        self.changes.push(change);
+        Ok(())
     }
 
     pub(crate) fn look_again(&mut self, at: Option<Timestamp>) {
@@ -46,7 +77,7 @@ pub enum Change {
     Ended { status: DeploymentStatus, error: String, rolls_back: Option<String> },
     RollingBack { by: String, revision: Revision },
     Retired { instances: Vec<String> },
-    Target { target: String, status: TargetStatus },
+    Target { name: String, arn: String, status: TargetStatus },
     Event { target: String, event: String, state: &'static str, message: String },
 }
 
@@ -96,13 +127,13 @@ impl Change {
                 let (number, instances) = (instances.len(), instances.join(", "));
                 tracing::info!(deployment_id, number, instances, "original instances deregistered");
             }
-            Change::Target { target, status } => {
+            Change::Target { name, arn: _, status } => {
                 let level = match status {
                     TargetStatus::Failed => Level::Warn,
                     TargetStatus::Pending | TargetStatus::InProgress => Level::Debug,
                     _ => Level::Info,
                 };
-                log!(level, deployment_id, host = target, %status, "target changed");
+                log!(level, deployment_id, host = name, %status, "target changed");
             }
             Change::Event { target, event, state, message } => {
                 let level = match *state {

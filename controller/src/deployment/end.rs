@@ -1,7 +1,7 @@
 //! The end of a deployment, and its meaning for the group and for later deployments.
 
-use codedeploy_api::codedeploy::{TargetLabel, Timestamp};
-use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stage, Stop};
+use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stop};
 use codedeploy_planner::strategy::Strategy;
 
 use super::create::last_successful_revision;
@@ -9,10 +9,8 @@ use super::removal;
 use super::rollback::roll_back;
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
-use crate::records::Record;
-use crate::records::columns::Column;
+use crate::records::{Record, Target, health};
 use crate::registry::groups;
-use crate::store::{Json, named};
 use crate::transaction::Context;
 
 /// Ends a deployment none of whose targets has anything left to do.
@@ -65,39 +63,23 @@ fn finish(
     let error = ending.error().and_then(|error| error.message.clone()).unwrap_or_default();
     record.step(context, DeploymentInput::End { ending, retire_at })?;
     let rolls_back = record.rolls_back();
-    outcome.changes.push(Change::Ended { status: record.progress.status(), error, rolls_back });
-    Ok(())
+    let status = record.progress.status();
+    Ok(outcome.note(context, Change::Ended { status, error, rolls_back })?)
 }
 
 /// Notes how the deployment left the instances it attempted, and the group's revision.
 fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) -> Result<(), ApiError> {
     if record.rules.strategy != Strategy::BlueGreenRollback {
         // What is on a host after a failure is not known to be the group's revision any more.
-        context.tx.execute(
-            "INSERT INTO health (group_id, target_id, healthy, revision)
-                 SELECT :group, target_id, class = 'succeeded', iif(class = 'succeeded', :revision, NULL)
-                 FROM targets WHERE deployment_id = :deployment AND attempted = 1 AND label IS NOT 'Blue'
-                 ON CONFLICT DO UPDATE SET healthy = excluded.healthy, revision =
-                     CASE WHEN excluded.healthy THEN excluded.revision
-                          WHEN health.revision IS :current THEN NULL
-                          ELSE health.revision END",
-            named! {
-                ":group": record.group_id,
-                ":deployment": record.id,
-                ":revision": record.revision().map(Json),
-                ":current": last_successful_revision(context, group)?.map(Json),
-            },
-        )?;
+        let current = last_successful_revision(context, group)?;
+        health::note_end(context.tx, &record.group_id, &record.id, record.revision(), current.as_ref())?;
     }
     let succeeded = matches!(record.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
     // A rollback of a group's first deployment gave traffic back, and nothing else: its revision is the one undone.
     let has_revision =
         record.rules.strategy != Strategy::BlueGreenRollback || group.last_successful.is_some();
     if succeeded && has_revision {
-        context.tx.execute(
-            "UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1",
-            (&record.group_id, &record.id),
-        )?;
+        groups::note_success(context.tx, &record.group_id, &record.id)?;
     }
     Ok(())
 }
@@ -109,20 +91,8 @@ pub(super) fn retire(
     record: &mut Record,
     outcome: &mut Effects,
 ) -> Result<(), ApiError> {
-    let instances = context.tx.query_all("UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
-             (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
-              (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
-               WHERE later.rowid > (SELECT rowid FROM deployments WHERE id = :deployment)
-                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))
-         RETURNING name", named! {
-            ":now": context.now,
-            ":deployment": record.id,
-            ":blue": TargetLabel::Blue.as_str(),
-            ":block": Column(Stage::Block),
-        },
-        |row| row.get(0),)?;
+    let instances = Target::deregister_originals(context.tx, &record.id, context.now)?;
     outcome.recheck.extend(removal::give_up(context.tx)?.recheck);
     record.step(context, DeploymentInput::Retire)?;
-    outcome.changes.push(Change::Retired { instances });
-    Ok(())
+    Ok(outcome.note(context, Change::Retired { instances })?)
 }

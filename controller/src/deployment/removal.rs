@@ -7,8 +7,8 @@ use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
 
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
-use crate::records::{Record, Target};
-use crate::registry::instances;
+use crate::records::{Record, Target, unfinished};
+use crate::registry::{applications, groups, instances};
 use crate::request;
 use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
@@ -29,20 +29,14 @@ pub fn delete_group(
     request: request::DeleteDeploymentGroup,
 ) -> Result<Step<DeleteDeploymentGroupOutput>, ApiError> {
     let deleted = Step::Done(DeleteDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) });
-    let names = (&*request.application_name, &*request.deployment_group_name);
-    let Some(id) = context.tx.query_opt(
-        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
-         WHERE a.name = ?1 AND g.name = ?2",
-        names,
-        |row| row.get::<String>(0),
-    )?
-    else {
+    let (application, name) = (&request.application_name, &request.deployment_group_name);
+    let Some(id) = groups::id_of(context.tx, application, name)? else {
         return Ok(deleted);
     };
     if let Step::More(effects) = purge(context, &id, ErrorCode::DeploymentGroupMissing)? {
         return Ok(Step::More(effects));
     }
-    context.tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id])?;
+    groups::delete(context.tx, &id)?;
     Ok(deleted)
 }
 
@@ -52,18 +46,14 @@ pub fn delete_application(
     context: &Context<'_>,
     request: request::DeleteApplication,
 ) -> Result<Step<Nothing>, ApiError> {
-    let groups: Vec<String> = context.tx.query_all("SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1", [&*request.application_name], |row| row.get(0))?;
-    for id in groups {
+    for id in groups::ids_of(context.tx, &request.application_name)? {
         if let Step::More(effects) = purge(context, &id, ErrorCode::ApplicationMissing)? {
             return Ok(Step::More(effects));
         }
     }
-    context.tx.execute("DELETE FROM applications WHERE name = ?1", [&*request.application_name])?;
+    applications::delete(context.tx, &request.application_name)?;
     Ok(Step::Done(Nothing {}))
 }
-
-const DEREGISTER: &str =
-    "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL";
 
 /// Deregisters an instance; one that is not registered is deregistered already.
 pub fn deregister(
@@ -75,7 +65,7 @@ pub fn deregister(
 
 /// What the instance was to do is given up.
 fn withdraw(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Effects, SqlError> {
-    tx.execute(DEREGISTER, (name, now.millis()))?;
+    instances::note_deregistered(tx, name, now)?;
     give_up(tx)
 }
 
@@ -101,12 +91,7 @@ const BATCH: usize = 500;
 
 /// Removes a part of a group's deployments. One that is active ends with `reason` first, so that it can be told.
 fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Step<()>, ApiError> {
-    let find = |sql: &str| -> Result<Option<String>, SqlError> {
-        context.tx.query_opt(sql, [group_id], |row| row.get(0))
-    };
-    let active = "SELECT id FROM deployments
-        WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1";
-    if let Some(id) = find(active)? {
+    if let Some(id) = unfinished::of_group(context.tx, group_id)? {
         let mut outcome = Effects::none(&id);
         if let Some(mut record) = Record::load(context.tx, &id)?.filter(|record| !record.is_over()) {
             let message = "The deployment's group or application was deleted before it ended.";
@@ -114,24 +99,17 @@ fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Ste
             record.step(context, DeploymentInput::End { ending, retire_at: None })?;
             let status = record.progress.status();
             let rolls_back = record.rolls_back();
-            outcome.changes.push(Change::Ended { status, error: message.into(), rolls_back });
+            outcome.note(context, Change::Ended { status, error: message.into(), rolls_back })?;
         }
         return Ok(Step::More(Box::new(outcome)));
     }
     let mut room = BATCH;
-    while let Some(id) = find("SELECT id FROM deployments WHERE group_id = ?1 ORDER BY created LIMIT 1")? {
-        room -= context
-            .tx
-            .execute(
-                "DELETE FROM targets WHERE deployment_id = ?1 AND position IN (
-                 SELECT position FROM targets WHERE deployment_id = ?1 ORDER BY position LIMIT ?2)",
-                (&id, room),
-            )?
-            .min(room);
+    while let Some(id) = Record::oldest_of_group(context.tx, group_id)? {
+        room -= Target::delete(context.tx, &id, room)?.min(room);
         if room == 0 {
             return Ok(Step::More(Box::new(Effects::none(&id))));
         }
-        context.tx.execute("DELETE FROM deployments WHERE id = ?1", [&id])?;
+        Record::delete(context.tx, &id)?;
         room -= 1;
     }
     Ok(Step::Done(()))

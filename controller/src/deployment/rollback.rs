@@ -124,7 +124,7 @@ fn begin(
     let revision = definition.revision.clone();
     publish(context, group, &rollback, definition.previous_revision.as_ref())?;
     effects.recheck.push(rollback.id.clone());
-    effects.changes.push(Change::RollingBack { by: rollback.id.clone(), revision });
+    effects.note(context, Change::RollingBack { by: rollback.id.clone(), revision })?;
     record.relations.rollback = Some(RollbackInfo {
         rollback_deployment_id: Some(rollback.id),
         rollback_message: Some(message),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use codedeploy_api::codedeploy::{ErrorCode, RevisionLocation, TargetLabel};
+use codedeploy_api::codedeploy::{ErrorCode, TargetLabel};
 use codedeploy_planner::deployment_state::{DeploymentInput, Stage, Stop};
 use codedeploy_planner::rules::Rules;
 use codedeploy_planner::strategy::Strategy;
@@ -12,10 +12,10 @@ use super::create::last_successful_revision;
 use crate::deployment::effects::{Change, Effects};
 use crate::error::ApiError;
 use crate::fleet::{self, Member};
+use crate::records::health::{self, Health};
 use crate::records::{Record, Target};
 use crate::registry::{groups, tokens};
 use crate::revision::Revision;
-use crate::store::Json;
 use crate::transaction::Context;
 
 /// Finds the targets; a deployment that cannot be carried out ends here.
@@ -38,7 +38,7 @@ pub(super) fn start(
         Err(Decline::Stop(stop)) => (Vec::new(), Some(stop)),
         Err(Decline::Error(error)) => return Err(error),
     };
-    outcome.changes.push(Change::Started { targets: new_targets.len() });
+    outcome.note(context, Change::Started { targets: new_targets.len() })?;
     for (position, NewTarget { member, label, from }) in new_targets.into_iter().enumerate() {
         let state = TargetState::new(&record.rules, label).beginning_at(from);
         let target = Target {
@@ -189,34 +189,18 @@ fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     Some(Stop::failure(ErrorCode::HealthConstraintsInvalid, reason.to_string()))
 }
 
-/// An instance as the last deployment left it.
-struct Seen {
-    healthy: bool,
-    /// None where nobody knows what is on it.
-    revision: Option<Revision>,
-}
-
 /// How earlier deployments of a group left its instances.
 struct History {
     /// The group's revision: that of its last successful deployment.
     current: Option<Revision>,
-    instances: HashMap<String, Seen>,
+    instances: HashMap<String, Health>,
 }
 
 impl History {
     fn load(context: &Context<'_>, group: &groups::Group) -> Result<Self, ApiError> {
-        let rows = context.tx.query_all(
-            "SELECT target_id, healthy, revision FROM health WHERE group_id = ?1",
-            [&group.id],
-            |row| {
-                let revision: Option<Json<RevisionLocation>> = row.get(2)?;
-                let revision = revision.and_then(|Json(location)| Revision::try_from(location).ok());
-                Ok((row.get(0)?, Seen { healthy: row.get(1)?, revision }))
-            },
-        )?;
         Ok(History {
             current: last_successful_revision(context, group)?,
-            instances: rows.into_iter().collect(),
+            instances: health::of_group(context.tx, &group.id)?,
         })
     }
 
@@ -230,9 +214,9 @@ impl History {
     /// Unhealthy instances first, then those of unknown, old and current revision; by name within each.
     fn in_order_of_attempt(&self, mut members: Vec<Member>) -> Vec<Member> {
         let class = |member: &Member| match self.instances.get(&member.name) {
-            None | Some(Seen { healthy: false, .. }) => 0,
-            Some(Seen { revision: None, .. }) => 1,
-            Some(Seen { revision, .. }) if *revision != self.current => 2,
+            None | Some(Health { healthy: false, .. }) => 0,
+            Some(Health { revision: None, .. }) => 1,
+            Some(Health { revision, .. }) if *revision != self.current => 2,
             Some(_) => 3,
         };
         members.sort_by_cached_key(|member| (class(member), member.name.clone()));

@@ -8,10 +8,11 @@ use codedeploy_api::codedeploy::Timestamp;
 use super::message::{Deployment, Notification, State, Target, Undoes};
 use crate::config::events::{Events, Receiver};
 use crate::error::ApiError;
+use crate::records::state_changes::{self, StateChange};
 use crate::records::{self, Record, overview};
 use crate::registry::groups;
 use crate::request::Trigger;
-use crate::store::{Json, SqlError, Tx, named};
+use crate::store::{SqlError, Tx, named};
 use crate::transaction::Context;
 
 /// Most changes that one transaction makes messages of.
@@ -45,48 +46,18 @@ pub(super) struct Message {
 /// Has changes noted from now on, or no more; what is left for receivers that are no longer configured is dropped.
 pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiError> {
     let urls: Vec<&str> = events.receivers().map(|receiver| receiver.url.as_str()).collect();
-    if urls.is_empty() {
-        for table in ["event_listeners", "happenings", "messages"] {
-            context.tx.execute(&format!("DELETE FROM {table}"), ())?;
-        }
-        return Ok(());
+    state_changes::listen(context.tx, !urls.is_empty())?;
+    let used: Vec<String> =
+        context.tx.query_all("SELECT DISTINCT url FROM messages", (), |row| row.get(0))?;
+    for url in used.iter().filter(|url| !urls.contains(&url.as_str())) {
+        context.tx.execute("DELETE FROM messages WHERE url = ?1", [url])?;
     }
-    context.tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", ())?;
-    context
-        .tx
-        .execute("DELETE FROM messages WHERE url NOT IN (SELECT value FROM json_each(?1))", [Json(urls)])?;
     Ok(())
-}
-
-/// A change of a status, as it was noted.
-struct StateChange {
-    sequence: i64,
-    deployment_id: String,
-    /// Without a target, it is the deployment's.
-    target: Option<ChangedTarget>,
-    status: String,
-    time: Timestamp,
-}
-
-struct ChangedTarget {
-    id: String,
-    arn: String,
 }
 
 /// Makes messages of the changes of state that were noted. Returns whether there may be more.
 pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, ApiError> {
-    let changes: Vec<StateChange> =
-        context.tx.query_all("SELECT * FROM happenings ORDER BY sequence LIMIT ?1", [BATCH], |row| {
-            let id: Option<String> = row.get("target_id")?;
-            let target = id.zip(row.get("target_arn")?).map(|(id, arn)| ChangedTarget { id, arn });
-            Ok(StateChange {
-                sequence: row.get("sequence")?,
-                deployment_id: row.get("deployment_id")?,
-                target,
-                status: row.get("status")?,
-                time: row.get("time")?,
-            })
-        })?;
+    let changes = state_changes::oldest(context.tx, BATCH)?;
     let mut known = HashMap::new();
     for change in &changes {
         match notification(context, &mut known, change) {
@@ -100,7 +71,7 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
         }
     }
     if let Some(last) = changes.last() {
-        context.tx.execute("DELETE FROM happenings WHERE sequence <= ?1", [last.sequence])?;
+        state_changes::drop_until(context.tx, last.sequence)?;
         for receiver in events.receivers() {
             bound(context.tx, receiver)?;
         }

@@ -49,8 +49,8 @@ pub fn note(context: &Context<'_>, events: &Events, created: &[Created]) -> Resu
                 continue;
             }
             noted.new += context.tx.execute(
-                "INSERT INTO wishes (application, group_name, revision) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET revision = excluded.revision",
+                "INSERT INTO pending_deployments (application, group_name, revision) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (application, group_name) DO UPDATE SET revision = excluded.revision",
                 (&watch.application, &watch.deployment_group, Json(revision)),
             )?;
         }
@@ -82,9 +82,11 @@ pub async fn accept(service: &Arc<Service>, created: Vec<Created>) -> Result<Not
 pub(super) async fn run(service: &Arc<Service>) {
     loop {
         let pending = service.transact(|_, context| {
-            let wishes = context.tx.query_all("SELECT application, group_name FROM wishes", (), |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+            let wishes = context.tx.query_all(
+                "SELECT application, group_name FROM pending_deployments",
+                (),
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
             Ok::<Vec<(String, String)>, ApiError>(wishes)
         });
         let pending = pending.await.inspect_err(|error| {
@@ -109,7 +111,7 @@ pub(super) async fn run(service: &Arc<Service>) {
 /// Creates the deployment that is pending for a group. Returns false while it has to wait.
 fn start(context: &Context<'_>, application: &str, group: &str) -> Result<(bool, Option<Effects>), ApiError> {
     let found = context.tx.query_opt(
-        "SELECT revision FROM wishes WHERE application = ?1 AND group_name = ?2",
+        "SELECT revision FROM pending_deployments WHERE application = ?1 AND group_name = ?2",
         [application, group],
         |row| row.get(0),
     )?;
@@ -117,7 +119,7 @@ fn start(context: &Context<'_>, application: &str, group: &str) -> Result<(bool,
         return Ok((true, None));
     };
     let forget = || {
-        let delete = "DELETE FROM wishes WHERE application = ?1 AND group_name = ?2";
+        let delete = "DELETE FROM pending_deployments WHERE application = ?1 AND group_name = ?2";
         context.tx.execute(delete, [application, group]).map(|_| ())
     };
     let description = "Started by a notification of the revision's bucket";
@@ -168,22 +170,23 @@ fn is_passed(
     let place = (&watch.application, &watch.deployment_group, &object.bucket, &object.key);
     let newest: Option<String> = context
         .tx
-        .query_opt("SELECT sequencer FROM notices WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4", place, |row| row.get(0))?;
+        .query_opt("SELECT sequencer FROM bucket_notifications WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4", place, |row| row.get(0))?;
     if newest.is_some_and(|newest| !follows(sequencer, &newest)) {
         return Ok(true);
     }
     let (application, group, bucket, key) = place;
     context.tx.execute(
-        "INSERT INTO notices (application, group_name, bucket, key, sequencer, seen)
+        "INSERT INTO bucket_notifications (application, group_name, bucket, key, sequencer, seen)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (application, group_name, bucket, key) DO UPDATE
                  SET sequencer = excluded.sequencer, seen = excluded.seen",
         (application, group, bucket, key, sequencer, context.now.millis()),
     )?;
     let forgotten = i64::try_from(MEMORY.as_millis()).unwrap_or(i64::MAX);
-    context
-        .tx
-        .execute("DELETE FROM notices WHERE seen < ?1", [context.now.millis().saturating_sub(forgotten)])?;
+    context.tx.execute(
+        "DELETE FROM bucket_notifications WHERE seen < ?1",
+        [context.now.millis().saturating_sub(forgotten)],
+    )?;
     Ok(false)
 }
 
@@ -205,8 +208,8 @@ fn was_deployed(
         "SELECT 1 FROM deployments d
          JOIN deployment_groups g ON g.id = d.group_id
          JOIN applications a ON a.id = g.application_id
-         WHERE a.name = ?1 AND g.name = ?2 AND json_extract(d.snapshot, '$.revision') = json(?3)
-           AND (NOT ?4 OR d.id = g.last_attempted) LIMIT 1",
+         WHERE a.name = ?1 AND g.name = ?2 AND d.revision = ?3
+           AND (?4 = 0 OR d.id = g.last_attempted) LIMIT 1",
         (&watch.application, &watch.deployment_group, Json(revision), last),
     )
 }

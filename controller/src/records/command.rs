@@ -16,11 +16,12 @@ const OFFERED_HERE: &str =
     "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
 
 /// By way of the deployments that are not over: there may be any number of older commands.
-const BEGUN_HERE: &str = "SELECT c.* FROM deployments d INDEXED BY deployments_active
-    CROSS JOIN targets t ON t.deployment_id = d.id AND t.class = ?3
-    CROSS JOIN commands c ON c.deployment_id = t.deployment_id AND c.target = t.position
-    WHERE d.status IN ('Created', 'InProgress', 'Ready') AND c.host = '' AND c.offered = 0 AND c.sequence > ?1
-    ORDER BY c.sequence LIMIT ?2";
+const BEGUN_HERE: &str = "SELECT * FROM commands
+    WHERE (deployment_id, target) IN (
+        SELECT t.deployment_id, t.position FROM deployments d JOIN targets t ON t.deployment_id = d.id
+        WHERE d.status IN ('Created', 'InProgress', 'Ready') AND t.class = ?3)
+      AND host = ?4 AND offered = 0 AND sequence > ?1
+    ORDER BY sequence LIMIT ?2";
 
 /// The command that performs one event on one target.
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ impl Command {
 
     /// The next of the commands that the service may have begun to perform itself, in their order.
     pub(crate) fn begun_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
-        tx.query_all(BEGUN_HERE, (after, most, Column(Class::Performing)), Command::read)
+        tx.query_all(BEGUN_HERE, (after, most, Column(Class::Performing), SERVICE), Command::read)
     }
 
     /// Whether the service still has to perform a command that it began.
@@ -111,7 +112,11 @@ mod tests {
         let offered = way_of(OFFERED_HERE);
         assert!(offered.contains("SEARCH commands USING INDEX commands_offered"), "{offered}");
         let begun = way_of(BEGUN_HERE);
-        for step in ["USING INDEX deployments_active", "INDEX targets_by_class", "SEARCH c USING INDEX"] {
+        for step in [
+            "INDEX deployments_by_status (status=?)",
+            "INDEX targets_by_class",
+            "SEARCH commands USING INDEX",
+        ] {
             assert!(begun.contains(step), "{begun}");
         }
     }

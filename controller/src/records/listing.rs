@@ -2,9 +2,9 @@
 
 use codedeploy_api::codedeploy::DeploymentStatus;
 
-use crate::store::{SqlError, Tx, named};
+use crate::store::{Row, SqlError, Tx};
 
-/// When a deployment was made. Of those made in the same millisecond, the one made last has the highest row id.
+/// When a deployment was made. Of those made in the same millisecond, the one made last has the highest sequence number.
 pub(crate) type Made = (i64, i64);
 
 /// Which deployments are listed.
@@ -21,60 +21,59 @@ pub(crate) struct Wanted<'a> {
     pub(crate) before: Made,
 }
 
-/// Selects deployments of one kind.
+/// Selects deployments of one kind: those of a page, in any order. An index has all that says which these are.
 macro_rules! newest {
-    ($index:literal $condition:literal) => {
+    ($condition:literal) => {
         concat!(
-            "SELECT created, rowid, id FROM deployments INDEXED BY ",
-            $index,
-            " WHERE ",
+            "SELECT created, sequence, id FROM deployments WHERE sequence IN (
+                 SELECT sequence FROM deployments
+                 WHERE ",
             $condition,
-            " AND created BETWEEN :start AND :end AND (created, rowid) < (:created, :number) \
-             ORDER BY created DESC, rowid DESC LIMIT :most"
+            "created BETWEEN ?1 AND ?2 AND (created, sequence) < (?3, ?4)
+                 ORDER BY created DESC, sequence DESC LIMIT ?5)"
         )
     };
 }
 
-const ALL: &str = newest!("deployments_by_time" ":group IS NULL AND :status IS NULL");
-const OF_GROUP: &str = newest!("deployments_of_group" "group_id = :group AND :status IS NULL");
-const BY_STATUS: &str = newest!("deployments_by_status" "status = :status AND :group IS NULL");
-const OF_GROUP_BY_STATUS: &str =
-    newest!("deployments_of_group_by_status" "group_id = :group AND status = :status");
+const ALL: &str = newest!("");
+const OF_GROUP: &str = newest!("group_id = ?6 AND ");
+const BY_STATUS: &str = newest!("status = ?6 AND ");
+const OF_GROUP_BY_STATUS: &str = newest!("group_id = ?6 AND status = ?7 AND ");
 
 /// The newest of the wanted deployments, at most so many.
 pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Vec<(Made, String)>, SqlError> {
-    let mut found = Vec::new();
-    let mut find = |sql: &str, status: Option<&str>| -> Result<(), SqlError> {
-        let rows = tx.query_all(
-            sql,
-            named! {
-                ":group": wanted.group_id,
-                ":status": status,
-                ":start": wanted.start,
-                ":end": wanted.end,
-                ":created": wanted.before.0,
-                ":number": wanted.before.1,
-                ":most": most,
-            },
-            |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)),
-        )?;
-        found.extend(rows);
-        Ok(())
+    let Wanted { group_id, statuses, start, end, before: (created, sequence) } = *wanted;
+    let read = |row: &Row<'_>| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
+    let mut found = match group_id {
+        _ if !statuses.is_empty() => Vec::new(),
+        Some(group) => tx.query_all(OF_GROUP, (start, end, created, sequence, most, group), read)?,
+        None => tx.query_all(ALL, (start, end, created, sequence, most), read)?,
     };
-    let (all, by_status) = match wanted.group_id {
-        Some(_) => (OF_GROUP, OF_GROUP_BY_STATUS),
-        None => (ALL, BY_STATUS),
-    };
-    if wanted.statuses.is_empty() {
-        find(all, None)?;
-    }
     // An index has those of one status in their order, and not those of several.
-    for status in wanted.statuses {
-        find(by_status, Some(status.as_str()))?;
+    for status in statuses {
+        let status = status.as_str();
+        found.extend(match group_id {
+            Some(group) => {
+                let params = (start, end, created, sequence, most, group, status);
+                tx.query_all(OF_GROUP_BY_STATUS, params, read)?
+            }
+            None => tx.query_all(BY_STATUS, (start, end, created, sequence, most, status), read)?,
+        });
     }
     found.sort_unstable_by(|(one, _): &(Made, String), (other, _)| other.cmp(one));
     found.truncate(most);
     Ok(found)
+}
+
+/// The last deployment of a group that was begun on a host.
+pub(crate) fn last_on_host(tx: &Tx<'_>, group_id: &str, host: &str) -> Result<Option<String>, SqlError> {
+    tx.query_opt(
+        "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id
+         WHERE deployments.group_id = ?1 AND targets.host = ?2 AND targets.attempted = 1
+         ORDER BY deployments.created DESC LIMIT 1",
+        (group_id, host),
+        |row| row.get(0),
+    )
 }
 
 #[cfg(test)]

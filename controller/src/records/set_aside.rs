@@ -13,8 +13,8 @@ use codedeploy_planner::rules::Rules;
 use codedeploy_planner::strategy::Strategy;
 use codedeploy_planner::target_state::{Event, TargetState};
 
-use super::Relations;
 use super::definition::Stored;
+use super::{Relations, health, state_changes};
 use crate::records::columns::Column;
 use crate::request::members::shorten;
 use crate::store::{FromValue, Json, Row, SqlError, Tx, named};
@@ -29,7 +29,7 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
     let read = tx.query_opt("SELECT * FROM deployments WHERE id = ?1", [id], |row| {
         Ok(Salvage::read(row, &message, now))
     })?;
-    let Some(Salvage { was_over, progress, rules, snapshot, relations }) = read else {
+    let Some(Salvage { was, was_over, progress, rules, snapshot, relations }) = read else {
         return Ok(());
     };
     tx.execute(
@@ -46,6 +46,10 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
             ":id": id,
         },
     )?;
+    let status = progress.status();
+    if was != status {
+        state_changes::note_deployment(tx, id, &status, now)?;
+    }
     end_targets(tx, id, &rules, &message, now)?;
     tx.execute("UPDATE commands SET offered = 0 WHERE deployment_id = ?1 AND offered = 1", [id])?;
     if was_over {
@@ -57,14 +61,7 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
         return Ok(());
     }
     // What is on the hosts that it was begun on is not known.
-    tx.execute(
-        "INSERT INTO health (group_id, target_id, healthy, revision)
-         SELECT d.group_id, t.target_id, 0, NULL FROM targets t JOIN deployments d ON d.id = t.deployment_id
-         WHERE t.deployment_id = ?1 AND t.attempted = 1
-             AND EXISTS (SELECT 1 FROM deployment_groups g WHERE g.id = d.group_id)
-         ON CONFLICT DO UPDATE SET healthy = 0, revision = NULL",
-        [id],
-    )?;
+    health::note_damage(tx, id)?;
     tracing::error!(
         deployment_id = id,
         found,
@@ -75,6 +72,7 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
 
 /// What can be read of a row, with something that fits in the place of the rest.
 struct Salvage {
+    was: DeploymentStatus,
     was_over: bool,
     progress: DeploymentState,
     rules: Rules,
@@ -85,11 +83,11 @@ struct Salvage {
 impl Salvage {
     fn read(row: &Row<'_>, message: &str, now: Timestamp) -> Self {
         let progress: Option<DeploymentState> = column(row, "progress").map(|Json(progress)| progress);
-        let status = DeploymentStatus::from(column::<String>(row, "status").unwrap_or_default());
+        let was = DeploymentStatus::from(column::<String>(row, "status").unwrap_or_default());
         let error =
             ErrorInformation { code: Some(ErrorCode::InternalError), message: Some(message.to_owned()) };
         // Where the progress cannot be read, the status says how the deployment ended, if it had.
-        let ending = match (&progress, status) {
+        let ending = match (&progress, &was) {
             (None, DeploymentStatus::Succeeded) => Some(Ending::Succeeded),
             (None, DeploymentStatus::Stopped) => Some(Ending::Stopped(error.clone())),
             (None, DeploymentStatus::Failed) => Some(Ending::Failed(error.clone())),
@@ -107,6 +105,7 @@ impl Salvage {
             },
         };
         Salvage {
+            was,
             was_over,
             progress,
             rules: column(row, "rules").map(|Json(rules)| rules).unwrap_or_else(|| Rules {
@@ -128,27 +127,39 @@ fn column<T: FromValue>(row: &Row<'_>, name: &str) -> Option<T> {
 
 /// Ends the targets that have not ended, and writes all of them anew.
 fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timestamp) -> Result<(), SqlError> {
-    let targets =
-        tx.query_all("SELECT position, label, events FROM targets WHERE deployment_id = ?1", [id], |row| {
-            let label = column::<String>(row, "label").map(TargetLabel::from);
-            let events = column(row, "events").map(|Json::<Vec<Event>>(events)| events);
-            Ok((row.get::<i64>("position")?, label, events.filter(|events| !events.is_empty())))
-        })?;
-    for (position, label, events) in targets {
+    let sql = "SELECT position, target_id, arn, status, label, events FROM targets WHERE deployment_id = ?1";
+    let targets = tx.query_all(sql, [id], |row| {
+        let label = column::<String>(row, "label").map(TargetLabel::from);
+        let events = column(row, "events").map(|Json::<Vec<Event>>(events)| events);
+        let [name, arn, status]: [Option<String>; 3] =
+            ["target_id", "arn", "status"].map(|name| column(row, name));
+        let position: i64 = row.get("position")?;
+        Ok((position, (name, arn, status), label, events.filter(|events| !events.is_empty())))
+    })?;
+    for (position, (name, arn, was), label, events) in targets {
         let label = label.filter(TargetLabel::is_known);
         let state = TargetState { label, events: ended(events, message, now), departed: false };
-        tx.execute("UPDATE targets SET label = :label, events = :events, status = :status, class = :class, stage = :stage,
-                attempted = :attempted, deadline = NULL
-         WHERE deployment_id = :deployment AND position = :position", named! {
-            ":label": state.label.as_ref().map(TargetLabel::as_str),
-            ":events": Json(&state.events),
-            ":status": state.status(rules).as_str(),
-            ":class": Column(Class::of(&state, rules)),
-            ":stage": Column(state.stage(rules)),
-            ":attempted": state.was_attempted(),
-            ":deployment": id,
-            ":position": position,
-        })?;
+        let status = state.status(rules);
+        tx.execute(
+            "UPDATE targets SET label = :label, events = :events, status = :status, class = :class, stage = :stage,
+                    attempted = :attempted, deadline = NULL
+             WHERE deployment_id = :deployment AND position = :position",
+            named! {
+                ":label": state.label.as_ref().map(TargetLabel::as_str),
+                ":events": Json(&state.events),
+                ":status": status.as_str(),
+                ":class": Column(Class::of(&state, rules)),
+                ":stage": Column(state.stage(rules)),
+                ":attempted": state.was_attempted(),
+                ":deployment": id,
+                ":position": position,
+            },
+        )?;
+        if let (Some(name), Some(arn)) = (&name, &arn)
+            && was.as_deref() != Some(status.as_str())
+        {
+            state_changes::note_target(tx, id, (name, arn), &status, now)?;
+        }
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use codedeploy_planner::plan::Class;
 use codedeploy_planner::rules::Rules;
 use codedeploy_planner::target_state::{Event, TargetState};
 
-use super::columns::Column;
 use super::{Record, set_aside};
 use crate::fleet::Member;
+use crate::records::columns::Column;
 use crate::store::{Json, Row, SqlError, Tx, named};
 
 /// Selects targets, each with what became of its host.
@@ -25,15 +25,17 @@ macro_rules! targets {
     };
 }
 
-/// Every target of a large fleet is a row with all its events: these find the few that matter without reading the
-/// others. Left alone, SQLite may walk the primary key to save itself the sorting.
+/// Every target of a large fleet is a row with all its events: these find the few that matter in an index, without
+/// reading the others.
 const WAITING: &str = targets!(
-    "INDEXED BY targets_by_class WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS ?4
-     ORDER BY position LIMIT ?5"
+    "WHERE deployment_id = ?1 AND position IN (
+         SELECT position FROM targets
+         WHERE deployment_id = ?1 AND class = ?2 AND stage = ?3 AND label IS NOT DISTINCT FROM ?4
+         ORDER BY position LIMIT ?5)
+     ORDER BY position"
 );
 const OPEN: &str = targets!(
-    "INDEXED BY targets_by_class WHERE deployment_id = ?1 AND class IN (?2, ?3)
-     ORDER BY class, stage, label, position LIMIT ?4"
+    "WHERE deployment_id = ?1 AND class IN (?2, ?3) ORDER BY class, stage, label, position LIMIT ?4"
 );
 
 /// One target of a deployment.
@@ -69,9 +71,57 @@ impl Target {
         tx.query_all(targets!("WHERE deployment_id = ?1 ORDER BY position"), [deployment_id], Target::read)
     }
 
+    /// Whether a host is a target of a deployment.
+    pub(crate) fn is_host_of(tx: &Tx<'_>, deployment_id: &str, host: &str) -> Result<bool, SqlError> {
+        Ok(Target::id_of_host(tx, deployment_id, host)?.is_some())
+    }
+
+    /// The id of the target that a host is.
+    pub(crate) fn id_of_host(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        host: &str,
+    ) -> Result<Option<String>, SqlError> {
+        let sql = "SELECT target_id FROM targets WHERE deployment_id = ?1 AND host = ?2";
+        tx.query_opt(sql, (deployment_id, host), |row| row.get(0))
+    }
+
     /// Whether a host was handed a command of the deployment.
     pub(crate) fn any_attempted(tx: &Tx<'_>, deployment_id: &str) -> Result<bool, SqlError> {
         tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1", [deployment_id])
+    }
+
+    /// Deletes the first targets of a deployment with their commands, and returns how many there were.
+    pub(crate) fn delete(tx: &Tx<'_>, deployment_id: &str, most: usize) -> Result<usize, SqlError> {
+        tx.execute(
+            "DELETE FROM targets WHERE deployment_id = ?1 AND position IN (
+                 SELECT position FROM targets WHERE deployment_id = ?1 ORDER BY position LIMIT ?2)",
+            (deployment_id, most),
+        )
+    }
+
+    /// Deregisters the original instances of a blue/green deployment and returns their names. Those that a later
+    /// deployment, of whatever group, gave a revision or traffic are needed again, and stay.
+    pub(crate) fn deregister_originals(
+        tx: &Tx<'_>,
+        deployment_id: &str,
+        now: Timestamp,
+    ) -> Result<Vec<String>, SqlError> {
+        tx.query_all(
+            "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
+             (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
+              (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
+               WHERE later.sequence > (SELECT sequence FROM deployments WHERE id = :deployment)
+                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))
+             RETURNING name",
+            named! {
+                ":now": now,
+                ":deployment": deployment_id,
+                ":blue": TargetLabel::Blue.as_str(),
+                ":block": Column(Stage::Block),
+            },
+            |row| row.get(0),
+        )
     }
 
     /// Makes the targets overdue whose hosts have commands and are registered no more. Gives their deployments.
@@ -249,7 +299,7 @@ mod tests {
             (OPEN, "deployment_id=? AND class=?"),
         ] {
             let way = way_of(sql);
-            assert!(way.contains(&format!("SEARCH targets USING INDEX targets_by_class ({by})")), "{way}");
+            assert!(way.contains(&format!("INDEX targets_by_class ({by})")), "{way}");
             assert!(!way.contains("SCAN targets") && !way.contains("TEMP B-TREE"), "{way}");
         }
     }

@@ -6,7 +6,7 @@ use super::by_name;
 use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::request;
-use crate::store::{Json, Row, SqlError, named};
+use crate::store::{Json, Row, SqlError, Tx, named};
 use crate::transaction::Context;
 
 /// An application as it is stored.
@@ -131,4 +131,9 @@ pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Res
     }
     context.tx.execute("UPDATE applications SET name = ?2 WHERE id = ?1", (application.id, &*renamed))?;
     Ok(Nothing {})
+}
+
+/// Deletes an application that has no group, with its revisions.
+pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM applications WHERE name = ?1", [name]).map(drop)
 }

@@ -158,7 +158,7 @@ pub fn delete(context: &Context<'_>, request: request::DeleteDeploymentConfig) -
     let user: Option<String> = context.tx.query_opt(
         "SELECT g.name || ' of the application ' || a.name
          FROM deployment_groups g JOIN applications a ON a.id = g.application_id
-         WHERE g.settings ->> '$.deploymentConfigName' = ?1 LIMIT 1",
+         WHERE g.config_name = ?1 LIMIT 1",
         [&*name],
         |row| row.get(0),
     )?;

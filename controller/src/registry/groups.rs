@@ -8,7 +8,8 @@ use crate::error::{ApiError, ErrorName};
 use crate::ids::new_id;
 use crate::records::Record;
 use crate::request::{self, GroupSettings, References};
-use crate::store::{Json, Row, SqlError, named};
+use crate::revision::Revision;
+use crate::store::{Json, Row, SqlError, Tx, named};
 use crate::transaction::Context;
 
 /// A deployment group as it is stored.
@@ -108,6 +109,50 @@ pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, Ap
     Ok(context.tx.query_opt("SELECT * FROM deployment_groups WHERE id = ?1", [id], Group::read)?)
 }
 
+/// The id of a group, if there is one of the name.
+pub(crate) fn id_of(tx: &Tx<'_>, application: &str, name: &str) -> Result<Option<String>, SqlError> {
+    tx.query_opt(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
+         WHERE a.name = ?1 AND g.name = ?2",
+        (application, name),
+        |row| row.get(0),
+    )
+}
+
+/// The ids of an application's groups.
+pub(crate) fn ids_of(tx: &Tx<'_>, application: &str) -> Result<Vec<String>, SqlError> {
+    tx.query_all(
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
+        [application],
+        |row| row.get(0),
+    )
+}
+
+/// Deletes a group that has no deployment.
+pub(crate) fn delete(tx: &Tx<'_>, id: &str) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id]).map(drop)
+}
+
+/// Notes the deployment that a group was given last, and the revision that its hosts are to have.
+pub(crate) fn note_attempt(
+    tx: &Tx<'_>,
+    id: &str,
+    target: Option<&Revision>,
+    deployment_id: &str,
+) -> Result<(), SqlError> {
+    tx.execute(
+        "UPDATE deployment_groups SET target_revision = ?2, last_attempted = ?3 WHERE id = ?1",
+        (id, target.map(Json), deployment_id),
+    )?;
+    Ok(())
+}
+
+/// Notes the last deployment of a group that succeeded.
+pub(crate) fn note_success(tx: &Tx<'_>, id: &str, deployment_id: &str) -> Result<(), SqlError> {
+    tx.execute("UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1", (id, deployment_id))?;
+    Ok(())
+}
+
 fn refuse_taken(context: &Context<'_>, application: &Application, name: &str) -> Result<(), ApiError> {
     match lookup(context, application, name)? {
         None => Ok(()),
@@ -161,13 +206,14 @@ pub fn create(
     dangling_references::report(context.known, (&application.name, &name), &references)?;
     let id = new_id()?;
     context.tx.execute(
-        "INSERT INTO deployment_groups (id, application_id, name, settings, tags)
-         VALUES (:id, :application, :name, :settings, :tags)",
+        "INSERT INTO deployment_groups (id, application_id, name, settings, config_name, tags)
+         VALUES (:id, :application, :name, :settings, :config, :tags)",
         named! {
             ":id": id,
             ":application": application.id,
             ":name": &*name,
-            ":settings": Json(settings),
+            ":settings": Json(&settings),
+            ":config": settings.config_name(),
             ":tags": Json(request.tags.unwrap_or_default().0),
         },
     )?;
@@ -245,8 +291,8 @@ pub fn update(
     refuse_foreign_topics(context, &settings.references())?;
     dangling_references::report(context.known, (&application.name, &name), &given)?;
     context.tx.execute(
-        "UPDATE deployment_groups SET name = ?2, settings = ?3 WHERE id = ?1",
-        (group.id, name, Json(settings)),
+        "UPDATE deployment_groups SET name = ?2, settings = ?3, config_name = ?4 WHERE id = ?1",
+        (group.id, name, Json(&settings), settings.config_name()),
     )?;
     Ok(UpdateDeploymentGroupOutput { hooks_not_cleaned_up: Some(Vec::new()) })
 }

@@ -9,6 +9,7 @@ use crate::config::Partition;
 use crate::error::{ApiError, ErrorName};
 use crate::identity::Identity;
 use crate::ids::random_text;
+use crate::records::health;
 use crate::request::members::InstanceName;
 use crate::request::{self, NewInstanceName, check_tags};
 use crate::store::{Json, Row, SqlError, Tx, named};
@@ -55,16 +56,25 @@ impl Instance {
 }
 
 const BY_NAME: &str = "SELECT * FROM instances WHERE name > ?1
-     ORDER BY name, deregistered IS NULL DESC, registered DESC, rowid DESC";
+     ORDER BY name, deregistered IS NULL DESC, registered DESC, sequence DESC";
 
 /// The instance registered under a name now, else the one deregistered last.
 fn lookup(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
-    Ok(tx.query_opt("SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, rowid DESC
+    Ok(tx.query_opt("SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, sequence DESC
          LIMIT 1", [name], Instance::read)?)
 }
 
 pub(crate) fn registered(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
     Ok(lookup(tx, name)?.filter(|instance| instance.deregistered.is_none()))
+}
+
+/// Deregisters the instance of a name, if there is one.
+pub(crate) fn note_deregistered(tx: &Tx<'_>, name: &str, now: Timestamp) -> Result<(), SqlError> {
+    tx.execute(
+        "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL",
+        (name, now),
+    )?;
+    Ok(())
 }
 
 fn not_registered(name: &str) -> ApiError {
@@ -118,10 +128,7 @@ pub fn enroll(
         },
     )?;
     // What deployments left on an earlier host of this name says nothing about this one.
-    tx.execute(
-        "DELETE FROM health WHERE group_id IN (SELECT id FROM deployment_groups) AND target_id = ?1",
-        [name],
-    )?;
+    health::forget(tx, name)?;
     Ok(())
 }
 

@@ -19,7 +19,8 @@ pub fn register(
     context.tx.execute(
         "INSERT INTO revisions (application_id, location, description, registered)
          VALUES (:application, :location, :description, :now)
-         ON CONFLICT DO UPDATE SET description = excluded.description, registered = excluded.registered",
+         ON CONFLICT (application_id, location) DO UPDATE
+             SET description = excluded.description, registered = excluded.registered",
         named! {
             ":application": application.id,
             ":location": Json(request.revision),
@@ -40,7 +41,8 @@ pub(crate) fn mark_used(
     context.tx.execute(
         "INSERT INTO revisions (application_id, location, description, registered, first_used, last_used)
          VALUES (:application, :location, :description, :now, :now, :now)
-         ON CONFLICT DO UPDATE SET first_used = coalesce(first_used, :now), last_used = :now",
+         ON CONFLICT (application_id, location) DO UPDATE
+             SET first_used = coalesce(revisions.first_used, :now), last_used = :now",
         named! {
             ":application": application_id,
             ":location": Json(revision),
@@ -54,23 +56,20 @@ pub(crate) fn mark_used(
 /// The versions of an object that are the revision of an active deployment, or that a deployment group has as its target
 /// or may be rolled back to.
 pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<BTreeSet<String>, ApiError> {
-    let versions = context.tx.query_all(
-        "WITH needed (revision) AS (
-             SELECT target_revision FROM deployment_groups
-             UNION ALL SELECT d.snapshot -> '$.revision'
-                 FROM deployment_groups g JOIN deployments d ON d.id = g.last_successful
-             UNION ALL SELECT snapshot -> '$.revision'
-                 FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
-             UNION ALL SELECT revision FROM wishes
-         ), objects (bucket, key, version) AS (
-             SELECT revision ->> '$.s3Location.bucket', revision ->> '$.s3Location.key',
-                 revision ->> '$.s3Location.version' FROM needed
-         )
-         SELECT version FROM objects WHERE bucket = ?1 AND key = ?2 AND version IS NOT NULL",
-        [bucket, key],
+    let revisions = context.tx.query_all(
+        "SELECT target_revision FROM deployment_groups WHERE target_revision IS NOT NULL
+         UNION ALL SELECT d.revision FROM deployment_groups g JOIN deployments d ON d.id = g.last_successful
+         UNION ALL SELECT revision FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
+         UNION ALL SELECT revision FROM pending_deployments",
+        (),
         |row| row.get(0),
     )?;
-    Ok(versions.into_iter().collect())
+    let versions = revisions.into_iter().filter_map(|Json(revision): Json<Option<RevisionLocation>>| {
+        let object = revision?.s3_location?;
+        let is_it = object.bucket.as_deref() == Some(bucket) && object.key.as_deref() == Some(key);
+        object.version.filter(|_| is_it)
+    });
+    Ok(versions.collect())
 }
 
 /// What is known of a revision, if it is registered.
@@ -179,11 +178,11 @@ pub fn list(
     let listing = context.pages.listing::<(i64, i64)>(name, request.next_token.as_deref())?;
     let after = listing.after().copied().unwrap_or((start, start));
     let sql = format!(
-        "SELECT location, {time}, rowid, EXISTS (
+        "SELECT location, {time}, sequence, EXISTS (
              SELECT 1 FROM deployment_groups g WHERE g.application_id = r.application_id AND target_revision = location
          ) FROM revisions r
-         WHERE application_id = ?1 AND {time} {beyond}= ?2 AND ({time}, rowid) {beyond} (?2, ?3)
-         ORDER BY {time} {order}, rowid {order}"
+         WHERE application_id = ?1 AND {time} {beyond}= ?2 AND ({time}, sequence) {beyond} (?2, ?3)
+         ORDER BY {time} {order}, sequence {order}"
     );
     let (revisions, next_token) =
         listing.query(context.tx, &sql, (&application.id, after.0, after.1), |row| {

@@ -13,7 +13,7 @@ use crate::transaction::Context;
 /// A resource and its tags.
 struct Tagged {
     table: &'static str,
-    rowid: i64,
+    id: String,
     tags: Vec<Tag>,
 }
 
@@ -39,9 +39,9 @@ impl Tagged {
             Resource::Group { .. } => "application_id = (SELECT id FROM applications WHERE name = ?2)",
             Resource::Application(_) | Resource::Config(_) => "?2 = ''",
         };
-        let sql = format!("SELECT rowid, tags FROM {table} WHERE name = ?1 AND {of_owner}");
+        let sql = format!("SELECT id, tags FROM {table} WHERE name = ?1 AND {of_owner}");
         let found = context.tx.query_opt(&sql, (name, owner), |row| {
-            Ok(Tagged { table, rowid: row.get(0)?, tags: row.get::<Json<_>>(1)?.0 })
+            Ok(Tagged { table, id: row.get(0)?, tags: row.get::<Json<_>>(1)?.0 })
         })?;
         Ok(found)
     }
@@ -62,8 +62,8 @@ impl Tagged {
     }
 
     fn save(self, context: &Context<'_>) -> Result<Empty, ApiError> {
-        let sql = format!("UPDATE {} SET tags = ?2 WHERE rowid = ?1", self.table);
-        context.tx.execute(&sql, (self.rowid, Json(self.tags)))?;
+        let sql = format!("UPDATE {} SET tags = ?2 WHERE id = ?1", self.table);
+        context.tx.execute(&sql, (self.id, Json(self.tags)))?;
         Ok(Empty {})
     }
 }

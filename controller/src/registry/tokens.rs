@@ -146,7 +146,8 @@ pub fn add(tx: &Tx<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError>
     }
     tx.execute(
         "INSERT INTO github_tokens (name, account, token, created) VALUES (:name, :account, :token, :now)
-         ON CONFLICT DO UPDATE SET account = excluded.account, token = excluded.token, created = excluded.created",
+         ON CONFLICT (name) DO UPDATE
+             SET account = excluded.account, token = excluded.token, created = excluded.created",
         named! {
             ":name": &**name,
             ":account": account,

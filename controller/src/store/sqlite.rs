@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{StoreError, backup};
 
 /// One script per version; a script that was ever released is never changed.
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
     include_str!("sqlite/v3.sql"),
@@ -24,6 +24,7 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("sqlite/v10.sql"),
     include_str!("sqlite/v11.sql"),
     include_str!("sqlite/v12.sql"),
+    include_str!("sqlite/v13.sql"),
 ];
 
 /// The schema version this program writes, kept in `user_version`.
@@ -149,12 +150,16 @@ pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connec
         backup::keep(path, &format!("before-v{VERSION}"))
             .map_err(|error| StoreError::Copy(Box::new(error)))?;
     }
+    // A table that is made anew takes the place of one that others refer to. A transaction cannot turn this off.
+    let enforce = |connection: &Connection, on: bool| connection.pragma_update(None, "foreign_keys", on);
+    enforce(&connection, false).map_err(failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     for script in missing(&transaction, path)?.1 {
         transaction.execute_batch(script).map_err(failed)?;
     }
     transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     transaction.commit().map_err(failed)?;
+    enforce(&connection, true).map_err(failed)?;
     Ok(connection)
 }
 

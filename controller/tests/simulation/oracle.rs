@@ -70,7 +70,7 @@ pub(crate) const ACTIVE: [&str; 3] = ["Created", "InProgress", "Ready"];
 
 pub(crate) fn deployments(tx: &Tx<'_>) -> Vec<Deployment> {
     let sql = "SELECT d.id, group_id, status, progress, rules, snapshot, relations, g.name
-         FROM deployments d JOIN deployment_groups g ON g.id = d.group_id ORDER BY d.rowid";
+         FROM deployments d JOIN deployment_groups g ON g.id = d.group_id ORDER BY d.sequence";
     tx.query_all(sql, (), |row| {
         Ok(Deployment {
             id: row.get(0)?,

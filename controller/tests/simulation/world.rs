@@ -19,6 +19,7 @@ use codedeploy_controller::deployment::traffic::{self, Job};
 use codedeploy_controller::error::{ApiError, ErrorName};
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::pagination::Pages;
+use codedeploy_controller::records::unfinished;
 use codedeploy_controller::signals::agenda::Agenda;
 use codedeploy_controller::store::Store;
 use codedeploy_controller::transaction::Context;
@@ -219,7 +220,7 @@ impl World {
         self.due.clear();
         self.jobs = self.transact(|context| traffic::begun(context, 0)).unwrap().jobs;
         (self.traffic, self.alarms) = (true, true);
-        for id in self.transact(decide::active).unwrap() {
+        for id in self.transact(|context| Ok(unfinished::all(context.tx)?)).unwrap() {
             let given = id.clone();
             self.transact(move |context| resume(context, &given, context.now)).unwrap();
             self.agenda.look_now(&id);
@@ -273,7 +274,7 @@ impl World {
             .transact(move |context| {
                 let wrong = memory.look(context.tx, now);
                 let deadline = oracle::first_deadline(context.tx);
-                Ok((wrong, memory, decide::active(context)?.len(), deadline))
+                Ok((wrong, memory, unfinished::all(context.tx)?.len(), deadline))
             })
             .unwrap();
         (self.memory, self.active) = (memory, active);
@@ -336,7 +337,7 @@ impl World {
         let name = self.name(&id);
         let decided = self.act(move |context| {
             let outcome = decide::decide(context, &id)?;
-            let changes = format!("{:?}", outcome.changes);
+            let changes = format!("{:?}", outcome.changes());
             Ok((changes, vec![outcome]))
         });
         if let Some(decided) = decided {

@@ -316,3 +316,57 @@ fn links_between_documents_lead_somewhere() {
     }
     assert!(said.is_empty(), "these links lead nowhere:\n{said}");
 }
+
+/// The places of the controller's code outside of the store that `is_wrong` finds fault with.
+fn wrong_outside_the_store(is_wrong: impl Fn(&str) -> bool) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/src");
+    let mut files = BTreeMap::new();
+    collect(&source, "lib", &mut Vec::new(), &mut files);
+    let mut said = String::new();
+    for (_, file) in files.iter().filter(|(module, _)| module.first().is_none_or(|name| name != "store")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| is_wrong(line)) {
+            writeln!(said, "{}:{}: {}", file.display(), number + 1, line.trim()).unwrap();
+        }
+    }
+    said
+}
+
+#[test]
+fn the_library_of_the_database_is_named_in_the_store_alone() {
+    let said = wrong_outside_the_store(|line| line.contains("rusqlite"));
+    assert!(said.is_empty(), "use the store's own Tx, Row and values instead:\n{said}");
+}
+
+#[test]
+fn statements_are_standard_sql() {
+    /// What one engine alone understands, or understands in its own way.
+    const OF_ONE_ENGINE: [&str; 14] = [
+        "INDEXED BY",
+        "INSERT OR ",
+        "REPLACE INTO",
+        "ON CONFLICT DO UPDATE",
+        "rowid",
+        "last_insert_",
+        "PRAGMA",
+        "json_",
+        "->>",
+        "-> '$",
+        "group_concat",
+        "iif(",
+        "unixepoch",
+        "strftime",
+    ];
+    // Values are compared by IS DISTINCT FROM; IS is for NULL.
+    let compares_by_is = |line: &str| {
+        line.match_indices(" IS ").any(|(at, is)| {
+            let rest = &line[at + is.len()..];
+            let rest = rest.strip_prefix("NOT ").unwrap_or(rest);
+            !["NULL", "DISTINCT FROM"].iter().any(|right| rest.starts_with(right))
+        })
+    };
+    let said = wrong_outside_the_store(|line| {
+        OF_ONE_ENGINE.iter().any(|wrong| line.contains(wrong)) || compares_by_is(line)
+    });
+    assert!(said.is_empty(), "write these statements so that every engine reads them:\n{said}");
+}

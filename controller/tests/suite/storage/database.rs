@@ -12,8 +12,9 @@ use serde_json::json;
 
 use crate::support::{Agent, Controller, Held, QUICK, command, eventually, shop};
 
-/// The databases of every schema version: the same application, deployments, host and operator.
-const SCHEMAS: [&str; 1] = [include_str!("schemas/v1.sql")];
+/// Databases of earlier schema versions: the same application, deployments, host and operator.
+const SCHEMAS: [(i64, &str); 2] =
+    [(1, include_str!("schemas/v1.sql")), (12, include_str!("schemas/v12.sql"))];
 
 /// The key file and the operator's access key for those databases.
 const MASTER_KEY: &str = "87a364a650d05c091595e062f65ff1a85e89e313f3aacc37dd9730b6e4bf9faa";
@@ -21,7 +22,7 @@ const OPERATOR: (&str, &str) = ("AKIAZF5UU6VLC6V7JRWP", "FZzz9ExzVhY3cSTqGI1JIFm
 
 #[tokio::test]
 async fn databases_of_every_earlier_schema_go_on() {
-    for (schema, number) in SCHEMAS.into_iter().zip(1..) {
+    for (number, schema) in SCHEMAS {
         assert!(schema.contains(&format!("user_version = {number};")));
         let controller = Controller::start_on("timers: {pick_up: 0.5}", |data| {
             std::fs::write(data.join("master.key"), hex::decode(MASTER_KEY).unwrap()).unwrap();
@@ -277,7 +278,8 @@ async fn deployments_are_listed_by_status_page_after_page_the_newest_first() {
     controller.crash_while(|data| {
         let database = rusqlite::Connection::open(data.join("codedeploy.sqlite3")).unwrap();
         let copy = "INSERT INTO deployments
-                    SELECT ?1, group_id, created - ?2 / 3, ?3, progress, rules, snapshot, relations, retire_at
+                        (id, group_id, created, status, progress, rules, snapshot, revision, relations, retire_at)
+                    SELECT ?1, group_id, created - ?2 / 3, ?3, progress, rules, snapshot, revision, relations, retire_at
                     FROM deployments WHERE id = ?4";
         for number in 1..350 {
             let status = if number % 2 == 0 { "Succeeded" } else { "Stopped" };

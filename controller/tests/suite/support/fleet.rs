@@ -13,6 +13,7 @@ use codedeploy_controller::error::ApiError;
 use codedeploy_controller::identity::Identity;
 use codedeploy_controller::keys::Keys;
 use codedeploy_controller::pagination::Pages;
+use codedeploy_controller::records::unfinished;
 use codedeploy_controller::registry::{applications, configs, groups, instances};
 use codedeploy_controller::request::{Field as _, NewInstanceName, Request};
 use codedeploy_controller::store::Store;
@@ -228,8 +229,8 @@ impl Fleet {
     pub(crate) fn decide(&mut self) -> bool {
         let changes: usize = self.transact(|context| {
             let mut changes = 0;
-            for id in decide::active(context)? {
-                changes += decide::decide(context, &id)?.changes.len();
+            for id in unfinished::all(context.tx)? {
+                changes += decide::decide(context, &id)?.changes().len();
             }
             Ok(changes)
         });

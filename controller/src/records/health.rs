@@ -1,0 +1,91 @@
+//! How deployments left the instances of a group: the rows that a later deployment begins with.
+
+use std::collections::HashMap;
+
+use codedeploy_api::codedeploy::RevisionLocation;
+
+use crate::revision::Revision;
+use crate::store::{Json, SqlError, Tx, named};
+
+/// An instance as the last deployment left it.
+#[derive(Debug)]
+pub(crate) struct Health {
+    pub(crate) healthy: bool,
+    /// None where nobody knows what is on it.
+    pub(crate) revision: Option<Revision>,
+}
+
+/// The health of a group's instances, by their names.
+pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<HashMap<String, Health>, SqlError> {
+    let sql = "SELECT target_id, healthy, revision FROM health WHERE group_id = ?1";
+    let rows = tx.query_all(sql, [group_id], |row| {
+        let revision: Option<Json<RevisionLocation>> = row.get(2)?;
+        let revision = revision.and_then(|Json(location)| Revision::try_from(location).ok());
+        Ok((row.get(0)?, Health { healthy: row.get(1)?, revision }))
+    })?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Notes how a deployment of a revision left the instances that it attempted. The revision of an instance after a failure
+/// is not known any more, if it was the group's `current` one.
+pub(crate) fn note_end(
+    tx: &Tx<'_>,
+    group_id: &str,
+    deployment_id: &str,
+    revision: Option<&Revision>,
+    current: Option<&Revision>,
+) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO health (group_id, target_id, healthy, revision)
+         SELECT :group, target_id, CASE WHEN class = 'succeeded' THEN 1 ELSE 0 END,
+             CASE WHEN class = 'succeeded' THEN :revision ELSE NULL END
+         FROM targets WHERE deployment_id = :deployment AND attempted = 1 AND label IS DISTINCT FROM 'Blue'
+         ON CONFLICT (group_id, target_id) DO UPDATE SET healthy = excluded.healthy, revision =
+             CASE WHEN excluded.healthy = 1 THEN excluded.revision
+                  WHEN health.revision IS NOT DISTINCT FROM :current THEN NULL
+                  ELSE health.revision END",
+        named! {
+            ":group": group_id,
+            ":deployment": deployment_id,
+            ":revision": revision.map(Json),
+            ":current": current.map(Json),
+        },
+    )?;
+    Ok(())
+}
+
+/// Notes that nothing is known of the instances that a damaged deployment attempted.
+pub(super) fn note_damage(tx: &Tx<'_>, deployment_id: &str) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO health (group_id, target_id, healthy, revision)
+         SELECT d.group_id, t.target_id, 0, NULL FROM targets t JOIN deployments d ON d.id = t.deployment_id
+         WHERE t.deployment_id = ?1 AND t.attempted = 1
+             AND EXISTS (SELECT 1 FROM deployment_groups g WHERE g.id = d.group_id)
+         ON CONFLICT (group_id, target_id) DO UPDATE SET healthy = 0, revision = NULL",
+        [deployment_id],
+    )?;
+    Ok(())
+}
+
+/// Notes the revision that an instance has after its deployment was taken back.
+pub(crate) fn note_revision(
+    tx: &Tx<'_>,
+    group_id: &str,
+    target_id: &str,
+    revision: Option<&Revision>,
+) -> Result<(), SqlError> {
+    tx.execute(
+        "UPDATE health SET revision = ?3 WHERE group_id = ?1 AND target_id = ?2",
+        (group_id, target_id, revision.map(Json)),
+    )?;
+    Ok(())
+}
+
+/// Drops what deployments left on an instance of a name: another one has the name now.
+pub(crate) fn forget(tx: &Tx<'_>, target_id: &str) -> Result<(), SqlError> {
+    tx.execute(
+        "DELETE FROM health WHERE group_id IN (SELECT id FROM deployment_groups) AND target_id = ?1",
+        [target_id],
+    )?;
+    Ok(())
+}

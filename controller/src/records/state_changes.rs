@@ -1,0 +1,96 @@
+//! Changes of state that no message was made of yet. The transaction that makes a change notes it, while there are
+//! receivers of events.
+
+use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
+
+use crate::store::{SqlError, Tx};
+
+/// A change of a status, as it was noted.
+#[derive(Debug)]
+pub(crate) struct StateChange {
+    pub(crate) sequence: i64,
+    pub(crate) deployment_id: String,
+    /// Without a target, it is the deployment's.
+    pub(crate) target: Option<ChangedTarget>,
+    pub(crate) status: String,
+    pub(crate) time: Timestamp,
+}
+
+#[derive(Debug)]
+pub(crate) struct ChangedTarget {
+    pub(crate) id: String,
+    pub(crate) arn: String,
+}
+
+/// Has changes noted from now on, or no more.
+pub(crate) fn listen(tx: &Tx<'_>, wanted: bool) -> Result<(), SqlError> {
+    if wanted {
+        tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", ())?;
+    } else {
+        tx.execute("DELETE FROM event_listeners", ())?;
+        tx.execute("DELETE FROM state_changes", ())?;
+    }
+    Ok(())
+}
+
+fn is_wanted(tx: &Tx<'_>) -> Result<bool, SqlError> {
+    tx.exists("SELECT 1 FROM event_listeners", ())
+}
+
+/// Notes the status that a deployment has now, if receivers are to hear of it.
+pub(crate) fn note_deployment(
+    tx: &Tx<'_>,
+    id: &str,
+    status: &DeploymentStatus,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    use DeploymentStatus::{Created, Failed, Ready, Stopped, Succeeded};
+    if !matches!(status, Created | Ready | Succeeded | Failed | Stopped) || !is_wanted(tx)? {
+        return Ok(());
+    }
+    tx.execute(
+        "INSERT INTO state_changes (deployment_id, status, time) VALUES (?1, ?2, ?3)",
+        (id, status.as_str(), now),
+    )?;
+    Ok(())
+}
+
+/// Notes the status that a target has now, if receivers are to hear of it.
+pub(crate) fn note_target(
+    tx: &Tx<'_>,
+    deployment_id: &str,
+    (id, arn): (&str, &str),
+    status: &TargetStatus,
+    now: Timestamp,
+) -> Result<(), SqlError> {
+    use TargetStatus::{Failed, InProgress, Ready, Succeeded};
+    if !matches!(status, InProgress | Ready | Succeeded | Failed) || !is_wanted(tx)? {
+        return Ok(());
+    }
+    tx.execute(
+        "INSERT INTO state_changes (deployment_id, target_id, target_arn, status, time)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        (deployment_id, id, arn, status.as_str(), now),
+    )?;
+    Ok(())
+}
+
+/// The oldest changes, in their order.
+pub(crate) fn oldest(tx: &Tx<'_>, most: usize) -> Result<Vec<StateChange>, SqlError> {
+    tx.query_all("SELECT * FROM state_changes ORDER BY sequence LIMIT ?1", [most], |row| {
+        let id: Option<String> = row.get("target_id")?;
+        let target = id.zip(row.get("target_arn")?).map(|(id, arn)| ChangedTarget { id, arn });
+        Ok(StateChange {
+            sequence: row.get("sequence")?,
+            deployment_id: row.get("deployment_id")?,
+            target,
+            status: row.get("status")?,
+            time: row.get("time")?,
+        })
+    })
+}
+
+/// Drops a change and those before it.
+pub(crate) fn drop_until(tx: &Tx<'_>, sequence: i64) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM state_changes WHERE sequence <= ?1", [sequence]).map(drop)
+}
