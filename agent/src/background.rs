@@ -1,4 +1,4 @@
-//! Going to the background, and telling the caller who waits what came of it.
+//! Starts the daemon in the background, and reports the result to the waiting caller.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,30 +13,30 @@ use serde::{Deserialize, Serialize};
 use crate::console;
 use codedeploy_api::chain::Chain;
 
-/// How long a caller waits for the daemon to be up: longer than EC2 may take to say who this host is.
+/// The time that a caller waits for the daemon: longer than EC2 may take to identify the host.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// After what time it tells that it waits.
+/// The time after which the caller reports that it waits.
 const LONG: Duration = Duration::from_secs(5);
 
-/// Longest message from the daemon, in bytes.
+/// The longest message from the daemon, in bytes.
 const MAX_MESSAGE: u64 = 64 * 1024;
 
-/// Which process this is after [`background`].
+/// The two processes after [`background`].
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// The one that was called, with what the daemon said.
+    /// The calling process, with the daemon's report.
     Caller(Launch),
-    /// The daemon; it must say how its start went.
+    /// The daemon, which must report the result of its start.
     Daemon(Caller),
 }
 
-/// How the start of a daemon went.
+/// The result of a daemon's start.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Launch {
     Up {
         pid: u32,
     },
-    /// Another agent runs.
+    /// Another agent is running.
     AlreadyRunning {
         message: String,
     },
@@ -45,18 +45,18 @@ pub(crate) enum Launch {
     },
 }
 
-/// The daemon's line to its caller; the caller hears of its end too.
+/// The daemon's connection to its caller, which notices its end, too.
 #[derive(Debug)]
 pub(crate) struct Caller(File);
 
 impl Caller {
     pub(crate) fn tell(mut self, launch: &Launch) {
-        // A caller who has gone does not need to know.
+        // The caller may be gone.
         let _ = serde_json::to_writer(&mut self.0, launch);
     }
 }
 
-/// Whoever waits for a daemon to be up; nobody does in the foreground.
+/// The caller that waits for the daemon; absent in the foreground.
 #[derive(Debug, Default)]
 pub struct Waiter(Option<Caller>);
 
@@ -65,12 +65,12 @@ impl Waiter {
         Self(Some(caller))
     }
 
-    /// The agent polls from now on.
+    /// Reports that the agent is polling.
     pub fn up(&mut self) {
         self.tell(&Launch::Up { pid: std::process::id() });
     }
 
-    /// There will be no agent, because of `error`, or because another one runs already.
+    /// Reports that the agent will not run, because of `error`, or because another one is running already.
     pub fn failed(&mut self, error: &(dyn std::error::Error + 'static), runs_already: bool) {
         let message = Chain(error).to_string();
         self.tell(&if runs_already {
@@ -87,13 +87,13 @@ impl Waiter {
     }
 }
 
-/// Splits this process in two. Must be called before there is any thread: a fork takes only the calling one along.
+/// Splits this process in two. Call this before there is any thread: a fork copies only the calling one.
 pub(crate) fn background() -> io::Result<Side> {
     let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     match fork_alone()? {
         ForkResult::Parent { child } => {
             drop(write);
-            // It ends as soon as it has made the daemon.
+            // It ends as soon as it has started the daemon.
             let _ = waitpid(child, None);
             Ok(Side::Caller(listen(read, PATIENCE)))
         }
@@ -113,10 +113,10 @@ pub(crate) fn background() -> io::Result<Side> {
     }
 }
 
-/// Leaves the caller's terminal, session and folder; `true` in the process that has.
+/// Leaves the caller's terminal, session and folder; returns `true` in the process that has.
 fn detach() -> io::Result<bool> {
     setsid()?;
-    // No longer the leader of a session, a process cannot get a terminal again.
+    // A process that is not a session leader cannot get a terminal again.
     if let ForkResult::Parent { .. } = fork_alone()? {
         return Ok(false);
     }
@@ -133,7 +133,7 @@ fn fork_alone() -> io::Result<ForkResult> {
     Ok(unsafe { fork() }?)
 }
 
-/// Ends the process between caller and daemon, without running what belongs to the caller.
+/// Ends the process between caller and daemon, without running the caller's exit handlers.
 #[allow(unsafe_code, reason = "_exit(2): exit handlers and buffers are the caller's")]
 fn leave() -> ! {
     unsafe { libc::_exit(0) }

@@ -1,5 +1,5 @@
-//! Where commands come from: the CodeDeployCommand service, called through the SDK's own HTTP and signing
-//! (spec: Command service protocol). Time-outs, limits and attempts are decided here, for every call alike.
+//! The CodeDeployCommand service, called through the SDK's own HTTP and signing (spec: Command service protocol). This
+//! module sets time-outs, limits and retries for all calls alike.
 
 mod peer;
 mod persistence;
@@ -43,10 +43,10 @@ use peer::Peer;
 pub use persistence::Persistence;
 use reach::Reach;
 
-/// What stands for the name of an error that has none; the service's own have one.
+/// Stands for the name of an error without one; the service's own errors have a name.
 const NAMELESS: &str = "an error without a name";
 
-/// Time to establish a connection.
+/// The time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service's client. Cheap to clone.
@@ -63,24 +63,24 @@ pub struct CommandService {
 
 type Transport = SmithyOperation<Request, Answer, ServiceError>;
 
-/// One request: the operation it names and its JSON.
+/// One request: its operation and its JSON.
 #[derive(Debug)]
 struct Request {
     target: String,
     body: String,
 }
 
-/// What came back with success.
+/// A successful response.
 #[derive(Debug)]
 struct Answer {
     body: Vec<u8>,
-    /// As far as its head can say, the service gave it.
+    /// Whether its headers show that it comes from the service.
     of_service: bool,
-    /// The service numbered it.
+    /// Whether it has a request id.
     numbered: bool,
 }
 
-/// An answer that says what is wrong.
+/// An error response.
 #[derive(Debug, thiserror::Error)]
 #[error("the service answered {kind} (HTTP {status}): {message}")]
 pub struct ServiceError {
@@ -94,15 +94,15 @@ pub struct ServiceError {
 pub enum CallError {
     #[error("{operation}: {answer}")]
     Service { operation: &'static str, answer: ServiceError },
-    /// Nothing usable came back: no connection, no credentials, time-out, an answer that breaks off or never ends.
+    /// No usable response: no connection, no credentials, a time-out, or a response that breaks off or never ends.
     #[error("{operation} did not reach the service: {reason}")]
     Transport { operation: &'static str, reason: String },
-    /// Something other than the service answered, such as a proxy's page.
+    /// The response does not come from the service, but for example from a proxy.
     #[error("{operation}: the answer is not the service's: {reason}")]
     Answer { operation: &'static str, reason: serde_json::Error },
 }
 
-/// Errors that are about who calls, not about what is asked; somebody can put that right while the agent runs.
+/// Errors about the caller, not about the request; somebody can fix the cause while the agent runs.
 const CREDENTIALS: [&str; 14] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -132,12 +132,12 @@ impl ServiceError {
 }
 
 impl CallError {
-    /// Whether the service asks to be called less often.
+    /// Whether the service asks for fewer calls.
     pub fn is_throttling(&self) -> bool {
         matches!(self, Self::Service { answer, .. } if answer.is_throttling())
     }
 
-    /// Whether the service itself says no to what was asked: the same call can never succeed.
+    /// Whether the service itself rejects the request, so that the same call can never succeed.
     pub fn is_refusal(&self) -> bool {
         let Self::Service { answer, .. } = self else {
             return false;
@@ -149,12 +149,12 @@ impl CallError {
             && !answer.is_about_credentials()
     }
 
-    /// Whether the service does not take the credentials; others may come.
+    /// Whether the service rejects the credentials; new ones may come.
     fn is_refusal_of_credentials(&self) -> bool {
         matches!(self, Self::Service { answer, .. } if credentials::is_refusal(&answer.kind))
     }
 
-    /// Whether the service may have acted on the call all the same.
+    /// Whether the service may have acted on the call despite the error.
     pub fn may_have_arrived(&self) -> bool {
         match self {
             Self::Service { answer, .. } => answer.status >= 500,
@@ -162,7 +162,7 @@ impl CallError {
         }
     }
 
-    /// Whether the same call can succeed soon, with nobody doing anything about it.
+    /// Whether the same call can succeed soon without intervention.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Service { answer, .. } => !self.is_refusal() && !answer.is_about_credentials(),
@@ -171,7 +171,7 @@ impl CallError {
     }
 }
 
-/// Attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4 seconds.
+/// The attempts of [`CommandService::call`]; the pauses between them are at most 1, 2 and 4 seconds.
 const ATTEMPTS: u32 = 4;
 
 /// The longest pause between attempts of [`CommandService::call_patiently`].
@@ -188,34 +188,34 @@ impl CommandService {
         Self { host_identifier, target_prefix, credentials, transport, reach, peer, endpoint }
     }
 
-    /// Whether the service has the newest call, though it may not have answered yet.
+    /// Whether the newest call is connected to the service, even if there is no response yet.
     pub fn is_connected(&self) -> bool {
         self.reach.is_connected()
     }
 
-    /// The digests of the keys that the service signs with, where it is this project's controller; from its latest answer.
+    /// The digests of the service's signing keys, from its latest response, if it is this project's controller.
     pub fn signers(&self) -> Option<Arc<str>> {
         self.peer.signers()
     }
 
-    /// Where the service is.
+    /// The service's address.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Who this host is to the service.
+    /// The host's identifier at the service.
     pub fn host_identifier(&self) -> &str {
         &self.host_identifier
     }
 
-    /// Waits for the next command of this host; `None` when the service has nothing to do. One attempt: the caller
-    /// backs off. Dropping the future ends the wait.
+    /// Waits for the next command of this host; `None` if there is none. Makes one attempt: the caller backs off.
+    /// Dropping the future ends the wait.
     pub async fn poll(&self) -> Result<Option<HostCommand>, CallError> {
         let input = command::PollHostCommandInput { host_identifier: self.host_identifier.clone() };
         Ok(self.attempt(&input).await?.host_command)
     }
 
-    /// Calls until there is an answer, or an error that is not temporary, or patience ends.
+    /// Calls until there is a response, a permanent error, or no attempt left.
     pub async fn call<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let mut attempt = 1;
         loop {
@@ -231,7 +231,7 @@ impl CommandService {
         }
     }
 
-    /// Calls until the service answers or refuses for good; `None` when there is no more time for that.
+    /// Calls until the service responds or rejects the call for good; `None` if the time is over.
     pub async fn call_patiently<O: Operation>(
         &self,
         input: &O,
@@ -262,7 +262,7 @@ impl CommandService {
         }
     }
 
-    /// Calls once; and once more when the credentials are refused and their source has others.
+    /// Calls once, and once more if the credentials are rejected and their source has new ones.
     pub async fn attempt<O: Operation>(&self, input: &O) -> Result<O::Output, CallError> {
         let operation = O::NAME;
         let body = serde_json::to_string(input).map_err(|reason| CallError::Answer { operation, reason })?;
@@ -310,7 +310,7 @@ fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(access.read_timeout)
-                // A body that stops in its middle counts as no read.
+                // A body that stalls counts as a read without progress.
                 .operation_attempt_timeout(CONNECT_TIMEOUT + access.read_timeout)
                 .build(),
         )
@@ -324,7 +324,7 @@ fn transport(access: &Access, reach: Reach, peer: Peer) -> Transport {
         .build()
 }
 
-/// SigV4 with the one source of credentials.
+/// SigV4 with the single source of credentials.
 fn signing(access: &Access) -> StaticRuntimePlugin {
     let name = if access.endpoints.secure { command::SIGNING_NAME_SECURE } else { command::SIGNING_NAME };
     let region = SdkRegion::new(access.region.as_str().to_owned());
@@ -347,7 +347,7 @@ fn signing(access: &Access) -> StaticRuntimePlugin {
     )));
     let provider = SharedCredentialsProvider::new(access.credentials.clone());
     components.set_identity_resolver(SCHEME_ID, SharedIdentityResolver::new(provider));
-    // Credentials know themselves how long they hold.
+    // The credentials manage their expiry themselves.
     components.set_identity_cache(Some(IdentityCache::no_cache()));
     StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
@@ -386,7 +386,7 @@ fn bare_name(kind: &str) -> &str {
     name.split(':').next().unwrap_or_default()
 }
 
-/// What libraries call the stages of a call; what follows says it better.
+/// The libraries' names of the stages of a call; the causes that follow are clearer.
 const STAGES: [&str; 6] = [
     "dispatch failure",
     "io error",
@@ -396,7 +396,7 @@ const STAGES: [&str; 6] = [
     "client error (SendRequest)",
 ];
 
-/// An error and what caused it, from where it says something about the world.
+/// An error and its causes, from the first informative one on.
 fn in_words(error: &(dyn Error + 'static)) -> String {
     let mut telling = error;
     while STAGES.contains(&telling.to_string().as_str())

@@ -1,4 +1,4 @@
-//! The daemon: everything that is read, checked and opened before it polls, and its end.
+//! The daemon: reads, checks and opens everything before it polls, and cleans up at its end.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,11 +26,11 @@ use crate::spec::envelope::{self, EnvelopeError};
 use crate::telemetry;
 use codedeploy_api::chain::Chain;
 
-/// How long the daemon waits for a store that does not answer at all: a lifecycle event may last for an hour, and a store
-/// that is restarted comes back sooner.
+/// The time that the daemon waits for a store that does not respond at all: a lifecycle event may last for an hour, and
+/// a restarted store comes back sooner.
 const OUTAGE: Duration = Duration::from_secs(15 * 60);
 
-/// Why the daemon cannot start.
+/// The reason why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -53,7 +53,7 @@ pub enum StartError {
     Socket(#[from] SocketError),
 }
 
-/// What a start reads from files: a restart must not stop an agent that cannot start again.
+/// Checks the files that a start reads: a restart must not stop an agent that cannot start again.
 pub fn files_are_usable(config_file: Option<&Path>) -> Result<(), StartError> {
     let environment = Environment::of_process();
     let (settings, _) = Settings::load(config_file, &environment)?;
@@ -64,7 +64,7 @@ pub fn files_are_usable(config_file: Option<&Path>) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The agent itself, in this process until it ends.
+/// Runs the agent in this process until it ends.
 pub fn run(config_file: Option<PathBuf>, mut waiter: Waiter) -> ExitCode {
     match on_runtime(serve(config_file, &mut waiter)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -100,7 +100,7 @@ async fn serve(config_file: Option<PathBuf>, waiter: &mut Waiter) -> Result<(), 
     Ok(())
 }
 
-/// Everything that runs.
+/// The running parts.
 struct Started {
     agent: Arc<Agent>,
     shutdown: Shutdown,
@@ -148,8 +148,8 @@ fn is_loopback(endpoint: &str) -> bool {
     host == "localhost" || host == "[::1]" || host.starts_with("127.")
 }
 
-/// Secrets live in this process; they must not end up in a file. The limit of core dumps would be inherited by hooks and
-/// by the applications that they start; this flag ends with the next program (prctl(2), PR_SET_DUMPABLE).
+/// This process holds secrets, which must not end up in a core file. A limit of core dumps would be inherited by hooks
+/// and by their applications; this flag ends with exec (prctl(2), PR_SET_DUMPABLE).
 fn without_core_dumps() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "core dumps cannot be switched off");

@@ -38,7 +38,7 @@ pub use plan::Plan;
 use plan::Work;
 pub use reports::{failed, stopped};
 
-/// This host, as deployments see it.
+/// This host, as deployments use it.
 #[derive(Debug)]
 pub struct Host {
     settings: Settings,
@@ -46,11 +46,11 @@ pub struct Host {
     store: Store,
     /// Absent when nothing needs S3.
     access: Option<Access>,
-    /// The program that watches over scripts.
+    /// The keeper of scripts.
     keeper: PathBuf,
     /// The log of all scripts' output; a link that leads there was resolved before any script ran.
     deployments_log: PathBuf,
-    /// Only one Install looks at the host and changes it at a time, whatever its group: destinations may overlap.
+    /// Only one Install at a time examines and changes the host, whatever its group, because destinations may overlap.
     installing: Arc<tokio::sync::Mutex<()>>,
     announced: Announced,
 }
@@ -127,7 +127,7 @@ impl Host {
         }
     }
 
-    /// Whether the deployment takes a revision that this host has deployed before, and whatever was accepted then.
+    /// Whether the deployment uses a revision that this host has deployed before, with the rules of that time.
     fn is_deployed_again(&self, spec: &DeploymentSpec) -> bool {
         self.settings.enable_archive_reuse && spec.reuse_archive_from.is_some()
     }
@@ -137,7 +137,7 @@ impl Host {
     }
 }
 
-/// Runs `work` where it may block; what it logs belongs to the current span.
+/// Runs `work` on a thread that may block; its log lines belong to the current span.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     let span = tracing::Span::current();
     spawn_blocking(move || span.in_scope(work)).await

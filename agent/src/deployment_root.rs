@@ -1,4 +1,4 @@
-//! Where deployments lie on this host, and which of a group came last (spec: Files and folders on the host).
+//! The places of deployments on this host, and the last deployment of each group (spec: Files and folders on the host).
 
 mod files;
 mod folder;
@@ -21,12 +21,12 @@ pub(crate) use files::remove;
 pub use folder::DeploymentFolder;
 use state::{MAX_POINTER, deployment_path, read_state, set_aside, set_aside_unless_file};
 
-/// The folder `deployment-root`. Every method names paths the official agents know.
+/// The folder `deployment-root`. Every method returns a path that the official agents know.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
     ongoing: String,
-    /// Whether new records are for the agent's user alone.
+    /// Whether only the agent's user may read new records.
     restricted: bool,
 }
 
@@ -42,7 +42,7 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Sto
     move |source| StoreError { action, path: path.to_owned(), source }
 }
 
-/// Which deployment of a group a pointer file names.
+/// The deployment of a group that a pointer file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pointer {
     /// The deployment whose Install last succeeded.
@@ -65,27 +65,27 @@ impl Store {
         Self { root: root.to_owned(), ongoing: ongoing.to_owned(), restricted: false }
     }
 
-    /// The same store, whose records are for the agent's user alone from now on, or for everybody as with AWS's agents.
+    /// The same store with new records for the agent's user alone, or for everybody as with AWS's agents.
     pub fn restricted(self, restricted: bool) -> Self {
         Self { restricted, ..self }
     }
 
-    /// Makes a folder of the store, and the store where it is missing: one that lets everybody pass, because scripts run as
-    /// other users, and lists nothing to them.
+    /// Makes a folder of the store, and the store if it is missing. Everybody can pass through the store, because
+    /// scripts run as other users, but cannot list it.
     pub fn make_folder(&self, path: &Path, mode: u32) -> Result<(), StoreError> {
         create_folders(&self.root, 0o711)?;
         create_folders(path, mode)
     }
 
-    /// Makes a folder for records that others read too. Those in it are as open as the folder is when they are new.
+    /// Makes a folder for records that others read, too. New records in it are as open as the folder.
     pub fn make_records_folder(&self, path: &Path) -> Result<(), StoreError> {
         self.make_folder(path, if self.restricted { 0o700 } else { 0o755 })
     }
 
-    /// Whether a deployment group of this id would have its deployments where the agent has something of its own.
+    /// Whether the folder of a deployment group with this id would collide with one of the agent's own.
     pub fn is_own_name(&self, group: &PathComponent) -> bool {
         let group = group.as_str();
-        // Where folders ignore case, another spelling is the same folder.
+        // On file systems that ignore case, another spelling is the same folder.
         let own = OWN_NAMES.iter().chain([&self.ongoing.as_str()]).any(|own| own.eq_ignore_ascii_case(group));
         own || group.starts_with(TEMPORARY)
     }
@@ -104,12 +104,12 @@ impl Store {
         self.root.join(COMMANDS)
     }
 
-    /// Where all script output of all deployments goes.
+    /// The log of all deployments' script output.
     pub fn deployments_log(&self) -> PathBuf {
         self.root.join(LOGS).join("codedeploy-agent-deployments.log")
     }
 
-    /// The script logs of all deployments that are kept, and the ids of these.
+    /// The script logs of all kept deployments, with the deployments' ids.
     pub fn scripts_logs(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let mut found = Vec::new();
         for group in folders(&self.root)? {
@@ -124,7 +124,7 @@ impl Store {
         Ok(found)
     }
 
-    /// What the group's last Install did; the folder for it exists from then on. What cannot be a record is set aside.
+    /// The records of the group's last Install; makes their folder. An unusable record is set aside.
     pub fn records(&self, group: &PathComponent) -> Result<Records, StoreError> {
         let folder = self.instructions();
         self.make_records_folder(&folder)?;
@@ -135,7 +135,7 @@ impl Store {
         Ok(records)
     }
 
-    /// What the group's last Install did, if there was one of any group; makes nothing.
+    /// The records of the group's last Install, if any group has had one; makes nothing.
     pub fn recorded(&self, group: &PathComponent) -> Option<Records> {
         let folder = self.instructions();
         folder.is_dir().then(|| Self::records_in(&folder, group))
@@ -150,11 +150,11 @@ impl Store {
         }
     }
 
-    /// The groups whose Install was interrupted, and their journals.
+    /// The groups with an interrupted Install, and their journals.
     pub fn journals(&self) -> Result<Vec<(String, PathBuf)>, StoreError> {
         let folder = self.instructions();
         let journal = |name: String| {
-            // The process may have ended while it began the journal.
+            // The process may have died while it began the journal.
             let group = name.strip_suffix(".new").unwrap_or(&name).strip_suffix(JOURNAL)?;
             Some((group.to_owned(), folder.join(format!("{group}{JOURNAL}"))))
         };
@@ -163,18 +163,18 @@ impl Store {
         Ok(journals)
     }
 
-    /// Where a rollback of the group keeps how far it came.
+    /// The journal of the group's rollback.
     pub fn rollback_journal(&self, group: &PathComponent) -> PathBuf {
         self.instructions().join(format!("{group}{ROLLBACK}"))
     }
 
-    /// The journals of rollbacks that are not over.
+    /// The journals of unfinished rollbacks.
     pub fn rollback_journals(&self) -> Result<Vec<PathBuf>, StoreError> {
         let names = self.instruction_names()?.into_iter().filter(|name| name.ends_with(ROLLBACK));
         Ok(names.map(|name| self.instructions().join(name)).collect())
     }
 
-    /// The files that join the deployments of groups, sorted.
+    /// The files that connect the deployments of groups, sorted.
     fn instruction_names(&self) -> Result<Vec<String>, StoreError> {
         let folder = self.instructions();
         let entries = match fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
@@ -188,7 +188,7 @@ impl Store {
         Ok(names)
     }
 
-    /// The deployments that are installed, each the last of its group.
+    /// The installed deployments, each the last of its group.
     pub fn installed(&self) -> Result<Vec<(PathComponent, DeploymentFolder)>, StoreError> {
         let suffix = format!("_{}", Pointer::LastSuccessful.suffix());
         let groups = self.instruction_names()?.into_iter();
@@ -197,7 +197,7 @@ impl Store {
         Ok(groups.filter_map(pointed).map(|(folder, group)| (group, folder)).collect())
     }
 
-    /// The deployment that a pointer of the group names. A pointer that names none is set aside, with a warning.
+    /// Returns the deployment that a pointer of the group names. An unusable pointer is set aside, with a warning.
     pub fn pointed(&self, group: &PathComponent, pointer: Pointer) -> Option<DeploymentFolder> {
         let path = self.pointer_file(group, pointer);
         let problem = match read_state(&path, MAX_POINTER) {
@@ -214,16 +214,17 @@ impl Store {
         None
     }
 
-    /// Which Install of the deployment, the last of its group, came to its end; see [`install::completed`].
+    /// Identifies the last completed Install of the deployment, if it is the last of its group; see
+    /// [`install::completed`].
     pub fn completed_install(&self, group: &PathComponent, id: &PathComponent) -> Option<String> {
         let folder = self.deployment(group, id);
         let last = self.pointed(group, Pointer::LastSuccessful) == Some(folder.clone());
-        // A record that cannot be read says nothing of this Install.
+        // An unreadable record tells nothing about this Install.
         let completed = last.then(|| install::completed(folder.path()).unwrap_or_default());
         completed.flatten()
     }
 
-    /// Removes what was left of files that were being written when a process ended, wherever this agent writes them.
+    /// Removes unfinished files of dead processes, in all places where this agent writes them.
     pub fn sweep(&self) {
         let below = |folder: &PathBuf| folders(folder).unwrap_or_default();
         let outer = below(&self.root);
@@ -248,7 +249,7 @@ impl Store {
         replace_record(&path, text).map_err(failed("write", &path))
     }
 
-    /// Makes the deployment's folder, empty but for logs of its earlier events.
+    /// Makes the deployment's folder, empty except for logs of its earlier events.
     pub fn create(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         self.make_folder(folder.path(), 0o755)?;
         let leftovers =
@@ -257,13 +258,14 @@ impl Store {
         self.clear_incoming(folder)
     }
 
-    /// Removes what an attempt left that did not end.
+    /// Removes the remains of an unfinished attempt.
     pub fn clear_incoming(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         remove(&folder.incoming_archive())?;
         remove(&folder.incoming_bundle())
     }
 
-    /// Makes what was unpacked the deployment's archive, so that it survives a power cut; until here, none exists.
+    /// Publishes the unpacked revision as the deployment's archive, so that it survives a power cut; until then, there
+    /// is none.
     pub fn publish(&self, folder: &DeploymentFolder) -> Result<(), StoreError> {
         let (incoming, archive) = (folder.incoming_archive(), folder.archive());
         let open = |path: &Path| fs::File::open(path).map_err(failed("open", path));
@@ -275,8 +277,8 @@ impl Store {
         open(folder.path())?.sync_all().map_err(failed("write to the disk", folder.path()))
     }
 
-    /// Deletes the group's oldest deployments so that `keep` remain, counting the one that is about to be made.
-    /// The last successful one is never deleted, nor is `this`, nor `needed`.
+    /// Deletes the group's oldest deployments so that `keep` remain, including the one that is about to be made. Never
+    /// deletes the last successful one, `this` or `needed`.
     pub fn prune(
         &self,
         group: &PathComponent,
@@ -318,7 +320,7 @@ impl Store {
         Ok(())
     }
 
-    /// What joins the deployments of a group: pointers, records and journals of Installs.
+    /// The folder of pointers, records and journals that connect the deployments of a group.
     pub fn instructions(&self) -> PathBuf {
         self.root.join(INSTRUCTIONS)
     }
@@ -332,25 +334,25 @@ const INSTRUCTIONS: &str = "deployment-instructions";
 const LOGS: &str = "deployment-logs";
 const COMMANDS: &str = "deployment-commands";
 
-/// What the agent, or an official one, has in the root folder beside the folders of deployment groups.
+/// The names of the agent's own folders, and those of official agents, beside the folders of deployment groups.
 const OWN_NAMES: [&str; 5] = [INSTRUCTIONS, LOGS, COMMANDS, "ongoing-deployment", HISTORY];
 
-/// In the root folder: how the last deployments ended.
+/// In the root folder: the history of the last deployments.
 pub const HISTORY: &str = "deployment-history.json";
 
-/// What names begin with that the agent makes and removes.
+/// The prefix of the agent's temporary names.
 const TEMPORARY: &str = ".codedeploy-";
 
-/// The end of the name of a group's journal.
+/// The suffix of a group's journal.
 const JOURNAL: &str = "-journal.json";
 
-/// Mode of the folder of a revision that is not complete: nobody else can change what is not checked yet.
+/// The mode of an incomplete revision's folder: nobody else can change unverified files.
 pub const INCOMING: u32 = 0o700;
 
-/// Mode of the folder of a revision, through which the users of hooks go.
+/// The mode of a revision's folder, which the users of hooks must enter.
 const ARCHIVE: u32 = 0o755;
 
-/// The end of the name of the journal of a group's rollback.
+/// The suffix of the journal of a group's rollback.
 const ROLLBACK: &str = "-rollback.jsonl";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The last ten deployments of this host with what came of them, kept across restarts in one small file.
+//! The last ten deployments of this host and their outcomes, kept across restarts in one small file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,34 +13,34 @@ use time::OffsetDateTime;
 
 use crate::deployment::ledger::About;
 
-/// Deployments that are remembered.
+/// The number of deployments that are remembered.
 pub const KEPT: usize = 10;
 
-/// The one form of the file that there has been.
+/// The only version of the file so far.
 const VERSION: u32 = 1;
 
-/// Largest file that is read, in bytes; ours has a few thousand.
+/// The largest file that is read, in bytes; the agent writes a few thousand.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Longest message that is kept, in characters.
+/// The longest message that is kept, in characters.
 const MAX_MESSAGE: usize = 500;
 
-/// What this host knows of one deployment.
+/// The record of one deployment on this host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     pub deployment_id: String,
     pub application: String,
     pub deployment_group: String,
-    /// When its first command began.
+    /// The beginning of its first command.
     #[serde(with = "time::serde::rfc3339")]
     pub began_at: OffsetDateTime,
-    /// From the beginning of its first command to the end of its latest.
+    /// The time from the beginning of its first command to the end of its latest.
     pub seconds: f64,
     pub last_lifecycle_event: String,
-    /// What came of that event. A deployment has succeeded on this host when its last event has.
+    /// The outcome of that event. A deployment has succeeded on this host if its last event has.
     pub outcome: DeploymentOutcome,
     pub message: String,
-    /// That it was taken back on this host, and what is there instead.
+    /// Set if it was taken back on this host; names the restored deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<String>,
 }
@@ -58,7 +58,7 @@ pub enum DeploymentOutcome {
 pub struct History {
     path: PathBuf,
     deployments: VecDeque<Deployment>,
-    /// The disk has not taken the latest change.
+    /// Whether the latest change is not on the disk yet.
     unsaved: bool,
 }
 
@@ -68,7 +68,7 @@ struct Document {
     deployments: VecDeque<Deployment>,
 }
 
-/// Why the file is of no use.
+/// The reason why the file is unusable.
 #[derive(Debug, thiserror::Error)]
 enum UnusableError {
     #[error("it cannot be read")]
@@ -82,7 +82,7 @@ enum UnusableError {
 }
 
 impl History {
-    /// What was kept in `path`. A file of no use is set aside with a warning, and nothing is remembered.
+    /// Reads the history in `path`. An unusable file is set aside with a warning, and the history is empty.
     pub fn open(path: &Path) -> Self {
         let deployments = load(path).unwrap_or_else(|error| {
             let aside = path.with_extension("json.damaged");
@@ -100,7 +100,7 @@ impl History {
         Self { path: path.into(), deployments, unsaved: false }
     }
 
-    /// What was kept in `path`, for a reader who changes nothing; nothing when the file is of no use.
+    /// Reads the history in `path` without changing anything; empty if the file is unusable.
     pub fn peek(path: &Path) -> Vec<Deployment> {
         load(path).unwrap_or_default().into()
     }
@@ -109,14 +109,14 @@ impl History {
         self.deployments.iter()
     }
 
-    /// Takes note of what another process has written: a rollback by hand is one of its own.
+    /// Reads changes of another process: a rollback by hand runs in its own process.
     pub fn refresh(&mut self) {
         if let Some(found) = load(&self.path).ok().filter(|found| !found.is_empty() && !self.unsaved) {
             self.deployments = found;
         }
     }
 
-    /// Remembers that a deployment was taken back, and what is on the host instead.
+    /// Records that a deployment was taken back, and the restored one.
     pub fn rolled_back(&mut self, about: &About, words: &str) {
         self.refresh();
         let id = about.deployment_id.as_str();
@@ -137,7 +137,7 @@ impl History {
         self.push(Deployment { rolled_back, ..deployment });
     }
 
-    /// Remembers the end of one command of a deployment, here and on disk; a disk that is full costs a warning.
+    /// Records the end of one command of a deployment, here and on disk; a full disk causes a warning.
     pub fn record(&mut self, mut latest: Deployment) {
         self.refresh();
         latest.message = latest.message.chars().take(MAX_MESSAGE).collect();
@@ -180,7 +180,7 @@ fn load(path: &Path) -> Result<VecDeque<Deployment>, UnusableError> {
     }
     let mut text = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut text)?;
-    // The version first: what a newer agent writes may have another form.
+    // Check the version first: a newer agent may write another format.
     let version: serde_json::Value = serde_json::from_slice(&text)?;
     match version["version"].as_u64().and_then(|version| u32::try_from(version).ok()) {
         Some(VERSION) | None => {}
@@ -259,7 +259,7 @@ mod tests {
         for put in obstacles {
             put(&path);
             assert_eq!(History::open(&path).deployments().count(), 0);
-            // What stands aside may itself be in the way of the next one.
+            // The set-aside file may itself block the next one.
             let _ = std::fs::remove_file(path.with_extension("json.damaged"));
             let _ = std::fs::remove_dir(path.with_extension("json.damaged"));
         }

@@ -1,8 +1,8 @@
-//! The pid file. Its lock says whether an agent runs; the number in it says only which process holds that lock.
+//! The pid file. Its lock shows whether an agent runs; its number only shows which process holds the lock.
 //!
-//! A file that names a live process but is not locked is stale, whatever that process is: it neither stops a start nor
-//! receives a signal. The lock belongs to the open file (`F_OFD_SETLK`, fcntl(2)), so asking who holds it never takes
-//! it, and it ends with the process however that ends.
+//! A file that names a live process but is not locked is stale, whatever that process is: it does not prevent a start,
+//! and the process gets no signal. The lock belongs to the open file (`F_OFD_SETLK`, fcntl(2)), so a query of its
+//! holder never takes it, and it ends with the process in any case.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,16 +17,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use rustix::process::{Pid, PidfdFlags};
 
-/// Longest text that can be a process id with its newline, in bytes.
+/// The longest process id with its newline, in bytes.
 const MAX_TEXT: u64 = 32;
 
-/// How often the file may be removed by a stopping agent while it is being locked.
+/// The number of times that a stopping agent may remove the file while it is being locked.
 const ATTEMPTS: usize = 16;
 
-/// How often the lock is looked at where the kernel cannot tell that a process has ended.
+/// The interval between checks of the lock on kernels that cannot report the end of a process.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// The pid file of this process, locked; dropping it removes the file and gives the lock up.
+/// The pid file of this process, locked; dropping it removes the file and releases the lock.
 #[derive(Debug)]
 #[must_use]
 pub struct PidFile {
@@ -34,11 +34,11 @@ pub struct PidFile {
     file: File,
 }
 
-/// Who holds the lock.
+/// The holder of the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     Nobody,
-    /// A running agent; its id is absent for the moment between locking and writing.
+    /// A running agent; its id is absent for a moment between locking and writing.
     Agent(Option<Pid>),
 }
 
@@ -57,7 +57,7 @@ fn as_pid(holder: Option<Pid>) -> String {
 }
 
 impl PidFile {
-    /// Locks `path`, making its folder where needed, and writes this process's id into it.
+    /// Locks `path`, makes its folder if necessary, and writes this process's id into it.
     pub fn acquire(path: &Path) -> Result<Self, PidFileError> {
         let failed = |action| move |source| PidFileError::Io { action, path: path.into(), source };
         if let Some(folder) = path.parent() {
@@ -100,7 +100,7 @@ impl Drop for PidFile {
     }
 }
 
-/// Who holds the lock on `path`. Nothing on the host changes; the right to read the file is enough.
+/// Returns the holder of the lock on `path`. Changes nothing; the right to read the file is enough.
 pub fn holder(path: &Path) -> Result<Holder, PidFileError> {
     let failed = |action| move |source| PidFileError::Io { action, path: path.into(), source };
     let file = match open(path, false) {
@@ -117,27 +117,27 @@ pub fn holder(path: &Path) -> Result<Holder, PidFileError> {
     Ok(Holder::Agent(read(&file)))
 }
 
-/// The process that the file names, locked or not: what an agent that takes no lock leaves behind.
+/// Returns the process that the file names, locked or not: AWS's agents take no lock.
 pub fn named(path: &Path) -> Option<Pid> {
     let file = open(path, false).ok()?;
     require_regular(&file, path).ok()?;
     read(&file)
 }
 
-/// A running agent that can be told to stop; a process that has its id later is never meant.
+/// A running agent that can be stopped; never a later process with the same id.
 #[derive(Debug)]
 pub struct Agent {
     pub pid: Pid,
     path: PathBuf,
-    /// Absent where the kernel has no such handles (before Linux 5.3).
+    /// Absent if the kernel has no such handles (before Linux 5.3).
     handle: Option<rustix::fd::OwnedFd>,
 }
 
 impl Agent {
-    /// The process `pid`, if it still holds the lock on `path`.
+    /// Returns the process `pid`, if it still holds the lock on `path`.
     pub fn find(path: &Path, pid: Pid) -> Result<Option<Self>, PidFileError> {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-        // Asked after the handle was opened: the handle is of the process that holds the lock now.
+        // Checked after the handle was opened, so the handle belongs to the lock's present holder.
         let same = holder(path)? == Holder::Agent(Some(pid));
         Ok(same.then(|| Self { pid, path: path.into(), handle }))
     }
@@ -153,7 +153,7 @@ impl Agent {
         }
     }
 
-    /// Waits until it has ended; `false` when it has not after `patience`.
+    /// Waits until it has ended; `false` if it has not after `patience`.
     pub fn wait(&self, patience: Duration) -> Result<bool, PidFileError> {
         let began = Instant::now();
         while self.lives()? {
@@ -166,7 +166,7 @@ impl Agent {
         Ok(true)
     }
 
-    /// The lock goes a moment before the process: only its handle says when that has ended.
+    /// The lock is released a moment before the process ends: only its handle shows the end.
     fn lives(&self) -> Result<bool, PidFileError> {
         if self.handle.is_some() {
             return Ok(!self.pause(Duration::ZERO));
@@ -174,7 +174,7 @@ impl Agent {
         Ok(holder(&self.path)? == Holder::Agent(Some(self.pid)))
     }
 
-    /// Waits for the end of the process, where its handle tells; whether it has ended.
+    /// Waits for the end of the process through its handle; returns whether it has ended.
     fn pause(&self, at_most: Duration) -> bool {
         let mut ended: Vec<PollFd<'_>> =
             self.handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN)).collect();
@@ -184,7 +184,7 @@ impl Agent {
 }
 
 fn open(path: &Path, to_hold: bool) -> io::Result<File> {
-    // A FIFO in its place must not block, nor a link lead elsewhere.
+    // Do not block on a FIFO, and do not follow a link.
     File::options()
         .read(true)
         .write(to_hold)
@@ -202,7 +202,7 @@ fn require_regular(file: &File, path: &Path) -> Result<(), PidFileError> {
     }
 }
 
-/// A write lock on everything in a file.
+/// A write lock on the whole file.
 fn whole_file() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -220,7 +220,7 @@ fn read(mut file: &File) -> Option<Pid> {
     Pid::from_raw(text.trim().parse().ok().filter(|pid| *pid > 0)?)
 }
 
-/// Whether the open file is still the one of this name.
+/// Whether the open file is still the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), path.symlink_metadata()) else { return false };
     (open.dev(), open.ino()) == (named.dev(), named.ino())

@@ -1,4 +1,4 @@
-//! Ends the Installs that a crash or a power cut interrupted, before anything new begins; and tells of them
+//! Finishes Installs that a crash or a power cut interrupted, before anything new begins, and reports them
 //! (`codedeploy-agent journal`).
 
 use codedeploy_hooks::install::{self, RecoverError, Recovery, Turn, TurnError};
@@ -7,7 +7,7 @@ use crate::deployment_root::{Store, StoreError};
 use crate::path_component::PathComponent;
 use codedeploy_api::chain::Chain;
 
-/// Why no Install can begin.
+/// The reason why no Install can begin.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
     #[error(transparent)]
@@ -18,15 +18,15 @@ pub enum RecoveryError {
     Unfinished(#[source] RecoverError),
 }
 
-/// What became of the interrupted Install of one deployment group.
+/// The result for the interrupted Install of one deployment group.
 #[derive(Debug)]
 pub struct Recovered {
     pub group: String,
     pub result: Result<Recovery, RecoverError>,
 }
 
-/// Ends the interrupted Installs of all deployment groups, and removes what was left of files that were being written; waits for an Install of another process. What could not be
-/// ended is logged, and told again by [`before_install`].
+/// Finishes the interrupted Installs of all deployment groups, and removes unfinished files; waits for an Install of
+/// another process. An Install that could not be finished is logged, and reported again by [`before_install`].
 pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
     store.sweep();
     if store.journals()?.is_empty() {
@@ -36,8 +36,8 @@ pub fn at_start(store: &Store) -> Result<Vec<Recovered>, RecoveryError> {
     recover_all(store, &turn)
 }
 
-/// The right to install, once nothing of this group is unfinished: another process may have ended in the middle since
-/// the start.
+/// Returns the right to install, once nothing of this group is unfinished: another process may have died since the
+/// start.
 pub fn before_install(store: &Store, group: &PathComponent) -> Result<Turn, RecoveryError> {
     store.make_records_folder(&store.instructions())?;
     store.sweep();
@@ -60,7 +60,7 @@ fn recover_all(store: &Store, turn: &Turn) -> Result<Vec<Recovered>, RecoveryErr
     for (group, journal) in store.journals()? {
         let result = install::recover(&journal, turn);
         match &result {
-            // Whoever had the turn before has ended it.
+            // Another process has finished it meanwhile.
             Ok(Recovery::Nothing) => continue,
             Ok(recovery) => tracing::warn!(deployment_group = group, "{recovery}"),
             Err(error) => tracing::error!(deployment_group = group, "{}", Chain(error)),

@@ -1,7 +1,7 @@
-//! The agent's own log: where it goes, and in which layout (docs/logs.md).
+//! The agent's own log: its outputs and layouts (docs/logs.md).
 //!
-//! Every event becomes a [`record::Record`] with the fields of the spans around it, and goes to the log's file, to
-//! systemd's journal when stderr is connected to it, and in words to a terminal.
+//! Every event becomes a [`record::Record`] with the fields of its spans. It goes to the log file, to systemd's journal
+//! if stderr is connected to it, and as text to a terminal.
 
 mod file;
 mod journal;
@@ -34,10 +34,11 @@ use record::{Fields, Record};
 use recorder::Recorder;
 use words::Style;
 
-/// Our own modules begin with this; libraries log whole requests and their configuration, and are heard from warnings up.
+/// The prefix of our own modules; libraries log whole requests and their configuration, so only their warnings are
+/// kept.
 const OURS: &str = "codedeploy";
 
-/// Warnings that a command remembers, so that each is told once.
+/// The number of warnings that a command remembers, so that each is printed once.
 const MAX_TOLD: usize = 1000;
 
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +49,12 @@ pub enum LogError {
     Twice(#[from] TryInitError),
 }
 
-/// The value of the field `duration_ms` of what began then.
+/// The value of the field `duration_ms` for an operation that began then.
 pub fn milliseconds_since(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where the records of a daemon go.
+/// The outputs of a daemon's records.
 struct Outputs {
     file: Mutex<Output>,
     format: LogFormat,
@@ -64,12 +65,12 @@ struct Outputs {
 
 struct Output {
     file: LogFile,
-    /// The last line could not be written.
+    /// Whether the last line could not be written.
     failing: bool,
 }
 
-/// Logs to `<log_dir>/<program>.log` in the configured layout; to the journal or, in words, to a terminal when stderr is
-/// one of them.
+/// Logs to `<log_dir>/<program>.log` in the configured layout; also to the journal or, as text, to a terminal if stderr
+/// is one of them.
 pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
     let readers = if settings.hardening.restrict_log_dir {
         Readers::Group(log_readers(&settings.log_group))
@@ -97,8 +98,8 @@ pub fn to_file(settings: &Settings, environment: &Environment) -> Result<(), Log
     Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
 }
 
-/// Logs to the file like the daemon, beside one that may run, and warnings, in words, to stderr: for commands of a person
-/// that change the host.
+/// Logs to the file like the daemon, beside a running one, and prints warnings as text to stderr: for commands of a
+/// person that change the host.
 pub fn to_terminal_and_file(settings: &Settings, environment: &Environment) -> Result<(), LogError> {
     let name = LogName::new(&settings.log_dir, &settings.program_name);
     let path = name.current();
@@ -124,12 +125,12 @@ pub fn to_terminal_and_file(settings: &Settings, environment: &Environment) -> R
     Ok(tracing_subscriber::registry().with(recorder.with_filter(filter(level))).try_init()?)
 }
 
-/// Logs warnings, in words, to stderr: for commands that a person runs.
+/// Prints warnings as text to stderr: for commands that a person runs.
 pub fn to_terminal(verbose: bool, environment: &Environment) -> Result<(), LogError> {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let colour = io::stderr().is_terminal() && colours(environment);
     let style = Style { colour, ..Style::default() };
-    // A deployment comes to the same warning in each of its lifecycle events.
+    // A deployment causes the same warning in each of its lifecycle events.
     let told = Mutex::new(BTreeSet::new());
     let recorder = Recorder(move |record: &Record| {
         let words = style.words(record);
@@ -162,7 +163,8 @@ impl Outputs {
         self.to_file(&mut output, record);
     }
 
-    /// What the file does not take goes to stderr, which has it already when that is a terminal or the journal.
+    /// Lines that the file does not accept go to stderr, unless that is a terminal or the journal, which has them
+    /// already.
     fn to_file(&self, output: &mut Output, record: &Record) {
         let line = self.line(record);
         let (failed, notice) = match output.file.append(&line, LocalTime::of(record.time).day()) {
@@ -209,7 +211,7 @@ fn warning(message: String) -> Record {
     Record { time: SystemTime::now(), level: Level::WARN, target, message, fields: Fields::default() }
 }
 
-/// Writes a line to stderr, unless whoever is behind it does not read: a log must not stop the agent.
+/// Writes a line to stderr, unless its reader does not read: a log must not block the agent.
 fn to_stderr(line: &str) {
     let stderr = io::stderr();
     let mut ready = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
@@ -217,7 +219,7 @@ fn to_stderr(line: &str) {
     if poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
         && ready[0].revents().contains(PollFlags::OUT)
     {
-        // A pipe that is ready takes at least this much without blocking.
+        // A writable pipe accepts at least this much without blocking.
         let line = &line[..line.floor_char_boundary(libc::PIPE_BUF - 1)];
         let _ = stderr.lock().write_all(format!("{line}\n").as_bytes());
     }

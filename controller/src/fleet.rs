@@ -1,4 +1,4 @@
-//! Owns which hosts belong to a deployment group: tag filters, and the registered instances they match.
+//! The hosts of a deployment group: tag filters, and the registered instances that match them.
 
 use std::ops::ControlFlow;
 
@@ -6,7 +6,7 @@ use codedeploy_api::codedeploy::{Tag, TagFilter, TagFilterType};
 
 use crate::store::{Json, SqlError, Tx, named};
 
-/// A filter whose type and halves fit each other.
+/// A filter whose type and halves are consistent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagTest {
     Key(String),
@@ -14,11 +14,11 @@ pub enum TagTest {
     Both { key: String, value: String },
 }
 
-/// Most characters of a tag's key, and of its value.
+/// The longest key of a tag, and its longest value, in characters.
 pub const MAX_KEY: usize = 128;
 pub const MAX_VALUE: usize = 256;
 
-/// Why a filter is none, for whoever gave it.
+/// The reason why a filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFilter {
     #[error("The type {0:?} of a tag filter is not one of KEY_ONLY, VALUE_ONLY and KEY_AND_VALUE.")]
@@ -38,7 +38,8 @@ pub enum InvalidFilter {
 }
 
 impl TagTest {
-    /// Without a type, the halves that are given count. Some clients send an empty text for an absent half.
+    /// If the type is omitted, it is inferred from the halves that are set. Some clients send an empty text for an
+    /// omitted half.
     pub fn read(filter: &TagFilter) -> Result<TagTest, InvalidFilter> {
         let half = |half: &Option<String>| half.clone().filter(|text| !text.is_empty());
         let shown = || filter.key.iter().flat_map(|key| key.chars()).take(100).collect();
@@ -75,7 +76,7 @@ impl TagTest {
         }
     }
 
-    /// The type of a filter that says the same.
+    /// The type of an equivalent filter.
     pub fn kind(&self) -> TagFilterType {
         match self {
             TagTest::Key(_) => TagFilterType::KeyOnly,
@@ -99,27 +100,28 @@ impl TagTest {
     }
 }
 
-/// Which registered instances a deployment group has: those of its EC2 filters and those of its on-premises filters.
+/// The registered instances of a deployment group: those of its EC2 filters and those of its on-premises filters.
 ///
-/// AWS asks EC2 for the former. Here all hosts are registered, and both kinds of filters test the tags of all of them.
+/// AWS looks the former up in EC2. Here all hosts are registered, and both kinds of filters test the tags of all of
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Membership {
     any_of: Vec<AllOf>,
 }
 
-/// Filters of one kind, in the two forms in which they can be given.
+/// Filters of one kind, in the two forms in which they can be set.
 #[derive(Debug, Clone, Copy)]
 pub struct Filters<'a> {
     pub flat: &'a [TagFilter],
     pub set: &'a [Vec<TagFilter>],
 }
 
-/// Matches what matches a test in every list; without a list, nothing.
+/// Matches if a test in every list matches; without a list, matches nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AllOf(Vec<Vec<TagTest>>);
 
 impl AllOf {
-    /// A filter that could not be stored today matches nothing.
+    /// A filter that is no longer valid matches nothing.
     fn of(&Filters { flat, set }: &Filters<'_>) -> Self {
         let tests = |filters: &[TagFilter]| filters.iter().filter_map(|f| TagTest::read(f).ok()).collect();
         let flat = Some(flat).filter(|list| !list.is_empty());
@@ -142,16 +144,16 @@ impl Membership {
     }
 }
 
-/// A registered on-premises instance as a deployment sees it.
+/// A registered on-premises instance in a deployment's view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub name: String,
     pub arn: String,
-    /// The identifier its agent polls with.
+    /// The identifier that its agent polls with.
     pub host: String,
 }
 
-/// The registered instances of a membership, by name.
+/// Returns the registered instances of a membership, by name.
 pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlError> {
     let sql = "SELECT name, arn, principal, tags FROM instances WHERE deregistered IS NULL ORDER BY name";
     let mut members = Vec::new();
@@ -169,22 +171,22 @@ pub fn members(tx: &Tx<'_>, membership: &Membership) -> Result<Vec<Member>, SqlE
     Ok(members)
 }
 
-/// The name of the registered instance that polls with `host`.
+/// Returns the name of the registered instance that polls with `host`.
 pub fn instance_of_host(tx: &Tx<'_>, host: &str) -> Result<Option<String>, SqlError> {
     tx.query_opt("SELECT name FROM instances WHERE principal = ?1 AND deregistered IS NULL", [host], |row| {
         row.get(0)
     })
 }
 
-/// What an agent says of itself with its calls.
+/// The facts that an agent sends with its calls.
 #[derive(Debug, Clone, Default)]
 pub struct Agent {
     pub version: Option<String>,
-    /// Whose specifications it accepts; agents of AWS do not say it, nor does the first call of ours.
+    /// The signers that it accepts; AWS's agents do not send them, nor does the first call of this project's agent.
     pub accepted_signers: Option<String>,
 }
 
-/// Notes that a host was heard of; at most once a minute, so that idle polls cost no write.
+/// Records that a host called; at most once a minute, so that idle polls need no write.
 pub fn seen(tx: &Tx<'_>, host: &str, agent: &Agent, now_millis: i64) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE instances SET last_seen = :now, agent_version = coalesce(:version, agent_version),

@@ -1,6 +1,5 @@
-//! Owns the key files of a data directory. Each is made once, at its first use. The database knows which it was used
-//! with: one that is lost, or is another, is an error, for a new one in its place would open no secret and be trusted by
-//! no host.
+//! The key files of a data directory. Each is made once, at its first use, and recorded in the database. A lost or
+//! different key is an error: a replacement would decrypt no secret and be trusted by no host.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -16,11 +15,11 @@ use crate::store::{SqlError, Store, StoreError, Tx};
 /// A key of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Key {
-    /// Opens the secrets in the database.
+    /// Decrypts the secrets in the database.
     Master,
     /// Signs deployment specifications.
     Signer,
-    /// Will sign them once the present one is replaced; until then, hosts learn to accept it.
+    /// Signs them once the present key is replaced; until then, hosts learn to accept it.
     #[value(skip)]
     NextSigner,
     /// Signs the self-made certificate.
@@ -38,7 +37,7 @@ impl Key {
         }
     }
 
-    /// The file of the certificate that goes with it.
+    /// The file of its certificate.
     pub fn certificate(self) -> Option<&'static str> {
         match self {
             Key::Master => None,
@@ -48,7 +47,7 @@ impl Key {
         }
     }
 
-    /// What it is called on the command line.
+    /// Its name on the command line.
     fn name(self) -> &'static str {
         match self {
             Key::Master => "master",
@@ -93,7 +92,8 @@ impl Keys {
         Keys { data_dir: data_dir.to_owned(), store: store.clone() }
     }
 
-    /// The content of a key's file. When the database was never used with one, what is there is taken, or one is made.
+    /// Returns the content of a key's file. If the database was never used with one, the existing file is used, or one
+    /// is made.
     pub(crate) fn open(
         &self,
         key: Key,
@@ -119,13 +119,12 @@ impl Keys {
         Ok(content)
     }
 
-    /// Whether there is such a key.
+    /// Whether the key exists.
     pub fn has(&self, key: Key) -> bool {
         self.data_dir.join(key.file()).exists()
     }
 
-    /// Makes room for a new key: the files of the one before get other names, which are given, and the database forgets
-    /// it.
+    /// Retires a key: renames its files, returns their new names, and removes its record from the database.
     pub fn replace(&self, key: Key) -> Result<Vec<PathBuf>, KeyError> {
         let mut kept = Vec::new();
         for name in [Some(key.file()), key.certificate()].into_iter().flatten() {
@@ -135,8 +134,8 @@ impl Keys {
         Ok(kept)
     }
 
-    /// Puts the key that was announced in the place of the signer's, whose files get other names, which are given. Can be
-    /// done again after it was interrupted: what announces the key moves last.
+    /// Replaces the signer's key by the announced one; renames the old files and returns their new names. Can be
+    /// repeated after an interruption: the announcement moves last.
     pub fn promote_next_signer(&self) -> Result<Vec<PathBuf>, KeyError> {
         let mut kept = Vec::new();
         self.forget(Key::Signer)?;
@@ -172,7 +171,7 @@ impl Keys {
         Ok(())
     }
 
-    /// The certificate that goes with a key; what `make` gives is kept the first time.
+    /// Returns the certificate of a key; the first time, stores the one that `make` returns.
     pub(crate) fn certificate(
         &self,
         key: Key,
@@ -187,7 +186,7 @@ impl Keys {
 #[derive(Debug, PartialEq, Eq)]
 enum Known {
     Unused,
-    /// Used before fingerprints were kept.
+    /// Used before fingerprints were recorded.
     Used,
     Fingerprint(Vec<u8>),
 }
@@ -209,7 +208,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, KeyError> {
     }
 }
 
-/// Makes a private file, complete or not at all. Two processes may do this at once; both get the content of the first.
+/// Makes a private file, complete or not at all. If two processes do this at once, both get the content of the first.
 fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Result<Vec<u8>, KeyError> {
     let failed = |source| KeyError::Write { path: path.to_owned(), source };
     let staged = path.with_extension(format!("{}.new", std::process::id()));
@@ -221,7 +220,7 @@ fn create(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Resu
         .open(&staged)
         .map_err(failed)?;
     file.write_all(&make()?).and_then(|()| file.sync_all()).map_err(failed)?;
-    // A link, unlike a rename, fails when another process was first.
+    // A link, unlike a rename, fails if another process was first.
     let linked = std::fs::hard_link(&staged, path);
     std::fs::remove_file(&staged).map_err(failed)?;
     match linked {

@@ -1,15 +1,17 @@
-//! `codedeploy-controller`: a self-hosted service that unmodified AWS clients and agents take for AWS CodeDeploy.
+//! `codedeploy-controller`: a self-hosted service that unmodified AWS clients and agents can use in place of AWS
+//! CodeDeploy.
 //!
-//! How a deployment flows:
+//! The flow of a deployment:
 //!
-//! 1. An operator's request arrives at [`http`], is verified, its members are checked by the tables of [`request`], and
-//!    it becomes a function of one transaction: in [`registry`] for what operators declare, in [`deployment`] for deployments. What was decided is on disk before it is answered.
-//! 2. [`reconcile`] hears of the new deployment, and of everything that happens to it. It asks
-//!    [`codedeploy_planner`] – pure – what to do now, and carries that out in one transaction ([`deployment::decide`]).
-//! 3. A host's poll, waiting in [`http`], is answered the moment its command is on disk. The host reads the
-//!    specification that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
+//! 1. An operator's request arrives at [`http`] and is verified. The tables of [`request`] check its members, and it
+//!    becomes a function of one transaction: in [`registry`] for operators' objects, in [`deployment`] for deployments.
+//!    The decision is on disk before the response.
+//! 2. [`reconcile`] is notified of the new deployment, and of every change of it. It asks [`codedeploy_planner`], which
+//!    is pure, for the next move, and carries that out in one transaction ([`deployment::decide`]).
+//! 3. A host's poll, waiting in [`http`], is answered when its command is on disk. The host reads the specification
+//!    that [`signing`] signed, acknowledges, runs, and completes the command: back to 2.
 //!
-//! The lifecycle events that move traffic are performed by [`traffic`], and [`alarms`] can stop a deployment.
+//! [`traffic`] performs the lifecycle events that move traffic, and [`alarms`] can stop a deployment.
 //!
 //! Beside them: [`store`] owns the database, [`privileges`] whose rights are used there, [`fleet`] which hosts a group
 //! has, [`credentials`] and [`vault`] who may call, [`keys`] the key files, [`tls`] the certificate, [`events`] tells

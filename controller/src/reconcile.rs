@@ -1,7 +1,7 @@
-//! Keeps deployments going: decides about one when something happened to it, and when a timer of it runs out.
+//! Advances deployments: decides about one when something happens to it, and when one of its timers expires.
 //!
-//! Nothing is remembered that is not on disk. At start, every active deployment is decided about, and what the decisions
-//! answer gives the timers back.
+//! All state is on disk. At the start, the service decides about every active deployment, and these decisions set the
+//! timers again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +18,18 @@ use crate::registry::audit;
 use crate::service::Service;
 use crate::signals::lock;
 
-/// How soon a decision that failed is tried again, and how late at most.
+/// The first and the longest delay before a failed decision is retried.
 const RETRY: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(60);
 
-/// How often the database and the clock are looked at: another process may have deregistered a host.
+/// The interval of checks of the database and the clock: another process may have deregistered a host.
 const LOOK: Duration = Duration::from_secs(1);
-/// After how long without a look the service was away: it stood still, or the clock was set forward.
+/// The time without a check after which the service counts as having been down: it stood still, or the clock was set
+/// forward.
 const ABSENCE: Duration = Duration::from_secs(60);
 
-/// Gives every host that has a command the time to answer which it had not while the service was away. To be done before
-/// any host is heard and anything is decided.
+/// Extends the timeouts of every host with a command by the downtime of the service. Call this before any host is
+/// served and anything is decided.
 pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     let back = Timestamp::now();
     let doubtful = service.transact(|_, context| {
@@ -45,7 +46,7 @@ pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
             match given.await {
                 Ok(true) => {}
                 Ok(false) => break,
-                // Nor will anything be decided about it, and that is told.
+                // Nothing will be decided about it, which is reported.
                 Err(error) if error.name == ErrorName::DamagedRecord => break,
                 Err(error) => {
                     tracing::error!(deployment_id, %error, "hosts could not be given time to answer");
@@ -57,7 +58,7 @@ pub async fn give_time(service: &Arc<Service>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Runs until the service is asked to stop.
+/// Runs until the service stops.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let active = service.transact(|_, context| Ok(unfinished::all(context.tx)?)).await?;
     tracing::info!(deployments = active.len(), "going on with active deployments");
@@ -115,12 +116,12 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     }
 }
 
-/// The deployments that could not be decided about, and how long each waits for the next attempt.
+/// The deployments without a possible decision, and the delay of each before the next attempt.
 #[derive(Debug, Default)]
 struct Troubles(HashMap<String, Duration>);
 
 impl Troubles {
-    /// Looks at a deployment again later, and later each time: the log shall have room for others.
+    /// Retries a deployment later, with growing delays, so that it does not flood the log.
     fn note(&mut self, service: &Service, id: &str, error: &ApiError) {
         let wait = self.0.get(id).map_or(RETRY, |before| (*before * 2).min(SELDOM));
         let seconds = wait.as_secs();
@@ -130,7 +131,7 @@ impl Troubles {
     }
 }
 
-/// Ends a deployment whose rows let nothing be decided.
+/// Ends a deployment whose rows make a decision impossible.
 async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &mut Troubles) {
     let of = id.to_owned();
     match service.transact(move |_, context| decide::give_up(context, &of, &found.message)).await {
@@ -139,7 +140,7 @@ async fn give_up(service: &Arc<Service>, id: &str, found: ApiError, troubles: &m
     }
 }
 
-/// Timers say when a command has waited too long; but another process may have ended the wait.
+/// Timers report overdue commands; but another process may have made one overdue.
 async fn look_for_overdue(service: &Arc<Service>) {
     match service.transact(|_, context| Ok(unfinished::overdue(context.tx, context.now)?)).await {
         Ok(overdue) => {
@@ -152,7 +153,7 @@ async fn look_for_overdue(service: &Arc<Service>) {
     }
 }
 
-/// Logs what another process has changed.
+/// Logs the changes of other processes.
 async fn tell_of_administration(service: &Arc<Service>) {
     match service.transact(|_, context| audit::take(context)).await {
         Ok(entries) => entries.iter().for_each(audit::AuditEntry::log),
@@ -160,7 +161,7 @@ async fn tell_of_administration(service: &Arc<Service>) {
     }
 }
 
-/// A timer's millisecond has passed when it is looked at, not just begun.
+/// A timer's millisecond must be over when it is checked.
 async fn sleep(duration: Duration) {
     tokio::time::sleep(duration + Duration::from_millis(1)).await;
 }

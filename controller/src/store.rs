@@ -1,9 +1,9 @@
-//! Owns the database: one thread holds the one connection that writes, and every piece of work is one transaction on it.
-//! What only reads has [connections of its own](readers).
+//! The database: one thread holds the only writing connection, and every piece of work is one transaction on it. Reads
+//! have [connections of their own](readers).
 //!
-//! A transaction is on disk before its caller hears of it (WAL, `synchronous=FULL`). Pieces of work that wait together
-//! are committed together, each in a savepoint of its own: a thousand hosts that report at once cost a few writes to the
-//! disk and not a thousand. What the tables hold is in `store::sqlite`; the modules of the domain own their rows.
+//! A transaction is on disk before its caller continues (WAL, `synchronous=FULL`). Waiting pieces of work are committed
+//! together, each in its own savepoint: a thousand hosts that report at once cost a few disk writes instead of a
+//! thousand. `store::sqlite` has the schema; the modules of the domain own their rows.
 
 pub mod backup;
 mod readers;
@@ -30,15 +30,15 @@ pub use value::{FromValue, Json, ToValue, Unreadable, Value};
 #[derive(Debug, Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
-    /// Absent where the one connection reads as well: in memory, and for the administrative commands.
+    /// Absent if the one connection also reads: in memory, and for the administrative commands.
     readers: Option<Readers>,
 }
 
-/// A piece of work. What it gives answers its caller, once it is known whether the work is on disk.
+/// A piece of work. It returns a function that answers its caller, once it is known whether the work is on disk.
 type Job = Box<dyn FnOnce(Result<&Tx<'_>, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
-/// Most pieces of work that are committed together, and how long the first of them waits for the others.
+/// The number of pieces of work that are committed together, and the time that the first waits for the others.
 const TOGETHER: usize = 256;
 const PATIENCE: Duration = Duration::from_millis(5);
 
@@ -79,20 +79,20 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the database, making or migrating it where needed; what it was before a migration is kept beside it.
+    /// Opens the database, and makes or migrates it if necessary; a copy from before a migration is kept beside it.
     ///
     /// The caller holds the data directory's lock.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         Self::of(sqlite::open(path)?)
     }
 
-    /// Opens the database if it has the schema that this program writes; an [older](StoreError::Older) one is left alone.
+    /// Opens the database if it has the schema of this program; an [older](StoreError::Older) one is left alone.
     pub fn open_current(path: &Path) -> Result<Store, StoreError> {
         Self::of(sqlite::open_current(path)?)
     }
 
-    /// [`open`](Self::open), once every page of the database was looked at: a damaged one is refused. For a service, which
-    /// reads and writes at once.
+    /// [`open`](Self::open) after a check of every page of the database: a damaged one is rejected. For a service,
+    /// which reads and writes concurrently.
     pub fn open_checked(path: &Path) -> Result<Store, StoreError> {
         let connection = sqlite::connect(path)?;
         sqlite::check(&connection, path)?;
@@ -118,7 +118,7 @@ impl Store {
         Ok(Store { jobs, readers: None })
     }
 
-    /// Runs `work` as one transaction, committed when it gives `Ok` and undone when it gives `Err`.
+    /// Runs `work` as one transaction, which is committed if it returns `Ok` and undone if it returns `Err`.
     pub async fn transact<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -126,13 +126,13 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        // The caller may have gone; what it asked for is done all the same.
+        // The work is done even if the caller is gone.
         let job = job(work, move |done| drop(answer.send(done)));
         self.jobs.send(job).map_err(|_| StoreError::Gone)?;
         result.await.map_err(|_| StoreError::Gone)?
     }
 
-    /// Runs `work`, which writes nothing, on what was committed last.
+    /// Runs `work`, which only reads, on the last committed state.
     pub async fn read<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -151,7 +151,7 @@ impl Store {
         result.await.map_err(|_| StoreError::Gone)?
     }
 
-    /// [`transact`](Self::transact) for the administrative commands, which have nothing else to do meanwhile.
+    /// The blocking variant of [`transact`](Self::transact), for the command line.
     pub fn transact_blocking<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -165,9 +165,9 @@ impl Store {
     }
 }
 
-/// Carries out the first piece of work and what comes while it is done, in one transaction.
+/// Runs the first piece of work, and those that arrive meanwhile, in one transaction.
 fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job>) {
-    // Immediate: the administrative commands write to the same file, and a lock taken late could be refused.
+    // Immediate: the administrative commands write to the same file, and a late lock could be refused.
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => return first(Err(StoreError::Transaction(error.into())))(Ok(())),
@@ -177,7 +177,7 @@ fn carry_out(connection: &mut Connection, first: Job, queue: &mpsc::Receiver<Job
     let mut answers = Vec::new();
     let mut next = Some(first);
     while let Some(job) = next {
-        // The savepoint is undone when its work panics; only that caller gets no answer.
+        // A panic undoes the savepoint; only that caller gets no answer.
         match catch_unwind(AssertUnwindSafe(|| job(Ok(&tx)))) {
             Ok(answer) => answers.push(answer),
             Err(_) => drop(transaction.execute_batch(UNDO)),
@@ -198,7 +198,7 @@ fn job<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     work: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
     answer: impl FnOnce(Result<T, E>) + Send + 'static,
 ) -> Job {
-    // What the work logs on the database's thread belongs to the request that it is done for.
+    // Log lines of the work on the database's thread belong to its request.
     let span = tracing::Span::current();
     Box::new(move |tx| {
         let carry_out = |tx| in_savepoint(tx, work);
@@ -221,7 +221,7 @@ fn in_savepoint<T, E: From<StoreError>>(
     done
 }
 
-/// How SQLite goes about a statement, whatever values it is given.
+/// Returns SQLite's query plan of a statement, independent of its values.
 #[cfg(test)]
 pub(crate) fn way_of(sql: &'static str) -> String {
     let store = Store::in_memory().unwrap();
@@ -282,7 +282,7 @@ mod tests {
         refused(&broken);
         refused(&vec![0xff; 100_000]);
         refused(&whole[..whole.len() / 2]);
-        // An empty file is a database that nothing was written to yet.
+        // An empty file is a database without any writes.
         std::fs::write(&path, b"").unwrap();
         assert!(Store::open_checked(&path).is_ok());
     }

@@ -1,5 +1,5 @@
-//! The agent's credentials: one source, read again before they end, when their file changes, and when the service no
-//! longer takes them.
+//! The agent's credentials: one source, which is read again before they expire, when their file changes, and when the
+//! service rejects them.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use crate::identity::{CredentialSource, IdentityError};
 use crate::regular;
 use codedeploy_api::chain::Chain;
 
-/// How long keys are used before their source is read again.
+/// The time after which the source of keys is read again.
 const REREAD_AFTER: Duration = Duration::from_secs(30 * 60);
-/// The same after a reading that failed while there are older keys.
+/// The same after a failed read, if there are older keys.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Between two readings of keys that are about to end.
+/// The shortest time between two reads of keys that are about to expire.
 const SHORTEST: Duration = Duration::from_millis(250);
 
-/// What services answer when they do not take the keys, or no longer.
+/// The errors with which services reject keys.
 const REFUSALS: [&str; 10] = [
     "ExpiredToken",
     "ExpiredTokenException",
@@ -38,18 +38,18 @@ const REFUSALS: [&str; 10] = [
     "UnrecognizedClientException",
 ];
 
-/// Whether an error's name says that a service does not take the keys.
+/// Whether an error's name means that the service rejects the keys.
 pub fn is_refusal(kind: &str) -> bool {
     REFUSALS.contains(&kind)
 }
 
-/// The keys of one source, shared by all that sign. Cheap to clone.
+/// The keys of one source, shared by all signers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
 }
 
-/// Stands for the keys that were current at some time.
+/// Identifies the keys that were current at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generation(u64);
 
@@ -67,7 +67,7 @@ struct Current {
     stamp: Option<Stamp>,
 }
 
-/// What changes when a file is written or replaced.
+/// The part of a file's metadata that changes when it is written or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -76,7 +76,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// Why there are no keys.
+/// The reason why there are no keys.
 #[derive(Debug, thiserror::Error)]
 enum KeysError {
     #[error(transparent)]
@@ -100,17 +100,17 @@ impl Credentials {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The keys that are current now; taken before a call that may be refused.
+    /// Returns the current keys' generation; take it before a call that may be rejected.
     pub fn generation(&self) -> Generation {
         Generation(self.shared.generation.load(Ordering::Acquire))
     }
 
-    /// Told that a service does not take the keys of `used`: reads the source again. Whether there are other keys now,
-    /// so that the call is worth repeating.
+    /// Reads the source again after a service rejected the keys of `used`. Returns whether there are new keys, so that
+    /// the call is worth repeating.
     pub async fn refused(&self, used: Generation) -> bool {
         let mut current = self.shared.current.lock().await;
         if self.generation() == used {
-            // An error is logged there, and the older keys stay.
+            // The error is logged there, and the older keys stay.
             let _ = self.shared.read(&mut current).await;
         }
         self.generation() != used
@@ -150,7 +150,7 @@ impl Shared {
         })
     }
 
-    /// Reads the source. When that fails, the older keys stay, if there are any.
+    /// Reads the source. If that fails, the older keys stay, if there are any.
     async fn read(&self, current: &mut Option<Current>) -> Result<Keys, CredentialsError> {
         let stamp = self.stamp();
         match (self.fetch().await, current.as_mut()) {
@@ -178,14 +178,14 @@ impl Shared {
 
     async fn fetch(&self) -> Result<(Keys, Option<SystemTime>), KeysError> {
         let keys = |id: &str, secret: &str, token: Option<String>| {
-            // Without an end: whether keys still hold is the service's to say.
+            // Without an expiry: the service decides whether the keys are still valid.
             Keys::new(id, secret, token, None, "codedeploy-agent")
         };
         match &self.source {
             CredentialSource::Keys { access_key_id, secret_access_key, session_token, .. } => {
                 Ok((keys(access_key_id, secret_access_key, session_token.clone()), None))
             }
-            // A region is none of these keys' business.
+            // The region does not matter for these keys.
             CredentialSource::OnPremisesFile(path) => match on_premises::read(path, Some(""))?.login {
                 Login::User { access_key_id, secret_access_key } => {
                     Ok((keys(&access_key_id, &secret_access_key, None), None))
@@ -205,7 +205,7 @@ impl Shared {
     }
 }
 
-/// Half-way to their end, so that new keys are in use long before.
+/// Half-way to their expiry, so that new keys are in use long before.
 fn read_again(expires: Option<SystemTime>) -> Instant {
     let left = expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
     let after = left.map_or(REREAD_AFTER, |left| (left / 2).clamp(SHORTEST, REREAD_AFTER));
@@ -222,7 +222,7 @@ fn read_profile(path: &Path) -> Result<(String, String, Option<String>), KeysErr
     }
 }
 
-/// The value of `key` in the section `[default]`.
+/// Returns the value of `key` in the section `[default]`.
 fn default_profile<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut inside = false;

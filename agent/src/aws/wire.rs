@@ -1,4 +1,5 @@
-//! `log_aws_wire`: every request and response in the log, without secrets, without what revisions and scripts hold.
+//! `log_aws_wire`: logs every request and response, without secrets and without the contents of revisions and script
+//! output.
 
 use std::time::Instant;
 
@@ -18,17 +19,17 @@ use crate::telemetry::milliseconds_since;
 use codedeploy_api::chain::Chain;
 
 const HIDDEN: &str = "(hidden)";
-/// Query parameters that say nothing secret; signed URLs have others.
+/// Query parameters without secrets; signed URLs have others.
 const OPEN_PARAMETERS: [&str; 5] = ["versionId", "x-id", "list-type", "prefix", "partNumber"];
-/// Parts of the names of headers and members that hold secrets.
+/// Parts of the names of headers and members with secrets.
 const SECRET_NAMES: [&str; 7] =
     ["authorization", "token", "secret", "password", "cookie", "credential", "customer-key"];
-/// Members with signed specifications, which can hold tokens, and with the output of scripts.
+/// Members with signed specifications, which can contain tokens, and with the output of scripts.
 const ELIDED_MEMBERS: [&str; 2] = ["Payload", "Diagnostics"];
-/// Longer bodies are cut.
+/// The length beyond which bodies are cut.
 const LONGEST_BODY: usize = 16 << 10;
 
-/// `client`, logging all that goes through it.
+/// Wraps `client` to log everything.
 pub(super) fn logged(client: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Logged(client))
 }
@@ -81,7 +82,7 @@ impl HttpConnector for LoggedConnector {
     }
 }
 
-/// Only CodeDeploy's own documents: what S3 and GitHub answer is a bundle, or repeats what was signed.
+/// Only CodeDeploy's own documents: a response of S3 or GitHub is a bundle, or repeats signed headers.
 fn is_json(headers: &Headers) -> bool {
     headers.get("content-type").is_some_and(|kind| kind.starts_with("application/x-amz-json-"))
 }
@@ -114,7 +115,7 @@ fn is_secret(name: &str) -> bool {
 fn headers(headers: &Headers) -> String {
     let shown = |(name, value): (&str, &str)| match name {
         name if is_secret(name) => format!("{name}: {HIDDEN}"),
-        // Where redirects lead can be a signed URL.
+        // The target of a redirect can be a signed URL.
         "location" => format!("{name}: {}", without_parameters(value)),
         name => format!("{name}: {value}"),
     };
@@ -149,7 +150,7 @@ fn redact(value: &mut Value) {
             }
         }
         Value::Array(values) => values.iter_mut().for_each(redact),
-        // A service that explains why a signature is wrong repeats the headers that were signed.
+        // An explanation of a wrong signature repeats the signed headers.
         Value::String(text) if text.to_ascii_lowercase().contains("x-amz-security-token") => {
             let at = text.to_ascii_lowercase().find("x-amz-security-token").unwrap_or_default();
             text.truncate(at);

@@ -1,5 +1,5 @@
-//! What the running agent is doing, as it tells whoever asks: the handle that the poll loop keeps up to date, and the
-//! report that is read from it.
+//! The status of the running agent: the handle that the poll loop keeps up to date, and the report that is read from
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::deployment::ledger::About;
 use crate::history::{Deployment, DeploymentOutcome, History};
 use crate::spec::DeploymentSpec;
 
-/// What the agent is doing. Clones share it.
+/// The agent's status. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Status(Arc<Mutex<State>>);
 
@@ -34,14 +34,14 @@ struct State {
     history: History,
 }
 
-/// An outcome that waits.
+/// A waiting outcome.
 #[derive(Debug)]
 struct Waiting {
     since: OffsetDateTime,
     last_error: Option<Failure>,
 }
 
-/// Everything a running agent tells of itself. New members may join; none changes its meaning.
+/// The full status of a running agent. New members may be added; none changes its meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub agent_version: String,
@@ -49,35 +49,35 @@ pub struct Report {
     pub activity: Activity,
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
-    /// When the service last answered a poll.
+    /// The time of the service's last response to a poll.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_poll_at: Option<OffsetDateTime>,
-    /// The last poll that failed, kept after later ones succeeded.
+    /// The last failed poll, kept after later ones succeed.
     pub last_error: Option<Failure>,
-    /// Commands that are being performed.
+    /// The commands in progress.
     pub commands: Vec<Command>,
     /// The last ten deployments, newest first.
     pub deployments: Vec<Deployment>,
-    /// Outcomes that the service has not taken yet.
+    /// The outcomes that the service has not accepted yet.
     #[serde(default)]
     pub outbox: Outbox,
 }
 
-/// Outcomes of commands that are over, which the service has not taken yet.
+/// Outcomes of ended commands that the service has not accepted yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outbox {
     pub waiting: usize,
-    /// Since when the one waits that waits longest.
+    /// The time from which the oldest one waits.
     #[serde(with = "time::serde::rfc3339::option")]
     pub oldest: Option<OffsetDateTime>,
-    /// The last attempt in vain to report one of them.
+    /// The last failed attempt to report one of them.
     pub last_error: Option<Failure>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
-    /// The service was not reached yet.
+    /// The service has not been reached yet.
     Starting,
     Waiting,
     Deploying,
@@ -104,7 +104,7 @@ pub struct Command {
     pub began_at: OffsetDateTime,
 }
 
-/// A command from its beginning to its end. Dropped without [`Running::ended`], it ends as failed.
+/// A command from its beginning to its end. If dropped without [`Running::ended`], it counts as failed.
 #[derive(Debug)]
 #[must_use]
 pub struct Running {
@@ -112,7 +112,7 @@ pub struct Running {
     number: u64,
 }
 
-/// An outcome from its being ready until it is taken, or no longer told.
+/// An outcome, from the time when it is ready until it is accepted or given up.
 #[derive(Debug)]
 #[must_use]
 pub struct Telling {
@@ -137,13 +137,13 @@ impl Status {
         })))
     }
 
-    /// The service has a poll, which it may hold open.
+    /// Records that the service has a poll, which it may hold open.
     pub fn reached(&self) {
         let mut state = self.state();
         (state.reached, state.unreachable) = (true, false);
     }
 
-    /// The service has answered a poll.
+    /// Records that the service has answered a poll.
     pub fn polled(&self) {
         self.reached();
         self.state().last_poll_at = Some(now());
@@ -155,7 +155,7 @@ impl Status {
         state.unreachable = true;
     }
 
-    /// No command will begin any more.
+    /// Records that no further command will begin.
     pub fn stopping(&self) {
         self.state().stopping = true;
     }
@@ -164,7 +164,7 @@ impl Status {
         self.began_at(event, &About::of(spec), now())
     }
 
-    /// A command that began before this agent did.
+    /// Records a command that began before this agent started.
     pub fn began_at(&self, event: &LifecycleEvent, about: &About, began_at: OffsetDateTime) -> Running {
         self.begin(Command {
             lifecycle_event: event.name().to_owned(),
@@ -182,7 +182,7 @@ impl Status {
         Running { status: self.clone(), number }
     }
 
-    /// An outcome is ready to be told, and has been since then.
+    /// Records an outcome that has been ready since then.
     pub fn tells(&self, since: OffsetDateTime) -> Telling {
         let mut state = self.state();
         let number = state.number();
@@ -207,7 +207,7 @@ impl Status {
         });
     }
 
-    /// A deployment was taken back on this host.
+    /// Records that a deployment was taken back on this host.
     pub fn rolled_back(&self, about: &About, words: &str) {
         self.state().history.rolled_back(about, words);
     }
@@ -235,7 +235,7 @@ impl Status {
 }
 
 impl Report {
-    /// For a person: why commands do not come, where the latest poll failed.
+    /// Explains to a person why no commands arrive, if the latest poll failed.
     pub fn trouble_in_words(&self) -> Option<String> {
         let Failure { at, message } = self.last_error.as_ref()?;
         if self.last_poll_at.is_some_and(|answered| answered > *at) {
@@ -250,12 +250,12 @@ impl Report {
 }
 
 impl Outbox {
-    /// Outcomes that wait since then.
+    /// Describes outcomes that have waited since these times.
     pub fn waiting_since(times: impl Iterator<Item = OffsetDateTime> + Clone) -> Self {
         Self { waiting: times.clone().count(), oldest: times.min().map(to_milliseconds), last_error: None }
     }
 
-    /// Nothing when nothing waits.
+    /// `None` if no outcome waits.
     pub fn in_words(&self) -> Option<String> {
         let oldest = self.oldest?;
         let oldest = oldest.format(&Rfc3339).unwrap_or_default();
@@ -332,7 +332,7 @@ impl Drop for Telling {
     }
 }
 
-/// What has ended, with the deployments in progress in front and marked as such.
+/// The ended deployments, preceded by the deployments in progress.
 fn with_running<'a>(commands: &[Command], ended: impl Iterator<Item = &'a Deployment>) -> Vec<Deployment> {
     let ended: Vec<&Deployment> = ended.collect();
     let is_running = |id: &str| commands.iter().any(|command| command.deployment_id == id);
@@ -359,7 +359,7 @@ fn now() -> OffsetDateTime {
     to_milliseconds(OffsetDateTime::now_utc())
 }
 
-/// Nobody reads nanoseconds.
+/// Nanoseconds are of no use to readers.
 fn to_milliseconds(time: OffsetDateTime) -> OffsetDateTime {
     time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).unwrap_or(time)
 }

@@ -1,4 +1,4 @@
-//! Finding and reading a revision's AppSpec, and what the deployment allows it to say.
+//! Finds and reads a revision's AppSpec, and checks it against the deployment.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -38,7 +38,7 @@ pub(super) enum AppSpecError {
 }
 
 impl AppSpecError {
-    /// The same, for a revision that is on its way to `archive`.
+    /// The same error for a revision that will be at `archive`.
     pub(super) fn in_archive(self, archive: &Path, named: &str) -> Self {
         match self {
             Self::Missing { elsewhere, .. } => Self::Missing { path: archive.join(named), elsewhere },
@@ -51,13 +51,13 @@ fn names(events: &[LifecycleEvent]) -> String {
     events.iter().map(LifecycleEvent::name).collect::<Vec<_>>().join(", ")
 }
 
-/// The names under which the AppSpec is looked for, in order.
+/// The names of the AppSpec file, in order of search.
 pub(super) fn file_names(named: &str) -> Vec<String> {
     let fallbacks = APPSPEC_FILENAMES.iter().rev().filter(|name| **name != named);
     std::iter::once(named).chain(fallbacks.copied()).map(str::to_owned).collect()
 }
 
-/// The AppSpec file of the revision in `archive`: the one that is named, else one with a usual name.
+/// Returns the AppSpec file of the revision in `archive`: the named one, else one with a usual name.
 pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError> {
     let exists = |path: &PathBuf| path.symlink_metadata().is_ok();
     file_names(named).iter().map(|name| archive.join(name)).find(exists).ok_or_else(|| {
@@ -65,12 +65,12 @@ pub(super) fn find(archive: &Path, named: &str) -> Result<PathBuf, AppSpecError>
     })
 }
 
-/// Names of a revision that are looked at for an AppSpec file in a wrong place, and how deep.
+/// The number of names of a revision that are searched for a misplaced AppSpec file, and the depth of the search.
 const MAX_LOOKED_AT: usize = 10_000;
 const MAX_DEPTH: usize = 5;
 
-/// What to do when `archive` has no AppSpec file at its root: with the one that there is under another name or in a folder
-/// below, as when a bundle is made of a folder instead of its contents and something else comes along (`__MACOSX`).
+/// Returns advice if `archive` has no AppSpec file at its root: about one with another name or in a folder below, for
+/// example when a folder was bundled instead of its contents together with something else (`__MACOSX`).
 pub(crate) fn where_it_belongs(archive: &Path, named: &str) -> String {
     let rule = "it belongs at the root of the bundle";
     let Some(found) = elsewhere(archive, named) else { return rule.to_owned() };
@@ -89,7 +89,7 @@ pub(crate) fn where_it_belongs(archive: &Path, named: &str) -> String {
     }
 }
 
-/// The path in `archive` of what seems to be its AppSpec file, the nearest to the root.
+/// Returns the path in `archive` of the likely AppSpec file, the nearest to the root.
 fn elsewhere(archive: &Path, named: &str) -> Option<PathBuf> {
     let mut folders = VecDeque::from([PathBuf::new()]);
     let mut looked_at = 0;
@@ -115,7 +115,7 @@ fn elsewhere(archive: &Path, named: &str) -> Option<PathBuf> {
     None
 }
 
-/// Whether a file's name is one of an AppSpec file, in another spelling or with another ending.
+/// Whether a file's name resembles that of an AppSpec file, with another spelling or ending.
 fn is_like_appspec(name: &str, named: &str) -> bool {
     let plain: String = name.to_lowercase().chars().filter(|c| !matches!(c, '-' | '_' | ' ')).collect();
     let stem = plain.split('.').next().unwrap_or_default();
@@ -156,8 +156,8 @@ impl Announced {
     }
 }
 
-/// The scripts of `event` in the AppSpec file of the earlier revision in `archive`, and a warning when there is anything
-/// wrong with the file: whichever agent deployed it, this host goes on from it.
+/// Returns the scripts of `event` in the AppSpec file of the earlier revision in `archive`, and a warning if the file
+/// has mistakes: whatever agent deployed it, this host continues from it.
 pub(super) fn scripts_of_earlier(
     archive: &Path,
     named: &str,
@@ -175,7 +175,7 @@ pub(super) fn scripts_of_earlier(
         }
     };
     let (scripts, problems) = appspec::scripts_of_earlier(&text, event);
-    // Told once: every deployment has an ApplicationStop.
+    // Warn only once: every deployment has an ApplicationStop.
     let matters = !scripts.is_empty() || *event == LifecycleEvent::ApplicationStop;
     let warning = problems.first().filter(|_| matters).map(|first| {
         let more = match problems.len() {
@@ -217,8 +217,8 @@ pub(crate) fn read_bounded(archive: &Path, path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Checks the AppSpec's events against those that the deployment says it can have; without such a list, any may be
-/// named (spec: Deployment specification).
+/// Checks the AppSpec's events against the deployment's list of possible events; without a list, any event is allowed
+/// (spec: Deployment specification).
 pub(super) fn check_events(
     appspec: &AppSpec,
     possible: Option<&[LifecycleEvent]>,
@@ -241,7 +241,7 @@ pub(super) fn check_events(
     if undefined.is_empty() { Ok(()) } else { Err(AppSpecError::UndefinedEvents { events: undefined }) }
 }
 
-/// `name`, and the event that it may be a misspelling of.
+/// `name`, with the event that it may misspell.
 fn with_meant(name: &str) -> String {
     let name: String = name.chars().take(128).map(|c| if c.is_control() { '?' } else { c }).collect();
     match closest_event(&name).filter(|meant| meant.name() != name) {
@@ -250,8 +250,8 @@ fn with_meant(name: &str) -> String {
     }
 }
 
-/// What whoever started the deployment should know of hooks whose scripts it never runs; without a list of the deployment's
-/// events, these are all but the standard ones.
+/// Warns about hooks whose scripts never run; without a list of the deployment's events, these are all but the standard
+/// ones.
 pub(super) fn idle_hooks(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>) -> Option<String> {
     let runs =
         |event: &LifecycleEvent| event.is_hook() || possible.is_some_and(|possible| possible.contains(event));
@@ -265,10 +265,10 @@ pub(super) fn idle_hooks(appspec: &AppSpec, possible: Option<&[LifecycleEvent]>)
     })
 }
 
-/// Names that a message repeats.
+/// The number of names in a message.
 const MAX_NAMED: usize = 10;
 
-/// Refuses scripts that would be refused when they run, for they are links out of the revision.
+/// Rejects scripts that are links out of the revision, because they would be rejected when they run.
 pub(super) fn check_links(archive: &Path, appspec: &AppSpec) -> Result<(), AppSpecError> {
     let leads_out = |script: &&Script| inspect(archive, script).contains(&ScriptFinding::OutsideRevision);
     let scripts = appspec.hooks.iter().flat_map(|(event, scripts)| {

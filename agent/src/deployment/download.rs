@@ -49,7 +49,7 @@ async fn make_room(
     .await?
 }
 
-/// Makes the deployment's archive; says where it came from.
+/// Makes the deployment's archive; returns its source.
 async fn bring(
     host: &Host,
     spec: &DeploymentSpec,
@@ -85,7 +85,7 @@ async fn bring(
     .map(|()| source)
 }
 
-/// Whether an earlier deployment's archive stands in for the revision now.
+/// Whether an earlier deployment's archive now replaces the download.
 async fn reused(host: &Host, spec: &DeploymentSpec, folder: &DeploymentFolder) -> Result<bool, CommandError> {
     let Some(from) = spec.reuse_archive_from.clone() else { return Ok(false) };
     if !host.settings.enable_archive_reuse {

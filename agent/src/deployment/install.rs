@@ -41,7 +41,7 @@ pub(super) async fn install(
     };
     let began = Instant::now();
     let summary = blocking(move || {
-        // Given back when the work ends, even if nobody waits for it any more.
+        // Released when the work ends, even if nobody waits for it any more.
         let _turn = turn;
         let records = store.records(&group)?;
         installed.write(&folder)?;

@@ -37,11 +37,11 @@ pub(super) struct Installable {
     pub(super) note: Option<String>,
 }
 
-/// The scripts of an event, and whose they are.
+/// The scripts of an event, and their origin.
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) plan: HookPlan,
-    /// The id of the earlier deployment whose revision holds them, when it is not this one's.
+    /// The id of the earlier deployment whose revision contains them; `None` for this deployment.
     pub(super) earlier: Option<String>,
     /// The AppSpec file that lists them; empty when there is none.
     pub(super) appspec: PathBuf,

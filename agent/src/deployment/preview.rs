@@ -1,7 +1,7 @@
-//! What a deployment would do to this host, found without touching it.
+//! The preview of a deployment's effect on this host, without changing it.
 //!
-//! The revision is fetched and unpacked by the code that deploys, into a scratch store that goes away; what the host's
-//! own store remembers is only read.
+//! The real deployment code fetches and unpacks the revision, into a temporary store; the host's own store is only
+//! read.
 
 use std::path::{Path, PathBuf};
 
@@ -21,13 +21,13 @@ use crate::revision::{LocalRevision, Revision};
 use crate::spec::DeploymentSpec;
 use codedeploy_api::chain::Chain;
 
-/// A deployment as it would be.
+/// The preview of a deployment.
 #[derive(Debug)]
 pub struct Preview {
-    /// In the order in which they would be performed.
+    /// In the order of execution.
     pub events: Vec<EventPreview>,
     pub install: install::Preview,
-    /// Why Install would be refused, those reasons left out that an earlier script may remove.
+    /// The conflicts of Install, except those that an earlier script may remove.
     pub conflicts: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -36,14 +36,14 @@ pub struct Preview {
 #[derive(Debug)]
 pub struct EventPreview {
     pub event: LifecycleEvent,
-    /// Whose scripts they are; `None` for what the agent does itself.
+    /// The origin of the scripts; `None` for an event that the agent performs itself.
     pub origin: Option<Origin>,
-    /// The unpacked earlier revision that they would run from; `None` for this deployment's own.
+    /// The unpacked earlier revision of the scripts; `None` for this deployment's own.
     pub archive: Option<PathBuf>,
     pub scripts: Vec<ScriptPreview>,
 }
 
-/// One script, with what was found about it.
+/// One script, with its findings.
 #[derive(Debug)]
 pub struct ScriptPreview {
     pub script: Script,
@@ -51,7 +51,7 @@ pub struct ScriptPreview {
     pub warnings: Vec<String>,
 }
 
-/// Why there is nothing to preview: the deployment would fail before its Install.
+/// The reason why there is no preview: the deployment would fail before its Install.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PreviewError(String);
@@ -62,14 +62,14 @@ impl Preview {
         self.conflicts.is_empty() && self.problems() == 0
     }
 
-    /// How many things about its scripts would make the deployment fail.
+    /// The number of script problems that would make the deployment fail.
     pub fn problems(&self) -> usize {
         self.events.iter().flat_map(|event| &event.scripts).map(|script| script.problems.len()).sum()
     }
 }
 
-/// What `spec` would do, event by event in `order`; `scratch` is an empty folder for the unpacked revision.
-/// Nothing outside `scratch` is touched.
+/// Previews `spec`, event by event in `order`; `scratch` is an empty folder for the unpacked revision. Nothing outside
+/// `scratch` is changed.
 pub async fn preview(
     host: &Host,
     spec: &DeploymentSpec,
@@ -92,8 +92,8 @@ pub async fn preview(
     look(host, spec, order, &elsewhere, &archive).await.map_err(named)
 }
 
-/// The lifecycle events for which the AppSpec file of the revision has scripts; `scratch` is an empty folder for a
-/// bundle that must be unpacked to be looked into.
+/// Returns the lifecycle events with scripts in the AppSpec file of the revision; `scratch` is an empty folder for a
+/// bundle that must be unpacked first.
 pub async fn defined_events(
     host: &Host,
     spec: &DeploymentSpec,
@@ -138,7 +138,7 @@ async fn look(
     let install = {
         let (archive, appspec, reserved) = (archive.to_owned(), appspec.clone(), own_folders(&host.settings));
         let stop = CancellationToken::new();
-        // Nobody waits any more when this future is gone.
+        // Nobody waits any more when this future is dropped.
         let _stopped = stop.clone().drop_guard();
         let planned = blocking(move || {
             install::preview(&install::Request {
@@ -219,8 +219,8 @@ fn event_preview(
     }
 }
 
-/// What of `conflicts` stands. Accounts that do not exist yet are a warning when scripts run before Install: creating
-/// them is what BeforeInstall is for.
+/// Returns the conflicts that remain. An account that does not exist yet is only a warning if scripts run before
+/// Install, because BeforeInstall may create it.
 fn judge(conflicts: &[Conflict], scripts_ran: bool, warnings: &mut Vec<String>) -> Vec<String> {
     let may_be_made = |conflict: &&Conflict| {
         matches!(conflict, Conflict::UnknownUser { .. } | Conflict::UnknownGroup { .. })

@@ -1,11 +1,11 @@
-//! The reports of commands that ended without a script of their own, or with one of an earlier deployment.
+//! The reports of commands that an error ended, or a script of an earlier deployment.
 
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_hooks::script::{Outcome, Report};
 
 use codedeploy_api::chain::Chain;
 
-/// The report of a script of the earlier deployment that failed: what is broken is not in the bundle that is being deployed.
+/// The report of a failed script of the earlier deployment: the fault is not in the bundle that is being deployed.
 pub(super) fn of_earlier(report: Report, event: &LifecycleEvent, earlier: &str) -> Report {
     use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic};
     if report.outcome.succeeded() {

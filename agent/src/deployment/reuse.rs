@@ -1,7 +1,7 @@
-//! RESTART deployments: the unpacked archive of an earlier deployment of the group stands in for a download.
+//! RESTART deployments: the unpacked archive of an earlier deployment of the group replaces a download.
 //!
-//! The archive is copied first and the copy is verified: what is used is what was checked. Whatever is not right means
-//! that the revision is downloaded, with a warning.
+//! The archive is copied first and the copy is verified, so the verified copy is the one in use. If anything is wrong,
+//! the revision is downloaded, with a warning.
 
 use crate::deployment_root::{DeploymentFolder, INCOMING, Store, StoreError, create_folders};
 use crate::path_component::PathComponent;
@@ -26,7 +26,7 @@ enum ReuseError {
     Store(#[from] StoreError),
 }
 
-/// The folder of the earlier deployment, if it can be one.
+/// Returns the folder of the earlier deployment, if it is usable.
 pub(super) fn folder(from: &ReuseFrom, store: &Store, spec: &DeploymentSpec) -> Option<DeploymentFolder> {
     resolve(from, store, spec).ok()
 }
@@ -43,7 +43,7 @@ fn resolve(from: &ReuseFrom, store: &Store, spec: &DeploymentSpec) -> Result<Dep
     }
 }
 
-/// Brings the earlier deployment's archive to where archives are unpacked; says whether it is there. Blocks.
+/// Copies the earlier deployment's archive to the place for unpacked archives; returns whether that succeeded. Blocks.
 pub(super) fn reuse(
     from: &ReuseFrom,
     store: &Store,

@@ -1,5 +1,5 @@
-//! Taking a deployment back on this host: what was there before its Install returns, and the revision before it starts
-//! again (spec: Durability). After a failure by itself, when `rollback_on_failure` says so; else by hand.
+//! Takes a deployment back on this host: restores the files from before its Install, and starts the previous revision
+//! again (spec: Durability). Automatically after a failure if `rollback_on_failure` is set; otherwise by hand.
 
 pub mod journal;
 
@@ -25,40 +25,40 @@ use crate::recovery::{self, RecoveryError};
 use codedeploy_api::chain::Chain;
 use journal::{Came, Cause, Journal};
 
-/// What starts the revision that is back, in order.
+/// The events that start the restored revision, in order.
 const STARTING: [LifecycleEvent; 2] = [LifecycleEvent::ApplicationStart, LifecycleEvent::ValidateService];
 
-/// How often the scripts of an event are begun, when each time the agent ends before they do.
+/// The number of times that an event's scripts begin, if the agent ends before they do each time.
 const MOST_STARTS: usize = 2;
 
-/// How often a script that an interrupted rollback left running is looked at.
+/// The interval between checks of a script that an interrupted rollback left running.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A host that was rolled back. Its `Display` is one line for people.
 #[derive(Debug)]
 pub struct RolledBack {
-    /// What a person must know of the files.
+    /// Facts about the files that a person must know.
     pub warnings: Vec<String>,
-    /// The deployment that is installed again; there may have been none.
+    /// The deployment that is installed again; `None` if there was none.
     pub previous: Option<String>,
-    /// How the scripts of that deployment ended, up to the first that failed.
+    /// The results of that deployment's scripts, up to the first failure.
     pub started: Vec<(LifecycleEvent, Started)>,
     /// Another deployment was installed since, so nothing was started.
     pub superseded: bool,
 }
 
-/// How the scripts of one event of the revision before ended.
+/// The result of the scripts of one event of the previous revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     pub succeeded: bool,
-    /// `succeeded`, or what happened instead.
+    /// `succeeded`, or a description of the failure.
     pub words: String,
-    /// What the scripts wrote last; for the person at the terminal.
+    /// The last output of the scripts, for the person at the terminal.
     #[serde(skip)]
     pub log_tail: String,
 }
 
-/// Why a deployment was not taken back.
+/// The reason why a deployment was not taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum RollbackError {
     #[error(transparent)]
@@ -75,15 +75,15 @@ pub enum RollbackError {
     Journal(#[source] io::Error),
 }
 
-/// Whether the files on this host are those of the deployment, and can be taken back.
+/// Whether the files on this host belong to the deployment and can be taken back.
 pub fn is_installed(host: &Host, group: &PathComponent, deployment: &PathComponent) -> bool {
     let folder = host.store.deployment(group, deployment);
     host.store.pointed(group, Pointer::LastSuccessful).as_ref() == Some(&folder)
         && install::can_restore(folder.path()).unwrap_or(false)
 }
 
-/// What is reported of an event that failed: the same, and, where the settings want that, that the host was rolled
-/// back. The journal of a rollback that follows a `command` stays until its outcome is on record.
+/// Returns the report for a failed event: the same one, plus a note about the rollback if the settings ask for one. The
+/// journal of a rollback that follows a `command` stays until its outcome is recorded.
 pub async fn after_failure(
     host: &Host,
     about: &About,
@@ -117,8 +117,8 @@ pub async fn after_failure(
     report
 }
 
-/// Takes back the deployment of `cause`, the last that was installed of its group. The journal is to be removed when
-/// everybody who has to know of the rollback does.
+/// Takes back the deployment of `cause`, the last one installed in its group. Remove the journal when everybody who has
+/// to know about the rollback does.
 pub async fn roll_back(
     host: &Host,
     cause: Cause,
@@ -129,7 +129,7 @@ pub async fn roll_back(
     let mut journal = Journal::begin(&host.store, cause).map_err(RollbackError::Journal)?;
     match go_back(host, &mut journal, stop).await {
         Ok(rolled_back) => Ok((rolled_back, journal)),
-        // Once the files are back, the next start does the rest.
+        // After the files are restored, the next start does the rest.
         Err(error) if journal.restored().is_some() => Err(error),
         Err(error) => {
             journal.remove();
@@ -138,7 +138,7 @@ pub async fn roll_back(
     }
 }
 
-/// Ends a rollback that was interrupted; gives what it came to, in words.
+/// Finishes an interrupted rollback; returns a description of the result.
 pub async fn finish(host: &Host, journal: &mut Journal, stop: CancellationToken) -> String {
     if let Some(words) = journal.done() {
         return words.to_owned();
@@ -161,7 +161,7 @@ fn folder_of(host: &Host, about: &About) -> DeploymentFolder {
     pointed.filter(|folder| folder.id() == id.as_str()).unwrap_or_else(|| host.store.deployment(group, id))
 }
 
-/// Does what the journal does not say is done.
+/// Does the steps that the journal does not record as done.
 async fn go_back(
     host: &Host,
     journal: &mut Journal,
@@ -172,7 +172,7 @@ async fn go_back(
     let installed = Installed::read(&folder)?;
     let pointed = || host.store.pointed(group, Pointer::LastSuccessful);
     if journal.restored().is_none() {
-        // The files may be back already: only that nobody took note of it.
+        // The files may be restored already, without a record of that.
         let warnings = match pointed() {
             Some(pointed) if pointed == folder => restore(host, &folder, group).await?.warnings,
             _ => Vec::new(),
@@ -212,8 +212,8 @@ async fn restore(
     Ok(restored.await??.summary)
 }
 
-/// Runs what starts the revision of `previous`, as far as the journal does not say that it has run; its output goes to
-/// the log of the deployment that is taken back.
+/// Runs the start events of `previous`, except those that the journal records as done; their output goes to the log of
+/// the deployment that is taken back.
 async fn start(
     host: &Host,
     previous: &DeploymentFolder,
@@ -252,7 +252,7 @@ async fn start(
     Ok(started)
 }
 
-/// Whether a script of the event outlived its agent; waits for its end.
+/// Returns whether a script of the event outlived its agent; waits for its end.
 async fn ran_on(
     deployment: &PathComponent,
     event: &LifecycleEvent,
@@ -292,7 +292,7 @@ async fn start_with(
     scripts::run(host, &plan, taken_back, id, &installed.variables, stop).await
 }
 
-/// What is known of an event whose scripts were interrupted; `None`: they are run again.
+/// The result for an event whose scripts were interrupted; `None` if they run again.
 fn interrupted(times: usize, ran_on: bool) -> Option<Started> {
     let result =
         |succeeded, words: &str| Some(Started { succeeded, words: words.into(), log_tail: String::new() });
@@ -330,7 +330,7 @@ impl Started {
 }
 
 impl RolledBack {
-    /// Whether the revision that is back runs, as far as its scripts can say.
+    /// Whether the restored revision runs, as far as its scripts can tell.
     pub fn succeeded(&self) -> bool {
         self.started.iter().all(|(_, result)| result.succeeded)
     }

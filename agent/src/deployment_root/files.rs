@@ -1,4 +1,4 @@
-//! Folders of the store: made, listed and removed.
+//! Makes, lists and removes folders of the store.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,8 @@ use codedeploy_hooks::fs::remove_tree;
 
 use crate::deployment_root::{StoreError, failed};
 
-/// Makes `path` with this mode, whatever the umask, and its missing parents so that everybody can pass them.
+/// Makes `path` with this mode, independent of the umask, and its missing parents so that everybody can pass through
+/// them.
 pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
     let mut missing: Vec<&Path> = path.ancestors().take_while(|path| !path.is_dir()).collect();
     // A relative path ends in the current folder.
@@ -26,7 +27,7 @@ pub fn create_folders(path: &Path, mode: u32) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes whatever is at `path`; links are removed, not followed.
+/// Removes the object at `path`; links are removed, not followed.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     match remove_tree(path) {
         Err(error) if is_nowhere(&error) => Ok(()),
@@ -38,7 +39,7 @@ fn is_nowhere(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The folders in `folder`, none when it is missing.
+/// Returns the folders in `folder`; none if it is missing.
 pub(super) fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -1,4 +1,4 @@
-//! The folder of one deployment: what is where in it.
+//! The folder of one deployment, and the paths in it.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ impl DeploymentFolder {
         &self.path
     }
 
-    /// The bundle as it was downloaded, whatever its type.
+    /// The downloaded bundle, whatever its type.
     pub fn bundle(&self) -> PathBuf {
         self.path.join("bundle.tar")
     }
@@ -37,7 +37,7 @@ impl DeploymentFolder {
         self.path.join("deployment-archive")
     }
 
-    /// What is known of the deployment whose files are installed.
+    /// The description of the installed deployment.
     pub fn description(&self) -> PathBuf {
         self.path.join("deployment.json")
     }
@@ -56,22 +56,22 @@ impl DeploymentFolder {
         self.path.ancestors().nth(2).unwrap_or(&self.path)
     }
 
-    /// Where the bundle waits while it is not complete.
+    /// The path of an incomplete bundle.
     pub fn incoming_bundle(&self) -> PathBuf {
         self.path.join(".bundle.tar.incoming")
     }
 
-    /// Where the revision waits while it is not complete.
+    /// The path of an incomplete revision.
     pub fn incoming_archive(&self) -> PathBuf {
         self.path.join(".deployment-archive.incoming")
     }
 
-    /// What the archive held when it was unpacked.
+    /// The manifest of the archive, from when it was unpacked.
     pub fn manifest(&self) -> PathBuf {
         self.path.join(".archive-manifest")
     }
 
-    /// Notes where the archive came from, and the ETag of its bundle if it has one.
+    /// Records the source of the archive, and the ETag of its bundle if it has one.
     pub fn note_source(&self, source: &str, etag: Option<&str>) -> Result<(), StoreError> {
         let write =
             |path: &Path, text: &str| replace_record(path, text.as_bytes()).map_err(failed("write", path));
@@ -79,7 +79,7 @@ impl DeploymentFolder {
         write(&self.origin(), source)
     }
 
-    /// The ETag of the bundle, as this agent or an official one noted it.
+    /// The ETag of the bundle, as this agent or an official one recorded it.
     pub fn noted_etag(&self) -> Option<String> {
         let text = String::from_utf8(read_state(&self.etag(), MAX_POINTER).ok()??).ok()?;
         let etag = text.trim().trim_matches('"');

@@ -10,13 +10,13 @@ use std::path::{Component, Path, PathBuf};
 use super::files::remove;
 use super::{StoreError, failed};
 
-/// Longest text of a pointer, in bytes; no path is longer.
+/// The longest text of a pointer, in bytes; no path is longer.
 pub(super) const MAX_POINTER: u64 = 4096;
 
-/// Longest name in a folder, in bytes (limits.h).
+/// The longest name in a folder, in bytes (limits.h).
 const NAME_MAX: usize = 255;
 
-/// The path that a pointer holds. Official agents write it without a newline; an editor adds one.
+/// Returns the path in a pointer. Official agents write it without a newline; an editor adds one.
 pub(super) fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
     let path = PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)));
     let possible = |part: Component<'_>| part != Component::ParentDir && part.as_os_str().len() <= NAME_MAX;
@@ -27,7 +27,7 @@ pub(super) fn deployment_path(bytes: &[u8]) -> Option<PathBuf> {
     plain.then_some(path)
 }
 
-/// The contents of a small regular file; `None` when there is nothing at all. Never waits for a FIFO.
+/// Reads a small regular file; `None` if nothing exists. Never blocks on a FIFO.
 pub(super) fn read_state(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
@@ -54,7 +54,7 @@ pub(super) fn set_aside_unless_file(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Renames a state file that is of no use, so that the agent can go on and somebody can look at it.
+/// Renames an unusable state file, for inspection, so that the agent can continue.
 pub(super) fn set_aside(path: &Path, problem: &str) -> Result<(), StoreError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unusable");

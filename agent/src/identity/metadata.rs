@@ -1,4 +1,4 @@
-//! The EC2 instance metadata service, version 2: a session token first, then questions (AWS: "Use the Instance Metadata
+//! The EC2 instance metadata service, version 2: first a session token, then requests (AWS: "Use the Instance Metadata
 //! Service").
 
 use std::fmt;
@@ -19,13 +19,13 @@ use codedeploy_api::chain::Chain;
 
 const DEFAULT_ENDPOINT: &str = "http://169.254.169.254";
 const ENDPOINT_VARIABLE: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
-/// Seconds that a session token is good for.
+/// The lifetime of a session token, in seconds.
 const TOKEN_TTL: &str = "21600";
-/// For one request and its answer: the service is on the same machine.
+/// The timeout of one request: the service is on the same machine.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// More than any answer needs.
+/// The largest response.
 const LONGEST_ANSWER: usize = 64 << 10;
 
 /// A client of the service. Cheap to clone; clones share the session token.
@@ -36,14 +36,14 @@ pub struct Metadata {
     token: Arc<tokio::sync::Mutex<Option<String>>>,
 }
 
-/// What the service says of this instance.
+/// The service's description of this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     pub region: String,
     pub account_id: String,
     pub instance_id: String,
     pub partition: String,
-    /// DNS suffix of the partition's services.
+    /// The DNS suffix of the partition's services.
     pub domain: String,
 }
 
@@ -94,12 +94,12 @@ fn advice(status: u16) -> &'static str {
 }
 
 impl MetadataError {
-    /// Whether the same question may be answered later.
+    /// Whether the same request may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent { .. } => true,
             Self::Status { status, .. } => *status >= 500 || matches!(status, 401 | 429),
-            // At boot the service can be there before its answers are complete.
+            // At boot the service can be up before its responses are complete.
             Self::Answer { .. } => true,
             Self::NoRole | Self::Role { .. } => false,
         }
@@ -125,14 +125,14 @@ struct RoleDocument {
 }
 
 impl Metadata {
-    /// The service at its usual address, or at the one that the environment names.
+    /// Returns the service at its usual address, or at the one in the environment.
     pub fn new(environment: &Environment) -> Result<Self, IdentityError> {
         let endpoint = environment.text(ENDPOINT_VARIABLE).unwrap_or(DEFAULT_ENDPOINT).trim_end_matches('/');
         let host = endpoint.strip_prefix("http://").unwrap_or_default();
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '@') {
             return Err(IdentityError::MetadataEndpoint { found: endpoint.chars().take(80).collect() });
         }
-        // Whoever answers for the metadata service says who this host is: never a proxy.
+        // The metadata service defines the host's identity, so no proxy may answer for it.
         let connector = Connector::builder().proxy_config(ProxyConfig::disabled()).build_http();
         Ok(Self {
             endpoint: endpoint.to_owned(),
@@ -145,7 +145,7 @@ impl Metadata {
         &self.endpoint
     }
 
-    /// Who this instance is.
+    /// Returns the identity of this instance.
     pub async fn instance(&self) -> Result<Instance, MetadataError> {
         let path = "/latest/dynamic/instance-identity/document";
         let document: Document = self.json(path).await?;
@@ -158,7 +158,7 @@ impl Metadata {
         })
     }
 
-    /// The current keys of the instance profile's role.
+    /// Returns the current keys of the instance profile's role.
     pub async fn role_keys(&self) -> Result<RoleKeys, MetadataError> {
         let folder = "/latest/meta-data/iam/security-credentials/";
         let role = match self.word(folder).await {
@@ -188,14 +188,14 @@ impl Metadata {
     async fn json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, MetadataError> {
         let text = self.get(path).await?;
         serde_json::from_str(&text).map_err(|error| {
-            // Only where the text is wrong: it may hold keys.
+            // Report only the place of the mistake, because the text may contain keys.
             let what =
                 format!("expected a JSON document, wrong at line {} column {}", error.line(), error.column());
             MetadataError::Answer { url: format!("{}{path}", self.endpoint), what }
         })
     }
 
-    /// An answer that is one short name, the first of several lines.
+    /// Returns a response that is one short name, the first of several lines.
     async fn word(&self, path: &str) -> Result<String, MetadataError> {
         let text = self.get(path).await?;
         let word = text.lines().next().unwrap_or_default().trim();
@@ -207,7 +207,7 @@ impl Metadata {
         Ok(word.to_owned())
     }
 
-    /// Asks several times, with growing pauses.
+    /// Makes several attempts, with growing pauses.
     async fn get(&self, path: &str) -> Result<String, MetadataError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..ATTEMPTS {
@@ -223,7 +223,7 @@ impl Metadata {
         self.ask(path).await
     }
 
-    /// Asks once; a token that is no longer taken is replaced.
+    /// Makes one attempt; replaces a rejected token.
     async fn ask(&self, path: &str) -> Result<String, MetadataError> {
         let token = self.token(None).await?;
         match self.send("GET", path, ("x-aws-ec2-metadata-token", token.clone())).await {
@@ -235,7 +235,7 @@ impl Metadata {
         }
     }
 
-    /// The session token, a new one when there is none or when it is the `refused` one.
+    /// Returns the session token; a new one if there is none or if it is the `refused` one.
     async fn token(&self, refused: Option<&str>) -> Result<String, MetadataError> {
         let mut token = self.token.lock().await;
         if let Some(token) = token.as_deref().filter(|token| refused != Some(token)) {

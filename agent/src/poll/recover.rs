@@ -1,5 +1,5 @@
-//! What the agent owes from its earlier runs, taken up before the first poll (spec: Durability): outcomes are told,
-//! a DownloadBundle or Install is done again, and a script is never run a second time.
+//! The obligations of earlier runs, handled before the first poll (spec: Durability): outcomes are reported, a
+//! DownloadBundle or Install runs again, and a script never runs a second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,22 +21,22 @@ use crate::report;
 use crate::shutdown::Shutdown;
 use codedeploy_api::chain::Chain;
 
-/// A command with which the agent ended unexpectedly so often is not taken up once more.
+/// A command during which the agent crashed this many times is not resumed.
 const MAX_STARTS: u32 = 3;
 
-/// A command that was received longer ago is not done again: only how it ended is told, and the service says whether that
-/// is too late. A wrong clock costs a repetition that way, never an outcome.
+/// A command that was received longer ago does not run again: only its outcome is reported, and the service decides
+/// whether that is too late. So a wrong clock may cost a repetition, but never an outcome.
 const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// What becomes of a command that was in progress.
+/// The fate of a command that was in progress.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
-    /// From its beginning; nothing that it did so far counts.
+    /// From its beginning; earlier progress does not count.
     Again,
     Over(Outcome),
 }
 
-/// `installed`: its Install came to its end, and only nobody took note of it.
+/// `installed`: its Install was completed, but not recorded as such.
 fn decide(entry: &Entry, installed: bool, now: OffsetDateTime) -> Decision {
     let (record, event) = (entry.record(), entry.event());
     if installed {
@@ -68,8 +68,8 @@ fn interrupted() -> Outcome {
     Outcome::FailedAfterRestart { message: message.into() }
 }
 
-/// Takes up what earlier runs left. When this returns, every command of theirs is known, and those of a deployment
-/// group are ahead of all that will be delivered.
+/// Resumes the commands of earlier runs. When this returns, all of them are known, and those of a deployment group
+/// precede all later deliveries.
 pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdown: &Shutdown) {
     let (store, ledger) = (agent.host.store().clone(), agent.ledger.clone());
     let span = Span::current();
@@ -105,7 +105,7 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
     }
     for journal in rollbacks {
         match journal.done() {
-            // Its command's outcome is on record, and tells of it.
+            // The outcome of its command is recorded, and mentions it.
             Some(_) if journal.cause.command.is_some() => journal.remove(),
             _ => finish_rollback(agent, None, journal, commands, shutdown),
         }
@@ -170,7 +170,7 @@ fn take_up(agent: &Arc<Agent>, entry: Entry, commands: &mut Commands, shutdown: 
     }
 }
 
-/// Ends a rollback that an earlier run, or another process, left unfinished, and tells whom it concerns.
+/// Finishes a rollback that an earlier run, or another process, left unfinished, and reports it.
 fn finish_rollback(
     agent: &Arc<Agent>,
     entry: Option<Entry>,
@@ -187,7 +187,7 @@ fn finish_rollback(
         agent.status.rolled_back(&about, &words);
         let failure = journal.cause.failure.clone();
         let (Some(entry), Some(failure)) = (entry, failure) else {
-            // Nobody has failed: a person wanted it.
+            // Nothing failed: a person requested it.
             let by_hand = journal.cause.failure.is_none();
             match by_hand.then(|| notice::keep(agent.host.store(), &journal, &words)).transpose() {
                 Ok(_) => journal.remove(),
@@ -205,8 +205,8 @@ fn finish_rollback(
     commands.spawn(task.instrument(span));
 }
 
-/// Whether the command is an Install that has put all files in their places: one of its deployment came to its end that
-/// had not when it began. What the clock says counts for nothing.
+/// Whether the command is an Install that has put all files in place: its deployment has a completed Install that it
+/// did not have when the command began. The clock does not matter.
 fn has_installed(agent: &Agent, entry: &Entry) -> bool {
     let Some(begun) = &entry.record().begun else { return false };
     let About { deployment_id, deployment_group_id, .. } = &begun.about;
@@ -215,7 +215,7 @@ fn has_installed(agent: &Agent, entry: &Entry) -> bool {
         && completed().is_some_and(|completed| begun.completed_before != Some(completed))
 }
 
-/// Takes note of a command that an earlier run began and will not be begun again.
+/// Reports a command that an earlier run began and that does not run again.
 fn account_for(agent: &Agent, event: &LifecycleEvent, begun: &Begun, outcome: &Outcome) {
     let about = &begun.about;
     agent.status.began_at(event, about, begun.began_at).ended(outcome);
@@ -228,7 +228,7 @@ fn account_for(agent: &Agent, event: &LifecycleEvent, begun: &Begun, outcome: &O
     }
 }
 
-/// Answers for a command of which only its identifier is known.
+/// Reports a command that is known only by its identifier.
 fn answer(agent: &Arc<Agent>, bare: &Bare, commands: &mut Commands, shutdown: &Shutdown) {
     let outcome = interrupted();
     tracing::warn!(deployment_id = bare.deployment_id, %outcome, "an agent was restarted in the middle of a command");

@@ -1,4 +1,4 @@
-//! From an envelope to a specification whose signature was checked (spec: Deployment specification).
+//! Turns an envelope into a specification whose signature is verified (spec: Deployment specification).
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use super::pkcs7::{self, Authorities, Pkcs7Error, Signer};
 use crate::config::{KeyDigest, SignerTrust};
 use crate::regular;
 
-/// Largest envelope that is opened, in bytes.
+/// The largest envelope that is opened, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// A specification that came from whom the settings trust. Only [`verify`] and [`trusted`] make it.
+/// A specification from a trusted signer. Only [`verify`] and [`trusted`] make it.
 #[derive(Debug)]
 pub struct VerifiedSpec {
     pub(super) json: Vec<u8>,
-    /// Who signed it; nobody, where this process wrote it for itself.
+    /// The signers; empty if this process wrote it for itself.
     signers: Vec<Signer>,
 }
 
@@ -26,7 +26,7 @@ impl VerifiedSpec {
         self.signers.iter().map(|signer| KeyDigest(signer.key_sha256))
     }
 
-    /// Logs who signed it: once it is known to which deployment it belongs, as a line of that.
+    /// Logs the signers: called once the deployment is known, so that the line belongs to it.
     pub fn log_signers(&self) {
         for Signer { subject, key_sha256 } in &self.signers {
             tracing::info!(signer = %subject, key_sha256 = %KeyDigest(*key_sha256), "deployment specification verified");
@@ -55,7 +55,7 @@ pub enum EnvelopeError {
     Pin { subject: String, found: KeyDigest },
 }
 
-/// Checks the signature of `envelope` and who made it.
+/// Verifies the signature of `envelope` and its signer.
 pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, EnvelopeError> {
     if envelope.format != Envelope::PKCS7_JSON {
         return Err(EnvelopeError::Format { found: envelope.format.chars().take(64).collect() });
@@ -75,12 +75,12 @@ pub fn verify(envelope: &Envelope, trust: &SignerTrust) -> Result<VerifiedSpec, 
     Ok(VerifiedSpec { json: opened.content, signers: opened.signers })
 }
 
-/// Whether specifications can be checked with these settings: the authorities that they name are there.
+/// Checks that specifications can be verified with these settings: the authorities exist.
 pub fn check_trust(trust: &SignerTrust) -> Result<(), EnvelopeError> {
     authorities(trust).map(drop)
 }
 
-/// Read each time: whoever replaces the file need not restart the agent.
+/// Read each time, so that a replaced file needs no restart.
 fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError> {
     let SignerTrust::Authority(path) = trust else {
         return Ok(None);
@@ -91,7 +91,7 @@ fn authorities(trust: &SignerTrust) -> Result<Option<Authorities>, EnvelopeError
     found.map(Some).map_err(|problem| EnvelopeError::NoAuthority { path: path.clone(), problem })
 }
 
-/// A specification that this process wrote for itself, as the local command does.
+/// Wraps a specification that this process wrote for itself, as the local command does.
 pub fn trusted(json: Vec<u8>) -> VerifiedSpec {
     VerifiedSpec { json, signers: Vec::new() }
 }
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// A signer made by the `openssl` program, and what it signs.
+    /// A signer made by the `openssl` program, and its signature.
     struct Signature {
         folder: tempfile::TempDir,
     }

@@ -1,4 +1,4 @@
-//! What alarms do to deployments.
+//! The effect of alarms on deployments.
 
 use codedeploy_planner::deployment_state::{DeploymentState, Stop};
 use codedeploy_planner::plan;
@@ -17,20 +17,20 @@ pub struct Watched {
     pub watch: Watch,
 }
 
-/// What a look at the alarms of a deployment gave.
+/// The result of a check of a deployment's alarms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sight {
     /// None is active.
     Quiet,
-    /// One is active, or cannot be read; the text says which.
+    /// One is active, or cannot be read; the text names it.
     Active(String),
 }
 
-/// The deployments whose alarms matter now.
+/// Returns the deployments whose alarms matter now.
 pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
     let mut watched = Vec::new();
     for id in unfinished::all(context.tx)? {
-        // One that cannot be read keeps nobody from seeing the alarms of others.
+        // An unreadable one must not hide the alarms of others.
         let record = Record::load(context.tx, &id).unwrap_or_else(|error| {
             tracing::error!(deployment_id = id, %error, "the alarms of a deployment cannot be read");
             None
@@ -45,7 +45,7 @@ pub fn watched(context: &Context<'_>) -> Result<Vec<Watched>, ApiError> {
     Ok(watched)
 }
 
-/// Acts on a look at the alarms of a deployment: the first one lets it start, an active alarm stops it.
+/// Handles a check of the alarms of a deployment: the first one lets it start, an active alarm stops it.
 pub fn report(context: &Context<'_>, id: &str, sight: Sight) -> Result<Effects, ApiError> {
     let mut outcome = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {

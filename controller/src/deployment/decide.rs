@@ -1,4 +1,4 @@
-//! Carries decisions out: one transaction takes a deployment as far as it can go now, or a bounded part of that way.
+//! Carries decisions out: one transaction advances a deployment as far as possible now, or a bounded part of that way.
 
 use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState};
 use codedeploy_planner::event_state::{EventState, IllegalEvent};
@@ -14,7 +14,7 @@ use crate::records::command::{Command, SERVICE};
 use crate::records::{Record, Target, set_aside};
 use crate::transaction::Context;
 
-/// Most targets that one transaction takes further. Others, of other deployments and hosts, wait meanwhile.
+/// The number of targets that one transaction advances. Other deployments and hosts wait meanwhile.
 const BATCH: usize = 250;
 
 impl From<IllegalEvent> for ApiError {
@@ -24,7 +24,7 @@ impl From<IllegalEvent> for ApiError {
     }
 }
 
-/// Decides about a deployment and carries the decision out. Nothing happens to one that is over or does not exist.
+/// Decides about a deployment and carries the decision out. Does nothing if the deployment has ended or does not exist.
 pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
     let mut outcome = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
@@ -50,13 +50,13 @@ pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
     Ok(outcome)
 }
 
-/// Ends a deployment about which nothing can be decided for what its rows have.
+/// Ends a deployment whose rows make a decision impossible.
 pub fn give_up(context: &Context<'_>, id: &str, found: &str) -> Result<Effects, ApiError> {
     set_aside(context.tx, id, found, context.now)?;
     Ok(Effects::none(id))
 }
 
-/// Takes a deployment further whose targets are known.
+/// Advances a deployment whose targets are known.
 pub(super) fn advance(
     context: &Context<'_>,
     record: &mut Record,
@@ -121,7 +121,7 @@ pub(super) fn advance(
 }
 
 impl Record {
-    /// Takes the deployment a step further, on disk.
+    /// Applies one input to the deployment, on disk.
     pub(super) fn step(&mut self, context: &Context<'_>, input: DeploymentInput) -> Result<(), ApiError> {
         self.progress = self.progress.next(input, context.now)?;
         Ok(self.save_progress(context.tx)?)
@@ -129,7 +129,7 @@ impl Record {
 }
 
 impl Effects {
-    /// Does what follows for a target by itself.
+    /// Applies the target's own next steps.
     fn settle(
         &mut self,
         context: &Context<'_>,
@@ -142,8 +142,8 @@ impl Effects {
         self.save(context, record, target, &before, issued)
     }
 
-    /// Writes a target whose state was `before`, with the command that was taken out, and notes what changed. Skipped
-    /// events are told by their target.
+    /// Stores a target whose state was `before`, with the issued command, and records the changes. A target reports its
+    /// skipped events as a whole.
     pub(super) fn save(
         &mut self,
         context: &Context<'_>,

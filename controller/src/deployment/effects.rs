@@ -1,4 +1,4 @@
-//! What a transaction did to a deployment, for those who act on it and for the log once it is on disk.
+//! The effects of a transaction on a deployment, for the waiting tasks and for the log, once it is on disk.
 
 use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 
@@ -8,30 +8,30 @@ use crate::records::state_changes;
 use crate::store::SqlError;
 use crate::transaction::Context;
 
-/// What a decision did, for those who act on it once it is on disk.
+/// The effects of a decision, applied once it is on disk.
 #[derive(Debug, Default)]
 pub struct Effects {
     pub deployment_id: String,
     /// Deployments to decide about now.
     pub recheck: Vec<String>,
-    /// When to decide about the deployment again if nothing happens before.
+    /// The time of the next decision about the deployment if nothing happens before.
     pub again_at: Option<Timestamp>,
-    /// Hosts that have a new command.
+    /// Hosts with a new command.
     pub hosts: Vec<String>,
-    /// The service has a new command to perform itself.
+    /// Whether the service has a new command to perform itself.
     pub traffic: bool,
-    /// The deployment waits for the first look at its alarms.
+    /// Whether the deployment waits for the first check of its alarms.
     pub alarms: bool,
     pub(super) changes: Vec<Change>,
 }
 
 impl Effects {
-    /// Nothing was done.
+    /// No effects.
     pub(crate) fn none(deployment_id: &str) -> Self {
         Effects { deployment_id: deployment_id.to_owned(), ..Effects::default() }
     }
 
-    /// Something was done that the deployment as a whole may follow.
+    /// Requests a decision about the deployment as a whole.
     pub(crate) fn recheck_self(&mut self) {
         self.recheck.push(self.deployment_id.clone());
     }
@@ -81,8 +81,7 @@ pub enum Change {
     Event { target: String, event: String, state: &'static str, message: String },
 }
 
-/// Logs at a level that is known only then: failures are warnings, and what every host does on its way is for those who
-/// look closely.
+/// Logs at a level that is determined at run time: failures are warnings, and each step of a host is for debugging.
 macro_rules! log {
     ($level:expr, $($fields:tt)*) => {
         match $level {

@@ -1,6 +1,7 @@
-//! Removes what operators declared together with its deployments, and lets go of hosts that are registered no more.
+//! Removes operators' objects together with their deployments, and ends the work of deregistered hosts.
 //!
-//! A group can have millions of rows: a removal does a bounded part in each transaction, and others go on meanwhile.
+//! A group can have millions of rows: a removal deletes a bounded part in each transaction, so that other work
+//! continues.
 
 use codedeploy_api::codedeploy::{DeleteDeploymentGroupOutput, ErrorCode, Nothing, Timestamp};
 use codedeploy_planner::deployment_state::{DeploymentInput, Stop};
@@ -13,17 +14,17 @@ use crate::request;
 use crate::store::{SqlError, Tx};
 use crate::transaction::Context;
 
-/// A transaction of a removal, which can take many.
+/// The result of one transaction of a removal, which can take many.
 #[derive(Debug)]
 pub enum Step<T> {
-    /// A part was removed, and another transaction has to go on.
+    /// A part was removed, and another transaction must continue.
     More(Box<Effects>),
     /// Nothing is left.
     Done(T),
 }
 
-/// Deletes a group with its deployments, or a part of these: then there is no answer yet. One that does not exist, or whose
-/// application does not, is deleted already.
+/// Deletes a group with its deployments, or a part of them; then there is no output yet. A group that does not exist,
+/// or whose application does not exist, counts as deleted.
 pub fn delete_group(
     context: &Context<'_>,
     request: request::DeleteDeploymentGroup,
@@ -40,8 +41,8 @@ pub fn delete_group(
     Ok(deleted)
 }
 
-/// Deletes an application with its groups, revisions and deployments, or a part of these: then there is no answer yet. One
-/// that does not exist is deleted already.
+/// Deletes an application with its groups, revisions and deployments, or a part of them; then there is no output yet.
+/// An application that does not exist counts as deleted.
 pub fn delete_application(
     context: &Context<'_>,
     request: request::DeleteApplication,
@@ -55,7 +56,7 @@ pub fn delete_application(
     Ok(Step::Done(Nothing {}))
 }
 
-/// Deregisters an instance; one that is not registered is deregistered already.
+/// Deregisters an instance; an unregistered one counts as deregistered.
 pub fn deregister(
     context: &Context<'_>,
     request: request::DeregisterOnPremisesInstance,
@@ -63,14 +64,14 @@ pub fn deregister(
     Ok((Nothing {}, withdraw(context.tx, context.now, &request.instance_name)?))
 }
 
-/// What the instance was to do is given up.
+/// Gives up the instance's pending work.
 fn withdraw(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Effects, SqlError> {
     instances::note_deregistered(tx, name, now)?;
     give_up(tx)
 }
 
-/// Deregisters an instance and gives its principal; `None` when there is none that is registered. A service that runs
-/// finds by itself what follows.
+/// Deregisters an instance and returns its principal; `None` if none is registered. A running service finds the
+/// consequences by itself.
 pub fn remove_host(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Option<String>, ApiError> {
     let found = instances::registered(tx, name)?;
     if found.is_some() {
@@ -79,17 +80,17 @@ pub fn remove_host(tx: &Tx<'_>, now: Timestamp, name: &str) -> Result<Option<Str
     Ok(found.map(|instance| instance.principal))
 }
 
-/// Makes every command overdue whose host was deregistered: the next decision about its deployment ends it, as it does
-/// with a command whose time is over.
+/// Makes every command of a deregistered host overdue: the next decision about its deployment ends it like an expired
+/// one.
 pub(super) fn give_up(tx: &Tx<'_>) -> Result<Effects, SqlError> {
     let recheck = Target::expire_departed(tx)?.into_iter().collect();
     Ok(Effects { recheck, ..Effects::default() })
 }
 
-/// Most targets, each with its commands, that one transaction removes.
+/// The number of targets, each with its commands, that one transaction removes.
 const BATCH: usize = 500;
 
-/// Removes a part of a group's deployments. One that is active ends with `reason` first, so that it can be told.
+/// Removes a part of a group's deployments. An active one first ends with `reason`, so that the end can be reported.
 fn purge(context: &Context<'_>, group_id: &str, reason: ErrorCode) -> Result<Step<()>, ApiError> {
     if let Some(id) = unfinished::of_group(context.tx, group_id)? {
         let mut outcome = Effects::none(&id);

@@ -1,4 +1,4 @@
-//! The rollback of a deployment: another deployment, which undoes what this one did.
+//! The rollback of a deployment: another deployment, which undoes this one.
 
 use codedeploy_api::codedeploy::{RollbackInfo, TargetLabel};
 use codedeploy_planner::deployment_state::{DeploymentState, Stop};
@@ -14,7 +14,7 @@ use crate::records::{Record, Relations, Target};
 use crate::registry::groups::Group;
 use crate::transaction::Context;
 
-/// Makes the deployment that undoes one which was stopped, if its options or its user ask for it.
+/// Creates the rollback of a stopped deployment, if its options or its user ask for it.
 pub(super) fn roll_back(
     context: &Context<'_>,
     record: &mut Record,
@@ -41,7 +41,7 @@ pub(super) fn roll_back(
     begin(context, record, rollback, group, effects)
 }
 
-/// The last successful deployment of a group, and its definition.
+/// Returns the last successful deployment of a group, and its definition.
 fn last_successful(context: &Context<'_>, group: &Group) -> Result<Option<(Record, Definition)>, ApiError> {
     let Some(id) = &group.last_successful else {
         return Ok(None);
@@ -50,7 +50,7 @@ fn last_successful(context: &Context<'_>, group: &Group) -> Result<Option<(Recor
     Ok(record.and_then(|record| record.definition.clone().map(|definition| (record, definition))))
 }
 
-/// The facts that the decision is made of.
+/// Collects the facts for the decision.
 fn stopped(context: &Context<'_>, record: &Record, has_predecessor: bool) -> Result<Stopped, ApiError> {
     let moves_traffic = matches!(record.rules.strategy, Strategy::BlueGreen { .. });
     let targets = if moves_traffic { Target::load_all(context.tx, &record.id)? } else { Vec::new() };
@@ -63,7 +63,7 @@ fn stopped(context: &Context<'_>, record: &Record, has_predecessor: bool) -> Res
     })
 }
 
-/// The deployment that undoes another one.
+/// Returns the deployment that undoes another one.
 fn deployment(
     context: &Context<'_>,
     record: &Record,
@@ -83,7 +83,7 @@ fn deployment(
         group_id: record.group_id.clone(),
         created: context.now,
         progress: DeploymentState::Created,
-        // An alarm that is still active would stop this deployment as well.
+        // An alarm that is still active would stop the rollback as well.
         rules: Rules { strategy, alarms: None, ..record.rules.clone() },
         definition: Some(Definition {
             revision: previous_revision.clone().unwrap_or_else(|| undone.revision.clone()),
@@ -106,7 +106,7 @@ fn deployment(
     })
 }
 
-/// Writes the rollback down, and in both deployments which one undoes which.
+/// Stores the rollback, with references in both deployments.
 fn begin(
     context: &Context<'_>,
     record: &mut Record,

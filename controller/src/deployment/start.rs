@@ -1,4 +1,4 @@
-//! The start of a deployment: who its targets are, and in which order they are attempted.
+//! The start of a deployment: its targets, and their order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use crate::registry::{groups, tokens};
 use crate::revision::Revision;
 use crate::transaction::Context;
 
-/// Finds the targets; a deployment that cannot be carried out ends here.
+/// Determines the targets; an impossible deployment ends here.
 pub(super) fn start(
     context: &Context<'_>,
     record: &mut Record,
@@ -58,7 +58,7 @@ pub(super) fn start(
     }
 }
 
-/// Why a deployment cannot begin whose revision was fetched with a GitHub token that the application has no more.
+/// Returns a stop, if the revision was fetched with a GitHub token and the application no longer has one.
 fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, ApiError> {
     if !record.relations.with_github_token || tokens::of_group(context.tx, &record.group_id)?.is_some() {
         return Ok(None);
@@ -75,7 +75,7 @@ fn lacks_token(context: &Context<'_>, record: &Record) -> Result<Option<Stop>, A
 struct NewTarget {
     member: Member,
     label: Option<TargetLabel>,
-    /// What comes before is not needed on it.
+    /// Earlier stages are not needed on it.
     from: Stage,
 }
 
@@ -85,7 +85,7 @@ impl NewTarget {
     }
 }
 
-/// The end of a search for targets that finds none.
+/// The end of a search for targets without any.
 enum Decline {
     /// The deployment cannot be carried out.
     Stop(Stop),
@@ -104,7 +104,7 @@ impl<E: Into<ApiError>> From<E> for Decline {
     }
 }
 
-/// Finds the instances that become targets, in the order of attempt.
+/// Returns the instances that become targets, in the order of attempt.
 fn find_targets(
     context: &Context<'_>,
     record: &Record,
@@ -132,7 +132,7 @@ fn find_targets(
             let blue = own()?.into_iter().filter(|member| !replaced_by.contains(&member.name));
             let blue = blue.map(|member| NewTarget::new(member, Some(TargetLabel::Blue)));
             let green = history.in_order_of_attempt(admit(context, green)?).into_iter().map(|member| {
-                // One that has the revision still needs the traffic.
+                // An instance that has the revision still needs the traffic.
                 let from = if is_current(&member) { Stage::Allow } else { Stage::Deploy };
                 NewTarget { from, ..NewTarget::new(member, Some(TargetLabel::Green)) }
             });
@@ -167,7 +167,7 @@ fn no_instances() -> Stop {
     Stop::failure(ErrorCode::NoInstances, message)
 }
 
-/// Refuses more targets than a deployment can have.
+/// Rejects more targets than a deployment may have.
 fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Stop> {
     let (number, most) = (members.len(), context.quotas.targets_per_deployment);
     if number <= most {
@@ -177,7 +177,7 @@ fn admit(context: &Context<'_>, members: Vec<Member>) -> Result<Vec<Member>, Sto
     Err(Stop::failure(ErrorCode::OverMaxInstances, message))
 }
 
-/// Why the minimum of healthy hosts lets nothing begin, if it does. A deployment to no host has nothing to begin.
+/// Returns a stop, if the minimum of healthy hosts lets nothing begin. A deployment to no host has nothing to begin.
 fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     let stage = rules.strategy.first_stage();
     let fleet = rules.strategy.fleet(stage);
@@ -189,7 +189,7 @@ fn unsatisfiable(rules: &Rules, new_targets: &[NewTarget]) -> Option<Stop> {
     Some(Stop::failure(ErrorCode::HealthConstraintsInvalid, reason.to_string()))
 }
 
-/// How earlier deployments of a group left its instances.
+/// The effect of a group's earlier deployments on its instances.
 struct History {
     /// The group's revision: that of its last successful deployment.
     current: Option<Revision>,
@@ -204,14 +204,13 @@ impl History {
         })
     }
 
-    /// Whether a deployment of the revision was the last that an instance took part in, and succeeded. What is left
-    /// after one that failed is not known.
+    /// Whether the instance's last deployment had the revision and succeeded. After a failure, its revision is unknown.
     fn has(&self, member: &Member, revision: &Revision) -> bool {
         let seen = self.instances.get(&member.name).filter(|seen| seen.healthy);
         seen.is_some_and(|seen| seen.revision.as_ref() == Some(revision))
     }
 
-    /// Unhealthy instances first, then those of unknown, old and current revision; by name within each.
+    /// Unhealthy instances come first, then those of unknown, old and current revision, each by name.
     fn in_order_of_attempt(&self, mut members: Vec<Member>) -> Vec<Member> {
         let class = |member: &Member| match self.instances.get(&member.name) {
             None | Some(Health { healthy: false, .. }) => 0,

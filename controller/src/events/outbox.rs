@@ -1,4 +1,4 @@
-//! The rows between a change of state and the receiver that was told of it.
+//! The rows between a state change and the receivers of its messages.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::request::Trigger;
 use crate::store::{SqlError, Tx, named};
 use crate::transaction::Context;
 
-/// Most changes that one transaction makes messages of.
+/// The number of changes that one transaction turns into messages.
 const BATCH: usize = 200;
 
-/// A message that nobody took for this long is given up.
+/// A message that was not accepted for this long is dropped.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Times between attempts: from one second, doubled each time.
+/// The delays between attempts start at one second and double each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// So often a message is sent to a receiver that finds fault with it, which need not be the message's.
+/// The number of times that a message is sent to a receiver that rejects it; the message need not be the cause.
 const MOST_REFUSALS: u32 = 6;
 
-/// Most messages that wait for a receiver, and how many of them are kept when there are more.
+/// The largest number of messages that wait for a receiver, and the number that is kept when there are more.
 const MOST: usize = 10_000;
 const KEPT: usize = 9_000;
 
@@ -35,7 +35,7 @@ const KEPT: usize = 9_000;
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub sequence: i64,
-    /// Present where it has the form of SNS.
+    /// Present for messages in SNS's format.
     pub topic: Option<String>,
     pub body: String,
     pub made: Timestamp,
@@ -43,7 +43,7 @@ pub(super) struct Message {
     pub due: Timestamp,
 }
 
-/// Has changes noted from now on, or no more; what is left for receivers that are no longer configured is dropped.
+/// Starts or stops recording changes; drops messages for receivers that are no longer configured.
 pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiError> {
     let urls: Vec<&str> = events.receivers().map(|receiver| receiver.url.as_str()).collect();
     state_changes::listen(context.tx, !urls.is_empty())?;
@@ -55,7 +55,7 @@ pub(super) fn listen(context: &Context<'_>, events: &Events) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Makes messages of the changes of state that were noted. Returns whether there may be more.
+/// Turns recorded state changes into messages. Returns whether there may be more.
 pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, ApiError> {
     let changes = state_changes::oldest(context.tx, BATCH)?;
     let mut known = HashMap::new();
@@ -63,7 +63,7 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
         match notification(context, &mut known, change) {
             Ok(Some(notification)) => address(context, events, &notification)?,
             Ok(None) => {}
-            // What cannot be read keeps nobody from hearing of other deployments.
+            // An unreadable record must not hold back the messages of other deployments.
             Err(error) => {
                 let deployment_id = &change.deployment_id;
                 tracing::error!(deployment_id, %error, "a change cannot be told of");
@@ -79,7 +79,7 @@ pub(super) fn compose(context: &Context<'_>, events: &Events) -> Result<bool, Ap
     Ok(changes.len() == BATCH)
 }
 
-/// Drops the oldest messages for a receiver that takes none.
+/// Drops the oldest messages for a receiver that accepts none.
 fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
     let waiting: usize =
         tx.query_one("SELECT count(*) FROM messages WHERE url = ?1", [&receiver.url], |row| row.get(0))?;
@@ -99,8 +99,8 @@ fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// The notification of a change of state. There is none of a deployment that is gone: its group was deleted, and what
-/// happened before was told then.
+/// Returns the notification of a state change; `None` for a deployment that is gone: its group was deleted, and earlier
+/// changes were reported then.
 fn notification(
     context: &Context<'_>,
     known: &mut HashMap<String, Deployment>,
@@ -116,14 +116,14 @@ fn notification(
     let mut deployment = deployment.clone();
     let target = match &change.target {
         Some(target) => {
-            // A host that left the deployment is told of without its lifecycle events.
+            // A host that left the deployment is reported without its lifecycle events.
             let found = records::Target::named(context.tx, id, &target.id)?;
             let events = found.map(|found| found.state.events).unwrap_or_default();
             Some(Target { id: target.id.clone(), arn: target.arn.clone(), events })
         }
         None => None,
     };
-    // It is told as it was then, though it may have gone on meanwhile.
+    // It is reported as it was then, even if it has continued since.
     if target.is_none() && state == State::Start {
         deployment.completed = None;
         deployment.overview = None;
@@ -156,7 +156,7 @@ fn deployment(context: &Context<'_>, id: &str) -> Result<Option<Deployment>, Api
     }))
 }
 
-/// Writes the messages of a notification, for everyone who is to have one.
+/// Stores the messages of a notification for all its receivers.
 fn address(context: &Context<'_>, events: &Events, notification: &Notification) -> Result<(), ApiError> {
     let body = notification.event_bridge(context.partition);
     for Receiver { url, .. } in &events.webhooks {
@@ -168,7 +168,7 @@ fn address(context: &Context<'_>, events: &Events, notification: &Notification) 
         let Some(Receiver { url, .. }) = events.topics.get(topic) else {
             continue;
         };
-        // A rollback that starts is of two types, and one message.
+        // The start of a rollback has two types, but is one message.
         if wanted.iter().any(|event| types.contains(&event.as_str())) {
             send(context, url, Some(topic), &notification.sns(context.partition, topic, name))?;
         }
@@ -184,7 +184,7 @@ fn send(context: &Context<'_>, url: &str, topic: Option<&str>, body: &str) -> Re
     Ok(())
 }
 
-/// The oldest message for a receiver: those after it wait for it, so that they arrive in order.
+/// Returns the oldest message for a receiver: later ones wait for it, so that they arrive in order.
 pub(super) fn first(context: &Context<'_>, url: &str) -> Result<Option<Message>, ApiError> {
     let message = context.tx.query_opt(
         "SELECT * FROM messages WHERE url = ?1 ORDER BY sequence LIMIT 1",
@@ -203,7 +203,7 @@ pub(super) fn first(context: &Context<'_>, url: &str) -> Result<Option<Message>,
     Ok(message)
 }
 
-/// What follows an attempt to deliver a message.
+/// The next step after an attempt to deliver a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Done,
@@ -211,13 +211,13 @@ pub(super) enum Next {
     Again(Timestamp),
 }
 
-/// How a receiver met a message.
+/// The reaction of a receiver to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reception {
     Taken,
-    /// It finds fault with the message, and will again.
+    /// It rejects the message, and will again.
     Refused,
-    /// It cannot take any, or does not let us in, for now.
+    /// It cannot accept any, or does not let us in, for now.
     Away,
 }
 
@@ -225,7 +225,7 @@ impl Reception {
     pub(super) fn of(status: u16) -> Self {
         match status {
             200..=299 => Reception::Taken,
-            // Not let in, not there yet, too slow, too early, too much: that passes when someone mends it.
+            // Not let in, not there yet, too slow, too early, too much: somebody can fix these.
             401 | 403 | 404 | 408 | 425 | 429 => Reception::Away,
             400..=499 => Reception::Refused,
             _ => Reception::Away,
@@ -234,12 +234,12 @@ impl Reception {
 }
 
 impl Message {
-    /// Whether it can be sent: also when the clock was set back and its time is farther away than any pause.
+    /// Whether it can be sent: also if the clock was set back and its time is farther away than any pause.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.due <= now || self.due > now + LONGEST_PAUSE
     }
 
-    /// What follows an attempt.
+    /// The next step after an attempt.
     pub(super) fn next(&self, reception: Reception, now: Timestamp) -> Next {
         let pause = Duration::from_secs(1) * 2u32.saturating_pow(self.attempts.min(10));
         match reception {
@@ -281,7 +281,7 @@ mod tests {
         let late = made + GIVE_UP_AFTER + Duration::from_secs(1);
         assert_eq!(message(900).next(away, late), Next::GiveUp);
         assert_eq!(message(900).next(taken, late), Next::Done);
-        // One that finds fault with the message is not asked for a day, while others wait behind it.
+        // A rejected message is not retried for a day while others wait behind it.
         assert_eq!(message(4).next(Reception::of(422), made), Next::Again(made + Duration::from_secs(16)));
         assert_eq!(message(5).next(Reception::of(422), made), Next::GiveUp);
         assert_eq!(message(5).next(Reception::of(429), made), Next::Again(made + Duration::from_secs(32)));

@@ -16,7 +16,7 @@ use crate::service::Service;
 use crate::store::{Json, SqlError};
 use crate::transaction::Context;
 
-/// How soon it is tried again to start a deployment for whose group another one is active.
+/// The interval of attempts to start a deployment while another one of its group is active.
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Watch {
@@ -25,7 +25,7 @@ impl Watch {
     }
 }
 
-/// Notes the deployments that new objects ask for; a newer object of the same group takes the place of an older one.
+/// Stores the deployments that new objects trigger; a newer object of the same group replaces an older one.
 pub fn note(context: &Context<'_>, events: &Events, created: &[Created]) -> Result<Noted, ApiError> {
     let mut noted = Noted::default();
     for object in created {
@@ -61,13 +61,13 @@ pub fn note(context: &Context<'_>, events: &Events, created: &[Created]) -> Resu
 /// The deployments that new objects ask for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Noted {
-    /// How often a watch looked for one of them.
+    /// The number of watches that match the objects.
     pub watched: usize,
-    /// Deployments that are to be started.
+    /// The number of new pending deployments.
     pub new: usize,
 }
 
-/// Notes what new objects ask for, on disk when this returns, and has it started.
+/// Stores the deployments that new objects trigger, and has them started.
 pub async fn accept(service: &Arc<Service>, created: Vec<Created>) -> Result<Noted, ApiError> {
     if service.settings.events.watches.is_empty() || created.is_empty() {
         return Ok(Noted::default());
@@ -139,11 +139,11 @@ fn start(context: &Context<'_>, application: &str, group: &str) -> Result<(bool,
     }
 }
 
-/// How long the order of an object's notifications is remembered; none comes so late.
+/// The time for which the order of an object's notifications is remembered; none arrives later.
 const MEMORY: Duration = Duration::from_secs(30 * 86_400);
 
-/// Whether a notification says nothing new: they come more than once, and late. The same content may well come back, by
-/// an upload of what was there before.
+/// Whether a notification is redundant: notifications arrive more than once, and late. The same content may
+/// legitimately come back, by an upload of an earlier content.
 fn is_known(
     context: &Context<'_>,
     watch: &Watch,
@@ -152,15 +152,15 @@ fn is_known(
 ) -> Result<bool, SqlError> {
     match object {
         Created { sequencer: Some(sequencer), .. } => is_passed(context, watch, object, sequencer),
-        // A version comes once.
+        // A version is new only once.
         Created { version: Some(_), .. } => was_deployed(context, watch, revision, false),
         Created { etag: Some(_), .. } => was_deployed(context, watch, revision, true),
-        // Nothing tells one content from another.
+        // Contents cannot be distinguished.
         Created { .. } => Ok(false),
     }
 }
 
-/// Whether a notification that is at least as new came before; else this is the newest now.
+/// Whether a notification that is at least as new arrived before; otherwise this becomes the newest.
 fn is_passed(
     context: &Context<'_>,
     watch: &Watch,
@@ -190,14 +190,14 @@ fn is_passed(
     Ok(false)
 }
 
-/// As S3 documents it: the shorter one continues with zeros.
+/// As S3 documents it: the shorter one is padded with zeros.
 fn follows(sequencer: &str, earlier: &str) -> bool {
     let length = sequencer.len().max(earlier.len());
     let whole = |text: &str| format!("{text:0<length$}").to_ascii_uppercase();
     whole(sequencer) > whole(earlier)
 }
 
-/// Whether the group had a deployment of the revision: at any time, or as the last that it had.
+/// Whether the group had a deployment of the revision: at any time, or as its last one.
 fn was_deployed(
     context: &Context<'_>,
     watch: &Watch,

@@ -9,13 +9,13 @@ use crate::records::Target;
 use crate::records::columns::Column;
 use crate::store::{Row, SqlError, Tx};
 
-/// The host of the commands that the service performs itself; no host is registered with an empty identifier.
+/// The host of the commands that the service performs itself; no registered host has an empty identifier.
 pub(crate) const SERVICE: &str = "";
 
 const OFFERED_HERE: &str =
     "SELECT * FROM commands WHERE host = '' AND offered = 1 AND sequence > ?1 ORDER BY sequence LIMIT ?2";
 
-/// By way of the deployments that are not over: there may be any number of older commands.
+/// By way of the active deployments: there may be any number of older commands.
 const BEGUN_HERE: &str = "SELECT * FROM commands
     WHERE (deployment_id, target) IN (
         SELECT t.deployment_id, t.position FROM deployments d JOIN targets t ON t.deployment_id = d.id
@@ -44,7 +44,7 @@ impl Command {
         })
     }
 
-    /// Offers an event of a target to its host, or to the service's own hand, and gives whom.
+    /// Offers an event of a target to its host, or to the service itself, and returns the performer.
     pub(crate) fn offer<'a>(tx: &Tx<'_>, target: &'a Target, event: usize) -> Result<&'a str, ApiError> {
         let name = target.state.events.get(event).map(|event| &event.name);
         let host = match name {
@@ -64,7 +64,7 @@ impl Command {
         Ok(host)
     }
 
-    /// The commands that wait for a host, the oldest first.
+    /// Returns the commands that wait for a host, the oldest first.
     pub(crate) fn offered_to(tx: &Tx<'_>, host: &str) -> Result<Vec<Command>, SqlError> {
         tx.query_all(
             "SELECT * FROM commands WHERE host = ?1 AND offered = 1 ORDER BY sequence",
@@ -73,12 +73,12 @@ impl Command {
         )
     }
 
-    /// The next commands that wait for the service's own hand, in their order.
+    /// Returns the next commands that wait for the service itself, in order.
     pub(crate) fn offered_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
         tx.query_all(OFFERED_HERE, (after, most), Command::read)
     }
 
-    /// The next of the commands that the service may have begun to perform itself, in their order.
+    /// Returns the next commands that the service may have begun to perform itself, in order.
     pub(crate) fn begun_here(tx: &Tx<'_>, after: i64, most: usize) -> Result<Vec<Command>, SqlError> {
         tx.query_all(BEGUN_HERE, (after, most, Column(Class::Performing), SERVICE), Command::read)
     }
@@ -91,7 +91,7 @@ impl Command {
                  WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)", (id, Column(Class::Performing)))
     }
 
-    /// The command with an identifier, if it is this host's.
+    /// Returns the command with an identifier, if it belongs to this host.
     pub(crate) fn of_host(tx: &Tx<'_>, host: &str, id: &str) -> Result<Option<Command>, SqlError> {
         tx.query_opt("SELECT * FROM commands WHERE id = ?1 AND host = ?2", (id, host), Command::read)
     }

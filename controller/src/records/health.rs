@@ -7,11 +7,11 @@ use codedeploy_api::codedeploy::RevisionLocation;
 use crate::revision::Revision;
 use crate::store::{Json, SqlError, Tx, named};
 
-/// An instance as the last deployment left it.
+/// An instance in the state in which the last deployment left it.
 #[derive(Debug)]
 pub(crate) struct Health {
     pub(crate) healthy: bool,
-    /// None where nobody knows what is on it.
+    /// `None` if its revision is unknown.
     pub(crate) revision: Option<Revision>,
 }
 

@@ -1,4 +1,4 @@
-//! Lists of deployments, the newest first, read off an index: what is not listed is not looked at.
+//! Lists of deployments, the newest first, read from an index: unlisted rows are not read.
 
 use codedeploy_api::codedeploy::DeploymentStatus;
 
@@ -7,17 +7,17 @@ use crate::store::{Row, SqlError, Tx};
 /// When a deployment was made. Of those made in the same millisecond, the one made last has the highest sequence number.
 pub(crate) type Made = (i64, i64);
 
-/// Which deployments are listed.
+/// The deployments to list.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    /// All groups where none is named.
+    /// All groups if `None`.
     pub(crate) group_id: Option<&'a str>,
-    /// All statuses where none is named.
+    /// All statuses if empty.
     pub(crate) statuses: &'a [DeploymentStatus],
-    /// From and to when they were made.
+    /// The range of creation times.
     pub(crate) start: i64,
     pub(crate) end: i64,
-    /// They were made before this.
+    /// They were created before this.
     pub(crate) before: Made,
 }
 
@@ -40,7 +40,7 @@ const OF_GROUP: &str = newest!("group_id = ?6 AND ");
 const BY_STATUS: &str = newest!("status = ?6 AND ");
 const OF_GROUP_BY_STATUS: &str = newest!("group_id = ?6 AND status = ?7 AND ");
 
-/// The newest of the wanted deployments, at most so many.
+/// Returns the newest of the wanted deployments, at most `most`.
 pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Vec<(Made, String)>, SqlError> {
     let Wanted { group_id, statuses, start, end, before: (created, sequence) } = *wanted;
     let read = |row: &Row<'_>| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
@@ -49,7 +49,7 @@ pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Ve
         Some(group) => tx.query_all(OF_GROUP, (start, end, created, sequence, most, group), read)?,
         None => tx.query_all(ALL, (start, end, created, sequence, most), read)?,
     };
-    // An index has those of one status in their order, and not those of several.
+    // An index orders the deployments of one status, but not those of several.
     for status in statuses {
         let status = status.as_str();
         found.extend(match group_id {

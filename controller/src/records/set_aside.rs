@@ -1,5 +1,5 @@
-//! Deployments whose rows cannot be read: each is ended where it is, with rows that can be. What is damaged in one concerns
-//! no other, and would else be met again with every look at it.
+//! Deployments with unreadable rows: each is ended in place, with readable rows. Damage in one deployment must not
+//! affect others, and must not be found again with every read.
 
 use codedeploy_api::codedeploy::{
     DeploymentStatus, Diagnostics, ErrorCode, ErrorInformation, LifecycleErrorCode, TargetLabel, Timestamp,
@@ -19,8 +19,7 @@ use crate::records::columns::Column;
 use crate::request::members::shorten;
 use crate::store::{FromValue, Json, Row, SqlError, Tx, named};
 
-/// Ends the deployment with an id, unless there is none, for what was `found` to be wrong with it. One that had ended keeps
-/// its ending.
+/// Ends the deployment with an id, if it exists, because of the damage `found`. An ended one keeps its ending.
 pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> Result<(), SqlError> {
     let found = shorten(found);
     let message = format!(
@@ -60,7 +59,7 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
         );
         return Ok(());
     }
-    // What is on the hosts that it was begun on is not known.
+    // The revision on its hosts is unknown.
     health::note_damage(tx, id)?;
     tracing::error!(
         deployment_id = id,
@@ -70,7 +69,7 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
     Ok(())
 }
 
-/// What can be read of a row, with something that fits in the place of the rest.
+/// The readable parts of a row, with substitutes for the rest.
 struct Salvage {
     was: DeploymentStatus,
     was_over: bool,
@@ -86,7 +85,7 @@ impl Salvage {
         let was = DeploymentStatus::from(column::<String>(row, "status").unwrap_or_default());
         let error =
             ErrorInformation { code: Some(ErrorCode::InternalError), message: Some(message.to_owned()) };
-        // Where the progress cannot be read, the status says how the deployment ended, if it had.
+        // If the progress is unreadable, the status shows the ending, if it had ended.
         let ending = match (&progress, &was) {
             (None, DeploymentStatus::Succeeded) => Some(Ending::Succeeded),
             (None, DeploymentStatus::Stopped) => Some(Ending::Stopped(error.clone())),
@@ -120,12 +119,12 @@ impl Salvage {
     }
 }
 
-/// A column, if it is what it should be.
+/// Reads a column, if it is valid.
 fn column<T: FromValue>(row: &Row<'_>, name: &str) -> Option<T> {
     row.get(name).ok()
 }
 
-/// Ends the targets that have not ended, and writes all of them anew.
+/// Ends the targets that have not ended, and rewrites all of them.
 fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timestamp) -> Result<(), SqlError> {
     let sql = "SELECT position, target_id, arn, status, label, events FROM targets WHERE deployment_id = ?1";
     let targets = tx.query_all(sql, [id], |row| {
@@ -164,7 +163,7 @@ fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timesta
     Ok(())
 }
 
-/// The events of a target of which nothing is done any more. Where they cannot be read, one stands for all.
+/// Returns the final events of a target without further work. If they are unreadable, one stands for all.
 fn ended(events: Option<Vec<Event>>, message: &str, now: Timestamp) -> Vec<Event> {
     let diagnostics = || Diagnostics {
         error_code: Some(LifecycleErrorCode::UnknownError),
@@ -182,7 +181,7 @@ fn ended(events: Option<Vec<Event>>, message: &str, now: Timestamp) -> Vec<Event
             EventState::Pending => EventInput::Skip,
             _ => EventInput::Expire { diagnostics: diagnostics() },
         };
-        // What has ended takes no more of either.
+        // An ended event accepts neither input.
         if let Ok(over) = event.state.next(input, now) {
             event.state = over;
         }

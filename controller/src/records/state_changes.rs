@@ -5,12 +5,12 @@ use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 
 use crate::store::{SqlError, Tx};
 
-/// A change of a status, as it was noted.
+/// A recorded change of a status.
 #[derive(Debug)]
 pub(crate) struct StateChange {
     pub(crate) sequence: i64,
     pub(crate) deployment_id: String,
-    /// Without a target, it is the deployment's.
+    /// Without a target, it belongs to the deployment.
     pub(crate) target: Option<ChangedTarget>,
     pub(crate) status: String,
     pub(crate) time: Timestamp,

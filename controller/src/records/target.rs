@@ -14,7 +14,7 @@ use crate::fleet::Member;
 use crate::records::columns::Column;
 use crate::store::{Json, Row, SqlError, Tx, named};
 
-/// Selects targets, each with what became of its host.
+/// Selects targets, each with the state of its host.
 macro_rules! targets {
     ($condition:literal) => {
         concat!(
@@ -66,7 +66,7 @@ impl Target {
         })
     }
 
-    /// All targets of a deployment, in the order of attempt.
+    /// Returns all targets of a deployment, in the order of attempt.
     pub(crate) fn load_all(tx: &Tx<'_>, deployment_id: &str) -> Result<Vec<Target>, SqlError> {
         tx.query_all(targets!("WHERE deployment_id = ?1 ORDER BY position"), [deployment_id], Target::read)
     }
@@ -86,7 +86,7 @@ impl Target {
         tx.query_opt(sql, (deployment_id, host), |row| row.get(0))
     }
 
-    /// Whether a host was handed a command of the deployment.
+    /// Whether any host got a command of the deployment.
     pub(crate) fn any_attempted(tx: &Tx<'_>, deployment_id: &str) -> Result<bool, SqlError> {
         tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1", [deployment_id])
     }
@@ -124,7 +124,7 @@ impl Target {
         )
     }
 
-    /// Makes the targets overdue whose hosts have commands and are registered no more. Gives their deployments.
+    /// Makes targets with commands overdue if their hosts are deregistered. Returns their deployments.
     pub(crate) fn expire_departed(tx: &Tx<'_>) -> Result<BTreeSet<String>, SqlError> {
         let deployments = tx.query_all("UPDATE targets SET deadline = 0
              WHERE deadline > 0
@@ -134,7 +134,7 @@ impl Target {
         Ok(deployments.into_iter().collect())
     }
 
-    /// Targets whose hosts were silent too long.
+    /// Returns targets whose hosts were silent too long.
     pub(crate) fn overdue(
         tx: &Tx<'_>,
         deployment_id: &str,
@@ -148,7 +148,7 @@ impl Target {
         )
     }
 
-    /// Targets that wait to begin a stage, in the order of attempt.
+    /// Returns targets that wait to begin a stage, in the order of attempt.
     pub(crate) fn waiting(
         tx: &Tx<'_>,
         record: &Record,
@@ -169,7 +169,7 @@ impl Target {
         )
     }
 
-    /// Targets that can be cut off: no host has acknowledged a command of theirs.
+    /// Returns targets that can be cut off: no host has acknowledged a command of theirs.
     pub(crate) fn open(tx: &Tx<'_>, deployment_id: &str, most: usize) -> Result<Vec<Target>, SqlError> {
         tx.query_all(
             OPEN,
@@ -186,7 +186,7 @@ impl Target {
         )
     }
 
-    /// The target with an id or an ARN.
+    /// Returns the target with an id or an ARN.
     pub(crate) fn named(tx: &Tx<'_>, deployment_id: &str, name: &str) -> Result<Option<Target>, SqlError> {
         // Ids are looked up by the hundred, and have an index.
         let by = if name.starts_with("arn:") {
@@ -224,7 +224,7 @@ impl Target {
         Ok(())
     }
 
-    /// Writes the events, what follows from them, and withdraws commands that are no longer offered.
+    /// Stores the events and their consequences, and withdraws commands that are no longer offered.
     pub(crate) fn save(
         &mut self,
         tx: &Tx<'_>,
@@ -257,7 +257,7 @@ impl Target {
     }
 }
 
-/// Targets per status.
+/// Counts targets per status.
 pub(crate) fn overview(tx: &Tx<'_>, deployment_id: &str) -> Result<DeploymentOverview, SqlError> {
     let mut overview = DeploymentOverview {
         pending: Some(0),

@@ -15,7 +15,7 @@ pub struct Application {
     pub id: String,
     pub name: String,
     created: Timestamp,
-    /// The account of the GitHub token that it is linked to.
+    /// The account of the linked GitHub token.
     github_account: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Application {
     }
 }
 
-/// The application named by a request.
+/// Returns the application that a request names.
 pub(crate) fn find(context: &Context<'_>, name: &str) -> Result<Application, ApiError> {
     lookup(context, name)?.ok_or_else(|| does_not_exist(name))
 }
@@ -122,7 +122,7 @@ pub fn batch_get(
     Ok(BatchGetApplicationsOutput { applications_info: Some(applications) })
 }
 
-/// Renames an application; its identifier and all that it owns stay.
+/// Renames an application; its identifier and its objects stay.
 pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Result<Nothing, ApiError> {
     let application = find(context, &request.application_name)?;
     let renamed = request.new_application_name;

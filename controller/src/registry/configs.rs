@@ -47,13 +47,13 @@ impl Custom {
     }
 }
 
-/// A minimum as clients are shown it.
+/// The minimum in the form for clients.
 fn present(minimum: MinimumHealthy) -> MinimumHealthyHosts {
     let (kind, value) = match minimum {
         MinimumHealthy::HostCount(count) => (MinimumHealthyHostsType::HostCount, i64::from(count)),
         MinimumHealthy::FleetPercent(percent) => (MinimumHealthyHostsType::FleetPercent, i64::from(percent)),
         MinimumHealthy::HalfAtATime => (MinimumHealthyHostsType::FleetPercent, 50),
-        // AWS reports a type that is in no enumeration of its model.
+        // AWS reports a type that is missing from its model's enumerations.
         MinimumHealthy::OneAtATime => (MinimumHealthyHostsType::Other("MOST_CONCURRENCY".into()), 1),
     };
     MinimumHealthyHosts { kind: Some(kind), value: Some(value) }
@@ -75,7 +75,8 @@ fn minimum_healthy(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, 
     Ok(lookup(context, name)?.ok_or_else(|| does_not_exist(name))?.minimum)
 }
 
-/// What the configuration of a group or a deployment demands of the fleet. Those of other platforms are refused.
+/// Returns the minimum that a group's or a deployment's configuration requires. Configurations of other platforms are
+/// rejected.
 pub(crate) fn for_server(context: &Context<'_>, name: &str) -> Result<MinimumHealthy, ApiError> {
     match predefined::platform(name) {
         None | Some(ComputePlatform::Server) => minimum_healthy(context, name),
@@ -129,14 +130,14 @@ pub fn get(
     Ok(GetDeploymentConfigOutput { deployment_config_info: Some(info) })
 }
 
-/// The predefined ones and the others, by name.
+/// Lists the predefined ones and the others, by name.
 pub fn list(
     context: &Context<'_>,
     request: request::ListDeploymentConfigs,
 ) -> Result<ListDeploymentConfigsOutput, ApiError> {
     let listing = context.pages.listing("configs", request.next_token.as_deref())?;
     let after = listing.after_name();
-    // No more than the quota.
+    // At most the quota.
     let mut names = context.tx.query_all(
         "SELECT name FROM deployment_configs WHERE name > ?1 ORDER BY name",
         [&after],
@@ -148,7 +149,7 @@ pub fn list(
     Ok(ListDeploymentConfigsOutput { deployment_configs_list: Some(names), next_token })
 }
 
-/// Deletes a configuration that no group uses; one that does not exist is deleted already.
+/// Deletes a configuration that no group uses; a missing one counts as deleted.
 pub fn delete(context: &Context<'_>, request: request::DeleteDeploymentConfig) -> Result<Nothing, ApiError> {
     let name = request.deployment_config_name;
     if predefined::platform(&name).is_some() {

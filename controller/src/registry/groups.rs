@@ -50,7 +50,7 @@ impl Group {
         let config_name = self.config_name().to_owned();
         let (last_successful, last_attempted) = (last(&self.last_successful)?, last(&self.last_attempted)?);
         let settings = DeploymentGroupSettings::from(self.settings);
-        // Filters are echoed in the form they were given; without any, as empty flat lists.
+        // Filters are returned in the form in which they were set; without any, as empty flat lists.
         let flat = |flat: Option<Vec<TagFilter>>, has_set: bool| flat.or((!has_set).then(Vec::new));
         Ok(DeploymentGroupInfo {
             application_name: Some(application.name),
@@ -85,7 +85,7 @@ impl Group {
     }
 }
 
-/// The group named by a request.
+/// Returns the group that a request names.
 pub(crate) fn find(context: &Context<'_>, application: &Application, name: &str) -> Result<Group, ApiError> {
     lookup(context, application, name)?.ok_or_else(|| does_not_exist(application, name))
 }
@@ -163,7 +163,7 @@ fn refuse_taken(context: &Context<'_>, application: &Application, name: &str) ->
     }
 }
 
-/// A topic is in the region of its triggers.
+/// A topic must be in the region of its triggers.
 fn refuse_foreign_topics(
     context: &Context<'_>,
     References { topics, .. }: &References,
@@ -272,7 +272,7 @@ pub fn list(
     })
 }
 
-/// A member that is given replaces the stored one as a whole; the others stay. The identifier never changes.
+/// A member that is set replaces the stored one as a whole; the others stay. The identifier never changes.
 pub fn update(
     context: &Context<'_>,
     request: request::UpdateDeploymentGroup,

@@ -31,7 +31,7 @@ pub fn register(
     Ok(Nothing {})
 }
 
-/// Notes that a deployment uses a revision, registering it where nobody did.
+/// Records that a deployment uses a revision, and registers it if necessary.
 pub(crate) fn mark_used(
     context: &Context<'_>,
     application_id: &str,
@@ -53,8 +53,8 @@ pub(crate) fn mark_used(
     Ok(())
 }
 
-/// The versions of an object that are the revision of an active deployment, or that a deployment group has as its target
-/// or may be rolled back to.
+/// Returns the versions of an object that are the revision of an active deployment, or that a deployment group has as
+/// its target or may be rolled back to.
 pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<BTreeSet<String>, ApiError> {
     let revisions = context.tx.query_all(
         "SELECT target_revision FROM deployment_groups WHERE target_revision IS NOT NULL
@@ -72,7 +72,7 @@ pub(crate) fn needed(context: &Context<'_>, bucket: &str, key: &str) -> Result<B
     Ok(versions.collect())
 }
 
-/// What is known of a revision, if it is registered.
+/// Returns the facts about a revision, if it is registered.
 fn info(
     context: &Context<'_>,
     application: &Application,

@@ -18,7 +18,7 @@ struct Tagged {
 }
 
 impl Tagged {
-    /// A client that was told no account or region leaves it out.
+    /// Clients without an account or region omit it.
     fn find(context: &Context<'_>, arn: &ResourceArn) -> Result<Option<Tagged>, ApiError> {
         let Partition { region, account_id } = context.partition;
         let foreign = |given: &str, own: &str| !given.is_empty() && given != own;
@@ -68,7 +68,7 @@ impl Tagged {
     }
 }
 
-/// A tag with a key that is there gives it another value.
+/// A tag with an existing key replaces its value.
 pub fn tag(context: &Context<'_>, request: request::TagResource) -> Result<Empty, ApiError> {
     let mut tagged = Tagged::demand(context, &request.resource_arn)?;
     for tag in request.tags.0 {
@@ -86,14 +86,14 @@ pub fn tag(context: &Context<'_>, request: request::TagResource) -> Result<Empty
     tagged.save(context)
 }
 
-/// Removing a tag that is not there succeeds.
+/// Removing a missing tag succeeds.
 pub fn untag(context: &Context<'_>, request: request::UntagResource) -> Result<Empty, ApiError> {
     let mut tagged = Tagged::demand(context, &request.resource_arn)?;
     tagged.tags.retain(|tag| !request.tag_keys.0.iter().any(|key| tag.key.as_ref() == Some(key)));
     tagged.save(context)
 }
 
-/// What does not exist has no tags; AWS has no error for it here.
+/// A missing resource has no tags; AWS has no error for it here.
 pub fn list(
     context: &Context<'_>,
     request: request::ListTagsForResource,

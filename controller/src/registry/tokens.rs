@@ -1,7 +1,7 @@
-//! GitHub tokens: what opens private repositories to the hosts of the applications that are linked to one.
+//! GitHub tokens, with which hosts fetch revisions of linked applications from private repositories.
 //!
-//! AWS makes them in its console alone; here the administrator of the data directory does. A token is sealed before it is
-//! stored, and opened for one purpose: the specification of a running deployment, for a host that is its target.
+//! AWS makes them only in its console; here the administrator of the data directory adds them. A token is encrypted
+//! before it is stored, and decrypted for one purpose: the specification of a running deployment, for one of its hosts.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,40 +17,40 @@ use crate::store::{SqlError, Tx, named};
 use crate::transaction::Context;
 use crate::vault::{Vault, VaultError};
 
-/// Most tokens there can be, as on AWS.
+/// The number of tokens, as on AWS.
 const MOST: usize = 25;
 
-/// Most bytes of a token.
+/// The longest token, in bytes.
 const LONGEST: u64 = 4096;
 
 /// A secret that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
-/// A token that is to be stored.
+/// A token to be stored.
 #[derive(Debug)]
 pub struct NewToken {
     pub name: TokenName,
     pub account: String,
     pub token: Token,
-    /// Names of the applications that it is for.
+    /// The names of the applications to link.
     pub applications: Vec<String>,
-    /// Put it in the place of the one of this name.
+    /// Replace the token of this name.
     pub replace: bool,
 }
 
-/// A token as it is listed.
+/// A token in a list.
 #[derive(Debug, Serialize)]
 pub struct Listed {
     pub name: String,
     pub account: String,
     /// Seconds since the epoch.
     pub created: Timestamp,
-    /// Names of the applications that are linked to it.
+    /// The names of the linked applications.
     pub applications: Vec<String>,
 }
 
-/// A token as it is kept.
+/// A stored token.
 #[derive(Debug)]
 pub(crate) struct Kept {
     name: String,
@@ -92,7 +92,7 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// Reads a token to the end; white space around it does not count.
+    /// Reads a token to the end; surrounding white space does not count.
     pub fn read(source: impl Read) -> Result<Self, TokenError> {
         let mut bytes = Vec::new();
         source.take(LONGEST + 2).read_to_end(&mut bytes).map_err(TokenError::Read)?;
@@ -106,7 +106,7 @@ impl Token {
         token.map(|token| Token(token.to_owned())).ok_or(TokenError::NotAToken)
     }
 
-    /// The secret, for the one document that it goes into.
+    /// The secret, for the one document that contains it.
     pub(crate) fn reveal(self) -> String {
         self.0
     }
@@ -124,12 +124,13 @@ impl Kept {
     }
 }
 
-/// What a token is sealed for: it opens under its own name, and no access key's secret opens under it.
+/// The owner that a token is encrypted for: it decrypts only under its own name, and no access key's secret decrypts
+/// under it.
 fn owner(name: &str) -> String {
     format!("GitHub token {name}")
 }
 
-/// Stores a token and links applications to it: all of it or nothing.
+/// Stores a token and links applications to it, as a whole or not at all.
 pub fn add(tx: &Tx<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError> {
     let NewToken { name, account, token, applications, replace } = new;
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -158,7 +159,7 @@ pub fn add(tx: &Tx<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError>
     link(tx, name, applications)
 }
 
-/// Links applications to a token, in the place of any other that they are linked to.
+/// Links applications to a token, replacing any other link.
 pub fn link(tx: &Tx<'_>, name: &str, applications: &[String]) -> Result<(), TokenError> {
     if !exists(tx, name)? {
         return Err(TokenError::Unknown(name.to_owned()));
@@ -166,7 +167,7 @@ pub fn link(tx: &Tx<'_>, name: &str, applications: &[String]) -> Result<(), Toke
     set(tx, Some(name), applications)
 }
 
-/// Takes their token from applications.
+/// Removes the links between applications and their token.
 pub fn unlink(tx: &Tx<'_>, applications: &[String]) -> Result<(), TokenError> {
     set(tx, None, applications)
 }
@@ -180,7 +181,7 @@ fn set(tx: &Tx<'_>, token: Option<&str>, applications: &[String]) -> Result<(), 
     Ok(())
 }
 
-/// Deletes a token and the links to it; false when there is none.
+/// Deletes a token and the links to it; returns false if there is none.
 pub fn remove(tx: &Tx<'_>, name: &str) -> Result<bool, SqlError> {
     Ok(tx.execute("DELETE FROM github_tokens WHERE name = ?1", [name])? > 0)
 }
@@ -189,7 +190,7 @@ fn exists(tx: &Tx<'_>, name: &str) -> Result<bool, SqlError> {
     tx.exists("SELECT 1 FROM github_tokens WHERE name = ?1", [name])
 }
 
-/// Every token with the applications that are linked to it, by name.
+/// Returns every token with its linked applications, by name.
 pub fn all(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
     tx.query_all("SELECT name, account, created FROM github_tokens ORDER BY name", (), |row| {
         let name: String = row.get(0)?;
@@ -203,7 +204,7 @@ pub fn all(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
     })
 }
 
-/// The token that the application of a deployment group is linked to.
+/// Returns the token that the application of a deployment group is linked to.
 pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<Kept>, SqlError> {
     tx.query_opt(
         "SELECT t.name, t.token FROM deployment_groups g

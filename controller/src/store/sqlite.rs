@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{StoreError, backup};
 
-/// One script per version; a script that was ever released is never changed.
+/// One script per version; a released script is never changed.
 const MIGRATIONS: [&str; 13] = [
     include_str!("sqlite/v1.sql"),
     include_str!("sqlite/v2.sql"),
@@ -27,23 +27,23 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("sqlite/v13.sql"),
 ];
 
-/// The schema version this program writes, kept in `user_version`.
+/// The schema version of this program, kept in `user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// How long to wait for another process that writes.
+/// The time to wait for another process that writes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Most memory for pages of the database, taken as they are used: a deployment to ten thousand hosts has 25 MiB.
+/// The memory for pages of the database, used on demand: a deployment to ten thousand hosts has 25 MiB.
 const CACHE_KIB: i64 = 28 * 1024;
 
-/// The same for each connection that only reads, and while every page is looked at once.
+/// The same for each read-only connection, and for the check of every page.
 const READER_CACHE_KIB: i64 = 2 * 1024;
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     migrated(connect(path)?, path)
 }
 
-/// Opens a database that has the schema of this program.
+/// Opens a database with the schema of this program.
 pub(super) fn open_current(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path)?;
     match missing(&connection, path)? {
@@ -52,7 +52,7 @@ pub(super) fn open_current(path: &Path) -> Result<Connection, StoreError> {
     }
 }
 
-/// Opens a database as it is, which is empty where there was none.
+/// Opens a database unchanged; a new one is empty.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     make_private(path).map_err(|source| StoreError::Private { path: path.to_owned(), source })?;
     let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
@@ -67,7 +67,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {
     prepare(connection).map_err(failed)
 }
 
-/// Opens a database for reading alone.
+/// Opens a database read-only.
 pub(super) fn connect_to_read(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
     let flags =
@@ -92,17 +92,18 @@ fn prepare(connection: Connection) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the file, if there is none, and takes it from everyone but its owner. SQLite gives its journals the same mode.
+/// Makes the file, if it is missing, and removes all permissions but its owner's. SQLite gives its journals the same
+/// mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode & 0o700)) }
 }
 
-/// Reads every page, and refuses a database in which something does not fit.
+/// Reads every page, and rejects an inconsistent database.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
-    // None of them is needed again soon.
+    // None of the pages is needed again soon.
     connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
     let mut statement = connection.prepare("PRAGMA quick_check(5)").map_err(failed)?;
     let rows = statement.query_map([], |row| row.get(0)).map_err(failed)?;
@@ -112,7 +113,7 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     if found == "ok" { Ok(()) } else { Err(StoreError::Damaged { path: path.to_owned(), found }) }
 }
 
-/// What SQLite says of a file that is no whole database is one error, wherever it is noticed.
+/// All of SQLite's errors about a damaged file become one error.
 fn broken(
     path: &Path,
     source: rusqlite::Error,
@@ -122,7 +123,7 @@ fn broken(
     use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
     match source.sqlite_error_code() {
         Some(DiskFull) => StoreError::Full(path.to_owned()),
-        // Its index of the journal is a file too, and made as large as it may become.
+        // The journal's index is a file, too, with its final size from the start.
         Some(_) if source.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) => {
             StoreError::Full(path.to_owned())
         }
@@ -133,7 +134,7 @@ fn broken(
     }
 }
 
-/// The schema version that a database has, and the scripts that it has not seen.
+/// Returns the schema version of a database, and the scripts that it lacks.
 fn missing(connection: &Connection, path: &Path) -> Result<(i64, &'static [&'static str]), StoreError> {
     let failed = |source| broken(path, source, |path, source| StoreError::Open { path, source });
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
@@ -143,7 +144,7 @@ fn missing(connection: &Connection, path: &Path) -> Result<(i64, &'static [&'sta
     }
 }
 
-/// The database with the schema of this program. What it was before is kept beside it.
+/// Returns the database with the schema of this program. A copy from before is kept beside it.
 pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| broken(path, source, |path, source| StoreError::Migrate { path, source });
     if let (1.., [_, ..]) = missing(&connection, path)? {

@@ -1,4 +1,4 @@
-//! What the ledger's files say: a command in progress, and how a command ended. Each says its version.
+//! The formats of the ledger's files: a command in progress, and the outcome of a command. Each has a version.
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::path_component::PathComponent;
 use crate::regular;
 use crate::spec::DeploymentSpec;
 
-/// The one form of the files that there has been.
+/// The only version of the files so far.
 const VERSION: u32 = 1;
 
-/// Largest file that is read, in bytes; a specification has at most one million.
+/// The largest file that is read, in bytes; a specification has at most one million.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A command that was received and has not ended.
@@ -26,27 +26,28 @@ pub struct InProgress {
     pub command: HostCommand,
     #[serde(with = "time::serde::rfc3339")]
     pub received_at: OffsetDateTime,
-    /// How often an agent has taken it up, the first time included.
+    /// The number of times that an agent has begun it, including the first.
     pub starts: u32,
-    /// Absent: nothing was done for it yet.
+    /// Absent: no work for it has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
 }
 
-/// What a command that has begun is about.
+/// The deployment of a command that has begun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begun {
     #[serde(with = "time::serde::rfc3339")]
     pub began_at: OffsetDateTime,
     #[serde(flatten)]
     pub about: About,
-    /// Of an Install: which one of the same deployment had come to its end before. Another one now is this one.
+    /// For an Install: the last completed Install of the same deployment before this one. If another one is completed
+    /// now, it is this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_before: Option<String>,
     /// Absent in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noted: Option<Noted>,
-    /// As the service sent it: it is verified again before anything is redone.
+    /// As the service sent it: it is verified again before any work is repeated.
     pub specification: Envelope,
 }
 
@@ -59,7 +60,7 @@ pub struct Noted {
     pub(super) at: OffsetDateTime,
 }
 
-/// A deployment, as people know it.
+/// A deployment, in terms for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     pub deployment_id: PathComponent,
@@ -68,7 +69,7 @@ pub struct About {
     pub application: String,
 }
 
-/// How a command ended, in the very words that the service is told.
+/// The outcome of a command, exactly as it is reported.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ended {
     version: u32,
@@ -82,12 +83,12 @@ pub struct Ended {
     pub completion: PutHostCommandCompleteInput,
 }
 
-/// A kind of file of the ledger.
+/// A kind of file in the ledger.
 pub(super) trait Record: Serialize + DeserializeOwned {
     fn host_command_identifier(&self) -> &str;
 }
 
-/// Why a file is of no use.
+/// The reason why a file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Useless {
     #[error("it cannot be read")]
@@ -142,17 +143,17 @@ impl Record for Ended {
     }
 }
 
-/// The name of the file about a command. Identifiers are opaque, and may be longer than a name can be.
+/// Returns the file name for a command. Identifiers are opaque, and may be longer than a file name can be.
 pub(super) fn file_name(host_command_identifier: &str) -> String {
     let digest = digest(&SHA256, host_command_identifier.as_bytes());
     let (half, _) = digest.as_ref().split_at(16);
     format!("{}.json", hex::encode(half))
 }
 
-/// Reads what is at `path`, if it is a record of the command that this name stands for.
+/// Reads the file at `path`, if it is a record of the command that its name stands for.
 pub(super) fn read<R: Record>(path: &Path) -> Result<R, Useless> {
     let bytes = regular::read_up_to(path, MAX_BYTES)?;
-    // The version first: what a newer agent writes may have another form.
+    // Check the version first: a newer agent may write another format.
     let value: serde_json::Value = serde_json::from_slice(&bytes)?;
     match value["version"].as_u64() {
         Some(other) if other != u64::from(VERSION) => return Err(Useless::Version(other)),

@@ -1,4 +1,4 @@
-//! A command's way through the ledger, and what a crash between two steps leaves.
+//! A command's path through the ledger, and the results of a crash between two steps.
 
 use codedeploy_api::command::CommandStatus;
 
@@ -27,7 +27,7 @@ fn completion(id: &str) -> PutHostCommandCompleteInput {
 #[test]
 fn a_command_moves_from_in_progress_to_the_outbox_and_is_remembered() {
     let root = tempfile::tempdir().unwrap();
-    // An opaque identifier that no file could have as its name.
+    // An opaque identifier that cannot be a file name.
     let id = "arn:aws/…\"".repeat(100);
     let _entry = ledger(root.path()).receive(command(&id), LifecycleEvent::Install).unwrap();
 

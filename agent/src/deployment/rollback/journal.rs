@@ -1,5 +1,5 @@
-//! A rollback on disk, from its beginning to the moment at which everybody knows of it: whatever interrupts it, the next
-//! start finishes it. One file per deployment group, a line for each step; a last line that is torn was not taken.
+//! The journal of a rollback, from its beginning until everybody knows about it: after any interruption, the next start
+//! finishes the rollback. One file per deployment group, one line per step; an unfinished last line was not taken.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -16,33 +16,33 @@ use crate::deployment_root::{Store, StoreError};
 use crate::regular;
 use codedeploy_api::chain::Chain;
 
-/// The one form of the file that there has been.
+/// The only version of the file so far.
 const VERSION: u32 = 1;
 
-/// What is taken back, and why.
+/// The deployment to take back, and the reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
     version: u32,
     #[serde(flatten)]
     pub about: About,
-    /// The command whose failure it follows, and which is told of it.
+    /// The command whose failure caused the rollback, and whose report mentions it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// How that ended; absent when a person took the deployment back.
+    /// The failure; absent if a person requested the rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<CompletionPayload>,
 }
 
-/// What was done.
+/// The completed steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 enum Step {
-    /// The files are those of before.
+    /// The previous files are restored.
     Restored {
         previous: Option<PathBuf>,
         warnings: Vec<String>,
     },
-    /// The scripts of an event of the revision before are about to run.
+    /// The scripts of an event of the previous revision are about to run.
     Begun {
         event: String,
     },
@@ -50,22 +50,22 @@ enum Step {
         event: String,
         result: Started,
     },
-    /// Nothing is left to do but to tell.
+    /// Only the report remains.
     Done {
         words: String,
     },
 }
 
-/// How far an event came.
+/// The progress of an event.
 #[derive(Debug, PartialEq)]
 pub(super) enum Came {
     NotBegun,
-    /// So often, and each time the agent ended before its scripts did.
+    /// The number of times that the agent ended before the event's scripts did.
     Interrupted(usize),
     Ended(Started),
 }
 
-/// A rollback that nobody else works on, while this lives.
+/// A rollback that nobody else works on while this exists.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -81,7 +81,7 @@ impl Cause {
 }
 
 impl Journal {
-    /// Begins to take back a deployment; a journal that an earlier rollback of the group left is given up.
+    /// Begins to take back a deployment; replaces the journal of an earlier rollback of the group.
     pub(super) fn begin(store: &Store, cause: Cause) -> io::Result<Self> {
         let path = store.rollback_journal(&cause.about.deployment_group_id);
         let mut options = File::options();
@@ -97,7 +97,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The rollbacks that earlier processes left; what is of no use is set aside with a warning.
+    /// Returns the rollbacks of earlier processes; unusable journals are set aside with a warning.
     pub fn left(store: &Store) -> Result<Vec<Self>, StoreError> {
         let mut left = Vec::new();
         for path in store.rollback_journals()? {
@@ -113,7 +113,7 @@ impl Journal {
         Ok(left)
     }
 
-    /// `None` while another process works on it, and for one that did not get as far as its first line.
+    /// `None` while another process works on it, or if its first line is missing.
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let mut options = File::options();
         options.append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
@@ -122,7 +122,7 @@ impl Journal {
             return Ok(None);
         }
         let text = String::from_utf8(regular::read(path)?).map_err(io::Error::other)?;
-        // Without a newline at its end, a line is not complete.
+        // A line without a newline is not complete.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let mut lines = whole.lines();
         let Some(first) = lines.next() else {
@@ -140,8 +140,8 @@ impl Journal {
         Ok(Some(Self { path: path.to_owned(), file, cause, steps }))
     }
 
-    /// Removes the journal of the rollback that followed `command`, once its outcome is on record; gives what the
-    /// rollback came to.
+    /// Removes the journal of the rollback that followed `command`, once its outcome is recorded; returns the
+    /// rollback's result.
     pub fn close(store: &Store, about: &About, command: &str) -> Option<String> {
         let path = store.rollback_journal(&about.deployment_group_id);
         if !path.exists() {
@@ -153,14 +153,14 @@ impl Journal {
         words
     }
 
-    /// Everybody knows of the rollback.
+    /// Removes the journal: everybody knows about the rollback.
     pub fn remove(self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the journal of a rollback that is over");
         }
     }
 
-    /// The deployment whose files are back, once they are; and what a person must know of them.
+    /// Returns the restored deployment, once its files are restored, and the facts that a person must know about them.
     pub(super) fn restored(&self) -> Option<(Option<&Path>, &[String])> {
         self.steps.iter().find_map(|step| match step {
             Step::Restored { previous, warnings } => Some((previous.as_deref(), warnings.as_slice())),
@@ -168,7 +168,7 @@ impl Journal {
         })
     }
 
-    /// The deployment whose files are back.
+    /// The restored deployment.
     pub fn previous(&self) -> Option<String> {
         let (previous, _) = self.restored()?;
         previous?.file_name().map(|id| id.to_string_lossy().into_owned())
@@ -188,7 +188,7 @@ impl Journal {
         if begun == 0 { Came::NotBegun } else { Came::Interrupted(begun) }
     }
 
-    /// What it came to, once nothing is left to do.
+    /// The result, once only the report remains.
     pub fn done(&self) -> Option<&str> {
         self.steps.iter().find_map(|step| match step {
             Step::Done { words } => Some(words.as_str()),
