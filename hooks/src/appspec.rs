@@ -31,6 +31,7 @@ use crate::plain::harmless;
 pub use fields::closest;
 pub use hints::{exists, missing_script, missing_source};
 pub use hooks::closest_event;
+pub(crate) use path::kernel_folder;
 pub use path::{ArchivePath, HostPath, MAX_FOLDERS, MAX_PATH_BYTES, PathError, check_length};
 
 /// The largest AppSpec file that is read, in bytes.

@@ -42,17 +42,15 @@ impl Access {
     /// a change that a script made counts.
     pub fn given(self, found: Self) -> Self {
         let held = self.held();
-        let (uid, gid) = match (found.uid, found.gid) == (held.uid, held.gid) {
-            true => (self.uid, self.gid),
-            false => (found.uid, found.gid),
-        };
-        let mode = match found.mode & !EXECUTE == held.mode & !EXECUTE {
+        let has_owners = (found.uid, found.gid) == (held.uid, held.gid);
+        let (uid, gid) = if has_owners { (self.uid, self.gid) } else { (found.uid, found.gid) };
+        let mode = if found.mode & !EXECUTE != held.mode & !EXECUTE {
+            found.mode
+        } else if found.mode & EXECUTE != held.mode & EXECUTE {
             // Scripts are made executable before they run.
-            true if found.mode & EXECUTE != held.mode & EXECUTE => {
-                self.mode & !EXECUTE | found.mode & EXECUTE
-            }
-            true => self.mode,
-            false => found.mode,
+            self.mode & !EXECUTE | found.mode & EXECUTE
+        } else {
+            self.mode
         };
         Self { uid, gid, mode }
     }

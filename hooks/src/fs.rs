@@ -1,9 +1,10 @@
 //! Durable replacement of files, and folder handles through which no operation follows a link.
 
+mod handles;
 mod records;
 mod replace;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -11,15 +12,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
-use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+pub(crate) use handles::{FolderId, Handles, Known};
 pub(crate) use records::Readers;
 pub use records::replace_record;
 pub(crate) use replace::{incoming, replace_in_turn};
-pub use replace::{is_unfinished, remove_tree, replace_file, sweep};
+pub use replace::{is_unfinished, replace_file, sweep};
 
 /// Returns a random word for temporary names.
 pub(crate) fn token() -> String {
@@ -323,47 +324,12 @@ pub(crate) fn sync_file_systems(folders: &BTreeSet<PathBuf>) -> Result<(), NotDu
     let mut done = BTreeSet::new();
     let mut sync = |path: &PathBuf| {
         let folder = Folder::open(path)?;
-        match done.insert(rustix::fs::fstat(&folder)?.st_dev) {
-            true => Ok(rustix::fs::syncfs(&folder)?),
-            false => Ok(()),
+        if done.insert(rustix::fs::fstat(&folder)?.st_dev) {
+            rustix::fs::syncfs(&folder)?;
         }
+        Ok(())
     };
     folders.iter().try_for_each(|path| sync(path).map_err(|error| (path.clone(), error)))
-}
-
-/// The folders that were opened last and may soon be needed again.
-#[derive(Debug, Default)]
-pub(crate) struct Handles {
-    open: VecDeque<(PathBuf, Rc<Folder>)>,
-}
-
-impl Handles {
-    /// The number of folders that stay open: the folder of a path, the one that keeps its old contents, and the one
-    /// that its new contents come from.
-    const MOST: usize = 4;
-
-    /// The folder that holds `path`, and its name there.
-    pub(crate) fn parent<'a>(&mut self, path: &'a Path) -> io::Result<(Rc<Folder>, &'a OsStr)> {
-        let (parent, name) = split(path)?;
-        if let Some((_, folder)) = self.open.iter().find(|(open, _)| open == parent) {
-            return Ok((Rc::clone(folder), name));
-        }
-        let folder = Rc::new(Folder::open(parent)?);
-        self.open.truncate(Self::MOST - 1);
-        self.open.push_front((parent.to_path_buf(), Rc::clone(&folder)));
-        Ok((folder, name))
-    }
-}
-
-impl Handles {
-    /// Returns the status of `path`; `None` if it, or its folder, does not exist.
-    pub(crate) fn look(&mut self, path: &Path) -> io::Result<Option<Stat>> {
-        match self.parent(path) {
-            Ok((folder, name)) => folder.stat(name),
-            Err(error) if is_nowhere(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// Whether an error means that a folder is gone, or that its name belongs to a link or another object.

@@ -20,12 +20,13 @@ mod layout;
 mod limits;
 mod parallel;
 mod paths;
-mod place;
+
 mod plan;
 mod preview;
 mod records;
 mod recover;
 mod removal;
+mod reserved;
 mod restore;
 mod room;
 mod schedule;
@@ -40,6 +41,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use codedeploy_api::specification::FileExistsBehavior;
@@ -52,10 +54,10 @@ use self::decision::{Decision, Facts};
 use self::journal::Begun;
 pub use self::journal::{Action, JournalError, Phase};
 use self::paths::{PathId, Paths};
-use self::place::Reserved;
 pub use self::preview::{Permissions, Preview, preview};
 pub use self::records::Records;
 pub use self::recover::{RecoverError, Recovery, Turn, TurnError, recover};
+use self::reserved::Reserved;
 pub use self::restore::{RestoreError, Restored, can_restore, restore};
 use self::room::Room;
 use self::schedule::Schedule;
@@ -67,6 +69,7 @@ pub use self::undo::{ForgetError, completed, forget};
 pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
 use crate::custody::Access;
+use crate::fs::{Handles, Known as KnownFolders};
 use crate::plain::harmless;
 
 /// What to install.
@@ -116,6 +119,8 @@ pub struct InstallPlan {
     begun: Begun,
     decision: Decision,
     schedule: Schedule,
+    /// The existing folders in which names change.
+    folders: Arc<KnownFolders>,
     only_without_superseded: bool,
 }
 
@@ -194,6 +199,7 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
     let mut begun = Begun::new(Action::Install, deployment, records.pointer.clone(), token);
     begun.superseded = superseded;
     begun.counts = decision.counts();
+    let folders = Arc::new(schedule.folders(&decision, &paths, &host));
     let only_without_superseded = room.only_without_superseded;
     Ok(InstallPlan {
         paths,
@@ -202,6 +208,7 @@ pub fn plan(request: &Request<'_>) -> Result<InstallPlan, InstallError> {
         begun,
         decision,
         schedule,
+        folders,
         only_without_superseded,
     })
 }
@@ -219,9 +226,9 @@ struct Considered {
 }
 
 fn consider(request: &Request<'_>) -> Result<Considered, InstallError> {
-    let unreadable = |(path, source)| match request.stop.is_cancelled() {
-        true => InstallError::Stopped,
-        false => InstallError::Unreadable { path, source },
+    let unreadable = |(path, source)| {
+        let stopped = request.stop.is_cancelled();
+        if stopped { InstallError::Stopped } else { InstallError::Unreadable { path, source } }
     };
     let records = request.records.resolve().map_err(unreadable)?;
     let mut revision = Revision::read(request.archive, request.stop).map_err(unreadable)?;
@@ -296,6 +303,10 @@ impl Decision {
 impl Work for InstallPlan {
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError> {
         build::build(self)
+    }
+
+    fn handles(&self) -> Handles {
+        Handles::to(Arc::clone(&self.folders))
     }
 
     fn staged(&self) -> impl Iterator<Item = PathBuf> {

@@ -22,9 +22,10 @@ pub fn harmless_json(document: &str) -> Cow<'_, str> {
     let mut plain = String::with_capacity(document.len() + 16);
     for c in document.chars() {
         // They occur only inside strings, and each is one UTF-16 unit.
-        match hostile(c) {
-            true => drop(write!(plain, "\\u{:04x}", u32::from(c))),
-            false => plain.push(c),
+        if hostile(c) {
+            let _ = write!(plain, "\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
         }
     }
     Cow::Owned(plain)
@@ -42,9 +43,10 @@ fn escaped(text: &str, hostile: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let mut plain = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match hostile(c) {
-            true => plain.extend(c.escape_default()),
-            false => plain.push(c),
+        if hostile(c) {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
         }
     }
     Cow::Owned(plain)

@@ -95,9 +95,12 @@ pub async fn run(run: HookRun<'_>) -> Report {
         outcome = manner.run_script(script, log).instrument(span.clone()).await;
         log.end_script();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        span.in_scope(|| match outcome.succeeded() {
-            true => tracing::info!(duration_ms, "script succeeded"),
-            false => tracing::info!(duration_ms, code = u8::from(outcome.code()), "script failed"),
+        span.in_scope(|| {
+            if outcome.succeeded() {
+                tracing::info!(duration_ms, "script succeeded");
+            } else {
+                tracing::info!(duration_ms, code = u8::from(outcome.code()), "script failed");
+            }
         });
         if !outcome.succeeded() {
             break;

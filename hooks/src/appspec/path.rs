@@ -1,5 +1,6 @@
 //! The paths that an AppSpec names, inside the revision and on the host, and the limits of their length.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +98,22 @@ impl HostPath {
 
     pub fn as_path(&self) -> &Path {
         &self.0
+    }
+
+    /// The folder of the kernel that the path is, or is in.
+    pub(super) fn kernel_folder(&self) -> Option<&'static str> {
+        let mut names = self.0.iter().skip(1);
+        kernel_folder(names.next(), names.next())
+    }
+}
+
+/// The folder whose files the kernel makes, if a path with these first two names is in one. `/dev/shm` has ordinary files.
+pub(crate) fn kernel_folder(first: Option<&OsStr>, second: Option<&OsStr>) -> Option<&'static str> {
+    match first?.to_str()? {
+        "proc" => Some("/proc"),
+        "sys" => Some("/sys"),
+        "dev" if second.is_none_or(|name| name != "shm") => Some("/dev"),
+        _ => None,
     }
 }
 

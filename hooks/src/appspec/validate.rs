@@ -132,7 +132,12 @@ fn destination_path(place: &Place<'_>, report: &mut Report, expected: &str) -> O
     match HostPath::new(&text) {
         Ok(path) => {
             note_parents(place, report, &text);
-            Some(path)
+            let Some(kernel) = path.kernel_folder() else { return Some(path) };
+            let found = quoted(&text);
+            let problem = format!(
+                "found {found}, which is in {kernel}, where the kernel makes the files; choose another destination"
+            );
+            place.misleads(report, problem, path)
         }
         Err(PathError::Relative) => {
             let reading = HostPath::new(&format!("/{text}")).ok()?;

@@ -88,7 +88,7 @@ pub(super) enum Tag {
 
 /// One entry with its names resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct ResolvedEntry {
     pub(super) default: bool,
     pub(super) tag: Tag,
     pub(super) perms: u8,
@@ -97,7 +97,7 @@ pub(super) struct Entry {
 impl AclAttributes {
     /// Completes `entries` from a file's mode, as `setfacl --set` expects them: base entries, a mask where named
     /// entries need one, and the same for the default list if it has any entry.
-    pub(super) fn complete(entries: &[Entry], mode: u32) -> Self {
+    pub(super) fn complete(entries: &[ResolvedEntry], mode: u32) -> Self {
         let list = |default| {
             let given = entries.iter().filter(|entry| entry.default == default);
             let mut list: Vec<(Tag, u8)> = given.map(|entry| (entry.tag, entry.perms)).collect();

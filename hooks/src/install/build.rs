@@ -11,6 +11,7 @@ use super::access::{Access, times};
 use super::decision::Planned;
 use super::layout::WantedKind;
 use super::schedule::Record;
+use super::transaction::Work as _;
 use super::{InstallPlan, StepError, parallel};
 use crate::fs::Handles;
 
@@ -33,7 +34,7 @@ pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> 
     let mut builder = Builder { plan, staged: HashMap::new() };
     let mut touched = BTreeSet::new();
     let (mut files, mut granted) = (Vec::new(), Vec::new());
-    let mut handles = Handles::default();
+    let mut handles = plan.handles();
     for (unit, index) in (0_u32..).zip(0..schedule.units.len()) {
         let members = schedule.units.members(index);
         let staged = schedule.staged(index, decision, paths);
@@ -53,7 +54,7 @@ pub(super) fn build(plan: &InstallPlan) -> Result<BTreeSet<PathBuf>, StepError> 
             }
         }
     }
-    parallel::each(&files, |piece, handles| builder.build(*piece, handles))?;
+    parallel::each(&files, || plan.handles(), |piece, handles| builder.build(*piece, handles))?;
     // Last and from the inside out: a mode may forbid work that is still to be done below.
     for piece in granted.into_iter().rev() {
         let path = builder.path(piece);

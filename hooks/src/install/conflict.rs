@@ -83,6 +83,8 @@ pub enum Conflict {
     AgentsOwn { path: PathBuf, folder: PathBuf },
     #[error("{}: inside or through /proc or /sys, where the kernel keeps no files; choose another destination", path.display())]
     Kernels { path: PathBuf },
+    #[error("{}: in /dev, where the kernel makes the files of devices; choose another destination", path.display())]
+    Devices { path: PathBuf },
     #[error(
         "{}: {} is a symbolic link of {}, and what it leads to, {}, belongs to {}; whoever owns the link could lead the \
          deployment anywhere. Give the link to root (chown -h root), or write the path that is meant",

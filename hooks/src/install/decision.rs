@@ -10,7 +10,7 @@ use super::access::{Access, Accesses};
 use super::granted::Granted;
 use super::layout::WantedKind;
 use super::paths::{ByPath, PathId, Paths};
-use super::place::Reserved;
+use super::reserved::Reserved;
 use super::snapshot::{Host, ObjectId, Revision};
 use super::{PathChange, Stop};
 use crate::appspec::AppSpec;

@@ -5,7 +5,7 @@ mod meaning;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::meaning::Tree;
-use super::access::{Access, AclAttributes, Entry, Tag, Wish};
+use super::access::{Access, AclAttributes, ResolvedEntry, Tag, Wish};
 use super::conflict::{Conflict, Conflicts};
 use super::decision::{Decision, Facts};
 use super::granted::Texts;
@@ -255,7 +255,7 @@ impl Granter<'_> {
                 let conflict = Conflict::AclTwice { object: permission.object.as_path().to_path_buf() };
                 self.conflicts.push_once(conflict);
             }
-            entries.push(Entry { default: entry.default, tag, perms: entry.perms });
+            entries.push(ResolvedEntry { default: entry.default, tag, perms: entry.perms });
         }
         Some(AclAttributes::complete(&entries, mode))
     }

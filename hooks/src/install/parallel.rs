@@ -15,6 +15,7 @@ const WORTH_A_THREAD: usize = 8;
 /// failed piece in the list.
 pub(super) fn each<T: Sync, E: Send>(
     pieces: &[T],
+    handles: impl Fn() -> Handles + Sync,
     work: impl Fn(&T, &mut Handles) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
     let threads = MOST_THREADS.min(pieces.len() / WORTH_A_THREAD).max(1);
@@ -23,7 +24,7 @@ pub(super) fn each<T: Sync, E: Send>(
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
     let run = || {
-        let mut handles = Handles::default();
+        let mut handles = handles();
         loop {
             let start = next.fetch_add(stretch, Ordering::Relaxed);
             for (index, piece) in pieces.iter().enumerate().skip(start).take(stretch) {
@@ -68,10 +69,10 @@ mod tests {
                 done[*piece].fetch_add(1, Ordering::Relaxed);
                 Ok::<_, usize>(())
             };
-            assert_eq!(each(&pieces, work), Ok(()));
+            assert_eq!(each(&pieces, Handles::default, work), Ok(()));
             assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{count}");
             let fails = |piece: &usize, _: &mut Handles| if piece % 30 == 29 { Err(*piece) } else { Ok(()) };
-            assert_eq!(each(&pieces, fails), if count > 29 { Err(29) } else { Ok(()) });
+            assert_eq!(each(&pieces, Handles::default, fails), if count > 29 { Err(29) } else { Ok(()) });
         }
     }
 }

@@ -189,9 +189,10 @@ impl<'a> Planner<'a> {
     fn allowed(&mut self, path: PathId, written: PathId) -> bool {
         let around = self.paths.parent(path);
         let in_planned = around.is_some_and(|around| self.decision.places.contains(around));
-        let reserved = match in_planned {
-            true => self.facts.reserved.conflict_in_planned(self.paths, path),
-            false => self.facts.reserved.conflict(self.paths, path),
+        let reserved = if in_planned {
+            self.facts.reserved.conflict_in_planned(self.paths, path)
+        } else {
+            self.facts.reserved.conflict(self.paths, path)
         };
         let longest = self.paths.length(path).max(self.paths.length(written));
         let conflict = if longest > MAX_PATH_BYTES || self.paths.depth(path) > MAX_FOLDERS {

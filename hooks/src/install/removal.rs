@@ -12,7 +12,7 @@ use super::parallel;
 use crate::fs::Handles;
 
 /// Files that are removed together.
-const TOGETHER: usize = 4096;
+const TOGETHER: usize = 1024;
 
 /// A path that could not be removed, and why.
 type Left = (PathBuf, io::Error);
@@ -77,7 +77,7 @@ impl Removal {
             }
             Ok::<_, Infallible>(())
         };
-        let Ok(()) = parallel::each(&self.files, unlink);
+        let Ok(()) = parallel::each(&self.files, Handles::default, unlink);
         self.files.clear();
         self.left.extend(left.into_inner().unwrap_or_else(PoisonError::into_inner));
         for path in self.folders.drain(..) {

@@ -24,7 +24,7 @@ const RECORDED: u64 = 1024;
 const SHARING: [u64; 3] = [0x9123_683E, 0x5846_5342, 0xCA45_1A4E];
 
 /// One file system.
-struct Place {
+struct FileSystem {
     /// The first folder that gets something.
     folder: PathBuf,
     device: u64,
@@ -52,39 +52,43 @@ pub(super) fn look(
     paths: &Paths,
     conflicts: &mut Conflicts,
 ) -> Room {
-    let mut places =
-        Places { all: Vec::new(), known: HashMap::new(), archive: device(&revision.root).ok(), conflicts };
+    let mut file_systems = FileSystems {
+        all: Vec::new(),
+        known: HashMap::new(),
+        archive: device(&revision.root).ok(),
+        conflicts,
+    };
     let units = Units::of(&decision.planned, decision, paths);
     for unit in 0..units.len() {
         let members = units.members(unit).iter().map(|number| &decision.planned[*number as usize]);
         let folder = members.clone().next().and_then(|top| paths.parent(top.path));
-        let Some(place) = folder.and_then(|folder| places.of(folder, paths)) else { continue };
+        let Some(file_system) = folder.and_then(|folder| file_systems.of(folder, paths)) else { continue };
         for planned in members {
             let size = match planned.kind {
                 WantedKind::File => revision.object(planned.source).size,
                 // It may take a block, or fit into the inode.
                 WantedKind::Folder | WantedKind::Link => 1,
             };
-            place.add(size, true);
+            file_system.add(size, true);
         }
     }
     // A removal changes names, too.
     for path in &decision.removed {
         if let Some(parent) = paths.parent(*path).filter(|parent| !decision.goes.contains(*parent)) {
-            places.of(parent, paths);
+            file_systems.of(parent, paths);
         }
     }
     let changes = (decision.planned.len() + decision.removed.len()) as u64;
-    if let Some(place) = records.journal.parent().and_then(|folder| places.at(folder)) {
-        place.add(RECORDED * (changes + 64), false);
-        place.inodes += 7;
+    if let Some(file_system) = records.journal.parent().and_then(|folder| file_systems.at(folder)) {
+        file_system.add(RECORDED * (changes + 64), false);
+        file_system.inodes += 7;
     }
     let mut only_without_superseded = false;
-    let Places { all, conflicts, .. } = places;
-    for place in &all {
-        let Some(conflict) = place.conflict(0, 0) else { continue };
-        let (bytes, inodes) = given_up(superseded, place.device);
-        match place.conflict(bytes, inodes) {
+    let FileSystems { all, conflicts, .. } = file_systems;
+    for file_system in &all {
+        let Some(conflict) = file_system.conflict(0, 0) else { continue };
+        let (bytes, inodes) = given_up(superseded, file_system.device);
+        match file_system.conflict(bytes, inodes) {
             None => only_without_superseded = true,
             Some(_) => conflicts.push(conflict),
         }
@@ -93,42 +97,42 @@ pub(super) fn look(
 }
 
 /// The file systems, by the folders that get something.
-struct Places<'a> {
-    all: Vec<Place>,
-    /// The number of each folder's place; `None` for a folder that cannot be examined.
+struct FileSystems<'a> {
+    all: Vec<FileSystem>,
+    /// The number of each folder's file system; `None` for a folder that cannot be examined.
     known: HashMap<PathId, Option<usize>>,
     archive: Option<u64>,
     conflicts: &'a mut Conflicts,
 }
 
-impl Places<'_> {
-    fn of(&mut self, folder: PathId, paths: &Paths) -> Option<&mut Place> {
+impl FileSystems<'_> {
+    fn of(&mut self, folder: PathId, paths: &Paths) -> Option<&mut FileSystem> {
         let known = self.known.get(&folder).copied();
         let found = known.unwrap_or_else(|| self.look(&paths.path(folder)));
         self.known.insert(folder, found);
         self.all.get_mut(found?)
     }
 
-    fn at(&mut self, folder: &Path) -> Option<&mut Place> {
+    fn at(&mut self, folder: &Path) -> Option<&mut FileSystem> {
         let number = self.look(folder)?;
         self.all.get_mut(number)
     }
 
     fn look(&mut self, folder: &Path) -> Option<usize> {
-        let place = Place::of(folder, self.archive).ok()?;
+        let file_system = FileSystem::of(folder, self.archive).ok()?;
         // A mount may be read-only where the file system is not.
-        if place.free.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        if file_system.free.f_flag.contains(StatVfsMountFlags::RDONLY) {
             self.conflicts.push(Conflict::ReadOnly { path: folder.to_path_buf() });
         }
-        let known = self.all.iter().position(|known| known.device == place.device);
+        let known = self.all.iter().position(|known| known.device == file_system.device);
         Some(known.unwrap_or_else(|| {
-            self.all.push(place);
+            self.all.push(file_system);
             self.all.len() - 1
         }))
     }
 }
 
-impl Place {
+impl FileSystem {
     fn of(path: &Path, archive: Option<u64>) -> io::Result<Self> {
         let folder = Folder::open(path)?;
         let device = rustix::fs::fstat(&folder)?.st_dev;

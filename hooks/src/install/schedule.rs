@@ -1,7 +1,7 @@
 //! Orders a decision into steps: first everything new is built under temporary names, then names change. Pure.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,7 +14,7 @@ use super::paths::{PathId, Paths};
 use super::records::{self, Instruction, Records, State};
 use super::snapshot::{Host, Revision};
 use super::step::{Keep, Known, Step, Swap, Takes};
-use crate::fs::temporary_name;
+use crate::fs::{Known as KnownFolders, temporary_name};
 
 /// The steps of an Install: first the objects that are built and then take their places, then pure changes.
 #[derive(Debug)]
@@ -150,6 +150,15 @@ impl Schedule {
     /// The temporary name of a unit.
     pub(super) fn staged(&self, unit: usize, decision: &Decision, paths: &Paths) -> PathBuf {
         self.beside(self.top(unit, decision).path, unit + 1, paths)
+    }
+
+    /// The existing folders in which names change, or files.
+    pub(super) fn folders(&self, decision: &Decision, paths: &Paths, host: &Host) -> KnownFolders {
+        let tops = (0..self.units.len()).map(|unit| self.top(unit, decision).path);
+        let changed = tops.chain(self.removals.iter().copied());
+        let changed = changed.chain(decision.adjusted.iter().map(|(path, _)| *path));
+        let folders: BTreeSet<PathId> = changed.filter_map(|path| paths.parent(path)).collect();
+        folders.into_iter().filter_map(|folder| Some((paths.path(folder), host.folder(folder)?))).collect()
     }
 
     fn beside(&self, path: PathId, number: usize, paths: &Paths) -> PathBuf {

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags};
 
-pub(super) use self::links::{Leads, Stranger, is_kernels};
+pub(super) use self::links::{Leads, Stranger, kernel_folder_of};
 pub(super) use self::revision::{Beyond, ObjectId, ObjectKind, Revision};
 use super::access;
 use super::paths::{ByPath, PathId, Paths};
 use super::records::{Previous, Records};
 use super::{Request, Stop};
 use crate::appspec::{AclTag, AppSpec, Principal};
-use crate::fs::Folder;
+use crate::fs::{Folder, FolderId};
 
 /// A path that could not be examined, and the error.
 pub(super) type Unreadable = (PathBuf, io::Error);
@@ -30,6 +30,7 @@ pub(super) struct Host {
     /// The contents of the folders of the last Install.
     names: HashMap<PathId, Vec<PathId>>,
     links: HashMap<PathId, Leads>,
+    folders: HashMap<PathId, FolderId>,
     pub(super) previous: Previous,
     /// Those names used in the AppSpec that exist.
     pub(super) users: BTreeMap<String, u32>,
@@ -96,6 +97,11 @@ impl Host {
         self.node(path).is_some_and(|node| node.kind == NodeKind::Folder)
     }
 
+    /// The folder that was found at `path`.
+    pub(super) fn folder(&self, path: PathId) -> Option<FolderId> {
+        self.folders.get(&path).copied()
+    }
+
     /// The contents of a folder of the last Install; `None` if it was not examined.
     pub(super) fn names(&self, folder: PathId) -> Option<&[PathId]> {
         self.names.get(&folder).map(Vec::as_slice)
@@ -150,10 +156,8 @@ impl Observer<'_> {
             } else if let Some(around) = folder {
                 let real = self.paths.child_like(around, path);
                 self.node(real)?;
-                folder = match self.host.is_folder(real) {
-                    true => Some(real),
-                    false => self.host.leads_to_folder(real),
-                };
+                let is_folder = self.host.is_folder(real);
+                folder = if is_folder { Some(real) } else { self.host.leads_to_folder(real) };
             }
             self.folders.insert(path, folder);
         }
@@ -196,6 +200,10 @@ impl Observer<'_> {
         let mount_point = has(0x2000);
         let (mode, uid) = (u32::from(stat.stx_mode) & 0o7777, stat.stx_uid);
         self.host.nodes.insert(real, Node { kind, mode, uid, immutable, mount_point });
+        if kind == NodeKind::Folder {
+            let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+            self.host.folders.insert(real, FolderId { device, inode: stat.stx_ino });
+        }
         Ok(Some(kind))
     }
 

@@ -20,6 +20,9 @@ pub(super) trait Work {
     /// Builds everything new under temporary names, which nobody uses; returns the folders that got names.
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
 
+    /// Opens folders, those that the plan found at their paths and no others.
+    fn handles(&self) -> Handles;
+
     /// The temporary names of the objects to build.
     fn staged(&self) -> impl Iterator<Item = PathBuf>;
 
@@ -37,6 +40,10 @@ pub(super) struct Steps(pub(super) Vec<Step>);
 impl Work for Steps {
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError> {
         Ok(BTreeSet::new())
+    }
+
+    fn handles(&self) -> Handles {
+        Handles::default()
     }
 
     fn staged(&self) -> impl Iterator<Item = PathBuf> {
@@ -101,7 +108,7 @@ impl Attempt<'_> {
         let folders = work.build()?;
         sync_file_systems(&folders).map_err(not_durable)?;
 
-        let mut handles = Handles::default();
+        let mut handles = work.handles();
         let mut skipped = Vec::new();
         let found = work.steps().enumerate().filter_map(|(number, step)| {
             let found = step.look_up(&mut handles).map_err(StepError::at(step.action(), step.path()));

@@ -17,7 +17,7 @@ use crate::appspec::ArchivePath;
 use crate::clock::LocalTime;
 use crate::plain::harmless;
 pub use file::log_readers;
-use file::{FILES_KEPT, LogFile, Place, ROTATE_AT, Rotation};
+use file::{FILES_KEPT, LogFile, LogPath, ROTATE_AT, Rotation};
 use tail::Tail;
 use text::Lines;
 
@@ -94,7 +94,7 @@ impl ScriptLog {
     pub fn open(places: LogPlaces<'_>, deployment_id: &str) -> Self {
         let readers = log_readers(places.readers);
         let open = |path, own_folders, rotation| {
-            let opened = LogFile::open(Place { path, own_folders, readers }, rotation);
+            let opened = LogFile::open(LogPath { path, own_folders, readers }, rotation);
             opened.inspect_err(warn).ok()
         };
         let scripts = open(places.scripts, 2, None);

@@ -315,7 +315,7 @@ impl Running {
         }
     }
 
-    async fn processes(&self) -> Vec<table::Entry> {
+    async fn processes(&self) -> Vec<table::Listed> {
         let mark = format!("{MARK}={}", self.trace.mark).into_bytes();
         let entries = tokio::task::spawn_blocking(move || table::processes(&mark)).await;
         let group = self.trace.group.as_ref().map(ControlGroup::pids).unwrap_or_default();

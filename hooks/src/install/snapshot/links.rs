@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::{NodeKind, Observer, Unreadable};
+use crate::appspec::kernel_folder;
 use crate::install::paths::{PathId, Paths};
 
 /// The number of links that the kernel follows on one path.
@@ -111,8 +112,16 @@ impl Observer<'_> {
     }
 }
 
-/// Whether a path is `/proc` or `/sys`, which the kernel makes, or in it.
-pub(in crate::install) fn is_kernels(paths: &Paths, path: PathId) -> bool {
-    let outermost = paths.ancestors(path).find(|path| paths.depth(*path) == 1);
-    outermost.is_some_and(|path| ["proc", "sys"].iter().any(|name| paths.name(path) == *name))
+/// The folder of the kernel that a path is, or is in.
+pub(in crate::install) fn kernel_folder_of(paths: &Paths, path: PathId) -> Option<&'static str> {
+    let name = |depth| {
+        let around = paths.ancestors(path).find(|path| paths.depth(*path) == depth);
+        around.map(|path| paths.name(path))
+    };
+    kernel_folder(name(1), name(2))
+}
+
+/// Whether a path is in a folder of the kernel where a link means something else to each process.
+fn is_kernels(paths: &Paths, path: PathId) -> bool {
+    kernel_folder_of(paths, path).is_some_and(|folder| folder != "/dev")
 }

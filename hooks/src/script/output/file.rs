@@ -48,7 +48,7 @@ pub(super) struct Rotation {
 
 /// The place of a log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct LogPath<'a> {
     pub(super) path: &'a Path,
     /// The number of innermost folders that belong to the agent: none of these may be a link.
     pub(super) own_folders: usize,
@@ -59,8 +59,8 @@ pub(super) struct Place<'a> {
 impl LogFile {
     /// Opens the file for appending; makes it, and its folders, if they are missing. An existing file keeps its
     /// readers.
-    pub(super) fn open(place: Place<'_>, rotation: Option<Rotation>) -> Result<Self, LogError> {
-        let Place { path, own_folders, readers } = place;
+    pub(super) fn open(place: LogPath<'_>, rotation: Option<Rotation>) -> Result<Self, LogError> {
+        let LogPath { path, own_folders, readers } = place;
         let failed = |source| LogError::Open { path: path.to_owned(), source };
         let (parent, name) = split(path).map_err(failed)?;
         let folder = folder(parent, own_folders, readers)
@@ -233,7 +233,7 @@ mod tests {
     const SMALL: Rotation = Rotation { at: 10, files: 4 };
 
     fn open_log(path: &Path, rotation: Option<Rotation>) -> LogFile {
-        LogFile::open(Place { path, own_folders: 1, readers: log_readers("adm") }, rotation).unwrap()
+        LogFile::open(LogPath { path, own_folders: 1, readers: log_readers("adm") }, rotation).unwrap()
     }
 
     fn contents(folder: &Path) -> Vec<(String, String)> {
@@ -335,7 +335,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         std::fs::create_dir(path("victim")).unwrap();
         let place = path("d-1/logs/scripts.log");
-        let place = Place { path: &place, own_folders: 2, readers: None };
+        let place = LogPath { path: &place, own_folders: 2, readers: None };
         let mut log = LogFile::open(place, Some(SMALL)).unwrap();
         std::fs::rename(path("d-1/logs"), path("moved")).unwrap();
         std::os::unix::fs::symlink(path("victim"), path("d-1/logs")).unwrap();

@@ -68,9 +68,10 @@ impl Format {
         }
         // Word size, byte order and processor (elf(5)).
         let processor = |start: &[u8]| Some((start.get(4..6)?.to_owned(), start.get(18..20)?.to_owned()));
-        match start.starts_with(b"\x7fELF") {
-            true => Format::Program { foreign: processor(start) != processor(native) },
-            false => Format::Plain { disguise: Disguise::of(start) },
+        if start.starts_with(b"\x7fELF") {
+            Format::Program { foreign: processor(start) != processor(native) }
+        } else {
+            Format::Plain { disguise: Disguise::of(start) }
         }
     }
 

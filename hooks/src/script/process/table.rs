@@ -25,7 +25,7 @@ pub(super) struct Process {
 
 /// The facts that decide whose process it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct Listed {
     pub(super) process: Process,
     pub(super) parent: i32,
     pub(super) group: i32,
@@ -48,12 +48,12 @@ impl Family {
     }
 
     /// Adds those of `entries` that belong to the family, with all their descendants.
-    pub(super) fn find(&mut self, entries: &[Entry]) {
+    pub(super) fn find(&mut self, entries: &[Listed]) {
         loop {
             let mut parents: BTreeSet<i32> = BTreeSet::from([self.keeper]);
             let known = entries.iter().filter(|entry| self.members.contains(&entry.process));
             parents.extend(known.map(|entry| entry.process.pid));
-            let belongs = |entry: &&Entry| {
+            let belongs = |entry: &&Listed| {
                 entry.process.pid != self.keeper && (entry.marked || parents.contains(&entry.parent))
             };
             let found: Vec<Process> = entries.iter().filter(belongs).map(|entry| entry.process).collect();
@@ -72,7 +72,7 @@ impl Family {
 
     /// Sends TERM to every member: to a whole process group at once if its leader is a member.
     pub(super) fn terminate(&self) {
-        let alive: Vec<Entry> =
+        let alive: Vec<Listed> =
             self.members.iter().filter_map(Process::stat).filter(|entry| !entry.dead).collect();
         let leads = |group: i32| alive.iter().any(|entry| entry.process.pid == group);
         let groups: BTreeSet<i32> =
@@ -91,7 +91,7 @@ impl Process {
     }
 
     /// Returns the current state; `None` if the process is gone.
-    fn stat(&self) -> Option<Entry> {
+    fn stat(&self) -> Option<Listed> {
         stat(self.pid, &[]).filter(|entry| entry.process == *self)
     }
 
@@ -110,7 +110,7 @@ impl Process {
 }
 
 /// Every process of the host but this one. `mark` is the `NAME=value` to look for.
-pub(super) fn processes(mark: &[u8]) -> Vec<Entry> {
+pub(super) fn processes(mark: &[u8]) -> Vec<Listed> {
     pids().filter_map(|pid| stat(pid, mark)).collect()
 }
 
@@ -134,7 +134,7 @@ fn pids() -> impl Iterator<Item = i32> {
         .filter(move |pid| *pid != own)
 }
 
-fn stat(pid: i32, mark: &[u8]) -> Option<Entry> {
+fn stat(pid: i32, mark: &[u8]) -> Option<Listed> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may contain anything, even parentheses; the fields after it are plain (proc_pid_stat(5)).
     let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
@@ -143,7 +143,7 @@ fn stat(pid: i32, mark: &[u8]) -> Option<Entry> {
     let pid_at = |index: usize| fields.get(index)?.parse::<i32>().ok();
     // The first thread of a process may have ended before the others.
     let dead = matches!(*fields.first()?, "Z" | "X" | "x") && number(17)? <= 1;
-    Some(Entry {
+    Some(Listed {
         process: Process { pid, started: number(19)? },
         parent: pid_at(1)?,
         group: pid_at(2)?,
@@ -183,8 +183,8 @@ fn command(pid: i32) -> String {
 mod tests {
     use super::*;
 
-    fn entry(pid: i32, parent: i32, group: i32, marked: bool) -> Entry {
-        Entry { process: Process { pid, started: 1 }, parent, group, dead: false, marked }
+    fn entry(pid: i32, parent: i32, group: i32, marked: bool) -> Listed {
+        Listed { process: Process { pid, started: 1 }, parent, group, dead: false, marked }
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
     fn a_process_that_has_a_members_pid_but_started_later_is_none() {
         let mut family = Family::of(10);
         family.find(&[entry(12, 1, 12, true)]);
-        let reused = Entry { process: Process { pid: 12, started: 2 }, ..entry(12, 1, 12, false) };
+        let reused = Listed { process: Process { pid: 12, started: 2 }, ..entry(12, 1, 12, false) };
         family.find(&[reused, entry(13, 12, 12, false)]);
         assert_eq!(family.members.len(), 1);
     }

@@ -170,6 +170,7 @@ fn files_have_a_source_in_the_revision_and_an_absolute_destination() {
         assert_eq!(appspec.files[0].destination.as_path(), Path::new(to));
         assert!(warnings.iter().any(|warning| warning.contains(hint)), "{warnings:?}");
     }
+    clean(file("web", "/dev/shm/app"));
     let block = clean(format!("{HEAD}files:\n  - source: |\n      web\n    destination: /srv\n"));
     assert_eq!(block.files[0].source.as_path(), Path::new("web"));
     for (source, destination, path, what) in [
@@ -189,6 +190,9 @@ fn files_have_a_source_in_the_revision_and_an_absolute_destination() {
         ("a", "c:\\deploy", "files[0].destination", "a path of Windows"),
         ("a", "\\\\server\\share", "files[0].destination", "a path of Windows"),
         ("a", "\"\"", "files[0].destination", "expected a folder on the host"),
+        ("a", "/proc/1/cwd", "files[0].destination", "is in /proc, where the kernel makes the files"),
+        ("a", "/sys", "files[0].destination", "is in /sys"),
+        ("a", "/srv/../dev/app", "files[0].destination", "is in /dev"),
         ("a/../..", "/srv", "files[0].source", "leads out of the revision"),
         ("a", "", "files[0].destination", "found nothing"),
     ] {

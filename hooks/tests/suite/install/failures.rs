@@ -91,6 +91,18 @@ fn a_destination_that_became_a_link_is_not_written_through() {
 }
 
 #[test]
+fn a_folder_that_was_exchanged_for_another_one_stays_as_it_is() {
+    let (bed, plan) = second_version();
+    std::fs::rename(bed.host("app"), bed.host("moved")).unwrap();
+    write(&bed.host("app/a"), "another application's");
+    let before = bed.tree();
+    let error = install::install(plan, &bed.turn()).unwrap_err();
+    let cause = error.source().and_then(|error| error.source()).unwrap();
+    assert!(cause.to_string().contains("app is another folder than when the files were planned"), "{cause}");
+    assert_eq!(bed.tree(), before);
+}
+
+#[test]
 #[ignore = "needs an ordinary user"]
 fn an_owner_that_may_not_be_given_is_an_error_which_needs_an_ordinary_user() {
     let bed = Bed::new();

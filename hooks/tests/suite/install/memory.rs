@@ -6,7 +6,7 @@ use std::process::Command;
 use super::bed::{Bed, write};
 
 /// Enough to separate the cost per file from that of a process.
-const FILES: usize = 10_000;
+const FILES: usize = 15_000;
 
 /// Bytes for each planned object, in addition to its path.
 const MOST_PER_OBJECT: usize = 200;

@@ -199,11 +199,11 @@ impl Pam {
     fn error(&self, number: c_int) -> String {
         // SAFETY: the handle is open; the string is a constant of the library.
         let text = unsafe { (self.library.strerror)(self.handle, number) };
-        match text.is_null() {
-            true => format!("error {number}"),
-            // SAFETY: as above.
-            false => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
+        if text.is_null() {
+            return format!("error {number}");
         }
+        // SAFETY: as above.
+        unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     }
 
     fn take_complaints(&self) -> Vec<String> {

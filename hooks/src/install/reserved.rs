@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::conflict::Conflict;
 use super::paths::{PathId, Paths};
-use super::snapshot::is_kernels;
+use super::snapshot::kernel_folder_of;
 
 /// Folders that cannot be destinations, without links in them.
 #[derive(Debug)]
@@ -22,8 +22,10 @@ impl Reserved {
 
     /// The conflict at `path`, which has no links in its parents, if nothing may be installed there.
     pub(super) fn conflict(&self, paths: &Paths, path: PathId) -> Option<Conflict> {
-        if is_kernels(paths, path) {
-            return Some(Conflict::Kernels { path: paths.path(path) });
+        match kernel_folder_of(paths, path) {
+            None => {}
+            Some("/dev") => return Some(Conflict::Devices { path: paths.path(path) }),
+            Some(_) => return Some(Conflict::Kernels { path: paths.path(path) }),
         }
         paths.ancestors(path).find_map(|around| self.conflict_at(paths, path, around))
     }
