@@ -20,7 +20,7 @@ pub(crate) use handles::{FolderId, Handles, Known};
 pub(crate) use records::Readers;
 pub use records::replace_record;
 pub(crate) use replace::{incoming, replace_in_turn};
-pub use replace::{is_unfinished, replace_file, sweep};
+pub use replace::{is_unfinished, remove_tree, replace_file, sweep};
 
 /// Returns a random word for temporary names.
 pub(crate) fn token() -> String {

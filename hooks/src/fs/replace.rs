@@ -63,6 +63,12 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes whatever is at `path`, however deep it is; no link below its folder is followed. Fine when it is gone.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let (parent, name) = split(path)?;
+    open(parent)?.remove_tree(name)
+}
+
 fn open(folder: &Path) -> io::Result<Folder> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(Folder(rustix::fs::open(folder, flags, Mode::empty())?))
