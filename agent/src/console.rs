@@ -1,5 +1,5 @@
-//! What commands say to a person, a line at a time. Whoever has closed the other end has heard enough: a command does not
-//! fail for that. Nothing that is said acts upon a terminal, whoever's words it repeats.
+//! The output of commands for a person, line by line. A command does not fail if the reader has closed the other end.
+//! Control characters are made harmless, because the output may repeat text from anywhere.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use codedeploy_api::chain::Chain;
 
-/// To the standard output.
+/// Prints to the standard output.
 pub fn say(line: impl Display) {
     let _ = writeln!(stdout(), "{}", harmless_lines(&line.to_string()));
 }
 
-/// What was asked for, to the standard output; fails where it cannot be written whole, as on a full disk.
+/// Prints the requested text to standard output; fails if the text cannot be written whole, for example on a full disk.
 pub fn print(text: impl Display) -> ExitCode {
     whole(&harmless_lines(&text.to_string()))
 }
@@ -25,7 +25,7 @@ pub fn print_json(document: impl Display) -> ExitCode {
     whole(&harmless_json(&document.to_string()))
 }
 
-/// A document, as [`print_json`] writes it.
+/// Formats a document as [`print_json`] writes it.
 pub fn json(document: &Value) -> String {
     harmless_json(&document.to_string()).into_owned()
 }
@@ -41,7 +41,7 @@ fn whole(text: &str) -> ExitCode {
     }
 }
 
-/// The standard output for what is written piece by piece, as harmless as what [`say`] says.
+/// The standard output for piecewise writing, made as harmless as by [`say`].
 pub fn out() -> impl Write {
     Plain(stdout())
 }
@@ -51,7 +51,7 @@ pub fn err() -> impl Write {
     Plain(stderr())
 }
 
-/// Takes whole characters at a time, as [`write!`] gives them.
+/// Receives whole characters, as [`write!`] passes them.
 struct Plain<W>(W);
 
 impl<W: Write> Write for Plain<W> {
@@ -65,12 +65,12 @@ impl<W: Write> Write for Plain<W> {
     }
 }
 
-/// To the standard error.
+/// Prints to the standard error.
 pub fn complain(line: impl Display) {
     let _ = writeln!(stderr(), "{}", harmless_lines(&line.to_string()));
 }
 
-/// Prints what clap has to say: help to stdout, complaints, which repeat the command line, to stderr.
+/// Prints clap's output: help to stdout, errors, which repeat the command line, to stderr.
 pub fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
@@ -80,7 +80,7 @@ pub fn misused(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints why a program gives up, if anybody still reads what it says.
+/// Prints the error with which a program ends, if anybody still reads it.
 pub fn fail(program: &str, error: &(dyn std::error::Error + 'static)) -> ExitCode {
     complain(format_args!("{program}: {}", Chain(error)));
     ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! Deployments: how one is created, decided about, carried out by its hosts, and shown.
+//! Deployments: their creation, decisions, execution by hosts, and queries.
 //!
 //! * [`state`] and [`progress`] have the states of a lifecycle event and of a deployment, [`strategy`] which events there
 //!   are, [`target`] what one target does next, [`plan`] what the whole does, [`health`] the arithmetic; all are pure;

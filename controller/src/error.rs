@@ -1,11 +1,11 @@
-//! The errors of both APIs, by the names AWS gives them.
+//! The errors of both APIs, with AWS's names.
 
 use codedeploy_api::chain::Chain;
 use codedeploy_api::command::ErrorBody;
 
 use crate::store::{SqlError, StoreError};
 
-/// A refused or failed request: what the client is told.
+/// A rejected or failed request, as reported to the client.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {message}")]
 pub struct ApiError {
@@ -14,7 +14,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// What the service itself got wrong; the cause goes to the log, not to the client.
+    /// An error of the service itself; the cause goes to the log, not to the client.
     fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = %chain(cause), "a request failed inside the service");
         ErrorName::InternalFailure.because(
@@ -35,7 +35,7 @@ impl From<StoreError> for ApiError {
 
 impl From<SqlError> for ApiError {
     fn from(cause: SqlError) -> Self {
-        // Whoever meets it knows which record it is, and what becomes of it.
+        // The caller knows the record and its fate.
         if cause.is_damage() {
             return ErrorName::DamagedRecord.because(format!("a record cannot be read: {}", chain(&cause)));
         }
@@ -43,7 +43,7 @@ impl From<SqlError> for ApiError {
     }
 }
 
-/// An error and its causes on one line.
+/// Formats an error and its causes on one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     Chain(error).to_string()
 }
@@ -104,7 +104,7 @@ impl ErrorName {
         ApiError { name: self, message: message.into() }
     }
 
-    /// The HTTP status: 400 for whatever the client can mend.
+    /// The HTTP status: 400 for every error that the client can fix.
     pub fn status(self) -> u16 {
         match self {
             Self::InternalFailure | Self::DamagedRecord => 500,

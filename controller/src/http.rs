@@ -1,4 +1,4 @@
-//! The HTTP side: one endpoint for both APIs. A request is identified, verified and handed to its API.
+//! The HTTP side: one endpoint for both APIs. A request is identified, verified and passed to its API.
 
 mod bucket_notifications;
 pub(crate) mod connections;
@@ -34,7 +34,7 @@ use connections::Client;
 use protocol::{Message, Protocol, Target};
 use unauthenticated::Slot;
 
-/// Most bytes of a request's body; the largest legitimate one is a batch of names.
+/// The largest body of a request, in bytes; the largest legitimate one is a batch of names.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// The service as an HTTP application.
@@ -51,15 +51,16 @@ pub fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
-/// The headers with the id under which the log has what became of a request, as AWS's two kinds of services name it.
+/// The headers with the id of a request, under which the log has its result; AWS's two kinds of services name them
+/// differently.
 const REQUEST_IDS: [&str; 2] = ["x-amzn-requestid", "x-amz-request-id"];
 
-/// The id of a request, for answers that have it in their body.
+/// The id of a request, for responses with the id in their body.
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
-/// Gives the request a span: all that is logged about it names it, its client, and the access key that it claims. Who has
-/// signed it, and its operation, are added as soon as they are known.
+/// Creates a span for the request: all its log lines have its id, its client, and the access key that it claims. The
+/// verified signer and the operation are added as soon as they are known.
 async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
     let request_id = crate::ids::new_id().unwrap_or_default();
     let client = request.extensions().get::<Client>().map(|Client(client)| tracing::field::display(client));
@@ -84,8 +85,9 @@ async fn traced(mut request: Request<Body>, next: Next) -> Response<Body> {
     response
 }
 
-/// A protocol that has operations in paths says so in a header. Whatever else is not of the two APIs is for the folder of
-/// revisions, if there is one. Agents ask for `/` once at their start, without a signature, only to see that TLS works.
+/// Handles requests outside of `/`: a protocol with operations in paths is recognised by a header; everything else that
+/// does not belong to the two APIs goes to the folder of revisions, if there is one. Agents request `/` once at their
+/// start, unsigned, to check TLS.
 async fn rest(service: Arc<Service>, store: Option<s3::Store>, request: Request<Body>) -> Response<Body> {
     if Protocol::of(request.headers()) == Protocol::RpcV2Cbor {
         return call(State(service), request).await;
@@ -145,7 +147,7 @@ async fn answer(
         Target::Operator(_) => &[codedeploy::SIGNING_NAME],
         Target::Host(_) => &[command::SIGNING_NAME, command::SIGNING_NAME_SECURE],
     };
-    // Nobody's body is kept before it is known whose it would be.
+    // No body is read before its claimed owner is known.
     let claimed = Claimed::find(service, &head).await?;
     claimed.is_for(&service.settings.partition.region, services)?;
     let body = receive(body, service.settings.timers.request).await?;
@@ -159,14 +161,14 @@ async fn answer(
         Target::Operator(operation) => operator::call(service, principal, operation, message).await,
         Target::Host(operation) => {
             let (operation, caller) = (operation.to_owned(), host::Caller::new(principal, &head.headers));
-            // A poll is held for long, and the headers hold the buffer that they were read into.
+            // A poll is held for long, and the headers keep the buffer that they were read into.
             drop(head);
             host::call(service, caller, &operation, &message).await
         }
     }
 }
 
-/// The whole body, if it is not too long and does not take too long.
+/// Reads the whole body, within limits of size and time.
 async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
     let received = tokio::time::timeout(patience, to_bytes(body, MAX_BODY)).await.map_err(|_| {
         ErrorName::RequestTimeout.because(format!("The body did not arrive within {patience:?}."))
@@ -175,11 +177,11 @@ async fn receive(body: Body, patience: Duration) -> Result<Bytes, ApiError> {
         ErrorName::RequestEntityTooLarge
             .because(format!("The body could not be read; at most {MAX_BODY} bytes are."))
     })?;
-    // As a slice of it, it would hold the whole buffer that the connection reads into, for as long as a poll is held.
+    // A slice would keep the connection's whole read buffer for as long as a poll is held.
     Ok(Bytes::copy_from_slice(&body))
 }
 
-/// A request that says whose it is, with the key that it would have to be signed with.
+/// A request with its claimed signer, and the key that must have signed it.
 struct Claimed {
     claim: sigv4::Claim,
     key: credentials::Kept,
@@ -200,7 +202,7 @@ impl Claimed {
         Ok(Self { claim, key })
     }
 
-    /// Whether it says that it is for one of `services` in `region`, and of about now.
+    /// Checks that it is signed for one of `services` in `region`, and at about the present time.
     fn is_for(&self, region: &str, services: &[&str]) -> Result<(), ApiError> {
         self.claim.is_for(region, services, Timestamp::now())
     }

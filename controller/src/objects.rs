@@ -47,7 +47,7 @@ pub struct Version {
     pub deleted: bool,
     #[serde(default)]
     pub labels: Labels,
-    /// Of the whole content; empty for a multipart upload.
+    /// The checksums of the whole content; empty for a multipart upload.
     #[serde(default)]
     pub checksums: Checksums,
 }

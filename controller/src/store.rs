@@ -353,7 +353,7 @@ mod tests {
         ] {
             assert_eq!(column(sql), expected, "{sql}");
         }
-        // What belongs to a row goes with it, as before.
+        // A deleted row takes its dependent rows with it, as before.
         store
             .transact_blocking(|tx| Ok::<_, StoreError>(tx.execute("DELETE FROM applications", ())?))
             .unwrap();

@@ -178,7 +178,7 @@ pub struct Finding {
     pub position: Option<Position>,
     /// The path inside the document, such as `permissions[1].mode`; empty for the document itself.
     pub path: String,
-    /// What was found, what is allowed, and a hint where one helps.
+    /// The finding, the values that are allowed, and a hint where one helps.
     pub message: String,
 }
 

@@ -72,7 +72,7 @@ use crate::custody::Access;
 use crate::fs::{Handles, Known as KnownFolders};
 use crate::plain::harmless;
 
-/// What to install.
+/// The request for an Install.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The deployment's folder; it keeps the files that the Install displaces.

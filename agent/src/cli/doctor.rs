@@ -41,7 +41,7 @@ pub enum Verdict {
 pub struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
-    /// What was found, on one line.
+    /// The finding, on one line.
     pub text: String,
     /// The advice; absent if there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! How long a call without a response is repeated.
+//! The time for which a call without a response is repeated.
 
 use std::time::Instant;
 

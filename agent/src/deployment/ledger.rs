@@ -1,14 +1,14 @@
-//! The commands of this host, on disk: what is in progress, which outcomes the service has not taken yet, and how the
-//! last of the others ended (spec: Durability). Whatever ends the agent, the next one finds here what it owes.
+//! The commands of this host, on disk: those in progress, the outcomes that the service has not accepted yet, and the
+//! last of the others (spec: Durability). However the agent ends, the next one finds its obligations here.
 //!
-//! A command has one file in `deployment-commands/`, which moves on with it:
+//! A command has one file in `deployment-commands/`, which moves from folder to folder:
 //!
-//! * `in-progress/` from its delivery on, before anything is done for it;
-//! * `outbox/` when it is over, before the service is told;
-//! * `told/` when the service has taken the outcome, or refused it for good. A command that is delivered once more is
-//!   answered from there, and not performed.
+//! * `in-progress/` from its delivery on, before any work for it begins;
+//! * `outbox/` when it has ended, before the outcome is reported;
+//! * `told/` when the service has accepted the outcome, or rejected it for good. A redelivered command is answered from
+//!   there, and does not run again.
 //!
-//! Beside it, the notes of [`official`] agents are kept.
+//! The notes of [`official`] agents are kept besides.
 
 mod official;
 mod record;
@@ -31,7 +31,8 @@ pub use official::Bare;
 pub use record::{About, Begun, Ended, InProgress, Noted};
 use record::{Record, file_name};
 
-/// Outcomes that are remembered after the service has taken them; the oldest are forgotten first. Each takes a block.
+/// The number of outcomes that are remembered after the service accepted them; the oldest are dropped first. Each takes
+/// a block.
 const REMEMBERED: usize = 1000;
 
 /// The records of all commands.
@@ -44,7 +45,7 @@ pub struct Ledger {
     ongoing: PathBuf,
 }
 
-/// A command in progress that is on record, until [`Ledger::end`] or [`Ledger::forget`].
+/// A recorded command in progress, until [`Ledger::end`] or [`Ledger::forget`].
 #[derive(Debug)]
 #[must_use]
 pub struct Entry {
@@ -53,23 +54,23 @@ pub struct Entry {
     event: LifecycleEvent,
 }
 
-/// An outcome that the service is to be told, until [`Ledger::close`].
+/// An outcome to be reported to the service, until [`Ledger::close`].
 #[derive(Debug)]
 #[must_use]
 pub struct Outgoing {
     pub ended: Ended,
-    /// Whether the disk has it.
+    /// Whether it is on the disk.
     safe: bool,
 }
 
-/// What earlier runs of an agent owe the service.
+/// The outcomes that earlier runs of an agent still have to report.
 #[derive(Debug, Default)]
 pub struct Left {
     /// Oldest first.
     pub outcomes: Vec<Outgoing>,
     /// Oldest first.
     pub interrupted: Vec<Entry>,
-    /// Commands of an official agent, or of a record that is no use any more.
+    /// Commands of an official agent, or of an unusable record.
     pub bare: Vec<Bare>,
     /// Commands of this agent that another one has reported meanwhile.
     pub reported: Vec<Entry>,
@@ -110,7 +111,7 @@ impl Ledger {
         }
     }
 
-    /// The outcomes that wait, oldest first, for a reader who changes nothing.
+    /// The waiting outcomes, oldest first, for a reader that changes nothing.
     pub fn peek(store: &Store) -> Vec<Ended> {
         let records = files(&Self::at(store).outbox).into_iter();
         let mut waiting: Vec<Ended> = records.filter_map(|path| record::read(&path).ok()).collect();
@@ -125,13 +126,13 @@ impl Ledger {
         Ok(entry)
     }
 
-    /// Records that this agent takes up what an earlier one left.
+    /// Records that this agent resumes a command of an earlier one.
     pub fn resume(&self, entry: &mut Entry) -> Result<(), LedgerError> {
         entry.record.starts = entry.record.starts.saturating_add(1);
         self.save(entry)
     }
 
-    /// Leaves a command to the next agent, in an orderly manner: this start did not end in a crash.
+    /// Leaves a command to the next agent in an orderly way, so that this start does not count as a crash.
     pub fn leave(&self, mut entry: Entry) {
         entry.record.starts = entry.record.starts.saturating_sub(1);
         if let Err(error) = self.save(&entry) {
@@ -139,7 +140,7 @@ impl Ledger {
         }
     }
 
-    /// Records that the command is about to be performed, and with what specification.
+    /// Records that the command is about to run, with its specification.
     pub fn begin(
         &self,
         entry: &mut Entry,
@@ -159,13 +160,13 @@ impl Ledger {
         self.save(entry)
     }
 
-    /// The command is over, and the service does not want to know how it ended.
+    /// Drops a command whose outcome the service does not want.
     pub fn forget(&self, entry: Entry) {
         self.remove_in_progress(entry.host_command_identifier(), entry.deployment());
     }
 
-    /// Records how a command ended, before the service is told. When that is not possible, the outcome can still be
-    /// told, and the command stays recorded as in progress until then.
+    /// Records the outcome of a command, before it is reported. If that fails, the outcome can still be reported, and
+    /// the command stays recorded as in progress until then.
     pub fn end(&self, entry: Entry, completion: PutHostCommandCompleteInput) -> Outgoing {
         let (deployment, noted) =
             entry.record.begun.map(|begun| (begun.about.deployment_id, begun.noted)).unzip();
@@ -179,7 +180,7 @@ impl Ledger {
         self.keep(Ended::new(name, None, completion))
     }
 
-    /// The same for a command of which nothing but the note of an official agent is known.
+    /// The same for a command that is known only from the note of an official agent.
     pub fn end_bare(&self, bare: &Bare, completion: PutHostCommandCompleteInput) -> Outgoing {
         self.keep(Ended::new("", PathComponent::new(&bare.deployment_id), completion))
     }
@@ -199,14 +200,14 @@ impl Ledger {
         Outgoing { ended, safe }
     }
 
-    /// The service has taken the outcome, or refused it for good; from now on it is only remembered.
+    /// Records that the service accepted the outcome, or rejected it for good; from now on it is only remembered.
     pub fn close(&self, outgoing: Outgoing) {
         let Outgoing { ended, safe } = outgoing;
         let id = ended.host_command_identifier();
         let name = file_name(id);
         let told = self.told.join(&name);
         let kept = if safe {
-            // Should a power cut undo it, the service is told twice.
+            // If a power cut undoes it, the outcome is reported twice.
             fs::rename(self.outbox.join(&name), &told).map_err(|source| (told, source))
         } else {
             save(&told, &ended).map_err(|error| (error.path, error.source))
@@ -219,7 +220,7 @@ impl Ledger {
         self.prune();
     }
 
-    /// How the command ended that the service was told about before.
+    /// Returns the outcome of this command if it was reported to the service before.
     pub fn told(&self, host_command_identifier: &str) -> Option<PutHostCommandCompleteInput> {
         let path = self.told.join(file_name(host_command_identifier));
         if !path.exists() {
@@ -229,7 +230,7 @@ impl Ledger {
         Some(record?.completion)
     }
 
-    /// What earlier runs left behind. What is no record is set aside, with a warning.
+    /// Reads the records of earlier runs. A file that is not a record is set aside with a warning.
     pub fn left(&self) -> Left {
         self.prune();
         let mut left = Left::default();
@@ -315,7 +316,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets what nobody will ask for any more.
+    /// Drops outcomes that nobody will ask for any more.
     fn prune(&self) {
         let mut told: Vec<(SystemTime, PathBuf)> = files(&self.told)
             .into_iter()
@@ -367,7 +368,7 @@ impl Entry {
 }
 
 impl Outgoing {
-    /// Whether the next agent would tell it.
+    /// Whether the next agent would report it.
     pub fn is_safe(&self) -> bool {
         self.safe
     }
@@ -380,7 +381,7 @@ fn save(path: &Path, record: &impl Record) -> Result<(), LedgerError> {
         .map_err(|source| LedgerError { path: path.to_owned(), source })
 }
 
-/// The record at `path`; one that is no use is set aside, so that the agent can go on and somebody can look at it.
+/// Reads the record at `path`; sets an unusable one aside for inspection, so that the agent can continue.
 fn usable<R: Record>(path: &Path) -> Option<R> {
     let error = match record::read(path) {
         Ok(record) => return Some(record),

@@ -84,7 +84,7 @@ impl FromStr for BundleType {
     }
 }
 
-/// What the operator allows a bundle to do; the default is what the official agent allows.
+/// The limits that the operator sets for a bundle; the default allows as much as the official agent does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     /// The largest number of bytes of file content that may be written (`archive_max_extraction_size`); free disk space

@@ -65,7 +65,7 @@ struct Level {
     /// Below the root.
     relative: PathBuf,
     names: vec::IntoIter<OsString>,
-    /// What the copy gets when it is complete; nothing for the root.
+    /// The status that the copy receives when it is complete; `None` for the root.
     stat: Option<Stat>,
 }
 

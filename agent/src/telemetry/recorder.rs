@@ -1,4 +1,4 @@
-//! Makes a [`Record`] of every event: its own fields and those of the spans around it, the innermost winning.
+//! Turns every event into a [`Record`]: its own fields and those of its spans, where the innermost overrides.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -14,10 +14,10 @@ use tracing_subscriber::registry::LookupSpan;
 use super::record::{Fields, Record};
 use codedeploy_api::chain::Chain;
 
-/// A layer that hands every record on.
+/// A layer that passes every record on.
 pub(super) struct Recorder<W>(pub(super) W);
 
-/// What the fields of a span or an event say.
+/// Reads the fields of a span or an event.
 #[derive(Default)]
 struct Reader {
     message: String,

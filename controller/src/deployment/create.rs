@@ -18,7 +18,7 @@ use crate::request::{self, References, Source};
 use crate::revision::Revision;
 use crate::transaction::Context;
 
-/// Accepts a deployment; its targets are found when it starts.
+/// Accepts a deployment; its targets are determined when it starts.
 pub fn create(
     context: &Context<'_>,
     request: request::CreateDeployment,
@@ -85,7 +85,7 @@ pub fn create(
     Ok((CreateDeploymentOutput { deployment_id: Some(id) }, outcome))
 }
 
-/// Writes a new deployment down, as the last that was attempted in its group.
+/// Stores a new deployment as the last attempted one of its group.
 pub(super) fn publish(
     context: &Context<'_>,
     group: &groups::Group,
@@ -97,7 +97,7 @@ pub(super) fn publish(
     Ok(groups::note_attempt(context.tx, &group.id, target_revision, &record.id)?)
 }
 
-/// What is said of alarms that can never stop the deployment.
+/// Returns the warning about alarms that can never stop the deployment.
 fn unknown_alarms(
     context: &Context<'_>,
     application: &str,
@@ -110,7 +110,7 @@ fn unknown_alarms(
     Ok(found.iter().map(ToString::to_string).collect())
 }
 
-/// Whether hosts are given a GitHub token for the revision; one that cannot be opened is refused.
+/// Whether hosts get a GitHub token for the revision; a token that cannot be decrypted is an error.
 fn has_token(context: &Context<'_>, group: &groups::Group, revision: &Revision) -> Result<bool, ApiError> {
     if !matches!(revision, Revision::GitHub(_)) {
         return Ok(false);
@@ -126,7 +126,7 @@ fn has_token(context: &Context<'_>, group: &groups::Group, revision: &Revision) 
     }
 }
 
-/// The revision of a group's last successful deployment, and how a deployment of it depends on that one.
+/// Returns the revision of a group's last successful deployment, and the relations of a deployment that repeats it.
 fn restarted(context: &Context<'_>, group: &groups::Group) -> Result<(Revision, Relations), ApiError> {
     let last = match &group.last_successful {
         Some(id) => Record::load(context.tx, id)?,
@@ -145,7 +145,7 @@ fn restarted(context: &Context<'_>, group: &groups::Group) -> Result<(Revision, 
     Ok((revision, relations))
 }
 
-/// The way the deployment takes, if this service can take it.
+/// Returns the strategy of the deployment, if this service supports it.
 fn strategy(
     context: &Context<'_>,
     group: &groups::Group,
@@ -206,7 +206,7 @@ fn check_replacement(context: &Context<'_>, replacement: Option<&Replacement>) -
     Ok(())
 }
 
-/// CI plug-ins find the running deployment's id in this text.
+/// CI plug-ins parse the running deployment's id from this text.
 fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Result<(), ApiError> {
     if let Some(running) = unfinished::of_group(context.tx, group_id)? {
         return Err(ErrorName::DeploymentLimitExceeded.because(format!(
@@ -223,7 +223,7 @@ fn refuse_second(context: &Context<'_>, group_id: &str, group_name: &str) -> Res
     Ok(())
 }
 
-/// The revision of a group's last successful deployment.
+/// Returns the revision of a group's last successful deployment.
 pub(super) fn last_successful_revision(
     context: &Context<'_>,
     group: &groups::Group,
@@ -234,7 +234,7 @@ pub(super) fn last_successful_revision(
     }
 }
 
-/// `d-` and nine characters: agents make folders of it.
+/// `d-` and nine characters: agents use it as a folder name.
 pub(super) fn new_deployment_id(context: &Context<'_>) -> Result<String, ApiError> {
     loop {
         let id = format!("d-{}", random_text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", 9)?);

@@ -96,7 +96,7 @@ pub(super) async fn run(service: &Arc<Service>) {
         for (application, group) in pending.unwrap_or_default() {
             let started = service.change(move |_, context| start(context, &application, &group));
             let started = started.instrument(tracing::info_span!("watch", by = "events.watches")).await;
-            // What could not be looked at stays pending.
+            // A deployment that could not be examined stays pending.
             left |= !matches!(started, Ok(true));
         }
         let again =

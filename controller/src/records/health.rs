@@ -1,4 +1,4 @@
-//! How deployments left the instances of a group: the rows that a later deployment begins with.
+//! The state in which deployments left the instances of a group: the rows that a later deployment begins with.
 
 use std::collections::HashMap;
 

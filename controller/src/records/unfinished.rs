@@ -49,7 +49,7 @@ pub fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<String>, SqlError>
     )
 }
 
-/// How many deployments are active.
+/// Counts the active deployments.
 pub fn count(tx: &Tx<'_>) -> Result<usize, SqlError> {
     let sql = "SELECT count(*) FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')";
     tx.query_one(sql, (), |row| row.get(0))

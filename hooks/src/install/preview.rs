@@ -39,7 +39,7 @@ pub fn preview(request: &Request<'_>) -> Result<Preview, InstallError> {
 }
 
 impl Preview {
-    /// What the Install would bring in the order of creation, then what it would remove and keep.
+    /// Lists the paths that the Install would create, in order of creation, then those that it would remove and keep.
     pub fn changes(&self) -> impl Iterator<Item = PathChange> {
         self.decision.changes(&self.paths)
     }

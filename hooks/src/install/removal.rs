@@ -17,7 +17,7 @@ const TOGETHER: usize = 1024;
 /// A path that could not be removed, and why.
 type Left = (PathBuf, io::Error);
 
-/// What is to be removed next.
+/// A list of files and folders to remove.
 #[derive(Default)]
 pub(super) struct Removal {
     handles: Handles,

@@ -340,7 +340,7 @@ fn the_library_of_the_database_is_named_in_the_store_alone() {
 
 #[test]
 fn statements_are_standard_sql() {
-    /// What one engine alone understands, or understands in its own way.
+    /// SQL that only one engine understands, or that one engine understands in its own way.
     const OF_ONE_ENGINE: [&str; 14] = [
         "INDEXED BY",
         "INSERT OR ",

@@ -1,5 +1,5 @@
-//! The files in which official agents note the commands in progress: one per deployment, holding the command's
-//! identifier (spec: Start-up recovery). Ours are of this form, so that either agent can take over from the other.
+//! The notes of official agents about commands in progress: one file per deployment with the command's identifier
+//! (spec: Start-up recovery). This agent writes the same files, so that either agent can take over from the other.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use codedeploy_hooks::fs::{is_unfinished, replace_record, sweep};
 use super::LedgerError;
 use crate::path_component::PathComponent;
 
-/// Longest command identifier that is read back, in bytes.
+/// The longest command identifier that is read, in bytes.
 const MAX_IDENTIFIER: u64 = 64 * 1024;
 
 /// A command that an earlier run of an agent began and did not finish.
@@ -21,7 +21,7 @@ pub struct Bare {
     pub host_command_identifier: String,
 }
 
-/// Why a file is no record of an interrupted command.
+/// The reason why a file is not a record of an interrupted command.
 #[derive(Debug, thiserror::Error)]
 enum Useless {
     #[error("it is not a regular file")]
@@ -32,7 +32,7 @@ enum Useless {
     Read(#[from] io::Error),
 }
 
-/// Notes that a command of `deployment` is in progress.
+/// Records that a command of `deployment` is in progress.
 pub(super) fn write(
     folder: &Path,
     deployment: &PathComponent,
@@ -43,7 +43,7 @@ pub(super) fn write(
         .map_err(|source| LedgerError { path: path.clone(), source })
 }
 
-/// Removes the note, unless a later command of the same deployment has taken the file over.
+/// Removes the note, unless a later command of the same deployment has replaced it.
 pub(super) fn remove(folder: &Path, deployment: &str, host_command_identifier: &str) {
     let path = folder.join(deployment);
     if read(&path).is_ok_and(|current| current != host_command_identifier) {
@@ -66,7 +66,7 @@ pub(super) fn is_gone(folder: &Path, deployment: &PathComponent, host_command_id
     }
 }
 
-/// All notes in the folder, in the order of their names. Whatever else is there is removed, with a warning.
+/// Returns all notes in the folder, sorted by name. Everything else there is removed, with a warning.
 pub(super) fn all(folder: &Path) -> Vec<Bare> {
     if let Err(error) = sweep(folder) {
         tracing::warn!(folder = %folder.display(), %error, "what an earlier run began to write there stays");
@@ -79,7 +79,7 @@ pub(super) fn all(folder: &Path) -> Vec<Bare> {
     let mut found = Vec::new();
     for entry in entries {
         let (path, name) = (entry.path(), entry.file_name());
-        // It is being written.
+        // It is still being written.
         if is_unfinished(&name) {
             continue;
         }
@@ -97,12 +97,12 @@ pub(super) fn all(folder: &Path) -> Vec<Bare> {
     found
 }
 
-/// The identifier in the file.
+/// Reads the identifier in the file.
 fn read(path: &Path) -> Result<String, Useless> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(Useless::Kind);
     }
-    // It may have become something else since: nothing is waited for, no link is followed.
+    // The file may have been replaced since: never block, and follow no link.
     let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
     let mut bytes = Vec::new();
@@ -113,7 +113,7 @@ fn read(path: &Path) -> Result<String, Useless> {
     if usable { Ok(text.to_owned()) } else { Err(Useless::Noise) }
 }
 
-/// Removes what is of no use; a folder that is not empty stays, for whoever put it there.
+/// Removes a useless file; a folder that is not empty stays, for its owner.
 fn clear(path: &Path, reason: &Useless) {
     tracing::warn!(path = %path.display(), %reason, "no record of a command in progress; removed");
     let removed = match fs::symlink_metadata(path) {

@@ -13,7 +13,7 @@ use crate::install::step::Change;
 #[derive(Debug)]
 pub(in crate::install) struct Changes {
     file: File,
-    /// Where each one's line begins, and where the last one ends.
+    /// The offset at which the line of each change begins, and the offset at which the last line ends.
     starts: Vec<u64>,
 }
 
