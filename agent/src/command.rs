@@ -380,7 +380,7 @@ fn deserialize(response: &HttpResponse) -> Result<Answer, OrchestratorError<Serv
     Err(OrchestratorError::operation(ServiceError { status: response.status().as_u16(), kind, message }))
 }
 
-/// The name of an error without its namespace, and without the address that some services put behind it.
+/// Returns the name of an error without its namespace and without the address that some services append.
 fn bare_name(kind: &str) -> &str {
     let name = kind.rsplit('#').next().unwrap_or_default();
     name.split(':').next().unwrap_or_default()

@@ -44,7 +44,7 @@ pub struct Host {
     settings: Settings,
     environment: Environment,
     store: Store,
-    /// Absent when nothing needs S3.
+    /// Absent if S3 is not needed.
     access: Option<Access>,
     /// The keeper of scripts.
     keeper: PathBuf,
@@ -74,7 +74,7 @@ impl Host {
         }
     }
 
-    /// The same host, whose scripts another program watches over.
+    /// Returns the same host with another program as the keeper of its scripts.
     pub fn with_keeper(self, keeper: impl Into<PathBuf>) -> Self {
         Self { keeper: keeper.into(), ..self }
     }
@@ -91,8 +91,8 @@ impl Host {
         &self.store
     }
 
-    /// Decides what a command does on this host, and changes nothing. An error that is found is part of the plan: the
-    /// service accepts it only for a command that was acknowledged.
+    /// Plans a command on this host, and changes nothing. An error that it finds is part of the plan, because the
+    /// service accepts errors only for an acknowledged command.
     pub async fn plan<'a>(&self, event: &'a LifecycleEvent, spec: &'a DeploymentSpec) -> Plan<'a> {
         let (store, again) = (self.store.clone(), self.is_deployed_again(spec));
         let (for_event, for_spec) = (event.clone(), spec.clone());
@@ -100,8 +100,8 @@ impl Host {
         Plan { event, spec, work: work.unwrap_or_else(|error| Err(error.into())) }
     }
 
-    /// Performs a command; one of a service has an identifier. The report names whatever goes wrong. `stop` ends a script
-    /// or a download early and prevents an Install that has not begun; one that has begun is finished.
+    /// Performs a command; a command from a service has an identifier. The report names every error. `stop` ends a
+    /// script or a download early and prevents an Install that has not begun; an Install that has begun is finished.
     pub async fn perform(&self, plan: Plan<'_>, command: Option<&str>, stop: CancellationToken) -> Report {
         let Plan { event, spec, work } = plan;
         let performed = match work {

@@ -6,7 +6,7 @@
 //! * [`specification`]: the deployment specification, the signed document inside a command's envelope;
 //! * [`diagnostics`]: a host's report about a finished command.
 //!
-//! Besides them, [`chain`] shows an error with its causes, for all programs alike.
+//! Besides, [`chain`] shows an error with its causes, in the same form for all programs.
 //!
 //! Shapes only: the agent decides what a member means for a host, the controller what it means for a fleet.
 

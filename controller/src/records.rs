@@ -1,7 +1,7 @@
-//! The rows of deployments, of their targets and commands, and of what they left behind.
+//! The rows of deployments, of their targets and commands, and of their traces.
 //!
-//! Lists of deployments are in [`listing`] and [`unfinished`], the health of instances in [`health`], changes that
-//! receivers are to hear of in [`state_changes`]. A row that cannot be read is [set aside](set_aside).
+//! Lists of deployments are in [`listing`] and [`unfinished`], the health of instances is in [`health`], and the
+//! changes to report to receivers are in [`state_changes`]. A row that cannot be read is [set aside](set_aside).
 
 pub(crate) mod columns;
 pub(crate) mod command;
@@ -220,13 +220,13 @@ impl Record {
         )
     }
 
-    /// The oldest deployment of a group.
+    /// Returns the oldest deployment of a group.
     pub(crate) fn oldest_of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<String>, SqlError> {
         let sql = "SELECT id FROM deployments WHERE group_id = ?1 ORDER BY created LIMIT 1";
         tx.query_opt(sql, [group_id], |row| row.get(0))
     }
 
-    /// Deletes a deployment with what is left of its targets.
+    /// Deletes a deployment with its remaining targets.
     pub(crate) fn delete(tx: &Tx<'_>, id: &str) -> Result<(), SqlError> {
         tx.execute("DELETE FROM deployments WHERE id = ?1", [id]).map(drop)
     }

@@ -126,11 +126,12 @@ fn is_like_appspec(name: &str, named: &str) -> bool {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Announced(Arc<Mutex<VecDeque<PathBuf>>>);
 
-/// Files that are remembered; the oldest is forgotten first.
+/// The number of files that are remembered; the oldest is dropped first.
 const MAX_ANNOUNCED: usize = 64;
 
 impl Announced {
-    /// Logs what is odd about the AppSpec file at `path`, once. Without a path, the warnings belong to this event alone.
+    /// Logs the warnings about the AppSpec file at `path` once. Without a path, the warnings belong to this event
+    /// alone.
     pub(super) fn warn(&self, path: &Path, warnings: &[String]) {
         if path.as_os_str().is_empty() {
             return warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -195,8 +196,8 @@ fn counted(number: usize, word: &str) -> String {
     if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
-/// The AppSpec file of the revision in `archive`, where it is, and what is odd about it. `earlier` says that a revision
-/// that was deployed before is deployed again.
+/// Returns the AppSpec file of the revision in `archive`, with its path and its warnings. `earlier` means that a
+/// revision is deployed again.
 pub(super) fn parsed(archive: &Path, named: &str, earlier: bool) -> Result<(PathBuf, Parsed), AppSpecError> {
     let path = find(archive, named)?;
     let text =

@@ -1,4 +1,5 @@
-//! DownloadBundle: the revision is fetched and unpacked beside its place, and published there when it is whole.
+//! DownloadBundle: fetches and unpacks the revision beside its final folder, and publishes it there when it is
+//! complete.
 
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::spec::DeploymentSpec;
 use crate::telemetry::milliseconds_since;
 use codedeploy_api::chain::Chain;
 
-/// Makes the deployment's archive. It is published by rename, so later events never see a partial one.
+/// Creates the deployment's archive. A rename publishes it, so later events never see a partial one.
 pub(super) async fn download(host: &Host, spec: &DeploymentSpec) -> Result<Report, CommandError> {
     let folder = host.folder(spec);
     make_room(host, spec, &folder).await?;
@@ -31,7 +32,7 @@ pub(super) async fn download(host: &Host, spec: &DeploymentSpec) -> Result<Repor
     Ok(succeeded(Some(&format!("BundleSource={}", source.await??))))
 }
 
-/// Removes the group's oldest deployments, and leaves an empty folder for this one.
+/// Removes the group's oldest deployments, and creates an empty folder for this one.
 async fn make_room(
     host: &Host,
     spec: &DeploymentSpec,
@@ -69,11 +70,11 @@ async fn bring(
     let named = spec.appspec_filename.clone();
     blocking(move || {
         let archive = folder.incoming_archive();
-        // The message names the place that the archive will have.
+        // The message names the final path of the archive.
         appspec::find(&archive, &named).map_err(|error| error.in_archive(&folder.archive(), &named))?;
         let written = if reused { Ok(()) } else { manifest::write(&archive, &folder.manifest()) };
         match written {
-            // A user who is not root can be unable to read what the bundle gave him, and has nothing to guard.
+            // A user other than root may be unable to read the files of the bundle, and has nothing to guard.
             Err(error) if !rustix::process::geteuid().is_root() => {
                 tracing::warn!(reason = %Chain(&error), "no restart will be able to use this archive again");
             }

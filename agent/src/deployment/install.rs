@@ -1,4 +1,4 @@
-//! Install: the revision's files are put in place, and the group's records say so.
+//! Install: puts the revision's files in place, and records that for the group.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ pub(super) async fn install(
     Ok(succeeded(note.as_deref()))
 }
 
-/// The same error, which calls deployment groups by their names; only the folders of deployments tell these.
+/// Returns the same error with the names of deployment groups, which only the folders of deployments contain.
 fn named(error: InstallError, store: &Store) -> InstallError {
     match error {
         InstallError::Conflicts(mut conflicts) => {
@@ -96,8 +96,8 @@ fn name_group(conflict: &mut Conflict, store: &Store) {
     }
 }
 
-/// Folders that are nobody's destination, because they are the agent's. A log or pid folder that programs share is not
-/// among them; there the agent has single files, which Install does not replace.
+/// The agent's own folders, which cannot be a destination. A log or pid folder that programs share is not among them:
+/// there the agent has single files, which Install does not replace.
 pub(super) fn own_folders(settings: &Settings) -> Vec<PathBuf> {
     const SHARED: [&str; 9] = ["/", "/home", "/opt", "/run", "/srv", "/tmp", "/var", "/var/log", "/var/run"];
     let shared = |folder: &PathBuf| SHARED.iter().any(|shared| folder == Path::new(shared));

@@ -119,7 +119,7 @@ impl Ledger {
         waiting
     }
 
-    /// Records that `command` was delivered, which asks for `event`.
+    /// Records the delivery of `command`, which requests `event`.
     pub fn receive(&self, command: HostCommand, event: LifecycleEvent) -> Result<Entry, LedgerError> {
         let entry = Entry { record: InProgress::new(command), event };
         self.save(&entry)?;
@@ -152,7 +152,8 @@ impl Ledger {
         let completed_before = (entry.event == LifecycleEvent::Install)
             .then(|| self.store.completed_install(&spec.deployment_group_id, &spec.deployment_id))
             .flatten();
-        // The note first: where the record says that it was written and it is gone, another agent has removed it.
+        // The note comes first: if the record says that a note was written and the note is gone, another agent has
+        // removed it.
         official::write(&self.ongoing, &spec.deployment_id, entry.host_command_identifier())?;
         let noted = Some(Noted { folder: self.folder_of_notes(), at: OffsetDateTime::now_utc() });
         entry.record.begun =
@@ -258,8 +259,8 @@ impl Ledger {
         left
     }
 
-    /// Moves the command that another agent has reported out of what is owed. An official agent that finds notes at its
-    /// start reports the newest one's command and clears the folder.
+    /// Moves the command that another agent has reported from `left` to its `reported`. An official agent that finds
+    /// notes at its start reports the command of the newest note and clears the folder.
     fn set_apart_reported(&self, left: &mut Left) {
         let of_outcomes = left.outcomes.iter().map(|outgoing| &outgoing.ended).filter_map(|ended| {
             Some((ended.noted.as_ref()?, ended.deployment_id.as_ref()?, ended.host_command_identifier()))
@@ -288,7 +289,7 @@ impl Ledger {
         left.reported = left.interrupted.extract_if(.., is_newest).collect();
     }
 
-    /// Whether nothing but the note of an official agent is known of the command. A note that nobody needs is removed.
+    /// Whether the command is known only from the note of an official agent. A note that nobody needs is removed.
     fn is_bare(&self, bare: &Bare, interrupted: &[Entry]) -> bool {
         let name = file_name(&bare.host_command_identifier);
         let is_unbegun = |entry: &Entry| {
@@ -329,8 +330,8 @@ impl Ledger {
 }
 
 impl Entry {
-    /// The entry of a record; a command whose name earlier versions kept though it is no event's has nothing but its
-    /// identifier.
+    /// Makes the entry of a record. Earlier versions also recorded commands whose name is not an event; of these, only
+    /// the identifier is used.
     pub fn read(record: InProgress) -> Result<Self, Bare> {
         match record.command.command_name.parse() {
             Ok(event) => Ok(Self { record, event }),

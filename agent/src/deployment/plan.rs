@@ -1,4 +1,4 @@
-//! The plan of a command: which files are read and which scripts are chosen before the service hears that it begins.
+//! The plan of a command: its files are read and its scripts are chosen before the service is notified of its start.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::appspec::{self, AppSpecError};
 use crate::deployment_root::{Pointer, Store};
 use crate::spec::DeploymentSpec;
 
-/// One command, planned. Scripts are compared with the manifest of their revision only when they run.
+/// A planned command. Scripts are compared with the manifest of their revision only when they run.
 #[derive(Debug)]
 pub struct Plan<'a> {
     pub(super) event: &'a LifecycleEvent,
@@ -33,7 +33,7 @@ pub(super) struct Installable {
     pub(super) path: PathBuf,
     pub(super) appspec: AppSpec,
     pub(super) warnings: Vec<String>,
-    /// For whoever started the deployment.
+    /// For the person or program that started the deployment.
     pub(super) note: Option<String>,
 }
 
@@ -55,7 +55,7 @@ impl Plan<'_> {
     }
 }
 
-/// Decides what `event` does. `again` says that a revision that was deployed before is deployed again. Blocks.
+/// Plans the work of `event`. `again` means that a revision is deployed again. Blocks.
 pub(super) fn work(
     store: &Store,
     event: &LifecycleEvent,
@@ -87,7 +87,7 @@ fn installable(store: &Store, spec: &DeploymentSpec, again: bool) -> Result<Inst
     Ok(Installable { path, appspec, warnings, note })
 }
 
-/// The scripts of `event`, from the revision that they come from. None, when that revision is gone.
+/// Returns the scripts of `event` from their revision; none if that revision is gone.
 fn scripts(
     store: &Store,
     event: &LifecycleEvent,

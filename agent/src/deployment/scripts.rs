@@ -1,4 +1,4 @@
-//! Every event but DownloadBundle and Install: the scripts that the plan has chosen are run.
+//! Every event but DownloadBundle and Install: runs the scripts that the plan has chosen.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Single files of the store that others may have changed: read with care, and set aside when they are of no use.
+//! Single files of the store that others may have changed: they are read with care, and set aside if they are unusable.
 
 use std::ffi::OsStr;
 use std::fs;

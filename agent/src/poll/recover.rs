@@ -116,7 +116,7 @@ pub(super) async fn recover(agent: &Arc<Agent>, commands: &mut Commands, shutdow
     }
 }
 
-/// Ends interrupted Installs, and reads what else earlier runs left. Blocks.
+/// Ends interrupted Installs, and reads the other records of earlier runs. Blocks.
 fn look(store: &Store, ledger: &Ledger) -> (Left, Vec<Journal>) {
     if let Err(error) = recovery::at_start(store) {
         tracing::error!("{}; the next Install tries again", Chain(&error));
@@ -128,7 +128,7 @@ fn look(store: &Store, ledger: &Ledger) -> (Left, Vec<Journal>) {
     (ledger.left(), rollbacks)
 }
 
-/// Forgets a command that another agent has reported while this one was away.
+/// Drops a command that another agent has reported while this one did not run.
 fn leave_to_another(agent: &Agent, entry: Entry) {
     let span = span_of(entry.command());
     let _entered = span.enter();

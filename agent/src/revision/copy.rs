@@ -57,12 +57,12 @@ struct Copier<'a> {
     made: HashMap<(u64, u64), PathBuf>,
 }
 
-/// A folder that is being copied, and the names in it that are still to come.
+/// A folder that is being copied, and its remaining names.
 struct Level {
     from: OwnedFd,
     to: OwnedFd,
     path: PathBuf,
-    /// Below the root.
+    /// The path below the root.
     relative: PathBuf,
     names: vec::IntoIter<OsString>,
     /// The status that the copy receives when it is complete; `None` for the root.
@@ -85,7 +85,7 @@ impl Level {
 }
 
 impl Copier<'_> {
-    /// Copies a folder with all that is below it.
+    /// Copies a folder with everything below it.
     fn copy(&mut self, top: Level) -> Result<(), CopyError> {
         let mut open = vec![top];
         while let Some(level) = open.last_mut() {

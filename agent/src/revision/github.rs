@@ -237,7 +237,7 @@ fn path(revision: &GitHubRevision) -> String {
 
 /// Everything but letters, digits and `-._~` (RFC 3986, section 2.3).
 const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same without `/`, which names of branches have.
+/// The same without `/`, which names of branches may contain.
 const RESERVED_IN_PATH: AsciiSet = RESERVED.remove(b'/');
 
 #[cfg(test)]

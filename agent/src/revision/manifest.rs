@@ -295,10 +295,10 @@ fn examine(archive: &Path, visit: &mut Visit<'_>) -> Result<(), ManifestError> {
     Ok(())
 }
 
-/// An open folder on the way down, and the names in it that are still to come.
+/// An open folder on the way down, and its remaining names.
 struct Level {
     folder: OwnedFd,
-    /// Below the archive.
+    /// The path below the archive.
     path: PathBuf,
     names: vec::IntoIter<OsString>,
 }

@@ -41,7 +41,7 @@ impl Effects {
         &self.changes
     }
 
-    /// Notes a change of the deployment: for the log, and for the receivers of events where it is one of a status.
+    /// Notes a change of the deployment: for the log, and for the receivers of events if the status changed.
     pub(super) fn note(&mut self, context: &Context<'_>, change: Change) -> Result<(), SqlError> {
         let Context { tx, now, .. } = *context;
         let id = self.deployment_id.as_str();

@@ -15,7 +15,7 @@ pub(crate) struct Health {
     pub(crate) revision: Option<Revision>,
 }
 
-/// The health of a group's instances, by their names.
+/// Returns the health of a group's instances by name.
 pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<HashMap<String, Health>, SqlError> {
     let sql = "SELECT target_id, healthy, revision FROM health WHERE group_id = ?1";
     let rows = tx.query_all(sql, [group_id], |row| {
@@ -26,8 +26,8 @@ pub(crate) fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<HashMap<String, He
     Ok(rows.into_iter().collect())
 }
 
-/// Notes how a deployment of a revision left the instances that it attempted. The revision of an instance after a failure
-/// is not known any more, if it was the group's `current` one.
+/// Notes the state in which a deployment of a revision left the instances that it attempted. After a failure, the
+/// revision of an instance is no longer known if it was the group's `current` one.
 pub(crate) fn note_end(
     tx: &Tx<'_>,
     group_id: &str,
@@ -54,7 +54,7 @@ pub(crate) fn note_end(
     Ok(())
 }
 
-/// Notes that nothing is known of the instances that a damaged deployment attempted.
+/// Notes that the state of the instances that a damaged deployment attempted is unknown.
 pub(super) fn note_damage(tx: &Tx<'_>, deployment_id: &str) -> Result<(), SqlError> {
     tx.execute(
         "INSERT INTO health (group_id, target_id, healthy, revision)
@@ -81,7 +81,7 @@ pub(crate) fn note_revision(
     Ok(())
 }
 
-/// Drops what deployments left on an instance of a name: another one has the name now.
+/// Drops the health of an instance of this name: the name now belongs to another instance.
 pub(crate) fn forget(tx: &Tx<'_>, target_id: &str) -> Result<(), SqlError> {
     tx.execute(
         "DELETE FROM health WHERE group_id IN (SELECT id FROM deployment_groups) AND target_id = ?1",

@@ -4,7 +4,8 @@ use codedeploy_api::codedeploy::DeploymentStatus;
 
 use crate::store::{Row, SqlError, Tx};
 
-/// When a deployment was made. Of those made in the same millisecond, the one made last has the highest sequence number.
+/// The time at which a deployment was created. Among those of the same millisecond, the last one has the highest
+/// sequence number.
 pub(crate) type Made = (i64, i64);
 
 /// The deployments to list.
@@ -21,7 +22,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) before: Made,
 }
 
-/// Selects deployments of one kind: those of a page, in any order. An index has all that says which these are.
+/// Selects the deployments of one kind and one page, in any order. An index contains all columns of the condition.
 macro_rules! newest {
     ($condition:literal) => {
         concat!(
@@ -65,7 +66,7 @@ pub(crate) fn newest(tx: &Tx<'_>, wanted: &Wanted<'_>, most: usize) -> Result<Ve
     Ok(found)
 }
 
-/// The last deployment of a group that was begun on a host.
+/// Returns the last deployment of a group that began on a host.
 pub(crate) fn last_on_host(tx: &Tx<'_>, group_id: &str, host: &str) -> Result<Option<String>, SqlError> {
     tx.query_opt(
         "SELECT deployments.id FROM deployments JOIN targets ON targets.deployment_id = deployments.id

@@ -1,5 +1,5 @@
-//! Changes of state that no message was made of yet. The transaction that makes a change notes it, while there are
-//! receivers of events.
+//! Changes of state that have no message yet. The transaction that makes a change notes it if there are receivers of
+//! events.
 
 use codedeploy_api::codedeploy::{DeploymentStatus, TargetStatus, Timestamp};
 
@@ -22,7 +22,7 @@ pub(crate) struct ChangedTarget {
     pub(crate) arn: String,
 }
 
-/// Has changes noted from now on, or no more.
+/// Turns the noting of changes on or off.
 pub(crate) fn listen(tx: &Tx<'_>, wanted: bool) -> Result<(), SqlError> {
     if wanted {
         tx.execute("INSERT INTO event_listeners (id) VALUES (1) ON CONFLICT DO NOTHING", ())?;
@@ -37,7 +37,7 @@ fn is_wanted(tx: &Tx<'_>) -> Result<bool, SqlError> {
     tx.exists("SELECT 1 FROM event_listeners", ())
 }
 
-/// Notes the status that a deployment has now, if receivers are to hear of it.
+/// Notes the current status of a deployment if receivers are to be notified.
 pub(crate) fn note_deployment(
     tx: &Tx<'_>,
     id: &str,
@@ -55,7 +55,7 @@ pub(crate) fn note_deployment(
     Ok(())
 }
 
-/// Notes the status that a target has now, if receivers are to hear of it.
+/// Notes the current status of a target if receivers are to be notified.
 pub(crate) fn note_target(
     tx: &Tx<'_>,
     deployment_id: &str,
@@ -75,7 +75,7 @@ pub(crate) fn note_target(
     Ok(())
 }
 
-/// The oldest changes, in their order.
+/// Returns the oldest changes in their order.
 pub(crate) fn oldest(tx: &Tx<'_>, most: usize) -> Result<Vec<StateChange>, SqlError> {
     tx.query_all("SELECT * FROM state_changes ORDER BY sequence LIMIT ?1", [most], |row| {
         let id: Option<String> = row.get("target_id")?;
@@ -90,7 +90,7 @@ pub(crate) fn oldest(tx: &Tx<'_>, most: usize) -> Result<Vec<StateChange>, SqlEr
     })
 }
 
-/// Drops a change and those before it.
+/// Drops a change and all earlier ones.
 pub(crate) fn drop_until(tx: &Tx<'_>, sequence: i64) -> Result<(), SqlError> {
     tx.execute("DELETE FROM state_changes WHERE sequence <= ?1", [sequence]).map(drop)
 }

@@ -25,8 +25,8 @@ macro_rules! targets {
     };
 }
 
-/// Every target of a large fleet is a row with all its events: these find the few that matter in an index, without
-/// reading the others.
+/// Every target of a large fleet is a row with all its events: these statements find the relevant few in an index,
+/// without reading the others.
 const WAITING: &str = targets!(
     "WHERE deployment_id = ?1 AND position IN (
          SELECT position FROM targets
@@ -76,7 +76,7 @@ impl Target {
         Ok(Target::id_of_host(tx, deployment_id, host)?.is_some())
     }
 
-    /// The id of the target that a host is.
+    /// Returns the id of the target that stands for a host.
     pub(crate) fn id_of_host(
         tx: &Tx<'_>,
         deployment_id: &str,
@@ -91,7 +91,7 @@ impl Target {
         tx.exists("SELECT 1 FROM targets WHERE deployment_id = ?1 AND attempted = 1 LIMIT 1", [deployment_id])
     }
 
-    /// Deletes the first targets of a deployment with their commands, and returns how many there were.
+    /// Deletes the first targets of a deployment with their commands, and returns their number.
     pub(crate) fn delete(tx: &Tx<'_>, deployment_id: &str, most: usize) -> Result<usize, SqlError> {
         tx.execute(
             "DELETE FROM targets WHERE deployment_id = ?1 AND position IN (
@@ -100,8 +100,8 @@ impl Target {
         )
     }
 
-    /// Deregisters the original instances of a blue/green deployment and returns their names. Those that a later
-    /// deployment, of whatever group, gave a revision or traffic are needed again, and stay.
+    /// Deregisters the original instances of a blue/green deployment and returns their names. Instances that received a
+    /// revision or traffic from a later deployment of any group are needed again, and stay.
     pub(crate) fn deregister_originals(
         tx: &Tx<'_>,
         deployment_id: &str,

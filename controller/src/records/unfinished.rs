@@ -1,10 +1,10 @@
-//! The deployments that are not over, found by their status: there may be any number of others.
+//! The unfinished deployments, found by their status: there may be any number of finished ones.
 
 use codedeploy_api::codedeploy::Timestamp;
 
 use crate::store::{SqlError, Tx};
 
-/// With those whose original instances are still to be deregistered.
+/// Includes those whose original instances are still to be deregistered.
 const ALL: &str = "SELECT id FROM (
         SELECT id, created, sequence FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
         UNION ALL SELECT id, created, sequence FROM deployments
@@ -20,17 +20,17 @@ const STRANGE: &str = "SELECT id FROM deployments WHERE status < 'Created'
     UNION ALL SELECT id FROM deployments WHERE status > 'Stopped' AND status < 'Succeeded'
     UNION ALL SELECT id FROM deployments WHERE status > 'Succeeded'";
 
-/// The deployments that are not over, the oldest first: the service goes on with them after a restart.
+/// Returns the unfinished deployments, the oldest first: the service continues them after a restart.
 pub fn all(tx: &Tx<'_>) -> Result<Vec<String>, SqlError> {
     tx.query_all(ALL, (), |row| row.get(0))
 }
 
-/// The deployments whose status is none that there is: nobody knows whether they are over.
+/// Returns the deployments with an unknown status: they may be finished or not.
 pub fn strange(tx: &Tx<'_>) -> Result<Vec<String>, SqlError> {
     tx.query_all(STRANGE, (), |row| row.get(0))
 }
 
-/// The deployments of which a command has waited too long.
+/// Returns the deployments in which a command has waited too long.
 pub fn overdue(tx: &Tx<'_>, now: Timestamp) -> Result<Vec<String>, SqlError> {
     tx.query_all(
         "SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready')
@@ -40,7 +40,7 @@ pub fn overdue(tx: &Tx<'_>, now: Timestamp) -> Result<Vec<String>, SqlError> {
     )
 }
 
-/// The active deployment of a group.
+/// Returns the active deployment of a group.
 pub fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<String>, SqlError> {
     tx.query_opt(
         "SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1",

@@ -133,7 +133,7 @@ pub fn update(context: &Context<'_>, request: request::UpdateApplication) -> Res
     Ok(Nothing {})
 }
 
-/// Deletes an application that has no group, with its revisions.
+/// Deletes an application without groups, with its revisions.
 pub(crate) fn delete(tx: &Tx<'_>, name: &str) -> Result<(), SqlError> {
     tx.execute("DELETE FROM applications WHERE name = ?1", [name]).map(drop)
 }

@@ -109,7 +109,7 @@ pub(crate) fn by_id(context: &Context<'_>, id: &str) -> Result<Option<Group>, Ap
     Ok(context.tx.query_opt("SELECT * FROM deployment_groups WHERE id = ?1", [id], Group::read)?)
 }
 
-/// The id of a group, if there is one of the name.
+/// Returns the id of the group of this name, if there is one.
 pub(crate) fn id_of(tx: &Tx<'_>, application: &str, name: &str) -> Result<Option<String>, SqlError> {
     tx.query_opt(
         "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
@@ -119,7 +119,7 @@ pub(crate) fn id_of(tx: &Tx<'_>, application: &str, name: &str) -> Result<Option
     )
 }
 
-/// The ids of an application's groups.
+/// Returns the ids of an application's groups.
 pub(crate) fn ids_of(tx: &Tx<'_>, application: &str) -> Result<Vec<String>, SqlError> {
     tx.query_all(
         "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
@@ -128,12 +128,12 @@ pub(crate) fn ids_of(tx: &Tx<'_>, application: &str) -> Result<Vec<String>, SqlE
     )
 }
 
-/// Deletes a group that has no deployment.
+/// Deletes a group without deployments.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str) -> Result<(), SqlError> {
     tx.execute("DELETE FROM deployment_groups WHERE id = ?1", [id]).map(drop)
 }
 
-/// Notes the deployment that a group was given last, and the revision that its hosts are to have.
+/// Notes the last deployment of a group, and the revision that its hosts are to have.
 pub(crate) fn note_attempt(
     tx: &Tx<'_>,
     id: &str,
@@ -147,7 +147,7 @@ pub(crate) fn note_attempt(
     Ok(())
 }
 
-/// Notes the last deployment of a group that succeeded.
+/// Notes the last successful deployment of a group.
 pub(crate) fn note_success(tx: &Tx<'_>, id: &str, deployment_id: &str) -> Result<(), SqlError> {
     tx.execute("UPDATE deployment_groups SET last_successful = ?2 WHERE id = ?1", (id, deployment_id))?;
     Ok(())

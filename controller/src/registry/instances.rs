@@ -68,7 +68,7 @@ pub(crate) fn registered(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, Ap
     Ok(lookup(tx, name)?.filter(|instance| instance.deregistered.is_none()))
 }
 
-/// Deregisters the instance of a name, if there is one.
+/// Deregisters the instance of this name, if there is one.
 pub(crate) fn note_deregistered(tx: &Tx<'_>, name: &str, now: Timestamp) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE instances SET deregistered = ?2, tags = '[]' WHERE name = ?1 AND deregistered IS NULL",

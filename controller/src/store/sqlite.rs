@@ -151,7 +151,8 @@ pub(super) fn migrated(mut connection: Connection, path: &Path) -> Result<Connec
         backup::keep(path, &format!("before-v{VERSION}"))
             .map_err(|error| StoreError::Copy(Box::new(error)))?;
     }
-    // A table that is made anew takes the place of one that others refer to. A transaction cannot turn this off.
+    // Some tables are created anew in place of tables that others refer to. Enforcement cannot be turned off within a
+    // transaction.
     let enforce = |connection: &Connection, on: bool| connection.pragma_update(None, "foreign_keys", on);
     enforce(&connection, false).map_err(failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

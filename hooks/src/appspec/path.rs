@@ -100,14 +100,15 @@ impl HostPath {
         &self.0
     }
 
-    /// The folder of the kernel that the path is, or is in.
+    /// Returns the kernel's folder that the path names or is in.
     pub(super) fn kernel_folder(&self) -> Option<&'static str> {
         let mut names = self.0.iter().skip(1);
         kernel_folder(names.next(), names.next())
     }
 }
 
-/// The folder whose files the kernel makes, if a path with these first two names is in one. `/dev/shm` has ordinary files.
+/// Returns the folder whose files the kernel makes, if a path with these first two names is in one. `/dev/shm` has
+/// ordinary files.
 pub(crate) fn kernel_folder(first: Option<&OsStr>, second: Option<&OsStr>) -> Option<&'static str> {
     match first?.to_str()? {
         "proc" => Some("/proc"),

@@ -1,4 +1,4 @@
-//! Open folders, some of which must be the ones that somebody looked at before.
+//! Open folders. Some must be the same folders that were examined before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
@@ -11,14 +11,14 @@ use rustix::fs::Stat;
 
 use super::{Folder, is_nowhere, split};
 
-/// One folder, whatever its name.
+/// The identity of a folder, independent of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FolderId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }
 
-/// The folders that were found at some paths.
+/// The folders that were found at these paths.
 pub(crate) type Known = BTreeMap<PathBuf, FolderId>;
 
 /// The folders that were opened last and may soon be needed again.
@@ -33,7 +33,7 @@ impl Handles {
     /// that its new contents come from.
     const MOST: usize = 4;
 
-    /// Opens no other folder at the paths in `known`.
+    /// Makes handles that open only the known folder at each path in `known`.
     pub(crate) fn to(known: Arc<Known>) -> Self {
         Self { open: VecDeque::new(), known }
     }

@@ -63,7 +63,7 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes whatever is at `path`, however deep it is; no link below its folder is followed. Fine when it is gone.
+/// Removes everything at `path`, at any depth; follows no link below its folder. Succeeds if nothing is there.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let (parent, name) = split(path)?;
     open(parent)?.remove_tree(name)

@@ -152,7 +152,7 @@ impl Schedule {
         self.beside(self.top(unit, decision).path, unit + 1, paths)
     }
 
-    /// The existing folders in which names change, or files.
+    /// Returns the existing folders in which names or files change.
     pub(super) fn folders(&self, decision: &Decision, paths: &Paths, host: &Host) -> KnownFolders {
         let tops = (0..self.units.len()).map(|unit| self.top(unit, decision).path);
         let changed = tops.chain(self.removals.iter().copied());

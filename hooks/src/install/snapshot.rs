@@ -97,7 +97,7 @@ impl Host {
         self.node(path).is_some_and(|node| node.kind == NodeKind::Folder)
     }
 
-    /// The folder that was found at `path`.
+    /// Returns the folder that was found at `path`.
     pub(super) fn folder(&self, path: PathId) -> Option<FolderId> {
         self.folders.get(&path).copied()
     }

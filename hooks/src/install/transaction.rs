@@ -20,7 +20,7 @@ pub(super) trait Work {
     /// Builds everything new under temporary names, which nobody uses; returns the folders that got names.
     fn build(&self) -> Result<BTreeSet<PathBuf>, StepError>;
 
-    /// Opens folders, those that the plan found at their paths and no others.
+    /// Returns handles that open only the folders that the plan found at their paths.
     fn handles(&self) -> Handles;
 
     /// The temporary names of the objects to build.

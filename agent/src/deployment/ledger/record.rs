@@ -51,10 +51,10 @@ pub struct Begun {
     pub specification: Envelope,
 }
 
-/// The note from which an official agent would know of a command, as it was written.
+/// The note about a command, as it was written for an official agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Noted {
-    /// The folder's name in the root folder, which is a setting.
+    /// The name of its folder in the root folder; the name is a setting.
     pub(super) folder: String,
     #[serde(with = "time::serde::rfc3339")]
     pub(super) at: OffsetDateTime,

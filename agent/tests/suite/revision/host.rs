@@ -73,7 +73,7 @@ impl Host {
         self.perform_after(event, id, location, more, || {}).await
     }
 
-    /// The same with something that happens between the plan and its performance.
+    /// The same, with a callback between the plan and its performance.
     pub(crate) async fn perform_after(
         &self,
         event: &str,

@@ -112,7 +112,7 @@ impl Observer<'_> {
     }
 }
 
-/// The folder of the kernel that a path is, or is in.
+/// Returns the kernel's folder that a path names or is in.
 pub(in crate::install) fn kernel_folder_of(paths: &Paths, path: PathId) -> Option<&'static str> {
     let name = |depth| {
         let around = paths.ancestors(path).find(|path| paths.depth(*path) == depth);
@@ -121,7 +121,7 @@ pub(in crate::install) fn kernel_folder_of(paths: &Paths, path: PathId) -> Optio
     kernel_folder(name(1), name(2))
 }
 
-/// Whether a path is in a folder of the kernel where a link means something else to each process.
+/// Whether a path is in one of the kernel's folders where a link means something else to each process.
 fn is_kernels(paths: &Paths, path: PathId) -> bool {
     kernel_folder_of(paths, path).is_some_and(|folder| folder != "/dev")
 }
