@@ -271,52 +271,6 @@ fn imports_of_the_controller_run_downwards() {
     assert!(said.is_empty(), "these imports of the controller do not run downwards:\n{said}");
 }
 
-/// The links of a page to other files, with the fragment that each names.
-fn links(text: &str) -> Vec<(String, String)> {
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let here = targets.filter(|target| !target.contains("://") && !target.contains(char::is_whitespace));
-    here.map(|target| target.split_once('#').unwrap_or((target, "")))
-        .map(|(path, fragment)| (path.to_owned(), fragment.to_owned()))
-        .collect()
-}
-
-/// The fragment of a heading's link.
-fn fragment(heading: &str) -> String {
-    let kept = heading
-        .to_lowercase()
-        .replace(|c: char| !c.is_alphanumeric() && c != ' ' && c != '-' && c != '_', "");
-    kept.trim().replace(' ', "-")
-}
-
-#[test]
-fn links_between_documents_lead_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut said = String::new();
-    let mut pages = vec![root.join("README.md"), root.join("SECURITY.md"), root.join("CONTRIBUTING.md")];
-    for folder in ["docs", "docs/agent", "docs/controller"] {
-        let entries = std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
-        pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
-    }
-    for page in pages {
-        let text = std::fs::read_to_string(&page).unwrap();
-        for (path, wanted) in links(&text) {
-            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(&path) };
-            let Ok(found) = std::fs::read_to_string(&target) else {
-                if !target.is_dir() {
-                    writeln!(said, "{}: {path}", page.display()).unwrap();
-                }
-                continue;
-            };
-            let headings = found.lines().filter_map(|line| line.strip_prefix('#'));
-            let mut fragments = headings.map(|heading| fragment(heading.trim_start_matches('#')));
-            if !wanted.is_empty() && !fragments.any(|fragment| fragment == wanted) {
-                writeln!(said, "{}: {path}#{wanted}", page.display()).unwrap();
-            }
-        }
-    }
-    assert!(said.is_empty(), "these links lead nowhere:\n{said}");
-}
-
 /// The places of the controller's code outside of the store that `is_wrong` finds fault with.
 fn wrong_outside_the_store(is_wrong: impl Fn(&str) -> bool) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/src");

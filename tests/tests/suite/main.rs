@@ -7,6 +7,9 @@
 )]
 
 mod architecture;
+mod documents;
+mod gate;
+mod pages;
 
 /// A controller, its agents and its clients.
 mod fleet {
@@ -68,5 +71,8 @@ mod durability {
 
 /// The packages, on a system of their own.
 mod packages {
-    mod debian;
+    mod agent;
+    mod controller;
+    mod notices;
+    mod site;
 }

@@ -4,7 +4,6 @@
 mod deployment;
 mod observe;
 mod readme;
-mod walk;
 mod world;
 
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +13,8 @@ use deployment::{Deployment, deploy, zipped};
 use observe::{acl, get, listing, post, running};
 use serde_json::json;
 use world::World;
+
+use crate::pages;
 
 /// Deploys `example` as a folder, then, as its next release, as a zip file. Returns the folder's path and both
 /// deployments.
@@ -69,21 +70,21 @@ fn at_home(shell: &str) -> String {
 fn the_walk_of_the_readme_works_as_it_stands_as_root() {
     let mut world = World::of_root();
     world.say(HOME);
-    let here = walk::without_installations(&walk::recipes("README.md", "## Deploying on this machine"));
+    let here = pages::without_installations(&pages::recipes("README.md", "## Deploying on this machine"));
     let deployed = world.say(&at_home(&here));
     assert!(deployed.ends_with("Local deployment successful"), "{deployed}");
 
-    let service = walk::without_installations(&walk::recipes("README.md", "## A service and its hosts"));
+    let service = pages::without_installations(&pages::recipes("README.md", "## A service and its hosts"));
     let said = world.say(&at_home(&service));
     let page = std::fs::read_to_string(readme::folder().join("static-site/site/index.html")).unwrap();
     assert!(said.ends_with(page.trim_end()), "{said}");
 
     // The recipes for both logs, applied to the present logs.
-    let logs = walk::recipes("docs/logs.md", "## Fields");
+    let logs = pages::recipes("docs/logs.md", "## Fields");
     let agents = world.say(&at_home(&logs));
     assert!(agents.lines().any(|line| line.parse::<u64>().is_ok_and(|bytes| bytes > 0)), "{agents}");
     world.say(JOURNALCTL);
-    let recipes = walk::recipes("docs/logs.md", "## The controller");
+    let recipes = pages::recipes("docs/logs.md", "## The controller");
     let controllers = world.say(&at_home(&format!("cd /tmp/home\n{recipes}")));
     assert!(controllers.contains("CreateDeploymentGroup"), "{controllers}");
 }

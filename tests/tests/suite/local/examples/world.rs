@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use codedeploy_tests::bucket::tools;
 use tempfile::TempDir;
 
-use super::walk;
+use crate::pages;
 
 /// The files of the stage: the world's first process, and the HTTP client for its servers.
 const SCRIPTS: [(&str, &str); 2] =
@@ -55,7 +55,7 @@ impl World {
             .args(["--net", "sh"])
             .arg(stage.path().join("world.sh"))
             .arg(stage.path())
-            .args([program(), systemctl(), walk::repository(), tools()])
+            .args([program(), systemctl(), pages::repository(), tools()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

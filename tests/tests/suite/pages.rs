@@ -1,4 +1,4 @@
-//! The walkthrough of the project's README and the recipes of the pages, taken literally.
+//! The pages of this project, and their shell lines, taken literally.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,14 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout is there")
 }
 
+pub(crate) fn read(page: &Path) -> String {
+    let path = repository().join(page);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// The shell lines of a page below a heading, down to the next one of that level or a higher one.
 pub(crate) fn recipes(page: &str, heading: &str) -> String {
-    let text = std::fs::read_to_string(repository().join(page)).expect("the page is in the checkout");
+    let text = read(Path::new(page));
     let level = heading.chars().take_while(|mark| *mark == '#').count();
     let is_end = |line: &str| {
         let marks = line.chars().take_while(|mark| *mark == '#').count();

@@ -1,144 +1,34 @@
-//! The packages on a Debian system with its own systemd: installed, started, used, upgraded, removed.
+//! The agent's package: installed, started, deployed with, upgraded, removed, and in the place of AWS's.
 
-use std::path::{Path, PathBuf};
-
-use aws_sdk_codedeploy::types::{BundleType, RevisionLocation};
-use codedeploy_tests::bucket::Bucket;
-use codedeploy_tests::bundle;
-use codedeploy_tests::fleet::Deployed;
 use codedeploy_tests::machine::Machine;
-use codedeploy_tests::programs::{Program, Programs};
-use codedeploy_tests::service::{SETTINGS, Service, revision};
 use codedeploy_tests::wait;
-use tempfile::TempDir;
 
-const UNIT: &str = "codedeploy-agent.service";
-const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
-const ON_PREMISES: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
+use super::site::{CONFIGURATION, ON_PREMISES, Site, UNIT, appspec, succeeded};
+
 const LOG: &str = "/var/log/aws/codedeploy-agent/codedeploy-agent.log";
 
-/// A machine, a service and a bucket for it, and packages to install.
-struct Site {
-    machine: Machine,
-    service: Service,
-    bucket: Bucket,
-    folder: TempDir,
-}
-
-impl Site {
-    async fn open() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let machine = Machine::boot(folder.path()).await;
-        // The agent is ready when its first poll gets a response, which must not take long here.
-        let data = folder.path().join("controller");
-        std::fs::create_dir(&data).unwrap();
-        std::fs::write(data.join(SETTINGS), "timers: {poll: 2}\n").unwrap();
-        let service = Service::start(&Programs::built(), &data).await;
-        service.create_group("shop", "web", ("env", "test")).await;
-        let bucket = Bucket::versioned(folder.path(), "revisions").await;
-        Self { machine, service, bucket, folder }
-    }
-
-    /// Registers the machine, and copies the two files there as an operator would.
-    async fn register(&self) {
-        let registered =
-            self.service.administer(&["host", "add", "box1", "--tag", "env=test", "--json"]).await;
-        self.machine.write(ON_PREMISES, registered["codedeploy.onpremises.yml"].as_str().unwrap());
-        let lines = registered["codedeployagent.yml"].as_str().unwrap();
-        // An operator keeps the present settings, and adds missing ones.
-        let there = self.machine.read(CONFIGURATION);
-        let key = |line: &str| line.split_inclusive(": ").next().unwrap_or_default().to_owned();
-        let new = lines.lines().filter(|line| !there.contains(&key(line))).collect::<Vec<_>>().join("\n");
-        let text = format!("{there}{new}\n:s3_endpoint_override: {}\n", self.bucket.endpoint);
-        self.machine.write(CONFIGURATION, &text);
-    }
-
-    /// Copies the package of a version into the machine, and returns its path there.
-    async fn package(&self, name: &str, version: &str) -> String {
-        let built = build(self.folder.path(), version).await;
-        let file = built.into_iter().find(|path| path.to_string_lossy().contains(name)).unwrap();
-        let inside = format!("/root/{}", file.file_name().unwrap().to_string_lossy());
-        std::fs::copy(file, self.machine.path(&inside)).unwrap();
-        inside
-    }
-
-    async fn push(&self, files: &[(&str, &str)]) -> RevisionLocation {
-        let source = tempfile::tempdir().unwrap();
-        bundle::write(source.path(), files);
-        let object = self.bucket.put("app.zip", bundle::zip(source.path())).await;
-        revision(&self.bucket, &object, BundleType::Zip)
-    }
-
-    async fn create(&self, files: &[(&str, &str)]) -> String {
-        self.service.deploy("shop", "web", self.push(files).await).await
-    }
-
-    async fn outcome(&self, id: &str) -> Deployed {
-        let mut events = Vec::new();
-        let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
-        Deployed { id: id.into(), info, events }
-    }
-
-    async fn close(self) {
-        self.machine.stop().await;
-        self.service.stop().await;
-        self.bucket.stop().await;
-    }
-}
-
-/// Packages of the programs that were built beside this test.
-async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/deb");
-    let programs = std::env::current_exe().unwrap();
-    let mut command = Program::at(script).command::<&str>([]);
-    command.env("BIN_DIR", programs.parent().and_then(Path::parent).unwrap());
-    command.env("OUT_DIR", folder.join("packages")).env("COMPRESSION", "none").env("VERSION", version);
-    let output = command.output().await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
-}
-
-fn succeeded(deployed: &Deployed) {
-    assert_eq!(deployed.status(), "Succeeded", "{:#?}", deployed.events);
-}
-
-/// An AppSpec with one hook script per event.
-fn appspec(hooks: &[(&str, &str)]) -> String {
-    let hooks: String = hooks
-        .iter()
-        .map(|(event, script)| format!("  {event}:\n    - location: {script}\n      timeout: 60\n"))
-        .collect();
-    format!(
-        "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: /srv/app\nfile_exists_behavior: OVERWRITE\n\
-         hooks:\n{hooks}"
-    )
-}
-
-/// Checks that a hook's process is like one that init starts: it has none of the agent's files, signals, limits or
-/// terminal.
-fn assert_private(machine: &Machine) {
-    assert_eq!(machine.read("/srv/fds"), "0\n1\n2\n3\n", "the last is that of ls");
-    assert_eq!(machine.read("/srv/terminal"), "0\n");
-    let process = machine.read("/srv/process");
-    let field = |name: &str| {
-        let line = process.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(field("Umask:"), "0022");
-    assert_eq!(field("SigBlk:"), "0000000000000000");
-    // Except for signals from 32 on, some of which belong to the C library.
-    assert_eq!(u64::from_str_radix(&field("SigIgn:"), 16).unwrap() & 0x7fff_ffff, 0);
-    assert!(field("Max core file size").contains("unlimited"), "{process}");
-    assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
-}
+/// A hook that runs until it is released.
+const WAITS: &str =
+    "#!/bin/sh\ntouch /srv/began\nwhile [ ! -e /srv/go ]; do sleep 0.05; done\ntouch /srv/ended\n";
 
 #[tokio::test]
 #[ignore = "needs root"]
 async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() {
     let site = Site::open().await;
-    let machine = &site.machine;
+    is_enabled_and_waits_for_an_identity(&site).await;
+    is_ready_once_the_service_answers(&site).await;
+    let server = a_deployment_leaves_a_server(&site).await;
+    a_stop_waits_for_the_hook_in_progress(&site, &server).await;
+    let second = an_upgrade_waits_for_the_hook_in_progress(&site, &server).await;
+    a_timeout_ends_even_what_hid(&site, &server).await;
+    a_removal_keeps_what_is_not_the_packages(&site, &server).await;
+    comes_back_as_it_was(&site, &second).await;
+    a_purge_leaves_what_is_the_operators(&site).await;
+    site.close().await;
+}
 
-    // Installed: enabled, but not started on an unregistered host.
+async fn is_enabled_and_waits_for_an_identity(site: &Site) {
+    let machine = &site.machine;
     let first = site.package("codedeploy-agent", "0.1.0").await;
     let said = machine.succeed(&format!("dpkg --install {first} 2>&1")).await;
     assert!(said.contains("systemctl start codedeploy-agent"), "{said}");
@@ -146,9 +36,13 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     assert_eq!(machine.property(UNIT, "ActiveState").await, "inactive");
     assert_eq!(machine.read("/opt/codedeploy-agent/.version"), "agent_version: 0.1.0\n");
     machine.succeed("codedeploy-local --help && command -v codedeploy-agent").await;
+    let notices = machine.read("/usr/share/doc/codedeploy-agent/THIRD-PARTY-NOTICES");
+    assert!(notices.contains("\n  rustls "), "{notices:.500}");
+}
 
-    // Registered and started: ready once the service has responded.
+async fn is_ready_once_the_service_answers(site: &Site) {
     site.register().await;
+    let machine = &site.machine;
     machine.write(
         "/etc/profile.d/site.sh",
         "SITE_PROXY='http://proxy:3128 \"quoted\"'\nPATH=$PATH:/opt/site/bin\n",
@@ -156,8 +50,11 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     machine.succeed("systemctl start codedeploy-agent").await;
     assert_eq!(machine.property(UNIT, "ActiveState").await, "active");
     assert_eq!(machine.property(UNIT, "StatusText").await, "waiting for deployments");
+}
 
-    // A deployment: its hooks see /etc/profile, and nothing of the agent's own.
+/// Its hooks see /etc/profile, and nothing of the agent's own. Returns the pid of a server that a hook has started.
+async fn a_deployment_leaves_a_server(site: &Site) -> String {
+    let machine = &site.machine;
     let hook = "#!/bin/sh\n{ env -0 | tr '\\0' '\\n' | sort; } > /srv/environment\n(exec ls /proc/self/fd) > /srv/fds\n\
          (exec cat /proc/self/status /proc/self/limits) > /srv/process\ncut -d' ' -f7 /proc/$$/stat > /srv/terminal\n\
          [ -e /srv/server.pid ] || { setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > /srv/server.pid; }\n";
@@ -184,13 +81,18 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
         assert!(!environment.contains(name), "{name} in\n{environment}");
     }
     assert_private(machine);
-    let server = machine.read("/srv/server.pid").trim().to_owned();
+    machine.read("/srv/server.pid").trim().to_owned()
+}
 
-    // A stop waits for the hook in progress, which succeeds and is reported.
-    let waits =
-        "#!/bin/sh\ntouch /srv/began\nwhile [ ! -e /srv/go ]; do sleep 0.05; done\ntouch /srv/ended\n";
-    let slow = appspec(&[("BeforeInstall", "wait.sh")]);
-    let id = site.create(&[("appspec.yml", &slow), ("wait.sh", waits), ("page", "two")]).await;
+fn waiting_appspec() -> String {
+    appspec(&[("BeforeInstall", "wait.sh")])
+}
+
+/// The hook ends well and is reported.
+async fn a_stop_waits_for_the_hook_in_progress(site: &Site, server: &str) {
+    let machine = &site.machine;
+    let slow = waiting_appspec();
+    let id = site.create(&[("appspec.yml", &slow), ("wait.sh", WAITS), ("page", "two")]).await;
     wait::until("the hook runs", async || machine.path("/srv/began").metadata()).await;
     machine.succeed("systemctl --no-block stop codedeploy-agent").await;
     wait::until("the agent says that it stops", async || {
@@ -208,19 +110,22 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     let reported = events.iter().any(|e| e.name == "BeforeInstall" && e.status.as_str() == "Succeeded");
     assert!(reported, "{events:#?}");
 
-    // Started again, it continues; a restart leaves applications of hooks alone.
+    // Started again, the agent continues; a restart leaves applications of hooks alone.
     machine.succeed("systemctl start codedeploy-agent").await;
     succeeded(&site.outcome(&id).await);
     assert_eq!(machine.read("/srv/app/page"), "two");
     machine.succeed("systemctl restart codedeploy-agent").await;
     machine.succeed(&format!("kill -0 {server}")).await;
+}
 
-    // Upgraded during a deployment: the package is in place at once, the agent follows when the hook is done.
+/// The package is in place at once; the agent follows when the hook is done. Returns the package's path.
+async fn an_upgrade_waits_for_the_hook_in_progress(site: &Site, server: &str) -> String {
+    let machine = &site.machine;
     for name in ["/srv/began", "/srv/go", "/srv/ended"] {
         std::fs::remove_file(machine.path(name)).unwrap();
     }
     let agent = machine.property(UNIT, "MainPID").await;
-    let id = site.create(&[("appspec.yml", &slow), ("wait.sh", waits), ("page", "three")]).await;
+    let id = site.create(&[("appspec.yml", &waiting_appspec()), ("wait.sh", WAITS), ("page", "three")]).await;
     wait::until("the hook runs", async || machine.path("/srv/began").metadata()).await;
     let second = site.package("codedeploy-agent", "0.2.0").await;
     machine.succeed(&format!("dpkg --install {second} 2>&1")).await;
@@ -238,18 +143,23 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     })
     .await;
     machine.succeed(&format!("kill -0 {server}")).await;
+    second
+}
 
-    // A timeout ends even a hidden process: no trace in its environment, its own session, no parent.
+/// A hidden process has no trace in its environment, its own session and no parent.
+async fn a_timeout_ends_even_what_hid(site: &Site, server: &str) {
+    let machine = &site.machine;
     let hides = "#!/bin/sh\n(env -i /usr/bin/setsid /bin/sh -c 'echo $$ > /srv/hidden; exec /bin/sleep 1000' \
          </dev/null >/dev/null 2>&1 &)\nsleep 1000\n";
-    let short = slow.replace("timeout: 60", "timeout: 2");
+    let short = waiting_appspec().replace("timeout: 60", "timeout: 2");
     let id = site.create(&[("appspec.yml", &short), ("wait.sh", hides), ("page", "four")]).await;
     assert_eq!(site.outcome(&id).await.failed_event().name, "BeforeInstall");
     machine.succeed("test -s /srv/hidden && ! kill -0 $(cat /srv/hidden)").await;
     machine.succeed(&format!("kill -0 {server}")).await;
+}
 
-    // Removed: everything outside the package stays, including applications of hooks. Purged: the agent's own files are
-    // removed.
+async fn a_removal_keeps_what_is_not_the_packages(site: &Site, server: &str) {
+    let machine = &site.machine;
     machine.succeed("dpkg --remove codedeploy-agent 2>&1").await;
     machine.succeed(&format!("kill -0 {server}")).await;
     for path in
@@ -258,7 +168,10 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
         assert!(machine.path(path).exists(), "{path} was removed");
     }
     assert!(!machine.path("/opt/codedeploy-agent/bin").exists());
-    comes_back_as_it_was(&site, &second).await;
+}
+
+async fn a_purge_leaves_what_is_the_operators(site: &Site) {
+    let machine = &site.machine;
     machine.succeed("dpkg --purge codedeploy-agent 2>&1").await;
     for path in [CONFIGURATION, LOG, "/opt/codedeploy-agent", "/etc/systemd/system/codedeploy-agent.service"]
     {
@@ -266,7 +179,24 @@ async fn the_agents_package_serves_a_host_for_its_whole_life_which_needs_root() 
     }
     assert!(machine.path(ON_PREMISES).exists(), "what the operator put there is the operator's");
     assert_eq!(machine.read("/srv/app/page"), "three", "applications are the operator's too");
-    site.close().await;
+}
+
+/// Checks that a hook's process is like one that init starts: it has none of the agent's files, signals, limits or
+/// terminal.
+fn assert_private(machine: &Machine) {
+    assert_eq!(machine.read("/srv/fds"), "0\n1\n2\n3\n", "the last is that of ls");
+    assert_eq!(machine.read("/srv/terminal"), "0\n");
+    let process = machine.read("/srv/process");
+    let field = |name: &str| {
+        let line = process.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Umask:"), "0022");
+    assert_eq!(field("SigBlk:"), "0000000000000000");
+    // Except for signals from 32 on, some of which belong to the C library.
+    assert_eq!(u64::from_str_radix(&field("SigIgn:"), 16).unwrap() & 0x7fff_ffff, 0);
+    assert!(field("Max core file size").contains("unlimited"), "{process}");
+    assert_eq!(field("NoNewPrivs:"), "0", "hooks may use sudo");
 }
 
 /// A removed agent that is installed again runs again, unless it was stopped or the machine forbids it.
@@ -393,65 +323,5 @@ async fn the_package_takes_over_from_that_of_aws_and_gives_back_which_needs_root
     assert!(machine.read("/opt/codedeploy-agent/bin/codedeploy-agent").starts_with("#!/bin/sh"));
     machine.succeed(&format!("! kill -0 {agent}")).await;
     assert!(!machine.path("/lib/systemd/system/codedeploy-agent.service").exists());
-    site.close().await;
-}
-
-#[tokio::test]
-#[ignore = "needs root"]
-async fn the_controllers_package_runs_it_as_a_user_of_its_own_which_needs_root() {
-    const UNIT: &str = "codedeploy-controller.service";
-    let site = Site::open().await;
-    let machine = &site.machine;
-    let package = site.package("codedeploy-controller", "0.1.0").await;
-    // The machine shares the host's network, so it uses any port but the usual one, to keep tests apart.
-    machine.write("/etc/codedeploy-controller/controller.yml", "listen: 127.0.0.1:0\n");
-    machine.succeed(&format!("dpkg --force-confold --install {package} 2>&1")).await;
-    machine.until_property(UNIT, "ActiveState", "active").await;
-    let state = "/var/lib/codedeploy-controller";
-    let address = wait::until("it says where it listens", async || {
-        let address = machine.read(&format!("{state}/address"));
-        if address.is_empty() { Err(machine.status(UNIT).await) } else { Ok(address) }
-    })
-    .await;
-    assert!(address.starts_with("127.0.0.1:"), "{address}");
-    assert_eq!(machine.succeed(&format!("stat -c '%U %a' {state}")).await, "codedeploy-controller 700");
-    let config = "stat -c '%U:%G %a' /etc/codedeploy-controller/controller.yml";
-    assert_eq!(machine.succeed(config).await, "root:codedeploy-controller 640");
-
-    // Root administers it while it runs, and does not change the owner of its files.
-    machine.succeed("codedeploy-controller host add box1 --tag env=test --json").await;
-    assert_eq!(machine.succeed(&format!("find {state} -user root")).await, "");
-    machine.succeed("systemctl restart codedeploy-controller").await;
-    machine.until_property(UNIT, "ActiveState", "active").await;
-    let exposure =
-        machine.succeed("systemd-analyze security --threshold=30 codedeploy-controller 2>&1").await;
-    assert!(exposure.contains("OK") || exposure.contains("exposure level"), "{exposure}");
-
-    machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
-    assert!(machine.path(state).exists());
-    machine.succeed(&format!("dpkg --install {package} 2>&1")).await;
-    machine.until_property(UNIT, "ActiveState", "active").await;
-    assert_eq!(machine.property(UNIT, "UnitFileState").await, "enabled");
-
-    // A busy port is retried from time to time, until it is free.
-    machine.succeed("systemctl stop codedeploy-controller").await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap();
-    machine.write("/etc/codedeploy-controller/controller.yml", &format!("listen: {port}\n"));
-    machine.succeed("systemctl --no-block start codedeploy-controller").await;
-    wait::until("it was tried twice", async || {
-        let log = machine.succeed(&format!("journalctl -u {UNIT} -o cat --no-pager")).await;
-        let tries = log.lines().filter(|line| line.contains("cannot listen on")).count();
-        if tries >= 2 { Ok(()) } else { Err(log) }
-    })
-    .await;
-    let starts = machine.property(UNIT, "NRestarts").await;
-    assert!(starts.parse::<u32>().unwrap() <= 3, "{starts} starts");
-    drop(taken);
-    machine.until_property(UNIT, "ActiveState", "active").await;
-
-    machine.succeed("dpkg --remove codedeploy-controller 2>&1").await;
-    machine.succeed("dpkg --purge codedeploy-controller 2>&1").await;
-    assert!(!machine.path(state).exists());
     site.close().await;
 }

@@ -1,0 +1,112 @@
+//! A Debian system with its own systemd, a service and a bucket for it, and packages to install there.
+
+use std::path::{Path, PathBuf};
+
+use aws_sdk_codedeploy::types::{BundleType, RevisionLocation};
+use codedeploy_tests::bucket::Bucket;
+use codedeploy_tests::bundle;
+use codedeploy_tests::fleet::Deployed;
+use codedeploy_tests::machine::Machine;
+use codedeploy_tests::programs::{Program, Programs};
+use codedeploy_tests::service::{SETTINGS, Service, revision};
+use tempfile::TempDir;
+
+pub(crate) const UNIT: &str = "codedeploy-agent.service";
+pub(crate) const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
+pub(crate) const ON_PREMISES: &str = "/etc/codedeploy-agent/conf/codedeploy.onpremises.yml";
+
+pub(crate) struct Site {
+    pub(crate) machine: Machine,
+    pub(crate) service: Service,
+    pub(crate) bucket: Bucket,
+    pub(crate) folder: TempDir,
+}
+
+impl Site {
+    pub(crate) async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Machine::boot(folder.path()).await;
+        // The agent is ready when its first poll gets a response, which must not take long here.
+        let data = folder.path().join("controller");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join(SETTINGS), "timers: {poll: 2}\n").unwrap();
+        let service = Service::start(&Programs::built(), &data).await;
+        service.create_group("shop", "web", ("env", "test")).await;
+        let bucket = Bucket::versioned(folder.path(), "revisions").await;
+        Self { machine, service, bucket, folder }
+    }
+
+    /// Registers the machine, and copies the two files there as an operator would.
+    pub(crate) async fn register(&self) {
+        let registered =
+            self.service.administer(&["host", "add", "box1", "--tag", "env=test", "--json"]).await;
+        self.machine.write(ON_PREMISES, registered["codedeploy.onpremises.yml"].as_str().unwrap());
+        let lines = registered["codedeployagent.yml"].as_str().unwrap();
+        // An operator keeps the present settings, and adds missing ones.
+        let there = self.machine.read(CONFIGURATION);
+        let key = |line: &str| line.split_inclusive(": ").next().unwrap_or_default().to_owned();
+        let new = lines.lines().filter(|line| !there.contains(&key(line))).collect::<Vec<_>>().join("\n");
+        let text = format!("{there}{new}\n:s3_endpoint_override: {}\n", self.bucket.endpoint);
+        self.machine.write(CONFIGURATION, &text);
+    }
+
+    /// Copies the package of a version into the machine, and returns its path there.
+    pub(crate) async fn package(&self, name: &str, version: &str) -> String {
+        let built = build(self.folder.path(), version).await;
+        let file = built.into_iter().find(|path| path.to_string_lossy().contains(name)).unwrap();
+        let inside = format!("/root/{}", file.file_name().unwrap().to_string_lossy());
+        std::fs::copy(file, self.machine.path(&inside)).unwrap();
+        inside
+    }
+
+    async fn push(&self, files: &[(&str, &str)]) -> RevisionLocation {
+        let source = tempfile::tempdir().unwrap();
+        bundle::write(source.path(), files);
+        let object = self.bucket.put("app.zip", bundle::zip(source.path())).await;
+        revision(&self.bucket, &object, BundleType::Zip)
+    }
+
+    pub(crate) async fn create(&self, files: &[(&str, &str)]) -> String {
+        self.service.deploy("shop", "web", self.push(files).await).await
+    }
+
+    pub(crate) async fn outcome(&self, id: &str) -> Deployed {
+        let mut events = Vec::new();
+        let info = self.service.follow(id, "box1", |event| events.push(event.clone())).await;
+        Deployed { id: id.into(), info, events }
+    }
+
+    pub(crate) async fn close(self) {
+        self.machine.stop().await;
+        self.service.stop().await;
+        self.bucket.stop().await;
+    }
+}
+
+/// Packages of the programs that were built beside this test.
+async fn build(folder: &Path, version: &str) -> Vec<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/deb");
+    let programs = std::env::current_exe().unwrap();
+    let mut command = Program::at(script).command::<&str>([]);
+    command.env("BIN_DIR", programs.parent().and_then(Path::parent).unwrap());
+    command.env("OUT_DIR", folder.join("packages")).env("COMPRESSION", "none").env("VERSION", version);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(PathBuf::from).collect()
+}
+
+pub(crate) fn succeeded(deployed: &Deployed) {
+    assert_eq!(deployed.status(), "Succeeded", "{:#?}", deployed.events);
+}
+
+/// An AppSpec with one hook script per event.
+pub(crate) fn appspec(hooks: &[(&str, &str)]) -> String {
+    let hooks: String = hooks
+        .iter()
+        .map(|(event, script)| format!("  {event}:\n    - location: {script}\n      timeout: 60\n"))
+        .collect();
+    format!(
+        "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: /srv/app\nfile_exists_behavior: OVERWRITE\n\
+         hooks:\n{hooks}"
+    )
+}
