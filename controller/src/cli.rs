@@ -60,7 +60,7 @@ enum Command {
     Credentials(Credentials),
     /// On-premises instances.
     #[command(subcommand)]
-    Host(Host),
+    Host(HostCommand),
     /// GitHub tokens, which hosts use to fetch revisions from private repositories.
     #[command(subcommand)]
     GithubToken(GithubToken),
@@ -155,7 +155,7 @@ enum Credentials {
 }
 
 #[derive(Debug, Subcommand)]
-enum Host {
+enum HostCommand {
     /// Register a host, make its access key, and print or write the files that its agent needs.
     Add {
         #[command(flatten)]
@@ -350,12 +350,12 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Credentials(Credentials::Revoke { data, access_key_id }) => {
             Ok(admin::revoke_credentials(data.enter()?, access_key_id)?)
         }
-        Command::Host(Host::Add { data, name, tags, endpoint, output, conf_dir, json }) => {
+        Command::Host(HostCommand::Add { data, name, tags, endpoint, output, conf_dir, json }) => {
             let host = NewHost { name, tags, endpoint, output, conf_dir, json };
             Ok(hosts::add(&data, host)?)
         }
-        Command::Host(Host::List { data, json }) => Ok(hosts::list(data.enter()?, json)?),
-        Command::Host(Host::Remove { data, name }) => Ok(hosts::remove(data.enter()?, name)?),
+        Command::Host(HostCommand::List { data, json }) => Ok(hosts::list(data.enter()?, json)?),
+        Command::Host(HostCommand::Remove { data, name }) => Ok(hosts::remove(data.enter()?, name)?),
         Command::GithubToken(GithubToken::Add { data, name, account, applications, replace }) => {
             Ok(tokens::add(data.enter()?, name, account, applications, replace)?)
         }

@@ -1,13 +1,11 @@
 //! Deployments: their creation, decisions, execution by hosts, and queries.
 //!
-//! * [`state`] and [`progress`] have the states of a lifecycle event and of a deployment, [`strategy`] which events there
-//!   are, [`target`] what one target does next, [`plan`] what the whole does, [`health`] the arithmetic; all are pure;
-//! * [`decide`] carries a decision out on the database, with [`start`] and [`end`] for both ends of a deployment; nothing
-//!   else lets a deployment go on; [`resume`] gives hosts the time that the service was away, and [`departure`]
-//!   none to those that were deregistered;
+//! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators' requests;
+//! * [`decide`] alone lets a deployment go on: it asks [`codedeploy_planner`] and carries the answer out on the database, with
+//!   [`start`], [`end`] and [`rollback`] for the two ends of a deployment;
 //! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
-//! * [`purge`] removes what belongs to a group;
-//! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators'.
+//! * [`resume`] gives hosts the time that the service was away, and [`removal`] ends and removes what belongs to a group;
+//! * [`effects`] tells those who wait what a transaction did.
 
 pub mod alarm;
 pub mod commands;

@@ -1,14 +1,14 @@
 //! Owns the log: on the standard error, one line for each event, with the fields of the request it belongs to.
 
-use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::Write as _;
 
+use codedeploy_support::fields::EachField;
+use codedeploy_support::plain::harmless;
 use serde::{Deserialize, Serialize, Serializer as _};
 use serde_json::Value;
 use time::OffsetDateTime;
-use tracing::field::{Field, Visit};
+use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -94,7 +94,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
             let mut fields = Fields::default();
-            attributes.record(&mut fields);
+            attributes.record(&mut fields.reader());
             span.extensions_mut().insert(fields);
         }
     }
@@ -103,13 +103,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if let Some(span) = context.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
-            values.record(fields);
+            values.record(&mut fields.reader());
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        event.record(&mut fields);
+        event.record(&mut fields.reader());
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(outer) = span.extensions().get::<Fields>() {
                 fields.inherit(outer);
@@ -134,6 +134,10 @@ struct Fields {
 }
 
 impl Fields {
+    fn reader(&mut self) -> EachField<impl FnMut(&Field, Value) + '_> {
+        EachField(|field: &Field, value| self.note(field, value))
+    }
+
     fn note(&mut self, field: &Field, value: Value) {
         let value = match value {
             Value::String(text) => Value::String(bounded(text)),
@@ -156,32 +160,6 @@ impl Fields {
                 self.others.push((name, value.clone()));
             }
         }
-    }
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.note(field, format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.note(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.note(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.note(field, value.into());
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.note(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.note(field, value.into());
     }
 }
 
@@ -233,21 +211,4 @@ fn bounded(mut text: String) -> String {
 pub(crate) fn rfc3339(moment: OffsetDateTime) -> String {
     let (date, time) = (moment.date(), moment.time());
     format!("{date}T{:02}:{:02}:{:02}.{:03}Z", time.hour(), time.minute(), time.second(), time.millisecond())
-}
-
-/// `text` with everything in it escaped that a terminal acts upon, or that would let it look like another line.
-fn harmless(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_hostile) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if is_hostile(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
-    }
-    Cow::Owned(escaped)
-}
-
-/// Control characters, separators of lines, and marks that reorder what is read.
-fn is_hostile(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }

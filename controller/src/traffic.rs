@@ -4,7 +4,6 @@
 //! must make nothing of it.
 
 mod haproxy;
-mod turns;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::Timestamp;
+use codedeploy_support::keyed_lock::KeyedLock;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::load_balancers::{Balancers, Provider as Settings};
@@ -22,7 +22,6 @@ use crate::service::Service;
 use crate::tasks::Tasks;
 use crate::transaction::Context;
 use haproxy::Haproxy;
-use turns::Turns;
 use webhook::Webhook;
 
 /// Why a load balancer did not do what it was asked to.
@@ -70,7 +69,7 @@ impl Connected {
         &self,
         outgoing: &Outgoing,
         job: &Job,
-        turns: &Turns,
+        changes: &Changes,
         patience: Duration,
     ) -> Result<String, TrafficError> {
         let mut remarks = Vec::new();
@@ -78,7 +77,7 @@ impl Connected {
             let provider = self.by_name.get(name).ok_or_else(|| TrafficError::Unknown(name.clone()))?;
             let left = patience.saturating_sub(Timestamp::now().since(job.since));
             let done = async {
-                let _turn = turns.take(name, &job.instance).await;
+                let _change = changes.lock((name.clone(), job.instance.clone())).await;
                 provider.perform(outgoing, name, job).await
             };
             let remark = tokio::time::timeout(left, done).await;
@@ -106,6 +105,10 @@ impl Provider {
     }
 }
 
+/// One change at a time of an instance at a load balancer. Two deployments can want opposite things of it, such as one that is
+/// given up and the one that rolls it back.
+type Changes = KeyedLock<(String, String)>;
+
 /// How soon a transaction that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked whether someone still waits for the jobs under way.
@@ -115,8 +118,12 @@ const LOOK: Duration = Duration::from_secs(5);
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
     let balancers = Arc::new(Connected::to(&service.settings.balancers));
-    let mut jobs =
-        Jobs { service: Arc::clone(&service), balancers, turns: Turns::default(), tasks: Tasks::default() };
+    let mut jobs = Jobs {
+        service: Arc::clone(&service),
+        balancers,
+        changes: Changes::default(),
+        tasks: Tasks::default(),
+    };
     jobs.start(traffic::begun).await;
     jobs.start(traffic::take).await;
     let mut look = tokio::time::interval(LOOK);
@@ -135,7 +142,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
 struct Jobs {
     service: Arc<Service>,
     balancers: Arc<Connected>,
-    turns: Turns,
+    changes: Changes,
     tasks: Tasks<String>,
 }
 
@@ -148,9 +155,9 @@ impl Jobs {
                 Ok(taken) => {
                     taken.outcomes.iter().for_each(|outcome| self.service.signals.announce(outcome));
                     for job in taken.jobs {
-                        let (service, turns) = (Arc::clone(&self.service), self.turns.clone());
+                        let (service, changes) = (Arc::clone(&self.service), self.changes.clone());
                         let balancers = Arc::clone(&self.balancers);
-                        self.tasks.start(job.command.clone(), perform(service, balancers, turns, job));
+                        self.tasks.start(job.command.clone(), perform(service, balancers, changes, job));
                     }
                     next = taken.next;
                 }
@@ -183,12 +190,12 @@ impl Jobs {
     }
 }
 
-async fn perform(service: Arc<Service>, connected: Arc<Connected>, turns: Turns, job: Job) {
+async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Changes, job: Job) {
     let (deployment_id, instance, direction) = (&job.deployment_id, &job.instance, job.direction);
     let balancers = job.balancers.join(", ");
     tracing::info!(deployment_id, host = instance, ?direction, balancers, "changing traffic");
     let patience = service.settings.timers.traffic;
-    let result = connected.perform(&service.outgoing, &job, &turns, patience).await;
+    let result = connected.perform(&service.outgoing, &job, &changes, patience).await;
     let result = result.map_err(|error| {
         let reason = chain(&error);
         tracing::warn!(

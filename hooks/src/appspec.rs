@@ -27,7 +27,7 @@ use std::time::Duration;
 use codedeploy_api::lifecycle::LifecycleEvent;
 use codedeploy_api::specification::FileExistsBehavior;
 
-use crate::plain::harmless;
+use codedeploy_support::plain::harmless;
 pub use fields::closest;
 pub use hints::{exists, missing_script, missing_source};
 pub use hooks::closest_event;

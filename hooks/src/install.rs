@@ -70,7 +70,7 @@ pub use self::unfinished::{Kind, Progress, Unfinished, unfinished};
 use crate::appspec::AppSpec;
 use crate::custody::Access;
 use crate::fs::{Handles, Known as KnownFolders};
-use crate::plain::harmless;
+use codedeploy_support::plain::harmless;
 
 /// The request for an Install.
 #[derive(Debug, Clone, Copy)]

@@ -18,5 +18,5 @@ pub mod custody;
 pub mod fs;
 pub mod install;
 pub mod lifecycle;
-pub mod plain;
+pub use codedeploy_support::plain;
 pub mod script;

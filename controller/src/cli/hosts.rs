@@ -253,7 +253,7 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
     let pins = signer_pins(data_dir)?;
     let now = Timestamp::now();
     if json {
-        let host = |host: &instances::Host| {
+        let host = |host: &instances::HostReport| {
             let mut shown = json!(host);
             shown["state"] = json!(host.state(now));
             shown["accepts_signer"] = json!(Acceptance::of(host, &pins).words());
@@ -261,7 +261,7 @@ pub(super) fn list(data_dir: &Path, json: bool) -> Result<(), AdminError> {
         };
         return Ok(console::show(json!(hosts.iter().map(host).collect::<Vec<_>>()))?);
     }
-    let row = |host: &instances::Host| {
+    let row = |host: &instances::HostReport| {
         let half = |half: &Option<String>| half.clone().unwrap_or_default();
         let tags = host.tags.iter().map(|tag| format!("{}={}", half(&tag.key), half(&tag.value)));
         [
@@ -302,7 +302,7 @@ enum Acceptance {
 }
 
 impl Acceptance {
-    fn of(host: &instances::Host, pins: &[String]) -> Self {
+    fn of(host: &instances::HostReport, pins: &[String]) -> Self {
         let Some(said) = host.accepted_signers.as_deref() else { return Self::Unknown };
         let has = |pin: &String| said.split(SIGNER_SEPARATOR).any(|accepted| accepted == pin);
         match (said, pins.first().is_some_and(has), pins.get(1).is_some_and(has)) {

@@ -134,7 +134,7 @@ pub fn enroll(
 
 /// A registered instance, and what is known of its agent.
 #[derive(Debug, Serialize)]
-pub struct Host {
+pub struct HostReport {
     pub name: String,
     pub arn: String,
     pub tags: Vec<Tag>,
@@ -151,7 +151,7 @@ pub struct Host {
 /// How long an agent that works is not heard of, at most: it polls without a pause, and that is noted once a minute.
 const SILENCE: Duration = Duration::from_secs(180);
 
-impl Host {
+impl HostReport {
     /// `polling`, `silent`, or `never seen`.
     pub fn state(&self, now: Timestamp) -> &'static str {
         match self.last_seen {
@@ -163,13 +163,13 @@ impl Host {
 }
 
 /// The registered instances, by name.
-pub fn hosts(tx: &Tx<'_>) -> Result<Vec<Host>, SqlError> {
+pub fn hosts(tx: &Tx<'_>) -> Result<Vec<HostReport>, SqlError> {
     tx.query_all(
         "SELECT name, principal, tags, last_seen, agent_version, accepted_signers FROM instances
          WHERE deregistered IS NULL ORDER BY name",
         (),
         |row| {
-            Ok(Host {
+            Ok(HostReport {
                 name: row.get("name")?,
                 arn: row.get("principal")?,
                 tags: row.get::<Json<_>>("tags")?.0,

@@ -15,7 +15,7 @@ use codedeploy_api::lifecycle::LifecycleEvent;
 
 use crate::appspec::ArchivePath;
 use crate::clock::LocalTime;
-use crate::plain::harmless;
+use codedeploy_support::plain::harmless;
 pub use file::log_readers;
 use file::{FILES_KEPT, LogFile, LogPath, ROTATE_AT, Rotation};
 use tail::Tail;

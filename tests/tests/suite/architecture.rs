@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 
 /// Each crate and each test program: the folder of its source, and its root file.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     ("agent/src", "lib"),
     ("agent/tests/suite", "main"),
     ("hooks/src", "lib"),
@@ -19,6 +19,7 @@ const SOURCES: [(&str, &str); 12] = [
     ("controller/planner/src", "lib"),
     ("controller/planner/tests/suite", "main"),
     ("api/src", "lib"),
+    ("support/src", "lib"),
     ("tests/src", "lib"),
     ("tests/tests/suite", "main"),
 ];
