@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write, stderr, stdout};
 use std::process::ExitCode;
 
-use codedeploy_hooks::plain::{harmless_json, harmless_lines};
+use codedeploy_support::plain::{harmless_json, harmless_lines};
 use serde_json::Value;
 
 use codedeploy_api::chain::Chain;

@@ -4,13 +4,13 @@
 mod known;
 mod received;
 mod recover;
-mod turns;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codedeploy_api::command::{HostCommand, PutHostCommandCompleteInput};
+use codedeploy_support::keyed_lock::KeyedLock;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
@@ -28,7 +28,6 @@ use crate::report::{self, Delivered, Patience};
 use crate::shutdown::Shutdown;
 use crate::systemd::{self, Watchdog};
 use known::{Delivery, KnownCommands};
-use turns::Turns;
 
 /// Commands that are carried out at once.
 const MAX_COMMANDS: usize = 16;
@@ -51,7 +50,7 @@ pub struct Agent {
     status: Status,
     known: KnownCommands,
     /// One command of a deployment group at a time.
-    groups: Turns<PathComponent>,
+    groups: KeyedLock<PathComponent>,
     /// What is carried out at once; outcomes that wait for the service take no place.
     places: Arc<Semaphore>,
 }
@@ -77,7 +76,7 @@ impl Next {
 
 impl Agent {
     pub fn new(host: Host, service: CommandService, ledger: Ledger, status: Status) -> Self {
-        let (known, groups) = (KnownCommands::default(), Turns::default());
+        let (known, groups) = (KnownCommands::default(), KeyedLock::default());
         let acquaintance = Acquaintance::open(host.store());
         Self {
             host,

@@ -2,7 +2,6 @@
 
 use codedeploy_api::chain::Chain;
 use codedeploy_api::command::ErrorBody;
-use codedeploy_support::chain::Chain;
 
 use crate::store::{SqlError, StoreError};
 

@@ -6,8 +6,7 @@
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
 //! * [`custody`] decides who owns a revision's files until they are installed;
 //! * [`fs`] alone writes files that others rely on;
-//! * [`clock`] gives the host's local time;
-//! * [`plain`] makes text from others harmless.
+//! * [`clock`] gives the host's local time.
 //!
 //! Nothing here depends on a network, a service or a deployment group's history: paths and values come in, outcomes go
 //! out.
@@ -18,5 +17,4 @@ pub mod custody;
 pub mod fs;
 pub mod install;
 pub mod lifecycle;
-pub use codedeploy_support::plain;
 pub mod script;

@@ -3,10 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
+use codedeploy_api::chain::Chain;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
-
-use crate::chain::Chain;
 
 /// Hands each field to a function, in their order.
 #[derive(Debug)]

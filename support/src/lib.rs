@@ -1,9 +1,8 @@
 //! Small things that the agent and the controller share, and that belong to neither.
 //!
-//! [`plain`] makes text harmless for a terminal, [`chain`] shows an error with its causes, [`fields`] reads the fields of
-//! an event of the log, and [`keyed_lock`] lets tasks take turns at something that has a name.
+//! [`plain`] makes text harmless for a terminal, [`fields`] reads the fields of an event of the log, and [`keyed_lock`]
+//! lets tasks take turns at something that has a name.
 
-pub mod chain;
 pub mod fields;
 pub mod keyed_lock;
 pub mod plain;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use codedeploy_hooks::plain::harmless_json;
+use codedeploy_support::plain::harmless_json;
 use serde_json::{Value, json};
 
 use crate::config::reader::without_password;

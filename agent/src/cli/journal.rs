@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use codedeploy_hooks::install::{self, Action, Phase, Turn, Unfinished};
-use codedeploy_hooks::plain::harmless;
+use codedeploy_support::plain::harmless;
 use serde_json::{Value, json};
 
 use crate::config::{ConfigError, Environment, Settings};

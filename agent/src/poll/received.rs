@@ -12,12 +12,12 @@ use codedeploy_api::command::{
 use codedeploy_api::diagnostics::AcknowledgementPayload;
 use codedeploy_api::lifecycle::{InvalidEventName, LifecycleEvent};
 use codedeploy_hooks::script::{Outcome, Report};
+use codedeploy_support::keyed_lock::Guard;
 use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::Agent;
-use super::turns::Turn;
 use crate::command::{CallError, Persistence};
 use crate::config::{KeyDigest, SignerTrust};
 use crate::deployment::ledger::{Entry, LedgerError};
@@ -242,11 +242,11 @@ impl Attempt<'_> {
     }
 
     /// Waits until no other command of the deployment group is performed; `None` when the agent must end first.
-    async fn turn(&self, spec: &DeploymentSpec) -> Option<Turn> {
+    async fn turn(&self, spec: &DeploymentSpec) -> Option<Guard> {
         tokio::select! {
             biased;
             () = self.shutdown.end_running.cancelled() => None,
-            turn = self.agent.groups.take(&spec.deployment_group_id) => Some(turn),
+            turn = self.agent.groups.lock(spec.deployment_group_id.clone()) => Some(turn),
         }
     }
 

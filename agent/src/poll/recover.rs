@@ -182,7 +182,7 @@ fn finish_rollback(
     let span = entry.as_ref().map_or_else(Span::current, |entry| span_of(entry.command()));
     let task = async move {
         let about = journal.cause.about.clone();
-        let turn = agent.groups.take(&about.deployment_group_id).await;
+        let turn = agent.groups.lock(about.deployment_group_id.clone()).await;
         let words = rollback::finish(&agent.host, &mut journal, shutdown.end_running.clone()).await;
         agent.status.rolled_back(&about, &words);
         let failure = journal.cause.failure.clone();

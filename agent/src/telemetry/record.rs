@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use codedeploy_hooks::clock::LocalTime;
-pub use codedeploy_hooks::plain::harmless;
-use codedeploy_hooks::plain::is_hostile;
+pub use codedeploy_support::plain::harmless;
+use codedeploy_support::plain::is_hostile;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tracing::Level;

@@ -1,10 +1,10 @@
 //! Turns every event into a [`Record`]: its own fields and those of its spans, where the innermost overrides.
 
-use std::fmt;
 use std::time::SystemTime;
 
+use codedeploy_support::fields::EachField;
 use serde_json::Value;
-use tracing::field::{Field, Visit};
+use tracing::field::Field;
 use tracing::span;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -12,7 +12,6 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::record::{Fields, Record};
-use codedeploy_api::chain::Chain;
 
 /// A layer that passes every record on.
 pub(super) struct Recorder<W>(pub(super) W);
@@ -31,7 +30,7 @@ where
 {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
         let mut reader = Reader::default();
-        attributes.record(&mut reader);
+        attributes.record(&mut reader.visitor());
         if let Some(span) = context.span(id) {
             span.extensions_mut().insert(reader.fields);
         }
@@ -39,7 +38,7 @@ where
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
         let mut reader = Reader::default();
-        values.record(&mut reader);
+        values.record(&mut reader.visitor());
         if let Some(span) = context.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
         {
@@ -55,7 +54,7 @@ where
             }
         }
         let mut reader = Reader { fields, ..Reader::default() };
-        event.record(&mut reader);
+        event.record(&mut reader.visitor());
         let (metadata, Reader { message, fields }) = (event.metadata(), reader);
         let target = metadata.target().into();
         (self.0)(&Record { time: SystemTime::now(), level: *metadata.level(), target, message, fields });
@@ -63,41 +62,15 @@ where
 }
 
 impl Reader {
+    fn visitor(&mut self) -> EachField<impl FnMut(&Field, Value) + '_> {
+        EachField(|field: &Field, value| self.take(field, value))
+    }
+
     fn take(&mut self, field: &Field, value: Value) {
         match (field.name(), value) {
             ("message", Value::String(text)) => self.message = text,
             ("message", other) => self.message = other.to_string(),
             (name, value) => self.fields.set(name, value),
         }
-    }
-}
-
-impl Visit for Reader {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.take(field, format!("{value:?}").into());
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.take(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.take(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.take(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.take(field, value.into());
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.take(field, value.into());
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.take(field, Chain(value).to_string().into());
     }
 }

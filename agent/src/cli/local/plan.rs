@@ -5,7 +5,7 @@ mod words;
 
 use std::io::{self, IsTerminal, Write};
 
-use codedeploy_hooks::plain::harmless_lines;
+use codedeploy_support::plain::harmless_lines;
 
 use crate::console;
 use crate::deployment::preview;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use codedeploy_hooks::install::{PathChange, Permissions};
 use codedeploy_hooks::lifecycle::Origin;
-use codedeploy_hooks::plain::harmless;
+use codedeploy_support::plain::harmless;
 
 use crate::deployment::preview::{EventPreview, Preview};
 

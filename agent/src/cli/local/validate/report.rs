@@ -1,7 +1,7 @@
 //! The three output formats of findings.
 
 use codedeploy_hooks::appspec::Finding;
-use codedeploy_hooks::plain::harmless;
+use codedeploy_support::plain::harmless;
 use serde_json::{Value, json};
 
 use crate::cli::local::validate::{Checked, Severity};
