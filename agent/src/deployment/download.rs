@@ -8,7 +8,7 @@ use codedeploy_hooks::script::Report;
 use super::reports::succeeded;
 use super::{CommandError, Host, appspec, blocking, reuse};
 use crate::deployment_root::{DeploymentFolder, INCOMING, Pointer, create_folders};
-use crate::revision::archive::{self, UnpackError};
+use crate::revision::archive;
 use crate::revision::manifest;
 use crate::revision::{FetchedBundle, fetch};
 use crate::spec::DeploymentSpec;
@@ -117,7 +117,7 @@ async fn unpack(
         create_folders(&target, INCOMING)?;
         let unpacked = archive::unpack(&bundle, kind, &target, &limits)?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        archive::flatten_single_folder(&target, &names).map_err(UnpackError::from)?;
+        archive::flatten_single_folder(&target, &names)?;
         let duration_ms = milliseconds_since(began);
         tracing::info!(duration_ms, entries = unpacked.entries, bytes = unpacked.bytes, "bundle unpacked");
         Ok(())
