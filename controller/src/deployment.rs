@@ -1,11 +1,12 @@
 //! Deployments: their creation, decisions, execution by hosts, and queries.
 //!
-//! * [`create`], [`intervene`], [`queries`] and [`targets`] are the operators' requests;
-//! * [`decide`] alone lets a deployment go on: it asks [`codedeploy_planner`] and carries the answer out on the database, with
-//!   [`start`], [`end`] and [`rollback`] for the two ends of a deployment;
+//! * [`create`], [`intervene`], [`queries`] and [`targets`] handle the operators' requests;
+//! * [`decide`] alone advances a deployment: it asks [`codedeploy_planner`] and carries out the answer in the database,
+//!   with [`start`], [`end`] and [`rollback`] for the two ends of a deployment;
 //! * [`commands`] is the hosts' side, [`traffic`] the service's own at load balancers, [`alarm`] that of alarms;
-//! * [`resume`] gives hosts the time that the service was away, and [`removal`] ends and removes what belongs to a group;
-//! * [`effects`] tells those who wait what a transaction did.
+//! * [`resume`] extends the hosts' timeouts after a downtime of the service, and [`removal`] ends and removes the
+//!   deployments of a group;
+//! * [`effects`] notifies the waiting tasks of the changes that a transaction made.
 
 pub mod alarm;
 pub mod commands;

@@ -1,4 +1,4 @@
-//! Owns the log: on the standard error, one line for each event, with the fields of the request it belongs to.
+//! The log: on the standard error, one line for each event, with the fields of its request.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -16,14 +16,14 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What is logged, and how it looks.
+/// The threshold and the format of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Logging {
     pub level: Threshold,
     pub format: Format,
 }
 
-/// The least level that is logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Threshold {
@@ -37,7 +37,7 @@ pub enum Threshold {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// One object a line.
+    /// One object per line.
     #[default]
     Json,
     /// `TIME LEVEL message name=value …`
@@ -45,7 +45,7 @@ pub enum Format {
 }
 
 impl Logging {
-    /// From here on, everything is logged so. A second call in one process changes nothing.
+    /// Starts logging like this. A second call in one process has no effect.
     pub(crate) fn begin(self) {
         let level = match self.level {
             Threshold::Error => LevelFilter::ERROR,
@@ -53,7 +53,7 @@ impl Logging {
             Threshold::Info => LevelFilter::INFO,
             Threshold::Debug => LevelFilter::DEBUG,
         };
-        // `s3s` reports what clients do wrong as errors; what goes wrong here is reported by its callers.
+        // `s3s` reports clients' mistakes as errors; its callers report the service's own.
         let targets = Targets::new()
             .with_default(level.min(LevelFilter::INFO))
             .with_target(env!("CARGO_CRATE_NAME"), level)
@@ -67,7 +67,7 @@ impl Logging {
 /// Writes events as lines.
 struct Lines {
     format: Format,
-    /// The journal reads the lines, and takes their priority off their beginning (sd-daemon(3)).
+    /// Whether the journal reads the lines, and takes their priority from the prefix (sd-daemon(3)).
     to_journal: bool,
 }
 
@@ -83,7 +83,7 @@ impl Lines {
     }
 }
 
-/// Whether the standard error is the journal's, as systemd says in the environment by device and inode.
+/// Whether the standard error is the journal, by device and inode in the environment.
 fn is_journal(stream: Option<&OsStr>) -> bool {
     let found = rustix::fs::fstat(std::io::stderr()).ok();
     let found = found.map(|file| format!("{}:{}", file.st_dev, file.st_ino));
@@ -121,12 +121,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             Format::Text => text(event.metadata(), OffsetDateTime::now_utc(), &fields),
         });
         line.push(b'\n');
-        // There is nobody to tell that the log cannot be written.
+        // There is nobody to report to if the log cannot be written.
         let _ = std::io::stderr().lock().write_all(&line);
     }
 }
 
-/// The message and the fields that say something, in their order.
+/// The message and the non-empty fields, in order.
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
@@ -153,7 +153,7 @@ impl Fields {
         }
     }
 
-    /// Takes over what a span around says; what is nearer to the event counts.
+    /// Takes over the fields of an enclosing span; the inner value counts.
     fn inherit(&mut self, outer: &Fields) {
         for (name, value) in &outer.others {
             if self.others.iter().all(|(known, _)| known != name) {
@@ -175,7 +175,7 @@ fn json(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8
         other => (*name, other.clone()),
     });
     let all = own.into_iter().chain(others).chain([("target", metadata.target().into())]);
-    // Texts and numbers can always be written to memory.
+    // Writing texts and numbers to memory cannot fail.
     let _ = serde_json::Serializer::new(&mut line).collect_map(all);
     line
 }
@@ -194,10 +194,10 @@ fn text(metadata: &Metadata<'_>, now: OffsetDateTime, fields: &Fields) -> Vec<u8
     line.into_bytes()
 }
 
-/// Most characters of one field: what clients send is in many.
+/// The number of characters of one field: many contain clients' texts.
 const MAX_FIELD: usize = 2000;
 
-/// A text that does not make a line long.
+/// Cuts a text that would make a line too long.
 fn bounded(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_FIELD) {
         let more = text.get(end..).map_or(0, |rest| rest.chars().count());

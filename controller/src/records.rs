@@ -40,25 +40,25 @@ pub(crate) struct Record {
     pub created: Timestamp,
     pub progress: DeploymentState,
     pub rules: Rules,
-    /// None where a damage of its row has destroyed it; the deployment is over then.
+    /// `None` if damage has destroyed it; the deployment has ended then.
     pub definition: Option<Definition>,
     pub relations: Relations,
-    /// Its row could not be read, and was set aside by this very transaction.
+    /// Whether its row was unreadable, and was set aside in this transaction.
     pub was_set_aside: bool,
-    /// The names of today; a group and an application can be renamed.
+    /// The present names; a group and an application can be renamed.
     pub application_name: String,
     pub group_name: String,
 }
 
-/// How a deployment is connected to others.
+/// The connections of a deployment to others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Relations {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<RollbackInfo>,
-    /// The deployment whose archives hosts still have, in a deployment that restarts the application.
+    /// The deployment whose archives hosts still have, for a deployment that restarts the application.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reuse_archive_from: Option<String>,
-    /// Its revision was or is fetched with the GitHub token of the application.
+    /// Whether its revision is fetched with the GitHub token of the application.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_github_token: bool,
 }
@@ -94,7 +94,7 @@ impl Record {
         })
     }
 
-    /// The deployment with an id. One whose row cannot be read is set aside where that can be written.
+    /// Returns the deployment with an id. An unreadable row is set aside if the transaction can write.
     pub(crate) fn load(tx: &Tx<'_>, id: &str) -> Result<Option<Record>, SqlError> {
         match Record::find(tx, id) {
             Err(damage) if damage.is_damage() && !tx.is_readonly() => {
@@ -109,7 +109,7 @@ impl Record {
         tx.query_opt(BY_ID, [id], Record::read)
     }
 
-    /// The reason of an ending that is not a success.
+    /// The reason of an unsuccessful ending.
     pub(crate) fn error(&self) -> Option<&ErrorInformation> {
         match &self.progress {
             DeploymentState::Ended { ending, .. } => ending.error(),
@@ -119,7 +119,7 @@ impl Record {
         }
     }
 
-    /// Whether it is over, and nothing of it is done any more.
+    /// Whether it has ended, and no work of it continues.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.progress, DeploymentState::Ended { .. })
     }
@@ -158,7 +158,7 @@ impl Record {
         Ok(())
     }
 
-    /// The definition, which every deployment has that is not over.
+    /// Returns the definition, which every active deployment has.
     pub(crate) fn definition(&self) -> Result<&Definition, ApiError> {
         self.definition.as_ref().ok_or_else(|| {
             ErrorName::DamagedRecord
@@ -166,18 +166,18 @@ impl Record {
         })
     }
 
-    /// The revision, where it is known.
+    /// The revision, if it is known.
     pub(crate) fn revision(&self) -> Option<&Revision> {
         self.definition.as_ref().map(|definition| &definition.revision)
     }
 
-    /// The names of the load balancers that it changes the traffic at.
+    /// The names of the load balancers at which it changes traffic.
     pub(crate) fn load_balancers(&self) -> Vec<String> {
         let balancers = self.definition.as_ref().and_then(|definition| definition.load_balancers.as_ref());
         balancers.map(LoadBalancers::names).unwrap_or_default()
     }
 
-    /// Whether its original instances wait for their end, or have met it.
+    /// Whether its original instances wait for their end, or have reached it.
     pub(crate) fn waits_for_termination(&self) -> bool {
         let retires = matches!(self.rules.strategy, Strategy::BlueGreen { retire_minutes: Some(_), .. });
         retires && matches!(self.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. })
@@ -188,7 +188,7 @@ impl Record {
         self.relations.rollback.as_ref()?.rollback_triggering_deployment_id.clone()
     }
 
-    /// A deployment as its group shows it.
+    /// Returns a deployment in the form that its group shows.
     pub(crate) fn last_info(tx: &Tx<'_>, id: &str) -> Result<Option<LastDeploymentInfo>, SqlError> {
         Ok(Record::load(tx, id)?.map(|record| LastDeploymentInfo {
             deployment_id: Some(record.id),
@@ -198,12 +198,12 @@ impl Record {
         }))
     }
 
-    /// Whether the service made this deployment to undo another.
+    /// Whether the service made this deployment as a rollback.
     pub(crate) fn is_rollback(&self) -> bool {
         self.definition.as_ref().is_some_and(|definition| definition.creator == Creator::Rollback)
     }
 
-    /// The targets of one kind of each.
+    /// Counts the targets of each kind.
     pub(crate) fn counts(&self, tx: &Tx<'_>) -> Result<Vec<Count>, SqlError> {
         tx.query_all(
             "SELECT label, class, stage, count(*) FROM targets WHERE deployment_id = ?1
@@ -231,7 +231,7 @@ impl Record {
         tx.execute("DELETE FROM deployments WHERE id = ?1", [id]).map(drop)
     }
 
-    /// When the first of the commands that are out has waited too long.
+    /// The time at which the first running command expires.
     pub(crate) fn first_deadline(&self, tx: &Tx<'_>) -> Result<Option<Timestamp>, SqlError> {
         tx.query_one(
             "SELECT min(deadline) FROM targets WHERE deployment_id = ?1 AND deadline IS NOT NULL",

@@ -1,7 +1,7 @@
-//! Owns BlockTraffic and AllowTraffic: the lifecycle events that the service performs itself, at load balancers.
+//! BlockTraffic and AllowTraffic: the lifecycle events that the service performs itself, at load balancers.
 //!
-//! A job is on disk until it is done: after a restart it is begun again, so a provider is told the same thing twice, and
-//! must make nothing of it.
+//! A job stays on disk until it is done. After a restart it begins again, so a provider may get the same request twice,
+//! and must be idempotent.
 
 mod haproxy;
 mod webhook;
@@ -24,7 +24,7 @@ use crate::transaction::Context;
 use haproxy::Haproxy;
 use webhook::Webhook;
 
-/// Why a load balancer did not do what it was asked to.
+/// The reason why a load balancer did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 enum TrafficError {
     #[error(
@@ -39,14 +39,14 @@ enum TrafficError {
     Late { name: String, patience: Duration },
 }
 
-/// How a load balancer is told.
+/// The way to reach a load balancer.
 #[derive(Debug)]
 enum Provider {
     Haproxy(Haproxy),
     Webhook(Webhook),
 }
 
-/// The load balancers of the configuration, each with what is kept between two calls.
+/// The configured load balancers, each with its state between two calls.
 #[derive(Debug)]
 struct Connected {
     by_name: BTreeMap<String, Provider>,
@@ -64,7 +64,7 @@ impl Connected {
         Connected { by_name: balancers.by_name().iter().map(connect).collect() }
     }
 
-    /// Has every load balancer of a job do it, and gives what there is to remark.
+    /// Performs a job at all its load balancers, and returns a remark if there is one.
     async fn perform(
         &self,
         outgoing: &Outgoing,
@@ -105,16 +105,16 @@ impl Provider {
     }
 }
 
-/// One change at a time of an instance at a load balancer. Two deployments can want opposite things of it, such as one that is
-/// given up and the one that rolls it back.
+/// Allows one change at a time of an instance at a load balancer. Two deployments can request opposite changes, for
+/// example a failed one and its rollback.
 type Changes = KeyedLock<(String, String)>;
 
-/// How soon a transaction that failed is tried again.
+/// The pause before a failed transaction is retried.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often it is looked whether someone still waits for the jobs under way.
+/// The interval at which the service checks whether someone still waits for the current jobs.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Performs jobs until the service is asked to stop; those under way are begun again by its next run.
+/// Performs jobs until the service stops; its next run begins unfinished jobs again.
 pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     let mut stop = service.stopping();
     let balancers = Arc::new(Connected::to(&service.settings.balancers));
@@ -138,7 +138,7 @@ pub async fn run(service: Arc<Service>) -> Result<(), ApiError> {
     }
 }
 
-/// The jobs under way, by their commands.
+/// The running jobs, by their commands.
 struct Jobs {
     service: Arc<Service>,
     balancers: Arc<Connected>,
@@ -147,7 +147,7 @@ struct Jobs {
 }
 
 impl Jobs {
-    /// Starts every job that `take` finds.
+    /// Starts every job that `take` returns.
     async fn start(&mut self, take: fn(&Context<'_>, i64) -> Result<Taken, ApiError>) {
         let mut next = Some(0);
         while let Some(after) = next {
@@ -169,7 +169,7 @@ impl Jobs {
         }
     }
 
-    /// Ends what nobody waits for: it could undo what is decided later.
+    /// Aborts jobs that nobody waits for: they could undo a later decision.
     async fn end_abandoned(&mut self) {
         let under_way: Vec<_> = self.tasks.keys().cloned().collect();
         if under_way.is_empty() {

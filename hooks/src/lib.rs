@@ -6,7 +6,7 @@
 //! * [`install`] puts a revision's files on the host: snapshot, plan, steps, apply;
 //! * [`custody`] decides who owns a revision's files until they are installed;
 //! * [`fs`] alone writes files that others rely on;
-//! * [`clock`] gives the host's local time.
+//! * [`clock`] returns the host's local time.
 //!
 //! Nothing here depends on a network, a service or a deployment group's history: paths and values come in, outcomes go
 //! out.

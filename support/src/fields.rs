@@ -7,7 +7,7 @@ use codedeploy_api::chain::Chain;
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 
-/// Hands each field to a function, in their order.
+/// Passes the fields to a function, in their order.
 #[derive(Debug)]
 pub struct EachField<F>(pub F);
 

@@ -1,4 +1,4 @@
-//! A lock for each key, given to one holder at a time in the order of asking.
+//! A lock for each key. One holder at a time has it, in the order of the requests.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,13 +8,13 @@ use tokio::sync::OwnedMutexGuard;
 
 type Lock = tokio::sync::Mutex<()>;
 
-/// The locks that somebody holds or waits for. Clones share them.
+/// The locks that are held or waited for. Clones share them.
 #[derive(Debug)]
 pub struct KeyedLock<K> {
     by_key: Arc<Mutex<HashMap<K, Arc<Lock>>>>,
 }
 
-/// The lock of one key. The next in line gets it when this is dropped.
+/// The lock of one key. Dropping it passes the lock to the next in line.
 #[derive(Debug)]
 pub struct Guard {
     _held: OwnedMutexGuard<()>,
@@ -41,7 +41,7 @@ impl<K: Eq + Hash> KeyedLock<K> {
     fn of(&self, key: K) -> Arc<Lock> {
         let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         if by_key.len() == by_key.capacity() {
-            // Whoever holds a lock or waits for it counts as one more; nobody needs the others.
+            // Every holder and every waiter has one more reference; the other locks are not needed.
             by_key.retain(|_, lock| Arc::strong_count(lock) > 1);
         }
         Arc::clone(by_key.entry(key).or_default())

@@ -32,11 +32,11 @@ use crate::systemd;
 use crate::telemetry::milliseconds_since;
 use codedeploy_api::chain::Chain;
 
-/// How long a command that has not begun is kept while the service does not answer: no service waits longer for a
-/// lifecycle event.
+/// The time after which a command that has not begun is dropped if the service does not answer: no service waits longer
+/// for a lifecycle event.
 const WANTED: Duration = Duration::from_secs(3600);
 
-/// Why a command could not be performed, though it was received.
+/// The reason why a received command could not be performed.
 #[derive(Debug, thiserror::Error)]
 enum ReceivedError {
     #[error("the command is for the host {found:?}, but this is {own}; nothing was done")]
@@ -69,18 +69,18 @@ enum ReceivedError {
     Panic { message: String },
 }
 
-/// How an attempt to carry out a command ended.
+/// The result of an attempt to carry out a command.
 enum End {
     Over(Report),
     /// The service had ended it before it began.
     Unwanted,
-    /// The agent ends; the next one takes it up.
+    /// The agent ends; the next one resumes it.
     Left,
-    /// The service was away for too long; should it still want the command, it delivers it again.
+    /// The service was unreachable for too long; if it still wants the command, it delivers it again.
     Dropped,
 }
 
-/// What the service says to an acknowledgement.
+/// The service's answer to an acknowledgement.
 enum Acknowledged {
     Run,
     /// There was nothing to do, and the service has taken that for the outcome.
@@ -122,7 +122,7 @@ pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown
 fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
     let (found, own) = (&command.host_identifier, agent.service.host_identifier());
     let is_own = match agent.host.settings().signer {
-        // As AWS's agents compare.
+        // The same comparison as in AWS's agents.
         SignerTrust::Anyone => !found.is_empty() && own.contains(found.as_str()),
         SignerTrust::Authority(_) | SignerTrust::Pins(_) => found == own,
     };
@@ -198,7 +198,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Performs the command unless the service has ended it. `entry` says what a restart would have to account for.
+    /// Runs the command unless the service has ended it. `entry` is the record for a restart.
     async fn make(&self, entry: &mut Entry) -> Result<End, ReceivedError> {
         let Some((spec, envelope)) = self.specification(entry).await? else { return Ok(self.unanswered()) };
         let Some(_turn) = self.turn(&spec).await else { return Ok(End::Over(stopped())) };
@@ -241,7 +241,7 @@ impl Attempt<'_> {
         report
     }
 
-    /// Waits until no other command of the deployment group is performed; `None` when the agent must end first.
+    /// Waits until no other command of the deployment group runs; `None` if the agent must end first.
     async fn turn(&self, spec: &DeploymentSpec) -> Option<Guard> {
         tokio::select! {
             biased;
@@ -258,7 +258,7 @@ impl Attempt<'_> {
     ) -> Result<Option<(DeploymentSpec, Envelope)>, ReceivedError> {
         let command = entry.command();
         if let Some(begun) = &entry.record().begun {
-            // When it was signed was looked at when it came.
+            // The signing time was checked on arrival.
             match self.verified(command, &begun.specification).map(|(spec, _)| spec) {
                 Ok(spec) => return Ok(Some((spec, begun.specification.clone()))),
                 Err(error) => {
@@ -286,8 +286,8 @@ impl Attempt<'_> {
         Ok(Some((spec, envelope)))
     }
 
-    /// The specification in `envelope`, if whom this host trusts has signed it, for this command as far as the signer says
-    /// so; and the keys that signed it.
+    /// Returns the specification in `envelope`, if a trusted signer signed it for this command, as far as it has a
+    /// binding; and the keys that signed it.
     fn verified(
         &self,
         command: &HostCommand,
@@ -303,7 +303,7 @@ impl Attempt<'_> {
         verified.log_signers();
         binding::check(&spec, command, self.agent.service.host_identifier())?;
         let keys: Vec<KeyDigest> = verified.keys().collect();
-        // Without a pin or an authority, who leaves something out signs with another key.
+        // Without a pin or an authority, an attacker would simply sign with another key.
         if *trust != SignerTrust::Anyone && self.agent.acquaintance.binds(&keys) {
             spec.binding.check_complete()?;
         }
@@ -320,7 +320,7 @@ impl Attempt<'_> {
         };
         let answer = match self.agent.service.call_patiently(&input, self.persistence).await {
             None => return Ok(Acknowledged::Unanswered),
-            // It took the first acknowledgement.
+            // The service accepted the first acknowledgement.
             Some(Err(error)) if entry.record().begun.is_some() => {
                 tracing::info!(%error, "the service does not take a second acknowledgement");
                 return Ok(Acknowledged::Run);
@@ -340,9 +340,9 @@ fn completed_noop() -> Report {
     Report { outcome: Outcome::Succeeded { note }, log_tail: String::new() }
 }
 
-/// Makes a panic in `work` an error like any other.
+/// Turns a panic in `work` into an ordinary error.
 async fn uninterrupted<T>(work: impl Future<Output = Result<T, ReceivedError>>) -> Result<T, ReceivedError> {
-    // What a panic left half done is not looked at again: every command begins with what is on disk.
+    // State that a panic left half changed is not used again: every command begins with the state on disk.
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.unwrap_or_else(|panic| Err(ReceivedError::Panic { message: panic_message(&*panic) }))
 }

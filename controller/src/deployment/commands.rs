@@ -1,6 +1,6 @@
-//! The hosts' side of a deployment: commands handed out, acknowledged and completed, and what they belong to.
+//! The hosts' side of a deployment: commands are leased, acknowledged and completed.
 //!
-//! A function here gets the identifier of a host that proved to be it.
+//! Functions here get the identifier of an authenticated host.
 
 use std::time::Duration;
 
@@ -28,24 +28,24 @@ use crate::request::members::{DeploymentId, shorten};
 use crate::revision::{Commit, Revision, S3Object};
 use crate::transaction::Context;
 
-/// How long a host gets the same document, so that it is signed once. Agents accept one for an hour.
+/// The time for which a host receives the same document, so that it is signed once. Agents accept a document for an hour.
 const SIGNATURE_PERIOD: Duration = Duration::from_secs(300);
 
-/// The answer to a poll.
+/// The response to a poll.
 #[derive(Debug)]
 pub enum Offer {
     Command(HostCommand),
-    /// Nothing now; at the time given, a command handed to another poll may be due again.
+    /// No command now; at the given time, a command leased to another poll may be due again.
     Nothing {
         again_at: Option<Timestamp>,
     },
 }
 
-/// Hands the oldest waiting command to its host.
+/// Leases the oldest waiting command to its host.
 pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects>), ApiError> {
     let mut again_at: Option<Timestamp> = None;
     for command in Command::offered_to(context.tx, host)? {
-        // Whatever is wrong with one deployment keeps no other from its host.
+        // A problem of one deployment must not keep others from its host.
         let Some((record, mut target)) = of(context, &command)? else {
             continue;
         };
@@ -58,7 +58,7 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
             again_at = again_at.into_iter().chain([until]).min();
             continue;
         }
-        // About to be withdrawn.
+        // It is about to be withdrawn.
         if is_over(context, &record, &target) {
             continue;
         }
@@ -77,7 +77,7 @@ pub fn lease(context: &Context<'_>, host: &str) -> Result<(Offer, Option<Effects
     Ok((Offer::Nothing { again_at }, None))
 }
 
-/// Notes that the host has the command. The answer tells it to run it, or that it is over.
+/// Records that the host has the command. The response tells the host to run it, or that it has ended.
 pub fn acknowledge(
     context: &Context<'_>,
     host: &str,
@@ -108,7 +108,7 @@ pub fn acknowledge(
     Ok((CommandStatus::InProgress, outcome))
 }
 
-/// Notes how a command ended. The first completion counts; agents send more than one.
+/// Records the outcome of a command. The first completion counts; agents send more than one.
 pub fn complete(
     context: &Context<'_>,
     host: &str,
@@ -142,8 +142,8 @@ pub(super) fn finish(
     advance(context, &command, &record, &mut target, EventInput::Complete { succeeded, diagnostics })
 }
 
-/// Notes that a deployment was taken back on the host, outside of any command: the host has the revision of before. What
-/// a later deployment did there counts more.
+/// Records that a deployment was taken back on the host outside of any command, so that the host has the previous
+/// revision. A later deployment there takes precedence.
 pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackInput) -> Result<(), ApiError> {
     let id = &input.deployment_id;
     let not_of_host =
@@ -166,7 +166,7 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     Ok(())
 }
 
-/// Where a command stands.
+/// Returns the status of a command.
 pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandStatus, ApiError> {
     let Some(command) = find(context, host, id)? else {
         return Ok(CommandStatus::Failed);
@@ -176,7 +176,8 @@ pub fn current(context: &Context<'_>, host: &str, id: &str) -> Result<CommandSta
     Ok(event.map_or(CommandStatus::Failed, |event| status(&event.state)))
 }
 
-/// The specification of a deployment that the host is a target of. It counts for this host and this deployment, now.
+/// Returns the specification of a deployment for one of its hosts. It is valid for this host, this deployment and this
+/// time.
 pub fn specification(
     context: &Context<'_>,
     host: &str,
@@ -196,7 +197,7 @@ pub fn specification(
         return Err(refused());
     }
     let record = Record::load(context.tx, id)?.ok_or_else(refused)?;
-    // Whoever asks later has no use for the secret.
+    // A later caller does not need the secret.
     let definition = record.definition.clone().ok_or_else(refused)?;
     let is_over = record.progress.completed().is_some();
     let token = if is_over { None } else { token(context, &record, &definition.revision)? };
@@ -208,7 +209,7 @@ pub fn specification(
     Ok(SpecificationDocument { github_access_token: token, binding, ..document(record, definition) })
 }
 
-/// What opens the repository of a revision on GitHub, where the application is linked to a token.
+/// Returns the token for the repository of a revision on GitHub if the application is linked to one.
 fn token(context: &Context<'_>, record: &Record, revision: &Revision) -> Result<Option<String>, ApiError> {
     if !matches!(revision, Revision::GitHub(_)) {
         return Ok(None);
@@ -217,7 +218,7 @@ fn token(context: &Context<'_>, record: &Record, revision: &Revision) -> Result<
     Ok(kept.map(|kept| kept.open(context.vault)).transpose()?.map(Token::reveal))
 }
 
-/// What AWS's service names a deployment towards agents.
+/// Returns the name that AWS's service uses for a deployment towards agents.
 fn execution_id(partition: &Partition, deployment_id: &str) -> String {
     let Partition { region, account_id } = partition;
     format!("CodeDeploy/{region}/Prod/arn:aws:sds:{region}:{account_id}:deployment/{deployment_id}")
@@ -244,7 +245,7 @@ fn document(record: Record, definition: Definition) -> SpecificationDocument {
     }
 }
 
-/// A revision as agents read it.
+/// Returns a revision in the agents' format.
 fn revision(revision: Revision) -> RevisionDocument {
     match revision {
         Revision::S3(S3Object { bucket, key, bundle, version, etag }) => RevisionDocument {
@@ -278,19 +279,20 @@ fn status(state: &EventState) -> CommandStatus {
         EventState::Pending | EventState::Queued { .. } => CommandStatus::Pending,
         EventState::Leased { .. } | EventState::Acknowledged { .. } => CommandStatus::InProgress,
         EventState::Succeeded { .. } => CommandStatus::Succeeded,
-        // An agent drops a command that it is told has failed.
+        // An agent drops a command that is reported as failed.
         EventState::Failed { .. } | EventState::Skipped { .. } => CommandStatus::Failed,
     }
 }
 
-/// Whether the command of a target that is out will not be carried out any more, as the next decision will say.
+/// Whether the next decision will withdraw the target's running command.
 pub(super) fn is_over(context: &Context<'_>, record: &Record, target: &Target) -> bool {
     let closing = plan::closing(&record.rules, &record.progress, context.timers, context.now);
     let deadline = target.state.deadline(&record.rules, context.timers);
     closing.is_some() || deadline.is_some_and(|deadline| deadline <= context.now)
 }
 
-/// A command of the host; none when its deployment was removed meanwhile, which is over for the host as well.
+/// Returns a command of the host; `None` if its deployment was removed meanwhile, so that it has ended for the host as
+/// well.
 fn find(context: &Context<'_>, host: &str, id: &str) -> Result<Option<Command>, ApiError> {
     if let Some(command) = Command::of_host(context.tx, host, id)? {
         return Ok(Some(command));
@@ -304,8 +306,8 @@ fn unknown(id: &str) -> ApiError {
     ErrorName::Client.because(format!("{:?} is not a command of this host.", shorten(id)))
 }
 
-/// What a command belongs to; nothing where its group is gone, whose deployments nobody carries out. A target that cannot be
-/// read takes its deployment with it.
+/// Returns the deployment and the target of a command; `None` if its group is gone, because nobody carries out the
+/// deployments of that group. A target that cannot be read takes its deployment with it.
 pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<Option<(Record, Target)>, ApiError> {
     let id = command.deployment_id.as_str();
     let target = match Target::at(context.tx, id, command.target) {
@@ -316,7 +318,7 @@ pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<Option<(Rec
         found => found?,
     };
     let record = Record::load(context.tx, id)?;
-    // Setting the deployment aside has written the target anew.
+    // Setting the deployment aside has rewritten the target.
     let target = match &record {
         Some(record) if record.was_set_aside => Target::at(context.tx, id, command.target)?,
         _ => target,
@@ -324,7 +326,7 @@ pub(super) fn of(context: &Context<'_>, command: &Command) -> Result<Option<(Rec
     Ok(record.zip(target))
 }
 
-/// Takes the command's event a step further, and does what follows for its target.
+/// Applies one input to the command's event, and everything that follows for its target.
 pub(super) fn advance(
     context: &Context<'_>,
     command: &Command,
@@ -340,7 +342,7 @@ pub(super) fn advance(
     let issued =
         if ended { target.state.settle(&record.rules, closing, context.timers, context.now)? } else { None };
     outcome.save(context, record, target, &before, issued)?;
-    // What a target does by itself is done; the deployment's turn comes with the target's end, or with its own.
+    // The target's own part is done; the deployment continues when the target ends, or when its own turn comes.
     if closing || (ended && issued.is_none()) {
         outcome.recheck_self();
     }

@@ -1,4 +1,4 @@
-//! The end of a deployment, and its meaning for the group and for later deployments.
+//! The end of a deployment, and its effect on the group and on later deployments.
 
 use codedeploy_api::codedeploy::Timestamp;
 use codedeploy_planner::deployment_state::{DeploymentInput, DeploymentState, Ending, Stop};
@@ -13,7 +13,7 @@ use crate::records::{Record, Target, health};
 use crate::registry::groups;
 use crate::transaction::Context;
 
-/// Ends a deployment none of whose targets has anything left to do.
+/// Ends a deployment whose targets have nothing left to do.
 pub(super) fn end(
     context: &Context<'_>,
     record: &mut Record,
@@ -67,15 +67,16 @@ fn finish(
     Ok(outcome.note(context, Change::Ended { status, error, rolls_back })?)
 }
 
-/// Notes how the deployment left the instances it attempted, and the group's revision.
+/// Records the state of the instances that the deployment attempted, and the group's revision.
 fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) -> Result<(), ApiError> {
     if record.rules.strategy != Strategy::BlueGreenRollback {
-        // What is on a host after a failure is not known to be the group's revision any more.
+        // After a failure, a host is no longer known to hold the group's revision.
         let current = last_successful_revision(context, group)?;
         health::note_end(context.tx, &record.group_id, &record.id, record.revision(), current.as_ref())?;
     }
     let succeeded = matches!(record.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
-    // A rollback of a group's first deployment gave traffic back, and nothing else: its revision is the one undone.
+    // A rollback of a group's first deployment only returned the traffic: the hosts have the revision that was rolled
+    // back.
     let has_revision =
         record.rules.strategy != Strategy::BlueGreenRollback || group.last_successful.is_some();
     if succeeded && has_revision {
@@ -84,8 +85,8 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
     Ok(())
 }
 
-/// Deregisters the original instances of a blue/green deployment whose time is over. Those that a later deployment, of
-/// whatever group, gave a revision or traffic are needed again, and stay.
+/// Deregisters the original instances of a blue/green deployment after their waiting time. Instances that got a
+/// revision or traffic from a later deployment of any group are needed, and stay.
 pub(super) fn retire(
     context: &Context<'_>,
     record: &mut Record,

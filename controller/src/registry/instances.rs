@@ -15,7 +15,7 @@ use crate::request::{self, NewInstanceName, check_tags};
 use crate::store::{Json, Row, SqlError, Tx, named};
 use crate::transaction::Context;
 
-/// Most tags of one instance.
+/// The number of tags of one instance.
 const MAX_TAGS: usize = 10;
 
 pub(crate) struct Instance {
@@ -58,7 +58,7 @@ impl Instance {
 const BY_NAME: &str = "SELECT * FROM instances WHERE name > ?1
      ORDER BY name, deregistered IS NULL DESC, registered DESC, sequence DESC";
 
-/// The instance registered under a name now, else the one deregistered last.
+/// Returns the instance that is registered under a name, or else the one that was deregistered last.
 fn lookup(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
     Ok(tx.query_opt("SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, sequence DESC
          LIMIT 1", [name], Instance::read)?)
@@ -90,7 +90,7 @@ pub fn register(
     Ok(Nothing {})
 }
 
-/// Registers an instance whose name and identity are checked.
+/// Registers an instance with a checked name and identity.
 pub fn enroll(
     tx: &Tx<'_>,
     partition: &Partition,
@@ -127,28 +127,28 @@ pub fn enroll(
             ":tags": Json(merge(name, Vec::new(), tags)?),
         },
     )?;
-    // What deployments left on an earlier host of this name says nothing about this one.
+    // The state that deployments left on an earlier host of this name says nothing about this one.
     health::forget(tx, name)?;
     Ok(())
 }
 
-/// A registered instance, and what is known of its agent.
+/// A registered instance, with facts about its agent.
 #[derive(Debug, Serialize)]
 pub struct HostReport {
     pub name: String,
     pub arn: String,
     pub tags: Vec<Tag>,
-    /// When its agent called last, to a minute. Seconds since the epoch.
+    /// The time of its agent's last call, to the minute. Seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
-    /// Whose specifications its agent accepts: digests of keys, `any`, or `authority`. Agents of AWS do not say it.
+    /// The signers that its agent accepts: digests of keys, `any`, or `authority`. AWS's agents do not send them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_signers: Option<String>,
 }
 
-/// How long an agent that works is not heard of, at most: it polls without a pause, and that is noted once a minute.
+/// The longest silence of an agent that works: it polls without a pause, and its polls are noted once a minute.
 const SILENCE: Duration = Duration::from_secs(180);
 
 impl HostReport {
@@ -162,7 +162,7 @@ impl HostReport {
     }
 }
 
-/// The registered instances, by name.
+/// Returns the registered instances, by name.
 pub fn hosts(tx: &Tx<'_>) -> Result<Vec<HostReport>, SqlError> {
     tx.query_all(
         "SELECT name, principal, tags, last_seen, agent_version, accepted_signers FROM instances
@@ -202,7 +202,7 @@ pub fn batch_get(
     Ok(BatchGetOnPremisesInstancesOutput { instance_infos: Some(infos) })
 }
 
-/// A name that was used before is judged by its present instance.
+/// The present instance counts for a name that was used before.
 pub fn list(
     context: &Context<'_>,
     request: request::ListOnPremisesInstances,
@@ -238,7 +238,7 @@ pub fn add_tags(
     change_tags(context, &request.instance_names.0, |name, present| merge(name, present, &request.tags.0))
 }
 
-/// Removes the tags whose key and value match; a tag given with a key alone goes by its key.
+/// Removes the tags whose key and value match; a tag without a value matches by its key.
 pub fn remove_tags(
     context: &Context<'_>,
     request: request::RemoveTagsFromOnPremisesInstances,
@@ -266,7 +266,7 @@ fn change_tags(
     Ok(Nothing {})
 }
 
-/// Tags with others added; an equal key gets the new value.
+/// Adds tags; an equal key gets the new value.
 fn merge(name: &str, mut present: Vec<Tag>, added: &[Tag]) -> Result<Vec<Tag>, ApiError> {
     check_tags(added, ErrorName::InvalidTag)?;
     for tag in added {

@@ -193,7 +193,7 @@ fn given_up(superseded: &[PathBuf], device: u64) -> (u64, u64) {
             // Unreadable content is not counted.
             let _ = folder.each_below(name, device, count);
         };
-        // Nor is what cannot be read.
+        // Unreadable files are not counted either.
         let _ = undo::each_displaced(&contents.begun, &contents.changes, add);
     }
     sum

@@ -26,7 +26,7 @@ fn links(text: &str) -> Vec<(&str, &str)> {
     here.map(|target| target.split_once('#').unwrap_or((target, ""))).collect()
 }
 
-/// The fragment by which a heading is reached.
+/// The fragment of a link to a heading.
 fn fragment(heading: &str) -> String {
     let kept = heading
         .to_lowercase()
@@ -34,7 +34,7 @@ fn fragment(heading: &str) -> String {
     kept.trim().replace(' ', "-")
 }
 
-/// Why a link does not resolve, if it does not.
+/// The reason why a link does not resolve; `None` if it does.
 fn broken(page: &Path, path: &str, wanted: &str) -> Option<String> {
     let target = if path.is_empty() { page.to_owned() } else { page.parent().unwrap().join(path) };
     if target.is_dir() {

@@ -1,4 +1,4 @@
-//! The agent's package: installed, started, deployed with, upgraded, removed, and in the place of AWS's.
+//! The agent's package: it is installed, started, used for deployments, upgraded, removed, and put in place of AWS's.
 
 use codedeploy_tests::machine::Machine;
 use codedeploy_tests::wait;
@@ -110,7 +110,7 @@ async fn a_stop_waits_for_the_hook_in_progress(site: &Site, server: &str) {
     let reported = events.iter().any(|e| e.name == "BeforeInstall" && e.status.as_str() == "Succeeded");
     assert!(reported, "{events:#?}");
 
-    // Started again, the agent continues; a restart leaves applications of hooks alone.
+    // After a restart, the agent continues; the restart leaves the applications of hooks alone.
     machine.succeed("systemctl start codedeploy-agent").await;
     succeeded(&site.outcome(&id).await);
     assert_eq!(machine.read("/srv/app/page"), "two");

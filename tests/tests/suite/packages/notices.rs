@@ -18,7 +18,7 @@ fn notices_name_what_is_linked_and_nothing_else() {
             assert!(text.contains(&format!("\n  {linked} ")), "{linked} is linked and not named");
         }
         assert!(text.contains("Apache License") && text.contains("Permission is hereby granted"));
-        // A procedural macro, a crate for tests, a crate for build scripts, this project's own.
+        // A procedural macro, a crate for tests, a crate for build scripts, and this project's own crate.
         for other in ["serde_derive", "proptest", "cc", "codedeploy-hooks"] {
             assert!(!text.contains(&format!("\n  {other} ")), "{other} is not in the program");
         }
