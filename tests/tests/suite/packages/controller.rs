@@ -99,9 +99,9 @@ async fn the_page_on_disaster_recovery_works_as_it_stands_which_needs_root() {
     machine.succeed("codedeploy-controller host add box1 --tag env=test --json").await;
     let pin = machine.succeed("codedeploy-controller signer").await;
 
-    let kept = follow(machine, "## What to keep").await;
+    let kept = follow(machine, "## Backups").await;
     assert!(kept.contains("codedeploy-2"), "no backup was made:\n{kept}");
-    let drill = follow(machine, "## The drill").await;
+    let drill = follow(machine, "## Restore drill").await;
     assert!(drill.contains("box1") && drill.ends_with("the pins are the same"), "{drill}");
 
     let damage =
