@@ -186,7 +186,7 @@ pub fn is_good(tx: &Tx<'_>, principal: &Principal, now: Timestamp) -> Result<boo
     tx.exists(
         "SELECT 1 FROM credentials
          WHERE access_key_id = ?1 AND revoked IS NULL AND (expires IS NULL OR expires > ?2)",
-        (&principal.access_key_id, now.millis()),
+        (&principal.access_key_id, now),
     )
 }
 
@@ -207,21 +207,21 @@ pub fn list(tx: &Tx<'_>) -> Result<Vec<Listed>, SqlError> {
 pub fn revoke_host(tx: &Tx<'_>, arn: &str) -> Result<(), SqlError> {
     tx.execute(
         "UPDATE credentials SET revoked = ?3 WHERE arn = ?1 AND role = ?2 AND revoked IS NULL",
-        (arn, Role::Host.text(), Timestamp::now().millis()),
+        (arn, Role::Host.text(), Timestamp::now()),
     )?;
     Ok(())
 }
 
 /// Revokes every access key; returns their number.
 pub fn revoke_all(tx: &Tx<'_>) -> Result<usize, SqlError> {
-    tx.execute("UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL", [Timestamp::now().millis()])
+    tx.execute("UPDATE credentials SET revoked = ?1 WHERE revoked IS NULL", [Timestamp::now()])
 }
 
 /// Revokes an access key at once; returns false if there is none to revoke.
 pub fn revoke(tx: &Tx<'_>, access_key_id: &str) -> Result<bool, SqlError> {
     let revoked = tx.execute(
         "UPDATE credentials SET revoked = ?2 WHERE access_key_id = ?1 AND revoked IS NULL",
-        (access_key_id, Timestamp::now().millis()),
+        (access_key_id, Timestamp::now()),
     )?;
     Ok(revoked > 0)
 }

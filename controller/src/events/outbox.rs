@@ -258,7 +258,7 @@ pub(super) fn settle(context: &Context<'_>, sequence: i64, next: Next) -> Result
         }
         Next::Again(due) => context.tx.execute(
             "UPDATE messages SET attempts = attempts + 1, due = ?2 WHERE sequence = ?1",
-            (sequence, due.millis()),
+            (sequence, due),
         )?,
     };
     Ok(())

@@ -168,19 +168,22 @@ fn is_passed(
     sequencer: &str,
 ) -> Result<bool, SqlError> {
     let place = (&watch.application, &watch.deployment_group, &object.bucket, &object.key);
-    let newest: Option<String> = context
-        .tx
-        .query_opt("SELECT sequencer FROM bucket_notifications WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4", place, |row| row.get(0))?;
+    let newest: Option<String> = context.tx.query_opt(
+        "SELECT sequencer FROM bucket_notifications
+         WHERE application = ?1 AND group_name = ?2 AND bucket = ?3 AND key = ?4",
+        place,
+        |row| row.get(0),
+    )?;
     if newest.is_some_and(|newest| !follows(sequencer, &newest)) {
         return Ok(true);
     }
     let (application, group, bucket, key) = place;
     context.tx.execute(
         "INSERT INTO bucket_notifications (application, group_name, bucket, key, sequencer, seen)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (application, group_name, bucket, key) DO UPDATE
-                 SET sequencer = excluded.sequencer, seen = excluded.seen",
-        (application, group, bucket, key, sequencer, context.now.millis()),
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (application, group_name, bucket, key) DO UPDATE
+             SET sequencer = excluded.sequencer, seen = excluded.seen",
+        (application, group, bucket, key, sequencer, context.now),
     )?;
     let forgotten = i64::try_from(MEMORY.as_millis()).unwrap_or(i64::MAX);
     context.tx.execute(

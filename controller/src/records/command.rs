@@ -53,14 +53,18 @@ impl Command {
         };
         let name = name.map_or("", |name| name.name());
         let random = random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 20)?;
-        tx.execute("INSERT INTO commands (id, deployment_id, target, event, host, offered) VALUES (?1, ?2, ?3, ?4, ?5, 1)", (
-            // The readable part is for people who find it in an agent's folder.
-            format!("{}.{name}.{random}", target.deployment_id),
-            &target.deployment_id,
-            target.position,
-            event,
-            host,
-        ))?;
+        tx.execute(
+            "INSERT INTO commands (id, deployment_id, target, event, host, offered)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1)",
+            (
+                // The readable part is for people who find it in an agent's folder.
+                format!("{}.{name}.{random}", target.deployment_id),
+                &target.deployment_id,
+                target.position,
+                event,
+                host,
+            ),
+        )?;
         Ok(host)
     }
 
@@ -85,10 +89,14 @@ impl Command {
 
     /// Whether the service still has to perform a command that it began.
     pub(crate) fn is_wanted_here(tx: &Tx<'_>, id: &str) -> Result<bool, SqlError> {
-        tx.exists("SELECT 1 FROM commands c JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
+        tx.exists(
+            "SELECT 1 FROM commands c
+             JOIN targets t ON t.deployment_id = c.deployment_id AND t.position = c.target
              WHERE c.id = ?1 AND t.class = ?2 AND NOT EXISTS (
                  SELECT 1 FROM commands n
-                 WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)", (id, Column(Class::Performing)))
+                 WHERE n.deployment_id = c.deployment_id AND n.target = c.target AND n.event > c.event)",
+            (id, Column(Class::Performing)),
+        )
     }
 
     /// Returns the command with an identifier, if it belongs to this host.

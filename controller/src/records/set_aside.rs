@@ -140,8 +140,8 @@ fn end_targets(tx: &Tx<'_>, id: &str, rules: &Rules, message: &str, now: Timesta
         let state = TargetState { label, events: ended(events, message, now), departed: false };
         let status = state.status(rules);
         tx.execute(
-            "UPDATE targets SET label = :label, events = :events, status = :status, class = :class, stage = :stage,
-                    attempted = :attempted, deadline = NULL
+            "UPDATE targets SET label = :label, events = :events, status = :status, class = :class,
+                    stage = :stage, attempted = :attempted, deadline = NULL
              WHERE deployment_id = :deployment AND position = :position",
             named! {
                 ":label": state.label.as_ref().map(TargetLabel::as_str),

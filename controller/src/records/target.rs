@@ -108,11 +108,14 @@ impl Target {
         now: Timestamp,
     ) -> Result<Vec<String>, SqlError> {
         tx.query_all(
-            "UPDATE instances SET deregistered = :now, tags = '[]' WHERE deregistered IS NULL AND arn IN
-             (SELECT arn FROM targets original WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS
-              (SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
-               WHERE later.sequence > (SELECT sequence FROM deployments WHERE id = :deployment)
-                 AND again.target_id = original.target_id AND again.arn = original.arn AND again.stage <> :block))
+            "UPDATE instances SET deregistered = :now, tags = '[]'
+             WHERE deregistered IS NULL AND arn IN (
+                 SELECT arn FROM targets original
+                 WHERE deployment_id = :deployment AND label = :blue AND NOT EXISTS (
+                     SELECT 1 FROM deployments later JOIN targets again ON again.deployment_id = later.id
+                     WHERE later.sequence > (SELECT sequence FROM deployments WHERE id = :deployment)
+                       AND again.target_id = original.target_id AND again.arn = original.arn
+                       AND again.stage <> :block))
              RETURNING name",
             named! {
                 ":now": now,
@@ -126,11 +129,17 @@ impl Target {
 
     /// Makes targets with commands overdue if their hosts are deregistered. Returns their deployments.
     pub(crate) fn expire_departed(tx: &Tx<'_>) -> Result<BTreeSet<String>, SqlError> {
-        let deployments = tx.query_all("UPDATE targets SET deadline = 0
+        let deployments = tx.query_all(
+            "UPDATE targets SET deadline = 0
              WHERE deadline > 0
-               AND deployment_id IN (SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready'))
-               AND EXISTS (SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL)
-             RETURNING deployment_id", (), |row| row.get(0))?;
+               AND deployment_id IN (
+                   SELECT id FROM deployments WHERE status IN ('Created', 'InProgress', 'Ready'))
+               AND EXISTS (
+                   SELECT 1 FROM instances i WHERE i.arn = targets.arn AND i.deregistered IS NOT NULL)
+             RETURNING deployment_id",
+            (),
+            |row| row.get(0),
+        )?;
         Ok(deployments.into_iter().collect())
     }
 
@@ -143,7 +152,7 @@ impl Target {
     ) -> Result<Vec<Target>, SqlError> {
         tx.query_all(
             targets!("WHERE deployment_id = ?1 AND deadline <= ?2 LIMIT ?3"),
-            (deployment_id, now.millis(), most),
+            (deployment_id, now, most),
             Target::read,
         )
     }
@@ -205,22 +214,27 @@ impl Target {
     }
 
     pub(crate) fn insert(&self, tx: &Tx<'_>, rules: &Rules) -> Result<(), SqlError> {
-        tx.execute("INSERT INTO targets
-             (deployment_id, position, target_id, arn, host, status, updated, events, label, class, stage, attempted)
+        tx.execute(
+            "INSERT INTO targets
+             (deployment_id, position, target_id, arn, host, status, updated, events,
+              label, class, stage, attempted)
              VALUES
-             (:deployment, :position, :name, :arn, :host, :status, :updated, :events, :label, :class, :stage, 0)", named! {
-            ":deployment": self.deployment_id,
-            ":position": self.position,
-            ":name": self.member.name,
-            ":arn": self.member.arn,
-            ":host": self.member.host,
-            ":status": self.status.as_str(),
-            ":updated": self.updated,
-            ":events": Json(&self.state.events),
-            ":label": self.state.label.as_ref().map(TargetLabel::as_str),
-            ":class": Column(Class::of(&self.state, rules)),
-            ":stage": Column(self.state.stage(rules)),
-        })?;
+             (:deployment, :position, :name, :arn, :host, :status, :updated, :events,
+              :label, :class, :stage, 0)",
+            named! {
+                ":deployment": self.deployment_id,
+                ":position": self.position,
+                ":name": self.member.name,
+                ":arn": self.member.arn,
+                ":host": self.member.host,
+                ":status": self.status.as_str(),
+                ":updated": self.updated,
+                ":events": Json(&self.state.events),
+                ":label": self.state.label.as_ref().map(TargetLabel::as_str),
+                ":class": Column(Class::of(&self.state, rules)),
+                ":stage": Column(self.state.stage(rules)),
+            },
+        )?;
         Ok(())
     }
 
@@ -234,19 +248,22 @@ impl Target {
     ) -> Result<(), SqlError> {
         self.status = self.state.status(rules);
         self.updated = now;
-        tx.execute("UPDATE targets SET status = :status, updated = :updated, events = :events, class = :class, stage = :stage,
-                    attempted = :attempted, deadline = :deadline
-             WHERE deployment_id = :deployment AND position = :position", named! {
-            ":deployment": self.deployment_id,
-            ":position": self.position,
-            ":status": self.status.as_str(),
-            ":updated": now,
-            ":events": Json(&self.state.events),
-            ":class": Column(Class::of(&self.state, rules)),
-            ":stage": Column(self.state.stage(rules)),
-            ":attempted": self.state.was_attempted(),
-            ":deadline": self.state.deadline(rules, timers).map(Timestamp::millis),
-        })?;
+        tx.execute(
+            "UPDATE targets SET status = :status, updated = :updated, events = :events, class = :class,
+                    stage = :stage, attempted = :attempted, deadline = :deadline
+             WHERE deployment_id = :deployment AND position = :position",
+            named! {
+                ":deployment": self.deployment_id,
+                ":position": self.position,
+                ":status": self.status.as_str(),
+                ":updated": now,
+                ":events": Json(&self.state.events),
+                ":class": Column(Class::of(&self.state, rules)),
+                ":stage": Column(self.state.stage(rules)),
+                ":attempted": self.state.was_attempted(),
+                ":deadline": self.state.deadline(rules, timers),
+            },
+        )?;
         let offered = self.state.events.iter().position(|event| event.state.is_offered());
         tx.execute(
             "UPDATE commands SET offered = 0

@@ -43,7 +43,8 @@ pub fn overdue(tx: &Tx<'_>, now: Timestamp) -> Result<Vec<String>, SqlError> {
 /// Returns the active deployment of a group.
 pub fn of_group(tx: &Tx<'_>, group_id: &str) -> Result<Option<String>, SqlError> {
     tx.query_opt(
-        "SELECT id FROM deployments WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1",
+        "SELECT id FROM deployments
+         WHERE group_id = ?1 AND status IN ('Created', 'InProgress', 'Ready') LIMIT 1",
         [group_id],
         |row| row.get(0),
     )

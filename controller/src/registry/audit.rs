@@ -32,7 +32,7 @@ pub fn note(tx: &Tx<'_>, done: Timestamp, command: &str, resource: &str) -> Resu
         uid => format!("command line, login of uid {uid}"),
     };
     let insert = "INSERT INTO administration (done, command, resource, by) VALUES (?1, ?2, ?3, ?4)";
-    tx.execute(insert, (done.millis(), command, resource, by)).map(drop)
+    tx.execute(insert, (done, command, resource, by)).map(drop)
 }
 
 /// Returns the changes that are not logged yet. The caller logs them once this is on disk.

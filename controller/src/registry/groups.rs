@@ -122,7 +122,8 @@ pub(crate) fn id_of(tx: &Tx<'_>, application: &str, name: &str) -> Result<Option
 /// Returns the ids of an application's groups.
 pub(crate) fn ids_of(tx: &Tx<'_>, application: &str) -> Result<Vec<String>, SqlError> {
     tx.query_all(
-        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id WHERE a.name = ?1",
+        "SELECT g.id FROM deployment_groups g JOIN applications a ON a.id = g.application_id
+         WHERE a.name = ?1",
         [application],
         |row| row.get(0),
     )

@@ -60,8 +60,12 @@ const BY_NAME: &str = "SELECT * FROM instances WHERE name > ?1
 
 /// Returns the instance that is registered under a name, or else the one that was deregistered last.
 fn lookup(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {
-    Ok(tx.query_opt("SELECT * FROM instances WHERE name = ?1 ORDER BY deregistered IS NULL DESC, registered DESC, sequence DESC
-         LIMIT 1", [name], Instance::read)?)
+    Ok(tx.query_opt(
+        "SELECT * FROM instances WHERE name = ?1
+         ORDER BY deregistered IS NULL DESC, registered DESC, sequence DESC LIMIT 1",
+        [name],
+        Instance::read,
+    )?)
 }
 
 pub(crate) fn registered(tx: &Tx<'_>, name: &str) -> Result<Option<Instance>, ApiError> {

@@ -153,7 +153,7 @@ pub fn add(tx: &Tx<'_>, vault: &Vault, new: &NewToken) -> Result<(), TokenError>
             ":name": &**name,
             ":account": account,
             ":token": vault.seal(&owner(name), &token.0)?,
-            ":now": Timestamp::now().millis(),
+            ":now": Timestamp::now(),
         },
     )?;
     link(tx, name, applications)
