@@ -33,11 +33,8 @@ async fn points(errnos: &[Errno], most: usize, blow: fn(Errno) -> Blow) -> (Vec<
 }
 
 #[tokio::test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "needs x86-64")]
 async fn an_error_at_one_system_call_leaves_the_old_or_the_new_revision_at_once() {
-    if cfg!(not(target_arch = "x86_64")) {
-        eprintln!("not run, because system calls can be made to fail on x86-64 only");
-        return;
-    }
     let errnos = [Errno::ENOSPC, Errno::EDQUOT, Errno::EIO, Errno::EROFS, Errno::EACCES, Errno::EMFILE];
     let (beds, points) = points(&errnos, 12, Blow::Fail).await;
     let program = Programs::built().local;
@@ -58,11 +55,8 @@ async fn an_error_at_one_system_call_leaves_the_old_or_the_new_revision_at_once(
 }
 
 #[tokio::test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "needs x86-64")]
 async fn a_host_that_stays_broken_leaves_the_old_or_the_new_revision_to_the_next_start() {
-    if cfg!(not(target_arch = "x86_64")) {
-        eprintln!("not run, because system calls can be made to fail on x86-64 only");
-        return;
-    }
     let (beds, points) = points(&[Errno::ENOSPC, Errno::EIO, Errno::EROFS], 14, Blow::FailFromThenOn).await;
     let program = Programs::built().local;
     let tally = Tally::new("ENOSPC, EIO or EROFS at a system call and all later ones");

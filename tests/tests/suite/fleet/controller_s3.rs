@@ -101,33 +101,29 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Starts an agent that sees its own default folders in a mount namespace; `None` if the system does not allow one.
-async fn start_agent(conf: &Path, log: &Path) -> Option<Running> {
+/// Starts an agent that sees its own default folders in a mount namespace.
+fn start_agent(conf: &Path, log: &Path) -> Running {
     let namespace = ["--mount", "--map-root-user"];
-    let allowed = Program::at("unshare").output([&namespace[..], &["true"]].concat()).await;
-    if !allowed.status.success() {
-        println!("skipped: this system lets this user make no namespace");
-        return None;
-    }
     let agent = Programs::built().agent.command::<&str>([]);
     let script = "mount -t tmpfs none /opt && mount -t tmpfs none /var/log && exec \"$@\"";
-    Some(Program::at("unshare").start(
+    Program::at("unshare").start(
         |command| {
             command.args(namespace).args(["sh", "-c", script, "agent"]).arg(agent.as_std().get_program());
             command.args(["run", "--config-file"]).arg(conf.join("codedeployagent.yml"));
         },
         log,
-    ))
+    )
 }
 
 #[tokio::test]
+#[ignore = "needs root"]
 async fn a_new_host_deploys_from_the_controller_with_nothing_but_the_files_of_host_add() {
     let place = Place::new().await;
     let conf = place.path("conf");
     let text = conf.to_str().unwrap();
     let add = ["host", "add", "box1", "--tag", "env=prod", "--output", text, "--conf-dir", text, "--json"];
     place.service.administer(&add).await;
-    let Some(agent) = start_agent(&conf, &place.path("agent.out")).await else { return };
+    let agent = start_agent(&conf, &place.path("agent.out"));
 
     place.aws_line("deploy create-application --application-name site").await;
     place
