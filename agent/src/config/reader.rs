@@ -34,12 +34,11 @@ impl Warning {
     fn repeated(text: &str, key: String) -> Self {
         let mut lines: Vec<_> = lines_of(text, &key).collect();
         let line = lines.pop();
-        let earlier: Vec<_> = lines.iter().map(|line| format!("line {line}")).collect();
-        let what = if earlier.is_empty() {
-            "stands there more than once; the last one counts".to_owned()
-        } else {
-            format!("stands on {} already; this one, the last, counts", earlier.join(" and "))
-        };
+        let mut what = "stands there more than once; the last one counts".to_owned();
+        if !lines.is_empty() {
+            let earlier: Vec<_> = lines.iter().map(|line| format!("line {line}")).collect();
+            what = format!("stands on {} already; this one, the last, counts", earlier.join(" and "));
+        }
         Self { place: Place { line, key: Some(key) }, what }
     }
 }

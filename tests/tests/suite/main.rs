@@ -13,12 +13,14 @@ mod pages;
 
 /// A controller, its agents and its clients.
 mod fleet {
+    mod absence;
     mod agent_commands;
     mod automatic_rollback;
     mod aws_cli;
     mod blue_green;
     mod controller_s3;
     mod deployment;
+    mod doctor;
     mod identity;
     mod logs;
     mod private_repository;
@@ -54,6 +56,7 @@ mod delivery {
     mod failing_service;
     mod host_files;
     mod host_rollback;
+    mod planning;
     mod random_orders;
     mod readiness;
     mod repeated_commands;
@@ -62,11 +65,13 @@ mod delivery {
 /// Kills, errors and power cuts during a deployment.
 mod durability {
     mod changing_host;
+    mod clocks;
     mod failing_system_calls;
     mod killed_agent;
     mod killed_deployment;
     mod power_cut;
     mod reported_outcomes;
+    mod takeover;
 }
 
 /// The packages, on a system of their own.

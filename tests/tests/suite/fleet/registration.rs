@@ -175,6 +175,19 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
 }
 
 #[tokio::test]
+async fn what_an_interrupted_registration_began_to_write_is_removed_by_the_next() {
+    let place = Place::new().await;
+    fs::create_dir(place.path("conf")).unwrap();
+    let half = place.path("conf/.codedeploy-0123456789abcdef-0");
+    fs::write(&half, format!("aws_secret_access_key: {}", place.host.secret_access_key)).unwrap();
+    let ran = place.register(&[]).await;
+    assert_eq!(ran.code, 0, "{}", ran.text);
+    let names: Vec<_> = fs::read_dir(place.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["codedeploy.onpremises.yml"]);
+    place.service.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_is_registered_with_the_file_that_keeps_its_keys() {
     let place = Place::new().await;
     let session = [

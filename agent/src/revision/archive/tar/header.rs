@@ -107,11 +107,8 @@ impl Owners {
                 Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
             });
         }
-        let number = |number| match self.by_name {
-            // The file is not given to anyone, so a number that no host can have does no harm.
-            false => Some(id(number).unwrap_or(NOBODY)),
-            true => id(number),
-        };
+        // A file that is not given to anyone may have a number that no host can have.
+        let number = |number| id(number).or((!self.by_name).then_some(NOBODY));
         let user = user.or_else(|| number(member.user));
         let group = group.or_else(|| number(member.group));
         user.zip(group).ok_or(Refusal::Header { problem: "its owner's number is out of range" })

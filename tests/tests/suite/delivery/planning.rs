@@ -1,12 +1,5 @@
 //! Each command of a deployment is planned once, before the service hears that it begins.
 
-#![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "tests start programs, and fail where they cannot"
-)]
-
 use codedeploy_tests::stub::ACKNOWLEDGE;
 use codedeploy_tests::stub::lone::Lone;
 use serde_json::Value;

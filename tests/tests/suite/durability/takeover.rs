@@ -1,13 +1,6 @@
 //! AWS's agent takes over a host in the middle of a deployment, and ours comes back: each command's outcome is reported by
 //! one of them.
 
-#![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "tests start programs, and fail where they cannot"
-)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
