@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use codedeploy_api::command::{HostCommand, PutHostCommandCompleteInput};
 use codedeploy_support::keyed_lock::KeyedLock;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
@@ -52,7 +52,7 @@ pub struct Agent {
     /// One command of a deployment group at a time.
     groups: KeyedLock<PathComponent>,
     /// What is carried out at once; outcomes that wait for the service take no place.
-    places: Arc<Semaphore>,
+    places: Semaphore,
 }
 
 /// What stands between one poll and the next.
@@ -86,7 +86,7 @@ impl Agent {
             status,
             known,
             groups,
-            places: Arc::new(Semaphore::new(MAX_COMMANDS)),
+            places: Semaphore::new(MAX_COMMANDS),
         }
     }
 
@@ -112,7 +112,7 @@ impl Agent {
         loop {
             while commands.try_join_next().is_some() {}
             // Given back at once: whoever carries a command out takes its own.
-            drop(watchdog.over(None, self.places.acquire()).await);
+            drop(watchdog.over(None, self.place()).await);
             tracing::debug!("polling");
             let began = Instant::now();
             let next = match watchdog.over(Some(longest_poll), Box::pin(self.next_command())).await {
@@ -238,6 +238,12 @@ impl Agent {
             tracing::info!("stopped before the service took the outcome once more");
         }
         self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
+    }
+
+    /// Waits until one command more may be carried out.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes the semaphore.
+        self.places.acquire().await.ok()
     }
 
     /// The outcome of a command is on record: so is the rollback that followed it.

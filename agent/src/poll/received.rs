@@ -15,7 +15,7 @@ use codedeploy_hooks::script::{Outcome, Report};
 use codedeploy_support::keyed_lock::Guard;
 use futures_util::FutureExt;
 use time::OffsetDateTime;
-use tokio::sync::{AcquireError, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
 use super::Agent;
 use crate::command::{CallError, Persistence};
@@ -92,7 +92,7 @@ enum Acknowledged {
 
 /// Carries out a command that was delivered, and reports how it ended.
 pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Shutdown) {
-    let place = agent.places.acquire().await;
+    let place = agent.place().await;
     let event = event_of(agent, &command);
     let entry = event.and_then(|event| Ok(agent.ledger.receive(command.clone(), event)?));
     let entry = match entry {
@@ -109,7 +109,7 @@ pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Sh
 
 /// Carries out from its beginning a command that an earlier run left, and reports how it ended.
 pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown) {
-    let place = agent.places.acquire().await;
+    let place = agent.place().await;
     if let Err(error) = agent.ledger.resume(&mut entry) {
         drop(place);
         return report(agent, entry, failure(&error), shutdown).await;
@@ -148,7 +148,7 @@ async fn refuse(agent: &Agent, command: &HostCommand, error: &ReceivedError, shu
 async fn see_through(
     attempt: Attempt<'_>,
     mut entry: Entry,
-    place: Result<SemaphorePermit<'_>, AcquireError>,
+    place: Option<SemaphorePermit<'_>>,
 ) {
     let Attempt { agent, shutdown, .. } = attempt;
     let end = uninterrupted(Box::pin(attempt.make(&mut entry))).await;

@@ -182,7 +182,8 @@ async fn what_an_interrupted_registration_began_to_write_is_removed_by_the_next(
     fs::write(&half, format!("aws_secret_access_key: {}", place.host.secret_access_key)).unwrap();
     let ran = place.register(&[]).await;
     assert_eq!(ran.code, 0, "{}", ran.text);
-    let names: Vec<_> = fs::read_dir(place.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(place.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["codedeploy.onpremises.yml"]);
     place.service.stop().await;
 }
