@@ -145,11 +145,7 @@ async fn refuse(agent: &Agent, command: &HostCommand, error: &ReceivedError, shu
 }
 
 /// Makes the attempt, and does with the command as it ended.
-async fn see_through(
-    attempt: Attempt<'_>,
-    mut entry: Entry,
-    place: Option<SemaphorePermit<'_>>,
-) {
+async fn see_through(attempt: Attempt<'_>, mut entry: Entry, place: Option<SemaphorePermit<'_>>) {
     let Attempt { agent, shutdown, .. } = attempt;
     let end = uninterrupted(Box::pin(attempt.make(&mut entry))).await;
     // Outcomes that wait for the service take no place.
