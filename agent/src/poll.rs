@@ -1,5 +1,5 @@
-//! The daemon's loop: poll for commands, and carry them out side by side while polling goes on
-//! (spec: Command service protocol).
+//! The daemon's loop: polls for commands, and runs them concurrently while polling continues (spec: Command service
+//! protocol).
 
 mod known;
 mod received;
@@ -29,15 +29,15 @@ use crate::shutdown::Shutdown;
 use crate::systemd::{self, Watchdog};
 use known::{Delivery, KnownCommands};
 
-/// Commands that are carried out at once.
+/// The number of commands that run at once.
 const MAX_COMMANDS: usize = 16;
 
-/// What a poll may take beyond the time that its answer may: credentials, name resolution, a connection.
+/// The time that a poll may take besides the wait for its answer: for credentials, name resolution and a connection.
 const AROUND_POLL: Duration = Duration::from_secs(120);
 
-/// The commands that are carried out or told, each until the service has its outcome.
+/// The commands in progress or to be reported, each until the service has its outcome.
 type Commands = JoinSet<()>;
-/// A service that refuses a poll does so within this time; after it, a poll without an answer is held open.
+/// A service that rejects a poll does so within this time; a poll without a response after it is held open.
 const REFUSAL: Duration = Duration::from_secs(1);
 
 /// The running agent.
@@ -49,17 +49,17 @@ pub struct Agent {
     acquaintance: Acquaintance,
     status: Status,
     known: KnownCommands,
-    /// One command of a deployment group at a time.
+    /// At most one command per deployment group at a time.
     groups: KeyedLock<PathComponent>,
-    /// What is carried out at once; outcomes that wait for the service take no place.
+    /// Limits the number of commands that run at once; an outcome that waits for the service takes no place.
     places: Semaphore,
 }
 
-/// What stands between one poll and the next.
+/// The moment of the next poll.
 #[derive(Debug, Clone, Copy)]
 enum Next {
     Now,
-    /// Nothing new to do; the end of a command may mean that there is.
+    /// There is nothing new to do; the end of a command may change that.
     Idle(Duration),
     /// The service must be spared, whatever happens on this host.
     Spare(Duration),
@@ -111,7 +111,7 @@ impl Agent {
         watchdog.over(None, Box::pin(recover::recover(self, commands, shutdown))).await;
         loop {
             while commands.try_join_next().is_some() {}
-            // Given back at once: whoever carries a command out takes its own.
+            // Released at once: the command takes its own permit.
             drop(watchdog.over(None, self.place()).await);
             tracing::debug!("polling");
             let began = Instant::now();
@@ -138,7 +138,7 @@ impl Agent {
         }
     }
 
-    /// Has the controller told of rollbacks that no command tells of; another service does not want to know.
+    /// Reports rollbacks that no command covers to the controller; other services do not accept such reports.
     fn tell_rollbacks(self: &Arc<Self>, commands: &mut Commands) {
         if !notice::is_waiting(self.host.store()) {
             return;
@@ -150,7 +150,8 @@ impl Agent {
         commands.spawn(async move { notice::tell(agent.host.store(), &agent.service).await });
     }
 
-    /// A poll. With nothing to do, services hold it open for a minute; whoever waits for readiness need not wait that long.
+    /// Polls once. If there is nothing to do, services hold the poll open for a minute; readiness does not wait that
+    /// long.
     async fn next_command(&self) -> Result<Option<HostCommand>, CallError> {
         let mut poll = pin!(self.service.poll());
         while !systemd::is_ready() {
@@ -205,7 +206,7 @@ impl Agent {
         }
     }
 
-    /// Tells the service how a command ended, and remembers it.
+    /// Reports the outcome of a command to the service, and remembers it.
     async fn tell(&self, outgoing: Outgoing, maybe_told: bool, shutdown: &Shutdown) {
         let patience = patience(outgoing.is_safe(), shutdown);
         let completion = Arc::new(outgoing.ended.completion.clone());
@@ -240,13 +241,13 @@ impl Agent {
         self.known.ended(&completion.host_command_identifier, Some(Arc::clone(&completion)));
     }
 
-    /// Waits until one command more may be carried out.
+    /// Waits until one more command may run.
     async fn place(&self) -> Option<SemaphorePermit<'_>> {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         self.places.acquire().await.ok()
     }
 
-    /// The outcome of a command is on record: so is the rollback that followed it.
+    /// Closes the record of a rollback once the outcome of its command is recorded.
     fn close_rollback(&self, about: &About, command: &str) {
         if let Some(words) = Journal::close(self.host.store(), about, command) {
             self.status.rolled_back(about, &words);
@@ -263,7 +264,7 @@ fn patience(safe: bool, shutdown: &Shutdown) -> Patience {
     }
 }
 
-/// What is logged of a command carries its names.
+/// Makes the span that adds the names of a command to its log lines.
 fn span_of(command: &HostCommand) -> Span {
     tracing::info_span!(
         "command",
@@ -275,7 +276,7 @@ fn span_of(command: &HostCommand) -> Span {
     )
 }
 
-/// What of a name goes into the log.
+/// Shortens a name for the log.
 fn shortened(name: &str) -> &str {
     name.char_indices().nth(128).map_or(name, |(end, _)| &name[..end])
 }

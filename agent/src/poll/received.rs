@@ -1,5 +1,5 @@
-//! One command, from its delivery until the service has taken its outcome: specification → plan → acknowledge → perform →
-//! complete. Whatever goes wrong on the way is the command's outcome.
+//! One command, from its delivery until the service has accepted its outcome: specification → plan → acknowledge →
+//! perform → complete. Every error on the way becomes the command's outcome.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -83,14 +83,14 @@ enum End {
 /// The service's answer to an acknowledgement.
 enum Acknowledged {
     Run,
-    /// There was nothing to do, and the service has taken that for the outcome.
+    /// There was nothing to do, and the service accepted that as the outcome.
     NoopCompleted,
-    /// It has ended the command itself.
+    /// The service has ended the command itself.
     AlreadyEnded,
     Unanswered,
 }
 
-/// Carries out a command that was delivered, and reports how it ended.
+/// Runs a delivered command, and reports its outcome.
 pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Shutdown) {
     let place = agent.place().await;
     let event = event_of(agent, &command);
@@ -107,7 +107,7 @@ pub(super) async fn carry_out(agent: &Agent, command: HostCommand, shutdown: &Sh
     see_through(Attempt { agent, shutdown, persistence }, entry, place).await;
 }
 
-/// Carries out from its beginning a command that an earlier run left, and reports how it ended.
+/// Runs a command of an earlier run from its beginning, and reports its outcome.
 pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown) {
     let place = agent.place().await;
     if let Err(error) = agent.ledger.resume(&mut entry) {
@@ -118,7 +118,7 @@ pub(super) async fn take_up(agent: &Agent, mut entry: Entry, shutdown: &Shutdown
     see_through(Attempt { agent, shutdown, persistence }, entry, place).await;
 }
 
-/// The lifecycle event that the command asks for, if it asks this host for something that a host does.
+/// Returns the lifecycle event that the command requests, if it is for this host and a host can perform it.
 fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, ReceivedError> {
     let (found, own) = (&command.host_identifier, agent.service.host_identifier());
     let is_own = match agent.host.settings().signer {
@@ -137,18 +137,18 @@ fn event_of(agent: &Agent, command: &HostCommand) -> Result<LifecycleEvent, Rece
     }
 }
 
-/// Reports that a command was not even begun.
+/// Reports the failure of a command that did not begin.
 async fn refuse(agent: &Agent, command: &HostCommand, error: &ReceivedError, shutdown: &Shutdown) {
     let completion = report::completion(&command.host_command_identifier, &failure(error));
     let outgoing = agent.ledger.end_unbegun(&command.command_name, completion);
     agent.tell(outgoing, false, shutdown).await;
 }
 
-/// Makes the attempt, and does with the command as it ended.
+/// Makes the attempt, and handles its result.
 async fn see_through(attempt: Attempt<'_>, mut entry: Entry, place: Option<SemaphorePermit<'_>>) {
     let Attempt { agent, shutdown, .. } = attempt;
     let end = uninterrupted(Box::pin(attempt.make(&mut entry))).await;
-    // Outcomes that wait for the service take no place.
+    // An outcome that waits for the service takes no place.
     drop(place);
     let id = entry.command().host_command_identifier.clone();
     match end.unwrap_or_else(|error| End::Over(failure(&error))) {
@@ -185,7 +185,7 @@ fn failure(error: &(dyn std::error::Error + 'static)) -> Report {
     report
 }
 
-/// A command that is being carried out, and for how long its calls are repeated.
+/// A command in progress, and the time for which its calls are repeated.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     agent: &'a Agent,
@@ -246,8 +246,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// The specification of the command, as it was recorded, or as the service gives it; with the envelope that it came
-    /// in. `None` when the service does not answer.
+    /// Returns the specification of the command from its record or from the service, with its envelope; `None` if the
+    /// service does not answer.
     async fn specification(
         &self,
         entry: &Entry,
@@ -306,7 +306,7 @@ impl Attempt<'_> {
         Ok((spec, keys))
     }
 
-    /// Tells the service that this host has the command, and whether there is anything to do.
+    /// Acknowledges the command, and reports whether there is anything to do.
     async fn acknowledge(&self, entry: &Entry, noop: bool) -> Result<Acknowledged, ReceivedError> {
         let payload =
             serde_json::to_string(&AcknowledgementPayload { is_command_noop: noop }).unwrap_or_default();

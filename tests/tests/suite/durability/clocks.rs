@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Moves everything that the record of a command in progress says of time.
+/// Shifts every time in the record of a command in progress.
 fn move_clock(host: &Lone, command: &str, days: i64) {
     let path = host.record("in-progress", command);
     let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The controller is away in the middle of a deployment: no host fails because of that, and no script runs twice.
+//! The controller stops in the middle of a deployment: no host fails because of that, and no script runs twice.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,8 @@ use codedeploy_tests::wait;
 
 const HOOKS: [&str; 4] = ["BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
 
-/// A revision whose hooks note in `runs` that they ran; hosts of a test share the machine, so it installs nothing.
+/// A revision whose hooks record their runs in `runs`. It installs nothing, because the hosts of a test share the
+/// machine.
 fn revision(runs: &Path) -> [(&'static str, String); 2] {
     let hooks = HOOKS.map(|hook| format!("  {hook}:\n    - location: hook.sh\n")).concat();
     let script = format!("#!/bin/sh\necho \"$LIFECYCLE_EVENT\" >> {}\n", runs.display());
@@ -20,7 +21,7 @@ fn lines(path: &Path) -> usize {
     fs::read_to_string(path).unwrap_or_default().lines().count()
 }
 
-/// Deploys to all hosts, and takes the controller away for `absence` once `begun` scripts have run.
+/// Deploys to all hosts, and stops the controller for `absence` once `begun` scripts have run.
 async fn deploy_without_controller(mut fleet: Fleet, begun: usize, absence: Duration) -> Fleet {
     let hosts = fleet.hosts.len();
     let runs = fleet.path(&format!("runs-{}-{begun}", absence.as_secs()));
@@ -36,7 +37,7 @@ async fn deploy_without_controller(mut fleet: Fleet, begun: usize, absence: Dura
     // The absence itself is the test.
     tokio::time::sleep(absence).await;
     fleet.service = killed.restart().await;
-    // Many hosts on a small machine take their time: each quarter of them is waited for.
+    // Many hosts are slow on a small machine, so the test waits for each quarter of them.
     for quarter in 1..=4 {
         wait::until("hosts end their deployment", async || {
             let overview = fleet.service.deployment(&id).await.deployment_overview.unwrap();

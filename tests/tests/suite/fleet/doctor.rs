@@ -4,7 +4,7 @@ use codedeploy_tests::fleet::Fleet;
 use codedeploy_tests::programs::Programs;
 use serde_json::Value;
 
-/// Expects this verdict about the key that signs; returns the finding and the advice.
+/// Expects this verdict about the signing key; returns the finding and the advice.
 async fn signer(fleet: &Fleet, verdict: &str) -> (String, String) {
     let configuration = fleet.hosts[0].folder.join("codedeployagent.yml");
     let arguments = ["doctor", "--json", "--config-file", configuration.to_str().unwrap()];
@@ -39,7 +39,7 @@ async fn a_pin_that_does_not_fit_the_controllers_key_is_found_before_a_deploymen
     assert!(text.contains("will sign") && !text.contains(&key), "{text}");
     assert!(advice.contains("before the key is replaced"), "{advice}");
 
-    // As the operator is told to do: the line with both keys goes into the hosts' configuration.
+    // As the advice says: the line with both keys goes into the hosts' configuration.
     let said = String::from_utf8(announced.stdout).unwrap();
     let pins = said.lines().find(|line| line.starts_with("deployment_signer_pin: ")).expect(&said);
     fleet.hosts[0].configure(&fleet.bucket, &format!("{pins}\n"));

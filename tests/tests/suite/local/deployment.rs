@@ -190,7 +190,7 @@ async fn a_revision_in_s3_is_fetched_in_the_version_and_with_the_etag_that_are_n
     let earlier = deploy(&format!("?versionId={}&etag={}", one.version.unwrap(), one.etag)).await;
     assert!(earlier.succeeded, "{}", earlier.everything());
     assert_eq!(page(), "one");
-    // In the form in which S3 and AWS's documentation write it.
+    // In the form that S3 and AWS's documentation use.
     let quoted = deploy(&format!("?etag=%22{}%22", two.etag)).await;
     assert!(quoted.succeeded, "{}", quoted.everything());
     assert_eq!(page(), "two");
