@@ -17,6 +17,10 @@ quickstart *ARGS:
 test *ARGS:
     tests/run {{ ARGS }}
 
+# Fuzz each parser for some seconds; `just fuzz TARGET SECONDS` one of them
+fuzz *ARGS:
+    fuzz/run {{ ARGS }}
+
 # Do what has to pass before a change is merged
 gate:
     .ci/run

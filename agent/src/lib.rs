@@ -24,6 +24,8 @@ pub mod control_socket;
 pub mod daemon;
 pub mod deployment;
 pub mod deployment_root;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod history;
 pub mod identity;
 mod memory;

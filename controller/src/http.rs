@@ -3,6 +3,8 @@
 mod bucket_notifications;
 pub(crate) mod connections;
 mod elsewhere;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host;
 mod operator;
 mod protocol;

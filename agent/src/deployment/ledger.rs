@@ -10,6 +10,8 @@
 //!
 //! The notes of [`official`] agents are kept besides.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod official;
 mod record;
 

@@ -23,7 +23,7 @@ pub struct Bare {
 
 /// The reason why a file is not a record of an interrupted command.
 #[derive(Debug, thiserror::Error)]
-enum Useless {
+pub(super) enum Useless {
     #[error("it is not a regular file")]
     Kind,
     #[error("it holds no command identifier")]
@@ -98,7 +98,7 @@ pub(super) fn all(folder: &Path) -> Vec<Bare> {
 }
 
 /// Reads the identifier in the file.
-fn read(path: &Path) -> Result<String, Useless> {
+pub(super) fn read(path: &Path) -> Result<String, Useless> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(Useless::Kind);
     }
