@@ -13,6 +13,8 @@ pub(crate) mod state_changes;
 mod target;
 pub mod unfinished;
 
+use std::collections::BTreeMap;
+
 use codedeploy_api::codedeploy::{
     ErrorInformation, LastDeploymentInfo, RollbackInfo, TargetLabel, Timestamp,
 };
@@ -61,6 +63,10 @@ pub(crate) struct Relations {
     /// Whether its revision is fetched with the GitHub token of the application.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_github_token: bool,
+    /// The instances on which it was taken back while it was in progress, each with the deployment of the group whose
+    /// revision it has again, if there is one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken_back: BTreeMap<String, Option<String>>,
 }
 
 const BY_ID: &str = "SELECT d.*, g.name AS group_name, a.name AS application_name

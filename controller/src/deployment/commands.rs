@@ -148,11 +148,11 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     let id = &input.deployment_id;
     let not_of_host =
         || ErrorName::Client.because(format!("{:?} is not a deployment of this host.", shorten(id)));
-    let record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
+    let mut record = Record::load(context.tx, id)?.ok_or_else(not_of_host)?;
     let target = Target::id_of_host(context.tx, id, host)?.ok_or_else(not_of_host)?;
     let latest = listing::last_on_host(context.tx, &record.group_id, host)?;
     let message: String = input.message.chars().take(1000).collect();
-    tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), message, "a deployment was taken back on a host");
+    tracing::warn!(deployment = %id, host, previous = input.previous_deployment_id.as_deref(), outcome = message, "a deployment was taken back on a host");
     if latest.as_ref() != Some(id) {
         return Ok(());
     }
@@ -163,6 +163,11 @@ pub fn rolled_back(context: &Context<'_>, host: &str, input: &PostHostRollbackIn
     let previous = previous.filter(|previous| previous.group_id == record.group_id);
     let revision = previous.as_ref().and_then(Record::revision);
     health::note_revision(context.tx, &record.group_id, &target, revision)?;
+    if !record.is_over() {
+        // Otherwise its end would record its own revision.
+        record.relations.taken_back.insert(target, previous.map(|previous| previous.id));
+        record.save_progress(context.tx)?;
+    }
     Ok(())
 }
 

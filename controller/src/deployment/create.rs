@@ -140,8 +140,11 @@ fn restarted(context: &Context<'_>, group: &groups::Group) -> Result<(Revision, 
         ))
     })?;
     let with_github_token = last.relations.with_github_token;
-    let relations =
-        Relations { reuse_archive_from: group.last_successful.clone(), with_github_token, rollback: None };
+    let relations = Relations {
+        reuse_archive_from: group.last_successful.clone(),
+        with_github_token,
+        ..Relations::default()
+    };
     Ok((revision, relations))
 }
 

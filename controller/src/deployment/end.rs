@@ -73,6 +73,11 @@ fn keep_health(context: &Context<'_>, record: &Record, group: &groups::Group) ->
         // After a failure, a host is no longer known to hold the group's revision.
         let current = last_successful_revision(context, group)?;
         health::note_end(context.tx, &record.group_id, &record.id, record.revision(), current.as_ref())?;
+        for (target, previous) in &record.relations.taken_back {
+            let previous = previous.as_deref().map(|id| Record::load(context.tx, id)).transpose()?.flatten();
+            let revision = previous.as_ref().and_then(Record::revision);
+            health::note_revision(context.tx, &record.group_id, target, revision)?;
+        }
     }
     let succeeded = matches!(record.progress, DeploymentState::Ended { ending: Ending::Succeeded, .. });
     // A rollback of a group's first deployment only returned the traffic: the hosts have the revision that was rolled

@@ -27,6 +27,7 @@ mod fleet {
     mod public_api;
     mod quickstart;
     mod registration;
+    mod rollback_by_hand;
     mod rolling;
     mod traffic_in_place;
 }

@@ -51,6 +51,43 @@ fn a_host_whose_last_deployment_failed_is_outdated() {
 }
 
 #[test]
+fn a_host_whose_deployment_was_taken_back_by_hand_has_the_revision_of_before() {
+    for ends_first in [true, false] {
+        let mut fleet = in_place(2, &[]);
+        let first = fleet.deploy("r1.zip").deployment_id.unwrap();
+        fleet.pass(Duration::from_secs(1));
+        fleet.let_host("box2", if ends_first { Conduct::Good } else { Conduct::Holds });
+        let second = fleet.create("r2.zip", json!({}));
+        fleet.settle();
+        assert_eq!(fleet.status(&second) == "Succeeded", ends_first);
+        fleet.take_back("box1", &second, Some(&first));
+        fleet.let_host("box2", Conduct::Good);
+        fleet.finish();
+        assert_eq!(fleet.status(&second), "Succeeded");
+        fleet.pass(Duration::from_secs(1));
+        assert_eq!(update_outdated(&mut fleet, "r2.zip"), ["box1"], "{ends_first}");
+        fleet.pass(Duration::from_secs(1));
+        assert_eq!(update_outdated(&mut fleet, "r2.zip"), [""; 0], "{ends_first}");
+        assert_eq!(update_outdated(&mut fleet, "r1.zip"), ["box1", "box2"], "{ends_first}");
+    }
+}
+
+#[test]
+fn a_host_whose_first_deployment_was_taken_back_by_hand_is_outdated() {
+    for ends_first in [true, false] {
+        let mut fleet = in_place(2, &[]);
+        fleet.let_host("box2", if ends_first { Conduct::Good } else { Conduct::Holds });
+        let id = fleet.create("r1.zip", json!({}));
+        fleet.settle();
+        fleet.take_back("box1", &id, None);
+        fleet.let_host("box2", Conduct::Good);
+        fleet.finish();
+        fleet.pass(Duration::from_secs(1));
+        assert_eq!(update_outdated(&mut fleet, "r1.zip"), ["box1"], "{ends_first}");
+    }
+}
+
+#[test]
 fn a_stop_does_not_replace_the_verdict_of_a_deployment_that_ran_out_of_time() {
     let mut fleet = in_place(1, &["DEPLOYMENT_FAILURE"]);
     fleet.deploy("good.zip");

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use codedeploy_api::codedeploy::{DeploymentInfo, ErrorCode, Timestamp};
+use codedeploy_api::command::PostHostRollbackInput;
 use codedeploy_controller::config::known_names::KnownNames;
 use codedeploy_controller::config::load_balancers::Balancers;
 use codedeploy_controller::config::{Partition, Quotas};
@@ -308,6 +309,19 @@ impl Fleet {
     pub(crate) fn complete(&mut self, name: &str) {
         let index = self.hosts.iter().position(|host| host.name == name).unwrap();
         self.complete_held(index);
+    }
+
+    /// An operator takes a deployment back on a host, which has the files of `previous` then.
+    pub(crate) fn take_back(&mut self, name: &str, id: &str, previous: Option<&str>) {
+        let host = self.hosts.iter().find(|host| host.name == name).unwrap().identifier.clone();
+        let told = PostHostRollbackInput {
+            host_identifier: host.clone(),
+            deployment_id: id.into(),
+            previous_deployment_id: previous.map(str::to_owned),
+            rolled_back_at: None,
+            message: "taken back".into(),
+        };
+        self.transact(move |context| commands::rolled_back(context, &host, &told));
     }
 
     pub(crate) fn pass(&mut self, duration: Duration) {
