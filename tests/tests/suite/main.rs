@@ -9,6 +9,7 @@
 mod architecture;
 mod documents;
 mod gate;
+mod noted;
 mod pages;
 
 /// A controller, its agents and its clients.
@@ -70,6 +71,7 @@ mod durability {
     mod failing_system_calls;
     mod killed_agent;
     mod killed_deployment;
+    mod killed_rollback;
     mod power_cut;
     mod reported_outcomes;
     mod takeover;

@@ -5,6 +5,8 @@ use std::fs;
 use codedeploy_tests::stub::lone::Lone;
 use codedeploy_tests::wait;
 
+use crate::noted::{ALL, deployed, revision, text};
+
 /// A host on which the first revision runs, and the second is installed. Its ValidateService is this script.
 async fn second_installed(validate: &str) -> (Lone, String) {
     let host = Lone::start("rollback_on_failure: true\n").await;
@@ -59,36 +61,6 @@ async fn an_agent_that_is_killed_in_a_script_rolls_back_when_it_starts_again() {
     assert_eq!(fs::read_to_string(host.path("notes")).unwrap(), "second\nfirst\n");
 }
 
-/// A revision with one file, whose scripts record their actions.
-fn noting(host: &Lone, version: &str, start: &str, validate: &str) -> Vec<(&'static str, String)> {
-    let folder = host.path("srv");
-    let note = format!("echo \"{version} $LIFECYCLE_EVENT\" >> {}", host.path("notes").display());
-    let appspec = format!(
-        "version: 0.0\nos: linux\nfiles:\n  - source: VERSION\n    destination: {}\nhooks:\n  ApplicationStart:\n    \
-         - location: start.sh\n  ValidateService:\n    - location: validate.sh\n",
-        folder.display()
-    );
-    vec![
-        ("appspec.yml", appspec),
-        ("VERSION", version.to_owned()),
-        ("start.sh", format!("#!/bin/sh\n{note}\n{start}\n")),
-        ("validate.sh", format!("#!/bin/sh\n{note}\n{validate}\n")),
-    ]
-}
-
-async fn deployed(host: &Lone, id: &str, files: &[(&'static str, String)], events: &[&str]) {
-    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-    host.deployment("web", id, &files);
-    for event in events {
-        let completion = host.perform(id, event).await;
-        assert_eq!(completion.status, "Succeeded", "{event} of {id}: {completion:?}");
-    }
-}
-
-fn text(host: &Lone, name: &str) -> String {
-    fs::read_to_string(host.path(name)).unwrap_or_default().trim().to_owned()
-}
-
 #[tokio::test]
 async fn a_rollback_that_is_interrupted_is_finished_and_told_with_the_failure() {
     let mut host = Lone::start("rollback_on_failure: true\n").await;
@@ -96,10 +68,9 @@ async fn a_rollback_that_is_interrupted_is_finished_and_told_with_the_failure() 
     let (hold, pid, running) = (at("hold"), at("pid"), at("running"));
     let start =
         format!("if rm {hold} 2>/dev/null; then echo $$ > {pid}; exec sleep 1000; fi\necho v1 > {running}");
-    let all = ["DownloadBundle", "Install", "ApplicationStart", "ValidateService"];
-    deployed(&host, "d-1", &noting(&host, "v1", &start, "true"), &all).await;
+    deployed(&host, "d-1", &revision(&host, "v1", &start, "true"), &ALL).await;
     let unhealthy = format!("rm {running}; touch {hold}; exit 3");
-    deployed(&host, "d-2", &noting(&host, "v2", "true", &unhealthy), &all[..3]).await;
+    deployed(&host, "d-2", &revision(&host, "v2", "true", &unhealthy), &ALL[..3]).await;
     let _ = fs::remove_file(host.path("notes"));
     let id = host.command("d-2", "ValidateService");
     let script =
@@ -128,7 +99,7 @@ async fn a_rollback_that_is_interrupted_is_finished_and_told_with_the_failure() 
         "v2 ValidateService\nv1 ApplicationStart\nv1 ApplicationStart\nv1 ValidateService"
     );
     host.kill_and_restart().await;
-    deployed(&host, "d-3", &noting(&host, "v3", "true", "true"), &all).await;
+    deployed(&host, "d-3", &revision(&host, "v3", "true", "true"), &ALL).await;
     assert_eq!(host.stub.accepted(&id).len(), 1, "told once");
     let left = fs::read_dir(host.path("root/deployment-instructions")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
@@ -138,9 +109,8 @@ async fn a_rollback_that_is_interrupted_is_finished_and_told_with_the_failure() 
 #[tokio::test]
 async fn a_rollback_by_hand_is_in_the_log_and_the_status_and_is_no_matter_of_awss_service() {
     let host = Lone::start("").await;
-    let all = ["DownloadBundle", "Install", "ApplicationStart", "ValidateService"];
-    deployed(&host, "d-1", &noting(&host, "v1", "true", "true"), &all).await;
-    deployed(&host, "d-2", &noting(&host, "v2", "true", "true"), &all).await;
+    deployed(&host, "d-1", &revision(&host, "v1", "true", "true"), &ALL).await;
+    deployed(&host, "d-2", &revision(&host, "v2", "true", "true"), &ALL).await;
     let output = host.ask(&["rollback", "--deployment-group", "web"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(text(&host, "srv/VERSION"), "v1");
