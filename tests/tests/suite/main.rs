@@ -9,6 +9,7 @@
 mod architecture;
 mod documents;
 mod gate;
+mod help;
 mod noted;
 mod pages;
 
@@ -62,6 +63,7 @@ mod delivery {
     mod random_orders;
     mod readiness;
     mod repeated_commands;
+    mod status;
 }
 
 /// Kills, errors and power cuts during a deployment.
