@@ -282,7 +282,7 @@ mod tests {
     fn what_is_missing_or_contradicts_is_named() {
         let both = format!("{USER}iam_session_arn: arn:aws:sts::1:assumed-role/r/s\n");
         let cases = [
-            (both.as_str(), "iam_user_arn: stands beside iam_session_arn"),
+            (both.as_str(), "iam_user_arn: found together with iam_session_arn"),
             ("region: r\n", "iam_user_arn: is missing"),
             ("iam_user_arn: a\naws_access_key_id: k\nregion: r\n", "aws_secret_access_key: is missing"),
             ("iam_session_arn: a\nregion: r\n", "aws_credentials_file: is missing"),
