@@ -65,8 +65,8 @@ pub enum IdentityError {
     #[error("AWS_EC2_METADATA_SERVICE_ENDPOINT is {found:?}; expected http://host or http://host:port")]
     MetadataEndpoint { found: String },
     #[error(
-        "nothing says who this host is. Outside EC2: register this host and put its on-premises file at {}. On an EC2 \
-         instance: see that instance metadata is enabled and that {endpoint} can be reached; inside a container, raise the \
+        "this host has no identity. Outside EC2: register this host and put its on-premises file at {}. On an EC2 \
+         instance: check that instance metadata is enabled and that {endpoint} can be reached; inside a container, raise the \
          metadata hop limit to 2. There is no such file, and EC2 instance metadata is not to be had",
         on_premises.display()
     )]

@@ -27,7 +27,7 @@ pub enum ScriptFinding {
     #[error("cannot be looked at: {0}")]
     Unreadable(String),
     /// Not an obstacle: the agent makes scripts executable.
-    #[error("is not executable; the agent makes it so, but run chmod +x to make that explicit")]
+    #[error("is not executable; the agent makes it so, but chmod +x says what is meant")]
     NotExecutable,
     #[error("its first line ends in a carriage return; save it with Unix line endings")]
     CarriageReturn,

@@ -81,7 +81,7 @@ async fn a_bundle_is_checked_with_what_its_appspec_names() {
     assert_eq!(code, 1, "{text}");
     let expected = "\
 b/appspec.yml:6:13: error: files[1].source: gone does not exist in the bundle
-b/appspec.yml:10:17: warning: hooks.ApplicationStart[0].location: start.sh: is not executable; the agent makes it so, but run chmod +x to make that explicit
+b/appspec.yml:10:17: warning: hooks.ApplicationStart[0].location: start.sh: is not executable; the agent makes it so, but chmod +x says what is meant
 b/appspec.yml:11:17: error: hooks.ApplicationStart[1].location: stop.sh: does not exist in the revision
 b/appspec.yml:12:17: error: hooks.ApplicationStart[2].location: dos.sh: its first line ends in a carriage return; save it with Unix line endings
 1 file: 3 errors, 1 warning
