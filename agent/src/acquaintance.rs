@@ -40,7 +40,7 @@ impl Acquaintance {
     pub fn open(store: &Store) -> Self {
         let path = file(store);
         let learned = load(&path).unwrap_or_else(|reason| {
-            tracing::warn!(path = %path.display(), reason, "what was learned of the service is not usable; it is learned anew");
+            tracing::warn!(path = %path.display(), reason, "the stored facts about the service are unusable; starting without them");
             Learned::default()
         });
         Self { path, learned: Mutex::new(Learned { version: VERSION, ..learned }) }
@@ -84,7 +84,7 @@ impl Acquaintance {
         }
         let text = serde_json::to_vec_pretty(&*learned).map_err(std::io::Error::from);
         if let Err(error) = text.and_then(|text| replace_file(&self.path, &text, 0o600)) {
-            tracing::warn!(path = %self.path.display(), %error, "what was learned of the service is forgotten at the next start");
+            tracing::warn!(path = %self.path.display(), %error, "the facts about the service cannot be stored; the next start begins without them");
         }
     }
 

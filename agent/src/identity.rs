@@ -65,8 +65,8 @@ pub enum IdentityError {
     #[error("AWS_EC2_METADATA_SERVICE_ENDPOINT is {found:?}; expected http://host or http://host:port")]
     MetadataEndpoint { found: String },
     #[error(
-        "nothing says who this host is. Outside EC2: register this host and put its on-premises file at {}. On an EC2 \
-         instance: see that instance metadata is enabled and that {endpoint} can be reached; inside a container, raise the \
+        "this host has no identity. Outside EC2: register this host and put its on-premises file at {}. On an EC2 \
+         instance: check that instance metadata is enabled and that {endpoint} can be reached; inside a container, raise the \
          metadata hop limit to 2. There is no such file, and EC2 instance metadata is not to be had",
         on_premises.display()
     )]
@@ -282,7 +282,7 @@ mod tests {
     fn what_is_missing_or_contradicts_is_named() {
         let both = format!("{USER}iam_session_arn: arn:aws:sts::1:assumed-role/r/s\n");
         let cases = [
-            (both.as_str(), "iam_user_arn: stands beside iam_session_arn"),
+            (both.as_str(), "iam_user_arn: found together with iam_session_arn"),
             ("region: r\n", "iam_user_arn: is missing"),
             ("iam_user_arn: a\naws_access_key_id: k\nregion: r\n", "aws_secret_access_key: is missing"),
             ("iam_session_arn: a\nregion: r\n", "aws_credentials_file: is missing"),

@@ -116,7 +116,7 @@ impl Source {
                 alarm = name,
                 status = answer.status,
                 text,
-                "an answer about an alarm says nothing of it"
+                "a response about an alarm is unusable"
             );
         };
         if answer.status != 200 {
@@ -231,7 +231,7 @@ async fn look(service: Arc<Service>, deployment_id: String, sight: impl Future<O
     let id = deployment_id.clone();
     let reported = service.change(move |_, context| Ok(((), Some(alarm::report(context, &id, sight)?))));
     if let Err(error) = reported.await {
-        tracing::error!(deployment_id, %error, "the state of alarms could not be noted");
+        tracing::error!(deployment_id, %error, "the state of alarms could not be recorded");
         // The next check comes soon.
     }
 }

@@ -123,7 +123,7 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {} is {found}: expected a regular file of at most {} KiB", path.display(), file::MAX_SIZE / 1024)]
     NotAFile { path: PathBuf, found: String },
-    #[error("the configuration file {} is not valid: mend it, or see docs/controller/configuration.md for its keys", path.display())]
+    #[error("the configuration file {} is not valid: correct it, or see docs/controller/configuration.md for its keys", path.display())]
     Parse { path: PathBuf, source: serde_yaml::Error },
     #[error("{}", listed(.0))]
     Several(Vec<ConfigError>),
@@ -133,14 +133,12 @@ pub enum ConfigError {
     UnknownKey { place: String, key: String, hint: String },
     #[error("the configuration file has no keys: expected settings such as listen: 127.0.0.1:7080")]
     NoKeys,
-    #[error(
-        "{place}s3 has no value, which turns nothing on: write s3: {{}} to serve revisions, or remove it"
-    )]
+    #[error("{place}s3 has no value, so it has no effect: write s3: {{}} to serve revisions, or remove it")]
     NullS3 { place: String },
     #[error("listen is {0:?}: expected an IP address and a port such as 127.0.0.1:7080 or [::]:7080")]
     Listen(String),
     #[error(
-        "events.watches is set, and nothing tells of new objects: set s3 to serve them here, or events.token to be notified of them"
+        "events.watches is set, but new objects cannot be noticed: set s3 to serve them here, or events.token to receive notifications"
     )]
     DeafWatches,
     /// A mistake in the settings of alarms and load balancers.
@@ -156,17 +154,17 @@ pub enum ConfigError {
     Region(String),
     #[error("endpoint {0:?} is not a URL such as https://codedeploy.example.com:7080, without a path")]
     Endpoint(String),
-    #[error("endpoint is {endpoint}, but tls is set, so the service is reached by https:// alone")]
+    #[error("endpoint is {endpoint}, but tls is set, so only https:// reaches the service")]
     Scheme { endpoint: String },
     #[error(
-        "{0} is reachable from other hosts, and requests over plain http can be read by anyone between: set \
+        "{0} is reachable from other hosts, and anyone on the network path can read requests over plain http: set \
          tls.self_signed: true or tls.certificate and tls.key, or listen on a loopback address behind a TLS proxy; \
          insecure_http: true (--insecure-http) serves plain http all the same"
     )]
     PlainHttp(SocketAddr),
     #[error("tls.{given} is set without tls.{missing}: give both, or tls.self_signed: true alone")]
     HalfACertificate { given: &'static str, missing: &'static str },
-    #[error("tls.self_signed is set together with tls.certificate and tls.key: give the one or the other")]
+    #[error("tls.self_signed is set together with tls.certificate and tls.key: set only one of them")]
     TwoCertificates,
     #[error(
         "tls.names is set, but only a self-made certificate takes its names from there: set tls.self_signed: true"
@@ -322,7 +320,7 @@ mod tests {
             ("tls: {key: /k.pem}", "without tls.certificate"),
             ("tls: {certificate: c.pem, key: /k.pem}", "absolute path"),
             ("ca_bundle: roots.pem", "absolute path"),
-            ("tls: {certificate: /c.pem, key: /k.pem, self_signed: true}", "the one or the other"),
+            ("tls: {certificate: /c.pem, key: /k.pem, self_signed: true}", "set only one of them"),
             ("tls: {certificate: /c.pem, key: /k.pem, names: [a]}", "tls.names"),
             ("tls: {names: [a]}", "tls.names"),
             ("s3: {buckets: [Shop]}", "lower-case"),
@@ -339,7 +337,7 @@ mod tests {
             ("s3:", "write s3: {}"),
             (
                 "events: {watches: [{bucket: b, application: a, deployment_group: g}]}",
-                "events.token to be notified",
+                "events.token to receive notifications",
             ),
             ("alarms: {a: {prometheus: {url: foo}}}", "http://prometheus:9090"),
             ("alarms: {a: nothing}", "expected `prometheus` or `webhook`"),

@@ -162,7 +162,7 @@ pub fn place(url: &str) -> String {
         let host = authority.rsplit('@').next().unwrap_or(authority);
         Some(format!("{}://{host}", uri.scheme_str()?))
     };
-    shown().unwrap_or_else(|| "what is no address".into())
+    shown().unwrap_or_else(|| "an invalid address".into())
 }
 
 /// Returns the certificates in a file, all of which must be usable.
@@ -210,8 +210,8 @@ mod tests {
             ("http://prometheus:9090/api/v1/query?token=SECRET", "http://prometheus:9090"),
             ("https://user:SECRET@hooks.example.com/SECRET#SECRET", "https://hooks.example.com"),
             ("https://[::1]:7080", "https://[::1]:7080"),
-            ("SECRET", "what is no address"),
-            ("http://a b/SECRET", "what is no address"),
+            ("SECRET", "an invalid address"),
+            ("http://a b/SECRET", "an invalid address"),
         ] {
             assert_eq!(place(url), shown);
         }

@@ -33,7 +33,7 @@ pub enum ServeError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot write {}", path.display())]
     Announce { path: PathBuf, source: std::io::Error },
-    #[error("deployments cannot be kept going")]
+    #[error("deployments cannot be advanced")]
     Reconcile(#[source] ApiError),
 }
 
@@ -171,7 +171,7 @@ impl Watched {
         if found.as_ref().map(Digest::as_ref) != self.content.as_ref().map(Digest::as_ref) {
             tracing::warn!(
                 config_file = %self.path.display(),
-                "the configuration file has changed since the start, and a reload reads certificates alone: restart the service to apply it"
+                "the configuration file has changed since the start, and a reload reads only certificates: restart the service to apply it"
             );
         }
     }
@@ -180,7 +180,7 @@ impl Watched {
 /// Without systemd, nothing is sent.
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(false, &[state]) {
-        tracing::warn!(%error, "systemd could not be told");
+        tracing::warn!(%error, "systemd could not be notified");
     }
 }
 

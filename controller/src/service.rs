@@ -74,11 +74,11 @@ pub enum OpenError {
     #[error("a service runs on the data directory {}: stop it first", .0.display())]
     InUse(PathBuf),
     #[error(
-        "the service on the data directory {} is of an older version than this program, or only starting: restart it with this version, then try again", .0.display()
+        "the service on the data directory {} is of an older version than this program, or still starting: restart it with this version, then try again", .0.display()
     )]
     OlderInUse(PathBuf),
     #[error(
-        "there is {}, left by a restore of the database that did not end: run `codedeploy-controller restore FILE` again; FILE may be the backup, or this file", .0.display()
+        "there is {}, left by an interrupted restore of the database: run `codedeploy-controller restore FILE` again; FILE may be the backup, or this file", .0.display()
     )]
     Unfinished(PathBuf),
     #[error(transparent)]

@@ -46,9 +46,9 @@ const PATIENCE: Duration = Duration::from_millis(5);
 pub enum StoreError {
     #[error("cannot open the database {}", path.display())]
     Open { path: PathBuf, source: rusqlite::Error },
-    #[error("no room is left on the file system of the database {}: make room, and try again", .0.display())]
+    #[error("the file system of the database {} is full: make room, and try again", .0.display())]
     Full(PathBuf),
-    #[error("cannot make the database {} its owner's alone", path.display())]
+    #[error("cannot make the database {} private", path.display())]
     Private { path: PathBuf, source: std::io::Error },
     #[error("cannot bring the database {} to schema version {}", path.display(), sqlite::VERSION)]
     Migrate { path: PathBuf, source: rusqlite::Error },
@@ -59,13 +59,10 @@ pub enum StoreError {
     Newer { path: PathBuf, found: i64 },
     #[error("the database {} has schema version {found}; this program writes version {}", path.display(), sqlite::VERSION)]
     Older { path: PathBuf, found: i64 },
-    #[error(
-        "cannot keep a copy of the database as it is before it is brought to schema version {}",
-        sqlite::VERSION
-    )]
+    #[error("cannot keep a copy of the database before its upgrade to schema version {}", sqlite::VERSION)]
     Copy(#[source] Box<BackupError>),
     #[error(
-        "the database {} is damaged ({found}): stop the service and put a backup back (codedeploy-controller restore FILE)", path.display()
+        "the database {} is damaged ({found}): stop the service and restore a backup (codedeploy-controller restore FILE)", path.display()
     )]
     Damaged { path: PathBuf, found: String },
     #[error("cannot start the database's thread")]

@@ -41,7 +41,7 @@ pub enum TlsError {
     Certificate { path: PathBuf, source: pem::Error },
     #[error("the certificate file {} has no certificate in it: expected PEM, beginning with -----BEGIN CERTIFICATE-----", path.display())]
     NoCertificate { path: PathBuf },
-    #[error("{} cannot be read by this user: let it (chgrp, chmod g+r; on Debian the group ssl-cert), or give the service a copy", .0.display())]
+    #[error("{} cannot be read by this user: let it (chgrp, chmod g+r; on Debian the group ssl-cert), or give the service a readable copy", .0.display())]
     NotReadable(PathBuf, #[source] io::Error),
     #[error("the key file {} cannot be used: expected an unencrypted private key in PEM", path.display())]
     Key { path: PathBuf, source: pem::Error },
@@ -50,7 +50,7 @@ pub enum TlsError {
     #[error(transparent)]
     Keep(#[from] KeyError),
     #[error(
-        "the authority's files in the data directory are not usable: put them back from the place where the keys are kept; if they are lost for good, `codedeploy-controller replace-key authority` makes room for a new one"
+        "the authority's files in the data directory are not usable: restore them from your copy of the keys; if they are lost, run `codedeploy-controller replace-key authority` to retire the key"
     )]
     Authority(#[source] rcgen::Error),
     #[error("cannot make a certificate for {}", names.join(", "))]
@@ -191,7 +191,7 @@ impl Certificates {
                 Ok(true) => tracing::info!("the certificate was replaced"),
                 Err(error) => tracing::error!(
                     error = chain(&error),
-                    "the certificate was not replaced; the one before stays in use"
+                    "the certificate was not replaced; the old one stays in use"
                 ),
             }
         }
@@ -276,13 +276,13 @@ pub(crate) fn check(tls: &Tls) -> Result<Vec<String>, TlsError> {
     let no_names = current.cert.first().is_some_and(has_no_names).then(|| format!("{path}: {NO_NAMES}"));
     let day = ending.not_after.date();
     let end = ending.due(OffsetDateTime::now_utc()).map(|left| match left.is_zero() {
-        true => format!("the certificate {path} expired on {day}: clients refuse it; renew it"),
+        true => format!("the certificate {path} expired on {day}: clients reject it; renew it"),
         false => format!("the certificate {path} ends on {day}, in {} days: renew it", left.whole_days()),
     });
     Ok(no_names.into_iter().chain(end).collect())
 }
 
-const NO_NAMES: &str = "the certificate has no subject alternative name: clients will refuse it; make one with the names that they use";
+const NO_NAMES: &str = "the certificate has no subject alternative name: clients reject it; make one with the names that they use";
 
 fn has_no_names(leaf: &CertificateDer<'_>) -> bool {
     let parsed = x509_cert::Certificate::from_der(leaf);
@@ -320,10 +320,10 @@ impl Ending {
         match self.due(now) {
             None => {}
             Some(left) if left.is_zero() => {
-                tracing::error!(%certificate, "the certificate has expired: clients refuse it; renew it");
+                tracing::error!(%certificate, "the certificate has expired: clients reject it; renew it");
             }
             Some(left) => {
-                tracing::warn!(%certificate, days = left.whole_days(), "the certificate ends soon; renew it");
+                tracing::warn!(%certificate, days = left.whole_days(), "the certificate expires soon; renew it");
             }
         }
     }

@@ -27,15 +27,13 @@ use webhook::Webhook;
 /// The reason why a load balancer did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 enum TrafficError {
-    #[error(
-        "the service is connected to no load balancer {0:?}: add it to load_balancers in its configuration"
-    )]
+    #[error("the service has no load balancer {0:?}: add it to load_balancers in its configuration")]
     Unknown(String),
     #[error(transparent)]
     Haproxy(#[from] Arc<haproxy::HaproxyError>),
     #[error(transparent)]
     Webhook(#[from] webhook::WebhookError),
-    #[error("the load balancer {name:?} was not done after {} s", patience.as_secs())]
+    #[error("the load balancer {name:?} had not finished after {} s", patience.as_secs())]
     Late { name: String, patience: Duration },
 }
 
@@ -162,7 +160,7 @@ impl Jobs {
                     next = taken.next;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the jobs at load balancers could not be read; trying again");
+                    tracing::error!(%error, "the jobs at load balancers could not be read; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -180,12 +178,12 @@ impl Jobs {
                 for command in abandoned {
                     tracing::warn!(
                         command,
-                        "a change of traffic is given up: its deployment does not wait for it"
+                        "a change of traffic was cancelled: its deployment does not wait for it"
                     );
                     self.tasks.abort(&command);
                 }
             }
-            Err(error) => tracing::error!(%error, "the jobs at load balancers could not be looked at"),
+            Err(error) => tracing::error!(%error, "the jobs at load balancers could not be checked"),
         }
     }
 }
@@ -216,7 +214,7 @@ async fn perform(service: Arc<Service>, connected: Arc<Connected>, changes: Chan
             // The deployment is gone, with its application or its group.
             Err(error) if error.name == crate::error::ErrorName::Client => return,
             Err(error) => {
-                tracing::error!(deployment_id, %error, "the end of a change of traffic could not be noted; trying again");
+                tracing::error!(deployment_id, %error, "the end of a change of traffic could not be recorded; retrying");
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -267,7 +267,7 @@ pub fn install(plan: InstallPlan, _turn: &Turn) -> Result<Summary, InstallError>
     let begun = &plan.begun;
     if plan.only_without_superseded {
         tracing::warn!(
-            "there is no room to keep what the last Install displaced; it can no longer be taken back"
+            "there is no room to keep the files that the last Install displaced; it can no longer be taken back"
         );
         undo::give_up(begun).iter().for_each(|left| tracing::warn!("{left}"));
     }

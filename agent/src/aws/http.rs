@@ -45,7 +45,7 @@ fn proxy(uri: &str) -> Result<ProxyConfig, AccessError> {
         ));
     }
     let Some(login) = login else {
-        return ProxyConfig::all(uri.to_owned()).map_err(|_| refused("it is no address"));
+        return ProxyConfig::all(uri.to_owned()).map_err(|_| refused("it is not an address"));
     };
     if !is_percent_encoded(login) {
         return Err(refused("user or password have a wrong % sign; write % as %25"));
@@ -53,7 +53,7 @@ fn proxy(uri: &str) -> Result<ProxyConfig, AccessError> {
     // The client decodes user and password, and splits at the first @.
     let uri = format!("{scheme}://{}@{address}", login.replace('@', "%40"));
     ProxyConfig::all(uri)
-        .map_err(|_| refused("it is no address; percent-encode what is special in user and password"))
+        .map_err(|_| refused("it is not an address; percent-encode special characters in user and password"))
 }
 
 /// Whether every % sign precedes two hexadecimal digits.

@@ -31,9 +31,9 @@ pub(super) fn store(named: &[PathBuf]) -> Result<TrustStore, AccessError> {
     match SYSTEM.map(Path::new).into_iter().find(|path| path.exists()) {
         Some(path) => match certificates(path) {
             Ok(certificates) => add(&mut store, &certificates),
-            Err(error) => tracing::warn!(%error, "the system's certificates are not trusted"),
+            Err(error) => tracing::warn!(%error, "the system's certificates cannot be read"),
         },
-        None => tracing::warn!("this host has no certificates of its own; install ca-certificates"),
+        None => tracing::warn!("this host has no system certificates; install ca-certificates"),
     }
     for path in named {
         add(&mut store, &of(path)?);
@@ -63,7 +63,7 @@ fn of(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
         }
     }
     if found.is_empty() {
-        let what = "no file in it has any".to_owned();
+        let what = "no file in it has a certificate".to_owned();
         return Err(AccessError::Certificate { path: path.into(), what });
     }
     Ok(found)
@@ -74,7 +74,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError
     let bytes = regular::read_up_to(path, LIMIT);
     let bytes = bytes.map_err(|source| AccessError::Trust { path: path.into(), source })?;
     let unusable = |what: String| AccessError::Certificate { path: path.into(), what };
-    let (mut usable, mut problem) = (Vec::new(), "there is none in it".to_owned());
+    let (mut usable, mut problem) = (Vec::new(), "it has no certificate".to_owned());
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
         match RootCertStore::empty().add(certificate.clone()) {
@@ -108,7 +108,7 @@ mod tests {
             assert!(error.contains(name) && error.contains("PEM"), "{error}");
         }
         let error = store(&[folder.path().into()]).unwrap_err().to_string();
-        assert!(error.contains("no file in it has any"), "{error}");
+        assert!(error.contains("no file in it has a certificate"), "{error}");
         assert!(matches!(store(&[at("none")]), Err(AccessError::Trust { .. })));
     }
 }

@@ -39,7 +39,7 @@ pub enum ControlError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     PidFile(#[from] PidFileError),
-    #[error("the agent is just starting; try again")]
+    #[error("the agent is still starting; try again")]
     Starting,
     #[error(
         "A deployment is already in Progress: {}. Wait for its end, or use --force: then this agent takes no more \

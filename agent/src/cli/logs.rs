@@ -60,7 +60,7 @@ pub struct Arguments {
 enum LogsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("nothing is logged of the deployment {id} in {logs}")]
+    #[error("there are no log lines of the deployment {id} in {logs}")]
     NoSuchDeployment { id: String, logs: String },
     #[error("no log can be read; run this as root, or as a member of the group adm")]
     Unreadable,
@@ -107,7 +107,7 @@ async fn show(arguments: Arguments, config_file: Option<&Path>) -> Result<(), Lo
         (0, _) if !problems.is_empty() => Err(LogsError::Unreadable),
         (0, Some(id)) => Err(LogsError::NoSuchDeployment { id, logs: places(&settings) }),
         (0, None) => {
-            console::complain(format_args!("nothing is logged yet in {}", places(&settings)));
+            console::complain(format_args!("there are no log lines yet in {}", places(&settings)));
             Ok(())
         }
         _ => Ok(()),

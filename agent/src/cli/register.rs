@@ -194,7 +194,7 @@ async fn enroll(arguments: RegisterArguments, config_file: Option<PathBuf>) -> R
         return Err(take_back(&desk, name, tags, is_new, error).await);
     }
     if file_stands {
-        writeln!(out, "{} says so already", desk.file.display())?;
+        writeln!(out, "{} has these contents already", desk.file.display())?;
     }
     if let (Some(endpoint), None) = (desk.registry.endpoint(), &desk.settings.endpoints.deploy_control) {
         writeln!(
@@ -288,7 +288,7 @@ async fn withdraw(arguments: DeregisterArguments, config_file: Option<PathBuf>) 
             host_file::remove(&desk.file)?;
             writeln!(out, "DONE")?;
         }
-        (Some(found), _) => writeln!(out, "{file} stays: it is for {found}")?,
+        (Some(found), _) => writeln!(out, "{file} is kept: it is for {found}")?,
     }
     writeln!(
         out,

@@ -54,7 +54,7 @@ enum RollbackCommandError {
         listed(groups)
     )]
     Unknown { wanted: String, groups: Vec<String> },
-    #[error("several deployment groups are called {wanted:?}; name one by its id: {}", listed(ids))]
+    #[error("several deployment groups have the name {wanted:?}; give the id: {}", listed(ids))]
     Ambiguous { wanted: String, ids: Vec<String> },
     #[error(transparent)]
     Rollback(#[from] RollbackError),
@@ -120,7 +120,7 @@ async fn tell_service(host: &Host) {
         Some(())
     };
     if tokio::time::timeout(TELLING, told).await.is_err() {
-        tracing::warn!("the service does not answer; the agent tells it of the rollback");
+        tracing::warn!("the service does not answer; the agent will report the rollback");
     }
 }
 

@@ -289,7 +289,10 @@ impl<'a> Reader<'a> {
 
     /// Two keys that exclude each other.
     pub fn conflict(&mut self, key: &'static str, other: &'static str) {
-        self.problem(key, format!("stands beside {other}; only one of the two can apply: remove the other"));
+        self.problem(
+            key,
+            format!("found together with {other}; only one of the two can apply: remove the other"),
+        );
     }
 
     /// A key that the rest of the file requires.

@@ -12,7 +12,7 @@ use codedeploy_api::chain::Chain;
 
 #[derive(Debug, thiserror::Error)]
 enum ReuseError {
-    #[error("{text} names no deployment")]
+    #[error("{text} does not name a deployment")]
     Malformed { text: String },
     #[error("it is this deployment itself")]
     Itself,

@@ -72,14 +72,14 @@ pub enum MetadataError {
     Silent { url: String },
     #[error("{url} answered HTTP {status}{}", advice(*status))]
     Status { url: String, status: u16 },
-    #[error("{url} answered something unusable: {what}")]
+    #[error("the answer of {url} is unusable: {what}")]
     Answer { url: String, what: String },
     #[error(
         "the instance has no role, so it has no credentials; attach an instance profile whose role may use CodeDeploy's agent and read the revisions"
     )]
     NoRole,
     #[error(
-        "the role's credentials are not to be had: {url} says {code:?}; check the role of the instance profile"
+        "the role's credentials are unavailable: {url} returned {code:?}; check the role of the instance profile"
     )]
     Role { url: String, code: String },
 }

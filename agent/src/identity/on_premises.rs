@@ -63,7 +63,7 @@ fn parse(text: &[u8], region: Option<&str>) -> Result<OnPremises, Vec<ReadError>
             None
         }
         (None, None) => {
-            let why = "is missing, and so is iam_session_arn; one of the two says who this host is";
+            let why = "is missing, and so is iam_session_arn; one of the two must identify this host";
             file.missing("iam_user_arn", why);
             None
         }

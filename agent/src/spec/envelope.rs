@@ -46,7 +46,7 @@ pub enum EnvelopeError {
     Signature { problem: Pkcs7Error },
     #[error("cannot read deployment_signer_ca {}", path.display())]
     Authority { path: PathBuf, source: std::io::Error },
-    #[error("deployment_signer_ca {} is of no use: it {problem}", path.display())]
+    #[error("deployment_signer_ca {} is unusable: it {problem}", path.display())]
     NoAuthority { path: PathBuf, problem: Pkcs7Error },
     #[error(
         "the specification is signed by {subject} with the key {found}, which deployment_signer_pin does not have; if the \

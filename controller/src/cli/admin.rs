@@ -53,7 +53,7 @@ pub(super) enum AdminError {
         "a key of role host needs --user-arn, the identity its instance is registered with; `host add` does both"
     )]
     HostArn,
-    #[error("there is no access key {0:?} that is not revoked already")]
+    #[error("no active access key {0:?}")]
     NoSuchKey(String),
     #[error("--next is for the signer: only its key can be announced, as hosts can accept two of them")]
     NotAnnounced,
@@ -74,7 +74,7 @@ pub(super) enum AdminError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(
-        "the standard input is a terminal, where a token would be seen: expected `codedeploy-controller github-token add … < FILE`"
+        "the standard input is a terminal, where a token would be visible: expected `codedeploy-controller github-token add … < FILE`"
     )]
     TokenOnTerminal,
 }
@@ -199,7 +199,7 @@ pub(super) fn revoke_credentials(data_dir: &Path, access_key_id: String) -> Resu
         }
         Ok(work.note("credentials revoke", &id)?)
     })?;
-    console::remark(format_args!("{access_key_id} is revoked: the service refuses it from now on"));
+    console::remark(format_args!("{access_key_id} is revoked: the service rejects it from now on"));
     Ok(())
 }
 
@@ -254,7 +254,7 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
     let promotes = key == Key::Signer && keys.has(Key::NextSigner);
     let replaced = if promotes { keys.promote_next_signer() } else { keys.replace(key) };
     for path in replaced? {
-        console::remark(format_args!("The file that was there is kept as {}", path.display()));
+        console::remark(format_args!("The old file is kept as {}", path.display()));
     }
     match key {
         Key::Master => {
@@ -263,20 +263,20 @@ pub(super) fn replace_key(data_dir: &Path, key: Key) -> Result<(), AdminError> {
                 Ok::<_, AdminError>(credentials::revoke_all(tx)?)
             })?;
             console::remark(format_args!(
-                "Nothing opens the secrets that it sealed: {keys} access keys are revoked. Make new ones (credentials \
-                 create; host remove and host add), and give GitHub tokens again (github-token add --replace)."
+                "The secrets that it encrypted are lost: {keys} access keys are revoked. Make new ones (credentials \
+                 create; host remove and host add), and store GitHub tokens again (github-token add --replace)."
             ));
         }
         Key::Signer if promotes => console::remark(
-            "The announced key signs from the next start on. Hosts that accept it go on as before; take the old digest out \
-             of their deployment_signer_pin when all of them do.",
+            "The announced key signs from the next start on. Hosts that accept it continue as before; remove the old digest \
+             from their deployment_signer_pin when all of them do.",
         ),
         Key::Signer | Key::NextSigner => console::remark(
-            "The next start makes a new one. Agents that pin the one before refuse every deployment until their \
-             deployment_signer_pin is the new one's, which `codedeploy-controller signer` shows.",
+            "The next start makes a new key. Agents that pin the old key reject every deployment until their \
+             deployment_signer_pin is the value that `codedeploy-controller signer` shows.",
         ),
         Key::Authority => console::remark(
-            "The next start makes a new one. Hosts and clients trust the service again once they have what \
+            "The next start makes a new key. Hosts and clients trust the service again once they have the certificate that \
              `codedeploy-controller certificate` shows.",
         ),
     }
@@ -288,8 +288,8 @@ pub(super) fn back_up(data: &DataDir, file: &Path) -> Result<(), AdminError> {
     data.visit(|data_dir| backup::backup(&database(data_dir), &copy.to_write()))??;
     copy.keep()?;
     console::remark(format_args!(
-        "{} has the database. The keys beside it in {} (master.key, signer-key.der, tls-authority-key.der) and the \
-         revisions of s3 are not in this file: keep copies of them too",
+        "{} has the database. Not included: the key files in {} (master.key, signer-key.der, tls-authority-key.der) and the \
+         S3 revisions. Copy them separately",
         file.display(),
         data.path().display()
     ));
@@ -304,17 +304,17 @@ pub(super) fn restore(data: &DataDir, file: &Path) -> Result<(), AdminError> {
     let _lock = Lock::take(data_dir)?;
     let Restored { kept, revocations } = copy.restore(&database(data_dir))?;
     if let Some(kept) = kept {
-        console::remark(format_args!("The database that was there is kept as {}", kept.display()));
+        console::remark(format_args!("The replaced database is kept as {}", kept.display()));
     }
     match revocations {
         Revocations::Kept { keys: 0, hosts: 0 } => {}
         Revocations::Kept { keys, hosts } => console::remark(format_args!(
-            "What was revoked or removed since the backup was made stays so: {keys} access keys, {hosts} hosts."
+            "Still revoked or removed, although the backup is older: {keys} access keys, {hosts} hosts."
         )),
         Revocations::Unknown { good } if good.is_empty() => {}
         Revocations::Unknown { good } => console::remark(format_args!(
-            "There was no database that could tell what was revoked or removed since the backup was made. These \
-             access keys are good now; revoke those that should not be (credentials revoke, host remove):\n{}",
+            "The replaced database is missing or unreadable, so later revocations and removals are unknown. These \
+             access keys are valid now; revoke those that should not be (credentials revoke, host remove):\n{}",
             good.join("\n")
         )),
     }

@@ -11,10 +11,10 @@ pub(super) enum ConsoleError {
     #[error("cannot write to the standard output")]
     Write(#[source] io::Error),
     #[error(
-        "the standard output is closed or /dev/null, and what would be printed cannot be shown again: nothing was made"
+        "the standard output is closed or /dev/null, and the output cannot be shown again: nothing was made"
     )]
     Nobody,
-    #[error("cannot print what cannot be shown again: nothing was made")]
+    #[error("cannot print output that cannot be shown again: nothing was made")]
     Lost(#[source] io::Error),
 }
 

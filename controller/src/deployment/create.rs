@@ -121,7 +121,7 @@ fn has_token(context: &Context<'_>, group: &groups::Group, revision: &Revision) 
     match kept.open(context.vault) {
         Ok(_) => Ok(true),
         Err(cause) => Err(ErrorName::InvalidGitHubAccountToken.because(format!(
-            "The application's GitHub token cannot be used: {cause}, or store the token anew."
+            "The application's GitHub token cannot be used: {cause}, or store the token again."
         ))),
     }
 }

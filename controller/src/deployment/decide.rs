@@ -19,8 +19,8 @@ const BATCH: usize = 250;
 
 impl From<IllegalEvent> for ApiError {
     fn from(cause: IllegalEvent) -> Self {
-        tracing::error!(error = %cause, "a decision did not fit the state it was made for");
-        ErrorName::DamagedRecord.because("the service decided something impossible; its log has the cause")
+        tracing::error!(error = %cause, "a decision did not fit the state that it was made for");
+        ErrorName::DamagedRecord.because("the service made an impossible decision; its log has the cause")
     }
 }
 
@@ -29,7 +29,7 @@ pub fn decide(context: &Context<'_>, id: &str) -> Result<Effects, ApiError> {
     let mut outcome = Effects::none(id);
     let Some(mut record) = Record::load(context.tx, id)? else {
         // It was deleted, or belongs to no group.
-        set_aside(context.tx, id, "its deployment group is not there", context.now)?;
+        set_aside(context.tx, id, "its deployment group does not exist", context.now)?;
         return Ok(outcome);
     };
     match &record.progress {

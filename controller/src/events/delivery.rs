@@ -55,7 +55,7 @@ async fn compose(service: &Arc<Service>, made: &watch::Sender<()>) {
                 service.signals.happened.notified().await;
             }
             Err(error) => {
-                tracing::error!(%error, "messages about changes could not be made; trying again");
+                tracing::error!(%error, "messages about changes could not be created; retrying");
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -70,7 +70,7 @@ async fn deliver(service: &Arc<Service>, receiver: Receiver, mut made: watch::Re
         let message = match service.transact(move |_, context| outbox::first(context, &url)).await {
             Ok(message) => message,
             Err(error) => {
-                tracing::error!(%error, "messages could not be read; trying again");
+                tracing::error!(%error, "messages could not be read; retrying");
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -111,24 +111,24 @@ async fn attempt(service: &Arc<Service>, receiver: &Receiver, message: Message) 
     let next = message.next(reception, Timestamp::now());
     let receiver = outgoing::place(&receiver.url);
     match (reception, next) {
-        (Reception::Taken, _) => tracing::debug!(receiver, "a message was taken"),
+        (Reception::Taken, _) => tracing::debug!(receiver, "a message was accepted"),
         (_, Next::GiveUp) => {
             let (attempts, text) = (message.attempts + 1, message.body);
-            tracing::error!(receiver, error = trouble, attempts, message = text, "a message was given up");
+            tracing::error!(receiver, error = trouble, attempts, message = text, "a message was dropped");
         }
         (_, _) => {
             tracing::warn!(
                 receiver,
                 error = trouble,
                 attempts = message.attempts + 1,
-                "a message was not taken"
+                "a message was not accepted"
             )
         }
     }
     let sequence = message.sequence;
     if let Err(error) = service.transact(move |_, context| outbox::settle(context, sequence, next)).await {
         // It is sent once more: receivers get every change at least once.
-        tracing::error!(%error, "a message that was sent could not be settled");
+        tracing::error!(%error, "a sent message could not be recorded");
         tokio::time::sleep(RETRY).await;
     }
 }

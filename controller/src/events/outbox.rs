@@ -93,7 +93,7 @@ fn bound(tx: &Tx<'_>, receiver: &Receiver) -> Result<(), SqlError> {
         tracing::error!(
             receiver,
             dropped,
-            "the oldest messages were given up: too many wait for their receiver"
+            "the oldest messages were dropped: too many wait for their receiver"
         );
     }
     Ok(())

@@ -34,7 +34,7 @@ pub fn note(context: &Context<'_>, events: &Events, created: &[Created]) -> Resu
             let Some(revision) = revision(object) else {
                 tracing::warn!(
                     key = object.key,
-                    "a new object is watched, but its name ends with none of .zip, .tar, .tgz, .tar.gz"
+                    "a new object matches a watch, but its name does not end with .zip, .tar, .tgz or .tar.gz"
                 );
                 continue;
             };

@@ -29,11 +29,11 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
     let Some(token) = &service.settings.events.token else {
         return (
             StatusCode::NOT_FOUND,
-            "This service takes no notifications: events.token is not set.".into(),
+            "This service accepts no notifications: events.token is not set.".into(),
         );
     };
     if !is_let_in(&head.headers, token) {
-        tracing::info!("a notification was refused: its token is not that of events.token");
+        tracing::info!("a notification was rejected: its token is not that of events.token");
         return (StatusCode::UNAUTHORIZED, "The token is not that of events.token.".into());
     }
     let body = match receive(body, service.settings.timers.request).await {
@@ -54,7 +54,7 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
                 url,
                 "a topic asks to be confirmed: open this URL, if it is one that you subscribed to"
             );
-            (StatusCode::OK, "The URL to confirm is in the service's log.".into())
+            (StatusCode::OK, "The URL for the confirmation is in the service's log.".into())
         }
         None => {
             let expected =
@@ -67,14 +67,14 @@ async fn answer(service: &Arc<Service>, request: Request<Body>) -> (StatusCode, 
 /// Describes the effect of new objects.
 fn effect(noted: Noted, objects: &str) -> String {
     match noted.new {
-        0 if objects.is_empty() => "The notification tells of no new object.".into(),
+        0 if objects.is_empty() => "The notification contains no new object.".into(),
         0 if noted.watched > 0 => {
-            "Nothing new: this content is deployed, or a newer notification was taken.".into()
+            "Nothing new: this content is deployed, or a newer notification was accepted.".into()
         }
         0 => {
             tracing::info!(
                 objects,
-                "a notification was taken, and no watch of events.watches matches its objects"
+                "a notification was accepted, but no watch of events.watches matches its objects"
             );
             format!("No watch of events.watches matches {objects}.")
         }

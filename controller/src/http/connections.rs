@@ -97,7 +97,7 @@ pub(crate) async fn serve(
             }
             Err(error) if of_one_client(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted; trying again");
+                tracing::error!(%error, "no connection can be accepted; retrying");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -130,7 +130,7 @@ impl Connection {
         let peeked = tokio::time::timeout(self.timeout, stream.peek(&mut first)).await;
         // No TLS record begins with a letter, and every http method does.
         if matches!(peeked, Ok(Ok(1))) && first[0].is_ascii_alphabetic() {
-            tracing::info!(%client, "a client spoke plain http, and this service answers https:// alone");
+            tracing::info!(%client, "a client spoke plain http, and this service accepts only https://");
             self.router = elsewhere::plain_http();
             return self.answer(stream, slot).await;
         }

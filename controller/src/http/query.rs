@@ -76,7 +76,7 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
         return Ok(principal);
     }
     Err(ErrorName::InvalidOperation.because(format!(
-        "This controller has no operation {:?} of STS: it has GetCallerIdentity. `codedeploy-controller credentials create \
+        "This controller's STS has only GetCallerIdentity, not {:?}. `codedeploy-controller credentials create \
          --expires-in 12h` makes temporary keys.",
         shorten(&action)
     )))
@@ -85,7 +85,7 @@ async fn answer(service: &Arc<Service>, head: &Parts, body: Body) -> Result<Prin
 /// The message about a service that is not available here.
 pub(super) fn no_service(service: &str) -> String {
     format!(
-        "This controller has no service {:?}: it has CodeDeploy, and of STS GetCallerIdentity. For AWS's other services, set \
+        "This controller has no service {:?}, only CodeDeploy, and GetCallerIdentity of STS. For AWS's other services, set \
          AWS_ENDPOINT_URL_CODEDEPLOY in place of AWS_ENDPOINT_URL.",
         shorten(service)
     )

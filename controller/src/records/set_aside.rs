@@ -55,7 +55,7 @@ pub(crate) fn set_aside(tx: &Tx<'_>, id: &str, found: &str, now: Timestamp) -> R
         tracing::error!(
             deployment_id = id,
             found,
-            "the record of a deployment that is over was damaged, and mended"
+            "the record of an ended deployment was damaged, and repaired"
         );
         return Ok(());
     }

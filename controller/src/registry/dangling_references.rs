@@ -105,7 +105,7 @@ pub fn warn(tx: &Tx<'_>, known: &KnownNames) -> Result<(), SqlError> {
                     application,
                     deployment_group,
                     %error,
-                    "the settings of a deployment group are damaged: delete the group and make it anew"
+                    "the settings of a deployment group are damaged: delete the group and create it again"
                 ),
             }
             Ok(ControlFlow::Continue(()))

@@ -6,13 +6,13 @@ use crate::store::{SqlError, Tx};
 #[derive(Debug, thiserror::Error)]
 pub enum PartitionError {
     #[error(
-        "the database is of region {} and account {}, and the settings say region {} and account {}: every host and \
-         client of it signs for the former. Set region and account_id to those again; or begin with another data \
+        "the database belongs to region {} and account {}, but the settings have region {} and account {}: every host and \
+         client of it signs for the former. Set region and account_id back; or begin with another data \
          directory, and add every host and key anew",
         found.region, found.account_id, wanted.region, wanted.account_id
     )]
     Foreign { found: Partition, wanted: Partition },
-    #[error("cannot read what region and account the database is of")]
+    #[error("cannot read the region and account of the database")]
     Database(#[from] SqlError),
 }
 

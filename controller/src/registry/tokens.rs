@@ -66,22 +66,18 @@ pub enum TokenError {
     )]
     Empty,
     #[error(
-        "what the standard input has is no token: expected one line of at most {LONGEST} letters, digits and signs"
+        "the standard input contains no token: expected one line of at most {LONGEST} letters, digits and signs"
     )]
     NotAToken,
     #[error(
         "{0:?} is not the name of a GitHub account: expected 1 to 39 letters, digits, hyphens and underscores"
     )]
     Account(String),
-    #[error(
-        "there is a GitHub token {0:?} already: choose another name, or give --replace to put the new one in its place"
-    )]
+    #[error("there is a GitHub token {0:?} already: choose another name, or give --replace to replace it")]
     Exists(String),
-    #[error(
-        "there is no GitHub token {0:?}; `codedeploy-controller github-token list` shows those there are"
-    )]
+    #[error("there is no GitHub token {0:?}; `codedeploy-controller github-token list` lists all tokens")]
     Unknown(String),
-    #[error("there are {MOST} GitHub tokens, and there can be no more: remove one first")]
+    #[error("there are already {MOST} GitHub tokens, which is the maximum: remove one first")]
     TooMany,
     #[error("there is no application {0:?}: create it first, or see `aws deploy list-applications`")]
     Application(String),

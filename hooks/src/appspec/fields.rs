@@ -155,7 +155,7 @@ impl<'t> Place<'t> {
         }
         let nothing = self.is_empty() || self.is_false();
         if nothing {
-            self.warning(report, format_args!("found {}, which is taken for nothing", self.found()));
+            self.warning(report, format_args!("found {}, which counts as absent", self.found()));
         }
         nothing
     }

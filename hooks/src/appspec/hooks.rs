@@ -157,7 +157,10 @@ fn script(item: Place<'_>, report: &mut Report) -> Option<Script> {
 
 fn runas(place: &Place<'_>, report: &mut Report) -> Option<String> {
     if place.scalar().is_some_and(|(text, _)| text.trim().is_empty()) {
-        place.warning(report, "names no user; the script runs as the agent's user, as without the key");
+        place.warning(
+            report,
+            "names no user; the script runs as the agent's user, as it does without the key",
+        );
         return None;
     }
     place.text(report, "the name of a user").map(str::to_owned)
@@ -248,7 +251,7 @@ fn with_unit(text: &str) -> Option<u32> {
 /// Whether a script runs through sudo. The official agents read every value as true, except an unquoted false.
 fn sudo(place: &Place<'_>, report: &mut Report) -> Option<bool> {
     let Some((text, plain)) = place.scalar() else {
-        place.warning(report, format_args!("found {}, which is taken for true; write true", place.found()));
+        place.warning(report, format_args!("found {}, which counts as true; write true", place.found()));
         return Some(true);
     };
     if let Some(value) = scalar::boolean(text).filter(|_| plain) {
@@ -261,6 +264,6 @@ fn sudo(place: &Place<'_>, report: &mut Report) -> Option<bool> {
             format!("found {found}, which AWS's agents read as true; expected true or false, without quotes");
         return place.misleads(report, message, true);
     }
-    place.warning(report, format_args!("found {found}, which is taken for true; write true, without quotes"));
+    place.warning(report, format_args!("found {found}, which counts as true; write true, without quotes"));
     Some(true)
 }

@@ -87,10 +87,8 @@ fn object(place: &Place<'_>, report: &mut Report, expected: &str) -> Option<Host
 /// Returns `None` for a pattern that matches no name.
 fn pattern(place: &Place<'_>, report: &mut Report, object: Option<&HostPath>) -> Option<Pattern> {
     if place.is_false() {
-        place.warning(
-            report,
-            format_args!("found {}, which is taken for \"**\"; remove the key", place.found()),
-        );
+        place
+            .warning(report, format_args!("found {}, which counts as \"**\"; remove the key", place.found()));
         return Some(Pattern::Everything);
     }
     let expected = "\"**\" or a name pattern, such as \"*.sh\"";
@@ -164,7 +162,7 @@ fn except(place: &Place<'_>, report: &mut Report) -> Vec<NamePattern> {
 fn principal(place: &Place<'_>, report: &mut Report) -> Option<Principal> {
     if place.is_false() {
         let hint = "remove the key, or put a name like that in quotes";
-        place.warning(report, format_args!("found {}, which is taken for nothing; {hint}", place.found()));
+        place.warning(report, format_args!("found {}, which counts as absent; {hint}", place.found()));
         return None;
     }
     let text = place.text(report, "a name or a numeric id")?;

@@ -327,7 +327,7 @@ impl Builder {
             return Err(finding(
                 position,
                 format!(
-                    "the aliases of this file repeat more than {MAX_ALIASED} values; write out what is meant, without aliases"
+                    "the aliases of this file repeat more than {MAX_ALIASED} values; write the values without aliases"
                 ),
             ));
         }

@@ -46,7 +46,7 @@ impl Relaxed {
         let position = self.position(marker);
         if info == "invalid indentation" && self.padded.insert(number) {
             self.text.insert_str(start, &" ".repeat(self.padding));
-            self.warn(position, "the line begins further left than what it belongs to; indent it");
+            self.warn(position, "the line is indented less than the line that it belongs to; indent it");
             return true;
         }
         let line = self.text[start..].lines().next().unwrap_or_default();

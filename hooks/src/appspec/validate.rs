@@ -204,7 +204,7 @@ fn path_text<'t>(place: &Place<'t>, report: &mut Report, expected: &str) -> Opti
     let joined = names.join("/");
     place.warning(
         report,
-        format_args!("found a list, which is taken for the path {}; write that", quoted(&joined)),
+        format_args!("found a list, which counts as the path {}; write that", quoted(&joined)),
     );
     Some(Cow::Owned(joined))
 }

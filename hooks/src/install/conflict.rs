@@ -60,7 +60,9 @@ pub enum Conflict {
         "files: more than {most} files, links and folders would be installed; map fewer of them, or one folder once"
     )]
     TooManyObjects { most: usize },
-    #[error("the revision has more than {most} files, links and folders; leave out what is not deployed")]
+    #[error(
+        "the revision has more than {most} files, links and folders; leave out files that are not deployed"
+    )]
     TooManyInRevision { most: usize },
     #[error("the revision has folders in more than {most} folders, such as {}; make it flatter", object.display())]
     TooDeepInRevision { object: PathBuf, most: usize },
@@ -145,7 +147,7 @@ pub enum Conflict {
     #[error("permissions: {}: the ACL names the same user or group twice", object.display())]
     AclTwice { object: PathBuf },
     #[error(
-        "permissions: {} is a symbolic link, which permissions do not follow; name what it leads to",
+        "permissions: {} is a symbolic link, which permissions do not follow; name its target",
         object.display()
     )]
     PermissionOnLink { object: PathBuf },

@@ -303,7 +303,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
             Line::Bare(text) if begun.version == 1 && text == COMMITTED => Ok(Record::Committed {}),
             Line::Bare(text) if begun.version == 1 => parse(text),
             Line::Sealed(text) if begun.version > 1 => parse(text),
-            Line::Bare(_) | Line::Sealed(_) | Line::Damaged => Err("it is not what was written there".into()),
+            Line::Bare(_) | Line::Sealed(_) | Line::Damaged => Err("it does not match its checksum".into()),
         };
         let complete = |changes: usize| changes == starts.len() - 1;
         whole &= record.is_ok();
@@ -326,7 +326,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Contents>, JournalError> {
                 let missing = || "records are missing or in the wrong order".to_owned();
                 return Err(reader.unusable(&damaged.unwrap_or_else(missing)));
             }
-            Ok(_) => return Err(reader.unusable(&format!("line {number} is not in its place"))),
+            Ok(_) => return Err(reader.unusable(&format!("line {number} is out of order"))),
             // It never reached the disk as a whole.
             Err(_) if reader.lines.has_holes() => {}
             // The second of the two.
@@ -391,7 +391,7 @@ impl<'a> Reader<'a> {
             self.lines.next().map_err(|source| JournalError::Read { path: path.to_path_buf(), source });
         let (text, sealed) = match read? {
             None => return Err(unusable("its first line is not finished".into())),
-            Some(Line::Damaged) => return Err(unusable("line 1: it is not what was written there".into())),
+            Some(Line::Damaged) => return Err(unusable("line 1: it does not match its checksum".into())),
             Some(Line::Sealed(text)) => (text, true),
             Some(Line::Bare(text)) => (text, false),
         };
@@ -406,7 +406,7 @@ impl<'a> Reader<'a> {
         }
         let begun = match serde_json::from_slice::<Record<Begun, serde::de::IgnoredAny>>(text) {
             Ok(Record::Begun(begun)) => begun,
-            Ok(_) => return Err(unusable("it does not begin with what was begun".into())),
+            Ok(_) => return Err(unusable("its first record is missing".into())),
             Err(error) => return Err(unusable(format!("line 1: {error}"))),
         };
         let more = more(text).map_err(|error| unusable(format!("line 1: {error}")))?;

@@ -102,7 +102,7 @@ impl KeptFolders {
                 if self.all.contains(&path) || is_known(begun, token) || !is_own_folder(&folder, &name) {
                     continue;
                 }
-                tracing::info!(path = %path.display(), "no deployment needs what is kept there any more; removed");
+                tracing::info!(path = %path.display(), "removed kept files that no deployment needs any more");
                 if let Err(error) = folder.remove_tree(&name) {
                     left.push(not_removed(&path, &error));
                 }

@@ -72,7 +72,7 @@ pub enum Recovery {
 /// The reason why an interrupted Install could not be ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    #[error("{}: what an interrupted Install left cannot be told; the journal is kept as {}: look there for the files that it was about to change, and check them", source, kept.display())]
+    #[error("{}: the state of an interrupted Install is unknown; the journal is kept as {}: check the files that it names", source, kept.display())]
     SetAside { kept: PathBuf, source: JournalError },
     #[error(
         "cannot tell whether an Install was interrupted; no Install of this deployment group is begun before that is known"
@@ -151,7 +151,7 @@ impl fmt::Display for Recovery {
             Self::RolledBack { action, deployment, kept } => {
                 let result = match kept[..] {
                     [] => "every file is as it was before",
-                    [..] => "it was taken back, and what somebody else changed meanwhile was kept",
+                    [..] => "it was taken back, and changes that somebody else made meanwhile were kept",
                 };
                 let deployment = named(deployment);
                 write!(f, "{action} of {deployment} was interrupted before it was complete; {result}")

@@ -30,7 +30,7 @@ pub struct Restored {
 /// The reason why an Install was not taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    #[error("{}: nothing is kept to go back to; the Install is not complete, has been taken back, or another one followed it", deployment.display())]
+    #[error("{}: no files are kept for a rollback; the Install is not complete, has been taken back, or another one followed it", deployment.display())]
     NothingKept { deployment: PathBuf },
     #[error(transparent)]
     Record(#[from] JournalError),
@@ -40,7 +40,7 @@ pub enum RestoreError {
         pointer.display()
     )]
     NotInstalled { deployment: PathBuf, pointer: PathBuf },
-    #[error("what was kept to go back to is gone, so nothing was changed:{}", super::listed(.0))]
+    #[error("the files kept for a rollback are gone, so nothing was changed:{}", super::listed(.0))]
     Lost(Vec<String>),
     #[error("cannot read {} to take the Install back; nothing was changed", path.display())]
     Unreadable { path: PathBuf, source: io::Error },

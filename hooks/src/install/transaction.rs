@@ -74,7 +74,7 @@ pub(super) fn run(journal: &Path, begun: &Begun, work: &impl Work) -> Result<Vec
         }
         (Err(source), _) if journal.is_uncertain() => {
             let journal = journal.path().display();
-            let left = vec![format!("everything new is in place; whether it stays is decided by {journal}")];
+            let left = vec![format!("everything new is in place; {journal} decides whether it stays")];
             Err(InstallError::NotUndone { source, left })
         }
         (Err(source), changes) => {
@@ -175,7 +175,10 @@ fn remove_staged(
             Ok(Change::Swap(Swapped { spare, brings: Some(new), .. })) => {
                 let waiting = handles.parent(&spare).and_then(|(folder, name)| Identity::look(&folder, name));
                 if waiting.is_ok_and(|waiting| waiting.is_some_and(|waiting| !new.is(&waiting))) {
-                    left.push(format!("remove {}: it is not what was built there", spare.display()));
+                    left.push(format!(
+                        "remove {}: it is not the object that was built there",
+                        spare.display()
+                    ));
                     displaced.insert(spare);
                 }
             }

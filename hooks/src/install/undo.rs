@@ -100,7 +100,7 @@ impl Displaced<'_> {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => left.push(format!("what was displaced stays where it is: {error}")),
+                Err(error) => left.push(format!("a displaced object stays where it is: {error}")),
             }
         }
         left
@@ -264,7 +264,7 @@ pub fn forget(deployment: &Path) -> Result<(), ForgetError> {
 pub enum ForgetError {
     #[error(transparent)]
     Record(#[from] JournalError),
-    #[error("cannot give up the way back from an earlier Install:{}", super::listed(.0))]
+    #[error("cannot remove the files kept for a rollback of an earlier Install:{}", super::listed(.0))]
     Left(Vec<String>),
 }
 
@@ -274,7 +274,7 @@ fn forget_earlier(record: &Path, token: &str) -> Option<String> {
             forget_contents(record, &contents).err().map(|error| error.to_string())
         }
         Ok(_) => None,
-        Err(error) => Some(format!("what was kept for a way back stays: {error}")),
+        Err(error) => Some(format!("the files kept for a rollback stay: {error}")),
     }
 }
 

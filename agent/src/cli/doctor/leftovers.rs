@@ -89,7 +89,7 @@ fn judge(
             Some(root) => format!("process {} is another agent, on {}", other.pid, root.display()),
             None => format!("process {} is another agent; its root_dir cannot be seen", other.pid),
         };
-        let text = format!("{text}: if it is the same host to the service, it takes commands away");
+        let text = format!("{text}: if it has the same identity, it takes commands away");
         return Check::warning(NAME, text, advice);
     }
     if let Some(path) = enabled.first() {
@@ -99,9 +99,9 @@ fn judge(
         Some(pid) => Check::warning(
             NAME,
             format!("the pid file names process {pid}, which is not this agent"),
-            "nothing to do if that process is no agent: the next start replaces the file",
+            "if that process is no agent, do nothing: the next start replaces the file",
         ),
-        None => Check::ok(NAME, "none is running or enabled"),
+        None => Check::ok(NAME, "no other agent is running or enabled"),
     }
 }
 

@@ -83,11 +83,11 @@ fn secret(settings: &Settings) -> Secret {
 fn permissions(folders: &[Folder], secret: Secret) -> Check {
     const NAME: &str = "permissions";
     if let Some(folder) = folders.iter().find(|folder| folder.not_a_folder) {
-        let text = format!("{} {}: there is something else in its place", folder.key, folder.path.display());
-        return Check::problem(NAME, text, "move what is there away, or name another folder");
+        let text = format!("{} {} is not a folder", folder.key, folder.path.display());
+        return Check::problem(NAME, text, "remove it, or set another folder");
     }
     if let Some(folder) = folders.iter().find(|folder| folder.open_to_all) {
-        let text = format!("{} {} can be written to by everybody", folder.key, folder.path.display());
+        let text = format!("{} {} is writable by everybody", folder.key, folder.path.display());
         return Check::problem(NAME, text, format!("chmod o-w {}", folder.path.display()));
     }
     let closed: Vec<String> = folders
@@ -98,18 +98,18 @@ fn permissions(folders: &[Folder], secret: Secret) -> Check {
     if !closed.is_empty() {
         let text = format!("this user cannot write to {}", closed.join(", "));
         return if nix::unistd::geteuid().is_root() {
-            Check::problem(NAME, text, "is its file system mounted read-only?")
+            Check::problem(NAME, text, "check whether its file system is mounted read-only")
         } else {
-            Check::warning(NAME, text, "the agent needs to; run doctor as the user that the agent runs as")
+            Check::warning(NAME, text, "the agent must be able to; run doctor as the agent's user")
         };
     }
     match secret {
         Some((path, mode)) if mode & 0o077 != 0 => Check::warning(
             NAME,
-            format!("{} holds secrets and has mode {mode:04o}", path.display()),
+            format!("{} contains secrets and has mode {mode:04o}", path.display()),
             format!("chmod 600 {}", path.display()),
         ),
-        _ => Check::ok(NAME, "root_dir, log_dir and pid_dir can be written to"),
+        _ => Check::ok(NAME, "root_dir, log_dir and pid_dir are writable"),
     }
 }
 
@@ -157,7 +157,7 @@ fn disk(spaces: &[Space]) -> Check {
             Check::ok(NAME, left)
         }
     };
-    let unknown = Check::warning(NAME, "the space left cannot be told", "look with `df`");
+    let unknown = Check::warning(NAME, "the free space is unknown", "check it with `df`");
     // The first of the worst.
     spaces
         .iter()
@@ -265,14 +265,14 @@ fn users(deployed: &Deployed) -> Check {
     let missing: Vec<String> =
         deployed.successful.iter().filter(|named| !named.is_known()).map(Named::to_string).collect();
     if !missing.is_empty() {
-        let text = format!("the installed AppSpec file names {}, not known on this host", missing.join(", "));
-        return Check::problem(NAME, text, "create what is missing, or deploy an AppSpec file without it");
+        let text = format!("the installed AppSpec file names {}, missing on this host", missing.join(", "));
+        return Check::problem(NAME, text, "create it, or deploy an AppSpec file without it");
     }
     if let Some((id, named)) = deployed.failed.iter().find(|(_, named)| !named.is_known()) {
         return Check::warning(
             NAME,
-            format!("the AppSpec file of {id}, which did not succeed, names {named}, not known on this host"),
-            "create what is missing before that revision is deployed again",
+            format!("the AppSpec file of {id}, which did not succeed, names {named}, missing on this host"),
+            "create it before you deploy that revision again",
         );
     }
     Check::ok(
@@ -302,7 +302,7 @@ mod tests {
             (vec![space(TOO_LITTLE - 1, None, false), plenty()], Verdict::Problem, "99 MiB left"),
             (vec![plenty(), space(LITTLE, Some(999), false)], Verdict::Problem, "999 inodes left"),
             (vec![space(LITTLE, None, true)], Verdict::Problem, "read-only"),
-            (vec![], Verdict::Warning, "cannot be told"),
+            (vec![], Verdict::Warning, "unknown"),
         ];
         for (spaces, verdict, text) in cases {
             let check = disk(&spaces);

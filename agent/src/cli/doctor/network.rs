@@ -132,16 +132,16 @@ fn tls(endpoint: &str, answered: &Result<Clocks, Unreached>) -> Check {
     match answered {
         Err(error) => Check::problem(
             NAME,
-            format!("{endpoint} is not reached: {}", error.words()),
+            format!("{endpoint} cannot be reached: {}", error.words()),
             error.advice("deploy_control_endpoint"),
         ),
         Ok(_) if endpoint.starts_with("https://") => {
-            Check::ok(NAME, format!("{endpoint} is reached and its certificate trusted"))
+            Check::ok(NAME, format!("{endpoint} can be reached and its certificate is trusted"))
         }
         Ok(_) if is_loopback(endpoint) => Check::ok(NAME, format!("{endpoint} is reached, without TLS")),
         Ok(_) => Check::warning(
             NAME,
-            format!("{endpoint} is reached without TLS: everybody on the way can read what is deployed"),
+            format!("{endpoint} does not use TLS: anyone on the network path can read deployments"),
             "use https in deploy_control_endpoint",
         ),
     }
@@ -149,13 +149,17 @@ fn tls(endpoint: &str, answered: &Result<Clocks, Unreached>) -> Check {
 
 async fn credentials(access: &Access) -> Check {
     const NAME: &str = "credentials";
-    let advice = "put valid keys where the identity says that they are";
+    let advice = "put valid keys into the source that the identity names";
     match timeout(TIME, access.credentials.provide_credentials()).await {
         Ok(Ok(found)) => {
             let expired = found.expiry().is_some_and(|expiry| expiry <= std::time::SystemTime::now());
             let text = format!("access key {}", found.access_key_id());
             if expired {
-                Check::problem(NAME, format!("{text} has expired"), "mend what refreshes the credentials")
+                Check::problem(
+                    NAME,
+                    format!("{text} has expired"),
+                    "fix the program that renews the credentials",
+                )
             } else {
                 Check::ok(NAME, text)
             }
@@ -176,7 +180,7 @@ async fn through_proxy(proxy: Option<&str>) -> Check {
     let advice = "correct proxy_uri, or start the proxy";
     match timeout(CONNECT_TIME, tokio::net::TcpStream::connect((host.as_str(), port))).await {
         Ok(Ok(_)) => Check::ok(NAME, format!("{host}:{port} accepts connections")),
-        Ok(Err(error)) => Check::problem(NAME, format!("{host}:{port} is not reached: {error}"), advice),
+        Ok(Err(error)) => Check::problem(NAME, format!("{host}:{port} cannot be reached: {error}"), advice),
         Err(_) => {
             let text = format!("{host}:{port} does not answer within {} s", CONNECT_TIME.as_secs());
             Check::problem(NAME, text, advice)
@@ -187,7 +191,7 @@ async fn through_proxy(proxy: Option<&str>) -> Check {
 async fn resolve(endpoint: &str, access: &Access, proxy: Option<&str>) -> Check {
     const NAME: &str = "dns";
     if proxy.is_some() {
-        return Check::ok(NAME, "left to the proxy");
+        return Check::ok(NAME, "the proxy looks names up");
     }
     let Some(Server { host, port }) = Server::of(endpoint) else {
         return Check::problem(NAME, format!("{endpoint} names no host"), "correct deploy_control_endpoint");
@@ -208,7 +212,7 @@ async fn resolve(endpoint: &str, access: &Access, proxy: Option<&str>) -> Check 
         }
         Ok(Err(error)) => Check::problem(NAME, format!("{host} has no address: {error}"), advice),
         Err(_) => {
-            let text = format!("no answer about {host} within {} s", CONNECT_TIME.as_secs());
+            let text = format!("no answer for {host} within {} s", CONNECT_TIME.as_secs());
             Check::problem(NAME, text, advice)
         }
     }
@@ -220,11 +224,11 @@ async fn reach_s3(access: &Access) -> Check {
     match reach(access, &endpoint).await {
         Ok(_) => Check::ok(
             "s3",
-            format!("{endpoint} is reached; whether a bucket may be read, its deployment shows"),
+            format!("{endpoint} can be reached; access to a bucket is checked by its deployments"),
         ),
         Err(error) => Check::problem(
             "s3",
-            format!("{endpoint} is not reached: {}", error.words()),
+            format!("{endpoint} cannot be reached: {}", error.words()),
             error.advice("s3_endpoint_override"),
         ),
     }

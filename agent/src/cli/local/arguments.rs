@@ -97,9 +97,9 @@ pub(super) enum UsageError {
     NoAppSpec { path: PathBuf, name: String },
     #[error("--events: {problem}{}", meant(*nearest))]
     EventName { problem: InvalidEventName, nearest: Option<&'static str> },
-    #[error("--events: {event} is no standard lifecycle event, and the AppSpec file has no scripts for it{}", meant(nearest.as_deref()))]
+    #[error("--events: {event} is not a standard lifecycle event, and the AppSpec file has no scripts for it{}", meant(nearest.as_deref()))]
     UnknownEvent { event: LifecycleEvent, nearest: Option<String> },
-    #[error("--events: {event} is performed by a service with a load balancer; there is none here")]
+    #[error("--events: only a service with a load balancer performs {event}; there is none here")]
     ServiceEvent { event: LifecycleEvent },
     #[error(
         "--events: {event} cannot come before {limit}; only {} can{}",

@@ -10,7 +10,7 @@ use crate::regular;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorError {
     #[error(
-        "no credentials of yours: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --profile \
+        "no credentials for this command: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with --profile \
          (`aws configure export-credentials --format env` turns other logins into variables)"
     )]
     None,
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(found(None, &[shared]), "D");
         assert_eq!(found(None, &[shared, ("AWS_PROFILE", "ops")]), "O");
         assert!(found(Some("half"), &own).contains("no profile half"));
-        assert!(found(None, &[]).contains("no credentials of yours"));
+        assert!(found(None, &[]).contains("no credentials for this command"));
         let missing = [("AWS_SHARED_CREDENTIALS_FILE", "/nowhere/credentials"), ("AWS_PROFILE", "ops")];
         assert!(found(None, &missing).contains("/nowhere/credentials"));
     }

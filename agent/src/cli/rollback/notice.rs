@@ -20,7 +20,7 @@ const MAX_MESSAGE: usize = 2000;
 pub enum NoticeError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("cannot write {}, from which the service would be told of the rollback", path.display())]
+    #[error("cannot write {}, the report of the rollback to the service", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -56,7 +56,7 @@ pub async fn tell(store: &Store, service: &CommandService) {
         let notice = match notice {
             Ok(notice) => notice,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the record of a rollback is of no use; removed");
+                tracing::warn!(path = %path.display(), %error, "removed an unreadable record of a rollback");
                 remove(&path);
                 continue;
             }
@@ -65,15 +65,18 @@ pub async fn tell(store: &Store, service: &CommandService) {
             PostHostRollbackInput { host_identifier: service.host_identifier().to_owned(), ..notice };
         match service.attempt(&notice).await {
             Ok(_) => {
-                tracing::info!(deployment_id = notice.deployment_id, "the service knows of the rollback");
+                tracing::info!(
+                    deployment_id = notice.deployment_id,
+                    "the rollback is reported to the service"
+                );
                 remove(&path);
             }
             Err(error) if error.is_refusal() => {
-                tracing::warn!(deployment_id = notice.deployment_id, %error, "the service does not take note of the rollback");
+                tracing::warn!(deployment_id = notice.deployment_id, %error, "the service rejects the report of the rollback");
                 remove(&path);
             }
             Err(error) => {
-                tracing::warn!(deployment_id = notice.deployment_id, %error, "the service was not told of the rollback yet");
+                tracing::warn!(deployment_id = notice.deployment_id, %error, "the rollback could not be reported yet");
                 return;
             }
         }
@@ -99,6 +102,6 @@ fn waiting(store: &Store) -> Vec<PathBuf> {
 
 fn remove(path: &PathBuf) {
     if let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "cannot remove the record of a rollback that the service knows");
+        tracing::warn!(path = %path.display(), %error, "cannot remove the record of a reported rollback");
     }
 }

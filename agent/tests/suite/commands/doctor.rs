@@ -141,7 +141,7 @@ fn blamed(report: &Value) -> (Vec<&str>, Vec<&str>) {
 fn a_proxy_that_is_away_is_the_only_thing_that_is_blamed() {
     let service = server("400 Bad Request", date(0), NONE_SUCH);
     let host = Host::new(&format!("{}proxy_uri: http://user:hush-hush@127.0.0.1:9\n", endpoints(&service)));
-    problem(&host, "proxy", &["127.0.0.1:9 is not reached", "proxy_uri"]);
+    problem(&host, "proxy", &["127.0.0.1:9 cannot be reached", "proxy_uri"]);
     let output = host.run(&["doctor", "--json"]);
     assert_eq!(blamed(&json(&output)), (vec!["proxy"], vec!["tls", "clock", "service", "signer", "s3"]));
     for setting in ["deploy_control_endpoint", "s3_endpoint_override"] {

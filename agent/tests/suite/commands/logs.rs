@@ -194,11 +194,15 @@ fn nothing_yet_and_an_unknown_deployment_are_said_so() {
     let host = Host::new("");
     let output = host.logs(&[]);
     assert!(output.status.success());
-    assert!(stderr(&output).contains("nothing is logged yet in"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("there are no log lines yet in"), "{}", stderr(&output));
     host.story();
     let output = host.logs(&["--deployment", "d-NONE"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("nothing is logged of the deployment d-NONE"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("there are no log lines of the deployment d-NONE"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Folder {
             sequencer: None,
         };
         if let Err(error) = pending_deployments::accept(&self.service, vec![created]).await {
-            tracing::error!(bucket, key, %error, "a new object may not be deployed by itself");
+            tracing::error!(bucket, key, %error, "a new object may not be deployed automatically");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::traffic) enum HaproxyError {
-    #[error("HAProxy cannot be told {command:?} at {socket}")]
+    #[error("HAProxy at {socket} cannot run {command:?}")]
     Tell { command: String, socket: String, source: io::Error },
     #[error("HAProxy answered {answer:?} to {command:?}")]
     Refused { command: String, answer: String },
@@ -112,7 +112,7 @@ impl Runtime {
                     return Err(HaproxyError::Tell { command, socket, source });
                 }
                 Err(error) => {
-                    tracing::debug!(socket, command, %error, "HAProxy is away");
+                    tracing::debug!(socket, command, %error, "HAProxy is unreachable");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

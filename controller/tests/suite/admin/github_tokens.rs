@@ -186,8 +186,8 @@ fn mistakes_say_what_to_do_and_change_nothing() {
     for (args, input, expected) in [
         (&["add", "deploy", "--account", "octo"][..], SECRET, "give --replace"),
         (&["add", "other", "--account", "octo"], "", "standard input is empty"),
-        (&["add", "other", "--account", "octo"], &longest, "is no token"),
-        (&["add", "other", "--account", "octo"], "ghp_TheSecretOf octo", "is no token"),
+        (&["add", "other", "--account", "octo"], &longest, "contains no token"),
+        (&["add", "other", "--account", "octo"], "ghp_TheSecretOf octo", "contains no token"),
         (&["add", "o/ther", "--account", "octo"], SECRET, "GitHub account token name"),
         (&["add", "other", "--account", "octo cat"], SECRET, "name of a GitHub account"),
         (&["add", "other", "--account", "octo", "--application", "none"], SECRET, "there is no application"),
@@ -205,7 +205,7 @@ fn mistakes_say_what_to_do_and_change_nothing() {
         done(data, &["add", &format!("t{number}"), "--account", "octo"], SECRET);
     }
     let output = github_token(data, &["add", "t26", "--account", "octo"], SECRET);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("there are 25 GitHub tokens"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there are already 25 GitHub tokens"));
     let listed: Value = serde_json::from_str(&done(data, &["list", "--json"], "")).unwrap();
     assert_eq!(listed.as_array().unwrap().len(), 25);
     assert_eq!((&listed[0]["name"], &listed[0]["applications"]), (&json!("deploy"), &json!([])));

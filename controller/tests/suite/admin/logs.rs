@@ -98,7 +98,7 @@ async fn who_is_refused_is_named() {
     let notification = "POST /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\n\
                         content-length: 0\r\nconnection: close\r\n\r\n";
     stream.write_all(notification.as_bytes()).await.unwrap();
-    let message = "a notification was refused: its token is not that of events.token";
+    let message = "a notification was rejected: its token is not that of events.token";
     let refused = line(&controller, message, json!({})).await;
     assert_eq!(text(&refused, "client"), stream.local_addr().unwrap().to_string());
 }

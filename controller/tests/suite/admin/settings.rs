@@ -238,7 +238,7 @@ fn files_of_the_settings_are_looked_at_with_them() {
     let tls = expired(folder.path());
     let said = config(&tls);
     assert!(said.ok && said.err.contains("warning: the certificate"), "{}", said.err);
-    assert!(said.err.contains("old.pem expired on 2020-02-01: clients refuse it"), "{}", said.err);
+    assert!(said.err.contains("old.pem expired on 2020-02-01: clients reject it"), "{}", said.err);
     let said =
         config("tls: {certificate: /nowhere/c.pem, key: /nowhere/k.pem}\nca_bundle: /nowhere/roots.pem\n");
     assert!(!said.ok && said.err.contains("2 mistakes"), "{}", said.err);

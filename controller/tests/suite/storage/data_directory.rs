@@ -283,10 +283,10 @@ fn what_was_revoked_after_a_backup_stays_so_when_it_is_put_back() {
     let (controller, backup, id) = revoked_after_a_backup();
     let data = controller.data();
     let text = done(&data, &["restore", &backup]);
-    assert!(text.contains("stays so: 2 access keys, 1 hosts"), "{text}");
+    assert!(text.contains("although the backup is older: 2 access keys, 1 hosts"), "{text}");
     assert_eq!(states(&data), ["revoked", "active", "revoked", "active"]);
     assert!(refused(&data, &["host", "remove", "box1"]).contains("no on-premises instance"));
-    assert!(refused(&data, &["credentials", "revoke", &id]).contains("revoked already"));
+    assert!(refused(&data, &["credentials", "revoke", &id]).contains("no active access key"));
 
     // Also through a backup without any of them.
     done(&data, &["restore", &empty_backup(&controller)]);

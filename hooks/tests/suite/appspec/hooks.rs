@@ -109,7 +109,7 @@ fn sudo_is_a_boolean_of_yaml_1_1() {
     for text in ["\"true\"", "'yes'", "1", "y", "maybe", "\"\"", "[]", "{a: b}"] {
         let (appspec, warnings) = read(with_script(&format!("sudo: {text}")));
         assert!(appspec.scripts(&LifecycleEvent::ApplicationStart)[0].sudo, "{text}");
-        assert!(warnings.iter().all(|warning| warning.contains("taken for true")) && warnings.len() == 1);
+        assert!(warnings.iter().all(|warning| warning.contains("counts as true")) && warnings.len() == 1);
     }
     for text in ["'false'", "'no'", "'OFF'", "n", "0", "\"0\""] {
         let problem = problem(with_script(&format!("sudo: {text}")));

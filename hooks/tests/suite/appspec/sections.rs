@@ -120,7 +120,7 @@ fn sections_with_nothing_after_them_are_empty() {
             read(format!("{HEAD}files: {nothing}\npermissions: {nothing}\nhooks: {nothing}\n"));
         assert!(appspec.files.is_empty() && appspec.permissions.is_empty() && appspec.hooks.is_empty());
         assert!(
-            !warnings.is_empty() && warnings.iter().all(|warning| warning.contains("taken for nothing")),
+            !warnings.is_empty() && warnings.iter().all(|warning| warning.contains("counts as absent")),
             "{warnings:?}"
         );
         let (appspec, _) = read(format!("{HEAD}hooks:\n  ApplicationStart: {nothing}\n"));
@@ -159,9 +159,9 @@ fn files_have_a_source_in_the_revision_and_an_absolute_destination() {
         ),
         ("web", "/../srv", "web", "/srv", "which contains '..'"),
         ("\"\"", "/srv", "", "/srv", "means all of the revision"),
-        ("[]", "/srv", "", "/srv", "found a list, which is taken for the path \"\""),
-        ("[web, static]", "/srv", "web/static", "/srv", "which is taken for the path \"web/static\""),
-        ("web", "[/srv, app]", "web", "/srv/app", "which is taken for the path \"/srv/app\""),
+        ("[]", "/srv", "", "/srv", "found a list, which counts as the path \"\""),
+        ("[web, static]", "/srv", "web/static", "/srv", "which counts as the path \"web/static\""),
+        ("web", "[/srv, app]", "web", "/srv/app", "which counts as the path \"/srv/app\""),
         ("web", "'/srv/my app '", "web", "/srv/my app ", "begins or ends with a blank"),
         ("' web'", "/srv", " web", "/srv", "begins or ends with a blank"),
     ] {

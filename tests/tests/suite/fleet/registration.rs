@@ -164,7 +164,7 @@ async fn another_hosts_file_is_neither_replaced_nor_removed() {
     fs::write(place.file(), other).unwrap();
     let gone = place.run(&["deregister", "--instance-name", "box1"]).await;
     assert_eq!(gone.code, 0, "{}", gone.text);
-    assert!(gone.text.contains("stays: it is for arn:aws:iam::123456789012:user/other"), "{}", gone.text);
+    assert!(gone.text.contains("is kept: it is for arn:aws:iam::123456789012:user/other"), "{}", gone.text);
     assert_eq!(fs::read_to_string(place.file()).unwrap(), other);
 
     fs::remove_file(place.file()).unwrap();

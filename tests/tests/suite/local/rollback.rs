@@ -151,7 +151,7 @@ async fn the_last_deployment_is_taken_back_by_hand_once() {
     assert_eq!(fs::read_to_string(kept).unwrap(), "changed by hand");
 
     let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", GROUP]).await;
-    assert!(!succeeded && said.contains("nothing is kept to go back to"), "{said}");
+    assert!(!succeeded && said.contains("no files are kept for a rollback"), "{said}");
     assert_eq!(machine.app(), before);
 
     let (succeeded, said) = machine.agent(&["rollback", "--deployment-group", "web"]).await;

@@ -35,7 +35,7 @@ pub(super) fn check(clocks: Clocks, signature: Signature) -> Check {
     let Some(ahead) = clocks.ahead() else {
         return Check::warning(
             NAME,
-            "the service does not tell its time",
+            "the service does not send its time",
             "compare this host's clock by hand",
         );
     };
@@ -72,7 +72,7 @@ mod tests {
             (Some(-300), Signature::Unknown, Verdict::Problem, "300 s ahead of"),
             (Some(-300), Signature::Refused, Verdict::Problem, "refuses the signature"),
             (Some(86_400), Signature::Accepted, Verdict::Warning, "86400 s behind"),
-            (None, Signature::Refused, Verdict::Warning, "does not tell"),
+            (None, Signature::Refused, Verdict::Warning, "does not send its time"),
         ];
         for (seconds, signature, verdict, text) in cases {
             let theirs = seconds.map(|seconds| ours + time::Duration::seconds(seconds));

@@ -102,8 +102,8 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
         None => {
             return Check::problem(
                 NAME,
-                format!("{endpoint} has not answered a signed request within {} s", TIME.as_secs()),
-                "try again; if it stays, the service or a proxy on the way is in trouble",
+                format!("{endpoint} did not answer a signed request within {} s", TIME.as_secs()),
+                "try again; if it persists, check the service and the proxies in between",
             );
         }
         Some(Ok(())) => return Check::ok(NAME, format!("{endpoint} accepts this host")),
@@ -115,11 +115,11 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
             return Check::problem(
                 NAME,
                 text,
-                "correct the credentials, or what lies between this host and it",
+                "correct the credentials, or the network between this host and the service",
             );
         }
         Some(Err(CallError::Answer { .. })) => {
-            let text = format!("{endpoint} answers, but not as a command service does");
+            let text = format!("{endpoint} answers, but is not a command service");
             return Check::problem(NAME, text, "correct deploy_control_endpoint");
         }
     };
@@ -132,16 +132,16 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
         Said::WrongSignature => Check::problem(
             NAME,
             said,
-            "the secret access key is wrong, or a proxy changes requests; put the key that belongs to this access \
-             key id in place",
+            "the secret access key is wrong, or a proxy changes requests; use the secret of this access \
+             key id",
         ),
         Said::UnknownKey => Check::problem(
             NAME,
             said,
-            "the access key is not known there; put this host's current key in place",
+            "the access key is unknown to the service; use this host's current key",
         ),
         Said::Expired => {
-            Check::problem(NAME, said, "the credentials have expired; repair what refreshes them")
+            Check::problem(NAME, said, "the credentials have expired; fix the program that renews them")
         }
         Said::NotAllowed => Check::problem(
             NAME,
@@ -153,12 +153,12 @@ pub(super) fn check(endpoint: &str, answer: Option<&Answer>, clocks: Clocks) -> 
             Check::warning(NAME, said, "the service is called too often; try again later")
         }
         Said::Other if status >= 500 => {
-            Check::warning(NAME, said, "the service is in trouble; try again later")
+            Check::warning(NAME, said, "the service has an internal problem; try again later")
         }
         Said::Other => Check::problem(
             NAME,
             said,
-            "this is not what a command service says; correct deploy_control_endpoint or the region",
+            "this is not the answer of a command service; correct deploy_control_endpoint or the region",
         ),
     }
 }
@@ -188,7 +188,7 @@ mod tests {
             (400, "DeploymentDoesNotExistException", Verdict::Ok, None),
             (400, "InvalidSignatureException", Verdict::Problem, Some("secret access key is wrong")),
             (403, "SignatureDoesNotMatch", Verdict::Problem, Some("secret access key is wrong")),
-            (400, "UnrecognizedClientException", Verdict::Problem, Some("not known there")),
+            (400, "UnrecognizedClientException", Verdict::Problem, Some("unknown to the service")),
             (400, "ExpiredTokenException", Verdict::Problem, Some("have expired")),
             (400, "AccessDeniedException", Verdict::Problem, Some("register this host")),
             (400, "ThrottlingException", Verdict::Warning, Some("too often")),

@@ -12,7 +12,10 @@ const NAME: &str = "signer";
 pub(super) fn check(trust: &SignerTrust, signers: Option<&str>) -> Check {
     let pins = match trust {
         SignerTrust::Anyone => {
-            return Check::ok(NAME, "any: neither deployment_signer_pin nor deployment_signer_ca is set");
+            return Check::ok(
+                NAME,
+                "any signer is accepted: neither deployment_signer_pin nor deployment_signer_ca is set",
+            );
         }
         SignerTrust::Authority(path) => {
             return Check::ok(NAME, format!("any that {} has certified", path.display()));
@@ -20,12 +23,15 @@ pub(super) fn check(trust: &SignerTrust, signers: Option<&str>) -> Check {
         SignerTrust::Pins(pins) => pins,
     };
     let Some(signers) = signers else {
-        return Check::ok(NAME, "the service does not say which key signs; the next deployment shows it");
+        return Check::ok(
+            NAME,
+            "the service does not announce its signing key; the next deployment shows it",
+        );
     };
     let mut signers = signers.split(SIGNER_SEPARATOR).map(str::trim).filter(|key| is_digest(key));
     let is_pinned = |key: &&str| pins.iter().map(KeyDigest::to_string).any(|pin| pin == *key);
     let Some(present) = signers.next() else {
-        return Check::warning(NAME, "the service names no key that signs", "update the controller");
+        return Check::warning(NAME, "the service announces no signing key", "update the controller");
     };
     if !is_pinned(&present) {
         return Check::problem(
@@ -66,7 +72,7 @@ mod tests {
             (pins(&[here]), Some(said(&[here, next])), Verdict::Warning, "deployment_signer_pin"),
             (pins(&[next]), Some(said(&[here])), Verdict::Problem, "deployment_signer_pin"),
             (pins(&[here]), Some("<html>".to_owned()), Verdict::Warning, "no key"),
-            (pins(&[here]), None, Verdict::Ok, "does not say"),
+            (pins(&[here]), None, Verdict::Ok, "does not announce"),
             (SignerTrust::Anyone, Some(said(&[here])), Verdict::Ok, "any"),
         ];
         for (trust, signers, verdict, text) in cases {
